@@ -1,0 +1,37 @@
+"""Machine-learned interatomic potentials for a whole cluster, each in an environment of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.3.0"
+
+if TYPE_CHECKING:
+    from rootstock.calculator import RootstockCalculator
+    from rootstock.clusters import CLUSTER_REGISTRY, get_root_for_cluster
+    from rootstock.model import parse_model_string
+
+__all__ = ["CLUSTER_REGISTRY", "RootstockCalculator", "__version__", "get_root_for_cluster", "parse_model_string"]
+
+# Names are looked up when first used (PEP 562): `import rootstock` costs nothing, and the worker, which imports
+# this package in environments that hold numpy and ase only, never meets what the client needs.
+_HOME = {
+    "CLUSTER_REGISTRY": "rootstock.clusters",
+    "RootstockCalculator": "rootstock.calculator",
+    "get_root_for_cluster": "rootstock.clusters",
+    "parse_model_string": "rootstock.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rootstock' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

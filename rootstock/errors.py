@@ -1,0 +1,174 @@
+"""Every error that Rootstock raises on purpose.
+
+::
+
+    RootstockError
+    ├── ConfigurationError (ValueError)          a wrong argument, variable, cluster file or environment file
+    ├── UnknownEnvironmentError (FileNotFoundError)
+    ├── RootError                                the root is missing, is not a root, or cannot be read or written
+    │   └── LockBusyError                        another admin is changing the root
+    ├── SiteError                                a step of the installation failed
+    │   ├── BuildError
+    │   ├── RenderError
+    │   └── VerificationError
+    └── WorkerError (RuntimeError)
+        ├── WorkerStartError                     the worker never became ready
+        ├── WorkerDiedError                      the worker's process ended
+        ├── WorkerTimeoutError (TimeoutError)    no answer within the deadline; the worker was replaced
+        ├── WorkerProtocolError                  the other end broke the protocol
+        ├── ModelError                           the model raised an exception; the worker lives
+        └── NonFiniteError (ArithmeticError)     NaN or infinity went in or came out
+
+Each says what happened, where, and the next thing to try. ``exit_code`` is what the command lines end with
+(the table is in README.md).
+"""
+
+from __future__ import annotations
+
+
+class RootstockError(Exception):
+    """Base of all errors of this package.
+
+    Parameters
+    ----------
+    message : str
+        What went wrong, and where.
+    hint : str, optional
+        The next command to run or thing to change. It is shown on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(RootstockError, ValueError):
+    """A wrong argument, variable, cluster file or environment file."""
+
+    exit_code = 3
+
+
+class UnknownEnvironmentError(RootstockError, FileNotFoundError):
+    """No environment of that name or path."""
+
+    exit_code = 4
+
+
+class RootError(RootstockError):
+    """The root is missing, is not a Rootstock root, or cannot be read or written."""
+
+    exit_code = 10
+
+
+class LockBusyError(RootError):
+    """Another process is changing the root."""
+
+    exit_code = 11
+
+
+class SiteError(RootstockError):
+    """A step of the installation failed."""
+
+
+class BuildError(SiteError):
+    """An environment could not be locked, installed or checked."""
+
+    exit_code = 14
+
+
+class VerificationError(SiteError):
+    """A worker computed other numbers than the references say."""
+
+    exit_code = 15
+
+
+class RenderError(SiteError):
+    """A template could not be rendered with the cluster's values."""
+
+    exit_code = 17
+
+
+class WorkerError(RootstockError, RuntimeError):
+    """Something about the worker of a calculator.
+
+    Attributes
+    ----------
+    log : str
+        Path of the file that holds what the worker printed; empty where there is none.
+    tail : str
+        Its last lines.
+    """
+
+    exit_code = 18
+
+    def __init__(self, message: str, hint: str = "", *, log: str = "", tail: str = "") -> None:
+        super().__init__(message, hint)
+        self.log = log
+        self.tail = tail
+
+    def __str__(self) -> str:
+        parts = [super().__str__()]
+        if self.tail:
+            parts.append("Last lines of its output:\n" + "\n".join("  | " + line for line in self.tail.splitlines()))
+        if self.log:
+            parts.append(f"Full log: {self.log}")
+        return "\n".join(parts)
+
+
+class WorkerStartError(WorkerError):
+    """The worker never became ready."""
+
+
+class WorkerDiedError(WorkerError):
+    """The worker's process ended.
+
+    Attributes
+    ----------
+    returncode : int or None
+        Exit code as `subprocess` gives it: negative for a signal; None if the process could not be reaped.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "", *, log: str = "", tail: str = "", returncode: int | None = None
+    ) -> None:
+        super().__init__(message, hint, log=log, tail=tail)
+        self.returncode = returncode
+
+
+class WorkerTimeoutError(WorkerError, TimeoutError):
+    """No answer within the deadline."""
+
+
+class WorkerProtocolError(WorkerError):
+    """The other end sent something that the protocol does not allow."""
+
+
+class ModelError(WorkerError):
+    """The model raised an exception.
+
+    Attributes
+    ----------
+    type_name : str
+        Name of the exception's class in the worker.
+    remote_traceback : str
+        The traceback, as the worker formatted it.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, log: str = "", type_name: str = "", remote_traceback: str = ""):
+        super().__init__(message, hint, log=log)
+        self.type_name = type_name
+        self.remote_traceback = remote_traceback
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n\nIn the worker:\n{self.remote_traceback.rstrip()}" if self.remote_traceback else text
+
+
+class NonFiniteError(WorkerError, ArithmeticError):
+    """NaN or infinity in what was sent to a model, or in what it returned."""

@@ -1,0 +1,150 @@
+"""Every path under a root. Nothing else in this package joins a path to a root.
+
+The paths are as the caller gave them, never resolved: a root reached through a symlink stays reachable when an
+admin moves what is behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+LAYOUT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RootLayout:
+    """Paths under the root.
+
+    Parameters
+    ----------
+    root : Path
+        The root's folder, absolute.
+
+    Examples
+    --------
+    >>> RootLayout(Path("/opt/rootstock")).build("mace", "3f2a")
+    PosixPath('/opt/rootstock/builds/mace/3f2a')
+    """
+
+    root: Path
+
+    @property
+    def marker(self) -> Path:
+        """The file that makes a folder a Rootstock root."""
+        return self.root / "rootstock.toml"
+
+    @property
+    def clusters_file(self) -> Path:
+        return self.root / "clusters.toml"
+
+    @property
+    def environments(self) -> Path:
+        return self.root / "environments"
+
+    def environment_file(self, name: str) -> Path:
+        return self.environments / f"{name}.py"
+
+    def lock_file(self, name: str) -> Path:
+        """The file of locked dependencies beside an environment file."""
+        return self.environments / f"{name}.py.lock"
+
+    @property
+    def all_builds(self) -> Path:
+        return self.root / "builds"
+
+    def builds(self, name: str) -> Path:
+        return self.all_builds / name
+
+    def build(self, name: str, digest: str) -> Path:
+        return self.builds(name) / digest
+
+    @property
+    def all_active(self) -> Path:
+        return self.root / "active"
+
+    def active(self, name: str) -> Path:
+        """The symlink to the build in use."""
+        return self.all_active / name
+
+    @property
+    def clients(self) -> Path:
+        return self.root / "client"
+
+    def client(self, version: str) -> Path:
+        """The small environment that ``module load rootstock`` puts on PATH."""
+        return self.clients / version
+
+    @property
+    def runtimes(self) -> Path:
+        return self.root / "runtime"
+
+    def runtime(self, version: str) -> Path:
+        """Our own wheel and the worker as one file."""
+        return self.runtimes / version
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def uv_cache(self) -> Path:
+        return self.cache / "uv"
+
+    @property
+    def huggingface_cache(self) -> Path:
+        return self.cache / "huggingface"
+
+    @property
+    def wrappers(self) -> Path:
+        """Scripts for ``uv run``, named by their content so that uv finds the environment it made for them."""
+        return self.cache / "wrappers"
+
+    @property
+    def python(self) -> Path:
+        return self.root / "python"
+
+    @property
+    def modulepath(self) -> Path:
+        """What a user gives to ``module use``."""
+        return self.root / "modulefiles"
+
+    @property
+    def modules(self) -> Path:
+        return self.modulepath / "rootstock"
+
+    @property
+    def generations(self) -> Path:
+        return self.root / "generations"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def admin_lock(self) -> Path:
+        return self.locks / "admin.lock"
+
+    @property
+    def admin_owner(self) -> Path:
+        """Who holds the admin lock."""
+        return self.locks / "admin.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that an installation creates."""
+        return (
+            self.root, self.environments, self.all_builds, self.all_active, self.clients, self.runtimes, self.cache,
+            self.uv_cache, self.huggingface_cache, self.wrappers, self.python, self.modulepath, self.modules,
+            self.generations, self.locks, self.log,
+        )  # fmt: skip
+
+
+def personal_root() -> Path:
+    """Return the folder of the root that a user has without any installation."""
+    return Path(platformdirs.user_data_dir("rootstock"))

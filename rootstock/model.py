@@ -1,0 +1,60 @@
+"""Model strings: ``{environment}`` or ``{environment}-{model_arg}``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+KNOWN_ENVIRONMENTS = ("alignn", "chgnet", "mace", "orb")
+
+_VERSION = r"@[A-Za-z0-9._]+"
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*({_VERSION})?")
+
+
+def is_environment_name(name: str) -> bool:
+    """Tell whether `name` can name an environment: it becomes a file and a folder under the root.
+
+    >>> is_environment_name("mace@2024.01.15"), is_environment_name("../mace"), is_environment_name("")
+    (True, False, False)
+    """
+    return _NAME.fullmatch(name) is not None and len(name) <= 100
+
+
+def parse_model_string(model: str, registered: Iterable[str] = ()) -> tuple[str, str]:
+    """Split a model string into the environment's name and the argument for its ``setup()``.
+
+    Parameters
+    ----------
+    model : str
+        ``{environment}`` or ``{environment}-{model_arg}``; an environment may carry a version, ``mace@2024.01.15``.
+    registered : iterable of str
+        Names of the environments of a root, beside `KNOWN_ENVIRONMENTS`. The longest name that fits wins.
+
+    Returns
+    -------
+    tuple of (str, str)
+        Environment and argument. The argument is empty where none was given: ``setup()`` then takes its default.
+        A string that begins with no known name is an environment's name as a whole.
+
+    Examples
+    --------
+    >>> parse_model_string("mace-medium")
+    ('mace', 'medium')
+    >>> parse_model_string("mace-/path/to/custom.pt")
+    ('mace', '/path/to/custom.pt')
+    >>> parse_model_string("chgnet-0.3.0"), parse_model_string("chgnet")
+    (('chgnet', '0.3.0'), ('chgnet', ''))
+    >>> parse_model_string("mace@2024.01.15-medium")
+    ('mace@2024.01.15', 'medium')
+    >>> parse_model_string("mace-custom-small", registered=["mace-custom"])
+    ('mace-custom', 'small')
+    >>> parse_model_string("my-potential")
+    ('my-potential', '')
+    """
+    names = sorted({*registered, *KNOWN_ENVIRONMENTS}, key=len, reverse=True)
+    for name in names:
+        version = "" if "@" in name else f"(?:{_VERSION})?"
+        match = re.match(rf"({re.escape(name)}{version})(?:-(.*))?\Z", model, re.DOTALL)
+        if match:
+            return match[1], match[2] or ""
+    return model, ""
