@@ -55,6 +55,8 @@ class Cluster:
     network: str = _key("jobs.network", "open", ("none", "proxy", "open"))
     proxy: str = _key("jobs.proxy", "")
     scratch: str = _key("jobs.scratch", "TMPDIR")
+    # How a job asks for its {cpus} and {gpus}, where that is not the scheduler's usual way.
+    directives: tuple[str, ...] = _key("jobs.directives", ())
 
     module_system: str = _key("modules.system", "none", ("lmod", "tcl", "none"))
     module_depends: tuple[str, ...] = _key("modules.depends", ())
@@ -111,8 +113,7 @@ def argument_scope(name: str, settings: Mapping[str, Any]) -> Scope:
 
 def scopes() -> list[Scope]:
     """Read every scope but the caller's, lowest rank first."""
-    packaged = sorted((data_folder("site_templates") / "clusters").glob("*.toml"))
-    found = [Scope(str(path), {path.stem: _read(path)}) for path in packaged]
+    found = packaged_scopes()
     shared = [SITE_FILE]
     if root := os.environ.get("ROOTSTOCK_ROOT"):
         shared.append(RootLayout(Path(root)).clusters_file)
@@ -124,6 +125,12 @@ def scopes() -> list[Scope]:
         except OSError as error:
             raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
     return found
+
+
+def packaged_scopes() -> list[Scope]:
+    """Read the cluster files that come with Rootstock."""
+    paths = sorted((data_folder("site_templates") / "clusters").glob("*.toml"))
+    return [Scope(str(path), {path.stem: _read(path)}) for path in paths]
 
 
 def read_scope(path: Path) -> Scope:
@@ -164,7 +171,11 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     ConfigurationError
         If no scope knows the cluster, or a value is wrong. It names the file, the key and what is allowed.
     """
-    found = [*scopes(), *extra]
+    return cluster_from([*scopes(), *extra], name)
+
+
+def cluster_from(found: list[Scope], name: str) -> Cluster:
+    """Return the settings of a cluster by the scopes `found`, lowest rank first; raise as `get_cluster` does."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for scope in found:
@@ -202,6 +213,35 @@ def get_root_for_cluster(name: str) -> Path:
             f"Cluster {name!r} has no root of its own.", "Give its path: root='/path/to/rootstock'."
         )
     return Path(root).expanduser()
+
+
+def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path | None:
+    """Return the root that the arguments, the variables or the user's registry name, in this order.
+
+    Parameters
+    ----------
+    cluster : str or None
+        A registered cluster.
+    root : path or None
+        A root. Not both.
+
+    Returns
+    -------
+    Path or None
+        None if nothing names one.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or the cluster is unknown.
+    """
+    if cluster and root:
+        raise ConfigurationError("Cannot specify both 'cluster' and 'root'.", "Either finds the root; leave one out.")
+    root = root or (None if cluster else os.environ.get("ROOTSTOCK_ROOT"))
+    if root:
+        return Path(root).expanduser().absolute()
+    cluster = cluster or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    return get_root_for_cluster(cluster).absolute() if cluster else None
 
 
 class _Registry(Mapping[str, str]):

@@ -103,21 +103,36 @@ class WorkerError(RootstockError, RuntimeError):
         Path of the file that holds what the worker printed; empty where there is none.
     tail : str
         Its last lines.
+    remote_type, remote_traceback : str
+        Class and traceback of the exception in the worker, where there was one.
     """
 
     exit_code = 18
 
-    def __init__(self, message: str, hint: str = "", *, log: str = "", tail: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        log: str = "",
+        tail: str = "",
+        remote_type: str = "",
+        remote_traceback: str = "",
+    ) -> None:
         super().__init__(message, hint)
         self.log = log
         self.tail = tail
+        self.remote_type = remote_type
+        self.remote_traceback = remote_traceback
 
     def __str__(self) -> str:
         parts = [super().__str__()]
+        if self.remote_traceback:
+            parts.append(f"In the worker:\n{self.remote_traceback.rstrip()}")
         if self.tail:
             parts.append("Last lines of its output:\n" + "\n".join("  | " + line for line in self.tail.splitlines()))
         if self.log:
-            parts.append(f"Full log: {self.log}")
+            parts.append(f"Full output of the worker: {self.log}")
         return "\n".join(parts)
 
 
@@ -131,18 +146,14 @@ class WorkerDiedError(WorkerError):
     Attributes
     ----------
     returncode : int or None
-        Exit code as `subprocess` gives it: negative for a signal; None if the process could not be reaped.
+        Exit code as `subprocess` gives it: negative for a signal; None if it is not known.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", *, log: str = "", tail: str = "", returncode: int | None = None
-    ) -> None:
-        super().__init__(message, hint, log=log, tail=tail)
-        self.returncode = returncode
+    returncode: int | None = None
 
 
 class WorkerTimeoutError(WorkerError, TimeoutError):
-    """No answer within the deadline."""
+    """No answer within the deadline; the worker was ended, and the next call starts a new one."""
 
 
 class WorkerProtocolError(WorkerError):
@@ -150,24 +161,7 @@ class WorkerProtocolError(WorkerError):
 
 
 class ModelError(WorkerError):
-    """The model raised an exception.
-
-    Attributes
-    ----------
-    type_name : str
-        Name of the exception's class in the worker.
-    remote_traceback : str
-        The traceback, as the worker formatted it.
-    """
-
-    def __init__(self, message: str, hint: str = "", *, log: str = "", type_name: str = "", remote_traceback: str = ""):
-        super().__init__(message, hint, log=log)
-        self.type_name = type_name
-        self.remote_traceback = remote_traceback
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return f"{text}\n\nIn the worker:\n{self.remote_traceback.rstrip()}" if self.remote_traceback else text
+    """The model raised an exception. The worker lives, and can be asked again."""
 
 
 class NonFiniteError(WorkerError, ArithmeticError):

@@ -116,6 +116,19 @@ class RootLayout:
         return self.modulepath / "rootstock"
 
     @property
+    def activations(self) -> Path:
+        return self.root / "activate"
+
+    def activation(self, shell: str, version: str = "") -> Path:
+        """What a user of a site without modules sources; without a version, that of the default one."""
+        return self.activations / (f"rootstock-{version}.{shell}" if version else f"rootstock.{shell}")
+
+    @property
+    def templates(self) -> Path:
+        """The site's own templates, which outrank the packaged ones."""
+        return self.root / "templates"
+
+    @property
     def generations(self) -> Path:
         return self.root / "generations"
 
@@ -141,7 +154,7 @@ class RootLayout:
         return (
             self.root, self.environments, self.all_builds, self.all_active, self.clients, self.runtimes, self.cache,
             self.uv_cache, self.huggingface_cache, self.wrappers, self.python, self.modulepath, self.modules,
-            self.generations, self.locks, self.log,
+            self.activations, self.generations, self.locks, self.log,
         )  # fmt: skip
 
 

@@ -1,0 +1,56 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["ase>=3.23"]
+#
+# [tool.rootstock]
+# description = "Effective medium theory, ASE's own: eight metals and H, C, N, O. Fast, no weights, no GPU: for trying things out."
+# licence = { code = "LGPL-2.1-or-later", weights = "" }
+# elements = ["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
+#
+# [tool.rootstock.models]
+# "" = "ASE's parameters"
+#
+# [[tool.rootstock.references]]
+# name = "N2, d = 1.1 A"
+# source = "ASE tutorial 'Atomization energy'"
+# versions = { ase = ">=3.23" }
+# symbols = "N2"
+# positions = [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]]
+# expected = { energy = 0.440344 }
+# tolerance = { energy = 1e-6 }
+#
+# [[tool.rootstock.references]]
+# name = "Al, fcc, a = 4.0 A"
+# source = "ASE test suite, test_eos.py: minimum energy of a fit to energies around this volume"
+# versions = { ase = ">=3.23" }
+# symbols = "Al"
+# cell = [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]
+# scaled_positions = [[0.0, 0.0, 0.0]]
+# expected = { energy = -0.00976 }
+# tolerance = { energy = 1e-3 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu3Au, one atom displaced"
+# source = "none: finite differences only"
+# symbols = "AuCu3"
+# cell = [[3.75, 0.0, 0.0], [0.0, 3.75, 0.0], [0.0, 0.0, 3.75]]
+# scaled_positions = [[0.02, 0.01, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+# ///
+"""ASE's effective medium theory potential."""
+
+from ase.calculators.emt import EMT
+
+
+def setup(model: str, device: str = "cpu", **kwargs):
+    """Return ASE's EMT. There is one model and it runs on the CPU, whatever `device` says.
+
+    Parameters
+    ----------
+    model : str
+        Must be empty.
+    **kwargs
+        Options of `ase.calculators.emt.EMT`.
+    """
+    if model:
+        raise ValueError(f"EMT has one model, without a name; got {model!r}.")
+    return EMT(**kwargs)

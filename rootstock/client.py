@@ -1,0 +1,361 @@
+"""The client's end: one worker, asked one thing at a time."""
+
+from __future__ import annotations
+
+import enum
+import json
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rootstock.channel.endpoint import PeerGoneError
+from rootstock.channel.frames import Frame, Kind
+from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS
+from rootstock.errors import (
+    ModelError,
+    NonFiniteError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerProtocolError,
+    WorkerStartError,
+    WorkerTimeoutError,
+)
+from rootstock.inputs import Inputs, first_bad
+from rootstock.spawn import Launch, WorkerProcess, describe_exit
+
+logger = logging.getLogger("rootstock")
+
+_HEARTBEAT_S = 30.0  # a line about a start that takes long
+_FRAME_S = 30.0  # for the rest of a frame that has begun
+_REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
+_GOODBYE_S = 5.0
+
+Result = dict[str, Any]
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()
+    SENDING = enum.auto()
+    WAITING = enum.auto()
+    READING = enum.auto()
+    OVER = enum.auto()
+
+
+class Client:
+    """A started worker.
+
+    Parameters
+    ----------
+    launch : Launch
+        How to start it.
+    model, device : str
+        Arguments of the environment's ``setup()``.
+    options : Mapping[str, Any]
+        Further keyword arguments of ``setup()``; JSON must be able to hold them.
+    start_timeout : float
+        Seconds from the start of the process until the model is loaded.
+    log : Path, optional
+        Where the worker's output goes.
+    on_progress : callable, optional
+        Called with a line of text as the start proceeds. By default a start that takes long is logged.
+
+    Raises
+    ------
+    WorkerStartError
+        If the worker does not become ready.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        model: str,
+        device: str,
+        options: Mapping[str, Any],
+        *,
+        start_timeout: float,
+        log: Path | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.launch = launch
+        self._owner = os.getpid()
+        self._phase = _Phase.IDLE
+        self._sequence = 0
+        self._sent: Inputs | None = None
+        started = time.perf_counter()
+        self._process = WorkerProcess(launch, log)
+        # What nobody closes is closed when it is garbage, or at the end of the interpreter.
+        self._finalizer = weakref.finalize(self, _finish, self._process, self._owner)
+        setup = {
+            "environment": str(launch.environment_file),
+            "model": model,
+            "device": device,
+            "options": dict(options),
+        }
+        try:
+            self.ready = self._start(setup, start_timeout, on_progress)
+            self.offered = sum(bit for name, bit in PROPERTY_BITS.items() if name in self.ready["properties"])
+        except BaseException:
+            self.kill()
+            raise
+        self.start_s = time.perf_counter() - started
+
+    @property
+    def pid(self) -> int:
+        """Process number of what was started: the worker, or the ``uv`` that started it."""
+        return self._process.pid
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may still be asked something."""
+        return self._phase is not _Phase.OVER and self._owner == os.getpid()
+
+    @property
+    def log(self) -> Path:
+        """Where the worker's output goes."""
+        return self._process.log
+
+    @property
+    def properties(self) -> list[str]:
+        """What the model can compute, by ASE's names."""
+        return [name for name in PROPERTY_BITS if name in self.ready["properties"]]
+
+    def settle(self, timeout: float) -> bool:
+        """Make ready for the next evaluation; tell whether this worker can serve it.
+
+        An evaluation that was interrupted (Ctrl-C) is waited for and its answer dropped. A worker whose channel was
+        cut in the middle of a frame, that has died, or that belongs to the process this one was forked from,
+        cannot serve.
+        """
+        if self._phase is _Phase.IDLE and self._owner == os.getpid():
+            return True
+        if self._phase is not _Phase.WAITING or self._owner != os.getpid():
+            return False
+        try:
+            self._sent = None
+            self._receive(timeout)
+            self._phase = _Phase.IDLE
+        except (PeerGoneError, TimeoutError, WorkerProtocolError):
+            return False
+        return True
+
+    def evaluate(self, inputs: Inputs, properties: int, timeout: float) -> Result:
+        """Compute properties of atoms.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            The atoms.
+        properties : int
+            What to compute, as bits of `rootstock.channel.memory.PROPERTY_BITS`.
+        timeout : float
+            Seconds to wait for the answer.
+
+        Returns
+        -------
+        dict of str to float or ndarray
+            What was asked for, and what else the model computed on the way: energies in eV, lengths in Angstrom,
+            stress in eV/Angstrom^3 in Voigt order, all float64.
+
+        Raises
+        ------
+        ModelError
+            If the model raised an exception; the worker lives on.
+        NonFiniteError
+            If a result is NaN or infinite.
+        WorkerDiedError, WorkerTimeoutError, WorkerProtocolError
+            If the worker is lost; this object is then of no more use.
+        """
+        frame, content = self._exchange(inputs, properties, timeout)
+        if frame.kind == Kind.FAILURE:
+            self._sent = None
+            raise self._failure(ModelError, f"The model {self._title} failed", content)
+        return self._results(frame)
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self._end(patience=0.0)
+
+    def close(self) -> None:
+        """End the worker, giving it a moment to do so by itself."""
+        if self._phase is _Phase.IDLE and self._finalizer.alive and self._owner == os.getpid():
+            self._phase = _Phase.OVER
+            try:
+                self._process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
+            except (PeerGoneError, TimeoutError):
+                self._end(patience=0.0)
+            else:
+                self._end(patience=_GOODBYE_S)
+        else:
+            self._end(patience=0.0)
+
+    def _end(self, patience: float) -> int | None:
+        self._phase = _Phase.OVER
+        if self._finalizer.detach() is None or self._owner != os.getpid():
+            return None
+        code = self._process.end(patience=patience)
+        if code is None:
+            logger.warning("Worker %d of %s does not end; it was given up.", self.pid, self.launch.name)
+        return code
+
+    @property
+    def _title(self) -> str:
+        return f"of environment {self.launch.name!r}"
+
+    def _start(
+        self, setup: dict[str, Any], timeout: float, on_progress: Callable[[str], None] | None
+    ) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        stage = "starting the interpreter"
+        begun = last = time.monotonic()
+        try:
+            self._process.endpoint.send(Frame(Kind.SETUP), setup, timeout=timeout)
+            while (now := time.monotonic()) < deadline:
+                if now - last >= _HEARTBEAT_S and on_progress is None:
+                    last = now
+                    logger.warning(
+                        "Still starting a worker %s after %.0f s (%s). Its output: %s",
+                        self._title, now - begun, stage, self.log,
+                    )  # fmt: skip
+                if not self._process.endpoint.wait(min(deadline - now, _HEARTBEAT_S)):
+                    continue
+                frame, content = self._process.endpoint.receive(_FRAME_S)
+                if frame.kind == Kind.READY:
+                    return content
+                if frame.kind == Kind.FAILURE:
+                    raise self._failure(WorkerStartError, f"The worker {self._title} could not start", content)
+                if frame.kind != Kind.PROGRESS:
+                    raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.", log=str(self.log))
+                stage = str(content.get("stage", ""))
+                if on_progress is not None:
+                    on_progress(stage)
+        except PeerGoneError:
+            raise self._died(WorkerStartError, f"during the start ({stage})") from None
+        except TimeoutError:
+            pass
+        raise WorkerStartError(
+            f"The worker {self._title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
+            "A first start from a cold file system can take long: pass a larger start_timeout=.",
+            log=str(self.log),
+            tail=self._process.tail(),
+        )
+
+    def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, dict[str, Any]]:
+        if self._phase is not _Phase.IDLE:
+            raise WorkerProtocolError(f"The worker {self._title} is not ready for a question.")
+        # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
+        # again, anything else makes this worker useless.
+        self._phase = _Phase.SENDING
+        frame = self._prepare(inputs, properties)
+        content = {"info": json.loads(inputs.info)} if frame.changes & INFO_BIT and inputs.info else None
+        try:
+            self._process.endpoint.send(frame, content)
+            self._phase = _Phase.WAITING
+            answer = self._receive(timeout)
+        except PeerGoneError:
+            raise self._died(WorkerDiedError, "during an evaluation") from None
+        except TimeoutError:
+            self.kill()
+            raise WorkerTimeoutError(
+                f"The worker {self._title} gave no answer within {timeout:.0f} s and was ended.",
+                "If the model needs longer, pass a larger timeout=.",
+                log=str(self.log),
+                tail=self._process.tail(),
+            ) from None
+        except WorkerProtocolError as error:
+            self.kill()
+            error.log, error.tail = str(self.log), self._process.tail()
+            raise
+        self._sent = inputs
+        self._phase = _Phase.IDLE
+        return answer
+
+    def _prepare(self, inputs: Inputs, properties: int) -> Frame:
+        """Put what is new into the memory and return the frame that says so."""
+        memory, sent = self._process.memory, self._sent
+        atoms = inputs.atoms
+        if sent is None or sent.atoms != atoms:
+            memory.grow(atoms)
+            sent = None
+        changes = present = 0
+        for i, section in enumerate(INPUTS):
+            data: bytes | None = inputs[i]
+            if data is not None:
+                present |= 1 << i
+            if sent is None or data != sent[i]:
+                changes |= 1 << i
+                if data is not None:
+                    memory.write(section.name, data)
+        if sent is None or inputs.info != sent.info:
+            changes |= INFO_BIT
+        if sent is None:
+            changes = ALL_BITS
+        self._sent = None  # until the worker has answered, it is not known to have seen this
+        self._sequence += 1
+        return Frame(Kind.EVALUATE, self._sequence, properties, changes, present, atoms, memory.capacity)
+
+    def _receive(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
+        """Wait for the answer to the last question."""
+        endpoint = self._process.endpoint
+        if not endpoint.wait(timeout):
+            raise TimeoutError
+        self._phase = _Phase.READING
+        frame, content = endpoint.receive(_FRAME_S)
+        if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self._sequence:
+            raise WorkerProtocolError(
+                f"The worker {self._title} answered with kind {frame.kind}, number {frame.sequence}; "
+                f"expected the answer to number {self._sequence}."
+            )
+        return frame, content
+
+    def _results(self, frame: Frame) -> Result:
+        memory = self._process.memory
+        if self._sent is None or frame.atoms != self._sent.atoms or frame.capacity != memory.capacity:
+            raise WorkerProtocolError(f"The worker {self._title} answered for other atoms than it was asked about.")
+        views = memory.views(frame.atoms)
+        results: Result = {}
+        for section in PROPERTIES:
+            if not frame.properties & PROPERTY_BITS[section.name]:
+                continue
+            value = views[section.name]
+            if not np.isfinite(value).all():
+                raise NonFiniteError(
+                    f"The model {self._title} returned NaN or infinity in {section.name}{first_bad(value)}.",
+                    "Overlapping atoms and structures far from its training data do this.",
+                )
+            results[section.name] = value.copy() if section.shape or section.per_atom else float(value)
+        return results
+
+    def _failure(self, kind: type[WorkerError], what: str, content: Mapping[str, Any]) -> WorkerError:
+        return kind(
+            f"{what}: {content.get('type')}: {content.get('message')}",
+            log=str(self.log),
+            remote_type=str(content.get("type", "")),
+            remote_traceback=str(content.get("traceback", "")),
+        )
+
+    def _died(self, kind: type[WorkerError], when: str) -> WorkerError:
+        code = self._end(patience=_REAP_S)
+        error = kind(
+            f"The worker {self._title} {describe_exit(code)} {when}.", log=str(self.log), tail=self._process.tail()
+        )
+        if isinstance(error, WorkerDiedError):
+            error.returncode = code
+        return error
+
+
+def _finish(process: WorkerProcess, owner: int) -> None:
+    """End a worker that nobody closed."""
+    if os.getpid() == owner:
+        try:
+            process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
+        except (PeerGoneError, TimeoutError, OSError):
+            pass
+        process.end(patience=_GOODBYE_S)
+
+

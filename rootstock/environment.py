@@ -1,0 +1,162 @@
+"""From a model string or an environment file to the command that starts a worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rootstock.clusters import Cluster, Scope, get_cluster, read_scope
+from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
+from rootstock.layout import RootLayout
+from rootstock.model import is_environment_name
+from rootstock.records import active_build
+from rootstock.sources import EnvironmentSource, packaged_names, read_source, registered_names
+from rootstock.spawn import Launch, private_scratch
+from rootstock.uv import clean_variables, find_uv, recipe_text, wrapper_file
+from rootstock.weights import read_variables, write_variables
+
+LAUNCH_MODES = ("auto", "build", "uv-run")
+
+BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was made from
+_ISOLATED = ("-I", "-B", "-u")
+
+
+class EnvironmentManager:
+    """Finds environments in a root and says how to start them.
+
+    Parameters
+    ----------
+    root : str or Path
+        The root. It need not exist for `get_environment_variables`.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.layout = RootLayout(Path(root).expanduser().absolute())
+
+    def get_spawn_command(self, wrapper_path: str | os.PathLike[str]) -> list[str]:
+        """Return the command that runs a script with inline metadata in an environment that uv makes for it.
+
+        Parameters
+        ----------
+        wrapper_path : path
+            The script. uv reuses the environment for the same path and requirements.
+
+        Returns
+        -------
+        list of str
+            ``uv run --cache-dir {root}/cache/uv ... --script wrapper_path``; the folder is created.
+
+        Raises
+        ------
+        RootError
+            If the cache cannot be created.
+        """
+        cache = self.layout.uv_cache
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RootError(f"Cannot create uv's cache {cache}: {error.strerror}.") from error
+        return [find_uv(), "run", "--cache-dir", str(cache), "--no-project", "--script", str(wrapper_path)]
+
+    def get_environment_variables(self) -> dict[str, str]:
+        """Return the variables that point uv and the model libraries to the caches in the root."""
+        return {"UV_CACHE_DIR": str(self.layout.uv_cache), "HF_HOME": str(self.layout.huggingface_cache)}
+
+    def find(self, name: str) -> EnvironmentSource:
+        """Return the environment file of a registered environment, or the one at a path.
+
+        Raises
+        ------
+        UnknownEnvironmentError
+            With the places that were looked at and what is there.
+        """
+        if name.endswith(".py") or os.sep in name:
+            return read_source(Path(name).expanduser().absolute())
+        path = self.layout.environment_file(name)
+        if is_environment_name(name) and path.is_file():
+            return read_source(path)
+        registered = registered_names(self.layout)
+        known = sorted({*registered, *packaged_names()})
+        raise UnknownEnvironmentError(
+            f"Environment {name!r} not found in {self.layout.environments}. "
+            f"Available there: {', '.join(registered) or 'none'}.",
+            f"rootstock-site install --root {self.layout.root} --env NAME adds one of: {', '.join(known)}.",
+        )
+
+    def launch(self, source: EnvironmentSource, mode: str = "auto", threads: int = 0) -> Launch:
+        """Say how to start a worker of an environment.
+
+        Parameters
+        ----------
+        source : EnvironmentSource
+        mode : {'auto', 'build', 'uv-run'}
+            ``build`` starts the interpreter of the active build. ``uv-run`` lets uv make or reuse an environment in
+            its cache, which needs a root that the caller may write to. ``auto`` takes the build where there is one.
+        threads : int
+            Number of threads of the worker's numerical libraries; 0 leaves that to them.
+
+        Raises
+        ------
+        RootError
+            If there is no build, or no permission to let uv make an environment.
+        """
+        if mode not in LAUNCH_MODES:
+            raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
+        registered = source.path == self.layout.environment_file(source.name)
+        build = active_build(self.layout, source.name) if registered and mode != "uv-run" else None
+        if build is not None:
+            return self._launch_build(source.name, build, threads)
+        if mode == "build":
+            raise RootError(
+                f"Environment {source.name!r} has no build in {self.layout.root}.", self._how_to_build(source)
+            )
+        return self._launch_uv(source, threads)
+
+    def _launch_build(self, name: str, build: Path, threads: int) -> Launch:
+        source = read_source(build / BUILD_SOURCE)
+        variables = self._variables(source, threads)
+        return Launch(
+            name, (str(build / "bin" / "python"), *_ISOLATED), variables, source.path, mode="build", build=build
+        )
+
+    def _launch_uv(self, source: EnvironmentSource, threads: int) -> Launch:
+        folder = self.layout.wrappers
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            wrapper = wrapper_file(folder, source.name, recipe_text(source.header, self._cluster()))
+        except OSError as error:
+            raise RootError(
+                f"Environment {source.name!r} has no build in {self.layout.root}, and you cannot write there "
+                f"({error.strerror}) to make one.",
+                self._how_to_build(source),
+            ) from error
+        variables = self._variables(source, threads) | {
+            "PYTHONSAFEPATH": "1",
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "UV_NO_CONFIG": "1",
+            "UV_NO_PROGRESS": "1",
+        }
+        del variables["HF_HUB_OFFLINE"]  # the root is the caller's own: weights may be fetched on first use
+        return Launch(source.name, tuple(self.get_spawn_command(wrapper)), variables, source.path, mode="uv-run")
+
+    def _variables(self, source: EnvironmentSource, threads: int) -> dict[str, str]:
+        variables = clean_variables() | self.get_environment_variables()
+        variables |= read_variables(self.layout, source.cache_variables)
+        variables |= write_variables(private_scratch() / "cache")
+        if threads:
+            variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        return variables
+
+    def _cluster(self) -> Cluster:
+        """Return the settings that this root was installed with; those of a personal machine if it never was."""
+        try:
+            scope = read_scope(self.layout.clusters_file)
+        except FileNotFoundError:
+            scope = Scope("", {})
+        return get_cluster(scope.default or "local", scope)
+
+    def _how_to_build(self, source: EnvironmentSource) -> str:
+        return f"An admin builds it with: rootstock-site install --root {self.layout.root} --env {source.name}"
+
+

@@ -1,0 +1,111 @@
+"""Find the Python that an environment is built on."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+from rootstock.errors import BuildError
+
+# What builds need of an interpreter and some lack: modules whose libraries were absent when it was compiled.
+_QUESTION = (
+    "import json, sys, ssl, sqlite3, ctypes, zlib\n"
+    "print(json.dumps([sys.implementation.name, '.'.join(map(str, sys.version_info[:3])),"
+    " sys.executable, sys.base_prefix, sys.prefix != sys.base_prefix]))"
+)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python.
+
+    Attributes
+    ----------
+    path : str
+        The program.
+    version : str
+        For example ``3.11.2``.
+    prefix : str
+        Where its standard library is installed.
+    """
+
+    path: str
+    version: str
+    prefix: str
+
+    def hidden_by(self) -> Path | None:
+        """Return the file or folder that keeps other users from running this interpreter; None if nothing does."""
+        program = Path(self.path).resolve()
+        for path in (program, *program.parents, *Path(self.prefix).resolve().parents, Path(self.prefix).resolve()):
+            needed = stat.S_IXOTH if path.is_dir() else stat.S_IXOTH | stat.S_IROTH
+            if path.stat().st_mode & needed != needed:
+                return path
+        return None
+
+
+def find_interpreter(requires: SpecifierSet, setting: str, readers: str) -> Interpreter:
+    """Return an interpreter for a build.
+
+    Parameters
+    ----------
+    requires : SpecifierSet
+        The versions that the environment file allows.
+    setting : str
+        The cluster's ``python.interpreter``: a path, or ``auto`` for the one this package runs on, or else the newest
+        on PATH.
+    readers : str
+        The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
+
+    Raises
+    ------
+    BuildError
+        If there is none. It says why each one found was refused.
+    """
+    refused = []
+    for candidate in _candidates() if setting == "auto" else iter([setting]):
+        found = _ask(candidate)
+        if found is None:
+            refused.append(f"{candidate}: does not run, or lacks ssl, sqlite3 or ctypes")
+        elif not requires.contains(found.version, prereleases=True):
+            refused.append(f"{candidate}: is {found.version}, not {requires}")
+        elif readers != "owner" and (obstacle := found.hidden_by()):
+            refused.append(f"{candidate}: other users cannot get past {obstacle}")
+        else:
+            return found
+    raise BuildError(
+        f"No Python {requires or 'of any version'} for this build. Looked at:\n"
+        + "\n".join(f"  {line}" for line in refused),
+        "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3.",
+    )
+
+
+def _candidates() -> Iterator[str]:
+    seen = set()
+    names = [f"python3.{minor}" for minor in range(20, 9, -1)] + ["python3"]
+    base = getattr(sys, "_base_executable", sys.executable)
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", "/usr/local/bin"]
+    for path in [base, *(os.path.join(folder, name) for name in names for folder in folders if folder)]:
+        real = os.path.realpath(path)
+        if real not in seen and os.access(path, os.X_OK):
+            seen.add(real)
+            yield path
+
+
+def _ask(program: str) -> Interpreter | None:
+    try:
+        answer = subprocess.run(
+            [program, "-I", "-c", _QUESTION], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+        name, version, path, prefix, is_virtual = json.loads(answer)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    # An environment must not be built on another one, which may be deleted any day.
+    return None if name != "cpython" or is_virtual else Interpreter(path, version, prefix)

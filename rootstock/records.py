@@ -1,0 +1,129 @@
+"""What a root says about itself and its builds. Reading needs no lock; writing replaces whole files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import RootError
+from rootstock.layout import LAYOUT_VERSION, RootLayout
+
+BUILD_RECORD = "build.json"
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """``build.json``: what a build was made from, by whom, and what verification saw.
+
+    A folder under ``builds`` that holds one is complete: it is written before the folder gets its name.
+    """
+
+    name: str
+    digest: str
+    source_sha256: str
+    lock_sha256: str
+    recipe_sha256: str
+    interpreter: str
+    python: str
+    platform: str
+    accelerator: str
+    uv: str
+    rootstock: str
+    packages: dict[str, str]
+    files: int
+    bytes: int
+    built_by: str
+    built_on: str
+    built_at: str
+    verification: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_build(folder: Path) -> BuildRecord | None:
+    """Return the record of a build; None where there is no build.
+
+    Raises
+    ------
+    RootError
+        If there is one that cannot be read.
+    """
+    path = folder / BUILD_RECORD
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin, or build it again.") from error
+    known = {f.name for f in fields(BuildRecord)}
+    return BuildRecord(**{key: value for key, value in data.items() if key in known})
+
+
+def active_build(layout: RootLayout, name: str) -> Path | None:
+    """Return the folder of the build of environment `name` that is in use; None if there is none.
+
+    The link is followed here, once: what is started from the result is not affected when an admin activates another
+    build.
+    """
+    try:
+        folder = layout.active(name).resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise RootError(f"You cannot read {error.filename}.", "Ask the site's admin for access.") from error
+    return folder if (folder / BUILD_RECORD).is_file() else None
+
+
+def read_marker(layout: RootLayout) -> dict[str, Any]:
+    """Return the contents of ``rootstock.toml``.
+
+    Raises
+    ------
+    RootError
+        If the folder is not a root, cannot be read, or has a newer layout than this version knows.
+    """
+    path = layout.marker
+    try:
+        marker = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RootError(
+            f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",
+            f"An admin makes one with: rootstock-site install --cluster NAME --root {layout.root}",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin for access.") from error
+    if marker.get("layout", 0) > LAYOUT_VERSION:
+        raise RootError(
+            f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",
+            "Load the site's newer module: module load rootstock",
+        )
+    return marker
+
+
+def write_file(path: Path, content: str, mode: int) -> None:
+    """Replace a file in one step: a reader sees the old text or the new one."""
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symlink to `target`, in one step."""
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(fresh, link)

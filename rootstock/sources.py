@@ -1,0 +1,199 @@
+"""Environment files: read their header and their shape, never execute them.
+
+The header is inline script metadata as Python packaging defines it (PEP 723). Ours is the table
+``[tool.rootstock]`` in it; ``docs/environment-files.md`` describes every key.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from rootstock.data import data_folder
+from rootstock.errors import ConfigurationError, UnknownEnvironmentError
+from rootstock.layout import RootLayout
+from rootstock.model import is_environment_name
+
+# The reference expression of the specification.
+_BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+
+_REFERENCE_KEYS = {
+    "name", "source", "versions", "model", "options", "symbols", "cell", "pbc", "positions", "scaled_positions",
+    "expected", "tolerance",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A structure with the values that a model must give for it.
+
+    Attributes
+    ----------
+    name, source : str
+        What it is, and who published the values.
+    model : str
+        Argument of ``setup()``.
+    options : Mapping[str, Any]
+        Further arguments of ``setup()``.
+    versions : Mapping[str, SpecifierSet]
+        Distributions, and the versions of them that the values hold for.
+    structure : Mapping[str, Any]
+        Arguments of `ase.Atoms`.
+    expected : Mapping[str, Any]
+        Property -> value: eV, Angstrom, stress in eV/Angstrom^3 in Voigt order. Empty: only the consistency of
+        energy, forces and stress is checked.
+    tolerance : Mapping[str, float]
+        Property -> largest absolute difference.
+    """
+
+    name: str
+    source: str
+    model: str
+    options: Mapping[str, Any]
+    versions: Mapping[str, SpecifierSet]
+    structure: Mapping[str, Any]
+    expected: Mapping[str, Any]
+    tolerance: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EnvironmentSource:
+    """An environment file.
+
+    Attributes
+    ----------
+    name : str
+        Name of the environment: the file's name without ``.py``.
+    path : Path
+    text : str
+    header : Mapping[str, Any]
+        The inline metadata.
+    """
+
+    name: str
+    path: Path
+    text: str
+    header: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def requires_python(self) -> SpecifierSet:
+        return SpecifierSet(self.header.get("requires-python", ""))
+
+    @property
+    def rootstock(self) -> Mapping[str, Any]:
+        """The table ``[tool.rootstock]``; empty in files of the older contract."""
+        table: Mapping[str, Any] = self.header.get("tool", {}).get("rootstock", {})
+        return table
+
+    @property
+    def description(self) -> str:
+        return str(self.rootstock.get("description", ""))
+
+    @property
+    def cache_variables(self) -> Mapping[str, str]:
+        """Environment variables of the worker: name -> folder under the root's cache."""
+        table: Mapping[str, str] = self.rootstock.get("cache", {})
+        return table
+
+    def references(self) -> list[Reference]:
+        """Return the structures that a build is verified with."""
+        return [self._reference(i, table) for i, table in enumerate(self.rootstock.get("references", []))]
+
+    def _reference(self, index: int, table: Mapping[str, Any]) -> Reference:
+        where = f"{self.path}: [[tool.rootstock.references]] number {index + 1}"
+        if unknown := sorted(set(table) - _REFERENCE_KEYS):
+            raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_REFERENCE_KEYS))}.")
+        for key in ("name", "source", "symbols"):
+            if not isinstance(table.get(key), str):
+                raise ConfigurationError(f"{where} has no text {key!r}.")
+        expected, tolerance = table.get("expected", {}), table.get("tolerance", {})
+        if set(expected) != set(tolerance):
+            raise ConfigurationError(f"{where}: 'expected' and 'tolerance' must name the same properties.")
+        structure = {key: table[key] for key in ("symbols", "cell", "positions", "scaled_positions") if key in table}
+        structure["pbc"] = table.get("pbc", "cell" in table)
+        try:
+            versions = {name: SpecifierSet(text) for name, text in table.get("versions", {}).items()}
+        except InvalidSpecifier as error:
+            raise ConfigurationError(f"{where}: {error}.") from error
+        return Reference(
+            table["name"], table["source"], table.get("model", ""), table.get("options", {}), versions, structure,
+            expected, tolerance,
+        )  # fmt: skip
+
+
+def read_source(path: Path) -> EnvironmentSource:
+    """Read an environment file.
+
+    Raises
+    ------
+    UnknownEnvironmentError
+        If there is no such file.
+    ConfigurationError
+        If it has no valid header, is not Python, or defines no ``setup()``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UnknownEnvironmentError(f"There is no environment file {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"Cannot read the environment file {path}: {error}.") from error
+    blocks = [match for match in _BLOCK.finditer(text) if match["type"] == "script"]
+    if len(blocks) != 1:
+        raise ConfigurationError(
+            f"{path} has {len(blocks)} headers '# /// script ... # ///'; an environment file has one.",
+            "environments/emt.py is an example.",
+        )
+    lines = blocks[0]["content"].splitlines()
+    try:
+        header = tomllib.loads("\n".join(line[2:] for line in lines))
+        SpecifierSet(header.get("requires-python", ""))
+    except (tomllib.TOMLDecodeError, InvalidSpecifier) as error:
+        raise ConfigurationError(f"{path}: its header is not valid: {error}.") from error
+    _check_setup(path, text)
+    return EnvironmentSource(path.stem, path, text, header)
+
+
+def _check_setup(path: Path, text: str) -> None:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigurationError(f"{path} is not valid Python: {error}.") from error
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "setup" for node in tree.body):
+        raise ConfigurationError(f"{path} defines no function setup(model, device).")
+
+
+def registered_names(layout: RootLayout) -> list[str]:
+    """Return the names of the environments that a root holds."""
+    return _names_in(layout.environments)
+
+
+def packaged_names() -> list[str]:
+    """Return the names of the environments that ship with this package."""
+    return _names_in(data_folder("environments"))
+
+
+def packaged_source(name: str) -> EnvironmentSource:
+    """Read an environment file that ships with this package."""
+    path = data_folder("environments") / f"{name}.py"
+    if not is_environment_name(name) or not path.is_file():
+        raise UnknownEnvironmentError(
+            f"This package has no environment {name!r}. It has: {', '.join(packaged_names())}.",
+            "To add one of your own, write environments/NAME.py in the root.",
+        )
+    return read_source(path)
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.py") if is_environment_name(path.stem))

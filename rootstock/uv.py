@@ -1,0 +1,159 @@
+"""The only module that runs uv.
+
+uv is asked for what it does best: locking and installing. It never sees the caller's own uv or pip settings, which
+would silently change what is resolved; a site's settings reach it through the recipe (`recipe_text`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from rootstock.clusters import Cluster
+from rootstock.errors import BuildError, ConfigurationError
+
+_FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
+
+
+def find_uv() -> str:
+    """Return the path of the uv program that is installed beside this package."""
+    try:
+        from uv import find_uv_bin
+
+        return os.fspath(find_uv_bin())
+    except (ImportError, FileNotFoundError) as error:
+        raise ConfigurationError(
+            f"The program uv is missing from this installation of rootstock: {error}.", "Install the package 'uv' into it."
+        ) from error
+
+
+def uv_version() -> str:
+    """Return the version of uv."""
+    return _run([find_uv(), "--version"], clean_variables(), None).split()[1]
+
+
+def clean_variables() -> dict[str, str]:
+    """Return the caller's environment without what would change how uv or Python behave."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def recipe_text(header: Mapping[str, Any], cluster: Cluster) -> str:
+    """Return the script that uv locks and installs: an environment file's header with the site's settings in it.
+
+    The environment file's own settings come first where order matters. Its ``[tool.rootstock]`` is left out: it
+    changes nothing that is installed.
+    """
+    tools = {key: value for key, value in header.get("tool", {}).items() if key != "rootstock"}
+    uv = dict(tools.get("uv", {}))
+    lists = {
+        "find-links": cluster.find_links,
+        "constraint-dependencies": cluster.constraints,
+        "override-dependencies": cluster.overrides,
+    }
+    for key, values in lists.items():
+        if values:
+            uv[key] = [*uv.get(key, []), *values]
+    indexes = [{"url": url} for url in cluster.indexes]
+    if cluster.default_index:
+        indexes.append({"url": cluster.default_index, "default": True})  # type: ignore[dict-item]
+    if indexes:
+        uv["index"] = [*uv.get("index", []), *indexes]
+    if uv:
+        tools["uv"] = uv
+    recipe = {key: value for key, value in header.items() if key != "tool"}
+    if tools:
+        recipe["tool"] = tools
+    body = "\n".join(f"# {line}".rstrip() for line in tomli_w.dumps(recipe).splitlines())
+    return f"# /// script\n{body}\n# ///\n"
+
+
+def wrapper_file(folder: Path, name: str, recipe: str) -> Path:
+    """Return a script for ``uv run`` that runs the Python file given as its first argument.
+
+    uv names the environment that it makes for a script by the script's path. The path here follows from the content,
+    so the same requirements find the same environment again.
+    """
+    text = recipe + 'import runpy, sys\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name="__main__")\n'
+    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / f"rootstock_{name}.py"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
+    return path
+
+
+@dataclass(frozen=True)
+class Uv:
+    """Runs uv with one package cache.
+
+    Parameters
+    ----------
+    cache : Path
+        uv's cache.
+    log : Callable[[str], None]
+        Is given every line that uv prints.
+    """
+
+    cache: Path
+    log: Callable[[str], None]
+
+    def lock(self, script: Path, interpreter: str) -> None:
+        """Write ``<script>.lock``, keeping what an existing one says where that still fits."""
+        self._uv("lock", "--script", str(script), "--python", interpreter)
+
+    def make_environment(self, prefix: Path, interpreter: str) -> None:
+        """Make an empty environment at `prefix` that may be moved."""
+        self._uv("venv", "--relocatable", "--no-project", "--python", interpreter, str(prefix))
+
+    def sync(self, script: Path, prefix: Path, interpreter: str) -> None:
+        """Install what ``<script>.lock`` says, and nothing else, into `prefix`; fails if the lock does not fit."""
+        self._uv(
+            "sync", "--script", str(script), "--locked", "--active", "--python", interpreter, "--compile-bytecode",
+            extra={"VIRTUAL_ENV": str(prefix)},
+        )  # fmt: skip
+
+    def _uv(self, *arguments: str, extra: Mapping[str, str] | None = None) -> None:
+        variables = {
+            **clean_variables(),
+            "UV_CACHE_DIR": str(self.cache),
+            "UV_NO_CONFIG": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+            **(extra or {}),
+        }
+        _run([find_uv(), *arguments], variables, self.log)
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], log: Callable[[str], None] | None) -> str:
+    """Run a command to its end and return its output.
+
+    Raises
+    ------
+    BuildError
+        If it fails; with its last lines.
+    """
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if log is not None:
+                    log(lines[-1])
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise BuildError(f"uv {command[1]} failed (exit code {process.returncode}):\n" + "\n".join(lines[-25:]))
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""Entry of a worker's process: ``python -I -B <this file> SOCKET MEMORY LIFELINE`` with inherited descriptors.
+
+It runs as a file, so that the interpreter of a model's environment needs nothing of ours installed, and from the
+worker's zip file (`rootstock-worker.pyz`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+
+def _load_package() -> None:
+    """Make ``rootstock`` importable from where this file is, and nothing else that lies there."""
+    package = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location(
+        "rootstock", package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no package in {package}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["rootstock"] = module
+    spec.loader.exec_module(module)
+
+
+def end_with(lifeline: int) -> None:
+    """End this process, whatever it is doing, when the other end of the pipe `lifeline` is closed.
+
+    The client holds that end and never writes to it, so the kernel closes it when the client ends, however it ends.
+    Linux then sends SIGKILL (signal-driven input, fcntl(2) F_SETSIG), which needs no interpreter: a model that
+    computes in C, holds the interpreter's lock or has been stopped ends too.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    else:
+        import threading
+
+        threading.Thread(target=lambda: (os.read(lifeline, 1), os._exit(1)), daemon=True).start()
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    if poll.poll(0):  # it was closed before the kernel was asked
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the client that passed these descriptors."""
+    socket_fd, memory_fd, lifeline = map(int, arguments)
+    end_with(lifeline)
+    # Ctrl-C is the client's business; it decides what becomes of the worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    import faulthandler
+
+    faulthandler.enable()  # a crash leaves its traceback in the log
+    if __package__ != "rootstock.worker":
+        _load_package()
+    from rootstock.channel.endpoint import Endpoint
+    from rootstock.channel.memory import SharedMemory
+    from rootstock.worker.loop import serve
+
+    for fd in (socket_fd, memory_fd, lifeline):
+        os.set_inheritable(fd, False)
+    serve(Endpoint(socket.socket(fileno=socket_fd)), SharedMemory(memory_fd))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,98 @@
+"""Receive, compute, answer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from rootstock.channel.endpoint import Endpoint, PeerGoneError
+from rootstock.channel.frames import Frame, Kind
+from rootstock.channel.memory import SharedMemory
+from rootstock.errors import WorkerProtocolError
+
+_CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
+
+
+def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
+    """Answer a client until it says goodbye or is gone.
+
+    Whatever an environment file or a model raises is reported to the client, and the worker goes on.
+    """
+    try:
+        frame, content = _receive(endpoint)
+        if frame.kind != Kind.SETUP:
+            raise WorkerProtocolError(f"Expected SETUP, received kind {frame.kind}.")
+        try:
+            evaluator = _set_up(endpoint, memory, content)
+        except BaseException as error:
+            endpoint.send(Frame(Kind.FAILURE), _report(error))
+            return
+        _answer(endpoint, evaluator)
+    except PeerGoneError:
+        return
+
+
+def _receive(endpoint: Endpoint) -> tuple[Frame, dict[str, Any]]:
+    while not endpoint.wait(3600.0):
+        pass
+    return endpoint.receive(_CLIENT_PATIENCE_S)
+
+
+def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any]) -> Any:
+    started = time.perf_counter()
+    endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
+    from rootstock.worker.evaluate import Evaluator, offered_properties
+    from rootstock.worker.source import call_setup, load_setup
+
+    endpoint.send(Frame(Kind.PROGRESS), {"stage": "running the environment file"})
+    setup = load_setup(content["environment"])
+    endpoint.send(Frame(Kind.PROGRESS), {"stage": f"loading the model on {content['device']}"})
+    calculator = call_setup(setup, content["model"], content["device"], content["options"])
+    ready = {
+        "properties": offered_properties(calculator),
+        "calculator": type(calculator).__name__,
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "executable": sys.executable,
+        "setup_s": time.perf_counter() - started,
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+    endpoint.send(Frame(Kind.READY), ready)
+    return Evaluator(calculator, memory)
+
+
+def _answer(endpoint: Endpoint, evaluator: Any) -> None:
+    while True:
+        frame, content = _receive(endpoint)
+        if frame.kind == Kind.CLOSE:
+            return
+        if frame.kind != Kind.EVALUATE:
+            raise WorkerProtocolError(f"Expected EVALUATE, received kind {frame.kind}.")
+        try:
+            properties = evaluator.evaluate(frame, content.get("info", {}))
+        except BaseException as error:
+            evaluator.atoms = None  # whatever state the model is in, it is told everything anew
+            endpoint.send(Frame(Kind.FAILURE, frame.sequence), _report(error))
+        else:
+            answer = Frame(Kind.RESULT, frame.sequence, properties, atoms=frame.atoms, capacity=frame.capacity)
+            endpoint.send(answer, timeout=inf)
+
+
+def _report(error: BaseException) -> dict[str, str]:
+    return {
+        "type": type(error).__name__,
+        "message": str(error)[:10_000],
+        "traceback": "".join(traceback.format_exception(error))[-100_000:],
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Return the version of every distribution in this environment, from the names of their folders: no file is read."""
+    stems = [entry.stem for path in sys.path if os.path.isdir(path) for entry in Path(path).glob("*.dist-info")]
+    return dict(sorted((stem.partition("-")[0], stem.partition("-")[2]) for stem in stems))

@@ -1,0 +1,60 @@
+"""Run an environment file and call its ``setup()``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MODULE_NAME = "rootstock_environment"
+
+
+def load_setup(path: str) -> Callable[..., Any]:
+    """Execute the environment file at `path` and return its ``setup`` function.
+
+    Raises
+    ------
+    TypeError
+        If the file defines no such function.
+    """
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    # Registered like an import, so that what the file defines can be pickled and its dataclasses resolve.
+    module = types.ModuleType(MODULE_NAME)
+    module.__file__ = path
+    sys.modules[MODULE_NAME] = module
+    exec(code, module.__dict__)
+    setup = getattr(module, "setup", None)
+    if not callable(setup):
+        raise TypeError(f"{path} defines no function setup(model, device).")
+    return setup
+
+
+def call_setup(setup: Callable[..., Any], model: str, device: str, options: Mapping[str, Any]) -> Any:
+    """Return the calculator that ``setup`` makes.
+
+    An empty `model` means the file's own default: it is left out where ``setup`` has one, and passed as an empty
+    string where it has not.
+
+    Raises
+    ------
+    TypeError
+        If ``setup`` does not take one of `options`, or returns something that is not an ASE calculator.
+    """
+    parameters = inspect.signature(setup).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if unknown := [name for name in options if name not in parameters and not anything]:
+        known = ", ".join(name for name in parameters if name not in ("model", "device")) or "none"
+        raise TypeError(f"setup() takes no option {unknown[0]!r}; it takes: {known}.")
+    arguments: dict[str, Any] = {"device": device, **options}
+    first = next(iter(parameters.values()), None)
+    positional = [] if not model and first is not None and first.default is not first.empty else [model]
+    calculator = setup(*positional, **arguments)
+    for needed in ("calculate", "reset", "implemented_properties"):
+        if not hasattr(calculator, needed):
+            raise TypeError(
+                f"setup() returned {type(calculator).__name__}, which has no {needed!r}: it must return an ASE calculator."
+            )
+    return calculator
