@@ -13,11 +13,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
-from rootstock.channel.memory import INPUTS, PROPERTY_BITS
+from rootstock.channel.memory import PROPERTY_BITS
 from rootstock.clusters import find_root
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import ConfigurationError, ModelError
-from rootstock.inputs import Inputs, freeze
+from rootstock.errors import ConfigurationError, UnsupportedPropertyError
+from rootstock.inputs import Inputs
 from rootstock.layout import personal_root
 from rootstock.model import parse_model_string
 from rootstock.records import read_build, read_marker
@@ -108,7 +108,7 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
             {key: self._arguments[key] for key in ("model", "root", "device") if self._arguments[key]},
             **({"setup_kwargs": dict(spec.options)} if spec.options else {}),
         )
-        self._inputs: Inputs | None = None
+        self._inputs = Inputs()
         self._session = Session(spec)
         self._session.users.add(self)
 
@@ -125,18 +125,17 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
     @property
     def atoms(self) -> Atoms | None:
         """The atoms that `results` are for."""
-        return None if self._inputs is None else _thaw(self._inputs)
+        return self._inputs.atoms() if self._inputs else None
 
     @atoms.setter
     def atoms(self, atoms: Atoms | None) -> None:
-        self._inputs = None if atoms is None else freeze(atoms)
+        self._inputs = Inputs()
+        if atoms is not None:
+            self._inputs.update(atoms)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
-        inputs = freeze(atoms)
-        if self._inputs is None:
-            return list(all_changes)
-        return [name for name, new, old in zip(Inputs._fields, inputs, self._inputs, strict=True) if new != old]
+        return self._inputs.copy().update(atoms) if self._inputs else list(all_changes)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, computing it if it is not known for these atoms.
@@ -157,10 +156,8 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
         WorkerError
             If the model failed or the worker was lost; the next call starts anew.
         """
-        if atoms is not None:
-            inputs = freeze(atoms)
-            if inputs != self._inputs:
-                self._inputs, self.results = inputs, {}
+        if atoms is not None and self._inputs.update(atoms):
+            self.results = {}
         if name not in self.results:
             if not allow_calculation:
                 return None
@@ -181,21 +178,17 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
         self._compute(properties)
 
     def _compute(self, properties: Sequence[str]) -> None:
-        if self._inputs is None:
+        if not self._inputs:
             raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")
-        offered = self._session.client().offered
         bits = 0
         for name in properties:
-            bit = PROPERTY_BITS.get(name, 0) & offered
-            if not bit:
-                raise PropertyNotImplementedError(f"{self.parameters['model']} does not compute {name}.")
-            bits |= bit
+            if name not in PROPERTY_BITS:
+                raise PropertyNotImplementedError(f"{name} is not a property that Rootstock carries.")
+            bits |= PROPERTY_BITS[name]
         try:
             self.results |= self._session.evaluate(self._inputs, bits)
-        except ModelError as error:
-            if error.remote_type == "PropertyNotImplementedError":
-                raise PropertyNotImplementedError(error.message) from None
-            raise
+        except UnsupportedPropertyError as error:
+            raise PropertyNotImplementedError(error.message) from error
 
     # -- the worker
 
@@ -240,7 +233,7 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
         copy = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.parameters = type(self.parameters)(self.parameters)
-        copy.results = dict(self.results)
+        copy.results, copy._inputs = dict(self.results), self._inputs.copy()
         if self in self._session.users:
             self._session.users.add(copy)
         return copy
@@ -300,23 +293,3 @@ def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
     if taken := {"model", "device"} & set(options):
         raise ConfigurationError(f"{taken.pop()!r} is an argument of its own, not one of setup_kwargs.")
     return options
-
-
-def _thaw(inputs: Inputs) -> Atoms:
-    arrays = {
-        section.name: np.frombuffer(data, section.dtype).reshape(
-            (inputs.atoms, *section.shape) if section.per_atom else section.shape
-        )
-        for section, data in zip(INPUTS, inputs, strict=False)
-        if data is not None
-    }
-    vectors = arrays.pop("initial_magmom_vectors", None)
-    atoms = Atoms(
-        arrays.pop("numbers").copy(), arrays.pop("positions").copy(),
-        cell=arrays.pop("cell").copy(), pbc=arrays.pop("pbc") != 0, info=json.loads(inputs.info or "{}"),
-    )  # fmt: skip
-    for name, value in arrays.items():
-        atoms.set_array(name, value.copy())
-    if vectors is not None:
-        atoms.set_array("initial_magmoms", vectors.copy())
-    return atoms

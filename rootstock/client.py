@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import logging
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,20 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rootstock.channel.endpoint import PeerGoneError
 from rootstock.channel.frames import Frame, Kind
-from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS
+from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, Section
 from rootstock.errors import (
     ModelError,
     NonFiniteError,
+    UnsupportedPropertyError,
     WorkerDiedError,
     WorkerError,
     WorkerProtocolError,
     WorkerStartError,
     WorkerTimeoutError,
 )
-from rootstock.inputs import Inputs, first_bad
+from rootstock.inputs import Inputs, Sections, all_finite, first_bad
 from rootstock.spawn import Launch, WorkerProcess, describe_exit
 
 logger = logging.getLogger("rootstock")
@@ -86,7 +90,9 @@ class Client:
         self._owner = os.getpid()
         self._phase = _Phase.IDLE
         self._sequence = 0
-        self._sent: Inputs | None = None
+        self._sent: Sections | None = None  # what the worker is known to have seen
+        self._atoms = 0
+        self._handed_out: dict[str, NDArray[np.float64]] = {}
         started = time.perf_counter()
         self._process = WorkerProcess(launch, log)
         # What nobody closes is closed when it is garbage, or at the end of the interpreter.
@@ -166,15 +172,20 @@ class Client:
         ------
         ModelError
             If the model raised an exception; the worker lives on.
+        UnsupportedPropertyError
+            If it does not compute one of `properties`.
         NonFiniteError
             If a result is NaN or infinite.
         WorkerDiedError, WorkerTimeoutError, WorkerProtocolError
             If the worker is lost; this object is then of no more use.
         """
+        if missing := _sections(properties & ~self.offered):
+            raise UnsupportedPropertyError(f"The model {self._title} does not compute {missing[0].name}.")
         frame, content = self._exchange(inputs, properties, timeout)
         if frame.kind == Kind.FAILURE:
             self._sent = None
-            raise self._failure(ModelError, f"The model {self._title} failed", content)
+            kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
+            raise self._failure(kind, f"The model {self._title} failed", content)
         return self._results(frame)
 
     def kill(self) -> None:
@@ -252,7 +263,7 @@ class Client:
         # again, anything else makes this worker useless.
         self._phase = _Phase.SENDING
         frame = self._prepare(inputs, properties)
-        content = {"info": json.loads(inputs.info)} if frame.changes & INFO_BIT and inputs.info else None
+        content = {"info": json.loads(inputs.sections.info)} if frame.changes & INFO_BIT and inputs.sections.info else None
         try:
             self._process.endpoint.send(frame, content)
             self._phase = _Phase.WAITING
@@ -271,30 +282,31 @@ class Client:
             self.kill()
             error.log, error.tail = str(self.log), self._process.tail()
             raise
-        self._sent = inputs
+        self._sent = inputs.sections
         self._phase = _Phase.IDLE
         return answer
 
     def _prepare(self, inputs: Inputs, properties: int) -> Frame:
         """Put what is new into the memory and return the frame that says so."""
-        memory, sent = self._process.memory, self._sent
-        atoms = inputs.atoms
-        if sent is None or sent.atoms != atoms:
+        memory, sent, new = self._process.memory, self._sent, inputs.sections
+        atoms = len(inputs)
+        if atoms != self._atoms:
             memory.grow(atoms)
-            sent = None
+            self._atoms, sent = atoms, None
         changes = present = 0
         for i, section in enumerate(INPUTS):
-            data: bytes | None = inputs[i]
-            if data is not None:
-                present |= 1 << i
+            data = new[i]
+            if data is None:
+                changes |= (sent is None or sent[i] is not None) << i
+                continue
+            present |= 1 << i
             if sent is None or data != sent[i]:
                 changes |= 1 << i
-                if data is not None:
-                    memory.write(section.name, data)
-        if sent is None or inputs.info != sent.info:
-            changes |= INFO_BIT
+                memory.write(section.name, data if isinstance(data, bytes) else inputs.positions)
         if sent is None:
             changes = ALL_BITS
+        elif new.info != sent.info:
+            changes |= INFO_BIT
         self._sent = None  # until the worker has answered, it is not known to have seen this
         self._sequence += 1
         return Frame(Kind.EVALUATE, self._sequence, properties, changes, present, atoms, memory.capacity)
@@ -315,21 +327,33 @@ class Client:
 
     def _results(self, frame: Frame) -> Result:
         memory = self._process.memory
-        if self._sent is None or frame.atoms != self._sent.atoms or frame.capacity != memory.capacity:
+        if frame.atoms != self._atoms or frame.capacity != memory.capacity:
             raise WorkerProtocolError(f"The worker {self._title} answered for other atoms than it was asked about.")
         views = memory.views(frame.atoms)
         results: Result = {}
-        for section in PROPERTIES:
-            if not frame.properties & PROPERTY_BITS[section.name]:
-                continue
-            value = views[section.name]
-            if not np.isfinite(value).all():
+        for section in _sections(frame.properties):
+            name = section.name
+            value = self._copy(name, views[name])
+            if not all_finite(value):
                 raise NonFiniteError(
-                    f"The model {self._title} returned NaN or infinity in {section.name}{first_bad(value)}.",
+                    f"The model {self._title} returned NaN or infinity in {name}{first_bad(value)}.",
                     "Overlapping atoms and structures far from its training data do this.",
                 )
-            results[section.name] = value.copy() if section.shape or section.per_atom else float(value)
+            results[name] = value if value.ndim else float(value)
         return results
+
+    def _copy(self, name: str, view: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Copy a result out of the shared memory, into the array of the last one if nobody holds that any more.
+
+        New pages from the kernel cost more than the copy itself, and an array that is freed in every step gives its
+        pages back every time.
+        """
+        array = self._handed_out.pop(name, None)
+        if array is None or array.shape != view.shape or sys.getrefcount(array) > _ALONE:
+            array = np.empty(view.shape)
+        array[...] = view
+        self._handed_out[name] = array
+        return array
 
     def _failure(self, kind: type[WorkerError], what: str, content: Mapping[str, Any]) -> WorkerError:
         return kind(
@@ -347,6 +371,19 @@ class Client:
         if isinstance(error, WorkerDiedError):
             error.returncode = code
         return error
+
+
+@functools.cache
+def _sections(properties: int) -> tuple[Section, ...]:
+    return tuple(section for section in PROPERTIES if properties & PROPERTY_BITS[section.name])
+
+
+def _references_to_a_local() -> int:
+    array = np.empty(0)
+    return sys.getrefcount(array)
+
+
+_ALONE = _references_to_a_local()
 
 
 def _finish(process: WorkerProcess, owner: int) -> None:

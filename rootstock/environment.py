@@ -144,6 +144,8 @@ class EnvironmentManager:
         variables = clean_variables() | self.get_environment_variables()
         variables |= read_variables(self.layout, source.cache_variables)
         variables |= write_variables(private_scratch() / "cache")
+        # A worker makes and drops large arrays in every step: glibc should keep their pages, not fetch them anew.
+        variables = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)} | variables
         if threads:
             variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         return variables

@@ -17,6 +17,7 @@
         ├── WorkerTimeoutError (TimeoutError)    no answer within the deadline; the worker was replaced
         ├── WorkerProtocolError                  the other end broke the protocol
         ├── ModelError                           the model raised an exception; the worker lives
+        │   └── UnsupportedPropertyError         the model does not compute what was asked for
         └── NonFiniteError (ArithmeticError)     NaN or infinity went in or came out
 
 Each says what happened, where, and the next thing to try. ``exit_code`` is what the command lines end with
@@ -162,6 +163,10 @@ class WorkerProtocolError(WorkerError):
 
 class ModelError(WorkerError):
     """The model raised an exception. The worker lives, and can be asked again."""
+
+
+class UnsupportedPropertyError(ModelError):
+    """The model does not compute what was asked for, or not for these atoms."""
 
 
 class NonFiniteError(WorkerError, ArithmeticError):

@@ -7,7 +7,7 @@ settings give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rootstock.clusters import Cluster, cluster_from, cluster_names, packaged_scopes
@@ -77,11 +77,11 @@ def render_registry(cluster: Cluster, root: Path, *, template_dirs: Sequence[Pat
     RenderError
         If a value cannot be written, or a template is wrong.
     """
+    cluster = replace(cluster, root=str(_layout(root).root))
     unset = Cluster(name=cluster.name, origins={}).settings()
     settings = {
         key: value for key, value in cluster.settings().items() if key in cluster.origins or value != unset[key]
     }
-    settings["root"] = str(_layout(root).root)
     return render_template("registry.toml.j2", vars(RegistryContext(cluster.name, settings)), template_dirs)
 
 
@@ -213,9 +213,7 @@ def render_job(
         walltime=walltime,
         options=tuple(options),
     )
-    return render_template(
-        f"{cluster.scheduler}.sh.j2", vars(_context(cluster, root, version, job=job)), template_dirs
-    )
+    return render_template(f"{cluster.scheduler}.sh.j2", vars(_context(cluster, root, version, job=job)), template_dirs)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:

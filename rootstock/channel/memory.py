@@ -124,11 +124,11 @@ class SharedMemory:
         self.map = mmap.mmap(self.fd, size)
         self.capacity, self.offsets, self._atoms = capacity, offsets, -1
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | NDArray[np.float64]) -> None:
         """Copy `data` to the beginning of a section."""
         assert self.map is not None
-        offset = self.offsets[name]
-        self.map[offset : offset + len(data)] = data
+        offset, view = self.offsets[name], memoryview(data).cast("B")
+        self.map[offset : offset + len(view)] = view
 
     def views(self, atoms: int) -> dict[str, NDArray[np.float64]]:
         """Return every section as an array that points into the memory, for this number of atoms."""

@@ -6,11 +6,11 @@ import os
 import select
 from time import perf_counter
 
-# Waking a sleeping process costs 10 to 50 microseconds, more than a cheap evaluation. Each turn of the spin gives the
-# processor away, so two processes on one core do not wait for each other's time slice.
-SPIN_S = 50e-6
-# Spin only while the waits are about this short; a model that takes milliseconds is waited for asleep.
-SHORT_S = 200e-6
+# Waking a sleeping process costs 10 to 100 microseconds, as much as a cheap evaluation takes altogether. Each turn of
+# the spin gives the processor away, so two processes on one core do not wait for each other's time slice.
+SPIN_S = 200e-6
+# Spin only while waits are about this short; a model that takes milliseconds is waited for asleep.
+SHORT_S = 300e-6
 
 
 class Waiter:

@@ -11,7 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from rootstock.channel.frames import Frame
-from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, Section, SharedMemory
+from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
 from rootstock.errors import WorkerProtocolError
 
 _BIT = {section.name: 1 << i for i, section in enumerate(INPUTS)}
@@ -19,6 +19,8 @@ _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "ta
 _ARRAY_NAME = {"initial_magmom_vectors": "initial_magmoms"}
 # What ASE's own change detection does not know of; a calculator is told that everything changed.
 _UNTRACKED = _BIT["tags"] | INFO_BIT
+_STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
+_SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
 _VECTORS = _BIT["initial_magmom_vectors"]
 
 
@@ -48,6 +50,7 @@ class Evaluator:
         self.memory = memory
         self.atoms: Atoms | None = None
         self._has_stress = False
+        self._asked: dict[int, list[str]] = {}
 
     def evaluate(self, frame: Frame, info: dict[str, Any]) -> int:
         """Compute what `frame` asks for.
@@ -66,36 +69,40 @@ class Evaluator:
         self.memory.attach(frame.capacity)
         views = self.memory.views(frame.atoms)
         changes = self._update(frame, views, info)
-        wanted = [section.name for section in PROPERTIES if frame.properties & PROPERTY_BITS[section.name]]
-        if not self._has_stress and ("stress" in wanted or "stresses" in wanted):
+        if frame.properties & _STRESS and not self._has_stress:
             raise PropertyNotImplementedError("Stress needs a cell of three vectors and a periodic direction.")
         if changes:
             self.calculator.reset()
-        self.calculator.calculate(self.atoms, self._as_asked(wanted), changes)
-        return self._store(views, wanted)
+        self.calculator.calculate(self.atoms, self._names(frame.properties), changes)
+        bits = self._store(views, frame.properties)
+        if missing := self._names(frame.properties & ~bits):
+            raise PropertyNotImplementedError(f"The model returned no {missing[0]}.")
+        return bits
 
-    def _as_asked(self, wanted: list[str]) -> list[str]:
-        """Return the names as the calculator knows them: not all know of a free energy."""
-        implemented = self.calculator.implemented_properties
-        names = ["energy" if name == "free_energy" and name not in implemented else name for name in wanted]
-        return list(dict.fromkeys(names))
+    def _names(self, properties: int) -> list[str]:
+        """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
+        if properties not in self._asked:
+            names = [name for name, bit in PROPERTY_BITS.items() if properties & bit]
+            implemented = self.calculator.implemented_properties
+            names = ["energy" if name == "free_energy" and name not in implemented else name for name in names]
+            self._asked[properties] = list(dict.fromkeys(names))
+        return list(self._asked[properties])
 
     def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: dict[str, Any]) -> list[str]:
         """Bring the Atoms object up to date and return what ASE calls the system changes."""
         changed = frame.changes
         atoms = self.atoms
         if changed == ALL_BITS:
+            # The positions stay where they are: the client writes new ones only after this evaluation is answered.
             self.atoms = atoms = Atoms(
                 numbers=views["numbers"].copy(),
-                positions=views["positions"].copy(),
                 cell=views["cell"].copy(),
                 pbc=views["pbc"] != 0,
             )
+            atoms.arrays["positions"] = views["positions"]
         elif atoms is None or len(atoms) != frame.atoms:
             raise WorkerProtocolError("Received a change of atoms that this worker was never shown.")
         else:
-            if changed & _BIT["positions"]:
-                atoms.arrays["positions"][...] = views["positions"]
             if changed & _BIT["numbers"]:
                 atoms.arrays["numbers"][...] = views["numbers"]
             if changed & _BIT["cell"]:
@@ -124,7 +131,7 @@ class Evaluator:
         elif array_name == name:  # vectors that are absent leave the scalars alone
             atoms.set_array(array_name, None)
 
-    def _store(self, views: dict[str, NDArray[Any]], wanted: list[str]) -> int:
+    def _store(self, views: dict[str, NDArray[Any]], wanted: int) -> int:
         results = dict(self.calculator.results)
         if "energy" in results and results.get("free_energy") is None:
             results["free_energy"] = results["energy"]
@@ -133,27 +140,22 @@ class Evaluator:
             results.pop("stress", None)
             results.pop("stresses", None)
         bits = 0
-        for section in PROPERTIES:
-            value = results.get(section.name)
-            if value is None:
+        for name, value in results.items():
+            bit = PROPERTY_BITS.get(name, 0)
+            if not bit or value is None:
                 continue
-            array = _as_section(section, value)
-            if array.shape == views[section.name].shape:
-                views[section.name][...] = array
-                bits |= PROPERTY_BITS[section.name]
-            elif section.name in wanted:
-                raise ValueError(
-                    f"The model returned {section.name} of shape {array.shape}, not {views[section.name].shape}."
-                )
-        for name in wanted:
-            if not bits & PROPERTY_BITS[name]:
-                raise PropertyNotImplementedError(f"The model returned no {name}.")
+            array, view = _as_section(name, value), views[name]
+            if array.shape == view.shape:
+                view[...] = array
+                bits |= bit
+            elif bit & wanted:
+                raise ValueError(f"The model returned {name} of shape {array.shape}, not {view.shape}.")
         return bits
 
 
-def _as_section(section: Section, value: Any) -> NDArray[Any]:
-    """Return a result in the shape of its section. Numbers of lower precision become float64, which changes none."""
+def _as_section(name: str, value: Any) -> NDArray[Any]:
+    """Return a result in the shape that is carried. Numbers of lower precision become float64, which changes none."""
     array = np.asarray(value, dtype=float)
-    if section.name == "stress" and array.shape == (3, 3):
+    if name == "stress" and array.shape == (3, 3):
         array = full_3x3_to_voigt_6_stress(array)
-    return array.reshape(()) if section.shape == () and array.size == 1 and not section.per_atom else array
+    return array.reshape(()) if array.size == 1 and name in _SCALARS else array
