@@ -11,23 +11,22 @@
 # "" = "ASE's parameters"
 #
 # [[tool.rootstock.references]]
+# name = "N atom"
+# source = "ASE tutorial 'Atomization energy'"
+# versions = { ase = ">=3.23" }
+# symbols = "N"
+# positions = [[0.0, 0.0, 0.0]]
+# expected = { energy = 5.10 }
+# tolerance = { energy = 0.005 }
+#
+# [[tool.rootstock.references]]
 # name = "N2, d = 1.1 A"
 # source = "ASE tutorial 'Atomization energy'"
 # versions = { ase = ">=3.23" }
 # symbols = "N2"
 # positions = [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]]
-# expected = { energy = 0.440344 }
-# tolerance = { energy = 1e-6 }
-#
-# [[tool.rootstock.references]]
-# name = "Al, fcc, a = 4.0 A"
-# source = "ASE test suite, test_eos.py: minimum energy of a fit to energies around this volume"
-# versions = { ase = ">=3.23" }
-# symbols = "Al"
-# cell = [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]
-# scaled_positions = [[0.0, 0.0, 0.0]]
-# expected = { energy = -0.00976 }
-# tolerance = { energy = 1e-3 }
+# expected = { energy = 0.44 }
+# tolerance = { energy = 0.005 }
 #
 # [[tool.rootstock.references]]
 # name = "Cu3Au, one atom displaced"

@@ -103,16 +103,17 @@ class EnvironmentManager:
         if mode not in LAUNCH_MODES:
             raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
         registered = source.path == self.layout.environment_file(source.name)
-        build = active_build(self.layout, source.name) if registered and mode != "uv-run" else None
+        build = active_build(self.layout.active(source.name)) if registered and mode != "uv-run" else None
         if build is not None:
-            return self._launch_build(source.name, build, threads)
+            return self.launch_build(source.name, build, threads)
         if mode == "build":
             raise RootError(
                 f"Environment {source.name!r} has no build in {self.layout.root}.", self._how_to_build(source)
             )
         return self._launch_uv(source, threads)
 
-    def _launch_build(self, name: str, build: Path, threads: int) -> Launch:
+    def launch_build(self, name: str, build: Path, threads: int = 0) -> Launch:
+        """Say how to start a worker of a build, whether it is the active one or not."""
         source = read_source(build / BUILD_SOURCE)
         variables = self._variables(source, threads)
         return Launch(

@@ -65,14 +65,14 @@ def read_build(folder: Path) -> BuildRecord | None:
     return BuildRecord(**{key: value for key, value in data.items() if key in known})
 
 
-def active_build(layout: RootLayout, name: str) -> Path | None:
-    """Return the folder of the build of environment `name` that is in use; None if there is none.
+def active_build(link: Path) -> Path | None:
+    """Return the folder of the build that `link` points to; None if there is none.
 
     The link is followed here, once: what is started from the result is not affected when an admin activates another
     build.
     """
     try:
-        folder = layout.active(name).resolve(strict=True)
+        folder = link.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
@@ -106,11 +106,11 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
     return marker
 
 
-def write_file(path: Path, content: str, mode: int) -> None:
+def write_file(path: Path, content: bytes, mode: int) -> None:
     """Replace a file in one step: a reader sees the old text or the new one."""
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
+        with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(fd, mode)

@@ -105,9 +105,10 @@ class Uv:
     cache: Path
     log: Callable[[str], None]
 
-    def lock(self, script: Path, interpreter: str) -> None:
-        """Write ``<script>.lock``, keeping what an existing one says where that still fits."""
-        self._uv("lock", "--script", str(script), "--python", interpreter)
+    def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
+        """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`."""
+        options = [f"--upgrade-package={package}" for package in renew]
+        self._uv("lock", "--script", str(script), "--python", interpreter, *options)
 
     def make_environment(self, prefix: Path, interpreter: str) -> None:
         """Make an empty environment at `prefix` that may be moved."""

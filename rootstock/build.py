@@ -1,0 +1,306 @@
+"""Make builds: immutable environments, named by their content.
+
+A build comes about in a staging folder beside its final place: uv installs it, every file is checked against what its
+wheel says, a worker is run on it, modes are set, and one rename gives it its name. A staging folder is never taken up
+again: an environment that was left half installed looks complete to uv.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import getpass
+import hashlib
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+from rootstock import __version__
+from rootstock.access import Access, remove_tree
+from rootstock.clusters import Cluster
+from rootstock.environment import BUILD_SOURCE
+from rootstock.errors import BuildError
+from rootstock.interpreters import Interpreter, find_interpreter
+from rootstock.layout import RootLayout
+from rootstock.records import BUILD_RECORD, BuildRecord, active_build, point, read_build, write_file
+from rootstock.sources import EnvironmentSource
+from rootstock.uv import Uv, recipe_text, uv_version
+
+_STAGING = ".staging-"
+_RECIPE, _LOCK = "recipe.py", "recipe.py.lock"
+
+Report = Callable[[str], None]
+Verify = Callable[[Path], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A build that is to be made.
+
+    Attributes
+    ----------
+    name : str
+        Name of the environment.
+    source : EnvironmentSource or None
+        Its file; None for the client's environment, which has none.
+    recipe : str
+        What uv locks and installs.
+    interpreter : Interpreter
+    platform, accelerator : str
+        What the build is for.
+    link, lock_file : Path
+        What points to the build in use, and where its lock is kept.
+    reason : str
+        Why it is to be made.
+    """
+
+    name: str
+    source: EnvironmentSource | None
+    recipe: str
+    interpreter: Interpreter
+    platform: str
+    accelerator: str
+    link: Path
+    lock_file: Path
+    reason: str = ""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the build is made from, except for the lock."""
+        return {
+            "source_sha256": self.source.sha256 if self.source else "",
+            "recipe_sha256": _sha256(self.recipe.encode()),
+            "interpreter": self.interpreter.path,
+            "python": self.interpreter.version,
+            "platform": self.platform,
+            "accelerator": self.accelerator,
+            "uv": uv_version(),
+        }
+
+    def digest(self, lock: str) -> str:
+        """Return the name of the build."""
+        content = {**self.inputs, "lock_sha256": _sha256(lock.encode())}
+        return _sha256(json.dumps(content, sort_keys=True).encode())[:16]
+
+
+def plan_environment(layout: RootLayout, cluster: Cluster, source: EnvironmentSource) -> BuildPlan | None:
+    """Return how to bring an environment's active build up to date; None if it is."""
+    return _plan(layout, cluster, source.name, source, source.header, layout.active(source.name),
+                 layout.lock_file(source.name))  # fmt: skip
+
+
+def plan_client(layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256: str) -> BuildPlan | None:
+    """Return how to bring this version's client environment up to date; None if it is.
+
+    Parameters
+    ----------
+    layout, cluster
+    wheel : Path
+        Our wheel in the root.
+    wheel_sha256 : str
+        Its hash: the same version can be another build of a checkout.
+    """
+    header = {
+        "requires-python": ">=3.11",
+        "dependencies": [f"rootstock=={__version__}"],
+        "tool": {
+            "uv": {"sources": {"rootstock": {"path": str(wheel)}}},
+            "rootstock-client": {"wheel-sha256": wheel_sha256},
+        },
+    }
+    lock_file = layout.runtime(__version__) / "client.lock"
+    return _plan(layout, cluster, CLIENT, None, header, layout.client(__version__), lock_file)
+
+
+CLIENT = "rootstock-client"  # the folder under builds/ for the client's environments
+
+
+def _plan(
+    layout: RootLayout,
+    cluster: Cluster,
+    name: str,
+    source: EnvironmentSource | None,
+    header: Any,
+    link: Path,
+    lock_file: Path,
+) -> BuildPlan | None:
+    requires = SpecifierSet(header.get("requires-python", ""))
+    interpreter = find_interpreter(requires, cluster.interpreter, cluster.readers)
+    plan = BuildPlan(name, source, recipe_text(header, cluster), interpreter, platform.machine(), cluster.accelerator,
+                     link, lock_file)  # fmt: skip
+    reason = _difference(plan, active_build(link))
+    return replace(plan, reason=reason) if reason else None
+
+
+def _difference(plan: BuildPlan, active: Path | None) -> str:
+    """Say why the active build is not what `plan` would make; empty if it is."""
+    record = read_build(active) if active else None
+    if record is None:
+        return "not built yet"
+    names = {"source_sha256": "environment file", "recipe_sha256": "requirements"}
+    for key, value in plan.inputs.items():
+        if getattr(record, key) != value:
+            return f"{names.get(key, key)} changed"
+    if not plan.lock_file.is_file() or _sha256(plan.lock_file.read_bytes()) != record.lock_sha256:
+        return "lock changed"
+    return ""
+
+
+def make_build(
+    plan: BuildPlan, layout: RootLayout, access: Access, *, report: Report, log: Report, verify: Verify
+) -> Path:
+    """Make the build that `plan` describes and point its link to it.
+
+    Parameters
+    ----------
+    plan : BuildPlan
+    layout : RootLayout
+    access : Access
+        Who may read it.
+    report, log : callable
+        Are given a line for each step, and every line that uv prints.
+    verify : callable
+        Is given the folder of the finished build, before it is published, and returns what it checked; raises if the
+        build is not fit for use.
+
+    Returns
+    -------
+    Path
+        The build's folder.
+
+    Raises
+    ------
+    BuildError
+        If uv fails, or installs other files than the wheels hold.
+    """
+    uv = Uv(layout.uv_cache, log)
+    folder = layout.builds(plan.name)
+    access.make_folder(folder)
+    for leftover in folder.glob(f"{_STAGING}*"):
+        remove_tree(leftover)
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+    try:
+        report("locking")
+        lock = _make_lock(plan, staging, uv)
+        build = layout.build(plan.name, plan.digest(lock))
+        if read_build(build) is None:
+            report("installing")
+            _install(plan, lock, staging, uv)
+            report("checking files")
+            files, size, packages = check_files(staging)
+            if plan.source is not None:
+                (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
+            checks = verify(staging)
+            record = _record(plan, lock, build.name, files, size, packages, checks)
+            (staging / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
+            access.seal(staging)
+            staging.rename(build)
+        if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != lock:
+            write_file(plan.lock_file, lock.encode(), access.file)
+        point(plan.link, build)
+        return build
+    finally:
+        remove_tree(staging)
+
+
+def _make_lock(plan: BuildPlan, staging: Path, uv: Uv) -> str:
+    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=staging.parent) as folder:
+        recipe, lock = Path(folder, _RECIPE), Path(folder, _LOCK)
+        recipe.write_text(plan.recipe, encoding="utf-8")
+        if plan.lock_file.is_file():
+            lock.write_bytes(plan.lock_file.read_bytes())
+        # Our wheel can change under the same version and path: its hash is not to be kept.
+        uv.lock(recipe, plan.interpreter.path, renew=() if plan.source else ("rootstock",))
+        return lock.read_text(encoding="utf-8")
+
+
+def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:
+    uv.make_environment(staging, plan.interpreter.path)
+    (staging / _RECIPE).write_text(plan.recipe, encoding="utf-8")
+    (staging / _LOCK).write_text(lock, encoding="utf-8")
+    uv.sync(staging / _RECIPE, staging, plan.interpreter.path)
+    # uv's lock file, writable by everybody; nobody is to change this environment again.
+    (staging / ".lock").unlink(missing_ok=True)
+
+
+def check_files(build: Path) -> tuple[int, int, dict[str, str]]:
+    """Compare every installed file with the hash in its wheel's RECORD.
+
+    Returns
+    -------
+    tuple of (int, int, dict)
+        Number of files, their size in bytes, and the version of each package.
+
+    Raises
+    ------
+    BuildError
+        If a file is missing or differs; with its name.
+    """
+    files, size, packages = 0, 0, {}
+    for record in build.glob("lib*/python*/site-packages/*.dist-info/RECORD"):
+        site = record.parent.parent
+        name, _, version = record.parent.stem.partition("-")
+        packages[name] = version
+        with record.open(newline="", encoding="utf-8") as lines:
+            for path, digest, _ in csv.reader(lines):
+                content = _read(site / path, build)
+                files, size = files + 1, size + len(content)
+                if digest and not _matches(content, digest):
+                    raise BuildError(
+                        f"{path} in {build} is not the file that {name} {version} was published with.",
+                        "Build it again; should it happen twice, clean uv's cache.",
+                    )
+    if not packages:
+        raise BuildError(f"{build} holds no packages.")
+    return files, size, dict(sorted(packages.items()))
+
+
+def _read(path: Path, build: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BuildError(f"{path} is missing from {build}: {error.strerror}.", "Build it again.") from error
+
+
+def _matches(content: bytes, digest: str) -> bool:
+    algorithm, _, expected = digest.partition("=")
+    actual = base64.urlsafe_b64encode(hashlib.new(algorithm, content).digest()).rstrip(b"=").decode()
+    return actual == expected
+
+
+def _record(
+    plan: BuildPlan,
+    lock: str,
+    digest: str,
+    files: int,
+    size: int,
+    packages: dict[str, str],
+    checks: list[dict[str, Any]],
+) -> BuildRecord:
+    return BuildRecord(
+        name=plan.name,
+        digest=digest,
+        lock_sha256=_sha256(lock.encode()),
+        rootstock=__version__,
+        packages=packages,
+        files=files,
+        bytes=size,
+        built_by=getpass.getuser(),
+        built_on=platform.node(),
+        built_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        verification=checks,
+        **plan.inputs,
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+

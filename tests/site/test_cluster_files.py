@@ -1,0 +1,110 @@
+"""The cluster files that come with Rootstock."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from rootstock.clusters import CLUSTER_REGISTRY, cluster_from, cluster_names, get_root_for_cluster, packaged_scopes
+from rootstock.data import PACKAGE, data_folder
+from rootstock.errors import ConfigurationError
+
+NAMES = cluster_names(packaged_scopes())
+
+
+def packaged(name):
+    return cluster_from(packaged_scopes(), name)
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_settings(monkeypatch, tmp_path):
+    """Keep the registries of whoever runs the tests out of them."""
+    monkeypatch.delenv("ROOTSTOCK_ROOT", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def test_the_known_clusters():
+    assert NAMES == ["alps", "della", "frontier", "local", "modal", "perlmutter", "polaris", "rorqual"]
+
+
+def test_the_roots_of_the_contract():
+    assert dict(CLUSTER_REGISTRY) == {
+        "della": "/scratch/gpfs/SHARED/rootstock",
+        "local": str(Path("~/.local/share/rootstock").expanduser()),
+        "modal": "/vol/rootstock",
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not packaged(name).root])
+def test_a_root_that_no_public_source_confirms_is_asked_for(name):
+    with pytest.raises(ConfigurationError, match=f"Cluster '{name}' has no root of its own.\nGive its path: root="):
+        get_root_for_cluster(name)
+    assert packaged(name).notes[0].startswith("Confirm the root and give it by --root: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("alps", ("slurm", "proxy", "cuda", "aarch64")),
+        ("della", ("slurm", "none", "cuda", "x86_64")),
+        ("frontier", ("slurm", "proxy", "rocm", "x86_64")),
+        ("local", ("none", "open", "cpu", "x86_64")),
+        ("modal", ("none", "open", "cuda", "x86_64")),
+        ("perlmutter", ("slurm", "none", "cuda", "x86_64")),
+        ("polaris", ("pbs", "proxy", "cuda", "x86_64")),
+        ("rorqual", ("slurm", "none", "cuda", "x86_64")),
+    ],
+)
+def test_what_kind_of_machine_each_is(name, settings):
+    cluster = packaged(name)
+    assert (cluster.scheduler, cluster.network, cluster.accelerator, cluster.architecture) == settings
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_complete(name):
+    cluster = packaged(name)
+    assert cluster.description
+    assert cluster.environments
+    assert bool(cluster.proxy) == (cluster.network == "proxy")
+    assert cluster.url or name == "local"
+    # What says where it comes from, for the next who reads the file.
+    assert (data_folder("site_templates") / "clusters" / f"{name}.toml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("daint-ln002", "alps"),
+        ("clariden.alps.cscs.ch", "alps"),
+        ("della9.princeton.edu", "della"),
+        ("della-l01g1", "della"),
+        ("login1.frontier.olcf.ornl.gov", "frontier"),
+        ("frontier00042", "frontier"),
+        ("nid001321.chn.perlmutter.nersc.gov", "perlmutter"),
+        ("polaris-login-02", "polaris"),
+        ("x3005c0s13b0n0.hsn.cm.polaris.alcf.anl.gov", "polaris"),
+        ("rorqual.alliancecan.ca", "rorqual"),
+        # Names that several sites use, or nobody in particular, belong to none.
+        ("login01", None),
+        ("nid001321", None),
+        ("localhost", None),
+        ("frontier.example.org", None),
+    ],
+)
+def test_hosts_belong_to_one_cluster(host, name):
+    found = [known for known in NAMES if any(fnmatchcase(host, pattern) for pattern in packaged(known).hosts)]
+    assert found == ([name] if name else [])
+
+
+def test_a_new_cluster_is_a_new_file(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "rootstock", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(data_folder("site_templates"), tmp_path / "site_templates")
+    (tmp_path / "site_templates/clusters/hill.toml").write_text('root = "/hill/rootstock"\n')
+    code = "import rootstock; print(rootstock.get_root_for_cluster('hill'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("/hill/rootstock\n", "")

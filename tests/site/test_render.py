@@ -1,0 +1,367 @@
+"""The registry, the shells' activation and the job scripts of a root."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootstock.clusters import Cluster, cluster_from, cluster_names, packaged_scopes, read_scope
+from rootstock.errors import RenderError
+from rootstock.layout import RootLayout
+from rootstock.render import (
+    JOB_KINDS,
+    render_activation,
+    render_job,
+    render_modulefiles,
+    render_registry,
+)
+
+ROOT = Path("/opt/rootstock")
+CLUSTER = Cluster(
+    name="hill",
+    origins={},
+    description="Hill University, Hill",
+    environments=("mace", "chgnet"),
+    scheduler="slurm",
+    network="none",
+    module_system="lmod",
+    accelerator="cuda",
+    constraints=("torch==2.8.0",),
+)
+ATTACKS = "$(touch owned) `touch owned` ]==] '; touch owned; ' \"; touch owned; \" {\\ !! $HOME é 日本 #\\"
+HOSTILE = replace(CLUSTER, name=ATTACKS, description=ATTACKS, contact=ATTACKS, environments=(ATTACKS, "b"))
+
+REGISTRY = """\
+# The cluster that this root serves. Rendered by Rootstock; do not edit.
+# To change a setting: rootstock-site install --set KEY=VALUE
+default = "hill"
+
+[clusters."hill"]
+description = "Hill University, Hill"
+root = "/opt/rootstock"
+environments = [
+    "mace",
+    "chgnet",
+]
+jobs.scheduler = "slurm"
+jobs.network = "none"
+modules.system = "lmod"
+hardware.accelerator = "cuda"
+uv.constraints = [
+    "torch==2.8.0",
+]
+"""
+
+
+def read_back(cluster, root, folder):
+    path = folder / "clusters.toml"
+    path.write_text(render_registry(cluster, root), encoding="utf-8")
+    return read_scope(path)
+
+
+def test_registry():
+    assert render_registry(CLUSTER, ROOT) == REGISTRY
+
+
+def test_registry_reads_back(tmp_path):
+    for cluster in (HOSTILE, *(cluster_from(packaged_scopes(), name) for name in cluster_names(packaged_scopes()))):
+        scope = read_back(cluster, ROOT / ATTACKS, tmp_path)
+        assert scope.default == cluster.name
+        assert cluster_from([scope], cluster.name) == replace(cluster, root=str(ROOT / ATTACKS))
+
+
+printable = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"])).filter(str.isprintable)
+
+
+@given(name=printable.filter(bool), text=printable, items=st.lists(printable).map(tuple))
+def test_any_printable_setting_reads_back(tmp_path_factory, name, text, items):
+    cluster = Cluster(name=name, origins={}, description=text, environments=items, notes=items)
+    scope = read_back(cluster, ROOT, tmp_path_factory.mktemp("registry"))
+    assert cluster_from([scope], name) == replace(cluster, root="/opt/rootstock")
+
+
+def test_registry_keeps_what_undoes_a_packaged_setting(tmp_path):
+    # "open" is the schema's default, but the packaged file of della, which the registry outranks, says "none".
+    packaged = packaged_scopes()
+    site = tmp_path / "site.toml"
+    site.write_text('[clusters.della]\njobs.network = "open"\n')
+    cluster = cluster_from([*packaged, read_scope(site)], "della")
+    scope = read_back(cluster, ROOT, tmp_path)
+    assert cluster_from([*packaged, scope], "della").network == "open"
+
+
+@pytest.mark.parametrize("root", ["rootstock", "/opt/root:stock"])
+def test_a_root_that_cannot_stand_in_path(root):
+    with pytest.raises(RenderError, match=f"The root '{root}' cannot stand in PATH."):
+        render_registry(CLUSTER, Path(root))
+
+
+def test_a_root_with_a_line_break():
+    with pytest.raises(RenderError, match=re.escape(r"'/opt/a\nb' holds a control character.")):
+        render_registry(CLUSTER, Path("/opt/a\nb"))
+
+
+@pytest.mark.parametrize("version", ["../0.3.0", "0.3.0 ", ""])
+def test_a_version_that_is_no_file_name(version):
+    with pytest.raises(RenderError, match=f"'{version}' is not one plain word."):
+        render_modulefiles(CLUSTER, ROOT, version=version, default="0.3.0")
+    with pytest.raises(RenderError, match=f"'{version}' is not one plain word."):
+        render_activation(CLUSTER, ROOT, version=version)
+
+
+def test_files_of_a_version():
+    folder = Path("/opt/rootstock/modulefiles/rootstock")
+    files = [folder / name for name in ("0.3.0.lua", "0.3.0", ".modulerc.lua", ".modulerc")]
+    assert list(render_modulefiles(CLUSTER, ROOT, version="0.3.0", default="0.3.0")) == files
+    activation = [Path(f"/opt/rootstock/activate/rootstock-0.3.0.{shell}") for shell in ("sh", "csh", "fish")]
+    assert list(render_activation(CLUSTER, ROOT, version="0.3.0")) == activation
+
+
+def test_activation_of_the_default_is_that_of_its_version():
+    new = render_activation(CLUSTER, ROOT, version="0.10.0", default="0.3.0")
+    old = render_activation(CLUSTER, ROOT, version="0.3.0")
+    layout = RootLayout(ROOT)
+    for shell in ("sh", "csh", "fish"):
+        assert new[layout.activation(shell)] == old[layout.activation(shell, "0.3.0")]
+        assert new[layout.activation(shell, "0.10.0")] != old[layout.activation(shell, "0.3.0")]
+
+
+SHELLS = {
+    "dash": ("dash", "sh", ".", ()),
+    "bash": ("bash", "sh", ".", ("-u",)),
+    "zsh": ("zsh", "sh", ".", ("-f",)),
+    "tcsh": ("tcsh", "csh", "source", ("-f",)),
+    "fish": ("fish", "fish", "source", ("--no-config",)),
+}
+
+
+@pytest.fixture(params=list(SHELLS))
+def activated(request, require, run, tmp_path):
+    """Return a function that sources versions' activation, one after another, and says what the shell has then."""
+    package, kind, source, flags = SHELLS[request.param]
+    shell = require(request.param, package)
+
+    def after(root, *versions):
+        for number, version in enumerate(versions):
+            link = tmp_path / f"activate{number}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(RootLayout(root).activation(kind, version))
+        script = tmp_path / "script"
+        lines = [f"{source} ./activate{number}" for number in range(len(versions))]
+        script.write_text("\n".join([*lines, "rootstock list", "env -0", ""]))
+        done = run(shell, *flags, script)
+        assert (done.returncode, done.stderr) == (0, "")
+        said, _, pairs = done.stdout.partition("\n")
+        return said, dict(pair.split("=", 1) for pair in pairs.split("\0") if pair)
+
+    return after
+
+
+def test_activation(activated, install):
+    root = install(CLUSTER, "0.3.0")
+    said, variables = activated(root, "0.3.0")
+    assert said == "rootstock of 0.3.0 list"
+    assert {name: text for name, text in variables.items() if name.startswith(("ROOTSTOCK", "PATH"))} == {
+        "ROOTSTOCK_ROOT": str(root),
+        "ROOTSTOCK_CLUSTER": "hill",
+        "ROOTSTOCK_VERSION": "0.3.0",
+        "PATH": f"{root}/client/0.3.0/bin:/usr/bin:/bin",
+    }
+
+
+def test_activation_twice_is_activation_once(activated, install):
+    root = install(CLUSTER, "0.3.0")
+    assert activated(root, "0.3.0", "0.3.0")[1]["PATH"] == f"{root}/client/0.3.0/bin:/usr/bin:/bin"
+
+
+def test_the_last_activation_wins(activated, install):
+    root = install(CLUSTER, "0.3.0", "0.10.0")
+    said, variables = activated(root, "0.3.0", "0.10.0", "0.3.0")
+    assert (said, variables["ROOTSTOCK_VERSION"]) == ("rootstock of 0.3.0 list", "0.3.0")
+
+
+def test_activation_of_the_default(activated, install):
+    root = install(CLUSTER, "0.10.0", "0.3.0", default="0.3.0")
+    assert activated(root, "")[0] == "rootstock of 0.3.0 list"
+
+
+def test_hostile_activation(activated, install, tmp_path):
+    root = install(HOSTILE, "0.3.0", at=tmp_path / ATTACKS.replace("/", ""))
+    said, variables = activated(root, "0.3.0", "0.3.0")
+    assert said == "rootstock of 0.3.0 list"
+    assert (variables["ROOTSTOCK_ROOT"], variables["ROOTSTOCK_CLUSTER"]) == (str(root), ATTACKS)
+    assert variables["PATH"] == f"{root}/client/0.3.0/bin:/usr/bin:/bin"
+    assert not (tmp_path / "owned").exists()
+
+
+SINGLE = """\
+#!/bin/bash -l
+#SBATCH --job-name=rootstock
+#SBATCH --output=rootstock-%j.out
+#SBATCH --time=01:00:00
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:1
+
+# Rendered for Rootstock 0.3.0: a starting point, yours to edit. Options given to the submitting command
+# outrank those above.
+
+if ! type module >/dev/null 2>&1; then
+    # Whoever submitted this job had no modules, and no login file has run here: find what defines them.
+    for folder in "${LMOD_PKG:-}" "${MODULESHOME:-}" /usr/share/lmod/lmod /usr/share/Modules /usr/share/modules; do
+        [ -r "$folder/init/bash" ] && . "$folder/init/bash" && break
+    done
+fi
+module use '/opt/rootstock/modulefiles'
+module load 'rootstock/0.3.0' || exit 1
+
+# The scheduler's signals reach Python, and its workers end in time, because it takes this shell's place.
+exec python 'run.py'
+"""
+
+PBS_ARRAY = """\
+#!/bin/bash -l
+#PBS -N rootstock
+#PBS -S /bin/bash
+#PBS -j oe
+#PBS -l walltime=02:00:00
+#PBS -J 0-3
+#PBS -l select=1:ncpus=4:ngpus=1
+#PBS -q debug
+
+# Rendered for Rootstock 0.3.0: a starting point, yours to edit. Options given to the submitting command
+# outrank those above.
+
+cd "$PBS_O_WORKDIR" || exit 1
+
+. '/opt/rootstock/activate/rootstock-0.3.0.sh' || exit 1
+
+# The scheduler's signals reach Python, and its workers end in time, because it takes this shell's place.
+exec python 'scan.py' "$PBS_ARRAY_INDEX"
+"""
+
+
+def test_a_slurm_job():
+    assert render_job("single", CLUSTER, ROOT, version="0.3.0") == SINGLE
+
+
+def test_a_slurm_job_of_several_gpus():
+    expected = SINGLE.replace("--cpus-per-task=8", "--cpus-per-task=12").replace("gpu:1", "gpu:3")
+    assert render_job("several", CLUSTER, ROOT, version="0.3.0", gpus=3, cpus=4) == expected
+
+
+def test_a_slurm_array():
+    expected = SINGLE.replace("%j.out", "%A_%a.out")
+    expected = expected.replace("#SBATCH --nodes", "#SBATCH --array=0-9\n#SBATCH --nodes")
+    expected = expected.replace("exec python 'run.py'", "exec python 'run.py' \"$SLURM_ARRAY_TASK_ID\"")
+    assert render_job("array", CLUSTER, ROOT, version="0.3.0") == expected
+
+
+def test_a_slurm_job_without_gpus():
+    expected = SINGLE.replace("#SBATCH --gres=gpu:1\n", "")
+    assert render_job("single", replace(CLUSTER, accelerator="cpu"), ROOT, version="0.3.0") == expected
+
+
+def test_a_pbs_array_where_there_are_no_modules():
+    cluster = replace(CLUSTER, scheduler="pbs", module_system="none")
+    options = {"script": "scan.py", "tasks": 4, "cpus": 4, "walltime": "02:00:00", "options": ["-q debug"]}
+    assert render_job("array", cluster, ROOT, version="0.3.0", **options) == PBS_ARRAY
+
+
+def test_a_pbs_job_without_gpus():
+    cluster = replace(CLUSTER, scheduler="pbs", accelerator="cpu")
+    assert "\n#PBS -l select=1:ncpus=8\n" in render_job("single", cluster, ROOT, version="0.3.0")
+
+
+def directives(text, mark):
+    return [line.removeprefix(mark).strip() for line in text.splitlines() if line.startswith(mark)]
+
+
+def test_a_cluster_asks_for_resources_in_its_own_way():
+    cluster = replace(CLUSTER, directives=("--gpus-per-node=h100:{gpus}", "--cpus-per-task={cpus}", "--mem=%d{x}"))
+    text = render_job("several", cluster, ROOT, version="0.3.0", gpus=2, options=["--account=m1234", "--qos='a b'"])
+    assert directives(text, "#SBATCH") == [
+        "--job-name=rootstock",
+        "--output=rootstock-%j.out",
+        "--time=01:00:00",
+        "--gpus-per-node=h100:2",
+        "--cpus-per-task=16",
+        "--mem=%d{x}",
+        "--account=m1234",
+        "--qos='a b'",
+    ]
+
+
+def test_the_directives_of_polaris():
+    polaris = cluster_from(packaged_scopes(), "polaris")
+    assert directives(render_job("single", polaris, ROOT, version="0.3.0"), "#PBS") == [
+        "-N rootstock",
+        "-S /bin/bash",
+        "-j oe",
+        "-l walltime=01:00:00",
+        "-l select=1:system=polaris",
+        "-l place=scatter",
+        "-l filesystems=home:eagle",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "options", "message"),
+    [
+        ("double", {}, {}, r"Unknown kind of job 'double'.\nThere are single, several, array."),
+        ("single", {"scheduler": "none"}, {}, r"Cluster 'hill' has no scheduler.\nSet jobs.scheduler to slurm or pbs."),
+        ("array", {}, {"tasks": 1}, r"An array of 1: PBS refuses it.\nUse kind 'single', or at least 2 tasks."),
+        ("single", {}, {"options": ["--comment=a\nb"]}, r"'--comment=a\\nb' holds a control character."),
+        ("single", {}, {"walltime": "1\n2"}, r"'1\\n2' holds a control character."),
+    ],
+)
+def test_a_job_that_cannot_be(kind, changes, options, message):
+    with pytest.raises(RenderError, match=message):
+        render_job(kind, replace(CLUSTER, **changes), ROOT, version="0.3.0", **options)
+
+
+def start(run, tmp_path, cluster, root, **options):
+    """Run a job script as a scheduler does where nobody has set up modules."""
+    script = tmp_path / "job.sh"
+    script.write_text(render_job("array", cluster, root, version="0.3.0", **options))
+    return run("bash", script, SLURM_ARRAY_TASK_ID="7")
+
+
+# Characters that Lmod itself takes in the name of a folder of modulefiles.
+ODD = 'it\'s "odd";$(touch${IFS}owned)`touch${IFS}owned`]==]{!#&'.replace(" ", "")
+
+
+@pytest.mark.usefixtures("lmod")
+@pytest.mark.parametrize("folder", ["root", ODD])
+@pytest.mark.parametrize("system", ["lmod", "none"])
+def test_a_job_runs_the_script_in_the_client(run, install, tmp_path, folder, system):
+    cluster = replace(CLUSTER, module_system=system)
+    root = install(cluster, "0.3.0", at=tmp_path / folder)
+    done = start(run, tmp_path, cluster, root, script="my 'script' $(touch owned).py")
+    assert (done.stdout, done.stderr) == ("python of 0.3.0 my 'script' $(touch owned).py 7\n", "")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.usefixtures("lmod")
+@pytest.mark.parametrize("system", ["lmod", "none"])
+def test_a_job_ends_when_the_root_is_gone(run, tmp_path, system):
+    done = start(run, tmp_path, replace(CLUSTER, module_system=system), tmp_path / "gone")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("kind", JOB_KINDS)
+@pytest.mark.parametrize("system", ["lmod", "none"])
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+def test_job_scripts_pass_shellcheck(run, require, tmp_path, kind, system, scheduler):
+    cluster = replace(CLUSTER, scheduler=scheduler, module_system=system)
+    script = tmp_path / "job.sh"
+    script.write_text(render_job(kind, cluster, ROOT, version="0.3.0"))
+    # SC1090, SC1091: it cannot follow a file that is not there.
+    done = run(require("shellcheck", "shellcheck"), "--exclude=SC1090,SC1091", script)
+    assert (done.returncode, done.stdout) == (0, "")
