@@ -1,0 +1,64 @@
+"""What several kinds of tests share: a built root, and what is refused instead of skipped in CI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+SITE = Path(sys.executable).with_name("rootstock-site")
+
+
+def need(condition: object, what: str) -> None:
+    """Skip a test that this machine cannot run; in CI that is a failure."""
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must provide this: {what}")
+    pytest.skip(what)
+
+
+def clean_environment(**changes: str) -> dict[str, str]:
+    """Return the environment without any setting of Rootstock."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("ROOTSTOCK_")} | changes
+
+
+Site = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def site() -> Site:
+    """Run ``rootstock-site`` as a person would."""
+
+    def run(
+        *arguments: str | Path, check: bool = True, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(SITE), *map(str, arguments)],
+            env=clean_environment() if environment is None else dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        if check and done.returncode:
+            pytest.fail(f"rootstock-site {arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root with the environments emt and lj, readable by everybody. Tests must not change it."""
+    base = tmp_path_factory.mktemp("site")
+    for folder in (base, *base.parents):  # other users must get here; pytest makes its folders private
+        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest", "site")):
+            folder.chmod(0o755)
+    path = base / "root"
+    site("install", "--cluster", "local", "--root", path, "--env", "emt", "--env", "lj", "--set", "access.readers=world")
+    return path
