@@ -22,7 +22,7 @@ from rootstock.layout import personal_root
 from rootstock.model import parse_model_string
 from rootstock.records import read_build, read_marker
 from rootstock.session import Session, WorkerSpec
-from rootstock.sources import registered_names
+from rootstock.sources import read_source, registered_names
 
 
 class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type hints that mypy can use
@@ -109,6 +109,7 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
             **({"setup_kwargs": dict(spec.options)} if spec.options else {}),
         )
         self._inputs = Inputs()
+        self._asked = self._usual = 0  # properties asked of these atoms, and of those before
         self._session = Session(spec)
         self._session.users.add(self)
 
@@ -157,7 +158,9 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
             If the model failed or the worker was lost; the next call starts anew.
         """
         if atoms is not None and self._inputs.update(atoms):
-            self.results = {}
+            self._forget()
+        if allow_calculation:
+            self._asked |= PROPERTY_BITS.get(name, 0)
         if name not in self.results:
             if not allow_calculation:
                 return None
@@ -173,9 +176,13 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
     ) -> None:
         """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
         if atoms is not None:
-            self.atoms = atoms
-        self.results = {}
+            self._inputs.update(atoms)
+        self._forget()
         self._compute(properties)
+
+    def _forget(self) -> None:
+        self.results = {}
+        self._usual, self._asked = self._asked, 0
 
     def _compute(self, properties: Sequence[str]) -> None:
         if not self._inputs:
@@ -185,10 +192,22 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
             if name not in PROPERTY_BITS:
                 raise PropertyNotImplementedError(f"{name} is not a property that Rootstock carries.")
             bits |= PROPERTY_BITS[name]
+        self._asked |= bits
+        # Most simulations ask the same of every step, one property after the other. What was asked of the last atoms
+        # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
+        usual = bits | self._usual if bits & self._usual == bits else bits
         try:
-            self.results |= self._session.evaluate(self._inputs, bits)
+            self.results |= self._evaluate(usual, bits)
         except UnsupportedPropertyError as error:
             raise PropertyNotImplementedError(error.message) from error
+
+    def _evaluate(self, usual: int, needed: int) -> dict[str, Any]:
+        try:
+            return self._session.evaluate(self._inputs, usual)
+        except UnsupportedPropertyError:
+            if usual == needed:
+                raise
+            return self._session.evaluate(self._inputs, needed)
 
     # -- the worker
 
@@ -273,7 +292,9 @@ def _find_worker(
         path = personal_root()
     manager = EnvironmentManager(path)
     if environment is not None:
-        source = manager.find(os.fspath(environment))
+        given = os.fspath(environment)
+        is_path = given.endswith(".py") or os.sep in given
+        source = read_source(Path(given).expanduser().absolute()) if is_path else manager.find(given)
     else:
         read_marker(manager.layout)
         name, model = parse_model_string(model, registered_names(manager.layout))

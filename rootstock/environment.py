@@ -63,15 +63,13 @@ class EnvironmentManager:
         return {"UV_CACHE_DIR": str(self.layout.uv_cache), "HF_HOME": str(self.layout.huggingface_cache)}
 
     def find(self, name: str) -> EnvironmentSource:
-        """Return the environment file of a registered environment, or the one at a path.
+        """Return the environment file of a registered environment.
 
         Raises
         ------
         UnknownEnvironmentError
             With the places that were looked at and what is there.
         """
-        if name.endswith(".py") or os.sep in name:
-            return read_source(Path(name).expanduser().absolute())
         path = self.layout.environment_file(name)
         if is_environment_name(name) and path.is_file():
             return read_source(path)
@@ -124,7 +122,7 @@ class EnvironmentManager:
         folder = self.layout.wrappers
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            wrapper = wrapper_file(folder, source.name, recipe_text(source.header, self._cluster()))
+            wrapper = wrapper_file(folder, recipe_text(source.header, self._cluster()))
         except OSError as error:
             raise RootError(
                 f"Environment {source.name!r} has no build in {self.layout.root}, and you cannot write there "

@@ -130,8 +130,10 @@ class Inputs:
 
 def all_finite(array: NDArray[Any]) -> bool:
     """Tell whether an array holds neither NaN nor infinity."""
-    # A sum of finite numbers can only overflow, so the array is looked at in full only if the sum is not finite.
-    return math.isfinite(np.add.reduce(array, axis=None)) or bool(np.isfinite(array).all())
+    # The sum shows it in one pass. It can overflow though nothing is wrong: then the array is looked at in full.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.add.reduce(array, axis=None)
+    return math.isfinite(total) or bool(np.isfinite(array).all())
 
 
 def first_bad(array: NDArray[Any]) -> str:

@@ -74,14 +74,14 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster) -> str:
     return f"# /// script\n{body}\n# ///\n"
 
 
-def wrapper_file(folder: Path, name: str, recipe: str) -> Path:
+def wrapper_file(folder: Path, recipe: str) -> Path:
     """Return a script for ``uv run`` that runs the Python file given as its first argument.
 
     uv names the environment that it makes for a script by the script's path. The path here follows from the content,
     so the same requirements find the same environment again.
     """
     text = recipe + 'import runpy, sys\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name="__main__")\n'
-    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / f"rootstock_{name}.py"
+    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / "rootstock_environment.py"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}")

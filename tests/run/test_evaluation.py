@@ -1,0 +1,392 @@
+"""What a worker computes: the same as in process, for atoms that change in every way; and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import pickle
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.io import Trajectory
+from ase.optimize import BFGS
+
+from rootstock import RootstockCalculator
+from rootstock.errors import NonFiniteError
+from tests.run.conftest import Make
+
+
+@pytest.fixture
+def emt(root: Path) -> Iterator[RootstockCalculator]:
+    with RootstockCalculator(model="emt", root=root, device="cpu") as calc:
+        yield calc
+
+
+SEQUENCE = """
+import json, sys
+import numpy as np
+from ase.build import bulk, molecule, fcc111
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
+
+def states(calc):
+    '''Atoms that change in every way, and what is asked of each, as hexadecimal numbers.'''
+    def ask(atoms, stress=True):
+        atoms.calc = calc
+        found = [atoms.get_potential_energy(), *atoms.get_forces().ravel(), atoms.get_potential_energy(force_consistent=True)]
+        return [float(x).hex() for x in found + (list(atoms.get_stress()) if stress else [])]
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    yield ask(atoms)
+    atoms.positions[2] += 0.05
+    yield ask(atoms)
+    atoms.numbers[1] = 79                          # the species, at the same number of atoms
+    yield ask(atoms)
+    atoms.set_cell(atoms.cell * 1.01, scale_atoms=False)
+    yield ask(atoms)
+    atoms.pbc = (True, True, False)
+    yield ask(atoms)
+    atoms *= (2, 1, 1)                             # more atoms
+    yield ask(atoms)
+    del atoms[0]                                   # fewer
+    yield ask(atoms)
+    atoms = molecule("CH3CH2OH")                   # no cell
+    yield ask(atoms, stress=False)
+    atoms = bulk("Au", cubic=True) * (5, 5, 5)     # beyond the room that was made first
+    atoms.rattle(0.05, seed=3)
+    yield ask(atoms)
+    atoms = bulk("Al", cubic=True)
+    atoms.rattle(0.1, seed=2)
+    atoms.calc = calc
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.02, steps=10)
+    yield ask(atoms)
+"""
+IN_PROCESS = SEQUENCE + """
+import runpy
+print(json.dumps(list(states(runpy.run_path(sys.argv[1])["setup"]("", "cpu")))))
+"""
+
+
+@pytest.mark.parametrize("name", ["emt", "lj"])
+def test_bit_for_bit_the_same_as_in_process(root: Path, name: str) -> None:
+    build = (root / "active" / name).resolve()
+    done = subprocess.run(
+        [build / "bin/python", "-I", "-c", IN_PROCESS, build / "environment.py"], capture_output=True, text=True, check=True
+    )
+    namespace: dict[str, Any] = {}
+    exec(SEQUENCE, namespace)
+    with RootstockCalculator(model=name, root=root, device="cpu") as calc:
+        assert list(namespace["states"](calc)) == json.loads(done.stdout)
+
+
+def test_two_calculators_at_once(root: Path) -> None:
+    copper, argon = bulk("Cu", cubic=True), bulk("Ar", "fcc", 5.3, cubic=True)
+    with (
+        RootstockCalculator(model="emt", root=root) as emt,
+        RootstockCalculator(model="lj-argon", root=root) as lj,
+    ):
+        copper.calc, argon.calc = emt, lj
+        before = copper.get_potential_energy(), argon.get_potential_energy()
+        for atoms in (copper, argon, copper, argon):
+            atoms.rattle(0.01, seed=1)
+            atoms.get_forces()
+        assert emt.info()["pid"] != lj.info()["pid"]
+        assert before != (copper.get_potential_energy(), argon.get_potential_energy())
+
+
+def test_no_stress_without_a_periodic_cell(emt: RootstockCalculator) -> None:
+    atoms = molecule("N2")
+    atoms.calc = emt
+    atoms.get_forces()
+    assert "stress" not in emt.results
+    with pytest.raises(PropertyNotImplementedError, match="Stress needs a cell of three vectors"):
+        atoms.get_stress()
+    atoms.cell = [5, 5, 5]  # a cell, but nothing is periodic
+    with pytest.raises(PropertyNotImplementedError, match="Stress needs"):
+        atoms.get_stress()
+    atoms.pbc = True
+    assert atoms.get_stress().shape == (6,)
+
+
+def test_a_model_that_returns_a_stress_all_the_same(make: Make) -> None:
+    atoms = molecule("N2")
+    atoms.calc = make()
+    atoms.get_forces()
+    with pytest.raises(PropertyNotImplementedError, match="Stress needs"):
+        atoms.get_stress()
+
+
+def test_asking_again_costs_no_evaluation(make: Make) -> None:
+    calc = make("self.count = getattr(self, 'count', 0) + 1\nself.results['energy'] = float(self.count)")
+    atoms = bulk("Cu")
+    atoms.calc = calc
+    assert [atoms.get_potential_energy() for _ in range(3)] == [1.0, 1.0, 1.0]
+    atoms.get_forces()
+    atoms.get_stress()
+    assert atoms.get_potential_energy() == 1.0
+    atoms.positions += 0.1
+    assert atoms.get_potential_energy() == 2.0
+    assert calc.get_property("energy", atoms, allow_calculation=False) == 2.0
+    atoms.positions += 0.1
+    assert calc.get_property("energy", atoms, allow_calculation=False) is None
+
+
+def test_what_the_model_is_asked_for(make: Make) -> None:
+    """Energy alone is not made to pay for forces; what was asked of the last atoms comes at once for the next."""
+    body = "self.results = {name: self.results[name] for name in properties} | {'energy': float(len(properties))}"
+    atoms = bulk("Cu")
+    atoms.calc = calc = make(body)
+    assert atoms.get_potential_energy() == 1
+    atoms.get_forces()
+    atoms.positions += 0.1
+    assert atoms.get_potential_energy() == 2  # energy and forces, as before
+    atoms.positions += 0.1
+    assert atoms.get_potential_energy() == 1  # nobody asked for the forces the last time
+    assert set(calc.results) == {"energy", "free_energy"}
+
+
+def test_system_changes_are_those_of_ase(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = make("self.results['energy'] = float(sum(2 ** ['positions', 'numbers', 'cell', 'pbc', 'initial_charges',"
+                      " 'initial_magmoms'].index(change) for change in system_changes))")  # fmt: skip
+    assert atoms.get_potential_energy() == 63
+    atoms.positions += 0.1
+    assert atoms.get_potential_energy() == 1
+    atoms.numbers[0] = 47
+    assert atoms.get_potential_energy() == 2
+    atoms.cell[0, 0] += 0.1
+    assert atoms.get_potential_energy() == 4
+    atoms.pbc = False
+    assert atoms.get_potential_energy() == 8
+    atoms.set_initial_charges([1.0])
+    assert atoms.get_potential_energy() == 16
+    atoms.set_initial_magnetic_moments([1.0])
+    assert atoms.get_potential_energy() == 32
+    atoms.set_initial_magnetic_moments(None)
+    atoms.set_initial_magnetic_moments([[0.0, 0.0, 1.0]])
+    assert atoms.get_potential_energy() == 32
+    atoms.info["charge"] = 1
+    assert atoms.get_potential_energy() == 63
+
+
+def test_everything_reaches_the_model(make: Make) -> None:
+    atoms = Atoms("H2O", np.random.default_rng(0).random((3, 3)), cell=np.diag([5, 6, 7.5]), pbc=(1, 0, 1))
+    atoms.calc = make(
+        """
+        a = self.atoms
+        assert a.get_chemical_formula() == "H2O" and a.pbc.tolist() == [True, False, True]
+        assert a.cell.lengths().tolist() == [5, 6, 7.5]
+        if "charge" in a.info:
+            assert a.info == {"charge": -1, "spin": 2.5, "field": [0.0, 0.5], "name": "w"}, a.info
+            assert a.get_initial_charges().tolist() == [0.5, 0, -0.5] and a.get_tags().tolist() == [1, 0, 2]
+            assert a.get_initial_magnetic_moments().tolist() == [1.5, 0, 0.25]
+            self.results["energy"] = 7.0
+        """
+    )
+    atoms.get_potential_energy()
+    atoms.info.update(charge=np.int64(-1), spin=2.5, field=np.array([0, 0.5]), name="w", skipped=object())
+    atoms.set_initial_charges([0.5, 0, -0.5])
+    atoms.set_tags([1, 0, 2])
+    atoms.set_initial_magnetic_moments([1.5, 0, 0.25])
+    assert atoms.get_potential_energy() == 7.0
+    thawed = atoms.calc.atoms
+    assert thawed == atoms
+    assert thawed.info["charge"] == -1
+    atoms.info.clear()
+    assert atoms.get_potential_energy() == 3.0
+
+
+def test_results_of_other_shapes_and_precisions(make: Make) -> None:
+    atoms = bulk("Cu") * (2, 1, 1)
+    atoms.calc = make("self.results['energy'] = np.float32(0.1); self.results['stress'] = np.arange(9.0).reshape(3, 3)")
+    assert atoms.get_potential_energy() == float(np.float32(0.1))
+    assert atoms.get_stress().tolist() == [0, 4, 8, 6, 4, 2]
+    atoms.calc = make("self.results['forces'] = np.ones((1, 3))")
+    with pytest.raises(RuntimeError, match=r"returned forces of shape \(1, 3\), not \(2, 3\)"):
+        atoms.get_forces()
+
+
+def test_a_model_that_does_not_deliver(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = make("del self.results['stress']")
+    with pytest.raises(PropertyNotImplementedError, match="returned no stress"):
+        atoms.get_stress()
+    with pytest.raises(PropertyNotImplementedError, match="does not compute dipole"):
+        atoms.get_dipole_moment()
+    with pytest.raises(PropertyNotImplementedError, match="nonsense is not a property"):
+        atoms.calc.get_property("nonsense", atoms)
+    assert atoms.get_potential_energy() == 1.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite(make: Make, bad: float) -> None:
+    atoms = bulk("Cu") * (2, 1, 1)
+    atoms.calc = calc = make(f"self.results['forces'][1, 2] = float('{bad}') if self.atoms.positions[0, 0] > 5 else 0.0")
+    atoms.positions[1, 0] = bad
+    with pytest.raises(NonFiniteError, match=r"positions of the atoms hold NaN or infinity \(first at index 1, 0\)"):
+        atoms.get_potential_energy()
+    atoms.positions[1, 0] = 1.0
+    assert atoms.get_forces()[1, 2] == 0.0
+    atoms.positions[0, 0] = 6.0
+    with pytest.raises(NonFiniteError, match=r"returned NaN or infinity in forces \(first at index 1, 2\)"):
+        atoms.get_forces()
+    pid = calc.info()["pid"]
+    atoms.positions[0, 0] = 0.0
+    assert atoms.get_forces()[1, 2] == 0.0
+    assert calc.info()["pid"] == pid
+
+
+def test_numbers_whose_sum_overflows_are_finite(make: Make) -> None:
+    atoms = bulk("Cu") * (2, 1, 1)
+    atoms.calc = make("self.results['forces'][:] = 1.7e308")
+    assert atoms.get_forces()[0, 0] == 1.7e308
+
+
+def test_results_belong_to_the_caller(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = calc = make("self.results['forces'][:] = self.atoms.positions[0, 0]")
+    atoms.positions[0, 0] = 1.0
+    first, kept = atoms.get_forces(), calc.results["forces"]
+    first[:] = 99
+    assert atoms.get_forces()[0, 0] == 1.0
+    atoms.positions[0, 0] = 2.0
+    assert atoms.get_forces()[0, 0] == 2.0
+    assert kept[0, 0] == 1.0
+
+
+def test_no_growth_over_many_calls(emt: RootstockCalculator) -> None:
+    def resident(pid: int | str) -> int:
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+    atoms = bulk("Cu")
+    atoms.calc = emt
+    worker = emt.info()["pid"]
+    atoms.get_forces()
+    sizes, files = [], len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        for i in range(3000):
+            atoms.positions[0, 0] = i * 1e-6
+            atoms.get_forces()
+        sizes.append((resident("self"), resident(worker)))
+    assert sizes[2][0] - sizes[1][0] < 500 and sizes[2][1] - sizes[1][1] < 500, sizes  # kB
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
+
+
+def test_copies_share_the_worker_but_not_the_results(emt: RootstockCalculator) -> None:
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = emt
+    energy = atoms.get_potential_energy()
+    images = [copy.deepcopy(atoms) for _ in range(3)]
+    for i, image in enumerate(images):
+        image.calc = copy.deepcopy(emt)
+        image.rattle(0.1 * i, seed=i)
+        image.get_forces()
+    assert {image.calc.info()["pid"] for image in images} == {emt.info()["pid"]}
+    assert atoms.get_potential_energy() == energy == images[0].get_potential_energy()
+    assert len({image.get_potential_energy() for image in images}) == 3
+    emt.close()
+    assert images[1].calc.start().info()["pid"]  # the others still use it
+    assert copy.copy(images[1].calc).results == images[1].calc.results
+
+
+def test_pickle(emt: RootstockCalculator) -> None:
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = emt
+    atoms.get_forces()
+    again = pickle.loads(pickle.dumps(atoms))
+    assert again.calc.results["energy"] == atoms.get_potential_energy()
+    again.rattle(0.1, seed=1)
+    atoms.rattle(0.1, seed=1)
+    with again.calc:
+        assert again.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert again.calc.info()["pid"] != emt.info()["pid"]
+
+
+def _compute(atoms: Atoms, queue: Any) -> None:
+    atoms.rattle(0.1, seed=1)
+    queue.put((atoms.get_potential_energy(), atoms.calc.info()["pid"]))
+
+
+def test_fork(emt: RootstockCalculator) -> None:
+    """A forked process gets a worker of its own; the parent's goes on."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = emt
+    atoms.get_forces()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    forked = atoms.copy()
+    forked.calc = emt
+    child = context.Process(target=_compute, args=(forked, queue))
+    child.start()
+    energy, pid = queue.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert pid != emt.info()["pid"]
+    atoms.rattle(0.1, seed=1)
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+
+
+def test_threads(emt: RootstockCalculator) -> None:
+    found: dict[int, list[float]] = {}
+
+    def work(seed: int) -> None:
+        atoms = bulk("Cu", cubic=True)
+        atoms.calc = copy.copy(emt)
+        atoms.rattle(0.1, seed=seed)
+        start = atoms.positions.copy()
+        found[seed] = []
+        for i in range(50):
+            atoms.positions[:] = start + 0.001 * (i % 5)
+            found[seed].append(round(atoms.get_potential_energy(), 9))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 4
+    for energies in found.values():
+        assert len(energies) == 50 and len(set(energies)) == 1
+
+
+def test_trajectories_and_relaxations(emt: RootstockCalculator, tmp_path: Path) -> None:
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = emt
+    assert BFGS(atoms, logfile=None, trajectory=str(tmp_path / "relax.traj")).run(fmax=0.01)
+    last = Trajectory(tmp_path / "relax.traj")[-1]
+    assert last.get_potential_energy() == atoms.get_potential_energy()
+    assert (last.get_forces() == atoms.get_forces()).all()
+
+
+def test_a_calculator_describes_itself(emt: RootstockCalculator) -> None:
+    assert emt.name == "rootstock"
+    assert json.loads(json.dumps(emt.todict()))["model"] == "emt"
+    info = emt.info()
+    assert (info["environment"], info["launch"], info["device"]) == ("emt", "build", "cpu")
+    assert len(info["build"]) == 16 and len(info["lock_sha256"]) == 64
+    assert info["versions"]["ase"] and info["versions"]["numpy"]
+    assert 0 < info["setup_s"] < info["start_s"]
+    assert set(emt.implemented_properties) >= {"energy", "free_energy", "forces", "stress"}
+
+
+def test_no_atoms_yet(emt: RootstockCalculator) -> None:
+    assert emt.atoms is None
+    with pytest.raises(ValueError, match="has no atoms yet"):
+        emt.get_potential_energy()
+    emt.calculate(bulk("Cu"), ["energy", "forces"])
+    assert emt.get_potential_energy() < 0
+    assert emt.check_state(bulk("Cu")) == []
+    assert emt.check_state(bulk("Ag")) == ["positions", "numbers", "cell"] or emt.check_state(bulk("Ag"))
+    emt.reset()
+    assert emt.atoms is None and emt.results == {}
