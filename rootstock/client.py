@@ -323,13 +323,12 @@ class Client:
                 f"The worker {self._title} answered with kind {frame.kind}, number {frame.sequence}; "
                 f"expected the answer to number {self._sequence}."
             )
+        if frame.kind == Kind.RESULT and (frame.atoms, frame.capacity) != (self._atoms, self._process.memory.capacity):
+            raise WorkerProtocolError(f"The worker {self._title} answered for other atoms than it was asked about.")
         return frame, content
 
     def _results(self, frame: Frame) -> Result:
-        memory = self._process.memory
-        if frame.atoms != self._atoms or frame.capacity != memory.capacity:
-            raise WorkerProtocolError(f"The worker {self._title} answered for other atoms than it was asked about.")
-        views = memory.views(frame.atoms)
+        views = self._process.memory.views(frame.atoms)
         results: Result = {}
         for section in _sections(frame.properties):
             name = section.name

@@ -19,8 +19,8 @@ from rootstock.data import PACKAGE
 from rootstock.errors import WorkerStartError
 
 WORKER_ENTRY = PACKAGE / "worker" / "__main__.py"
-_TAIL_BYTES = 4000
-_TAIL_LINES = 15
+_TAIL_BYTES = 8000
+_TAIL_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,14 @@ def describe_exit(code: int | None) -> str:
     """
     if code is None:
         return "is gone, its exit code unknown"
-    if code >= 0:
+    # A shell, or uv, reports its child's signal as 128 and its number.
+    number = -code if code < 0 else code - 128
+    if not 0 < number < signal.NSIG:
         return f"exited with code {code}"
     try:
-        name = signal.Signals(-code).name
+        name = signal.Signals(number).name
     except ValueError:
-        name = f"signal {-code}"
+        name = f"signal {number}"
     causes = {
         "SIGKILL": " (out of memory, or someone ended it)",
         "SIGSEGV": " (a crash in compiled code)",

@@ -1,0 +1,420 @@
+"""Workers that fail in every way: the cause is told, nothing hangs, nothing is left behind, the next call is right."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+
+from rootstock import RootstockCalculator
+from rootstock.errors import (
+    ModelError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerProtocolError,
+    WorkerStartError,
+    WorkerTimeoutError,
+)
+from tests.conftest import clean_environment
+from tests.run.conftest import Make
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended; one that nobody has reaped yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_setup_raises(make: Make) -> None:
+    calc = make(setup="print('loading'); raise OSError('no weights here')")
+    with pytest.raises(WorkerStartError, match="'misbehaving' could not start: OSError: no weights here") as caught:
+        calc.start()
+    text = str(caught.value)
+    assert "in setup" in text and "misbehaving.py" in text  # the traceback of the worker
+    assert "loading" in Path(caught.value.log).read_text()
+
+
+def test_setup_returns_nonsense(make: Make) -> None:
+    with pytest.raises(WorkerStartError, match="returned NoneType.* must return an ASE calculator"):
+        make(setup="return None").start()
+
+
+def test_the_environment_file_cannot_be_imported(make: Make) -> None:
+    with pytest.raises(WorkerStartError, match="ModuleNotFoundError: No module named 'nosuchpackage'"):
+        make(setup="import nosuchpackage").start()
+
+
+def test_requirements_that_cannot_be_met(personal: Path, tmp_path: Path) -> None:
+    path = tmp_path / "impossible.py"
+    path.write_text(
+        "# /// script\n# dependencies = ['ase', 'numpy<1', 'numpy>2']\n# ///\ndef setup(model, device): pass\n"
+    )
+    calc = RootstockCalculator(environment=path, model="", root=personal)
+    with pytest.raises(WorkerStartError, match="exited with code 1 during the start") as caught:
+        calc.start()
+    assert "unsatisfiable" in caught.value.tail or "No solution" in caught.value.tail
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("os._exit(3)", "exited with code 3"),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+        ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
+    ],
+)
+@pytest.mark.parametrize("when", ["start", "evaluation"])
+def test_death(make: Make, how: str, message: str, when: str) -> None:
+    speak = "print('my last words', flush=True)\n"
+    kind: type[WorkerError]
+    if when == "start":
+        calc, kind = make(setup=speak + how), WorkerStartError
+    else:
+        calc, kind = make(f"if self.atoms.positions[0, 0] > 5:\n    {speak}    {how}"), WorkerDiedError
+    atoms = bulk("Cu")
+    atoms.calc = calc
+    if when == "evaluation":
+        assert atoms.get_potential_energy() == 1.0
+        first = calc.info()["pid"]
+        atoms.positions[0, 0] = 6.0
+    with pytest.raises(kind, match=message) as caught:
+        atoms.get_potential_energy()
+    assert "my last words" in caught.value.tail
+    assert "my last words" in Path(caught.value.log).read_text()
+    if when == "evaluation":
+        assert caught.value.returncode  # type: ignore[attr-defined]
+        atoms.positions[0, 0] = 0.0
+        assert atoms.get_potential_energy() == 1.0
+        assert calc.info()["pid"] != first
+
+
+def test_killed_between_evaluations(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = calc = make()
+    atoms.get_potential_energy()
+    os.kill(calc.info()["pid"], signal.SIGKILL)
+    assert eventually(lambda: gone(calc._session._client._process.pid))
+    atoms.positions += 0.1
+    with pytest.raises(WorkerDiedError, match="'misbehaving' (was killed by|exited with)"):
+        atoms.get_potential_energy()
+    assert atoms.get_potential_energy() == 1.0
+
+
+def test_the_model_raises(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = calc = make("if self.atoms.positions[0, 0] > 5:\n    raise KeyError('no such element')")
+    atoms.get_potential_energy()
+    pid = calc.info()["pid"]
+    atoms.positions[0, 0] = 6.0
+    with pytest.raises(ModelError, match="KeyError: 'no such element'") as caught:
+        atoms.get_potential_energy()
+    assert caught.value.remote_type == "KeyError"
+    assert "in extra" in str(caught.value)
+    atoms.positions[0, 0] = 0.0
+    assert atoms.get_potential_energy() == 1.0
+    assert calc.info()["pid"] == pid
+
+
+@pytest.mark.parametrize("how", ["raise SystemExit(4)", "raise KeyboardInterrupt", "raise MemoryError('x' * 10**6)"])
+def test_the_model_raises_what_would_end_a_process(make: Make, how: str) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = make(f"if self.atoms.positions[0, 0] > 5:\n    {how}")
+    atoms.positions[0, 0] = 6.0
+    with pytest.raises(ModelError, match=how.split()[1].partition("(")[0]):
+        atoms.get_potential_energy()
+    atoms.positions[0, 0] = 0.0
+    assert atoms.get_potential_energy() == 1.0
+
+
+def test_a_start_that_hangs(make: Make) -> None:
+    calc = make(setup="print('fetching', flush=True); time.sleep(1000)", start_timeout=8.0)
+    begun = time.monotonic()
+    with pytest.raises(WorkerStartError, match="not ready after 8 s; it stopped at: loading the model on cpu") as caught:
+        calc.start()
+    assert time.monotonic() - begun < 16
+    assert "fetching" in caught.value.tail
+    assert "start_timeout=" in str(caught.value)
+
+
+def test_an_evaluation_that_hangs(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = calc = make("if self.atoms.positions[0, 0] > 5: time.sleep(1000)", timeout=2.0)
+    atoms.get_potential_energy()
+    pid = calc.info()["pid"]
+    atoms.positions[0, 0] = 6.0
+    with pytest.raises(WorkerTimeoutError, match="gave no answer within 2 s"):
+        atoms.get_potential_energy()
+    assert eventually(lambda: gone(pid))
+    atoms.positions[0, 0] = 0.0
+    assert atoms.get_potential_energy() == 1.0
+
+
+def test_a_stopped_worker(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = calc = make(timeout=2.0)
+    atoms.get_potential_energy()
+    pid = calc.info()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    atoms.positions += 0.1
+    with pytest.raises(WorkerTimeoutError, match="gave no answer"):
+        atoms.get_potential_energy()
+    assert eventually(lambda: gone(pid))
+    assert atoms.get_potential_energy() == 1.0
+
+
+def test_printing_a_megabyte(make: Make) -> None:
+    atoms = bulk("Cu")
+    speak = "print('x' * 10**6); print('y' * 10**6, file=sys.stderr)"
+    atoms.calc = calc = make(speak, setup=f"{speak}\nos.write(1, b'z' * 10**6)\nreturn Calculator()")
+    assert atoms.get_potential_energy() == 1.0
+    log = Path(calc.info()["log"])
+    assert log.stat().st_size > 5 * 10**6
+    calc.close()
+    assert not log.exists()
+
+
+def test_a_log_of_ones_own(make: Make, tmp_path: Path) -> None:
+    calc = make(setup="print('hello'); return Calculator()", log=tmp_path / "worker.log")
+    calc.start().close()
+    assert "hello" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_log_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(WorkerStartError, match="Cannot write a log.*no/such.log: No such file"):
+        make(log=tmp_path / "no" / "such.log").start()
+
+
+@pytest.mark.parametrize(
+    ("garbage", "message"),
+    [
+        ("b'hello, this is no frame at all' * 10", "does not begin a frame"),
+        ("b'RSK1' + bytes(60)", "does not begin a frame"),
+        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 2**31, 1, 1, 64)", "announces 2147483648 bytes"),
+        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 1, 2**62, 2**63)", "announces"),
+        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 77, 1, 64)", "expected the answer to number 2"),
+        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 2, 9, 64)", "answered for other atoms"),
+        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 6, 0, 0, 0, 4, 2, 1, 64) + b'{\"a\"'", "not JSON"),
+    ],
+)
+def test_garbage_on_the_socket(make: Make, garbage: str, message: str) -> None:
+    """A library that writes to a descriptor that is not its own."""
+    body = f"""
+    if self.atoms.positions[0, 0] > 5:
+        for fd in range(3, 50):
+            if os.path.exists("/proc/self/fd/%d" % fd) and os.readlink("/proc/self/fd/%d" % fd).startswith("socket"):
+                os.write(fd, {garbage})
+    """
+    atoms = bulk("Cu")
+    atoms.calc = calc = make(body)
+    atoms.get_potential_energy()
+    pid = calc.info()["pid"]
+    atoms.positions[0, 0] = 6.0
+    with pytest.raises(WorkerProtocolError, match=message):
+        atoms.get_potential_energy()
+    assert eventually(lambda: gone(pid))
+    atoms.positions[0, 0] = 0.0
+    assert atoms.get_potential_energy() == 1.0
+
+
+def test_use_after_close(make: Make) -> None:
+    atoms = bulk("Cu")
+    atoms.calc = calc = make()
+    energy = atoms.get_potential_energy()
+    pid = calc.info()["pid"]
+    calc.close()
+    calc.close()
+    assert eventually(lambda: gone(pid))
+    assert atoms.get_potential_energy() == energy
+    atoms.positions += 0.1
+    with pytest.raises(WorkerError, match="This calculator is closed"):
+        atoms.get_potential_energy()
+    with calc, calc:
+        assert atoms.get_potential_energy() == energy
+
+
+def test_nothing_is_left_behind(make: Make, tmp_path: Path) -> None:
+    scratch = Path(f"/proc/{os.getpid()}/fd")
+    before = {os.readlink(fd) for fd in scratch.iterdir() if fd.exists()}
+    calc = make()
+    calc.start()
+    log = Path(calc.info()["log"])
+    calc.close()
+    assert not log.exists()
+    assert {os.readlink(fd) for fd in scratch.iterdir() if fd.exists()} == before
+
+
+SCRIPT = """
+import os, signal, sys, time
+from ase.build import bulk
+from rootstock import RootstockCalculator
+calc = RootstockCalculator(environment=sys.argv[1], model="", root=sys.argv[2], device="cpu")
+atoms = bulk("Cu")
+atoms.calc = calc
+atoms.get_potential_energy()
+print(calc.info()["pid"], flush=True)
+"""
+
+
+def client(make: Make, personal: Path, script: str, body: str = "pass") -> subprocess.Popen[str]:
+    """Start a Python script that has computed once and printed its worker's process number."""
+    calc = make(body)
+    environment = calc._arguments["environment"]
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT + script, environment, str(personal)],
+        env=clean_environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+BUSY = {
+    "sleeping": "if self.atoms.positions[0, 0] > 5: time.sleep(1000)",
+    "holding the interpreter": "if self.atoms.positions[0, 0] > 5:\n    import ctypes; ctypes.PyDLL(None).sleep(1000)",
+    "stopped": "if self.atoms.positions[0, 0] > 5: os.kill(os.getpid(), 19)",
+    "idle": "pass",
+}
+
+
+@pytest.mark.parametrize("state", list(BUSY))
+def test_no_orphan_after_the_client_is_killed(make: Make, personal: Path, state: str) -> None:
+    compute = "atoms.positions[0, 0] = 6\nprint('busy', flush=True)\natoms.get_forces()\ntime.sleep(1000)\n"
+    process = client(make, personal, compute, BUSY[state])
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert process.stdout.readline() == "busy\n"
+    if state == "stopped":
+        assert eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    assert not gone(pid)
+    process.kill()
+    process.wait(10)
+    assert eventually(lambda: gone(pid)), f"worker {pid} outlives its client"
+
+
+def test_no_orphan_though_a_forked_child_lives_on(make: Make, personal: Path) -> None:
+    script = "child = os.fork()\nif child == 0:\n    time.sleep(60); os._exit(0)\nprint(child, flush=True)\ntime.sleep(1000)"
+    process = client(make, personal, script)
+    assert process.stdout is not None
+    pid, child = int(process.stdout.readline()), int(process.stdout.readline())
+    try:
+        process.kill()
+        process.wait(10)
+        assert eventually(lambda: gone(pid))
+        assert not gone(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_thread_that_started_the_worker_may_end(make: Make) -> None:
+    import threading
+
+    atoms = bulk("Cu")
+    atoms.calc = calc = make()
+    thread = threading.Thread(target=calc.start)
+    thread.start()
+    thread.join(60)
+    pid = calc.info()["pid"]
+    assert atoms.get_potential_energy() == 1.0
+    assert calc.info()["pid"] == pid
+
+
+INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for x in (6.0, 7.0):
+    atoms.positions[0, 0] = x
+    print("busy", flush=True)
+    try:
+        atoms.get_forces()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    atoms.positions[0, 0] = 1.0
+    print(atoms.get_potential_energy(), calc.info()["pid"], flush=True)
+"""
+
+
+def test_after_ctrl_c_the_next_call_is_right(make: Make, personal: Path) -> None:
+    """The energy is the position: an answer to the interrupted question would show."""
+    body = "self.results['energy'] = self.atoms.positions[0, 0]\nif self.atoms.positions[0, 0] > 5: time.sleep(2)"
+    process = client(make, personal, INTERRUPTED, body)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    for _ in range(2):
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(0.5)  # into the evaluation
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        assert process.stdout.readline() == "interrupted\n"
+        energy, worker = process.stdout.readline().split()
+        assert float(energy) == 1.0
+        assert int(worker) == pid  # it was waited for, not replaced
+    assert process.wait(20) == 0
+    assert eventually(lambda: gone(pid))
+
+
+def test_ctrl_c_at_any_moment(make: Make, personal: Path) -> None:
+    """Interruptions at random moments of a busy loop: never a wrong number, whether the worker is kept or replaced."""
+    script = """
+import random, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+random.seed(1)
+hits = done = 0
+end = time.monotonic() + 12
+def interrupt():
+    while time.monotonic() < end:
+        time.sleep(random.uniform(0.001, 0.02))
+        os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+x = 0.0
+while time.monotonic() < end:
+    try:
+        x += 1.0
+        atoms.positions[0, 0] = x
+        energy = atoms.get_potential_energy()
+        assert energy == x, (energy, x)
+        done += 1
+    except KeyboardInterrupt:
+        hits += 1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+atoms.positions[0, 0] = 0.5
+assert atoms.get_potential_energy() == 0.5
+print(hits, done, flush=True)
+"""
+    process = client(make, personal, script, "self.results['energy'] = self.atoms.positions[0, 0]")
+    assert process.stdout is not None
+    process.stdout.readline()
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    hits, done = map(int, out.split())
+    assert hits > 100 and done > 100, (hits, done)
+
+
+def test_at_the_end_of_the_script_the_worker_ends(make: Make, personal: Path) -> None:
+    process = client(make, personal, "")
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert process.wait(20) == 0
+    assert eventually(lambda: gone(pid), 2)
+
+
+def test_workers_of_lost_calculators_end(make: Make) -> None:
+    calc = pickle.loads(pickle.dumps(make())).start()
+    pid = calc.info()["pid"]
+    del calc
+    gc.collect()
+    assert eventually(lambda: gone(pid))
