@@ -183,8 +183,7 @@ def make_build(
     uv = Uv(layout.uv_cache, log)
     folder = layout.builds(plan.name)
     access.make_folder(folder)
-    for leftover in folder.glob(f"{_STAGING}*"):
-        remove_tree(leftover)
+    _remove_leftovers(plan, folder)
     staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
     try:
         report("locking")
@@ -208,6 +207,15 @@ def make_build(
         return build
     finally:
         remove_tree(staging)
+
+
+def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
+    """Remove what builds that were cut off have left behind."""
+    for leftover in folder.glob(f"{_STAGING}*"):
+        remove_tree(leftover)
+    for path in (plan.link, plan.lock_file):
+        for leftover in path.parent.glob(f".{path.name}.*"):
+            leftover.unlink(missing_ok=True)
 
 
 def _make_lock(plan: BuildPlan, staging: Path, uv: Uv) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +146,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], log: Callable[[st
     lines: list[str] = []
     with subprocess.Popen(
         command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace",
+        text=True, errors="replace", preexec_fn=_ends_with_its_parent(),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
@@ -158,3 +160,16 @@ def _run(command: Sequence[str], variables: Mapping[str, str], log: Callable[[st
     if process.returncode:
         raise BuildError(f"uv {command[1]} failed (exit code {process.returncode}):\n" + "\n".join(lines[-25:]))
     return "\n".join(lines)
+
+
+def _ends_with_its_parent() -> Callable[[], None] | None:
+    """Return what makes a new process end with this one, where the system can do that.
+
+    If we are killed, uv must not go on writing behind the back of the next run.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
+    return lambda: prctl(set_parent_death_signal, signal.SIGKILL) and None

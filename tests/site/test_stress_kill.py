@@ -1,0 +1,247 @@
+"""Installations that are killed at any moment: what was there goes on serving, and the next run puts all right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from ase.build import bulk
+
+from rootstock import RootstockCalculator
+from rootstock.access import remove_tree
+from rootstock.build import check_files
+from rootstock.layout import RootLayout
+from rootstock.records import active_build, read_build
+from tests.conftest import SITE
+from tests.site.stress import (
+    ENVIRONMENT,
+    PACKAGES,
+    TinyRoot,
+    at_change,
+    changes_made_by,
+    need_programs,
+    processes_at,
+    read_until,
+    run,
+    started,
+    wait_for,
+)
+
+KILLED = -signal.SIGKILL
+OLD, NEW = PACKAGES[0], " ".join(PACKAGES)
+
+
+def sample(changes: list[tuple[str, int, str]], **every: int) -> list[tuple[str, int]]:
+    """Choose changes to be killed at: every so many of a kind of system call, and the last."""
+    chosen = []
+    for name in dict.fromkeys(name for name, _, _ in changes):
+        numbers = [number for other, number, _ in changes if other == name]
+        chosen += [(name, number) for number in sorted({*numbers[:: every.get(name, 1)], numbers[-1]})]
+    return chosen
+
+
+class Reader(threading.Thread):
+    """Looks up the build in use, over and over, as starting workers do."""
+
+    def __init__(self, root: TinyRoot) -> None:
+        super().__init__(daemon=True)
+        self.link, self.looks, self.failures = root.layout.active(ENVIRONMENT), 0, []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.001):
+            self.looks += 1
+            try:
+                build = active_build(self.link)
+                if build is None or read_build(build) is None or not os.access(build / "bin" / "python", os.X_OK):
+                    self.failures.append(build)
+            except Exception as error:
+                self.failures.append(error)
+
+    def __enter__(self) -> Reader:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def put_right(root: TinyRoot, wanted: str, point: object) -> None:
+    """Run the installation again and look at what came of it."""
+    again = root.install()
+    assert again.returncode == 0, f"{point}: {again.stderr}"
+    assert root.imports() == wanted, point
+    assert root.leftovers() == [], point
+    assert root.writable() == [], point
+
+
+@pytest.fixture
+def new_root(tmp_path):
+    def make(name):
+        return TinyRoot.create(tmp_path / name, tmp_path / f"{name}-wheels")
+
+    return make
+
+
+@pytest.fixture
+def in_use(new_root, tmp_path):
+    """Return a function that makes a root with an active build, and one that puts it back into that state.
+
+    The next installation is to replace the build.
+    """
+
+    def make(name):
+        root, kept = new_root(name), tmp_path / f"{name}-kept"
+        assert root.install().returncode == 0
+        assert root.imports() == OLD
+        root.require(*PACKAGES)
+        shutil.copytree(root.path, kept, symlinks=True)
+
+        def put_back():
+            remove_tree(root.path)
+            shutil.copytree(kept, root.path, symlinks=True)
+
+        return root, put_back
+
+    return make
+
+
+def in_two_rows(points, work):
+    """Work through `points` in two threads, as installations spend much of their time waiting."""
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(work, row, points[row::2]) for row in range(2)]:
+            future.result()
+
+
+def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path):
+    need_programs(strace="strace")
+    changes = changes_made_by(new_root("seen").install_command, tmp_path / "seen.log")
+    points = sample(changes, mkdir=8, rename=2, chmod=30)
+    assert len(points) > 12
+
+    def work(row, points):
+        root = new_root(f"root{row}")
+        for point in points:
+            remove_tree(root.path)
+            root.require(*PACKAGES)
+            assert root.install(*at_change(*point, "KILL")).returncode == KILLED, point
+            put_right(root, NEW, point)
+        assert "nothing to do" in root.install().stdout
+
+    in_two_rows(points, work)
+
+
+def test_a_root_in_use_killed_at_every_change_to_a_file(in_use, tmp_path):
+    need_programs(strace="strace")
+    seen, _ = in_use("seen")
+    points = sample(changes_made_by(seen.install_command, tmp_path / "seen.log"), chmod=30)
+    assert len(points) > 10
+
+    def work(row, points):
+        root, put_back = in_use(f"root{row}")
+        for point in points:
+            put_back()
+            with Reader(root) as reader:
+                assert root.install(*at_change(*point, "KILL")).returncode == KILLED, point
+                assert root.imports() in (OLD, NEW), point
+                put_right(root, NEW, point)
+            assert reader.looks > 100
+            assert reader.failures == [], point
+
+    in_two_rows(points, work)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_killed_together_with_uv_at_any_time(in_use, delay_s):
+    root, _ = in_use("root")
+    with Reader(root) as reader:
+        with started(root.install_command) as process:
+            read_until(process, "locking")
+            time.sleep(delay_s)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert root.imports() in (OLD, NEW)
+        put_right(root, NEW, delay_s)
+    assert reader.failures == []
+
+
+@pytest.mark.parametrize("change", ["rmdir", "chmod", "rename"])
+def test_an_interruption_is_told_in_a_line_and_leaves_nothing(in_use, tmp_path, change):
+    need_programs(strace="strace")
+    root, put_back = in_use("root")
+    last = [number for name, number, _ in changes_made_by(root.install_command, tmp_path / "log") if name == change][-1]
+    put_back()
+    done = root.install(*at_change(change, last, "INT"))
+    assert done.returncode == 130
+    assert "Interrupted. What was installed before is untouched; run the command again to go on." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert root.leftovers() == []
+    assert root.imports() in (OLD, NEW)
+    put_right(root, NEW, change)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an installation of EMT is cut off: so long after a line of its progress, by a signal to one or all."""
+
+    line: str
+    delay_s: float
+    number: signal.Signals
+    alone: bool = False
+
+
+CUTS = [
+    Cut("installing", 1.0, signal.SIGKILL, alone=True),
+    Cut("installing", 1.0, signal.SIGINT),
+    Cut("starting a worker", 0.0, signal.SIGKILL, alone=True),
+    Cut("verifying", 0.0, signal.SIGTERM),
+]
+
+
+def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
+    own = RootLayout(tmp_path / "root")
+    # The packages are there already; what is tried is their installation.
+    shutil.copytree(RootLayout(root).uv_cache, own.uv_cache, copy_function=os.link, symlinks=True)
+    command = [str(SITE), "install", "--cluster", "local", "--root", str(own.root), "--env", "emt", "--no-client"]
+    assert run(command).returncode == 0
+    old = active_build(own.active("emt"))
+    with own.environment_file("emt").open("a") as file:
+        file.write("# edited\n")
+    atoms = bulk("Cu")
+    with RootstockCalculator("emt", root=own.root, device="cpu") as calculator:
+        atoms.calc = calculator
+        energy = atoms.get_potential_energy()
+        for cut in CUTS:
+            with started(command) as process:
+                read_until(process, cut.line)
+                time.sleep(cut.delay_s)
+                (os.kill if cut.alone else os.killpg)(process.pid, cut.number)
+                code = process.wait(30)
+                # What it had started must not go on behind the back of the next run.
+                staging = own.builds("emt") / ".staging-"
+                wait_for(lambda: not processes_at(staging), f"{cut}: the end of its children", 3.0)
+                said = process.stderr.read()
+            assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
+            assert "Traceback" not in said, cut
+            assert active_build(own.active("emt")) == old, cut
+            atoms.rattle(0.01)
+            atoms.get_potential_energy()  # from the worker that was there before
+            with RootstockCalculator("emt", root=own.root, device="cpu") as fresh:
+                assert fresh.get_property("energy", bulk("Cu")) == energy, cut
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    new = active_build(own.active("emt"))
+    assert new not in (None, old)
+    record = read_build(new)
+    assert record.verification
+    assert all(check["passed"] for check in record.verification)
+    assert check_files(new)[0] == record.files
+    assert {path.name for path in own.builds("emt").iterdir()} == {old.name, new.name}
+    with RootstockCalculator("emt", root=own.root, device="cpu") as fresh:
+        assert fresh.get_property("energy", bulk("Cu")) == energy
