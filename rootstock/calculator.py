@@ -25,7 +25,7 @@ from rootstock.session import Session, WorkerSpec
 from rootstock.sources import read_source, registered_names
 
 
-class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type hints that mypy can use
+class RootstockCalculator(Calculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
@@ -95,7 +95,7 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
         timeout: float = 3600.0,
         log: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         spec = _find_worker(model, cluster, root, environment, device=device, options=_portable(setup_kwargs),
                             mode=launch, threads=threads, start_timeout=start_timeout, timeout=timeout,
                             log=None if log is None else Path(log).absolute())  # fmt: skip
@@ -134,7 +134,7 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
         if atoms is not None:
             self._inputs.update(atoms)
 
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
         """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
         return self._inputs.copy().update(atoms) if self._inputs else list(all_changes)
 
@@ -172,7 +172,7 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
         self,
         atoms: Atoms | None = None,
         properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
+        system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
         """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
         if atoms is not None:
@@ -235,7 +235,9 @@ class RootstockCalculator(Calculator):  # type: ignore[misc]  # ase has no type 
             "device": self._session.spec.device,
             "start_s": client.start_s,
             "log": str(client.log),
-            **{key: client.ready.get(key) for key in ("calculator", "host", "pid", "executable", "setup_s", "versions")},
+            **{
+                key: client.ready.get(key) for key in ("calculator", "host", "pid", "executable", "setup_s", "versions")
+            },
         }
 
     def __enter__(self) -> Self:
@@ -287,7 +289,8 @@ def _find_worker(
         if environment is None:
             raise ConfigurationError(
                 "Must specify either 'cluster' or 'root'.",
-                "Or run 'module load rootstock', set ROOTSTOCK_ROOT, or name a default in ~/.config/rootstock/clusters.toml.",
+                "Or run 'module load rootstock', set ROOTSTOCK_ROOT, or name a default cluster in "
+                "~/.config/rootstock/clusters.toml.",
             )
         path = personal_root()
     manager = EnvironmentManager(path)

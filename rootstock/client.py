@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import json
@@ -263,7 +264,9 @@ class Client:
         # again, anything else makes this worker useless.
         self._phase = _Phase.SENDING
         frame = self._prepare(inputs, properties)
-        content = {"info": json.loads(inputs.sections.info)} if frame.changes & INFO_BIT and inputs.sections.info else None
+        content = (
+            {"info": json.loads(inputs.sections.info)} if frame.changes & INFO_BIT and inputs.sections.info else None
+        )
         try:
             self._process.endpoint.send(frame, content)
             self._phase = _Phase.WAITING
@@ -388,10 +391,6 @@ _ALONE = _references_to_a_local()
 def _finish(process: WorkerProcess, owner: int) -> None:
     """End a worker that nobody closed."""
     if os.getpid() == owner:
-        try:
+        with contextlib.suppress(PeerGoneError, TimeoutError, OSError):
             process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
-        except (PeerGoneError, TimeoutError, OSError):
-            pass
         process.end(patience=_GOODBYE_S)
-
-

@@ -19,6 +19,6 @@ def data_folder(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise RootstockError(
-        f"This installation of rootstock lacks its folder {name!r} (looked in {PACKAGE / '_data'} and {PACKAGE.parent}).",
+        f"This installation of rootstock lacks its folder {name!r} (looked in {PACKAGE}/_data and {PACKAGE.parent}).",
         "Install it again from a wheel or a full checkout.",
     )

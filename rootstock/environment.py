@@ -159,5 +159,3 @@ class EnvironmentManager:
 
     def _how_to_build(self, source: EnvironmentSource) -> str:
         return f"An admin builds it with: rootstock-site install --root {self.layout.root} --env {source.name}"
-
-

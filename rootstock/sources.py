@@ -114,7 +114,9 @@ class EnvironmentSource:
     def _reference(self, index: int, table: Mapping[str, Any]) -> Reference:
         where = f"{self.path}: [[tool.rootstock.references]] number {index + 1}"
         if unknown := sorted(set(table) - _REFERENCE_KEYS):
-            raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_REFERENCE_KEYS))}.")
+            raise ConfigurationError(
+                f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_REFERENCE_KEYS))}."
+            )
         for key in ("name", "source", "symbols"):
             if not isinstance(table.get(key), str):
                 raise ConfigurationError(f"{where} has no text {key!r}.")

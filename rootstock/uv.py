@@ -32,7 +32,8 @@ def find_uv() -> str:
         return os.fspath(find_uv_bin())
     except (ImportError, FileNotFoundError) as error:
         raise ConfigurationError(
-            f"The program uv is missing from this installation of rootstock: {error}.", "Install the package 'uv' into it."
+            f"The program uv is missing from this installation of rootstock: {error}.",
+            "Install the package 'uv' into it.",
         ) from error
 
 

@@ -5,6 +5,7 @@ Each check is kept as it comes, with value, expected value, tolerance and source
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,7 +30,7 @@ Check = dict[str, Any]
 
 
 def verify(
-    launch: Launch, source: EnvironmentSource, device: str, *, report: Callable[[str], None] = lambda line: None
+    launch: Launch, source: EnvironmentSource, device: str, *, report: Callable[[str], None]
 ) -> list[Check]:
     """Run the references of an environment file on a worker.
 
@@ -69,8 +70,8 @@ def verify(
     missed = [check for check in checks if not check["passed"]]
     if missed:
         lines = [
-            f"  {c['reference']}: {c['property']} differs by {c['error']:.3g}, allowed is {c['tolerance']:.3g} {c['unit']}"
-            f" (source: {c['source']})"
+            f"  {c['reference']}: {c['property']} differs by {c['error']:.3g} {c['unit']}, "
+            f"allowed is {c['tolerance']:.3g} (source: {c['source']})"
             for c in missed
         ]
         raise VerificationError(
@@ -105,9 +106,7 @@ def _check(client: Client, reference: Reference, source: EnvironmentSource) -> I
     if reference.expected:
         results = _compute(client, atoms, tuple(reference.expected))
         for name, expected in reference.expected.items():
-            yield _compare(
-                reference.name, name, reference.source, results[name], expected, reference.tolerance[name]
-            )
+            yield _compare(reference.name, name, reference.source, results[name], expected, reference.tolerance[name])
     yield from _differentiate(client, reference, source, atoms)
 
 
@@ -118,12 +117,12 @@ def _differentiate(client: Client, reference: Reference, source: EnvironmentSour
     atoms.rattle(_RATTLE_A, seed=0)
     if "forces" in client.properties:
         forces = _compute(client, atoms, ("forces",))["forces"][0]
-        expected = [-_slope(client, lambda h, axis=axis: _moved(atoms, axis, h)) for axis in range(3)]
+        expected = [-_slope(client, functools.partial(_moved, atoms, axis)) for axis in range(3)]
         yield _compare(reference.name, "forces of atom 0", "finite differences", forces, expected, tolerance["forces"])
     if "stress" in client.properties and atoms.cell.rank == 3 and atoms.pbc.all():
         stress = _compute(client, atoms, ("stress",))["stress"]
         volume = atoms.get_volume()
-        expected = [_slope(client, lambda h, i=i: _strained(atoms, i, h)) / volume for i in range(6)]
+        expected = [_slope(client, functools.partial(_strained, atoms, i)) / volume for i in range(6)]
         yield _compare(reference.name, "stress", "finite differences", stress, expected, tolerance["stress"])
 
 

@@ -114,5 +114,3 @@ class Endpoint:
         # The process has ended although the socket is open: a child of it holds the other end.
         if ready and self._sock.fileno() not in ready:
             raise PeerGoneError
-
-

@@ -127,13 +127,13 @@ class SharedMemory:
     def write(self, name: str, data: bytes | NDArray[np.float64]) -> None:
         """Copy `data` to the beginning of a section."""
         assert self.map is not None
-        offset, view = self.offsets[name], memoryview(data).cast("B")
+        offset, view = self.offsets[name], (memoryview(data) if isinstance(data, bytes) else data.data).cast("B")
         self.map[offset : offset + len(view)] = view
 
     def views(self, atoms: int) -> dict[str, NDArray[np.float64]]:
         """Return every section as an array that points into the memory, for this number of atoms."""
         if atoms != self._atoms:
-            assert self.map is not None and atoms <= self.capacity
+            assert self.map is not None
             self._views = {
                 section.name: np.ndarray(
                     (atoms, *section.shape) if section.per_atom else section.shape,

@@ -93,6 +93,6 @@ def _report(error: BaseException) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the version of every distribution in this environment, from the names of their folders: no file is read."""
+    """Return the version of every distribution here, from the names of their folders: no file is read."""
     stems = [entry.stem for path in sys.path if os.path.isdir(path) for entry in Path(path).glob("*.dist-info")]
     return dict(sorted((stem.partition("-")[0], stem.partition("-")[2]) for stem in stems))

@@ -26,8 +26,8 @@ def load_setup(path: str) -> Callable[..., Any]:
     module.__file__ = path
     sys.modules[MODULE_NAME] = module
     exec(code, module.__dict__)
-    setup = getattr(module, "setup", None)
-    if not callable(setup):
+    setup: Callable[..., Any] | None = getattr(module, "setup", None)
+    if setup is None or not callable(setup):
         raise TypeError(f"{path} defines no function setup(model, device).")
     return setup
 
@@ -55,6 +55,7 @@ def call_setup(setup: Callable[..., Any], model: str, device: str, options: Mapp
     for needed in ("calculate", "reset", "implemented_properties"):
         if not hasattr(calculator, needed):
             raise TypeError(
-                f"setup() returned {type(calculator).__name__}, which has no {needed!r}: it must return an ASE calculator."
+                f"setup() returned {type(calculator).__name__}, which has no {needed!r}: "
+                "it must return an ASE calculator."
             )
     return calculator

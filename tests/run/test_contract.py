@@ -136,7 +136,9 @@ def test_the_form_of_version_0_2(personal: Path, tmp_path: Path) -> None:
     """``environment=PATH, model=..., root=...``: the model reaches setup() unparsed."""
     path = tmp_path / "old.py"
     path.write_text(
-        HEADER + "\ndef setup(model, device):\n    assert (model, device) == ('mace-medium', 'cuda')\n    return Calculator()\n"
+        HEADER
+        + "\ndef setup(model, device):\n    assert (model, device) == ('mace-medium', 'cuda')\n"
+        + "    return Calculator()\n"
     )
     calc = RootstockCalculator(environment=path, model="mace-medium", root=personal, device="cuda")
     assert energy(calc) == 1.0
@@ -202,7 +204,8 @@ def test_unknown_setup_option(make: Make, personal: Path, tmp_path: Path) -> Non
 def test_empty_model_means_the_default_of_setup(personal: Path, tmp_path: Path) -> None:
     path = tmp_path / "default.py"
     path.write_text(
-        HEADER + "\ndef setup(model='medium', device='cpu'):\n    assert model == 'medium', model\n    return Calculator()\n"
+        HEADER
+        + "\ndef setup(model='medium', device='cpu'):\n    assert model == 'medium', model\n    return Calculator()\n"
     )
     assert energy(RootstockCalculator(environment=path, model="", root=personal)) == 1.0
 

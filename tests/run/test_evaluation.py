@@ -42,7 +42,8 @@ def states(calc):
     '''Atoms that change in every way, and what is asked of each, as hexadecimal numbers.'''
     def ask(atoms, stress=True):
         atoms.calc = calc
-        found = [atoms.get_potential_energy(), *atoms.get_forces().ravel(), atoms.get_potential_energy(force_consistent=True)]
+        found = [atoms.get_potential_energy(), *atoms.get_forces().ravel()]
+        found.append(atoms.get_potential_energy(force_consistent=True))
         return [float(x).hex() for x in found + (list(atoms.get_stress()) if stress else [])]
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=1)
@@ -70,17 +71,23 @@ def states(calc):
     BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.02, steps=10)
     yield ask(atoms)
 """
-IN_PROCESS = SEQUENCE + """
+IN_PROCESS = (
+    SEQUENCE
+    + """
 import runpy
 print(json.dumps(list(states(runpy.run_path(sys.argv[1])["setup"]("", "cpu")))))
 """
+)
 
 
 @pytest.mark.parametrize("name", ["emt", "lj"])
 def test_bit_for_bit_the_same_as_in_process(root: Path, name: str) -> None:
     build = (root / "active" / name).resolve()
     done = subprocess.run(
-        [build / "bin/python", "-I", "-c", IN_PROCESS, build / "environment.py"], capture_output=True, text=True, check=True
+        [build / "bin/python", "-I", "-c", IN_PROCESS, build / "environment.py"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     namespace: dict[str, Any] = {}
     exec(SEQUENCE, namespace)
@@ -156,8 +163,12 @@ def test_what_the_model_is_asked_for(make: Make) -> None:
 
 def test_system_changes_are_those_of_ase(make: Make) -> None:
     atoms = bulk("Cu")
-    atoms.calc = make("self.results['energy'] = float(sum(2 ** ['positions', 'numbers', 'cell', 'pbc', 'initial_charges',"
-                      " 'initial_magmoms'].index(change) for change in system_changes))")  # fmt: skip
+    atoms.calc = make(
+        """
+        names = ["positions", "numbers", "cell", "pbc", "initial_charges", "initial_magmoms"]
+        self.results["energy"] = float(sum(2 ** names.index(change) for change in system_changes))
+        """
+    )
     assert atoms.get_potential_energy() == 63
     atoms.positions += 0.1
     assert atoms.get_potential_energy() == 1
@@ -230,7 +241,9 @@ def test_a_model_that_does_not_deliver(make: Make) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite(make: Make, bad: float) -> None:
     atoms = bulk("Cu") * (2, 1, 1)
-    atoms.calc = calc = make(f"self.results['forces'][1, 2] = float('{bad}') if self.atoms.positions[0, 0] > 5 else 0.0")
+    atoms.calc = calc = make(
+        f"self.results['forces'][1, 2] = float('{bad}') if self.atoms.positions[0, 0] > 5 else 0.0"
+    )
     atoms.positions[1, 0] = bad
     with pytest.raises(NonFiniteError, match=r"positions of the atoms hold NaN or infinity \(first at index 1, 0\)"):
         atoms.get_potential_energy()

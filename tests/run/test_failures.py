@@ -149,7 +149,9 @@ def test_the_model_raises_what_would_end_a_process(make: Make, how: str) -> None
 def test_a_start_that_hangs(make: Make) -> None:
     calc = make(setup="print('fetching', flush=True); time.sleep(1000)", start_timeout=8.0)
     begun = time.monotonic()
-    with pytest.raises(WorkerStartError, match="not ready after 8 s; it stopped at: loading the model on cpu") as caught:
+    with pytest.raises(
+        WorkerStartError, match="not ready after 8 s; it stopped at: loading the model on cpu"
+    ) as caught:
         calc.start()
     assert time.monotonic() - begun < 16
     assert "fetching" in caught.value.tail
@@ -209,9 +211,15 @@ def test_a_log_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
     [
         ("b'hello, this is no frame at all' * 10", "does not begin a frame"),
         ("b'RSK1' + bytes(60)", "does not begin a frame"),
-        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 2**31, 1, 1, 64)", "announces 2147483648 bytes"),
+        (
+            "__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 2**31, 1, 1, 64)",
+            "announces 2147483648 bytes",
+        ),
         ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 1, 2**62, 2**63)", "announces"),
-        ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 77, 1, 64)", "expected the answer to number 2"),
+        (
+            "__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 77, 1, 64)",
+            "expected the answer to number 2",
+        ),
         ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 5, 0, 0, 0, 0, 2, 9, 64)", "answered for other atoms"),
         ("__import__('struct').pack('<4sIIIIIQQQ', b'RSK1', 6, 0, 0, 0, 4, 2, 1, 64) + b'{\"a\"'", "not JSON"),
     ],
@@ -309,7 +317,9 @@ def test_no_orphan_after_the_client_is_killed(make: Make, personal: Path, state:
 
 
 def test_no_orphan_though_a_forked_child_lives_on(make: Make, personal: Path) -> None:
-    script = "child = os.fork()\nif child == 0:\n    time.sleep(60); os._exit(0)\nprint(child, flush=True)\ntime.sleep(1000)"
+    script = (
+        "child = os.fork()\nif child == 0:\n    time.sleep(60); os._exit(0)\nprint(child, flush=True)\ntime.sleep(1000)"
+    )
     process = client(make, personal, script)
     assert process.stdout is not None
     pid, child = int(process.stdout.readline()), int(process.stdout.readline())
