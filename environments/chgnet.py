@@ -19,8 +19,8 @@
 #
 # # Single precision: an energy of 60 eV is known to 4e-6 eV.
 # [tool.rootstock.finite-differences]
-# forces = 5e-3
-# stress = 2e-3
+# forces = 2e-3
+# stress = 5e-4
 #
 # [[tool.rootstock.references]]
 # name = "LiMnO2, mp-18767"

@@ -41,6 +41,8 @@ class Launch:
         ``build`` or ``uv-run``.
     build : Path or None
         The build's folder.
+    entry : Path
+        The worker's code. By default that of this package, so that client and worker never differ.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Launch:
     environment_file: Path
     mode: str
     build: Path | None = None
+    entry: Path = WORKER_ENTRY
 
 
 class WorkerProcess:
@@ -71,7 +74,7 @@ class WorkerProcess:
         _lifelines.add(self._lifeline)
         try:
             self._process = subprocess.Popen(
-                [*launch.command, str(WORKER_ENTRY), *map(str, (theirs.fileno(), self.memory.fd, reader))],
+                [*launch.command, str(launch.entry), *map(str, (theirs.fileno(), self.memory.fd, reader))],
                 env=dict(launch.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -81,11 +81,11 @@ class Endpoint:
         """
         deadline = monotonic() + timeout
         self._fill(HEADER.size, deadline)
-        frame = decode(self._take(HEADER.size))
-        if not frame.payload:
-            return frame, {}
-        self._fill(frame.payload, deadline)
-        return frame, decode_payload(self._take(frame.payload))
+        frame = decode(bytes(self._buffer[: HEADER.size]))
+        # Nothing is taken out before the frame is whole: whoever gives up waiting can come back for it.
+        self._fill(HEADER.size + frame.payload, deadline)
+        self._take(HEADER.size)
+        return frame, decode_payload(self._take(frame.payload)) if frame.payload else {}
 
     def _take(self, size: int) -> bytes:
         data = bytes(self._buffer[:size])

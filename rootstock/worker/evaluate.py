@@ -155,7 +155,8 @@ class Evaluator:
 
 def _as_section(name: str, value: Any) -> NDArray[Any]:
     """Return a result in the shape that is carried. Numbers of lower precision become float64, which changes none."""
-    array = np.asarray(value, dtype=float)
+    array = np.asarray(value)
     if name == "stress" and array.shape == (3, 3):
-        array = full_3x3_to_voigt_6_stress(array)
+        array = full_3x3_to_voigt_6_stress(array)  # in the model's precision, as ASE does it
+    array = array.astype(float, copy=False)
     return array.reshape(()) if array.size == 1 and name in _SCALARS else array

@@ -1,0 +1,212 @@
+"""The channel by itself: hostile bytes, and a worker in an environment that holds numpy and ase only."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rootstock.channel.endpoint import Endpoint, PeerGoneError
+from rootstock.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
+from rootstock.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
+from rootstock.channel.wait import Waiter
+from rootstock.client import Client
+from rootstock.distribution import worker_bytes
+from rootstock.errors import WorkerProtocolError
+from rootstock.inputs import Inputs
+from rootstock.spawn import WORKER_ENTRY, Launch
+from rootstock.uv import find_uv
+
+
+@contextmanager
+def pair() -> Iterator[tuple[socket.socket, Endpoint]]:
+    """A raw socket, and an endpoint at its other end."""
+    raw, other = socket.socketpair()
+    end = Endpoint(other)
+    with raw, closing(end):
+        yield raw, end
+
+
+bits = st.integers(0, 2**32 - 1)
+frames = st.builds(
+    Frame,
+    st.sampled_from(list(Kind)),
+    st.integers(0, 2**64 - 1),
+    bits,
+    bits,
+    bits,
+    st.integers(0, MAX_ATOMS),
+    st.just(MAX_ATOMS),
+    st.just(0),
+)
+
+
+@given(frames, st.none() | st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.floats(allow_nan=False))))
+def test_what_is_sent_is_received(frame: Frame, content: dict[str, object] | None) -> None:
+    with pair() as (raw, theirs):
+        with closing(Endpoint(raw)) as ours:
+            ours.send(frame, content)
+            received, payload = theirs.receive(5.0)
+        assert received._replace(payload=0) == frame
+        assert payload == (content or {})
+        with pytest.raises(PeerGoneError):
+            theirs.receive(5.0)
+
+
+@given(st.binary(max_size=300))
+@settings(deadline=2000)
+def test_random_bytes_never_hang_or_crash(data: bytes) -> None:
+    with pair() as (raw, end):
+        raw.sendall(data)
+        raw.close()
+        while True:
+            try:
+                end.receive(1.0)
+            except (PeerGoneError, WorkerProtocolError):
+                break  # anything else, or no end, fails
+
+
+@given(frames, st.integers(0, 200))
+def test_a_frame_cut_off_anywhere(frame: Frame, cut: int) -> None:
+    data = encode(frame, {"text": "x" * 100})
+    with pair() as (raw, end):
+        raw.sendall(data[: min(cut, len(data) - 1)])
+        with pytest.raises(TimeoutError):
+            end.receive(0.01)
+        raw.close()
+        with pytest.raises(PeerGoneError):
+            end.receive(1.0)
+
+
+def test_pieces_are_put_together() -> None:
+    frame, content = Frame(Kind.EVALUATE, 7, 3, 1, 15, 5, 64), {"info": {"charge": 1}}
+    data = encode(frame, content) + encode(Frame(Kind.CLOSE))
+    with pair() as (raw, end):
+        for i in range(0, len(data), 5):
+            raw.sendall(data[i : i + 5])
+        assert end.receive(1.0)[1] == content
+        assert end.wait(0.0)  # what is in the buffer counts
+        assert end.receive(1.0)[0].kind == Kind.CLOSE
+
+
+def test_announcements_beyond_the_bounds() -> None:
+    header = struct.Struct("<4sIIIIIQQQ")
+    for payload, atoms, capacity in [
+        (MAX_PAYLOAD + 1, 0, 0),
+        (0, MAX_ATOMS + 1, MAX_ATOMS + 1),
+        (0, 2, 1),
+        (0, 0, 2**63),
+    ]:
+        with pytest.raises(WorkerProtocolError, match="announces"):
+            decode(header.pack(b"RSK1", 4, 0, 0, 0, payload, 0, atoms, capacity))
+    with pytest.raises(WorkerProtocolError, match="beyond the limit"):
+        encode(Frame(Kind.SETUP), "x" * MAX_PAYLOAD)
+    assert header.size == HEADER.size
+
+
+@pytest.mark.parametrize("payload", [b"[1]", b"{", b"\xff", b"[" * 100_000, b"1"])
+def test_payloads_that_are_no_objects(payload: bytes) -> None:
+    with pytest.raises(WorkerProtocolError, match="not (a )?JSON"):
+        decode_payload(payload)
+
+
+def test_a_peer_that_does_not_read() -> None:
+    with pair() as (raw, end):
+        with pytest.raises(TimeoutError):
+            end.send(Frame(Kind.SETUP), "x" * (MAX_PAYLOAD - 10), timeout=0.2)
+        raw.close()
+        with pytest.raises(PeerGoneError):
+            end.send(Frame(Kind.SETUP))
+
+
+def test_shared_memory_of_another_size() -> None:
+    memory = SharedMemory.create()
+    memory.grow(10)
+    other = SharedMemory(memory.fd)
+    with pytest.raises(WorkerProtocolError, match="holds no room for 1000000 atoms"):
+        other.attach(10**6)
+    other.attach(memory.capacity)
+    views = memory.views(10)
+    assert not any(
+        np.shares_memory(views[a.name], views[b.name])
+        for a in (*INPUTS, *PROPERTIES)
+        for b in (*INPUTS, *PROPERTIES)
+        if a is not b
+    )
+    views["forces"][...] = 1.5
+    assert (other.views(10)["forces"] == 1.5).all()
+    os.close(memory.fd)
+
+
+def test_waiting_takes_no_processor_time() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        waiter = Waiter(theirs.fileno())
+        waiter.wait(0.0)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        assert waiter.wait(0.5) == []
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.05
+        ours.sendall(b"x")
+        assert waiter.wait(5.0) == [theirs.fileno()]
+
+
+SMALLEST = """
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+class Constant(Calculator):
+    implemented_properties = ["energy", "forces"]
+    def calculate(self, atoms, properties, changes):
+        super().calculate(atoms, properties, changes)
+        self.results = {"energy": 2.0, "forces": np.zeros((len(atoms), 3))}
+
+def setup(model, device):
+    import importlib.util
+    assert not any(importlib.util.find_spec(name) for name in ("click", "jinja2", "filelock", "scipy"))
+    return Constant()
+"""
+
+
+@pytest.mark.parametrize("entry", ["package", "zip"])
+def test_a_worker_needs_numpy_and_ase_only(tmp_path: Path, entry: str) -> None:
+    uv, prefix = find_uv(), tmp_path / "env"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, prefix], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "-q", "--no-deps", "--python", prefix / "bin/python", "ase", "numpy"], check=True
+    )
+    (tmp_path / "smallest.py").write_text(SMALLEST)
+    (tmp_path / "worker.pyz").write_bytes(worker_bytes())
+    launch = Launch(
+        "smallest",
+        (str(prefix / "bin/python"), "-I", "-B", "-u"),
+        {"PATH": "/usr/bin:/bin"},
+        tmp_path / "smallest.py",
+        mode="build",
+        entry=WORKER_ENTRY if entry == "package" else tmp_path / "worker.pyz",
+    )
+    client = Client(launch, "", "cpu", {}, start_timeout=120)
+    inputs = Inputs()
+    inputs.update(bulk("Cu"))
+    assert client.evaluate(inputs, PROPERTY_BITS["energy"], 10.0)["energy"] == 2.0
+    assert set(client.ready["versions"]) == {"python", "ase", "numpy"}
+    client.close()
+
+
+def test_the_worker_file_is_the_same_every_time() -> None:
+    first = worker_bytes()
+    time.sleep(1.1)
+    assert worker_bytes() == first
