@@ -12,6 +12,7 @@ import csv
 import getpass
 import hashlib
 import json
+import os
 import platform
 import tempfile
 import time
@@ -35,6 +36,7 @@ from rootstock.uv import Uv, recipe_text, uv_version
 
 _STAGING = ".staging-"
 _RECIPE, _LOCK = "recipe.py", "recipe.py.lock"
+_LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 
 Report = Callable[[str], None]
 Verify = Callable[[Path], list[dict[str, Any]]]
@@ -205,6 +207,11 @@ def make_build(
             write_file(plan.lock_file, lock.encode(), access.file)
         point(plan.link, build)
         return build
+    except BuildError as error:
+        # uv has other names for a full file system, such as that a lock file is missing.
+        if not error.hint and (hint := _short_of_space(folder)):
+            raise BuildError(error.message, hint) from error
+        raise
     finally:
         remove_tree(staging)
 
@@ -216,6 +223,15 @@ def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
     for path in (plan.link, plan.lock_file):
         for leftover in path.parent.glob(f".{path.name}.*"):
             leftover.unlink(missing_ok=True)
+
+
+def _short_of_space(folder: Path) -> str:
+    """Say how little is left on a file system that is as good as full; empty if it is not."""
+    status = os.statvfs(folder)
+    left, files = status.f_bavail * status.f_frsize, status.f_favail
+    if left > _LITTLE_SPACE and (files > _FEW_FILES or not status.f_files):
+        return ""
+    return f"The file system of {folder} is nearly full: it has room for {left / 1e6:.1f} MB and {files} files."
 
 
 def _make_lock(plan: BuildPlan, staging: Path, uv: Uv) -> str:
