@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import base64
 import csv
-import getpass
 import hashlib
 import json
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,12 +27,20 @@ from rootstock.clusters import Cluster
 from rootstock.environment import BUILD_SOURCE
 from rootstock.errors import BuildError
 from rootstock.interpreters import Interpreter, find_interpreter
-from rootstock.layout import RootLayout
-from rootstock.records import BUILD_RECORD, BuildRecord, active_build, point, read_build, write_file
+from rootstock.layout import STAGING, RootLayout
+from rootstock.records import (
+    BUILD_RECORD,
+    BuildRecord,
+    active_build,
+    now,
+    point,
+    read_build,
+    user_name,
+    write_file,
+)
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv, recipe_text, uv_version
 
-_STAGING = ".staging-"
 _RECIPE, _LOCK = "recipe.py", "recipe.py.lock"
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 
@@ -182,11 +188,11 @@ def make_build(
     BuildError
         If uv fails, or installs other files than the wheels hold.
     """
-    uv = Uv(layout.uv_cache, log)
+    uv = Uv(layout.uv_cache, log, access.admin_umask)
     folder = layout.builds(plan.name)
     access.make_folder(folder)
     _remove_leftovers(plan, folder)
-    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
         report("locking")
         lock = _make_lock(plan, staging, uv)
@@ -218,7 +224,7 @@ def make_build(
 
 def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
     """Remove what builds that were cut off have left behind."""
-    for leftover in folder.glob(f"{_STAGING}*"):
+    for leftover in folder.glob(f"{STAGING}*"):
         remove_tree(leftover)
     for path in (plan.link, plan.lock_file):
         for leftover in path.parent.glob(f".{path.name}.*"):
@@ -235,7 +241,7 @@ def _short_of_space(folder: Path) -> str:
 
 
 def _make_lock(plan: BuildPlan, staging: Path, uv: Uv) -> str:
-    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=staging.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=staging.parent) as folder:
         recipe, lock = Path(folder, _RECIPE), Path(folder, _LOCK)
         recipe.write_text(plan.recipe, encoding="utf-8")
         if plan.lock_file.is_file():
@@ -316,9 +322,9 @@ def _record(
         packages=packages,
         files=files,
         bytes=size,
-        built_by=getpass.getuser(),
+        built_by=user_name(),
         built_on=platform.node(),
-        built_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        built_at=now(),
         verification=checks,
         **plan.inputs,
     )
