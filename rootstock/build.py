@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import base64
 import csv
-import getpass
 import hashlib
 import json
+import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,13 +27,22 @@ from rootstock.clusters import Cluster
 from rootstock.environment import BUILD_SOURCE
 from rootstock.errors import BuildError
 from rootstock.interpreters import Interpreter, find_interpreter
-from rootstock.layout import RootLayout
-from rootstock.records import BUILD_RECORD, BuildRecord, active_build, point, read_build, write_file
+from rootstock.layout import STAGING, RootLayout
+from rootstock.records import (
+    BUILD_RECORD,
+    BuildRecord,
+    active_build,
+    now,
+    point,
+    read_build,
+    user_name,
+    write_file,
+)
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv, recipe_text, uv_version
 
-_STAGING = ".staging-"
 _RECIPE, _LOCK = "recipe.py", "recipe.py.lock"
+_LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 
 Report = Callable[[str], None]
 Verify = Callable[[Path], list[dict[str, Any]]]
@@ -180,11 +188,11 @@ def make_build(
     BuildError
         If uv fails, or installs other files than the wheels hold.
     """
-    uv = Uv(layout.uv_cache, log)
+    uv = Uv(layout.uv_cache, log, access.admin_umask)
     folder = layout.builds(plan.name)
     access.make_folder(folder)
     _remove_leftovers(plan, folder)
-    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
         report("locking")
         lock = _make_lock(plan, staging, uv)
@@ -205,21 +213,35 @@ def make_build(
             write_file(plan.lock_file, lock.encode(), access.file)
         point(plan.link, build)
         return build
+    except BuildError as error:
+        # uv has other names for a full file system, such as that a lock file is missing.
+        if not error.hint and (hint := _short_of_space(folder)):
+            raise BuildError(error.message, hint) from error
+        raise
     finally:
         remove_tree(staging)
 
 
 def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
     """Remove what builds that were cut off have left behind."""
-    for leftover in folder.glob(f"{_STAGING}*"):
+    for leftover in folder.glob(f"{STAGING}*"):
         remove_tree(leftover)
     for path in (plan.link, plan.lock_file):
         for leftover in path.parent.glob(f".{path.name}.*"):
             leftover.unlink(missing_ok=True)
 
 
+def _short_of_space(folder: Path) -> str:
+    """Say how little is left on a file system that is as good as full; empty if it is not."""
+    status = os.statvfs(folder)
+    left, files = status.f_bavail * status.f_frsize, status.f_favail
+    if left > _LITTLE_SPACE and (files > _FEW_FILES or not status.f_files):
+        return ""
+    return f"The file system of {folder} is nearly full: it has room for {left / 1e6:.1f} MB and {files} files."
+
+
 def _make_lock(plan: BuildPlan, staging: Path, uv: Uv) -> str:
-    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=staging.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=staging.parent) as folder:
         recipe, lock = Path(folder, _RECIPE), Path(folder, _LOCK)
         recipe.write_text(plan.recipe, encoding="utf-8")
         if plan.lock_file.is_file():
@@ -300,9 +322,9 @@ def _record(
         packages=packages,
         files=files,
         bytes=size,
-        built_by=getpass.getuser(),
+        built_by=user_name(),
         built_on=platform.node(),
-        built_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        built_at=now(),
         verification=checks,
         **plan.inputs,
     )

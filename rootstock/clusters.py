@@ -14,9 +14,11 @@ The site's and the user's files hold ``[clusters.NAME]`` tables, and may name a 
 from __future__ import annotations
 
 import os
+import socket
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,62 +27,16 @@ import platformdirs
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.layout import RootLayout
+from rootstock.schema import Cluster, checked, field_name, flatten, nest, parse_setting
 
+__all__ = [
+    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "argument_scope", "cluster_from", "cluster_names",
+    "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
+    "read_scope", "recognise", "scopes",
+]  # fmt: skip
+
+AUTO = "auto"  # in place of a cluster's name: the one that this machine belongs to
 SITE_FILE = Path("/etc/rootstock/clusters.toml")
-
-
-def _key(name: str, default: Any, choices: tuple[str, ...] = ()) -> Any:
-    factory = {"default_factory": tuple} if default == () else {"default": default}
-    return field(metadata={"key": name, "choices": choices}, **factory)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Settings of one cluster. The key of each in a cluster file stands beside it."""
-
-    name: str
-    origins: Mapping[str, str] = field(compare=False, repr=False)
-
-    description: str = _key("description", "")
-    root: str = _key("root", "")
-    environments: tuple[str, ...] = _key("environments", ())
-    hosts: tuple[str, ...] = _key("hosts", ())
-    contact: str = _key("contact", "")
-    url: str = _key("url", "")
-
-    readers: str = _key("access.readers", "world", ("world", "group", "owner"))
-    group: str = _key("access.group", "")
-
-    scheduler: str = _key("jobs.scheduler", "none", ("slurm", "pbs", "none"))
-    network: str = _key("jobs.network", "open", ("none", "proxy", "open"))
-    proxy: str = _key("jobs.proxy", "")
-    scratch: str = _key("jobs.scratch", "TMPDIR")
-    # How a job asks for its {cpus} and {gpus}, where that is not the scheduler's usual way.
-    directives: tuple[str, ...] = _key("jobs.directives", ())
-
-    module_system: str = _key("modules.system", "none", ("lmod", "tcl", "none"))
-    module_depends: tuple[str, ...] = _key("modules.depends", ())
-
-    accelerator: str = _key("hardware.accelerator", "cpu", ("cuda", "rocm", "xpu", "cpu"))
-    architecture: str = _key("hardware.architecture", "x86_64", ("x86_64", "aarch64"))
-
-    interpreter: str = _key("python.interpreter", "auto")
-
-    default_index: str = _key("uv.default-index", "")
-    indexes: tuple[str, ...] = _key("uv.index", ())
-    find_links: tuple[str, ...] = _key("uv.find-links", ())
-    constraints: tuple[str, ...] = _key("uv.constraints", ())
-    overrides: tuple[str, ...] = _key("uv.overrides", ())
-
-    notes: tuple[str, ...] = _key("notes", ())
-
-    def settings(self) -> dict[str, Any]:
-        """Return the value of every key."""
-        return {f.metadata["key"]: getattr(self, f.name) for f in _KEYED}
-
-
-_KEYED = [f for f in fields(Cluster) if f.metadata]
-_BY_KEY = {f.metadata["key"]: f for f in _KEYED}
 
 
 @dataclass(frozen=True)
@@ -92,23 +48,9 @@ class Scope:
     default: str = ""
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas.
-
-    >>> parse_setting("uv.constraints=torch==2.8.0,numpy<2")
-    ('uv.constraints', ['torch==2.8.0', 'numpy<2'])
-    """
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigurationError(f"{text!r} is not KEY=VALUE.", "For example: --set access.readers=group")
-    if key in _BY_KEY and _takes_list(key):
-        return key, [part.strip() for part in value.split(",") if part.strip()]
-    return key, value
-
-
 def argument_scope(name: str, settings: Mapping[str, Any]) -> Scope:
     """Return the scope of the caller's own settings for cluster `name`, given by dotted key."""
-    return Scope("argument", {name: _nest(settings)})
+    return Scope("argument", {name: nest(settings)})
 
 
 def scopes() -> list[Scope]:
@@ -179,15 +121,41 @@ def cluster_from(found: list[Scope], name: str) -> Cluster:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for scope in found:
-        for key, value in _flatten(scope.clusters.get(name, {})):
-            values[key] = _checked(key, value, f"{scope.origin}, cluster {name}")
+        for key, value in flatten(scope.clusters.get(name, {})):
+            values[key] = checked(key, value, f"{scope.origin}, cluster {name}")
             origins[key] = scope.origin
     if not values:
         raise ConfigurationError(
             f"Unknown cluster {name!r}. Known clusters: {', '.join(cluster_names(found))}.",
             "For any other place give its path: root='/path/to/rootstock'.",
         )
-    return Cluster(name=name, origins=origins, **{_BY_KEY[key].name: value for key, value in values.items()})
+    return Cluster(name=name, origins=origins, **{field_name(key): value for key, value in values.items()})
+
+
+def recognise() -> tuple[str, str]:
+    """Return the cluster whose host name patterns this machine's name fits, and that name.
+
+    Raises
+    ------
+    ConfigurationError
+        If it fits none, or several.
+    """
+    found = scopes()
+    patterns = {name: cluster_from(found, name).hosts for name in cluster_names(found)}
+    host, names = "", []
+    # The short name is there at once; the full one may take the name service a while.
+    for ask in (socket.gethostname, socket.getfqdn):
+        host = ask()
+        names = [name for name, own in patterns.items() if any(fnmatchcase(host, pattern) for pattern in own)]
+        if names:
+            break
+    if len(names) != 1:
+        fits = f"fits several clusters: {', '.join(names)}" if names else "fits no known cluster"
+        raise ConfigurationError(
+            f"The name of this machine, {host!r}, {fits}.",
+            f"Give --cluster NAME. Known: {', '.join(cluster_names(found))}.",
+        )
+    return names[0], host
 
 
 def get_root_for_cluster(name: str) -> Path:
@@ -271,44 +239,3 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
-
-
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in settings.items():
-        *parents, last = key.split(".")
-        inner = table
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value
-    return table
-
-
-def _takes_list(key: str) -> bool:
-    return str(_BY_KEY[key].type).startswith("tuple")
-
-
-def _checked(key: str, value: Any, where: str) -> Any:
-    if key not in _BY_KEY:
-        raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
-    if _takes_list(key):
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
-    elif not isinstance(value, str):
-        raise ConfigurationError(f"{where}: {key} must be a string, not {value!r}.")
-    # One line each: these values end up in modulefiles and scripts, where a line break would begin a new command.
-    for text in value if isinstance(value, list) else [value]:
-        if not text.isprintable():
-            raise ConfigurationError(f"{where}: {key} holds a control character: {text!r}.")
-    choices = _BY_KEY[key].metadata["choices"]
-    if choices and value not in choices:
-        raise ConfigurationError(f"{where}: {key} is {value!r}; allowed are {', '.join(choices)}.")
-    return tuple(value) if isinstance(value, list) else value

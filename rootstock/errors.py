@@ -7,10 +7,11 @@
     ├── UnknownEnvironmentError (FileNotFoundError)
     ├── RootError                                the root is missing, is not a root, or cannot be read or written
     │   └── LockBusyError                        another admin is changing the root
-    ├── SiteError                                a step of the installation failed
+    ├── SiteError                                a step of the installation failed, such as writing a file
     │   ├── BuildError
+    │   ├── VerificationError
     │   ├── RenderError
-    │   └── VerificationError
+    │   └── HookError
     └── WorkerError (RuntimeError)
         ├── WorkerStartError                     the worker never became ready
         ├── WorkerDiedError                      the worker's process ended
@@ -74,7 +75,9 @@ class LockBusyError(RootError):
 
 
 class SiteError(RootstockError):
-    """A step of the installation failed."""
+    """A step of the installation failed, such as writing a file."""
+
+    exit_code = 16
 
 
 class BuildError(SiteError):
@@ -93,6 +96,12 @@ class RenderError(SiteError):
     """A template could not be rendered with the cluster's values."""
 
     exit_code = 17
+
+
+class HookError(SiteError):
+    """A program of the site's own, run before or after a change, failed."""
+
+    exit_code = 19
 
 
 class WorkerError(RootstockError, RuntimeError):

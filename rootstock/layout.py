@@ -6,12 +6,14 @@ admin moves what is behind it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 LAYOUT_VERSION = 1
+STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class RootLayout:
         return self.modulepath / "rootstock"
 
     @property
+    def modulercs(self) -> dict[str, Path]:
+        """The files that name the default version, by the language that they are written in."""
+        return {"lua": self.modules / ".modulerc.lua", "tcl": self.modules / ".modulerc"}
+
+    @property
     def activations(self) -> Path:
         return self.root / "activate"
 
@@ -129,8 +136,20 @@ class RootLayout:
         return self.root / "templates"
 
     @property
+    def hooks(self) -> Path:
+        """The site's own programs, run before and after a command."""
+        return self.root / "hooks"
+
+    def hook(self, moment: str, command: str) -> Path:
+        """Return the hook of a command; `moment` is ``pre`` or ``post``."""
+        return self.hooks / f"{moment}-{command}"
+
+    @property
     def generations(self) -> Path:
         return self.root / "generations"
+
+    def generation(self, number: int) -> Path:
+        return self.generations / f"{number}.json"
 
     @property
     def locks(self) -> Path:
@@ -150,12 +169,25 @@ class RootLayout:
         return self.root / "log"
 
     def folders(self) -> tuple[Path, ...]:
-        """Every folder that an installation creates."""
+        """Every folder that an installation creates, those above others first."""
         return (
             self.root, self.environments, self.all_builds, self.all_active, self.clients, self.runtimes, self.cache,
             self.uv_cache, self.huggingface_cache, self.wrappers, self.python, self.modulepath, self.modules,
             self.activations, self.generations, self.locks, self.log,
         )  # fmt: skip
+
+    def admin_folders(self) -> tuple[Path, ...]:
+        """Those of `folders` that readers have no business in: whoever can open a lock can hold it."""
+        return (self.uv_cache, self.locks, self.log)
+
+    def strangers(self) -> list[str]:
+        """Return what lies directly under the root and is neither ours nor the site's templates and hooks."""
+        folders = {path.name for path in (*self.folders(), self.templates, self.hooks) if path.parent == self.root}
+        files = (self.marker.name, self.clusters_file.name)
+        # A file that is being replaced, or was kept beside an edited one, has the name and more.
+        ours = re.compile("|".join(rf"\.?{re.escape(name)}(\.\w+)?" for name in files))
+        names = (path.name for path in self.root.iterdir())
+        return sorted(name for name in names if name not in folders and not ours.fullmatch(name))
 
 
 def personal_root() -> Path:

@@ -2,89 +2,186 @@
 
 Nothing depends on it for correctness: builds have unique names and pointers move by one rename. It spares the second
 admin surprises, and says who is at work. Readers never take it.
+
+The kernel frees a flock when its holder ends, however that comes about. Beside it lies a record of who holds it. Where
+the file system has no flock, that record alone is the lock: whoever creates it has it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import getpass
+import errno
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 
 import filelock
 
 from rootstock.errors import LockBusyError, RootError
 from rootstock.layout import RootLayout
-from rootstock.records import write_file
+from rootstock.records import now, user_name, write_file
 
-_POLL_S = 1.0
+_POLL_S = 0.5
+_MODE = 0o664  # every admin of the group can take the lock
+# A file system without flock; no lock daemon behind an NFS mount.
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_HINT = "Wait for it with --wait SECONDS. If it will never end, take the lock from it with --break-lock."
+
+Report = Callable[[str], None]
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Who changes a root: for how long they wait for another one, and who is told what happens.
+
+    Parameters
+    ----------
+    command : str
+        The command line, for whoever finds the lock taken, and for the records.
+    wait : float
+        Seconds to wait for another holder of the lock.
+    break_lock : bool
+        Whether to take the lock from another holder.
+    report, log : callable
+        Are given a line for each step, and every line that programs print.
+    """
+
+    command: str
+    wait: float = 0.0
+    break_lock: bool = False
+    report: Report = _quiet
+    log: Report = _quiet
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock."""
+
+    command: str
+    user: str = field(default_factory=user_name)
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+    since: str = field(default_factory=now)
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.host} (process {self.pid}, since {self.since}: {self.command})"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was a process of this machine that is no more."""
+        if self.host != platform.node():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+
+def read_holder(layout: RootLayout) -> Holder | None:
+    """Return who holds the lock; None if nobody says so, or the caller may not know."""
+    try:
+        return Holder(**json.loads(layout.admin_owner.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 @contextlib.contextmanager
-def admin_lock(
-    layout: RootLayout, command: str, *, wait: float = 0.0, report: Callable[[str], None] = lambda line: None
-) -> Iterator[None]:
+def admin_lock(layout: RootLayout, admin: Admin) -> Iterator[None]:
     """Hold the root's lock.
 
     Parameters
     ----------
     layout : RootLayout
-    command : str
-        What is being done, for whoever finds the lock taken.
-    wait : float
-        Seconds to wait for another holder.
-    report : callable
-        Is given a line when there is somebody to wait for.
+    admin : Admin
 
     Raises
     ------
     LockBusyError
         If somebody else holds it; with their name.
     RootError
-        If this file system refuses locks.
+        If you may not lock there.
     """
-    lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=0o664, fallback_to_soft=False)
-    deadline = time.monotonic() + wait
-    told = False
-    while True:
-        try:
-            lock.acquire()
-            break
-        except filelock.Timeout:
-            if time.monotonic() >= deadline:
-                raise LockBusyError(
-                    f"{layout.root} is being changed by {_holder(layout)}.", "Wait for it with --wait SECONDS."
-                ) from None
-            if not told:
-                report(f"waiting for {_holder(layout)}")
-                told = True
-            time.sleep(_POLL_S)
-        except OSError as error:
-            raise RootError(
-                f"Cannot lock {layout.admin_lock}: {error.strerror or error}.",
-                "The file system must support flock, and you must be allowed to write there.",
-            ) from error
+    if admin.break_lock:
+        _break(layout, admin.report)
+    lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
+    me = Holder(admin.command)
+    _acquire(lock, layout, me, admin)
     try:
-        owner = {
-            "user": getpass.getuser(),
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": command,
-        }
-        write_file(layout.admin_owner, (json.dumps(owner) + "\n").encode(), 0o664)
         yield
     finally:
-        layout.admin_owner.unlink(missing_ok=True)
+        if read_holder(layout) == me:  # not if somebody broke the lock
+            layout.admin_owner.unlink(missing_ok=True)
         lock.release()
 
 
-def _holder(layout: RootLayout) -> str:
+def _break(layout: RootLayout, report: Report) -> None:
+    holder = read_holder(layout)
+    if holder is not None:
+        report(f"took the lock from {holder}")
+    # Whoever holds a flock on the old file keeps it; the next one locks a new file of that name.
+    layout.admin_owner.unlink(missing_ok=True)
+    layout.admin_lock.unlink(missing_ok=True)
+
+
+def _acquire(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, admin: Admin) -> None:
+    deadline = time.monotonic() + admin.wait
+    told = False
+    while not _try(lock, layout, me, admin.report):
+        holder = read_holder(layout) or "another process"
+        if time.monotonic() >= deadline:
+            raise LockBusyError(f"{layout.root} is being changed by {holder}.", _HINT)
+        if not told:
+            admin.report(f"waiting for {holder}")
+            told = True
+        time.sleep(_POLL_S)
+
+
+def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Report) -> bool:
+    """Take the lock if it is free."""
     try:
-        owner = json.loads(layout.admin_owner.read_text(encoding="utf-8"))
-        return "{user} on {host} (process {pid}, since {since}: {command})".format(**owner)
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        lock.acquire()
+    except filelock.Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
+        if number in _NO_FLOCK or isinstance(error, NotImplementedError):
+            return _try_record(layout, me, report)
+        raise RootError(
+            f"Cannot lock {layout.admin_lock}: {getattr(error, 'strerror', None) or error}.",
+            "You must be allowed to write there: install as one of the root's admins.",
+        ) from error
+    write_file(layout.admin_owner, _text(me), _MODE)
+    return True
+
+
+def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
+    """Take the lock where there is no flock: by being the one who creates the record."""
+    holder = read_holder(layout)
+    if holder is not None and holder.ended:
+        layout.admin_owner.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(layout.admin_owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, _MODE)
+        file.write(_text(me))
+    report(
+        f"the file system of {layout.root} has no flock: the record {layout.admin_owner.name} is the lock, and stays "
+        "when this process is killed (--break-lock)"
+    )
+    return True
+
+
+def _text(holder: Holder) -> bytes:
+    return (json.dumps(asdict(holder)) + "\n").encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -104,6 +105,21 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
             "Load the site's newer module: module load rootstock",
         )
     return marker
+
+
+def user_name() -> str:
+    """Return the name of who runs this process; its number where the machine knows no name for it."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def now() -> str:
+    """Return the time, with its zone, as records hold it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def write_file(path: Path, content: bytes, mode: int) -> None:

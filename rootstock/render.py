@@ -46,7 +46,6 @@ class Context:
     cluster: Cluster
     root: Path
     version: str
-    default: str
     bin: Path
     modulepath: Path
     activate: Path
@@ -86,7 +85,7 @@ def render_registry(cluster: Cluster, root: Path, *, template_dirs: Sequence[Pat
 
 
 def render_modulefiles(
-    cluster: Cluster, root: Path, *, version: str, default: str, template_dirs: Sequence[Path] = ()
+    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
 ) -> dict[Path, str]:
     """Render the modulefiles of one version, for Lmod and for Environment Modules.
 
@@ -96,61 +95,59 @@ def render_modulefiles(
         As for `render_registry`.
     version : str
         The version whose client the module puts on PATH.
-    default : str
-        The version that ``module load rootstock`` loads.
 
     Returns
     -------
     dict of Path to str
-        Text of each file: ``<version>.lua`` and ``.modulerc.lua`` in Lua, ``<version>`` and ``.modulerc`` in Tcl.
-        The two that name the default are the same for every version.
+        Text of each file: ``<version>.lua`` in Lua and ``<version>`` in Tcl.
 
     Raises
     ------
     RenderError
         If a value cannot be written, or a template is wrong.
     """
-    context = vars(_context(cluster, root, version, default))
+    context = vars(_context(cluster, root, version))
     folder = _layout(root).modules
-    templates = {
-        folder / f"{version}.lua": "modulefile.lua.j2",
-        folder / version: "modulefile.tcl.j2",
-        folder / ".modulerc.lua": "modulerc.lua.j2",
-        folder / ".modulerc": "modulerc.tcl.j2",
-    }
+    templates = {folder / f"{version}.lua": "modulefile.lua.j2", folder / version: "modulefile.tcl.j2"}
     return {path: render_template(name, context, template_dirs) for path, name in templates.items()}
 
 
 def render_activation(
-    cluster: Cluster, root: Path, *, version: str, default: str = "", template_dirs: Sequence[Path] = ()
+    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
 ) -> dict[Path, str]:
     """Render what users of a site without modules source instead, for sh (bash, zsh), csh and fish.
 
-    Parameters
-    ----------
-    cluster, root, version, template_dirs
-        As for `render_modulefiles`.
-    default : str, optional
-        The version of the files that have none in their name; without it there are no such files.
+    Parameters and errors are those of `render_modulefiles`.
+    """
+    layout, context = _layout(root), vars(_context(cluster, root, version))
+    return {
+        layout.activation(shell, version): render_template(f"activate.{shell}.j2", context, template_dirs)
+        for shell in SHELLS
+    }
+
+
+def render_default(
+    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
+) -> dict[Path, str | None]:
+    """Render what makes a version the default one.
+
+    Parameters and errors are those of `render_modulefiles`.
 
     Returns
     -------
-    dict of Path to str
-        Text of each file.
-
-    Raises
-    ------
-    RenderError
-        If a value cannot be written, or a template is wrong.
+    dict of Path to str or None
+        Text of each file; None for one that is not to be there. A cluster with one module system gets the
+        ``.modulerc`` of its language only: a second one disturbs Lmod's check of the tree.
     """
-    layout = _layout(root)
-    versions = {layout.activation(shell, version): (shell, version) for shell in SHELLS}
-    if default:
-        versions |= {layout.activation(shell): (shell, default) for shell in SHELLS}
-    return {
-        path: render_template(f"activate.{shell}.j2", vars(_context(cluster, root, of)), template_dirs)
-        for path, (shell, of) in versions.items()
+    layout, context = _layout(root), vars(_context(cluster, root, version))
+    languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[cluster.module_system]
+    texts: dict[Path, str | None] = {
+        path: render_template(f"modulerc.{language}.j2", context, template_dirs) if language in languages else None
+        for language, path in layout.modulercs.items()
     }
+    for shell in SHELLS:
+        texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", context, template_dirs)
+    return texts
 
 
 def render_job(
@@ -231,9 +228,18 @@ def committed_renderings(version: str) -> dict[Path, str]:
         cluster = cluster_from(found, name)
         root = Path(cluster.root)
         if root.is_absolute():
-            rendered = render_modulefiles(cluster, root, version=version, default=version)
-            texts |= {name / path.relative_to(RootLayout(root).modulepath): text for path, text in rendered.items()}
+            texts |= {Path(name) / path: text for path, text in module_tree(cluster, root, version).items()}
     return texts
+
+
+def module_tree(
+    cluster: Cluster, root: Path, version: str, *, template_dirs: Sequence[Path] = ()
+) -> dict[Path, str]:
+    """Render what ``module use`` is given for a root that holds one version: the text of each file by its path there."""
+    folder = _layout(root).modulepath
+    default = render_default(cluster, root, version=version, template_dirs=template_dirs)
+    texts = default | render_modulefiles(cluster, root, version=version, template_dirs=template_dirs)
+    return {path.relative_to(folder): text for path, text in texts.items() if text and folder in path.parents}
 
 
 def _layout(root: Path) -> RootLayout:
@@ -244,14 +250,13 @@ def _layout(root: Path) -> RootLayout:
     return RootLayout(root)
 
 
-def _context(cluster: Cluster, root: Path, version: str, default: str = "", *, job: Job | None = None) -> Context:
+def _context(cluster: Cluster, root: Path, version: str, *, job: Job | None = None) -> Context:
     layout = _layout(root)
     word(version)  # it becomes the name of a file
     return Context(
         cluster=cluster,
         root=layout.root,
         version=version,
-        default=default or version,
         bin=layout.client(version) / "bin",
         modulepath=layout.modulepath,
         activate=layout.activation("sh", version),

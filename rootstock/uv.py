@@ -103,10 +103,13 @@ class Uv:
         uv's cache.
     log : Callable[[str], None]
         Is given every line that uv prints.
+    umask : int
+        For the files that uv makes, whatever the caller's own is.
     """
 
     cache: Path
     log: Callable[[str], None]
+    umask: int = 0o077
 
     def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
         """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`."""
@@ -133,10 +136,12 @@ class Uv:
             "UV_PYTHON_DOWNLOADS": "never",
             **(extra or {}),
         }
-        _run([find_uv(), *arguments], variables, self.log)
+        _run([find_uv(), *arguments], variables, self.log, self.umask)
 
 
-def _run(command: Sequence[str], variables: Mapping[str, str], log: Callable[[str], None] | None) -> str:
+def _run(
+    command: Sequence[str], variables: Mapping[str, str], log: Callable[[str], None] | None, umask: int = -1
+) -> str:
     """Run a command to its end and return its output.
 
     Raises
@@ -147,7 +152,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], log: Callable[[st
     lines: list[str] = []
     with subprocess.Popen(
         command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", preexec_fn=_ends_with_its_parent(),
+        text=True, errors="replace", umask=umask, preexec_fn=_ends_with_its_parent(),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:

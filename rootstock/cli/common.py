@@ -1,19 +1,24 @@
-"""What both command lines share: how errors end a command, how progress is shown, and the log."""
+"""What both command lines share: how errors end a command, options, how progress is shown, and the log."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import click
 
-from rootstock.errors import RootstockError
+from rootstock.errors import ConfigurationError, RootstockError
 
+PENDING = 20  # a check found differences
 INTERRUPTED = 130
+
+Decorated = Callable[..., Any]
 
 
 class Command(click.Command):
@@ -40,16 +45,33 @@ class Group(click.Group):
     command_class = Command
 
 
+Group.group_class = Group
+
+
+class Plan(Protocol):
+    """What every plan can tell of itself."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+
+    def lines(self) -> list[str]:
+        """Describe the plan, a line for each change."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan for programs."""
+
+
 class Progress:
     """Shows steps: one line that is replaced on a terminal, plain lines elsewhere. Everything goes to a log as well.
 
     Parameters
     ----------
-    log : TextIO
+    log : TextIO or None
         Where every line goes, with its time.
     """
 
-    def __init__(self, log: TextIO) -> None:
+    def __init__(self, log: TextIO | None) -> None:
         self._log = log
         self._status: Any = None
 
@@ -63,8 +85,9 @@ class Progress:
 
     def log(self, text: str) -> None:
         """Write a line to the log only."""
-        self._log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
-        self._log.flush()
+        if self._log is not None:
+            self._log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
+            self._log.flush()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -80,21 +103,72 @@ class Progress:
 
 
 @contextmanager
-def log_file(folder: Path, command: str) -> Iterator[tuple[Path, TextIO]]:
+def log_file(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
     """Open a new log in `folder`; its path is printed if the block fails."""
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{time.monotonic_ns() % 10**6:06d}.log"
     with path.open("x", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
         try:
-            yield path, file
+            yield file
         except BaseException as error:
             file.write(f"{type(error).__name__}: {error}\n")
             click.echo(f"Log: {path}", err=True)
             raise
 
 
-def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--cluster`` and ``--root``, which mean the same for every command."""
-    function = click.option(
-        "--root", type=click.Path(path_type=Path), help="The root's folder [default: the cluster's, or $ROOTSTOCK_ROOT]."
-    )(function)
-    return click.option("--cluster", help="A registered cluster [default: $ROOTSTOCK_CLUSTER].")(function)
+def options(*decorators: Decorated) -> Decorated:
+    """Return one decorator that adds several options, in the order in which the help shows them."""
+
+    def add(function: Decorated) -> Decorated:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return add
+
+
+cluster_options = options(
+    click.option("--cluster", metavar="NAME",
+                 help="A registered cluster, or 'auto' for the one this machine belongs to [default: $ROOTSTOCK_CLUSTER]."),
+    click.option("--root", type=click.Path(path_type=Path),
+                 help="The root's folder [default: $ROOTSTOCK_ROOT, or the cluster's]."),
+)  # fmt: skip
+plan_options = options(
+    click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+    click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON."),
+    click.option("--wait", default=0.0, metavar="SECONDS", help="How long to wait for another admin."),
+    click.option("--break-lock", is_flag=True, help="Take the lock from another admin, whoever that is."),
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def show_json(data: Any) -> None:
+    """Print what programs read."""
+    click.echo(json.dumps(data, indent=1))
+
+
+def show_plan(plan: Plan, root: Path, as_json: bool) -> None:
+    """Print what a plan would do."""
+    if as_json:
+        show_json(plan.to_json())
+        return
+    click.echo(f"{root}: nothing to do." if plan.empty else f"{root}:")
+    for line in plan.lines():
+        click.echo(f"  {line}")
+
+
+def confirm(yes: bool, question: str = "Go on?", *, destructive: bool = False) -> None:
+    """Ask before a change, if there is somebody to ask.
+
+    Raises
+    ------
+    ConfigurationError
+        If what is to be done cannot be undone, nobody can be asked, and ``--yes`` was not given.
+    """
+    if yes:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        click.confirm(question, default=not destructive, abort=True)
+    elif destructive:
+        raise ConfigurationError("There is no terminal to ask at.", "Give --yes if you are sure.")

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from rootstock import __version__
-from rootstock.cli.common import Group, Progress, cluster_options, log_file
+from rootstock.cli.common import (
+    PENDING,
+    Group,
+    Progress,
+    cluster_options,
+    confirm,
+    json_option,
+    log_file,
+    plan_options,
+    show_json,
+    show_plan,
+)
+from rootstock.locking import Admin
+from rootstock.roots import Site, find_site
+
+Run = Callable[[Admin], None]
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,20 +38,39 @@ def main() -> None:
     """
 
 
+def _found(site: Site) -> Site:
+    if site.recognised:
+        click.echo(f"Cluster {site.cluster.name}: recognised by this machine's name, {site.recognised}.", err=True)
+    return site
+
+
+def _run(site: Site, folder: Path, command: str, run: Run, wait: float, break_lock: bool) -> None:
+    """Run the second half of a command, with its progress shown and logged in `folder`."""
+    from rootstock.access import Access
+
+    with log_file(folder, command, Access.of(site.cluster).admin_file) as log:
+        progress = Progress(log)
+        with progress.shown():
+            run(Admin(" ".join(sys.argv), wait, break_lock, progress.step, progress.log))
+
+
 @main.command()
 @cluster_options
-@click.option("--env", "environments", multiple=True, help="Environment to build; repeatable [default: the cluster's].")
+@click.option("--group", metavar="GROUP", help="The group of the files; --set access.writers=group makes it admins.")
+@click.option("--env", "environments", multiple=True, metavar="NAME|FILE",
+              help="Environment to build; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
+@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
+              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
-@click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--wait", default=0.0, metavar="SECONDS", help="How long to wait for another admin.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
+@plan_options
 def install(
-    cluster: str | None, root: Path | None, environments: tuple[str, ...], settings: tuple[str, ...], device: str,
-    no_client: bool, dry_run: bool, yes: bool, wait: float, as_json: bool,
+    cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
+    template_dirs: tuple[Path, ...], device: str, no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool,
+    wait: float, break_lock: bool,
 ) -> None:  # fmt: skip
     """Create a root, or bring one up to date: registry, modulefiles, environments.
 
@@ -48,23 +82,182 @@ def install(
       rootstock-site install --cluster local --root ~/rootstock --env emt
       rootstock-site install --cluster della --env mace --dry-run
     """
-    from rootstock.install import apply, plan_install, site_cluster
+    from rootstock.install import apply
+    from rootstock.plan import plan_install
 
-    found, path = site_cluster(cluster, root, settings)
-    plan = plan_install(found, path, environments or found.environments, device=device, client=not no_client)
-    if as_json:
-        click.echo(json.dumps({"root": str(path), "cluster": found.name, "changes": plan.lines()}, indent=1))
-    elif plan.empty:
-        click.echo(f"{path}: nothing to do.")
-    else:
-        click.echo(f"{path}:\n" + "\n".join(f"  {line}" for line in plan.lines()))
+    site = _found(find_site(cluster, root, settings, group))
+    plan = plan_install(
+        site.cluster, site.layout.root, environments or site.cluster.environments, device=device, client=not no_client,
+        force=force, template_dirs=(*template_dirs, *site.template_dirs),
+    )  # fmt: skip
+    for warning in plan.warnings:
+        click.echo(f"Note: {warning}", err=True)
+    show_plan(plan, site.layout.root, as_json)
+    if dry_run and not as_json:
+        click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
     if plan.empty or dry_run:
         return
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm("Go on?", default=True, abort=True)
-    with log_file(plan.prepare_log(), "install") as (_, log):
-        progress = Progress(log)
-        with progress.shown():
-            apply(plan, " ".join(sys.argv), wait=wait, report=progress.step, log=progress.log)
+    confirm(yes)
+    _run(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin), wait, break_lock)
     if not as_json:
         click.echo(plan.next_steps())
+
+
+@main.command()
+@cluster_options
+@click.option("--output", type=click.Path(path_type=Path), help="Write to OUTPUT/CLUSTER/rootstock instead of a root.")
+@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
+              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
+@click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a file differs or is left over.")
+@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
+def render(
+    cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool, force: bool
+) -> None:
+    """Render the modulefiles anew: those of a root, or, with --output, those of one cluster or all known ones.
+
+    \b
+    Examples:
+      rootstock-site render --root ~/rootstock
+      rootstock-site render --output modulefiles --check
+      rootstock-site render --cluster della --output /tmp/look
+    """
+    if output is not None:
+        _render_to(cluster, root, output, template_dirs, check)
+        return
+    from rootstock.install import apply
+    from rootstock.plan import plan_render
+
+    site = _found(find_site(cluster, root, installed=True))
+    plan = plan_render(
+        site.cluster, site.layout.root, force=force, template_dirs=(*template_dirs, *site.template_dirs)
+    )  # fmt: skip
+    show_plan(plan, site.layout.root, as_json=False)
+    if check:
+        click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
+        sys.exit(0 if plan.empty else PENDING)
+    if not plan.empty:
+        _run(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
+
+
+def _render_to(cluster: str | None, root: Path | None, output: Path, template_dirs: tuple[Path, ...], check: bool) -> None:
+    from rootstock.render import committed_renderings, module_tree
+    from rootstock.renderings import compare, write
+
+    if cluster is None:
+        texts = committed_renderings(__version__)
+    else:
+        site = find_site(cluster, root)
+        tree = module_tree(site.cluster, site.layout.root, __version__, template_dirs=template_dirs)
+        texts = {Path(site.cluster.name) / path: text for path, text in tree.items()}
+    differences = compare(output, texts)
+    for difference in differences:
+        click.echo(difference)
+    if check:
+        sys.exit(PENDING if differences else 0)
+    write(differences)
+
+
+@main.command()
+@click.argument("version")
+@cluster_options
+@plan_options
+def default(
+    version: str, cluster: str | None, root: Path | None, dry_run: bool, yes: bool, as_json: bool, wait: float,
+    break_lock: bool,
+) -> None:  # fmt: skip
+    """Make VERSION the one that `module load rootstock` loads."""
+    from rootstock.switch import apply, plan_default
+
+    site = _found(find_site(cluster, root, installed=True))
+    plan = plan_default(site.layout, site.cluster, version, template_dirs=site.template_dirs)
+    show_plan(plan, site.layout.root, as_json)
+    if plan.empty or dry_run:
+        return
+    confirm(yes)
+    _run(site, site.layout.log, "default", lambda admin: apply(plan, admin), wait, break_lock)
+
+
+@main.command()
+@cluster_options
+@click.option("--to", type=int, metavar="N", help="The generation to go back to [default: the last different one].")
+@plan_options
+def rollback(
+    cluster: str | None, root: Path | None, to: int | None, dry_run: bool, yes: bool, as_json: bool, wait: float,
+    break_lock: bool,
+) -> None:  # fmt: skip
+    """Put to use again what was in use in an earlier generation: builds and default version.
+
+    Running jobs go on with what they have. The rollback is a generation itself, so it can be undone.
+    """
+    from rootstock.switch import apply, plan_rollback
+
+    site = _found(find_site(cluster, root, installed=True))
+    plan = plan_rollback(site.layout, site.cluster, to, template_dirs=site.template_dirs)
+    show_plan(plan, site.layout.root, as_json)
+    if plan.empty or dry_run:
+        return
+    confirm(yes)
+    _run(site, site.layout.log, "rollback", lambda admin: apply(plan, admin), wait, break_lock)
+
+
+@main.command()
+@cluster_options
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
+              help="Generations to keep, whatever their age.")  # fmt: skip
+@click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
+              help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
+@plan_options
+def gc(
+    cluster: str | None, root: Path | None, keep: int, older_than: float, dry_run: bool, yes: bool, as_json: bool,
+    wait: float, break_lock: bool,
+) -> None:  # fmt: skip
+    """Remove builds that are no longer used.
+
+    Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
+    Processes of other machines are not seen: there it is --older-than that protects them.
+    """
+    from rootstock.retention import collect, plan_gc
+
+    site = _found(find_site(cluster, root, installed=True))
+    plan = plan_gc(site.layout, site.cluster, keep=keep, older_than=older_than)
+    show_plan(plan, site.layout.root, as_json)
+    if plan.empty or dry_run:
+        return
+    confirm(yes, "Remove this?", destructive=True)
+    _run(site, site.layout.log, "gc", lambda admin: collect(plan, admin), wait, break_lock)
+
+
+@main.command()
+@cluster_options
+@json_option
+@click.option("--sizes", is_flag=True, help="Measure what each part takes; looks at every file.")
+def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -> None:
+    """Say what a root holds."""
+    from rootstock.status import read_status
+
+    found = read_status(_found(find_site(cluster, root, installed=True)).layout, sizes=sizes)
+    if as_json:
+        show_json(found.to_json())
+    else:
+        click.echo("\n".join(found.lines()))
+
+
+@main.command()
+@cluster_options
+@plan_options
+def uninstall(
+    cluster: str | None, root: Path | None, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool
+) -> None:
+    """Remove a root and everything in it. Nothing of Rootstock is left elsewhere."""
+    from rootstock.retention import plan_uninstall
+    from rootstock.retention import uninstall as remove
+
+    site = _found(find_site(cluster, root, installed=True))
+    plan = plan_uninstall(site.layout, site.cluster.name)
+    show_plan(plan, site.layout.root, as_json)
+    if dry_run:
+        return
+    confirm(yes, f"Remove {site.layout.root} for good?", destructive=True)
+    progress = Progress(None)
+    with progress.shown():
+        remove(plan, Admin(" ".join(sys.argv), wait, break_lock, progress.step))

@@ -13,7 +13,7 @@ import pytest
 
 from rootstock.clusters import Cluster
 from rootstock.layout import RootLayout
-from rootstock.render import render_activation, render_modulefiles
+from rootstock.render import render_activation, render_default, render_modulefiles
 
 LMOD = Path("/usr/share/lmod/lmod")
 
@@ -127,20 +127,20 @@ def install(tmp_path: Path) -> Install:
         template_dirs: Sequence[Path] = (),
     ) -> Path:
         # `said` is the root that the renderings speak of; they lie under `at` all the same.
-        default = default or versions[0]
+        texts = render_default(cluster, said or at, version=default or versions[0], template_dirs=template_dirs)
         for version in versions:
-            texts = render_modulefiles(
-                cluster, said or at, version=version, default=default, template_dirs=template_dirs
-            ) | render_activation(cluster, said or at, version=version, default=default, template_dirs=template_dirs)
-            for path, text in texts.items():
-                target = at / path.relative_to(said or at)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text, encoding="utf-8")
+            texts |= render_modulefiles(cluster, said or at, version=version, template_dirs=template_dirs)
+            texts |= render_activation(cluster, said or at, version=version, template_dirs=template_dirs)
             bin_folder = RootLayout(at).client(version) / "bin"
             bin_folder.mkdir(parents=True, exist_ok=True)
             for program in ("rootstock", "python"):
                 (bin_folder / program).write_text(f'#!/bin/sh\necho "{program} of {version}" "$@"\n')
                 (bin_folder / program).chmod(0o755)
+        for path, text in texts.items():
+            target = at / path.relative_to(said or at)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if text is not None:
+                target.write_text(text, encoding="utf-8")
         return at
 
     return write

@@ -16,6 +16,7 @@ from rootstock.layout import RootLayout
 from rootstock.render import (
     JOB_KINDS,
     render_activation,
+    render_default,
     render_job,
     render_modulefiles,
     render_registry,
@@ -109,26 +110,36 @@ def test_a_root_with_a_line_break():
 @pytest.mark.parametrize("version", ["../0.3.0", "0.3.0 ", ""])
 def test_a_version_that_is_no_file_name(version):
     with pytest.raises(RenderError, match=f"'{version}' is not one plain word."):
-        render_modulefiles(CLUSTER, ROOT, version=version, default="0.3.0")
+        render_modulefiles(CLUSTER, ROOT, version=version)
     with pytest.raises(RenderError, match=f"'{version}' is not one plain word."):
         render_activation(CLUSTER, ROOT, version=version)
 
 
 def test_files_of_a_version():
     folder = Path("/opt/rootstock/modulefiles/rootstock")
-    files = [folder / name for name in ("0.3.0.lua", "0.3.0", ".modulerc.lua", ".modulerc")]
-    assert list(render_modulefiles(CLUSTER, ROOT, version="0.3.0", default="0.3.0")) == files
+    assert list(render_modulefiles(CLUSTER, ROOT, version="0.3.0")) == [folder / "0.3.0.lua", folder / "0.3.0"]
     activation = [Path(f"/opt/rootstock/activate/rootstock-0.3.0.{shell}") for shell in ("sh", "csh", "fish")]
     assert list(render_activation(CLUSTER, ROOT, version="0.3.0")) == activation
 
 
+@pytest.mark.parametrize(
+    ("system", "files"),
+    [("lmod", [".modulerc.lua"]), ("tcl", [".modulerc"]), ("none", [".modulerc", ".modulerc.lua"])],
+)
+def test_the_default_is_named_for_the_module_system_of_the_cluster(system, files):
+    # Two would do, but Lmod's check of the tree complains of the second.
+    texts = render_default(replace(CLUSTER, module_system=system), ROOT, version="0.3.0")
+    named = {path.name: text for path, text in texts.items() if path.name.startswith(".modulerc")}
+    assert sorted(named) == [".modulerc", ".modulerc.lua"]
+    assert sorted(name for name, text in named.items() if text) == files
+
+
 def test_activation_of_the_default_is_that_of_its_version():
-    new = render_activation(CLUSTER, ROOT, version="0.10.0", default="0.3.0")
-    old = render_activation(CLUSTER, ROOT, version="0.3.0")
+    default = render_default(CLUSTER, ROOT, version="0.3.0")
+    versioned = render_activation(CLUSTER, ROOT, version="0.3.0")
     layout = RootLayout(ROOT)
     for shell in ("sh", "csh", "fish"):
-        assert new[layout.activation(shell)] == old[layout.activation(shell, "0.3.0")]
-        assert new[layout.activation(shell, "0.10.0")] != old[layout.activation(shell, "0.3.0")]
+        assert default[layout.activation(shell)] == versioned[layout.activation(shell, "0.3.0")]
 
 
 SHELLS = {

@@ -116,7 +116,7 @@ def test_a_word_is_one_word(value):
 
 
 def render(cluster=CLUSTER, *template_dirs):
-    texts = render_modulefiles(cluster, ROOT, version="0.3.0", default="0.3.0", template_dirs=template_dirs)
+    texts = render_modulefiles(cluster, ROOT, version="0.3.0", template_dirs=template_dirs)
     return {path.name: text for path, text in texts.items()}
 
 
@@ -158,10 +158,10 @@ def test_a_site_says_its_help_once_for_both_systems(tmp_path):
 
 
 def test_the_first_folder_of_templates_wins(tmp_path):
-    first = site(tmp_path / "first", modulerc_lua="-- first\n")
-    second = site(tmp_path / "second", modulerc_lua="-- second\n", modulerc_tcl="# second\n")
+    first = site(tmp_path / "first", modulefile_lua="-- first\n")
+    second = site(tmp_path / "second", modulefile_lua="-- second\n", modulefile_tcl="# second\n")
     texts = render(CLUSTER, first, second)
-    assert (texts[".modulerc.lua"], texts[".modulerc"]) == ("-- first\n", "# second\n")
+    assert (texts["0.3.0.lua"], texts["0.3.0"]) == ("-- first\n", "# second\n")
 
 
 def test_macros_and_captured_text_are_checked_once(tmp_path):
@@ -178,7 +178,7 @@ def test_macros_and_captured_text_are_checked_once(tmp_path):
         ("\n\n{{ rot | lua }}\n", "line 3: 'rot' is undefined.", "A template knows cluster, root, version,"),
         (
             "{{ cluster.rot | lua }}\n",
-            "'rootstock.clusters.Cluster object' has no attribute 'rot'.",
+            "'rootstock.schema.Cluster object' has no attribute 'rot'.",
             "A template knows",
         ),
         ("\n{% block %}\n", "line 2: expected token 'name', got 'end of statement block'", "Correct that line."),

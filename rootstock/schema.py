@@ -1,0 +1,128 @@
+"""The settings of a cluster: their keys, types and allowed values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from rootstock.errors import ConfigurationError
+
+
+def _key(name: str, default: Any, choices: tuple[str, ...] = ()) -> Any:
+    factory = {"default_factory": tuple} if default == () else {"default": default}
+    return field(metadata={"key": name, "choices": choices}, **factory)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Settings of one cluster. The key of each in a cluster file stands beside it."""
+
+    name: str
+    origins: Mapping[str, str] = field(compare=False, repr=False)
+
+    description: str = _key("description", "")
+    root: str = _key("root", "")
+    environments: tuple[str, ...] = _key("environments", ())
+    hosts: tuple[str, ...] = _key("hosts", ())
+    contact: str = _key("contact", "")
+    url: str = _key("url", "")
+
+    readers: str = _key("access.readers", "world", ("world", "group", "owner"))
+    group: str = _key("access.group", "")
+    # Who may install: the owner of the root, or every member of the group.
+    writers: str = _key("access.writers", "owner", ("owner", "group"))
+
+    scheduler: str = _key("jobs.scheduler", "none", ("slurm", "pbs", "none"))
+    network: str = _key("jobs.network", "open", ("none", "proxy", "open"))
+    proxy: str = _key("jobs.proxy", "")
+    scratch: str = _key("jobs.scratch", "TMPDIR")
+    # How a job asks for its {cpus} and {gpus}, where that is not the scheduler's usual way.
+    directives: tuple[str, ...] = _key("jobs.directives", ())
+
+    module_system: str = _key("modules.system", "none", ("lmod", "tcl", "none"))
+    module_depends: tuple[str, ...] = _key("modules.depends", ())
+
+    accelerator: str = _key("hardware.accelerator", "cpu", ("cuda", "rocm", "xpu", "cpu"))
+    architecture: str = _key("hardware.architecture", "x86_64", ("x86_64", "aarch64"))
+
+    interpreter: str = _key("python.interpreter", "auto")
+
+    default_index: str = _key("uv.default-index", "")
+    indexes: tuple[str, ...] = _key("uv.index", ())
+    find_links: tuple[str, ...] = _key("uv.find-links", ())
+    constraints: tuple[str, ...] = _key("uv.constraints", ())
+    overrides: tuple[str, ...] = _key("uv.overrides", ())
+
+    notes: tuple[str, ...] = _key("notes", ())
+
+    def settings(self) -> dict[str, Any]:
+        """Return the value of every key."""
+        return {f.metadata["key"]: getattr(self, f.name) for f in _KEYED}
+
+
+_KEYED = [f for f in fields(Cluster) if f.metadata]
+_BY_KEY = {f.metadata["key"]: f for f in _KEYED}
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas.
+
+    >>> parse_setting("uv.constraints=torch==2.8.0,numpy<2")
+    ('uv.constraints', ['torch==2.8.0', 'numpy<2'])
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigurationError(f"{text!r} is not KEY=VALUE.", "For example: --set access.readers=group")
+    if key in _BY_KEY and _takes_list(key):
+        return key, [part.strip() for part in value.split(",") if part.strip()]
+    return key, value
+
+
+def field_name(key: str) -> str:
+    """Return the name of the attribute of `Cluster` that holds the setting `key`."""
+    return _BY_KEY[key].name
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting of a table by its dotted key."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table that `flatten` takes apart."""
+    table: dict[str, Any] = {}
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        inner = table
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return table
+
+
+def _takes_list(key: str) -> bool:
+    return str(_BY_KEY[key].type).startswith("tuple")
+
+
+def checked(key: str, value: Any, where: str) -> Any:
+    """Return the value of a setting as `Cluster` holds it; raise a ConfigurationError that says `where` it is wrong."""
+    if key not in _BY_KEY:
+        raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
+    if _takes_list(key):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
+    elif not isinstance(value, str):
+        raise ConfigurationError(f"{where}: {key} must be a string, not {value!r}.")
+    # One line each: these values end up in modulefiles and scripts, where a line break would begin a new command.
+    for text in value if isinstance(value, list) else [value]:
+        if not text.isprintable():
+            raise ConfigurationError(f"{where}: {key} holds a control character: {text!r}.")
+    choices = _BY_KEY[key].metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigurationError(f"{where}: {key} is {value!r}; allowed are {', '.join(choices)}.")
+    return tuple(value) if isinstance(value, list) else value
