@@ -7,6 +7,7 @@ import enum
 import functools
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -312,7 +313,7 @@ class Client:
             changes |= INFO_BIT
         self._sent = None  # until the worker has answered, it is not known to have seen this
         self._sequence += 1
-        return Frame(Kind.EVALUATE, self._sequence, properties, changes, present, atoms, memory.capacity)
+        return Frame(Kind.EVALUATE, properties, changes, present, 0, self._sequence, atoms, memory.capacity)
 
     def _receive(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
         """Wait for the answer to the last question."""
@@ -334,14 +335,13 @@ class Client:
         views = self._process.memory.views(frame.atoms)
         results: Result = {}
         for section in _sections(frame.properties):
-            name = section.name
-            value = self._copy(name, views[name])
-            if not all_finite(value):
+            name, view = section.name, views[section.name]
+            results[name] = self._copy(name, view) if view.ndim else view.item()
+            if not (all_finite(results[name]) if view.ndim else math.isfinite(results[name])):
                 raise NonFiniteError(
-                    f"The model {self._title} returned NaN or infinity in {name}{first_bad(value)}.",
+                    f"The model {self._title} returned NaN or infinity in {name}{first_bad(view)}.",
                     "Overlapping atoms and structures far from its training data do this.",
                 )
-            results[name] = value if value.ndim else float(value)
         return results
 
     def _copy(self, name: str, view: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from rootstock.errors import WorkerProtocolError
 
 MAGIC = b"RSK1"
-HEADER = struct.Struct("<4sIIIIIQQQ")  # magic, kind, properties, changes, present, payload, sequence, atoms, capacity
+HEADER = struct.Struct("<4sIIIIIQQQ")  # the magic number, then the fields of Frame
 
 # Bounds on what the other end may announce, checked before anything is allocated.
 MAX_PAYLOAD = 16 * 2**20
@@ -39,36 +39,39 @@ class Kind(IntEnum):
     CLOSE = 7
 
 
+_KINDS = frozenset(map(int, Kind))
+
+
 class Frame(NamedTuple):
     """Header of a frame.
 
     Attributes
     ----------
     kind : Kind
-    sequence : int
-        Number of the evaluation. An answer carries that of its question.
     properties : int
         Bit set over `memory.PROPERTIES`: those asked for, or those returned.
     changes : int
         Bit set over `memory.INPUTS`: the sections of the memory that are new since the last evaluation.
     present : int
         Bit set over `memory.INPUTS`: the sections that the atoms have at all.
+    payload : int
+        Length of the payload in bytes.
+    sequence : int
+        Number of the evaluation. An answer carries that of its question.
     atoms : int
         Number of atoms.
     capacity : int
         Number of atoms that the memory is laid out for.
-    payload : int
-        Length of the payload in bytes.
     """
 
     kind: int
-    sequence: int = 0
     properties: int = 0
     changes: int = 0
     present: int = 0
+    payload: int = 0
+    sequence: int = 0
     atoms: int = 0
     capacity: int = 0
-    payload: int = 0
 
 
 def encode(frame: Frame, content: Any = None) -> bytes:
@@ -76,8 +79,9 @@ def encode(frame: Frame, content: Any = None) -> bytes:
     payload = b"" if content is None else json.dumps(content).encode()
     if len(payload) > MAX_PAYLOAD:
         raise WorkerProtocolError(f"A payload of {len(payload)} bytes is beyond the limit of {MAX_PAYLOAD}.")
-    kind, sequence, properties, changes, present, atoms, capacity, _ = frame
-    return HEADER.pack(MAGIC, kind, properties, changes, present, len(payload), sequence, atoms, capacity) + payload
+    if payload:
+        frame = frame._replace(payload=len(payload))
+    return HEADER.pack(MAGIC, *frame) + payload
 
 
 def decode(header: bytes) -> Frame:
@@ -88,12 +92,15 @@ def decode(header: bytes) -> Frame:
     WorkerProtocolError
         If these bytes are no header, or announce more than the bounds allow.
     """
-    magic, kind, properties, changes, present, payload, sequence, atoms, capacity = HEADER.unpack(header)
-    if magic != MAGIC or kind not in Kind._value2member_map_:
+    magic, *fields = HEADER.unpack(header)
+    frame = Frame._make(fields)
+    if magic != MAGIC or frame.kind not in _KINDS:
         raise WorkerProtocolError(f"Received {header[:8]!r}, which does not begin a frame.")
-    if payload > MAX_PAYLOAD or atoms > MAX_ATOMS or capacity > MAX_ATOMS or atoms > capacity:
-        raise WorkerProtocolError(f"Received a frame that announces {payload} bytes and {atoms} of {capacity} atoms.")
-    return Frame(kind, sequence, properties, changes, present, atoms, capacity, payload)
+    if frame.payload > MAX_PAYLOAD or not frame.atoms <= frame.capacity <= MAX_ATOMS:
+        raise WorkerProtocolError(
+            f"Received a frame that announces {frame.payload} bytes and {frame.atoms} of {frame.capacity} atoms."
+        )
+    return frame
 
 
 def decode_payload(payload: bytes) -> dict[str, Any]:

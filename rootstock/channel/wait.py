@@ -26,6 +26,7 @@ class Waiter:
         self._poll = select.poll()
         for fd in fds:
             self._poll.register(fd, select.POLLIN)
+        self._may_spin = _processors() > 1
         self._spins = False
 
     def wait(self, timeout: float) -> list[int]:
@@ -38,7 +39,7 @@ class Waiter:
                 os.sched_yield()
         if not ready:
             ready = poll(max(0.0, timeout) * 1000)
-        self._spins = perf_counter() - start < SHORT_S and _processors() > 1
+        self._spins = self._may_spin and perf_counter() - start < SHORT_S
         return [fd for fd, _ in ready]
 
 

@@ -19,6 +19,8 @@ _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "ta
 _ARRAY_NAME = {"initial_magmom_vectors": "initial_magmoms"}
 # What ASE's own change detection does not know of; a calculator is told that everything changed.
 _UNTRACKED = _BIT["tags"] | INFO_BIT
+_POSITIONS = _BIT["positions"]
+_ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
 _STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
 _SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
 _VECTORS = _BIT["initial_magmom_vectors"]
@@ -102,6 +104,8 @@ class Evaluator:
             atoms.arrays["positions"] = views["positions"]
         elif atoms is None or len(atoms) != frame.atoms:
             raise WorkerProtocolError("Received a change of atoms that this worker was never shown.")
+        elif changed == _POSITIONS:  # as in nearly every step
+            return ["positions"]
         else:
             if changed & _BIT["numbers"]:
                 atoms.arrays["numbers"][...] = views["numbers"]
@@ -132,31 +136,27 @@ class Evaluator:
             atoms.set_array(array_name, None)
 
     def _store(self, views: dict[str, NDArray[Any]], wanted: int) -> int:
-        results = dict(self.calculator.results)
-        if "energy" in results and results.get("free_energy") is None:
-            results["free_energy"] = results["energy"]
-        if not self._has_stress:
-            # Some models return a number all the same: it means nothing.
-            results.pop("stress", None)
-            results.pop("stresses", None)
         bits = 0
-        for name, value in results.items():
+        for name, value in self.calculator.results.items():
             bit = PROPERTY_BITS.get(name, 0)
-            if not bit or value is None:
+            # Some models return a stress of atoms that have none: it means nothing.
+            if not bit or value is None or (bit & _STRESS and not self._has_stress):
                 continue
             array, view = _as_section(name, value), views[name]
             if array.shape == view.shape:
-                view[...] = array
+                view[...] = array  # numbers of lower precision become float64, which changes none
                 bits |= bit
             elif bit & wanted:
                 raise ValueError(f"The model returned {name} of shape {array.shape}, not {view.shape}.")
+        if bits & _ENERGY and not bits & _FREE_ENERGY:
+            views["free_energy"][...] = views["energy"]
+            bits |= _FREE_ENERGY
         return bits
 
 
 def _as_section(name: str, value: Any) -> NDArray[Any]:
-    """Return a result in the shape that is carried. Numbers of lower precision become float64, which changes none."""
+    """Return a result in the shape that is carried."""
     array = np.asarray(value)
     if name == "stress" and array.shape == (3, 3):
         array = full_3x3_to_voigt_6_stress(array)  # in the model's precision, as ASE does it
-    array = array.astype(float, copy=False)
-    return array.reshape(()) if array.size == 1 and name in _SCALARS else array
+    return array.reshape(()) if array.ndim and array.size == 1 and name in _SCALARS else array

@@ -78,9 +78,9 @@ def _answer(endpoint: Endpoint, evaluator: Any) -> None:
             properties = evaluator.evaluate(frame, content.get("info", {}))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
-            endpoint.send(Frame(Kind.FAILURE, frame.sequence), _report(error))
+            endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), _report(error))
         else:
-            answer = Frame(Kind.RESULT, frame.sequence, properties, atoms=frame.atoms, capacity=frame.capacity)
+            answer = frame._replace(kind=Kind.RESULT, properties=properties, changes=0, present=0, payload=0)
             endpoint.send(answer, timeout=inf)
 
 

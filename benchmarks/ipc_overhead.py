@@ -1,0 +1,118 @@
+"""Cost of one call of ``atoms.get_forces()`` after a move, with a potential that costs nothing.
+
+Three ways in one run: the calculator in this process; the same in a worker, through Rootstock; the same in another
+process, through ASE's SocketIOCalculator over a Unix socket. They take turns, so that whatever else the machine does
+meets all three; the figures are medians over all calls, and what counts is their ratio.
+
+    python benchmarks/ipc_overhead.py [--atoms 8 64 ...] [--rounds 7] [--json FILE]
+
+Needs no root: uv makes the worker's environment in a temporary one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import ase
+import numpy as np
+from ase import Atoms
+from ase.calculators.socketio import SocketIOCalculator
+
+from rootstock import RootstockCalculator, __version__
+
+NOTHING = Path(__file__).with_name("nothing.py")
+SIZES = [8, 64, 512, 4096, 32768, 262144]
+ASE_WORKER = """
+import runpy, sys
+from ase.calculators.socketio import SocketClient
+from ase.io import read
+atoms = read(sys.argv[2])
+atoms.calc = runpy.run_path(sys.argv[1])["setup"]("", "cpu")
+SocketClient(unixsocket=sys.argv[3]).run(atoms, use_stress=True)
+"""
+
+
+def make_atoms(n: int) -> Atoms:
+    side = 3.0 * n ** (1 / 3)
+    positions = np.random.default_rng(0).random((n, 3)) * side
+    return Atoms(numbers=np.full(n, 29), positions=positions, cell=[side] * 3, pbc=True)
+
+
+def time_calls(atoms: Atoms, calls: int) -> list[float]:
+    times = []
+    for i in range(calls):
+        atoms.positions[0, 0] = 1e-3 * (i + 1)
+        start = time.perf_counter()
+        atoms.get_forces()
+        times.append(time.perf_counter() - start)
+    return times[calls // 5 :]  # the first ones find cold caches
+
+
+def ase_calculator(n: int, folder: Path) -> SocketIOCalculator:
+    structure = folder / f"{n}.traj"
+    make_atoms(n).write(structure)
+    name = f"rootstock_benchmark_{os.getpid()}_{n}"
+
+    def launch(atoms: Atoms, properties: object, port: object, unixsocket: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", ASE_WORKER, str(NOTHING), str(structure), unixsocket])
+
+    return SocketIOCalculator(unixsocket=name, launch_client=launch)
+
+
+def measure(n: int, rounds: int, rootstock: RootstockCalculator, folder: Path) -> dict[str, float]:
+    calls = max(10, min(1000, 300_000 // n))
+    with ase_calculator(n, folder) as socketio:
+        contenders = {
+            "in process": runpy.run_path(str(NOTHING))["setup"](""),
+            "rootstock": rootstock,
+            "ase socket": socketio,
+        }
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(rounds):
+            for name, calc in contenders.items():
+                atoms = make_atoms(n)
+                atoms.calc = calc
+                times[name] += time_calls(atoms, calls)
+    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--atoms", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    print(
+        f"rootstock {__version__}, ase {ase.__version__}, numpy {np.__version__}, Python {platform.python_version()}, "
+        f"{len(os.sched_getaffinity(0))} processors"
+    )
+    print(f"{'atoms':>8} {'in process':>12} {'rootstock':>12} {'ase socket':>12}   rootstock/in process  rootstock/ase")
+    rows = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RootstockCalculator(environment=NOTHING, model="", root=Path(folder, "root"), device="cpu") as rootstock,
+    ):
+        for n in arguments.atoms:
+            row = measure(n, arguments.rounds, rootstock, Path(folder))
+            rows.append({"atoms": n, **row})
+            print(
+                f"{n:>8} {row['in process']:>9.0f} us {row['rootstock']:>9.0f} us {row['ase socket']:>9.0f} us   "
+                f"{row['rootstock'] / row['in process']:>20.2f} {row['rootstock'] / row['ase socket']:>14.3f}",
+                flush=True,
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
