@@ -43,14 +43,14 @@ def pair() -> Iterator[tuple[socket.socket, Endpoint]]:
 bits = st.integers(0, 2**32 - 1)
 frames = st.builds(
     Frame,
-    st.sampled_from(list(Kind)),
-    st.integers(0, 2**64 - 1),
-    bits,
-    bits,
-    bits,
-    st.integers(0, MAX_ATOMS),
-    st.just(MAX_ATOMS),
-    st.just(0),
+    kind=st.sampled_from(list(Kind)),
+    properties=bits,
+    changes=bits,
+    present=bits,
+    payload=st.just(0),
+    sequence=st.integers(0, 2**64 - 1),
+    atoms=st.integers(0, MAX_ATOMS),
+    capacity=st.just(MAX_ATOMS),
 )
 
 
@@ -92,7 +92,7 @@ def test_a_frame_cut_off_anywhere(frame: Frame, cut: int) -> None:
 
 
 def test_pieces_are_put_together() -> None:
-    frame, content = Frame(Kind.EVALUATE, 7, 3, 1, 15, 5, 64), {"info": {"charge": 1}}
+    frame, content = Frame(Kind.EVALUATE, 7, 3, 1, 0, 15, 5, 64), {"info": {"charge": 1}}
     data = encode(frame, content) + encode(Frame(Kind.CLOSE))
     with pair() as (raw, end):
         for i in range(0, len(data), 5):

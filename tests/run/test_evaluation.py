@@ -376,8 +376,10 @@ def test_trajectories_and_relaxations(emt: RootstockCalculator, tmp_path: Path) 
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=1)
     atoms.calc = emt
-    assert BFGS(atoms, logfile=None, trajectory=str(tmp_path / "relax.traj")).run(fmax=0.01)
-    last = Trajectory(tmp_path / "relax.traj")[-1]
+    with BFGS(atoms, logfile=None, trajectory=str(tmp_path / "relax.traj")) as relaxation:
+        assert relaxation.run(fmax=0.01)
+    with Trajectory(tmp_path / "relax.traj") as trajectory:
+        last = trajectory[-1]
     assert last.get_potential_energy() == atoms.get_potential_energy()
     assert (last.get_forces() == atoms.get_forces()).all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -283,14 +284,25 @@ print(calc.info()["pid"], flush=True)
 """
 
 
-def client(make: Make, personal: Path, script: str, body: str = "pass") -> subprocess.Popen[str]:
-    """Start a Python script that has computed once and printed its worker's process number."""
-    calc = make(body)
-    environment = calc._arguments["environment"]
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT + script, environment, str(personal)],
-        env=clean_environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+Script = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def client(make: Make, personal: Path) -> Iterator[Script]:
+    """Return a function that starts a Python script which has computed once and printed its worker's number."""
+    with contextlib.ExitStack() as stack:
+
+        def start(script: str, body: str = "pass") -> subprocess.Popen[str]:
+            environment = make(body)._arguments["environment"]
+            process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT + script, environment, str(personal)],
+                env=clean_environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 BUSY = {
@@ -302,9 +314,9 @@ BUSY = {
 
 
 @pytest.mark.parametrize("state", list(BUSY))
-def test_no_orphan_after_the_client_is_killed(make: Make, personal: Path, state: str) -> None:
+def test_no_orphan_after_the_client_is_killed(client: Script, state: str) -> None:
     compute = "atoms.positions[0, 0] = 6\nprint('busy', flush=True)\natoms.get_forces()\ntime.sleep(1000)\n"
-    process = client(make, personal, compute, BUSY[state])
+    process = client(compute, BUSY[state])
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     assert process.stdout.readline() == "busy\n"
@@ -316,11 +328,11 @@ def test_no_orphan_after_the_client_is_killed(make: Make, personal: Path, state:
     assert eventually(lambda: gone(pid)), f"worker {pid} outlives its client"
 
 
-def test_no_orphan_though_a_forked_child_lives_on(make: Make, personal: Path) -> None:
+def test_no_orphan_though_a_forked_child_lives_on(client: Script) -> None:
     script = (
         "child = os.fork()\nif child == 0:\n    time.sleep(60); os._exit(0)\nprint(child, flush=True)\ntime.sleep(1000)"
     )
-    process = client(make, personal, script)
+    process = client(script)
     assert process.stdout is not None
     pid, child = int(process.stdout.readline()), int(process.stdout.readline())
     try:
@@ -359,10 +371,10 @@ for x in (6.0, 7.0):
 """
 
 
-def test_after_ctrl_c_the_next_call_is_right(make: Make, personal: Path) -> None:
+def test_after_ctrl_c_the_next_call_is_right(client: Script) -> None:
     """The energy is the position: an answer to the interrupted question would show."""
     body = "self.results['energy'] = self.atoms.positions[0, 0]\nif self.atoms.positions[0, 0] > 5: time.sleep(2)"
-    process = client(make, personal, INTERRUPTED, body)
+    process = client(INTERRUPTED, body)
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     for _ in range(2):
@@ -377,7 +389,7 @@ def test_after_ctrl_c_the_next_call_is_right(make: Make, personal: Path) -> None
     assert eventually(lambda: gone(pid))
 
 
-def test_ctrl_c_at_any_moment(make: Make, personal: Path) -> None:
+def test_ctrl_c_at_any_moment(client: Script) -> None:
     """Interruptions at random moments of a busy loop: never a wrong number, whether the worker is kept or replaced."""
     script = """
 import random, threading
@@ -405,7 +417,7 @@ atoms.positions[0, 0] = 0.5
 assert atoms.get_potential_energy() == 0.5
 print(hits, done, flush=True)
 """
-    process = client(make, personal, script, "self.results['energy'] = self.atoms.positions[0, 0]")
+    process = client(script, "self.results['energy'] = self.atoms.positions[0, 0]")
     assert process.stdout is not None
     process.stdout.readline()
     out, _ = process.communicate(timeout=120)
@@ -414,8 +426,8 @@ print(hits, done, flush=True)
     assert hits > 100 and done > 100, (hits, done)
 
 
-def test_at_the_end_of_the_script_the_worker_ends(make: Make, personal: Path) -> None:
-    process = client(make, personal, "")
+def test_at_the_end_of_the_script_the_worker_ends(client: Script) -> None:
+    process = client("")
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     assert process.wait(20) == 0
