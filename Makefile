@@ -1,0 +1,47 @@
+# Everything that a fresh machine needs is Python >= 3.11 (with venv), git and make.
+PYTHON ?= python3
+ENV ?= emt
+ROOT ?= demo-root
+# More options of `rootstock-site install`, such as: INSTALL_FLAGS="--set uv.find-links=/path/to/wheels"
+INSTALL_FLAGS ?=
+# More options of pytest, such as: TESTS="-k calculator"
+TESTS ?=
+
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
+	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
+	"$(ROOT)"/client/*/bin/python examples/demo.py --root "$(ROOT)" --model $(ENV)
+
+test: check  ## Lint, types, layers, and every test that this machine can run
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
+
+check: .venv/developer  ## Lint, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 rootstock/errors.py rootstock/channel rootstock/worker
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/rootstock-site render --check
+
+bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socket calculator
+	$(BIN)/python benchmarks/ipc_overhead.py
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/installed: .venv/bin/uv pyproject.toml
+	$(UV) --editable .
+	touch $@
+
+.venv/developer: .venv/installed
+	$(UV) --editable '.[lint,test]'
+	touch $@
+
+clean:
+	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
