@@ -67,9 +67,8 @@ def main() -> None:
     packages = {
         key: info["versions"][key] for key in ("python", "ase", "numpy", "torch", "chgnet") if key in info["versions"]
     }
-    print(
-        f"\nWorker: {info['calculator']} of build {info['environment']}/{info['build']} on {info['host']}, device {info['device']}"
-    )
+    build = f"{info['environment']}/{info['build']}"
+    print(f"\nWorker: {info['calculator']} of build {build} on {info['host']}, device {info['device']}")
     print("        " + ", ".join(f"{key} {version}" for key, version in packages.items()))
     print(f"Times:  {ready - begun:.2f} s to load the model, {seconds:.2f} s for the relaxation")
     print(
