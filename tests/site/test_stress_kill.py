@@ -214,6 +214,10 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
     with own.environment_file("emt").open("a") as file:
         file.write("# edited\n")
     atoms = bulk("Cu")
+
+    def over():
+        return not processes_at(own.builds("emt") / ".staging-")
+
     with RootstockCalculator("emt", root=own.root, device="cpu") as calculator:
         atoms.calc = calculator
         energy = atoms.get_potential_energy()
@@ -224,8 +228,7 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
                 (os.kill if cut.alone else os.killpg)(process.pid, cut.number)
                 code = process.wait(30)
                 # What it had started must not go on behind the back of the next run.
-                staging = own.builds("emt") / ".staging-"
-                wait_for(lambda: not processes_at(staging), f"{cut}: the end of its children", 3.0)
+                wait_for(over, f"{cut}: the end of its children", 3.0)
                 said = process.stderr.read()
             assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
             assert "Traceback" not in said, cut
