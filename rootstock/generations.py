@@ -88,7 +88,7 @@ def _read(path: Path) -> Generation:
         data = json.loads(path.read_text(encoding="utf-8"))
         return Generation(**{**data, "state": State(**data["state"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RootError(f"Cannot read {path}: {error}.", "Move the file away; the present state is not in it.") from error
+        raise RootError(f"Cannot read {path}: {error}.", "Move it away: what is in use now is not in it.") from error
 
 
 def latest(layout: RootLayout) -> Generation | None:
@@ -103,24 +103,33 @@ def unrecorded(layout: RootLayout) -> bool:
     return newest is None or newest.state != read_state(layout)
 
 
-@contextlib.contextmanager
-def changing(
-    layout: RootLayout, access: Access, name: str, admin: Admin, *, cluster: str, since: int, restores: int | None = None
-) -> Iterator[None]:
-    """Change a root: under its lock, between the site's hooks, and with a generation at the end.
+@dataclass(frozen=True)
+class Change:
+    """A change of a root that was decided upon.
 
-    Parameters
+    Attributes
     ----------
-    layout : RootLayout
-    access : Access
-    name : str
-        The command, which the hooks are named after.
-    admin : Admin
+    command : str
+        The name of the command, which the site's hooks are named after.
     cluster : str
     since : int
-        The newest generation when the change was decided upon; 0 if there was none.
+        The newest generation at the time of the decision; 0 if there was none.
     restores : int, optional
         The generation that is gone back to.
+    always : bool
+        Whether it is a generation even if the same is in use as before.
+    """
+
+    command: str
+    cluster: str
+    since: int
+    restores: int | None = None
+    always: bool = True
+
+
+@contextlib.contextmanager
+def changing(layout: RootLayout, access: Access, change: Change, admin: Admin) -> Iterator[None]:
+    """Change a root: under its lock, between the site's hooks, and with a generation at the end.
 
     Raises
     ------
@@ -133,21 +142,22 @@ def changing(
     """
     with explained(layout), admin_lock(layout, admin):
         newest = latest(layout)
-        if newest is not None and newest.number != since:
+        if newest is not None and newest.number != change.since:
             raise LockBusyError(
                 f"{newest.by} on {newest.on} has changed {layout.root} meanwhile ({newest.command}).",
                 "Run the command again: it will say what is left to do.",
             )
-        run_hook(layout, "pre", name, cluster, admin)
+        run_hook(layout, "pre", change.command, change.cluster, admin)
         try:
             yield
         except BaseException:
             with contextlib.suppress(OSError, RootError):  # the error that stopped us is the one to report
                 if unrecorded(layout):
-                    _record(layout, access, f"{admin.command} (did not end well)", restores)
+                    _record(layout, access, f"{admin.command} (did not end well)", change.restores)
             raise
-        _record(layout, access, admin.command, restores)
-        run_hook(layout, "post", name, cluster, admin)
+        if change.always or unrecorded(layout):
+            _record(layout, access, admin.command, change.restores)
+        run_hook(layout, "post", change.command, change.cluster, admin)
 
 
 def _record(layout: RootLayout, access: Access, command: str, restores: int | None) -> None:

@@ -10,7 +10,7 @@ import tomli_w
 from rootstock.access import Access
 from rootstock.build import BuildPlan, make_build
 from rootstock.environment import EnvironmentManager
-from rootstock.generations import changing, explained
+from rootstock.generations import Change, changing, explained
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
 from rootstock.plan import InstallPlan
@@ -38,7 +38,7 @@ def apply(plan: InstallPlan, admin: Admin) -> None:
     with explained(layout):
         for folder in (layout.root, layout.locks, layout.generations):
             access.make_folder(folder, private=folder in layout.admin_folders())
-    with changing(layout, access, "install", admin, cluster=plan.cluster.name, since=plan.since):
+    with changing(layout, access, Change("install", plan.cluster.name, plan.since), admin):
         _write_marker(plan)
         for change in plan.modes:
             access.grant(change)

@@ -1,47 +1,20 @@
-"""Decide what an installation changes: read everything, write nothing. `rootstock.install` carries it out."""
+"""The plan of an installation: what would change, for people and for programs."""
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock import __version__
 from rootstock.access import Access, ModeChange
-from rootstock.build import BuildPlan, plan_client, plan_environment
+from rootstock.build import BuildPlan
 from rootstock.clusters import Cluster
-from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
-from rootstock.errors import RootError
-from rootstock.files import (
-    FileChange,
-    Written,
-    hashes_after,
-    is_ours,
-    plan_files,
-    sha256,
-)
-from rootstock.generations import explained, latest, unrecorded
-from rootstock.layout import LAYOUT_VERSION, RootLayout
-from rootstock.records import now, read_marker, user_name
-from rootstock.render import (
-    render_activation,
-    render_default,
-    render_modulefiles,
-    render_registry,
-)
-from rootstock.room import check_room, room_left
-from rootstock.roots import installed_versions, is_new
-from rootstock.sources import (
-    EnvironmentSource,
-    packaged_names,
-    packaged_source,
-    read_source,
-)
-
+from rootstock.files import FileChange
+from rootstock.generations import explained
+from rootstock.layout import RootLayout
+from rootstock.room import room_left
 
 _SHOWN = 5  # changes of modes
 
@@ -149,170 +122,3 @@ class InstallPlan:
             f"or without modules:\n  . {shlex.quote(str(self.layout.activation('sh')))}\n"
             f'then in Python:\n  RootstockCalculator(model="{model}", device="cpu")'
         )
-
-
-def plan_install(
-    cluster: Cluster,
-    root: Path,
-    environments: Sequence[str],
-    *,
-    device: str,
-    client: bool = True,
-    force: bool = False,
-    template_dirs: Sequence[Path] = (),
-) -> InstallPlan:
-    """Decide what an installation has to change.
-
-    Parameters
-    ----------
-    cluster : Cluster
-    root : Path
-        The root, absolute.
-    environments : sequence of str
-        Environments to build, or paths of environment files to put into the root and build.
-    device : str
-        Where the builds are verified.
-    client : bool
-        Whether to build the environment that ``module load rootstock`` puts on PATH.
-    force : bool
-        Whether to overwrite files that somebody edited; what they hold is kept beside them.
-    template_dirs : sequence of Path
-        Folders of templates that outrank the packaged ones, the first most.
-
-    Raises
-    ------
-    RootError
-        If the folder is something else, belongs to another cluster, or is too small.
-    UnknownEnvironmentError
-        If an environment is neither in the root nor in this package.
-    """
-    layout, marker = RootLayout(root), _own_marker(RootLayout(root), cluster)
-    sources = [_source(layout, name, marker.get("written", {})) for name in environments]
-    wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
-    wanted = {
-        wheel_path: wheel,
-        layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
-        **_rendered(cluster, root, marker.get("default", __version__), template_dirs),
-        **{layout.environment_file(source.name): source.text.encode() for source in sources},
-    }
-    builds = [plan_environment(layout, cluster, source) for source in sources]
-    if client:
-        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel)))
-    given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
-    plan = _assemble(cluster, layout, marker, wanted, wanted if force else given)
-    needed = tuple(plan for plan in builds if plan is not None)
-    check_room(root, needed)
-    return replace(plan, device=device, builds=needed)
-
-
-def plan_render(cluster: Cluster, root: Path, *, force: bool = False, template_dirs: Sequence[Path] = ()) -> InstallPlan:
-    """Decide which files of a root have to be rendered anew; parameters and errors are those of `plan_install`."""
-    layout = RootLayout(root)
-    marker = read_marker(layout) and _own_marker(layout, cluster)
-    if __version__ not in installed_versions(layout):
-        raise RootError(
-            f"{root} holds rootstock {', '.join(installed_versions(layout))}, not {__version__}.",
-            "Install this version there first, or use one that it holds.",
-        )
-    wanted = _rendered(cluster, root, marker["default"], template_dirs)
-    return _assemble(cluster, layout, marker, wanted, wanted if force else ())
-
-
-def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:
-    """Return the marker; an empty one if the root is yet to be made."""
-    if is_new(layout):
-        return {}
-    marker = read_marker(layout)
-    if marker.get("cluster") != cluster.name:
-        raise RootError(
-            f"{layout.root} is the root of cluster {marker.get('cluster')!r}, not {cluster.name!r}.",
-            f"Use --cluster {marker.get('cluster')}, or another --root.",
-        )
-    return marker
-
-
-def _source(layout: RootLayout, name: str, written: Written) -> EnvironmentSource:
-    """Return an environment file: one given by its path, the root's own if an admin wrote it, or the packaged one."""
-    if name.endswith(".py") or os.sep in name:
-        return read_source(Path(name).expanduser().absolute())
-    path = layout.environment_file(name)
-    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written)):
-        return read_source(path)
-    return packaged_source(name)
-
-
-def _rendered(cluster: Cluster, root: Path, default: str, template_dirs: Sequence[Path]) -> dict[Path, bytes | None]:
-    texts: dict[Path, str | None] = {
-        RootLayout(root).clusters_file: render_registry(cluster, root, template_dirs=template_dirs),
-        **render_modulefiles(cluster, root, version=__version__, template_dirs=template_dirs),
-        **render_activation(cluster, root, version=__version__, template_dirs=template_dirs),
-        **render_default(cluster, root, version=default, template_dirs=template_dirs),
-    }
-    return {path: None if text is None else text.encode() for path, text in texts.items()}
-
-
-def _assemble(
-    cluster: Cluster,
-    layout: RootLayout,
-    marker: Mapping[str, Any],
-    wanted: Mapping[Path, bytes | None],
-    forced: Iterable[Path],
-) -> InstallPlan:
-    access = Access.of(cluster)
-    written: Written = marker.get("written", {})
-    files = plan_files(layout.root, wanted, written, forced)
-    newest = latest(layout)
-    return InstallPlan(
-        layout=layout,
-        cluster=cluster,
-        access=access,
-        created=not marker,
-        marker=marker,
-        new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
-        files=files,
-        modes=tuple(_modes(layout, access, wanted)),
-        reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
-        warnings=tuple(_warnings(layout, cluster, access, created=not marker)),
-        since=newest.number if newest else 0,
-        unrecorded=bool(marker) and unrecorded(layout),
-    )
-
-
-def _access_settings(cluster: Cluster) -> dict[str, str]:
-    return {"readers": cluster.readers, "group": cluster.group, "writers": cluster.writers}
-
-
-def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -> dict[str, Any]:
-    made_by = f"rootstock {__version__}, {user_name()} on {platform.node()}"
-    return {
-        "layout": LAYOUT_VERSION,
-        "cluster": cluster.name,
-        "default": marker.get("default", __version__),
-        **_access_settings(cluster),
-        "made_by": marker.get("made_by", made_by),
-        "made_at": marker.get("made_at") or now(),
-        # What we wrote last: a file that differs from this was edited, and is kept.
-        "written": written,
-    }
-
-
-def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterator[ModeChange]:
-    for folder in layout.folders():
-        mode = access.admin_folder if folder in layout.admin_folders() else access.folder
-        if change := access.needs(folder, mode):
-            yield change
-    # What an admin wrote there by hand has the modes of their umask.
-    for path in sorted({*wanted, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
-        change = access.needs(path, access.file)
-        if change and change.old is not None:
-            yield change
-
-
-def _warnings(layout: RootLayout, cluster: Cluster, access: Access, *, created: bool) -> Iterator[str]:
-    if created:
-        yield from cluster.notes
-        if os.geteuid() == 0:
-            yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
-    for folder in access.obstacles(layout.root):
-        whom = "other users" if access.readers == "world" else "the group"
-        yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"

@@ -235,7 +235,7 @@ def committed_renderings(version: str) -> dict[Path, str]:
 def module_tree(
     cluster: Cluster, root: Path, version: str, *, template_dirs: Sequence[Path] = ()
 ) -> dict[Path, str]:
-    """Render what ``module use`` is given for a root that holds one version: the text of each file by its path there."""
+    """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it."""
     folder = _layout(root).modulepath
     default = render_default(cluster, root, version=version, template_dirs=template_dirs)
     texts = default | render_modulefiles(cluster, root, version=version, template_dirs=template_dirs)

@@ -59,9 +59,8 @@ def _renderings(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
     clusters = {path.parts[0] for path in texts}
     for path in folder.glob("*/rootstock/*"):
         name = path.relative_to(folder)
-        if name in texts:
-            yield name
-        elif (len(clusters) > 1 or name.parts[0] in clusters) and path.is_file() and _OURS in path.read_bytes()[:200]:
+        concerned = len(clusters) > 1 or name.parts[0] in clusters
+        if name in texts or (concerned and path.is_file() and _OURS in path.read_bytes()[:200]):
             yield name
 
 

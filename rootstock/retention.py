@@ -21,7 +21,7 @@ from rootstock.access import Access, remove_tree
 from rootstock.build import CLIENT
 from rootstock.clusters import Cluster
 from rootstock.errors import RootError
-from rootstock.generations import Generation, State, changing, explained, read_generations, read_state
+from rootstock.generations import Change, Generation, State, changing, explained, read_generations, read_state
 from rootstock.hooks import run_hook
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin, admin_lock
@@ -168,7 +168,7 @@ def running_builds(layout: RootLayout, proc: Path = Path("/proc")) -> dict[Build
 def collect(plan: GcPlan, admin: Admin) -> None:
     """Carry out a plan of `plan_gc`."""
     layout, access = plan.layout, Access.of(plan.cluster)
-    with changing(layout, access, "gc", admin, cluster=plan.cluster.name, since=plan.since):
+    with changing(layout, access, Change("gc", plan.cluster.name, plan.since, always=False), admin):
         for number in plan.generations:
             layout.generation(number).unlink(missing_ok=True)
             admin.log(f"forgot generation {number}")

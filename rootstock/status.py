@@ -1,4 +1,4 @@
-"""What a root holds: for its admins (`read_status`) and its users (`list_environments`). Nothing is locked or written."""
+"""What a root holds, for its admins (`read_status`) and its users (`list_environments`). It is only read."""
 
 from __future__ import annotations
 

@@ -14,13 +14,7 @@ from rootstock.build import CLIENT
 from rootstock.clusters import Cluster
 from rootstock.errors import RootError
 from rootstock.files import FileChange, hashes_after, plan_files
-from rootstock.generations import (
-    Generation,
-    State,
-    changing,
-    read_generations,
-    read_state,
-)
+from rootstock.generations import Change, Generation, State, changing, read_generations, read_state
 from rootstock.layout import RootLayout
 from rootstock.locking import Admin
 from rootstock.records import point, read_build, read_marker, write_file
@@ -187,9 +181,7 @@ def _link(layout: RootLayout, name: str, old: str, digest: str, link: Path) -> L
 def apply(plan: SwitchPlan, admin: Admin) -> None:
     """Carry out a plan: the environments first, the default version last."""
     layout, access = plan.layout, Access.of(plan.cluster)
-    with changing(
-        layout, access, plan.command, admin, cluster=plan.cluster.name, since=plan.since, restores=plan.restores
-    ):
+    with changing(layout, access, Change(plan.command, plan.cluster.name, plan.since, plan.restores), admin):
         written = hashes_after(layout.root, plan.marker.get("written", {}), plan.files)
         marker = {**plan.marker, "default": plan.default, "written": written}
         for change in plan.links:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -105,7 +106,7 @@ class Progress:
 @contextmanager
 def log_file(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
     """Open a new log in `folder`; its path is printed if the block fails."""
-    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{time.monotonic_ns() % 10**6:06d}.log"
+    path = folder / f"{datetime.now():%Y%m%d-%H%M%S.%f}-{command}-{os.getpid()}.log"
     with path.open("x", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
         try:
@@ -129,8 +130,8 @@ def options(*decorators: Decorated) -> Decorated:
 
 cluster_options = options(
     click.option("--cluster", metavar="NAME",
-                 help="A registered cluster, or 'auto' for the one this machine belongs to [default: $ROOTSTOCK_CLUSTER]."),
-    click.option("--root", type=click.Path(path_type=Path),
+                 help="A registered cluster; 'auto': the one this machine belongs to [default: $ROOTSTOCK_CLUSTER]."),
+    click.option("--root", type=click.Path(path_type=Path, readable=False),
                  help="The root's folder [default: $ROOTSTOCK_ROOT, or the cluster's]."),
 )  # fmt: skip
 plan_options = options(

@@ -47,8 +47,9 @@ def _found(site: Site) -> Site:
 def _run(site: Site, folder: Path, command: str, run: Run, wait: float, break_lock: bool) -> None:
     """Run the second half of a command, with its progress shown and logged in `folder`."""
     from rootstock.access import Access
+    from rootstock.generations import explained
 
-    with log_file(folder, command, Access.of(site.cluster).admin_file) as log:
+    with explained(site.layout), log_file(folder, command, Access.of(site.cluster).admin_file) as log:
         progress = Progress(log)
         with progress.shown():
             run(Admin(" ".join(sys.argv), wait, break_lock, progress.step, progress.log))
@@ -83,7 +84,7 @@ def install(
       rootstock-site install --cluster della --env mace --dry-run
     """
     from rootstock.install import apply
-    from rootstock.plan import plan_install
+    from rootstock.planning import plan_install
 
     site = _found(find_site(cluster, root, settings, group))
     plan = plan_install(
@@ -111,8 +112,9 @@ def install(
 @click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a file differs or is left over.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
 def render(
-    cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool, force: bool
-) -> None:
+    cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool,
+    force: bool,
+) -> None:  # fmt: skip
     """Render the modulefiles anew: those of a root, or, with --output, those of one cluster or all known ones.
 
     \b
@@ -125,7 +127,7 @@ def render(
         _render_to(cluster, root, output, template_dirs, check)
         return
     from rootstock.install import apply
-    from rootstock.plan import plan_render
+    from rootstock.planning import plan_render
 
     site = _found(find_site(cluster, root, installed=True))
     plan = plan_render(
@@ -139,7 +141,9 @@ def render(
         _run(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
 
 
-def _render_to(cluster: str | None, root: Path | None, output: Path, template_dirs: tuple[Path, ...], check: bool) -> None:
+def _render_to(
+    cluster: str | None, root: Path | None, output: Path, template_dirs: tuple[Path, ...], check: bool
+) -> None:
     from rootstock.render import committed_renderings, module_tree
     from rootstock.renderings import compare, write
 

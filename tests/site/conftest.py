@@ -14,6 +14,7 @@ import pytest
 from rootstock.clusters import Cluster
 from rootstock.layout import RootLayout
 from rootstock.render import render_activation, render_default, render_modulefiles
+from tests.conftest import Site
 
 LMOD = Path("/usr/share/lmod/lmod")
 
@@ -144,3 +145,37 @@ def install(tmp_path: Path) -> Install:
         return at
 
     return write
+
+
+TINY = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["six"]
+# ///
+def setup(model, device="cpu"):
+    raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Return an environment file that is built in a second and verified by nothing."""
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def tiny_root(site: Site, tmp_path: Path, tiny: Path) -> Path:
+    """Return a root with the environment tiny, which the test may change."""
+    path = tmp_path / "root"
+    site("install", "--cluster", "local", "--root", path, "--env", tiny, "--no-client")
+    return path
+
+
+@pytest.fixture
+def bare_root(site: Site, tmp_path: Path) -> Path:
+    """Return a root without any environment, which the test may change."""
+    path = tmp_path / "root"
+    site("install", "--cluster", "local", "--root", path, "--set", "environments=", "--no-client")
+    return path

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,10 +179,10 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
     raise AssertionError(f"it ended before it said {text!r}:\n{''.join(lines)}")
 
 
-def wait_for(condition: object, what: str, deadline_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 20.0) -> None:
     """Wait until a function returns something true."""
     end = time.monotonic() + deadline_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, f"{what}: not after {deadline_s:.0f} s"
         time.sleep(0.02)
 

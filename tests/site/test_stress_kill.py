@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -35,15 +36,20 @@ from tests.site.stress import (
 
 KILLED = -signal.SIGKILL
 OLD, NEW = PACKAGES[0], " ".join(PACKAGES)
+MANY = ("mkdir", "chmod")
 
 
-def sample(changes: list[tuple[str, int, str]], **every: int) -> list[tuple[str, int]]:
-    """Choose changes to be killed at: every so many of a kind of system call, and the last."""
-    chosen = []
-    for name in dict.fromkeys(name for name, _, _ in changes):
-        numbers = [number for other, number, _ in changes if other == name]
-        chosen += [(name, number) for number in sorted({*numbers[:: every.get(name, 1)], numbers[-1]})]
-    return chosen
+def sample(root: TinyRoot, changes: list[tuple[str, int, str]]) -> list[tuple[str, int]]:
+    """Choose changes to be killed at: of each kind of system call the last one in each part of the root."""
+    chosen: dict[tuple[str, str], int] = {}
+    for name, number, arguments in changes:
+        # With two arguments the second is where the change shows.
+        path = Path(arguments.split(", ")[-1 if name in ("rename", "symlink") else 0].strip('"'))
+        if path.is_relative_to(root.path):
+            parts = path.relative_to(root.path).parts
+            part = parts[0] if len(parts) > 1 and (name not in MANY or parts[0] == "builds") else ""
+            chosen[name, part] = number
+    return [(name, number) for (name, _), number in chosen.items()]
 
 
 class Reader(threading.Thread):
@@ -122,8 +128,8 @@ def in_two_rows(points, work):
 
 def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path):
     need_programs(strace="strace")
-    changes = changes_made_by(new_root("seen").install_command, tmp_path / "seen.log")
-    points = sample(changes, mkdir=8, rename=2, chmod=30)
+    seen = new_root("seen")
+    points = sample(seen, changes_made_by(seen.install_command, tmp_path / "seen.log"))
     assert len(points) > 12
 
     def work(row, points):
@@ -141,8 +147,8 @@ def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path):
 def test_a_root_in_use_killed_at_every_change_to_a_file(in_use, tmp_path):
     need_programs(strace="strace")
     seen, _ = in_use("seen")
-    points = sample(changes_made_by(seen.install_command, tmp_path / "seen.log"), chmod=30)
-    assert len(points) > 10
+    points = sample(seen, changes_made_by(seen.install_command, tmp_path / "seen.log"))
+    assert len(points) > 8
 
     def work(row, points):
         root, put_back = in_use(f"root{row}")
@@ -158,7 +164,7 @@ def test_a_root_in_use_killed_at_every_change_to_a_file(in_use, tmp_path):
     in_two_rows(points, work)
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.2])
 def test_killed_together_with_uv_at_any_time(in_use, delay_s):
     root, _ = in_use("root")
     with Reader(root) as reader:
@@ -171,7 +177,7 @@ def test_killed_together_with_uv_at_any_time(in_use, delay_s):
     assert reader.failures == []
 
 
-@pytest.mark.parametrize("change", ["rmdir", "chmod", "rename"])
+@pytest.mark.parametrize("change", ["chmod", "rename"])
 def test_an_interruption_is_told_in_a_line_and_leaves_nothing(in_use, tmp_path, change):
     need_programs(strace="strace")
     root, put_back = in_use("root")
@@ -199,8 +205,7 @@ class Cut:
 CUTS = [
     Cut("installing", 1.0, signal.SIGKILL, alone=True),
     Cut("installing", 1.0, signal.SIGINT),
-    Cut("starting a worker", 0.0, signal.SIGKILL, alone=True),
-    Cut("verifying", 0.0, signal.SIGTERM),
+    Cut("verifying", 0.0, signal.SIGKILL, alone=True),
 ]
 
 
@@ -214,6 +219,10 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
     with own.environment_file("emt").open("a") as file:
         file.write("# edited\n")
     atoms = bulk("Cu")
+
+    def over():
+        return not processes_at(own.builds("emt") / ".staging-")
+
     with RootstockCalculator("emt", root=own.root, device="cpu") as calculator:
         atoms.calc = calculator
         energy = atoms.get_potential_energy()
@@ -224,8 +233,7 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
                 (os.kill if cut.alone else os.killpg)(process.pid, cut.number)
                 code = process.wait(30)
                 # What it had started must not go on behind the back of the next run.
-                staging = own.builds("emt") / ".staging-"
-                wait_for(lambda: not processes_at(staging), f"{cut}: the end of its children", 3.0)
+                wait_for(over, f"{cut}: the end of its children", 3.0)
                 said = process.stderr.read()
             assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
             assert "Traceback" not in said, cut

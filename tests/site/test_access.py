@@ -1,0 +1,183 @@
+"""Who may do what under a root, with real users: the modes that an installation sets, whatever the umask."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rootstock.layout import RootLayout
+from rootstock.records import active_build
+from tests.conftest import SITE, clean_environment, need
+
+GROUP = 7301  # needs no name on this machine
+
+
+@pytest.fixture
+def field(tmp_path):
+    """Return a folder that everybody can reach, and members of the group can write to."""
+    need(os.geteuid() == 0, "the rights of root")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(0o711)
+    folder = tmp_path / "field"
+    folder.mkdir()
+    os.chown(folder, 0, GROUP)
+    folder.chmod(0o2775)
+    return folder
+
+
+def run_as(uid, *command, member=False, umask=0o022):
+    """Run a command as another user."""
+    groups = [f"--groups={GROUP}"] if member else ["--clear-groups"]
+    return subprocess.run(
+        ["setpriv", f"--reuid={uid}", f"--regid={uid}", *groups, *map(str, command)],
+        env=clean_environment(HOME="/var/empty"), cwd="/", umask=umask, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def install_as(uid, root, *options, umask=0o077):
+    """Install as a member of the group; return the output."""
+    command = (SITE, "install", "--cluster", "local", "--root", root, "--no-client", *options)
+    done = run_as(uid, *command, member=True, umask=umask)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def modes(root):
+    """Return the modes of everything below the root but uv's cache, which has its own."""
+    layout = RootLayout(root)
+    paths = [path for path in (root, *root.rglob("*")) if layout.uv_cache not in path.parents and not path.is_symlink()]
+    return {path.relative_to(root).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in paths}
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+@pytest.mark.parametrize(("readers", "folder", "file"), [("world", 0o2755, 0o644), ("group", 0o2750, 0o640)])
+def test_modes_do_not_depend_on_the_umask(field, tiny, umask, readers, folder, file):
+    tiny.chmod(0o644)
+    options = ("--env", tiny, "--group", str(GROUP), "--set", f"access.readers={readers}")
+    install_as(4001, field / "root", *options, umask=umask)
+    found = modes(field / "root")
+    for name in (".", "environments", "builds", "builds/tiny", "active", "cache", "generations", "modulefiles/rootstock"):
+        assert (name, found[name]) == (name, folder)
+    for name in ("rootstock.toml", "clusters.toml", "environments/tiny.py", "environments/tiny.py.lock",
+                 "generations/1.json", "modulefiles/rootstock/0.3.0.lua", "activate/rootstock.sh"):  # fmt: skip
+        assert (name, found[name]) == (name, file)
+    for name in ("cache/uv", "locks", "log"):
+        assert (name, found[name]) == (name, 0o2700)
+    builds = {name: mode for name, mode in found.items() if name.startswith("builds/tiny/")}
+    assert len(builds) > 20
+    assert set(builds.values()) == {folder & 0o555, file & 0o444}
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+@pytest.mark.parametrize("writers", ["owner", "group"])
+def test_nothing_is_writable_by_everybody(field, tiny, umask, writers):
+    tiny.chmod(0o644)
+    options = ("--env", tiny, "--group", str(GROUP), "--set", "access.readers=world")
+    install_as(4001, field / "root", *options, "--set", f"access.writers={writers}", umask=umask)
+    # uv makes its lock files writable by everybody, in its cache too.
+    excess = 0o002 if writers == "group" else 0o022
+    loose = [path for path in (field / "root").rglob("*")
+             if not path.is_symlink() and path.lstat().st_mode & excess and path.name != "admin.lock"]  # fmt: skip
+    assert loose == []
+    assert list((field / "root/cache/uv").rglob(".lock"))
+
+
+def test_readers_read_and_do_not_write(field, tiny):
+    tiny.chmod(0o644)
+    root = field / "root"
+    install_as(4001, root, "--env", tiny, "--set", "access.readers=world")
+    done = run_as(4009, root / "active/tiny/bin/python", "-I", "-c", "import six; print(six.__name__)")
+    assert (done.stdout, done.stderr) == ("six\n", "")
+    assert run_as(4009, SITE, "status", "--root", root).returncode == 0
+    done = run_as(4009, SITE, "install", "--root", root, "--set", "environments=", "--set", "contact=me", "--no-client")
+    assert done.returncode == 10
+    assert f"Error: You may not change {root}" in done.stderr
+    assert done.stderr.endswith("\nDo this as one of the root's admins.\n")
+
+
+def test_readers_of_the_group_and_outsiders(field, tiny):
+    tiny.chmod(0o644)
+    root = field / "root"
+    install_as(4001, root, "--env", tiny, "--group", str(GROUP), "--set", "access.readers=group")
+    python = (root / "active/tiny/bin/python", "-I", "-c", "import six")
+    assert run_as(4002, *python, member=True).returncode == 0
+    outsider = run_as(4009, SITE, "status", "--root", root)
+    assert outsider.returncode == 10
+    assert f"Error: Cannot read {root}/rootstock.toml: [Errno 13] Permission denied" in outsider.stderr
+
+
+def test_every_member_of_a_group_of_admins_can_install(field, tiny, tmp_path):
+    tiny.chmod(0o644)
+    other = tmp_path / "other.py"
+    other.write_text(tiny.read_text())
+    other.chmod(0o644)
+    root = field / "root"
+    shared = ("--group", str(GROUP), "--set", "access.readers=world", "--set", "access.writers=group")
+    install_as(4001, root, "--env", tiny, *shared)
+    install_as(4002, root, "--env", other)
+    assert install_as(4001, root, "--env", "other").endswith("nothing to do.\n")
+    assert stat.S_IMODE((root / "locks/admin.lock").stat().st_mode) == 0o664
+    assert {path.lstat().st_gid for path in root.rglob("*")} == {GROUP}
+    owners = {name: active_build(RootLayout(root).active(name)).stat().st_uid for name in ("tiny", "other")}
+    assert owners == {"tiny": 4001, "other": 4002}
+    for name in owners:
+        assert run_as(4009, root / f"active/{name}/bin/python", "-I", "-c", "import six").returncode == 0
+    # What the first made, the second can go back to and change.
+    done = run_as(4002, SITE, "rollback", "--root", root, member=True, umask=0o077)
+    assert (done.returncode, done.stdout) == (
+        0, f"{root}:\n  take other out of use (build {active_digest(root, 'other')} stays)\n"
+    )  # fmt: skip
+
+
+def active_digest(root, name):
+    (record,) = (root / "builds" / name).glob("*/build.json")
+    return record.parent.name
+
+
+def test_somebody_who_is_not_in_the_group(field, tiny):
+    tiny.chmod(0o644)
+    command = (SITE, "install", "--cluster", "local", "--root", field / "root", "--group", str(GROUP), "--env", tiny)
+    done = run_as(4009, *command)
+    assert done.returncode == 3
+    assert f"Error: You are not in the group '{GROUP}', so you cannot give it the files.\n" in done.stderr
+
+
+def test_a_group_that_does_not_exist(site, tmp_path):
+    done = site("install", "--cluster", "local", "--root", tmp_path / "root", "--group", "hobbits", check=False)
+    assert done.returncode == 3
+    assert "Error: There is no group 'hobbits' on this machine.\n" in done.stderr
+
+
+def test_other_readers_get_other_modes(site, tiny_root):
+    command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
+    assert {mode & 0o077 for mode in modes(tiny_root).values()} - {0o064} == {0}  # the lock file, in a private folder
+    before = active_build(RootLayout(tiny_root).active("tiny"))
+    done = site(*command)
+    assert "  change the modes of all builds: readable by world\n" in done.stdout
+    assert "more files and folders (--json names them)\n" in done.stdout
+    found = modes(tiny_root)
+    name = before.relative_to(tiny_root).as_posix()
+    assert (found["."], found["environments/tiny.py"], found[name], found[f"{name}/build.json"]) == (
+        0o755, 0o644, 0o555, 0o444,
+    )  # fmt: skip
+    assert site(*command).stdout.endswith("nothing to do.\n")
+
+
+def test_a_mode_that_somebody_changed_is_mended(site, bare_root):
+    (bare_root / "environments").chmod(0o777)
+    written = bare_root / "environments/mine.py"
+    written.write_text("# an admin's, with the modes of their umask\n")
+    written.chmod(0o666)
+    done = site("install", "--root", bare_root, "--set", "environments=", "--no-client")
+    assert done.stdout.startswith(
+        f"{bare_root}:\n"
+        "  change the mode of environments from 0777 to 0700\n"
+        "  change the mode of environments/mine.py from 0666 to 0600\n"
+    )
+    assert Path(written).stat().st_mode & 0o777 == 0o600

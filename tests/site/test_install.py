@@ -1,0 +1,254 @@
+"""`rootstock-site install`: what it plans, what it writes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rootstock.layout import RootLayout
+from rootstock.records import active_build
+from tests.conftest import SITE, clean_environment, need
+
+BARE = ("--set", "environments=", "--no-client")
+
+
+def snapshot(root):
+    """Return what a change of any file or folder below `root` would change."""
+    paths = [root, *root.rglob("*")]
+    return {path: (s.st_mtime_ns, s.st_ctime_ns, s.st_mode, s.st_size) for path in paths if (s := path.lstat())}
+
+
+def errors(done):
+    return [line for line in done.stderr.splitlines() if not line.startswith("Note: ")]
+
+
+def test_a_second_run_touches_nothing(site, tiny_root):
+    before = snapshot(tiny_root)
+    done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client")
+    assert done.stdout == f"{tiny_root}: nothing to do.\n"
+    assert snapshot(tiny_root) == before
+
+
+def test_what_an_installation_leaves(tiny_root):
+    layout = RootLayout(tiny_root)
+    assert not layout.strangers()
+    assert [path.name for path in layout.generations.iterdir()] == ["1.json"]
+    assert sorted(path.name for path in layout.activations.iterdir()) == sorted(
+        f"rootstock{version}.{shell}" for shell in ("sh", "csh", "fish") for version in ("", "-0.3.0")
+    )
+    assert active_build(layout.active("tiny"))
+    assert not list(layout.all_builds.glob("*/.*"))
+
+
+def test_a_dry_run_writes_nothing(site, tmp_path, tiny):
+    done = site("install", "--cluster", "local", "--root", tmp_path / "root", "--env", tiny, "--no-client", "--dry-run")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [f"{tmp_path}/root:", f"  create the root {tmp_path}/root for cluster local"]
+    assert "  write modulefiles/rootstock/0.3.0.lua" in lines
+    assert "  build tiny with Python 3." in lines[-1][:29]
+    assert not (tmp_path / "root").exists()
+
+
+def test_the_plan_as_json(site, tiny_root):
+    text = (tiny_root / "environments/tiny.py").read_text()
+    (tiny_root / "environments/tiny.py").write_text(f"{text}# more\n")
+    done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "contact=Ann", "-n", "--json")
+    plan = json.loads(done.stdout)
+    assert (plan["schema"], plan["command"], plan["root"], plan["cluster"]) == (1, "install", str(tiny_root), "local")
+    assert (plan["created"], plan["empty"], plan["modes"]) == (False, False, [])
+    assert [build["reason"] for build in plan["builds"]] == ["environment file changed"]
+    registry = plan["files"][0]
+    assert (registry["path"], registry["action"]) == ("clusters.toml", "update")
+    assert '\n+contact = "Ann"' in registry["diff"]
+    assert plan["room"]["bytes"] > 0
+
+
+def test_a_dry_run_shows_what_changes_in_files(site, bare_root):
+    done = site("install", "--root", bare_root, *BARE, "--set", "contact=Ann", "--dry-run")
+    assert "--- clusters.toml (now)\n+++ clusters.toml (new)\n@@ " in done.stdout
+    assert '\n+contact = "Ann"\n' in done.stdout
+    assert "Ann" not in (bare_root / "clusters.toml").read_text()
+
+
+def test_edits_are_kept_until_forced(site, bare_root):
+    module = bare_root / "modulefiles/rootstock/0.3.0.lua"
+    ours, mine = module.read_text(), module.read_text() + "-- mine\n"
+    module.write_text(mine)
+    change = ("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
+    done = site(*change)
+    kept = "keep your edits of modulefiles/rootstock/0.3.0.lua, write ours as 0.3.0.lua.new (--force replaces them)"
+    assert f"  {kept}\n" in done.stdout
+    assert module.read_text() == mine
+    assert "Ann" in module.with_name("0.3.0.lua.new").read_text()
+    assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
+    done = site(*change, "--force")
+    assert "  replace modulefiles/rootstock/0.3.0.lua, keep your edits as 0.3.0.lua.bak\n" in done.stdout
+    assert module.with_name("0.3.0.lua.bak").read_text() == mine
+    assert module.read_text() == ours.replace("}, \"\\n\"", "    \"Contact: Ann\",\n}, \"\\n\"")
+    assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
+
+
+def test_an_environment_file_is_the_admins(site, tiny_root, tiny):
+    copy = tiny_root / "environments/tiny.py"
+    first = active_build(RootLayout(tiny_root).active("tiny"))
+    copy.write_text(copy.read_text() + "# mine\n")
+    site("install", "--root", tiny_root, "--env", "tiny", "--no-client")
+    second = active_build(RootLayout(tiny_root).active("tiny"))
+    assert second != first
+    assert (second / "environment.py").read_text() == copy.read_text()
+    # Given by its path, a file replaces the root's, and the build that it had is put to use again.
+    done = site("install", "--root", tiny_root, "--env", tiny, "--no-client")
+    assert "  replace environments/tiny.py, keep your edits as tiny.py.bak\n" in done.stdout
+    assert active_build(RootLayout(tiny_root).active("tiny")) == first
+
+
+def test_templates_of_the_site(site, bare_root, tmp_path):
+    def write(folder, text):
+        folder.mkdir()
+        (folder / "modulefile.lua.j2").write_text(
+            f'{{% extends "rootstock/modulefile.lua.j2" %}}{{% block extra %}}\n-- {text}\n{{% endblock %}}\n'
+        )
+
+    write(bare_root / "templates", "of the root")
+    site("install", "--root", bare_root, *BARE)
+    module = bare_root / "modulefiles/rootstock/0.3.0.lua"
+    assert "\n-- of the root\n" in module.read_text()
+    write(tmp_path / "mine", "given")
+    site("install", "--root", bare_root, *BARE, "--template-dir", tmp_path / "mine")
+    assert "\n-- given\n" in module.read_text()
+
+
+def test_a_folder_of_something_else(site, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    done = site("install", "--cluster", "local", "--root", tmp_path, *BARE, check=False)
+    assert done.returncode == 10
+    assert done.stderr == (
+        f"Error: {tmp_path} is not a Rootstock root, and not empty: it holds thesis.tex.\nChoose an empty folder.\n"
+    )
+
+
+def test_the_root_of_another_cluster(site, bare_root):
+    done = site("install", "--cluster", "della", "--root", bare_root, *BARE, check=False)
+    assert done.returncode == 10
+    assert f"Error: {bare_root} is the root of cluster 'local', not 'della'.\n" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["install", *BARE], ["status"], ["default", "0.3.0"], ["uninstall", "--yes"]])
+def test_a_root_of_a_newer_layout_is_left_alone(site, bare_root, command):
+    marker = bare_root / "rootstock.toml"
+    marker.write_text(marker.read_text().replace("layout = 1\n", "layout = 2\n"))
+    before = snapshot(bare_root)
+    done = site(*command, "--root", bare_root, check=False)
+    assert done.returncode == 10
+    assert done.stderr == (
+        f"Error: {bare_root} has layout 2; this rootstock knows layouts up to 1.\n"
+        "Load the site's newer module: module load rootstock\n"
+    )
+    assert snapshot(bare_root) == before
+
+
+def test_whoever_is_root_hears_once_that_they_need_not_be(site, tmp_path):
+    need(os.geteuid() == 0, "the rights of root")
+    command = ("install", "--root", tmp_path / "root", *BARE)
+    said = "Note: You are root. You need not be: an ordinary account that owns the folder is enough, and safer.\n"
+    assert site(*command, "--cluster", "local").stderr.startswith(said)
+    assert site(*command, "--set", "contact=Ann").stderr == ""
+
+
+def test_a_folder_above_that_keeps_readers_out_is_named(site, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    done = site("install", "--cluster", "local", "--root", closed / "root", *BARE, "--set", "access.readers=world")
+    assert f"Note: {closed} does not let other users pass: they cannot reach the root." in done.stderr
+
+
+def test_builds_that_cannot_fit_are_refused_before_anything_is_written(site, tiny_root):
+    record = active_build(RootLayout(tiny_root).active("tiny")) / "build.json"
+    record.chmod(0o600)
+    record.write_text(record.read_text().replace('"bytes": ', '"bytes": 99999999'))
+    environment = tiny_root / "environments/tiny.py"
+    environment.write_text(environment.read_text() + "# more\n")
+    before = snapshot(tiny_root)
+    done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client", check=False)
+    assert done.returncode == 10
+    assert f"Error: {tiny_root} has room for " in done.stderr
+    assert "Make room: rootstock-site gc --dry-run shows what can go.\n" in done.stderr
+    assert snapshot(tiny_root) == before
+
+
+def write_hook(root, name, script):
+    hook = RootLayout(root).hooks / name
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+    return hook
+
+
+def test_hooks_of_the_site(site, bare_root):
+    say = 'echo "$0 $ROOTSTOCK_CLUSTER $ROOTSTOCK_COMMAND" >> "$ROOTSTOCK_ROOT/hooks/said"; echo seen'
+    hooks = [write_hook(bare_root, name, say) for name in ("pre-install", "post-install")]
+    site("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
+    command = f"local {SITE} install --root {bare_root} --set environments= --no-client --set contact=Ann"
+    assert (bare_root / "hooks/said").read_text() == "".join(f"{hook} {command}\n" for hook in hooks)
+    log = max((bare_root / "log").iterdir())
+    assert log.read_text().count(" seen\n") == 2
+    # A plan with nothing to do runs none.
+    site("install", "--root", bare_root, *BARE)
+    assert (bare_root / "hooks/said").read_text().count("\n") == 2
+
+
+def test_a_hook_that_fails_stops_the_command(site, bare_root):
+    hook = write_hook(bare_root, "pre-install", "echo no window today; exit 3")
+    done = site("install", "--root", bare_root, *BARE, "--set", "contact=Ann", check=False)
+    assert done.returncode == 19
+    assert f"Error: The site's hook {hook} failed (exit code 3). Nothing was changed.\n  | no window today\n" in done.stderr
+    assert "Ann" not in (bare_root / "clusters.toml").read_text()
+    hook.chmod(0o644)
+    done = site("install", "--root", bare_root, *BARE, "--set", "contact=Ann", check=False)
+    assert (done.returncode, f"Error: The site's hook {hook} is not executable." in done.stderr) == (19, True)
+    hook.rename(hook.with_name("post-install")).chmod(0o755)
+    done = site("install", "--root", bare_root, *BARE, "--set", "contact=Ann", check=False)
+    assert (done.returncode, "failed (exit code 3). The install itself is done." in done.stderr) == (19, True)
+    assert "Ann" in (bare_root / "clusters.toml").read_text()
+
+
+def named(host, *command, **variables):
+    """Run ``rootstock-site`` on a machine of that name."""
+    need(os.geteuid() == 0, "the rights of root")
+    done = subprocess.run(
+        ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host, SITE, *command],
+        env=clean_environment(**variables), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, errors(done)
+
+
+@pytest.mark.parametrize("how", [["--cluster", "auto"], []], ids=["auto", "none"])
+def test_the_cluster_is_recognised_by_the_name_of_the_machine(tmp_path, how):
+    code, said, noted = named("della-l01g1", "install", "--root", tmp_path / "root", *how, *BARE, "--dry-run")
+    assert (code, noted) == (0, ["Cluster della: recognised by this machine's name, della-l01g1."])
+    assert f"create the root {tmp_path}/root for cluster della\n" in said
+
+
+def test_a_machine_of_no_cluster(tmp_path):
+    code, _, noted = named("orwell", "install", "--root", tmp_path / "root", *BARE, XDG_CONFIG_HOME=str(tmp_path))
+    assert code == 3
+    assert noted[0].startswith("Error: Which cluster is this for? The name of this machine, 'orwell")
+    assert noted[1].startswith("Give --cluster NAME. Known: alps, della, ")
+
+
+def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root):
+    before = active_build(RootLayout(tiny_root).active("tiny"))
+    environment = tiny_root / "environments/tiny.py"
+    environment.write_text(environment.read_text().replace('"six"', '"six==99"'))
+    done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client", check=False)
+    assert done.returncode == 14
+    log = Path(next(line for line in done.stderr.splitlines() if line.startswith("Log: ")).removeprefix("Log: "))
+    assert log.parent == tiny_root / "log"
+    assert "six" in log.read_text()
+    assert active_build(RootLayout(tiny_root).active("tiny")) == before
+    assert not list((tiny_root / "builds").glob("*/.*"))

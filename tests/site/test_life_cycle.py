@@ -1,0 +1,260 @@
+"""A root over time: generations, rollback, gc, status, uninstall."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from rootstock.layout import RootLayout
+from rootstock.records import active_build
+from tests.conftest import SITE, clean_environment
+from tests.site.test_lock import holder
+
+
+def install(site, root, *names, **options):
+    environments = [part for name in names for part in ("--env", name)]
+    return site("install", "--root", root, *environments, "--no-client", **options)
+
+
+def active(root, name="tiny"):
+    build = active_build(RootLayout(root).active(name))
+    return build.name if build else None
+
+
+def generation(root, number):
+    return json.loads((root / f"generations/{number}.json").read_text())
+
+
+def numbers(root):
+    return sorted(int(path.stem) for path in (root / "generations").iterdir())
+
+
+@pytest.fixture
+def old_and_new(site, tiny_root):
+    """Return a root whose environment was built twice, and the two builds."""
+    old = active(tiny_root)
+    environment = tiny_root / "environments/tiny.py"
+    environment.write_text(environment.read_text() + "# newer\n")
+    install(site, tiny_root, "tiny")
+    return tiny_root, old, active(tiny_root)
+
+
+def test_a_change_is_a_generation(old_and_new):
+    root, old, new = old_and_new
+    assert numbers(root) == [1, 2]
+    first, second = generation(root, 1), generation(root, 2)
+    assert (first["number"], first["restores"]) == (1, None)
+    assert first["state"] == {"default": "0.3.0", "active": {"tiny": old}, "clients": {}}
+    assert second["state"] == {"default": "0.3.0", "active": {"tiny": new}, "clients": {}}
+    assert second["command"] == f"{SITE} install --root {root} --env tiny --no-client"
+    assert second["on"] == os.uname().nodename
+    made = time.strptime(second["at"][:19], "%Y-%m-%dT%H:%M:%S")
+    assert abs(time.mktime(made) - time.time()) < 3600
+
+
+def test_back_and_forth(site, old_and_new):
+    root, old, new = old_and_new
+    done = site("rollback", "--root", root, "--dry-run")
+    assert done.stdout == f"{root}:\n  tiny: use build {old} instead of {new}\n"
+    assert (active(root), numbers(root)) == (new, [1, 2])
+    site("rollback", "--root", root)
+    assert (active(root), generation(root, 3)["restores"]) == (old, 1)
+    # There is nothing before the first generation; forward goes by number.
+    done = site("rollback", "--root", root, check=False)
+    assert done.returncode == 10
+    assert f"Error: {root} has no earlier generation where anything else was in use.\n" in done.stderr
+    site("rollback", "--root", root, "--to", "2")
+    assert active(root) == new
+    # The last change is undone: before generation 2, tiny was the old one.
+    site("rollback", "--root", root)
+    assert (active(root), generation(root, 5)["restores"]) == (old, 1)
+    done = site("rollback", "--root", root, "--to", "9", check=False)
+    assert (done.returncode, done.stderr) == (10, f"Error: {root} has no generation 9.\nIt has 1, 2, 3, 4, 5.\n")
+    done = site("rollback", "--root", root, "--to", "1", "--json")
+    assert json.loads(done.stdout)["empty"] is True
+
+
+def test_going_back_takes_out_of_use_what_was_added_but_not_what_is_pinned(site, tiny_root, tiny):
+    for name in ("other", "tiny@2024.01.15"):
+        shutil.copy(tiny, tiny_root / f"environments/{name}.py")
+        install(site, tiny_root, name)
+    assert active(tiny_root, "other") == active(tiny_root, "tiny@2024.01.15") == active(tiny_root)
+    site("rollback", "--root", tiny_root, "--to", "1")
+    assert active(tiny_root, "other") is None
+    assert active(tiny_root, "tiny@2024.01.15") == active(tiny_root)
+    install(site, tiny_root, "other")
+    assert active(tiny_root, "other") == active(tiny_root)
+
+
+def test_a_build_that_is_gone_cannot_be_gone_back_to(site, old_and_new):
+    root, old, new = old_and_new
+    site("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
+    (root / "generations/1.json").write_text(json.dumps(generation(root, 2) | {"number": 1, "state": {
+        "default": "0.3.0", "active": {"tiny": old}, "clients": {}}}))  # fmt: skip
+    done = site("rollback", "--root", root, "--to", "1", check=False)
+    assert done.returncode == 10
+    assert f"Error: The build {old} of tiny is gone from {root}: it was collected by gc.\n" in done.stderr
+    assert active(root) == new
+
+
+def test_a_change_that_was_cut_off_is_recorded_by_the_next_command(site, old_and_new):
+    root, old, _ = old_and_new
+    link = RootLayout(root).active("tiny")
+    link.unlink()
+    link.symlink_to(f"../builds/tiny/{old}")
+    (root / "environments/tiny.py").write_text((root / f"builds/tiny/{old}/environment.py").read_text())
+    done = install(site, root, "tiny")
+    assert done.stdout.startswith(f"{root}:\n  record the present state as a generation\n")
+    assert generation(root, 3)["state"]["active"] == {"tiny": old}
+    assert install(site, root, "tiny").stdout.endswith("nothing to do.\n")
+
+
+def test_a_plan_that_was_overtaken_is_not_carried_out(bare_root):
+    with holder(bare_root):
+        command = ("install", "--root", bare_root, "--set", "environments=", "--set", "contact=me", "--no-client")
+        late = subprocess.Popen(
+            [SITE, *command, "--wait", "100"], env=clean_environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        next(line for line in late.stderr if "waiting for" in line)
+        (bare_root / "generations/2.json").write_text(json.dumps(generation(bare_root, 1) | {"number": 2, "by": "ann"}))
+    said = late.communicate(timeout=60)[1]
+    assert late.returncode == 11
+    assert f"has changed {bare_root} meanwhile (" in said
+    assert "Run the command again: it will say what is left to do.\n" in said
+    assert "contact" not in (bare_root / "clusters.toml").read_text()
+
+
+@contextlib.contextmanager
+def running(build):
+    """Run a process from a build."""
+    code = "import six, sys; print(flush=True); sys.stdin.read()"
+    command = [str(build / "bin/python"), "-I", "-B", "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\n"
+        yield process
+        process.stdin.close()
+
+
+def test_gc_takes_what_nothing_refers_to(site, old_and_new):
+    root, old, new = old_and_new
+    gc = ("gc", "--root", root, "--keep", "1", "--older-than", "0")
+    done = site(*gc, "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert (plan["schema"], plan["generations"], plan["spared"]) == (1, [1], [])
+    assert plan["builds"] == [{"name": "tiny", "digest": old}]
+    assert plan["frees"]["files"] > 20
+    assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])
+    site(*gc, "--yes")
+    assert (os.listdir(root / "builds/tiny"), numbers(root)) == ([new], [2])
+    assert site(*gc).stdout == f"{root}: nothing to do.\n"
+    python = root / "active/tiny/bin/python"
+    assert subprocess.run([python, "-I", "-c", "import six"], check=False).returncode == 0
+
+
+def test_gc_keeps_what_a_generation_or_a_date_keeps(site, old_and_new):
+    root, old, new = old_and_new
+    for options in (["--keep", "2", "--older-than", "0"], ["--keep", "1", "--older-than", "1"], []):
+        assert site("gc", "--root", root, *options).stdout == f"{root}: nothing to do.\n"
+    # A build that no generation tells of is as old as itself.
+    (root / "generations/1.json").unlink()
+    done = site("gc", "--root", root, "--keep", "1", "--older-than", "1")
+    assert done.stdout == f"{root}: nothing to do.\n  keep build {old} of tiny: made less than 1 days ago\n"
+    assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])
+
+
+def test_gc_keeps_what_a_process_of_this_machine_runs_from(site, old_and_new):
+    root, old, _ = old_and_new
+    gc = ("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
+    with running(RootLayout(root).build("tiny", old)) as process:
+        done = site(*gc)
+        assert f"  keep build {old} of tiny: in use on this machine by process {process.pid}\n" in done.stdout
+        assert (root / "builds/tiny" / old / "build.json").is_file()
+    site(*gc)
+    assert not (root / "builds/tiny" / old).exists()
+
+
+def test_gc_removes_what_was_cut_off(site, tiny_root):
+    leftover = tiny_root / "builds/tiny/.staging-abc"
+    shutil.copytree(tiny_root / "active/tiny", leftover, symlinks=True)
+    done = site("gc", "--root", tiny_root, "--yes")
+    assert "  remove builds/tiny/.staging-abc, left by a build that was cut off\n" in done.stdout
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("command", [("gc", "--keep", "1", "--older-than", "0"), ("uninstall",)])
+def test_what_cannot_be_undone_asks(site, old_and_new, command):
+    root, old, _ = old_and_new
+    done = site(*command, "--root", root, check=False)
+    assert done.returncode == 3
+    assert done.stderr.endswith("Error: There is no terminal to ask at.\nGive --yes if you are sure.\n")
+    assert (root / "builds/tiny" / old).is_dir()
+
+
+def test_status(site, old_and_new):
+    root, old, new = old_and_new
+    status = json.loads(site("status", "--root", root, "--json", "--sizes").stdout)
+    assert (status["schema"], status["root"], status["cluster"], status["readers"]) == (1, str(root), "local", "owner")
+    assert (status["default"], status["versions"], status["idle_builds"]) == ("0.3.0", ["0.3.0"], 1)
+    (environment,) = status["environments"]
+    assert (environment["name"], environment["digest"], environment["packages"]) == ("tiny", new, 1)
+    assert [each["number"] for each in status["generations"]] == [1, 2]
+    assert status["holder"] is None
+    assert status["sizes"]["builds/tiny"]["files"] > 40
+    said = site("status", "--root", root).stdout.splitlines()
+    assert said[0] == f"{root}: cluster local, layout 1"
+    assert said[1] == "rootstock 0.3.0 (default)"
+    assert said[3].startswith(f"environment tiny: build {new}, 20")
+
+
+def test_uninstall_removes_exactly_the_root(site, tiny_root):
+    beside = tiny_root.parent / "beside"
+    beside.touch()
+    before = set(tiny_root.parent.iterdir())
+    done = site("uninstall", "--root", tiny_root, "--dry-run")
+    assert done.stdout.startswith(f"{tiny_root}:\n  remove it with everything in it: ")
+    site("uninstall", "--root", tiny_root, "--yes")
+    assert before - set(tiny_root.parent.iterdir()) == {tiny_root}
+
+
+def test_uninstall_through_a_symlink(site, bare_root, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(bare_root)
+    site("uninstall", "--root", link, "--yes")
+    assert (link.is_symlink(), link.exists(), bare_root.exists()) == (True, False, False)
+
+
+def test_uninstall_refuses_what_is_no_root(site, tmp_path):
+    (tmp_path / "modulefiles").mkdir()
+    done = site("uninstall", "--root", tmp_path, "--yes", check=False)
+    assert done.returncode == 10
+    assert f"Error: {tmp_path} is not a Rootstock root: it has no rootstock.toml.\n" in done.stderr
+    assert (tmp_path / "modulefiles").is_dir()
+
+
+def test_uninstall_refuses_a_root_with_something_else_in_it(site, bare_root):
+    (bare_root / "thesis.tex").touch()
+    done = site("uninstall", "--root", bare_root, "--yes", check=False)
+    assert done.returncode == 10
+    assert f"Error: {bare_root} holds what Rootstock did not put there: thesis.tex.\n" in done.stderr
+    assert (bare_root / "rootstock.toml").is_file()
+
+
+def test_uninstall_refuses_a_root_in_use(site, tiny_root):
+    with running(active_build(RootLayout(tiny_root).active("tiny"))) as process:
+        done = site("uninstall", "--root", tiny_root, "--yes", check=False)
+        assert done.returncode == 10
+        assert f"of tiny is in use on this machine by process {process.pid}.\nEnd it first.\n" in done.stderr
+
+
+def test_uninstall_that_was_cut_off_goes_on(site, bare_root):
+    for folder in ("modulefiles", "active", "builds"):
+        shutil.rmtree(bare_root / folder)
+    site("uninstall", "--root", bare_root, "--yes")
+    assert not bare_root.exists()

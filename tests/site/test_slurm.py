@@ -1,0 +1,99 @@
+"""Jobs of an ordinary user on a real Slurm: the module, a worker, a GPU's number, and the end of a cancelled job."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from tests.conftest import need
+from tests.site.slurm.cluster import PROGRAMS, UID, Slurm
+from tests.site.stress import need_programs, need_root, processes_at, wait_for
+
+COMPUTE = """\
+import os, sys
+from ase.build import bulk
+from rootstock import RootstockCalculator
+
+def workers():
+    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    return [open(f"/proc/{pid}/environ").read().split(chr(0)) for pid in children]
+
+with RootstockCalculator("emt", device="cpu") as calculator:
+    print("energy", calculator.get_property("energy", bulk("Cu")))
+    print("user", os.getuid(), "writes", os.access(os.environ["ROOTSTOCK_ROOT"], os.W_OK))
+    for variables in workers():
+        print("worker", *sorted(v for v in variables if v.startswith(("CUDA_VISIBLE", "OMP_NUM"))), flush=True)
+    while "stay" in sys.argv:
+        calculator.get_property("energy", bulk("Cu", a=3.6))
+        calculator.get_property("energy", bulk("Cu", a=3.7))
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    need_root()
+    need_programs(**PROGRAMS)
+    state = tmp_path_factory.mktemp("slurm")
+    open_to_all(state)
+    cluster = Slurm(state)
+    (cluster.home / "compute.py").write_text(COMPUTE)
+    yield cluster
+    cluster.close()
+
+
+def open_to_all(path: Path) -> None:
+    """Let every user get to a folder; pytest makes its own private."""
+    for folder in (path, *path.parents):
+        if not folder.stat().st_mode & 0o001:
+            need(folder == path or folder.name.startswith("pytest"), f"a place for all users, other than {folder}")
+            folder.chmod(0o755)
+
+
+def job(init: str, root: Path, *arguments: str) -> str:
+    """Return a job script as a user writes it."""
+    command = " ".join(["python", "compute.py", *arguments])
+    return f"#!/bin/bash\n{init}\nmodule use {root}/modulefiles\nmodule load rootstock || exit\n{command}\n"
+
+
+def energy_of_copper():
+    copper = bulk("Cu")
+    copper.calc = EMT()
+    return copper.get_potential_energy()
+
+
+def test_a_user_loads_the_module_and_computes(slurm, modules, root):
+    for program in re.findall(r"/\S+modulecmd.tcl", modules.init):
+        open_to_all(Path(program).parent)
+    number = slurm.submit(job(modules.init, root), "--gres=gpu:1", "--cpus-per-task=2")
+    assert (slurm.wait(number), slurm.job(number)["UserId"]) == ("COMPLETED", f"reader({UID})"), slurm.output(number)
+    energy, user, worker = slurm.output(number).splitlines()
+    assert energy == f"energy {energy_of_copper()}"
+    assert user == f"user {UID} writes False"
+    assert worker.startswith("worker CUDA_VISIBLE_DEVICES=0 OMP_NUM_THREADS=")
+
+
+def test_each_job_sees_the_gpu_that_it_was_given(slurm, lmod, root):
+    first = slurm.submit(job(lmod.init, root, "stay"), "--gres=gpu:1")
+    wait_for(lambda: "worker" in slurm.output(first), "the first job's worker")
+    second = slurm.submit(job(lmod.init, root), "--gres=gpu:1")
+    third = slurm.submit(job(lmod.init, root))
+    assert slurm.wait(second) == slurm.wait(third) == "COMPLETED"
+    slurm.run("scancel", first)
+    assert slurm.wait(first) == "CANCELLED"
+    seen = [re.findall(r"CUDA_VISIBLE_DEVICES=\d+", slurm.output(number)) for number in (first, second, third)]
+    assert seen == [["CUDA_VISIBLE_DEVICES=0"], ["CUDA_VISIBLE_DEVICES=1"], []]
+
+
+@pytest.mark.parametrize("exec_", ["", "exec "], ids=["bash", "exec"])
+def test_a_cancelled_job_leaves_no_worker_behind(slurm, lmod, root, exec_):
+    script = job(lmod.init, root, "stay").replace("python compute.py", f"{exec_}python compute.py")
+    number = slurm.submit(script)
+    wait_for(lambda: "worker" in slurm.output(number), "the job's worker", 60.0)
+    assert any("rootstock" in line for line in processes_at(root / "builds" / "emt"))
+    slurm.run("scancel", number)
+    assert slurm.wait(number) == "CANCELLED"
+    wait_for(lambda: not processes_at(root / "builds" / "emt"), "the end of the job's worker")

@@ -1,0 +1,182 @@
+"""Several users of one root: its owner, its readers, and those who may not read it.
+
+The users are numbers that no account belongs to. They run the root's own client, as nothing else of the machine that
+runs the tests need be readable for them.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from rootstock import __version__
+from rootstock.layout import RootLayout
+from rootstock.records import active_build, read_build
+from tests.site.stress import DEADLINE_S, ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run
+
+OWNER, READER, OUTSIDER = 54310, 54311, 54312
+
+COMPUTE = """
+import sys
+from ase.build import bulk
+from rootstock import RootstockCalculator
+with RootstockCalculator(sys.argv[2], root=sys.argv[1], device="cpu", launch=sys.argv[3]) as calculator:
+    print(calculator.get_property("energy", bulk("Cu")))
+"""
+LOOK_UP = """
+import sys
+from rootstock.environment import EnvironmentManager
+manager = EnvironmentManager(sys.argv[1])
+print(manager.launch(manager.find(sys.argv[2])).command[0])
+"""
+REPORT_ERRORS = """
+import sys
+def report(kind, error, traceback):
+    print(f"{kind.__name__}: {error}", file=sys.stderr)
+sys.excepthook = report
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return a folder that every user can get to."""
+    need_root()
+    need_programs(setpriv="util-linux", unshare="util-linux")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder.stat().st_mode & 0o055 != 0o055:
+            folder.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def as_user(place, root):
+    """Return a function that runs a command as a user who has no network and, as HOME, a folder of somebody else."""
+    client = RootLayout(root).client(__version__) / "bin"
+
+    def run_as(uid, program, *arguments, groups="", umask="022", prefix=()):
+        scratch = place / f"scratch-{uid}"
+        scratch.mkdir(exist_ok=True)
+        os.chown(scratch, uid, uid)
+        variables = {"PATH": "/usr/bin:/bin", "HOME": str(place), "TMPDIR": str(scratch), "LANG": "C.UTF-8"}
+        who = ["--reuid", str(uid), "--regid", str(uid), *(["--groups", groups] if groups else ["--clear-groups"])]
+        command = ["sh", "-c", f'umask {umask}; exec "$0" "$@"', *prefix, client / program, *arguments]
+        return run(["unshare", "--net", "setpriv", *who, *command], env=variables, cwd="/")
+
+    return run_as
+
+
+def energy_of_copper():
+    copper = bulk("Cu")
+    copper.calc = EMT()
+    return copper.get_potential_energy()
+
+
+WRITING = re.compile(
+    r"^\d+ +(?:open(?:at)?\(.*(?:O_WRONLY|O_RDWR|O_CREAT|O_TRUNC)"
+    r"|(?:creat|mkdir|rmdir|rename|link|symlink|unlink|chmod|fchmodat|chown|fchownat|lchown|truncate|mknod|utime|setxattr))"
+)
+
+
+def test_an_outsider_computes_and_writes_nothing_into_the_root(as_user, root, place):
+    need_programs(strace="strace")
+    log = place / f"scratch-{OUTSIDER}" / "log"
+    tracing = ("strace", "-f", "-qq", "-s", "0", "-e", "trace=%file", "-o", log)
+    done = as_user(OUTSIDER, "python", "-c", COMPUTE, root, "emt", "build", prefix=tracing)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == energy_of_copper()
+    touched = [line for line in log.read_text().splitlines() if str(root) in line]
+    assert len(touched) > 1000  # the client and the worker were both seen
+    assert [line for line in touched if WRITING.match(line)] == []
+
+
+def test_uv_run_is_refused_where_one_cannot_write(as_user, root):
+    done = as_user(OUTSIDER, "python", "-c", REPORT_ERRORS + COMPUTE, root, "emt", "uv-run")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"RootError: .* you cannot write .*\(Permission denied\).*\n"
+        r"An admin builds it with: rootstock-site install --root .* --env emt\n",
+        done.stderr,
+    ), done.stderr
+
+
+def test_a_root_for_a_group_refuses_an_outsider_and_serves_a_member(as_user, place):
+    group = next(entry for entry in grp.getgrall() if entry.gr_gid not in (0, 65534))
+    tiny = TinyRoot.create(place / "root", place / "wheels")
+    command = [*tiny.install_command, "--set", "access.readers=group", "--set", f"access.group={group.gr_name}"]
+    assert run(command).returncode == 0
+    done = as_user(READER, "python", "-c", LOOK_UP, tiny.path, ENVIRONMENT, groups=str(group.gr_gid))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tiny.active()}/bin/python\n"
+    done = as_user(OUTSIDER, "python", "-c", REPORT_ERRORS + COMPUTE, tiny.path, ENVIRONMENT, "auto")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rf"RootError: (Cannot read|You cannot read) {tiny.path}.*\nAsk the site's admin for access.\n", done.stderr
+    ), done.stderr
+
+
+@pytest.mark.parametrize("umask", ["077", "000"])
+def test_modes_do_not_depend_on_the_umask_of_the_owner(as_user, place, umask):
+    tiny = TinyRoot.create(place / "root", place / "wheels")
+    for path in (tiny.path, tiny.layout.environments, tiny.layout.environment_file(ENVIRONMENT)):
+        os.chown(path, OWNER, OWNER)
+    options = ("--env", ENVIRONMENT, "--no-client", "--set", "access.readers=world")
+    command = ("install", "--cluster", "local", "--root", tiny.path, *options)
+    done = as_user(OWNER, "rootstock-site", *command, umask=umask)
+    assert done.returncode == 0, done.stderr
+    done = as_user(OUTSIDER, "python", "-c", LOOK_UP, tiny.path, ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    done = as_user(OUTSIDER, "python", "-c", f"import subprocess; subprocess.run(['{done.stdout.strip()}', '-c', ''])")
+    assert (done.returncode, done.stderr) == (0, "")
+    for folder, folders, files in os.walk(tiny.path):
+        for path in [Path(folder, name) for name in folders + files]:
+            assert path.lstat().st_uid == OWNER
+            if not path.is_symlink() and not path.is_relative_to(tiny.layout.cache):
+                assert path.stat().st_mode & 0o002 == 0, path
+    assert tiny.writable() == []
+
+
+SWAP = """
+import sys
+from pathlib import Path
+from rootstock.records import point
+link, *builds = map(Path, sys.argv[1:])
+swaps = 0
+print("swapping", flush=True)
+while not (link.parent.parent / "over").exists():
+    point(link, builds[swaps % 2])
+    swaps += 1
+print(swaps)
+"""
+
+
+def test_readers_never_fail_while_the_active_build_is_swapped(tmp_path):
+    tiny = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    builds = []
+    for packages in (PACKAGES[:1], PACKAGES):
+        tiny.require(*packages)
+        assert tiny.install().returncode == 0
+        builds.append(tiny.active())
+    link, seen = tiny.layout.active(ENVIRONMENT), set()
+    command = [sys.executable, "-c", SWAP, link, *builds]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as swapper:
+        try:
+            assert swapper.stdout.readline() == "swapping\n"
+            for _ in range(100_000):
+                build = active_build(link)
+                assert os.readlink(link).endswith((builds[0].name, builds[1].name))
+                assert (build / "build.json").stat().st_size > 0
+                seen.add(build)
+            assert read_build(build).digest == build.name
+        finally:
+            (tiny.path / "over").touch()
+            swaps = int(swapper.communicate(timeout=DEADLINE_S)[0])
+    assert seen == set(builds)
+    assert swaps > 1000
