@@ -26,7 +26,7 @@ check: .venv/developer  ## Lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 rootstock/errors.py rootstock/channel rootstock/worker
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/rootstock-site render --check
+	$(BIN)/rootstock-site render --output modulefiles --check
 
 bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socket calculator
 	$(BIN)/python benchmarks/ipc_overhead.py

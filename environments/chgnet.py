@@ -111,10 +111,10 @@ def setup(model: str, device: str = "cuda", **kwargs):
         network = CHGNet.from_file(str(Path(name).expanduser()))
     else:
         raise ValueError(f"Unknown model {model!r}: it is neither a file nor one of {', '.join(_MODELS)}.")
-    return Calculator(network, use_device=device, **kwargs)
+    return FrugalCalculator(network, use_device=device, **kwargs)
 
 
-class Calculator(CHGNetCalculator):
+class FrugalCalculator(CHGNetCalculator):
     """CHGNet's calculator, computing no more than it is asked for.
 
     The stock calculator always computes energy, forces, stress and magnetic moments; the stress alone costs a quarter

@@ -1,0 +1,78 @@
+"""Rules about the code that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rootstock.data import PACKAGE
+from rootstock.distribution import WHEEL_NAME, wheel_bytes
+from rootstock.sources import packaged_names
+from rootstock.uv import find_uv
+
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if "_data" not in path.parts]
+
+
+def joined(path: Path) -> set[str]:
+    """Return the texts that a module joins to paths."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ends = [node.right for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
+    return {node.value for node in ends if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_only_layout_knows_paths_under_the_root() -> None:
+    folders = {"builds", "active", "client", "runtime", "generations", "locks", "rootstock.toml"}
+    assert folders <= joined(PACKAGE / "layout.py")
+    for path in MODULES:
+        if path.name != "layout.py":
+            assert not joined(path) & folders, path
+
+
+def test_only_uv_runs_uv() -> None:
+    users = {path.name for path in MODULES if re.search(r"\bfind_uv\b", path.read_text(encoding="utf-8"))}
+    assert users <= {"uv.py", "environment.py", "bundle.py"}  # environment.py names it in a command for the worker
+
+
+def test_the_worker_side_pickles_and_evaluates_nothing() -> None:
+    for path in MODULES:
+        if path.parent.name in ("worker", "channel") and path.name != "source.py":
+            assert not re.search(r"\b(pickle|eval|exec|marshal|ctypes)\b", path.read_text(encoding="utf-8")), path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("wheel") / WHEEL_NAME
+    path.write_bytes(wheel_bytes())
+    return path
+
+
+def test_our_wheel_holds_what_hatchling_puts_into_one(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run([find_uv(), "build", "--wheel", "-q", "-o", tmp_path, PACKAGE.parent], check=True)
+    built = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(built) as theirs, zipfile.ZipFile(wheel) as ours:
+
+        def files(archive: zipfile.ZipFile) -> dict[str, bytes]:
+            return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+        assert files(ours) == files(theirs)
+        assert built.name == wheel.name
+
+
+def test_a_wheel_works_as_a_checkout_does(wheel: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "env"
+    subprocess.run([find_uv(), "venv", "-q", "--python", sys.executable, prefix], check=True)
+    subprocess.run([find_uv(), "pip", "install", "-q", "--python", prefix / "bin/python", wheel], check=True)
+    code = "from rootstock.sources import packaged_names; from rootstock import CLUSTER_REGISTRY as c, render"
+    done = subprocess.run(
+        [prefix / "bin/python", "-I", "-c", f"{code}; print(packaged_names(), dict(c)['modal'])"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.strip() == f"{packaged_names()} /vol/rootstock"
+    help_text = subprocess.run([prefix / "bin/rootstock-site", "--help"], capture_output=True, text=True, check=True)
+    assert "install" in help_text.stdout
