@@ -27,19 +27,15 @@ from rootstock.errors import (
     NonFiniteError,
     UnsupportedPropertyError,
     WorkerDiedError,
-    WorkerError,
     WorkerProtocolError,
-    WorkerStartError,
     WorkerTimeoutError,
 )
 from rootstock.inputs import Inputs, Sections, all_finite, first_bad
-from rootstock.spawn import Launch, WorkerProcess, describe_exit
+from rootstock.spawn import FRAME_S, Launch, WorkerProcess
+from rootstock.startup import wait_until_ready
 
 logger = logging.getLogger("rootstock")
 
-_HEARTBEAT_S = 30.0  # a line about a start that takes long
-_FRAME_S = 30.0  # for the rest of a frame that has begun
-_REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
 _GOODBYE_S = 5.0
 
 Result = dict[str, Any]
@@ -106,8 +102,8 @@ class Client:
             "options": dict(options),
         }
         try:
-            self.ready = self._start(setup, start_timeout, on_progress)
-            self.offered = sum(bit for name, bit in PROPERTY_BITS.items() if name in self.ready["properties"])
+            self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
+            self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
         except BaseException:
             self.kill()
             raise
@@ -182,12 +178,12 @@ class Client:
             If the worker is lost; this object is then of no more use.
         """
         if missing := _sections(properties & ~self.offered):
-            raise UnsupportedPropertyError(f"The model {self._title} does not compute {missing[0].name}.")
+            raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
         frame, content = self._exchange(inputs, properties, timeout)
         if frame.kind == Kind.FAILURE:
             self._sent = None
             kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
-            raise self._failure(kind, f"The model {self._title} failed", content)
+            raise self._process.failure(kind, f"The model {self._process.title} failed", content)
         return self._results(frame)
 
     def kill(self) -> None:
@@ -216,51 +212,9 @@ class Client:
             logger.warning("Worker %d of %s does not end; it was given up.", self.pid, self.launch.name)
         return code
 
-    @property
-    def _title(self) -> str:
-        return f"of environment {self.launch.name!r}"
-
-    def _start(
-        self, setup: dict[str, Any], timeout: float, on_progress: Callable[[str], None] | None
-    ) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout
-        stage = "starting the interpreter"
-        begun = last = time.monotonic()
-        try:
-            self._process.endpoint.send(Frame(Kind.SETUP), setup, timeout=timeout)
-            while (now := time.monotonic()) < deadline:
-                if now - last >= _HEARTBEAT_S and on_progress is None:
-                    last = now
-                    logger.warning(
-                        "Still starting a worker %s after %.0f s (%s). Its output: %s",
-                        self._title, now - begun, stage, self.log,
-                    )  # fmt: skip
-                if not self._process.endpoint.wait(min(deadline - now, _HEARTBEAT_S)):
-                    continue
-                frame, content = self._process.endpoint.receive(_FRAME_S)
-                if frame.kind == Kind.READY:
-                    return content
-                if frame.kind == Kind.FAILURE:
-                    raise self._failure(WorkerStartError, f"The worker {self._title} could not start", content)
-                if frame.kind != Kind.PROGRESS:
-                    raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.", log=str(self.log))
-                stage = str(content.get("stage", ""))
-                if on_progress is not None:
-                    on_progress(stage)
-        except PeerGoneError:
-            raise self._died(WorkerStartError, f"during the start ({stage})") from None
-        except TimeoutError:
-            pass
-        raise WorkerStartError(
-            f"The worker {self._title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
-            "A first start from a cold file system can take long: pass a larger start_timeout=.",
-            log=str(self.log),
-            tail=self._process.tail(),
-        )
-
     def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, dict[str, Any]]:
         if self._phase is not _Phase.IDLE:
-            raise WorkerProtocolError(f"The worker {self._title} is not ready for a question.")
+            raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
         # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
         # again, anything else makes this worker useless.
         self._phase = _Phase.SENDING
@@ -273,11 +227,12 @@ class Client:
             self._phase = _Phase.WAITING
             answer = self._receive(timeout)
         except PeerGoneError:
-            raise self._died(WorkerDiedError, "during an evaluation") from None
+            self._phase = _Phase.OVER
+            raise self._process.died(WorkerDiedError, "during an evaluation") from None
         except TimeoutError:
             self.kill()
             raise WorkerTimeoutError(
-                f"The worker {self._title} gave no answer within {timeout:.0f} s and was ended.",
+                f"The worker {self._process.title} gave no answer within {timeout:.0f} s and was ended.",
                 "If the model needs longer, pass a larger timeout=.",
                 log=str(self.log),
                 tail=self._process.tail(),
@@ -321,14 +276,16 @@ class Client:
         if not endpoint.wait(timeout):
             raise TimeoutError
         self._phase = _Phase.READING
-        frame, content = endpoint.receive(_FRAME_S)
+        frame, content = endpoint.receive(FRAME_S)
         if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self._sequence:
             raise WorkerProtocolError(
-                f"The worker {self._title} answered with kind {frame.kind}, number {frame.sequence}; "
+                f"The worker {self._process.title} answered with kind {frame.kind}, number {frame.sequence}; "
                 f"expected the answer to number {self._sequence}."
             )
         if frame.kind == Kind.RESULT and (frame.atoms, frame.capacity) != (self._atoms, self._process.memory.capacity):
-            raise WorkerProtocolError(f"The worker {self._title} answered for other atoms than it was asked about.")
+            raise WorkerProtocolError(
+                f"The worker {self._process.title} answered for other atoms than it was asked about."
+            )
         return frame, content
 
     def _results(self, frame: Frame) -> Result:
@@ -339,7 +296,7 @@ class Client:
             results[name] = self._copy(name, view) if view.ndim else view.item()
             if not (all_finite(results[name]) if view.ndim else math.isfinite(results[name])):
                 raise NonFiniteError(
-                    f"The model {self._title} returned NaN or infinity in {name}{first_bad(view)}.",
+                    f"The model {self._process.title} returned NaN or infinity in {name}{first_bad(view)}.",
                     "Overlapping atoms and structures far from its training data do this.",
                 )
         return results
@@ -356,23 +313,6 @@ class Client:
         array[...] = view
         self._handed_out[name] = array
         return array
-
-    def _failure(self, kind: type[WorkerError], what: str, content: Mapping[str, Any]) -> WorkerError:
-        return kind(
-            f"{what}: {content.get('type')}: {content.get('message')}",
-            log=str(self.log),
-            remote_type=str(content.get("type", "")),
-            remote_traceback=str(content.get("traceback", "")),
-        )
-
-    def _died(self, kind: type[WorkerError], when: str) -> WorkerError:
-        code = self._end(patience=_REAP_S)
-        error = kind(
-            f"The worker {self._title} {describe_exit(code)} {when}.", log=str(self.log), tail=self._process.tail()
-        )
-        if isinstance(error, WorkerDiedError):
-            error.returncode = code
-        return error
 
 
 @functools.cache

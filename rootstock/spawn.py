@@ -12,13 +12,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rootstock.channel.endpoint import Endpoint
 from rootstock.channel.memory import SharedMemory
 from rootstock.data import PACKAGE
-from rootstock.errors import WorkerStartError
+from rootstock.errors import WorkerDiedError, WorkerError, WorkerStartError
 
 WORKER_ENTRY = PACKAGE / "worker" / "__main__.py"
+FRAME_S = 30.0  # for the rest of a frame that has begun
+_REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
 _TAIL_BYTES = 8000
 _TAIL_LINES = 30
 
@@ -141,6 +144,28 @@ class WorkerProcess:
             _lifelines.discard(self._lifeline)
             os.close(self._lifeline)
             os.close(self.memory.fd)
+
+    @property
+    def title(self) -> str:
+        """What this is a worker of, for messages."""
+        return f"of environment {self.launch.name!r}"
+
+    def failure(self, kind: type[WorkerError], what: str, report: Mapping[str, Any]) -> WorkerError:
+        """Return the error for an exception that the worker reported."""
+        return kind(
+            f"{what}: {report.get('type')}: {report.get('message')}",
+            log=str(self.log),
+            remote_type=str(report.get("type", "")),
+            remote_traceback=str(report.get("traceback", "")),
+        )
+
+    def died(self, kind: type[WorkerError], when: str) -> WorkerError:
+        """Return the error for a worker whose end of the socket is closed, and let go of it."""
+        code = self.end(patience=_REAP_S)
+        error = kind(f"The worker {self.title} {describe_exit(code)} {when}.", log=str(self.log), tail=self.tail())
+        if isinstance(error, WorkerDiedError):
+            error.returncode = code
+        return error
 
     def tail(self) -> str:
         """Return the last lines that the worker printed."""

@@ -1,0 +1,77 @@
+"""Wait until a worker has loaded its model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rootstock.channel.endpoint import PeerGoneError
+from rootstock.channel.frames import Frame, Kind
+from rootstock.errors import WorkerProtocolError, WorkerStartError
+from rootstock.spawn import FRAME_S, WorkerProcess
+
+logger = logging.getLogger("rootstock")
+
+_HEARTBEAT_S = 30.0
+
+
+def wait_until_ready(
+    process: WorkerProcess, setup: Mapping[str, Any], timeout: float, on_progress: Callable[[str], None] | None
+) -> dict[str, Any]:
+    """Tell a worker what to load, and wait for it.
+
+    Parameters
+    ----------
+    process : WorkerProcess
+    setup : Mapping[str, Any]
+        Environment file, model, device and options.
+    timeout : float
+        Seconds from now until the model must be loaded.
+    on_progress : callable or None
+        Is given each stage. None: a start that takes long is logged every half minute.
+
+    Returns
+    -------
+    dict
+        What the worker says about itself.
+
+    Raises
+    ------
+    WorkerStartError
+        If it ends, fails, or is not ready in time. It says how far it came.
+    """
+    begun = told = time.monotonic()
+    stage = "starting the interpreter"
+    try:
+        process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
+        while (now := time.monotonic()) < begun + timeout:
+            if on_progress is None and now - told >= _HEARTBEAT_S:
+                told = now
+                logger.warning(
+                    "Still starting a worker %s after %.0f s (%s). Its output: %s",
+                    process.title, now - begun, stage, process.log,
+                )  # fmt: skip
+            if not process.endpoint.wait(min(begun + timeout - now, _HEARTBEAT_S)):
+                continue
+            frame, content = process.endpoint.receive(FRAME_S)
+            if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
+                return content
+            if frame.kind == Kind.FAILURE:
+                raise process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
+            if frame.kind != Kind.PROGRESS:
+                raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.", log=str(process.log))
+            stage = str(content.get("stage", ""))
+            if on_progress is not None:
+                on_progress(stage)
+    except PeerGoneError:
+        raise process.died(WorkerStartError, f"during the start ({stage})") from None
+    except TimeoutError:
+        pass  # it did not read, or stopped in the middle of a frame
+    raise WorkerStartError(
+        f"The worker {process.title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
+        "A first start from a cold file system can take long: pass a larger start_timeout=.",
+        log=str(process.log),
+        tail=process.tail(),
+    )
