@@ -28,16 +28,7 @@ from rootstock.environment import BUILD_SOURCE
 from rootstock.errors import BuildError
 from rootstock.interpreters import Interpreter, find_interpreter
 from rootstock.layout import STAGING, RootLayout
-from rootstock.records import (
-    BUILD_RECORD,
-    BuildRecord,
-    active_build,
-    now,
-    point,
-    read_build,
-    user_name,
-    write_file,
-)
+from rootstock.records import BUILD_RECORD, BuildRecord, active_build, now, point, read_build, user_name, write_file
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv, recipe_text, uv_version
 

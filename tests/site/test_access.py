@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock import __version__
 from rootstock.layout import RootLayout
 from rootstock.records import active_build
 from tests.conftest import SITE, clean_environment, need
@@ -62,10 +63,10 @@ def test_modes_do_not_depend_on_the_umask(field, tiny, umask, readers, folder, f
     options = ("--env", tiny, "--group", str(GROUP), "--set", f"access.readers={readers}")
     install_as(4001, field / "root", *options, umask=umask)
     found = modes(field / "root")
-    for name in (".", "environments", "builds", "builds/tiny", "active", "cache", "generations", "modulefiles/rootstock"):
+    for name in (".", "environments", "builds", "builds/tiny", "active", "cache", "generations", "modulefiles"):
         assert (name, found[name]) == (name, folder)
     for name in ("rootstock.toml", "clusters.toml", "environments/tiny.py", "environments/tiny.py.lock",
-                 "generations/1.json", "modulefiles/rootstock/0.3.0.lua", "activate/rootstock.sh"):  # fmt: skip
+                 "generations/1.json", f"modulefiles/rootstock/{__version__}.lua", "activate/rootstock.sh"):  # fmt: skip
         assert (name, found[name]) == (name, file)
     for name in ("cache/uv", "locks", "log"):
         assert (name, found[name]) == (name, 0o2700)
