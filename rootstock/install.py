@@ -64,8 +64,9 @@ def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
     layout = plan.layout
     for change in plan.files:
         if (change.path.is_relative_to(layout.modulepath) or layout.activations in change.path.parents) == published:
-            plan.access.make_folder(change.target.parent)
-            change.apply(plan.access.file)
+            access = plan.access.at(change.path, layout)
+            access.make_folder(change.target.parent)
+            change.apply(access.file)
             admin.log(change.describe(layout.root))
 
 

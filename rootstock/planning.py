@@ -175,12 +175,12 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
 
 def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterator[ModeChange]:
     for folder in layout.folders():
-        mode = access.admin_folder if folder in layout.admin_folders() else access.folder
+        mode = access.admin_folder if folder in layout.admin_folders() else access.at(folder, layout).folder
         if change := access.needs(folder, mode):
             yield change
     # What an admin wrote there by hand has the modes of their umask.
     for path in sorted({*wanted, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
-        change = access.needs(path, access.file)
+        change = access.needs(path, access.at(path, layout).file)
         if change and change.old is not None:
             yield change
 

@@ -81,13 +81,13 @@ def test_edits_are_kept_until_forced(site, bare_root):
     module.write_text(mine)
     change = ("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
     done = site(*change)
-    kept = f"keep your edits of modulefiles/rootstock/{__version__}.lua, write ours as {__version__}.lua.new (--force replaces them)"
-    assert f"  {kept}\n" in done.stdout
+    name = module.relative_to(bare_root)
+    assert f"  keep your edits of {name}, write ours as {module.name}.new (--force replaces them)\n" in done.stdout
     assert module.read_text() == mine
     assert "Ann" in module.with_name(f"{__version__}.lua.new").read_text()
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
     done = site(*change, "--force")
-    assert f"  replace modulefiles/rootstock/{__version__}.lua, keep your edits as {__version__}.lua.bak\n" in done.stdout
+    assert f"  replace {name}, keep your edits as {module.name}.bak\n" in done.stdout
     assert module.with_name(f"{__version__}.lua.bak").read_text() == mine
     assert module.read_text() == ours.replace("}, \"\\n\"", "    \"Contact: Ann\",\n}, \"\\n\"")
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"

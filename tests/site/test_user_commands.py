@@ -41,7 +41,8 @@ def test_the_list_of_clusters(ask, registry):
     lines = ask("cluster", "list").stdout.splitlines()
     assert "hill             /hill                            On the hill" in lines
     assert len(lines) == 9
-    assert {"name": "hill", "root": "/hill", "description": "On the hill"} in json.loads(ask("cluster", "list", "--json").stdout)
+    found = json.loads(ask("cluster", "list", "--json").stdout)
+    assert {"name": "hill", "root": "/hill", "description": "On the hill"} in found
 
 
 def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
@@ -63,7 +64,7 @@ def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[clusters.local]\naccess.readers = "all"\n', "cluster local: access.readers is 'all'; allowed are world, group, owner."),
+        ('[clusters.local]\naccess.readers = "all"\n', "access.readers is 'all'; allowed are world, group, owner."),
         ("[clusters.local]\nnotes = 3\n", "cluster local: notes must be a list of strings, not 3."),
         ('[clusters.local]\ncolour = "red"\n', "cluster local: unknown key 'colour'."),
         ("[clusters.local\n", " is not valid TOML: "),
@@ -86,7 +87,7 @@ def test_an_unknown_cluster(ask):
 def test_the_cluster_of_this_machine(tmp_path):
     need(os.geteuid() == 0, "the rights of root")
     done = subprocess.run(
-        ["unshare", "--uts", "sh", "-c", 'hostname della-l01g1 && exec "$@"', "-", ROOTSTOCK, "cluster", "show", "auto"],
+        ["unshare", "--uts", "sh", "-c", 'hostname della-l01g1 && exec "$0" cluster show auto', ROOTSTOCK],
         env=clean_environment(XDG_CONFIG_HOME=str(tmp_path)), capture_output=True, text=True, timeout=60, check=False,
     )
     assert done.stderr == "Cluster della: recognised by this machine's name, della-l01g1.\n"
