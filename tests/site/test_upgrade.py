@@ -104,7 +104,8 @@ def test_the_older_version_says_what_the_root_holds(site, upgraded):
 def test_a_version_that_is_not_there(site, upgraded):
     done = site("default", "1.2.3", "--root", upgraded, check=False)
     assert done.returncode == 10
-    assert done.stderr.startswith(f"Error: {upgraded} does not hold rootstock 1.2.3; it holds {__version__}, {NEWER}.\n")
+    held = f"{__version__}, {NEWER}"
+    assert done.stderr.startswith(f"Error: {upgraded} does not hold rootstock 1.2.3; it holds {held}.\n")
 
 
 def test_clients_are_not_collected(site, upgraded):

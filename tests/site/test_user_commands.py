@@ -67,6 +67,10 @@ def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
         ('[clusters.local]\naccess.readers = "all"\n', "access.readers is 'all'; allowed are world, group, owner."),
         ("[clusters.local]\nnotes = 3\n", "cluster local: notes must be a list of strings, not 3."),
         ('[clusters.local]\ncolour = "red"\n', "cluster local: unknown key 'colour'."),
+        (
+            '[clusters.local]\nuv.default-index = "https://ann:secret@pypi.example/simple"\n',
+            "cluster local: uv.default-index holds a user's name or password in an address.\nEverybody can read",
+        ),
         ("[clusters.local\n", " is not valid TOML: "),
     ],
 )
@@ -76,6 +80,7 @@ def test_a_wrong_registry_is_named_with_its_key(ask, registry, text, message):
     assert done.returncode == 3
     assert done.stderr.startswith(f"Error: {registry}")
     assert message in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_an_unknown_cluster(ask):
