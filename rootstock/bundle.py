@@ -4,6 +4,7 @@ A bundle is made where there is a network, for the processor and the Python of t
 file::
 
     SHA256SUMS          hashes of all that follows, as `sha256sum -c` checks them
+    LINKS               symbolic links to be made
     bundle.json         what it is for
     bootstrap.sh        makes the first rootstock-site on a machine that has only Python
     environments/       environment files and their locks
@@ -19,34 +20,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
-import stat
-import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 from rootstock import __version__
+from rootstock.archive import SUMS, BundleError, pack, unpack
 from rootstock.build import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, wheel_bytes
-from rootstock.errors import ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.records import now
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv
-from rootstock.wheels import BundleError, Wheel, minor_version, runs_here, wheels_of
+from rootstock.wheels import Wheel, minor_version, runs_here, wheels_of
 
 SCHEMA = 1
-_SUMS, _MANIFEST, _BOOTSTRAP = "SHA256SUMS", "bundle.json", "bootstrap.sh"
+_MANIFEST, _BOOTSTRAP = "bundle.json", "bootstrap.sh"
 _ENVIRONMENTS, _CLIENT_LOCK, _WHEELS, _PYTHON = "environments", "client.lock", "wheels", "python"
 _ROOT = "/rootstock-root"  # stands in locks for the root, which is known only where the bundle is installed
-_MAX_SUMS = 64 * 2**20  # far more than the list of any bundle
 
 _BOOTSTRAP_TEXT = f"""\
 #!/bin/sh
@@ -55,7 +51,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 target=${{1:?usage: sh bootstrap.sh DIR [PYTHON]}}
 python=${{2:-python3}}
-(cd "$here" && sha256sum --check --quiet {_SUMS})
+(cd "$here" && sha256sum --check --quiet {SUMS})
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$python" -m zipfile -e "$here"/{_WHEELS}/uv-*.whl "$scratch"
@@ -112,8 +108,8 @@ class Bundle:
             found[layout.environment_file(name)] = path.read_bytes()
             found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
         if self.manifest["client"]:
-            lock = (self.folder / _CLIENT_LOCK).read_text(encoding="utf-8").replace(_ROOT, str(layout.root))
-            found[client_lock(layout)] = lock.encode()
+            lock = (self.folder / _CLIENT_LOCK).read_text(encoding="utf-8")
+            found[client_lock(layout)] = lock.replace(_ROOT, _quoted(layout.root)).encode()
         return found
 
     def check(self, plan: BuildPlan) -> None:
@@ -227,7 +223,12 @@ def create_bundle(
         if python is not None:
             shutil.copytree(python, folder / _PYTHON, symlinks=True)
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        return _pack(folder, path)
+        return pack(folder, path)
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as it stands in a string of a lock."""
+    return json.dumps(str(path), ensure_ascii=False)[1:-1]
 
 
 def _lock(plan: BuildPlan, existing: Path | None, lock: Path, layout: RootLayout, uv: Uv) -> list[Wheel]:
@@ -240,46 +241,8 @@ def _lock(plan: BuildPlan, existing: Path | None, lock: Path, layout: RootLayout
         uv.lock(recipe, plan.interpreter.path)
         uv.export(recipe, listed, plan.interpreter.path)
         text = Path(f"{recipe}.lock").read_text(encoding="utf-8")
-        lock.write_text(text.replace(str(layout.root), _ROOT), encoding="utf-8")
+        lock.write_text(text.replace(_quoted(layout.root), _ROOT), encoding="utf-8")
         return [wheel for wheel in wheels_of(listed, plan.interpreter.version) if wheel.name != WHEEL_NAME]
-
-
-def _pack(folder: Path, path: Path) -> str:
-    """Write a folder as a tar file whose first member is the list of hashes; return that list's hash."""
-    members = sorted(member for member in folder.rglob("*") if member.is_symlink() or member.is_file())
-    lines = []
-    for member in members:
-        if not member.is_symlink():
-            with member.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            lines.append(f"{digest}  {member.relative_to(folder).as_posix()}\n")
-    sums = folder / _SUMS
-    sums.write_text("".join(lines), encoding="utf-8")
-    fresh = folder.parent / "bundle.tar"
-    with tarfile.open(fresh, "w", format=tarfile.PAX_FORMAT) as archive:
-        for member in (sums, *members):
-            archive.add(member, member.relative_to(folder).as_posix(), recursive=False, filter=_anonymous)
-    os.replace(fresh, path)
-    return hashlib.sha256(sums.read_bytes()).hexdigest()
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out who made a file and when; hard links become files of their own."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
-    return member
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[tarfile.TarFile]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            yield archive
-    except (tarfile.TarError, EOFError) as error:
-        raise BundleError(f"{path} is no bundle, or is cut short: {error}.", "Copy it again.") from error
-    except FileNotFoundError:
-        raise ConfigurationError(f"There is no bundle {path}.") from None
 
 
 def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
@@ -299,21 +262,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
     BundleError
         If a file is missing, was changed or does not belong there. It names the file.
     """
-    with _reading(path) as archive:
-        members = iter(archive)
-        first = next(members, None)
-        if first is None or first.name != _SUMS or not first.isfile() or first.size > _MAX_SUMS:
-            raise BundleError(f"{path} is not a bundle: it does not begin with {_SUMS}.")
-        sums = _content(archive, first).read()
-        actual = hashlib.sha256(sums).hexdigest()
-        if digest and digest != actual:
-            raise BundleError(f"{path} is another bundle: its digest is {actual}, expected {digest}.")
-        expected = _parse(sums, path)
-        (folder / _SUMS).write_bytes(sums)
-        for member in members:
-            _unpack(archive, member, folder, expected, path)
-    if expected:
-        raise BundleError(f"{path} lacks {min(expected)}.", "Copy it again.")
+    actual = unpack(path, folder, digest)
     manifest = json.loads((folder / _MANIFEST).read_bytes())
     if manifest.get("schema") != SCHEMA or manifest["rootstock"] != __version__:
         raise BundleError(
@@ -321,46 +270,3 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
             f"Use the rootstock-site that its {_BOOTSTRAP} makes.",
         )
     return Bundle(folder, actual, manifest)
-
-
-def _parse(sums: bytes, path: Path) -> dict[str, str]:
-    try:
-        pairs = [line.split("  ", 1) for line in sums.decode().splitlines()]
-        return {name: digest for digest, name in pairs}
-    except ValueError as error:
-        raise BundleError(f"{path}: {_SUMS} cannot be read: {error}.") from error
-
-
-def _unpack(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, expected: dict[str, str], path: Path
-) -> None:
-    name = PurePosixPath(member.name)
-    target = folder / name
-    if name.is_absolute() or ".." in name.parts or any(up.is_symlink() for up in (target, *target.parents)):
-        raise BundleError(f"{path} holds {member.name!r}, which leads out of it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if member.issym() and name.parts[0] == _PYTHON:
-        # Within the interpreter's folder only.
-        end = os.path.normpath(name.parent / member.linkname)
-        if os.path.isabs(end) or PurePosixPath(end).parts[0] != _PYTHON:
-            raise BundleError(f"{path} holds the link {member.name!r}, which leads out of it.")
-        target.symlink_to(member.linkname)
-        return
-    digest = expected.pop(member.name, None)
-    if not member.isfile() or digest is None:
-        raise BundleError(f"{path} holds {member.name!r}, which does not belong there.")
-    hashed = hashlib.sha256()
-    with target.open("xb") as file:
-        content = _content(archive, member)
-        while block := content.read(2**20):
-            hashed.update(block)
-            file.write(block)
-    if hashed.hexdigest() != digest:
-        raise BundleError(f"{member.name} in {path} was changed: its hash is {hashed.hexdigest()}, expected {digest}.")
-    target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
-    content = archive.extractfile(member)
-    assert content is not None  # it is a file: the caller has looked
-    return content  # type: ignore[return-value]

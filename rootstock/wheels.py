@@ -17,15 +17,9 @@ from packaging.markers import Marker, default_environment
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from rootstock.errors import SiteError
+from rootstock.archive import BundleError
 
 _TIMEOUT_S, _ATTEMPTS = 60.0, 3
-
-
-class BundleError(SiteError):
-    """A bundle could not be made, was changed, or is for something else."""
-
-    exit_code = 13
 
 
 @dataclass(frozen=True)

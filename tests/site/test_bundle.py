@@ -16,13 +16,13 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from rootstock.access import Access
+from rootstock.archive import BundleError
 from rootstock.build import make_build, plan_environment
 from rootstock.bundle import create_bundle, unpack_bundle
 from rootstock.clusters import get_cluster
 from rootstock.errors import BuildError, ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.sources import packaged_source, read_source
-from rootstock.wheels import BundleError
 from tests.site.stress import ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run
 
 
@@ -145,12 +145,21 @@ def test_nothing_is_written_outside_of_the_folder(bundle, tmp_path, name):
     assert not (tmp_path / "outside").exists()
 
 
-@pytest.mark.parametrize("place", ["/etc", "../..", "../wheels"])
-def test_a_link_out_of_the_interpreter_is_refused(bundle, tmp_path, place):
-    link = tarfile.TarInfo("python/link")
-    link.type, link.linkname = tarfile.SYMTYPE, place
-    with_more(bundle[0], link)
+@pytest.mark.parametrize("target", ["/etc", "../..", "../wheels"])
+def test_a_link_out_of_the_interpreter_is_refused(tmp_path, target):
+    python = tmp_path / "cpython"
+    python.mkdir()
+    (python / "link").symlink_to(target)
+    create_bundle(get_cluster("local"), [], tmp_path / "x", client=False, python=python)
     with pytest.raises(BundleError, match="the link 'python/link', which leads out of it"):
+        unpack(tmp_path / "x", tmp_path / "unpacked")
+
+
+def test_a_link_among_the_files_is_refused(bundle, tmp_path):
+    link = tarfile.TarInfo("wheels/link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    with_more(bundle[0], link)
+    with pytest.raises(BundleError, match="'wheels/link', which does not belong there"):
         unpack(bundle[0], tmp_path / "unpacked")
 
 
@@ -224,6 +233,7 @@ INSTALL = """
 import hashlib, sys
 from pathlib import Path
 from rootstock.access import Access
+from rootstock.archive import BundleError
 from rootstock.build import make_build, plan_client, plan_environment
 from rootstock.bundle import unpack_bundle
 from rootstock.clusters import get_cluster
