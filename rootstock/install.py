@@ -88,7 +88,10 @@ def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
         return verify(launch, build.source, plan.device, report=step)
 
     try:
-        folder = make_build(build, plan.layout, plan.access, report=step, log=admin.log, verify=check)
+        folder = make_build(
+            build, plan.layout, plan.access, report=step, log=admin.log, verify=check,
+            wheels=plan.wheels,
+        )  # fmt: skip
     finally:
         plan.access.sweep(plan.layout.uv_cache)  # uv makes its own lock files writable by everybody
     step(f"ready ({folder.name})")

@@ -254,3 +254,21 @@ def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root)
     assert "six" in log.read_text()
     assert active_build(RootLayout(tiny_root).active("tiny")) == before
     assert not list((tiny_root / "builds").glob("*/.*"))
+
+
+def test_an_installation_from_a_bundle_needs_no_network(site, tmp_path, tiny):
+    need(os.geteuid() == 0, "the rights of root")
+    bundle = tmp_path / "tiny.bundle"
+    digest = site("bundle", "create", bundle, "--cluster", "local", "--env", tiny, "--no-client").stdout.strip()
+    root = tmp_path / "root"
+    command = ["unshare", "--net", SITE, "install", "--root", root, "--bundle", bundle, "--no-client", "--digest"]
+    for wanted in ("nothing to do", "build tiny with Python")[::-1]:
+        done = subprocess.run(
+            [*command, digest, "--cluster", "local"], env=clean_environment(TMPDIR=str(tmp_path)),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, wanted in done.stdout) == (0, True), done.stderr
+    assert not list(tmp_path.glob("rootstock-bundle-*"))
+    done = site("install", "--root", root, "--bundle", bundle, "--no-client", "--digest", "4f1c", check=False)
+    assert done.returncode == 13
+    assert f"Error: {bundle} is another bundle: its digest is {digest}, expected 4f1c.\n" in done.stderr
