@@ -10,12 +10,13 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.clusters import Cluster
 from rootstock.errors import ConfigurationError
+from rootstock.layout import RootLayout
 
 _READ = {"world": 0o555, "group": 0o550, "owner": 0o500}
 
@@ -71,6 +72,14 @@ class Access:
         """
         shared = cluster.writers == "group"
         return cls(cluster.readers, _group_id(cluster.group) if cluster.group else -1, shared)
+
+    def at(self, path: Path, layout: RootLayout) -> Access:
+        """Return the access that holds for a path under the root.
+
+        Modulefiles are readable by everybody who may enter the root: to a user root, Lmod does not show those of root
+        that are not.
+        """
+        return replace(self, readers="world") if layout.modulepath in (path, *path.parents) else self
 
     @property
     def folder(self) -> int:

@@ -28,16 +28,7 @@ from rootstock.environment import BUILD_SOURCE
 from rootstock.errors import BuildError
 from rootstock.interpreters import Interpreter, find_interpreter
 from rootstock.layout import STAGING, RootLayout
-from rootstock.records import (
-    BUILD_RECORD,
-    BuildRecord,
-    active_build,
-    now,
-    point,
-    read_build,
-    user_name,
-    write_file,
-)
+from rootstock.records import BUILD_RECORD, BuildRecord, active_build, now, point, read_build, user_name, write_file
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv, recipe_text, uv_version
 
@@ -123,8 +114,12 @@ def plan_client(layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256:
             "rootstock-client": {"wheel-sha256": wheel_sha256},
         },
     }
-    lock_file = layout.runtime(__version__) / "client.lock"
-    return _plan(layout, cluster, CLIENT, None, header, layout.client(__version__), lock_file)
+    return _plan(layout, cluster, CLIENT, None, header, layout.client(__version__), client_lock(layout))
+
+
+def client_lock(layout: RootLayout) -> Path:
+    """Return where the lock of this version's client environment is kept."""
+    return layout.runtime(__version__) / "client.lock"
 
 
 CLIENT = "rootstock-client"  # the folder under builds/ for the client's environments
@@ -162,7 +157,14 @@ def _difference(plan: BuildPlan, active: Path | None) -> str:
 
 
 def make_build(
-    plan: BuildPlan, layout: RootLayout, access: Access, *, report: Report, log: Report, verify: Verify
+    plan: BuildPlan,
+    layout: RootLayout,
+    access: Access,
+    *,
+    report: Report,
+    log: Report,
+    verify: Verify,
+    wheels: Path | None = None,
 ) -> Path:
     """Make the build that `plan` describes and point its link to it.
 
@@ -177,6 +179,8 @@ def make_build(
     verify : callable
         Is given the folder of the finished build, before it is published, and returns what it checked; raises if the
         build is not fit for use.
+    wheels : Path, optional
+        A folder with every package that the lock asks for. Nothing is fetched then, and the lock must fit as it is.
 
     Returns
     -------
@@ -188,7 +192,7 @@ def make_build(
     BuildError
         If uv fails, or installs other files than the wheels hold.
     """
-    uv = Uv(layout.uv_cache, log, access.admin_umask)
+    uv = Uv(layout.uv_cache, log, access.admin_umask, wheels)
     folder = layout.builds(plan.name)
     access.make_folder(folder)
     _remove_leftovers(plan, folder)
@@ -247,7 +251,7 @@ def _make_lock(plan: BuildPlan, staging: Path, uv: Uv) -> str:
         if plan.lock_file.is_file():
             lock.write_bytes(plan.lock_file.read_bytes())
         # Our wheel can change under the same version and path: its hash is not to be kept.
-        uv.lock(recipe, plan.interpreter.path, renew=() if plan.source else ("rootstock",))
+        uv.lock(recipe, plan.interpreter.path, renew=() if plan.source or uv.wheels else ("rootstock",))
         return lock.read_text(encoding="utf-8")
 
 

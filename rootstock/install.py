@@ -64,8 +64,9 @@ def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
     layout = plan.layout
     for change in plan.files:
         if (change.path.is_relative_to(layout.modulepath) or layout.activations in change.path.parents) == published:
-            plan.access.make_folder(change.target.parent)
-            change.apply(plan.access.file)
+            access = plan.access.at(change.path, layout)
+            access.make_folder(change.target.parent)
+            change.apply(access.file)
             admin.log(change.describe(layout.root))
 
 
@@ -87,7 +88,10 @@ def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
         return verify(launch, build.source, plan.device, report=step)
 
     try:
-        folder = make_build(build, plan.layout, plan.access, report=step, log=admin.log, verify=check)
+        folder = make_build(
+            build, plan.layout, plan.access, report=step, log=admin.log, verify=check,
+            wheels=plan.wheels,
+        )  # fmt: skip
     finally:
         plan.access.sweep(plan.layout.uv_cache)  # uv makes its own lock files writable by everybody
     step(f"ready ({folder.name})")

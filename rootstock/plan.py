@@ -37,6 +37,8 @@ class InstallPlan:
         The newest generation.
     unrecorded : bool
         Whether something was changed that no generation tells of.
+    wheels : Path or None
+        A folder with all packages; None: they are fetched.
     """
 
     layout: RootLayout
@@ -53,6 +55,7 @@ class InstallPlan:
     unrecorded: bool
     builds: tuple[BuildPlan, ...] = ()
     device: str = "cpu"
+    wheels: Path | None = None
 
     @property
     def empty(self) -> bool:

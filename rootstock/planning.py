@@ -12,6 +12,7 @@ from typing import Any
 from rootstock import __version__
 from rootstock.access import Access, ModeChange
 from rootstock.build import plan_client, plan_environment
+from rootstock.bundle import Bundle
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
 from rootstock.errors import RootError
@@ -35,6 +36,7 @@ def plan_install(
     client: bool = True,
     force: bool = False,
     template_dirs: Sequence[Path] = (),
+    bundle: Bundle | None = None,
 ) -> InstallPlan:
     """Decide what an installation has to change.
 
@@ -53,6 +55,8 @@ def plan_install(
         Whether to overwrite files that somebody edited; what they hold is kept beside them.
     template_dirs : sequence of Path
         Folders of templates that outrank the packaged ones, the first most.
+    bundle : Bundle, optional
+        Where environments, their locks and all packages come from; nothing is fetched then.
 
     Raises
     ------
@@ -62,22 +66,27 @@ def plan_install(
         If an environment is neither in the root nor in this package.
     """
     layout, marker = RootLayout(root), _own_marker(RootLayout(root), cluster)
-    sources = [_source(layout, name, marker.get("written", {})) for name in environments]
+    bundled = bundle.files(layout) if bundle else {}
+    sources = [find_source(layout, name, marker.get("written", {}), bundle) for name in environments]
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     wanted = {
         wheel_path: wheel,
         layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
         **_rendered(cluster, root, marker.get("default", __version__), template_dirs),
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
+        **bundled,
     }
     builds = [plan_environment(layout, cluster, source) for source in sources]
     if client:
         builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel)))
     given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
-    plan = _assemble(cluster, layout, marker, wanted, wanted if force else given)
+    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *bundled})
     needed = tuple(plan for plan in builds if plan is not None)
+    if bundle:
+        for build in needed:
+            bundle.check(build)
     check_room(root, needed)
-    return replace(plan, device=device, builds=needed)
+    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None)
 
 
 def plan_render(
@@ -108,12 +117,16 @@ def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:
     return marker
 
 
-def _source(layout: RootLayout, name: str, written: Written) -> EnvironmentSource:
-    """Return an environment file: one given by its path, the root's own if an admin wrote it, or the packaged one."""
+def find_source(
+    layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
+) -> EnvironmentSource:
+    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours."""
+    if bundle and name in bundle.environments:
+        return read_source(bundle.folder / "environments" / f"{name}.py")
     if name.endswith(".py") or os.sep in name:
         return read_source(Path(name).expanduser().absolute())
     path = layout.environment_file(name)
-    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written)):
+    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written or {})):
         return read_source(path)
     return packaged_source(name)
 
@@ -175,12 +188,12 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
 
 def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterator[ModeChange]:
     for folder in layout.folders():
-        mode = access.admin_folder if folder in layout.admin_folders() else access.folder
+        mode = access.admin_folder if folder in layout.admin_folders() else access.at(folder, layout).folder
         if change := access.needs(folder, mode):
             yield change
     # What an admin wrote there by hand has the modes of their umask.
     for path in sorted({*wanted, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
-        change = access.needs(path, access.file)
+        change = access.needs(path, access.at(path, layout).file)
         if change and change.old is not None:
             yield change
 

@@ -81,9 +81,12 @@ def find_site(
         root = Path(variable)
     layout = None if root is None else RootLayout(root.expanduser().absolute())
     if layout is not None and installed:
-        read_marker(layout)
+        read_marker(layout)  # a folder that is no root says nothing about its cluster
     name, host = _cluster_name(name, layout)
-    layout = layout or RootLayout(get_root_for_cluster(name).absolute())
+    if layout is None:
+        layout = RootLayout(get_root_for_cluster(name).absolute())
+        if installed:
+            read_marker(layout)
     scopes = [read_scope(layout.clusters_file)] if layout.clusters_file.is_file() else []
     given = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
     scopes.append(argument_scope(name, {"root": str(layout.root), **given}))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rootstock.errors import ConfigurationError
+
+
+_CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 
 def _key(name: str, default: Any, choices: tuple[str, ...] = ()) -> Any:
@@ -122,6 +126,11 @@ def checked(key: str, value: Any, where: str) -> Any:
     for text in value if isinstance(value, list) else [value]:
         if not text.isprintable():
             raise ConfigurationError(f"{where}: {key} holds a control character: {text!r}.")
+        if _CREDENTIALS.search(text):
+            raise ConfigurationError(
+                f"{where}: {key} holds a user's name or password in an address.",
+                "Everybody can read a root's settings. Put it into ~/.netrc of whoever installs.",
+            )
     choices = _BY_KEY[key].metadata["choices"]
     if choices and value not in choices:
         raise ConfigurationError(f"{where}: {key} is {value!r}; allowed are {', '.join(choices)}.")

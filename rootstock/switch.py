@@ -192,5 +192,5 @@ def apply(plan: SwitchPlan, admin: Admin) -> None:
             admin.log(change.describe())
         write_file(layout.marker, tomli_w.dumps(marker).encode(), access.file)
         for file in plan.files:
-            file.apply(access.file)
+            file.apply(access.at(file.path, layout).file)
             admin.log(file.describe(layout.root))

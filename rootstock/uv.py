@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,11 +106,14 @@ class Uv:
         Is given every line that uv prints.
     umask : int
         For the files that uv makes, whatever the caller's own is.
+    wheels : Path or None
+        A folder with every package that is needed: nothing is fetched then.
     """
 
     cache: Path
     log: Callable[[str], None]
     umask: int = 0o077
+    wheels: Path | None = None
 
     def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
         """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`."""
@@ -122,9 +126,30 @@ class Uv:
 
     def sync(self, script: Path, prefix: Path, interpreter: str) -> None:
         """Install what ``<script>.lock`` says, and nothing else, into `prefix`; fails if the lock does not fit."""
+        if self.wheels is not None:
+            self._sync_from(self.wheels, script, prefix, interpreter)
+            return
         self._uv(
             "sync", "--script", str(script), "--locked", "--active", "--python", interpreter, "--compile-bytecode",
             extra={"VIRTUAL_ENV": str(prefix)},
+        )  # fmt: skip
+
+    def _sync_from(self, wheels: Path, script: Path, prefix: Path, interpreter: str) -> None:
+        # `uv sync` fetches from the addresses in the lock, whatever else it is given. A list of what it would install,
+        # with the hashes, can be served from anywhere.
+        with tempfile.TemporaryDirectory() as folder:
+            requirements = Path(folder, "requirements.txt")
+            self.export(script, requirements, interpreter)
+            self._uv(
+                "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index", "--find-links", str(wheels),
+                "--only-binary=:all:", "--compile-bytecode", str(requirements),
+            )  # fmt: skip
+
+    def export(self, script: Path, target: Path, interpreter: str) -> None:
+        """Write what ``<script>.lock`` says in a standard format: ``requirements.txt`` or ``pylock.toml``."""
+        self._uv(
+            "export", "--script", str(script), "--locked", "--python", interpreter, "--format", target.name,
+            "--output-file", str(target), "--quiet",
         )  # fmt: skip
 
     def _uv(self, *arguments: str, extra: Mapping[str, str] | None = None) -> None:
@@ -134,6 +159,7 @@ class Uv:
             "UV_NO_CONFIG": "1",
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",
+            **({"UV_OFFLINE": "1"} if self.wheels is not None else {}),
             **(extra or {}),
         }
         _run([find_uv(), *arguments], variables, self.log, self.umask)
@@ -152,7 +178,7 @@ def _run(
     lines: list[str] = []
     with subprocess.Popen(
         command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", umask=umask, preexec_fn=_ends_with_its_parent(),
+        text=True, errors="replace", umask=umask, preexec_fn=_ends_with_its_parent(),  # noqa: PLW1509
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
@@ -171,7 +197,8 @@ def _run(
 def _ends_with_its_parent() -> Callable[[], None] | None:
     """Return what makes a new process end with this one, where the system can do that.
 
-    If we are killed, uv must not go on writing behind the back of the next run.
+    If we are killed, uv must not go on writing behind the back of the next run. What runs in the new process before uv
+    is one system call, which no lock of another thread can stop.
     """
     if sys.platform != "linux":
         return None

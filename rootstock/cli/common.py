@@ -15,6 +15,7 @@ from typing import Any, Protocol, TextIO
 import click
 
 from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.roots import Site
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
@@ -142,6 +143,13 @@ plan_options = options(
     click.option("--break-lock", is_flag=True, help="Take the lock from another admin, whoever that is."),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def found(site: Site) -> Site:
+    """Return `site`, and say so if its cluster was recognised."""
+    if site.recognised:
+        click.echo(f"Cluster {site.cluster.name}: recognised by this machine's name, {site.recognised}.", err=True)
+    return site
 
 
 def show_json(data: Any) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 
 from rootstock import __version__
+from rootstock.cli.bundle import bundles, unpacked_bundle
 from rootstock.cli.common import (
     PENDING,
     Group,
     Progress,
     cluster_options,
     confirm,
+    found,
     json_option,
     log_file,
     plan_options,
@@ -38,10 +40,7 @@ def main() -> None:
     """
 
 
-def _found(site: Site) -> Site:
-    if site.recognised:
-        click.echo(f"Cluster {site.cluster.name}: recognised by this machine's name, {site.recognised}.", err=True)
-    return site
+main.add_command(bundles)
 
 
 def _run(site: Site, folder: Path, command: str, run: Run, wait: float, break_lock: bool) -> None:
@@ -64,14 +63,17 @@ def _run(site: Site, folder: Path, command: str, run: Run, wait: float, break_lo
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
 @click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
               help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
+@click.option("--bundle", type=click.Path(exists=True, path_type=Path), metavar="FILE",
+              help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
+@click.option("--digest", default="", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
 @plan_options
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
-    template_dirs: tuple[Path, ...], device: str, no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool,
-    wait: float, break_lock: bool,
+    template_dirs: tuple[Path, ...], bundle: Path | None, digest: str, device: str, no_client: bool, force: bool,
+    dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
 ) -> None:  # fmt: skip
     """Create a root, or bring one up to date: registry, modulefiles, environments.
 
@@ -86,10 +88,12 @@ def install(
     from rootstock.install import apply
     from rootstock.planning import plan_install
 
-    site = _found(find_site(cluster, root, settings, group))
+    site = found(find_site(cluster, root, settings, group))
+    unpacked = unpacked_bundle(bundle, digest)
+    usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
-        site.cluster, site.layout.root, environments or site.cluster.environments, device=device, client=not no_client,
-        force=force, template_dirs=(*template_dirs, *site.template_dirs),
+        site.cluster, site.layout.root, environments or usual, device=device, client=not no_client, force=force,
+        template_dirs=(*template_dirs, *site.template_dirs), bundle=unpacked,
     )  # fmt: skip
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
@@ -129,7 +133,7 @@ def render(
     from rootstock.install import apply
     from rootstock.planning import plan_render
 
-    site = _found(find_site(cluster, root, installed=True))
+    site = found(find_site(cluster, root, installed=True))
     plan = plan_render(
         site.cluster, site.layout.root, force=force, template_dirs=(*template_dirs, *site.template_dirs)
     )  # fmt: skip
@@ -172,7 +176,7 @@ def default(
     """Make VERSION the one that `module load rootstock` loads."""
     from rootstock.switch import apply, plan_default
 
-    site = _found(find_site(cluster, root, installed=True))
+    site = found(find_site(cluster, root, installed=True))
     plan = plan_default(site.layout, site.cluster, version, template_dirs=site.template_dirs)
     show_plan(plan, site.layout.root, as_json)
     if plan.empty or dry_run:
@@ -195,7 +199,7 @@ def rollback(
     """
     from rootstock.switch import apply, plan_rollback
 
-    site = _found(find_site(cluster, root, installed=True))
+    site = found(find_site(cluster, root, installed=True))
     plan = plan_rollback(site.layout, site.cluster, to, template_dirs=site.template_dirs)
     show_plan(plan, site.layout.root, as_json)
     if plan.empty or dry_run:
@@ -222,7 +226,7 @@ def gc(
     """
     from rootstock.retention import collect, plan_gc
 
-    site = _found(find_site(cluster, root, installed=True))
+    site = found(find_site(cluster, root, installed=True))
     plan = plan_gc(site.layout, site.cluster, keep=keep, older_than=older_than)
     show_plan(plan, site.layout.root, as_json)
     if plan.empty or dry_run:
@@ -239,11 +243,11 @@ def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -
     """Say what a root holds."""
     from rootstock.status import read_status
 
-    found = read_status(_found(find_site(cluster, root, installed=True)).layout, sizes=sizes)
+    held = read_status(found(find_site(cluster, root, installed=True)).layout, sizes=sizes)
     if as_json:
-        show_json(found.to_json())
+        show_json(held.to_json())
     else:
-        click.echo("\n".join(found.lines()))
+        click.echo("\n".join(held.lines()))
 
 
 @main.command()
@@ -256,7 +260,7 @@ def uninstall(
     from rootstock.retention import plan_uninstall
     from rootstock.retention import uninstall as remove
 
-    site = _found(find_site(cluster, root, installed=True))
+    site = found(find_site(cluster, root, installed=True))
     plan = plan_uninstall(site.layout, site.cluster.name)
     show_plan(plan, site.layout.root, as_json)
     if dry_run:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock import __version__
 from rootstock.layout import RootLayout
 from rootstock.records import active_build
 from tests.conftest import SITE, clean_environment, need
@@ -62,11 +63,13 @@ def test_modes_do_not_depend_on_the_umask(field, tiny, umask, readers, folder, f
     options = ("--env", tiny, "--group", str(GROUP), "--set", f"access.readers={readers}")
     install_as(4001, field / "root", *options, umask=umask)
     found = modes(field / "root")
-    for name in (".", "environments", "builds", "builds/tiny", "active", "cache", "generations", "modulefiles/rootstock"):
+    for name in (".", "environments", "builds", "builds/tiny", "active", "cache", "generations"):
         assert (name, found[name]) == (name, folder)
     for name in ("rootstock.toml", "clusters.toml", "environments/tiny.py", "environments/tiny.py.lock",
-                 "generations/1.json", "modulefiles/rootstock/0.3.0.lua", "activate/rootstock.sh"):  # fmt: skip
+                 "generations/1.json", "activate/rootstock.sh"):  # fmt: skip
         assert (name, found[name]) == (name, file)
+    # To a user root, Lmod shows of root's modulefiles only those that everybody may read.
+    assert (found["modulefiles/rootstock"], found[f"modulefiles/rootstock/{__version__}.lua"]) == (0o2755, 0o644)
     for name in ("cache/uv", "locks", "log"):
         assert (name, found[name]) == (name, 0o2700)
     builds = {name: mode for name, mode in found.items() if name.startswith("builds/tiny/")}
@@ -156,7 +159,12 @@ def test_a_group_that_does_not_exist(site, tmp_path):
 
 def test_other_readers_get_other_modes(site, tiny_root):
     command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
-    assert {mode & 0o077 for mode in modes(tiny_root).values()} - {0o064} == {0}  # the lock file, in a private folder
+    found = modes(tiny_root)
+    # But for the lock file, in a folder of the admins, and the modulefiles, in a root that nobody else can enter.
+    assert {name for name, mode in found.items() if mode & 0o077 and not name.startswith("modulefiles")} == {
+        "locks/admin.lock"
+    }
+    assert found["."] == 0o700
     before = active_build(RootLayout(tiny_root).active("tiny"))
     done = site(*command)
     assert "  change the modes of all builds: readable by world\n" in done.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock import __version__
 from rootstock.layout import RootLayout
 from rootstock.records import active_build
 from tests.conftest import SITE, clean_environment, need
@@ -38,7 +39,7 @@ def test_what_an_installation_leaves(tiny_root):
     assert not layout.strangers()
     assert [path.name for path in layout.generations.iterdir()] == ["1.json"]
     assert sorted(path.name for path in layout.activations.iterdir()) == sorted(
-        f"rootstock{version}.{shell}" for shell in ("sh", "csh", "fish") for version in ("", "-0.3.0")
+        f"rootstock{version}.{shell}" for shell in ("sh", "csh", "fish") for version in ("", f"-{__version__}")
     )
     assert active_build(layout.active("tiny"))
     assert not list(layout.all_builds.glob("*/.*"))
@@ -48,7 +49,7 @@ def test_a_dry_run_writes_nothing(site, tmp_path, tiny):
     done = site("install", "--cluster", "local", "--root", tmp_path / "root", "--env", tiny, "--no-client", "--dry-run")
     lines = done.stdout.splitlines()
     assert lines[:2] == [f"{tmp_path}/root:", f"  create the root {tmp_path}/root for cluster local"]
-    assert "  write modulefiles/rootstock/0.3.0.lua" in lines
+    assert f"  write modulefiles/rootstock/{__version__}.lua" in lines
     assert "  build tiny with Python 3." in lines[-1][:29]
     assert not (tmp_path / "root").exists()
 
@@ -75,19 +76,19 @@ def test_a_dry_run_shows_what_changes_in_files(site, bare_root):
 
 
 def test_edits_are_kept_until_forced(site, bare_root):
-    module = bare_root / "modulefiles/rootstock/0.3.0.lua"
+    module = bare_root / f"modulefiles/rootstock/{__version__}.lua"
     ours, mine = module.read_text(), module.read_text() + "-- mine\n"
     module.write_text(mine)
     change = ("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
     done = site(*change)
-    kept = "keep your edits of modulefiles/rootstock/0.3.0.lua, write ours as 0.3.0.lua.new (--force replaces them)"
-    assert f"  {kept}\n" in done.stdout
+    name = module.relative_to(bare_root)
+    assert f"  keep your edits of {name}, write ours as {module.name}.new (--force replaces them)\n" in done.stdout
     assert module.read_text() == mine
-    assert "Ann" in module.with_name("0.3.0.lua.new").read_text()
+    assert "Ann" in module.with_name(f"{__version__}.lua.new").read_text()
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
     done = site(*change, "--force")
-    assert "  replace modulefiles/rootstock/0.3.0.lua, keep your edits as 0.3.0.lua.bak\n" in done.stdout
-    assert module.with_name("0.3.0.lua.bak").read_text() == mine
+    assert f"  replace {name}, keep your edits as {module.name}.bak\n" in done.stdout
+    assert module.with_name(f"{__version__}.lua.bak").read_text() == mine
     assert module.read_text() == ours.replace("}, \"\\n\"", "    \"Contact: Ann\",\n}, \"\\n\"")
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
 
@@ -115,7 +116,7 @@ def test_templates_of_the_site(site, bare_root, tmp_path):
 
     write(bare_root / "templates", "of the root")
     site("install", "--root", bare_root, *BARE)
-    module = bare_root / "modulefiles/rootstock/0.3.0.lua"
+    module = bare_root / f"modulefiles/rootstock/{__version__}.lua"
     assert "\n-- of the root\n" in module.read_text()
     write(tmp_path / "mine", "given")
     site("install", "--root", bare_root, *BARE, "--template-dir", tmp_path / "mine")
@@ -137,7 +138,7 @@ def test_the_root_of_another_cluster(site, bare_root):
     assert f"Error: {bare_root} is the root of cluster 'local', not 'della'.\n" in done.stderr
 
 
-@pytest.mark.parametrize("command", [["install", *BARE], ["status"], ["default", "0.3.0"], ["uninstall", "--yes"]])
+@pytest.mark.parametrize("command", [["install", *BARE], ["status"], ["default", __version__], ["uninstall", "--yes"]])
 def test_a_root_of_a_newer_layout_is_left_alone(site, bare_root, command):
     marker = bare_root / "rootstock.toml"
     marker.write_text(marker.read_text().replace("layout = 1\n", "layout = 2\n"))
@@ -205,7 +206,8 @@ def test_a_hook_that_fails_stops_the_command(site, bare_root):
     hook = write_hook(bare_root, "pre-install", "echo no window today; exit 3")
     done = site("install", "--root", bare_root, *BARE, "--set", "contact=Ann", check=False)
     assert done.returncode == 19
-    assert f"Error: The site's hook {hook} failed (exit code 3). Nothing was changed.\n  | no window today\n" in done.stderr
+    said = f"Error: The site's hook {hook} failed (exit code 3). Nothing was changed.\n  | no window today\n"
+    assert said in done.stderr
     assert "Ann" not in (bare_root / "clusters.toml").read_text()
     hook.chmod(0o644)
     done = site("install", "--root", bare_root, *BARE, "--set", "contact=Ann", check=False)
@@ -252,3 +254,21 @@ def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root)
     assert "six" in log.read_text()
     assert active_build(RootLayout(tiny_root).active("tiny")) == before
     assert not list((tiny_root / "builds").glob("*/.*"))
+
+
+def test_an_installation_from_a_bundle_needs_no_network(site, tmp_path, tiny):
+    need(os.geteuid() == 0, "the rights of root")
+    bundle = tmp_path / "tiny.bundle"
+    digest = site("bundle", "create", bundle, "--cluster", "local", "--env", tiny, "--no-client").stdout.strip()
+    root = tmp_path / "root"
+    command = ["unshare", "--net", SITE, "install", "--root", root, "--bundle", bundle, "--no-client", "--digest"]
+    for wanted in ("nothing to do", "build tiny with Python")[::-1]:
+        done = subprocess.run(
+            [*command, digest, "--cluster", "local"], env=clean_environment(TMPDIR=str(tmp_path)),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, wanted in done.stdout) == (0, True), done.stderr
+    assert not list(tmp_path.glob("rootstock-bundle-*"))
+    done = site("install", "--root", root, "--bundle", bundle, "--no-client", "--digest", "4f1c", check=False)
+    assert done.returncode == 13
+    assert f"Error: {bundle} is another bundle: its digest is {digest}, expected 4f1c.\n" in done.stderr

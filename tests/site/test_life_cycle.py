@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from rootstock import __version__
 from rootstock.layout import RootLayout
 from rootstock.records import active_build
 from tests.conftest import SITE, clean_environment
@@ -50,8 +51,8 @@ def test_a_change_is_a_generation(old_and_new):
     assert numbers(root) == [1, 2]
     first, second = generation(root, 1), generation(root, 2)
     assert (first["number"], first["restores"]) == (1, None)
-    assert first["state"] == {"default": "0.3.0", "active": {"tiny": old}, "clients": {}}
-    assert second["state"] == {"default": "0.3.0", "active": {"tiny": new}, "clients": {}}
+    assert first["state"] == {"default": __version__, "active": {"tiny": old}, "clients": {}}
+    assert second["state"] == {"default": __version__, "active": {"tiny": new}, "clients": {}}
     assert second["command"] == f"{SITE} install --root {root} --env tiny --no-client"
     assert second["on"] == os.uname().nodename
     made = time.strptime(second["at"][:19], "%Y-%m-%dT%H:%M:%S")
@@ -96,7 +97,7 @@ def test_a_build_that_is_gone_cannot_be_gone_back_to(site, old_and_new):
     root, old, new = old_and_new
     site("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
     (root / "generations/1.json").write_text(json.dumps(generation(root, 2) | {"number": 1, "state": {
-        "default": "0.3.0", "active": {"tiny": old}, "clients": {}}}))  # fmt: skip
+        "default": __version__, "active": {"tiny": old}, "clients": {}}}))  # fmt: skip
     done = site("rollback", "--root", root, "--to", "1", check=False)
     assert done.returncode == 10
     assert f"Error: The build {old} of tiny is gone from {root}: it was collected by gc.\n" in done.stderr
@@ -201,7 +202,7 @@ def test_status(site, old_and_new):
     root, old, new = old_and_new
     status = json.loads(site("status", "--root", root, "--json", "--sizes").stdout)
     assert (status["schema"], status["root"], status["cluster"], status["readers"]) == (1, str(root), "local", "owner")
-    assert (status["default"], status["versions"], status["idle_builds"]) == ("0.3.0", ["0.3.0"], 1)
+    assert (status["default"], status["versions"], status["idle_builds"]) == (__version__, [__version__], 1)
     (environment,) = status["environments"]
     assert (environment["name"], environment["digest"], environment["packages"]) == ("tiny", new, 1)
     assert [each["number"] for each in status["generations"]] == [1, 2]
@@ -209,7 +210,7 @@ def test_status(site, old_and_new):
     assert status["sizes"]["builds/tiny"]["files"] > 40
     said = site("status", "--root", root).stdout.splitlines()
     assert said[0] == f"{root}: cluster local, layout 1"
-    assert said[1] == "rootstock 0.3.0 (default)"
+    assert said[1] == f"rootstock {__version__} (default)"
     assert said[3].startswith(f"environment tiny: build {new}, 20")
 
 

@@ -1,0 +1,146 @@
+"""A tar file that begins with the hashes of all that it holds, and is unpacked with distrust.
+
+The first member, ``SHA256SUMS``, lists every file as `sha256sum -c` checks it; the hash of that list stands for the
+whole. The members are files only. Symbolic links are made last, as one of the files says (``LINKS``), and stay within
+the folder at the top that they are in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from rootstock.errors import ConfigurationError, SiteError
+
+SUMS, LINKS = "SHA256SUMS", "LINKS"
+_MAX_SUMS = 64 * 2**20  # far more than the list of any bundle
+
+
+class BundleError(SiteError):
+    """A bundle could not be made, was changed, or is for something else."""
+
+    exit_code = 13
+
+
+def pack(folder: Path, path: Path) -> str:
+    """Write a folder as such a file, and return the hash of its list."""
+    links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
+    targets = {link.relative_to(folder).as_posix(): os.readlink(link) for link in links}
+    (folder / LINKS).write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
+    members = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    lines = []
+    for member in members:
+        with member.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{digest}  {member.relative_to(folder).as_posix()}\n")
+    sums = folder / SUMS
+    sums.write_text("".join(lines), encoding="utf-8")
+    fresh = folder.parent / "bundle.tar"
+    with tarfile.open(fresh, "w", format=tarfile.PAX_FORMAT) as archive:
+        for member in (sums, *members):
+            archive.add(member, member.relative_to(folder).as_posix(), recursive=False, filter=_anonymous)
+    os.replace(fresh, path)
+    return hashlib.sha256(sums.read_bytes()).hexdigest()
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out who made a file and when; hard links become files of their own."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
+    return member
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            yield archive
+    except (tarfile.TarError, EOFError) as error:
+        raise BundleError(f"{path} is no bundle, or is cut short: {error}.", "Copy it again.") from error
+    except FileNotFoundError:
+        raise ConfigurationError(f"There is no bundle {path}.") from None
+
+
+def unpack(path: Path, folder: Path, digest: str) -> str:
+    """Unpack such a file into an empty folder, and return the hash of its list.
+
+    Parameters
+    ----------
+    path, folder : Path
+    digest : str
+        What the hash must be; empty if that is not known.
+
+    Raises
+    ------
+    BundleError
+        If anything is missing, was changed, or does not belong there.
+    """
+    with _reading(path) as archive:
+        members = iter(archive)
+        first = next(members, None)
+        if first is None or first.name != SUMS or not first.isfile() or first.size > _MAX_SUMS:
+            raise BundleError(f"{path} is not a bundle: it does not begin with {SUMS}.")
+        sums = _content(archive, first).read()
+        actual = hashlib.sha256(sums).hexdigest()
+        if digest and digest != actual:
+            raise BundleError(f"{path} is another bundle: its digest is {actual}, expected {digest}.")
+        expected = _parse(sums, path)
+        (folder / SUMS).write_bytes(sums)
+        for member in members:
+            _unpack(archive, member, folder, expected, path)
+    if expected:
+        raise BundleError(f"{path} lacks {min(expected)}.", "Copy it again.")
+    for name, target in json.loads((folder / LINKS).read_bytes()).items():
+        _link(folder, PurePosixPath(name), target, path)
+    return actual
+
+
+def _parse(sums: bytes, path: Path) -> dict[str, str]:
+    try:
+        pairs = [line.split("  ", 1) for line in sums.decode().split("\n") if line]
+        return {name: digest for digest, name in pairs}
+    except ValueError as error:
+        raise BundleError(f"{path}: {SUMS} cannot be read: {error}.") from error
+
+
+def _unpack(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, expected: dict[str, str], path: Path
+) -> None:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise BundleError(f"{path} holds {member.name!r}, which leads out of it.")
+    digest = expected.pop(member.name, None)
+    if not member.isfile() or digest is None:
+        raise BundleError(f"{path} holds {member.name!r}, which does not belong there.")
+    target, hashed = folder / name, hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        content = _content(archive, member)
+        while block := content.read(2**20):
+            hashed.update(block)
+            file.write(block)
+    if hashed.hexdigest() != digest:
+        raise BundleError(f"{member.name} in {path} was changed: its hash is {hashed.hexdigest()}, expected {digest}.")
+    target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
+
+
+def _link(folder: Path, name: PurePosixPath, target: str, path: Path) -> None:
+    end = PurePosixPath(os.path.normpath(name.parent / target))
+    if ".." in name.parts or len(name.parts) < 2 or end.parts[:1] != name.parts[:1]:
+        raise BundleError(f"{path} holds the link {str(name)!r}, which leads out of it.")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(target)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
+    content = archive.extractfile(member)
+    assert content is not None  # it is a file: the caller has looked
+    return content  # type: ignore[return-value]

@@ -1,0 +1,272 @@
+"""Bundles: one file that holds all that an installation fetches, for machines without a network.
+
+A bundle is made where there is a network, for the processor and the Python of the machine that makes it. It is a tar
+file::
+
+    SHA256SUMS          hashes of all that follows, as `sha256sum -c` checks them
+    LINKS               symbolic links to be made
+    bundle.json         what it is for
+    bootstrap.sh        makes the first rootstock-site on a machine that has only Python
+    environments/       environment files and their locks
+    client.lock         the lock of the environment that the module puts on PATH
+    wheels/             every package, ours and uv's included
+    python/             an interpreter, if one was put in
+
+Whoever unpacks one checks every file against ``SHA256SUMS``, and the hash of that list, which is the bundle's own,
+against what they were told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock import __version__
+from rootstock.archive import SUMS, BundleError, pack, unpack
+from rootstock.build import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
+from rootstock.clusters import Cluster
+from rootstock.distribution import WHEEL_NAME, wheel_bytes
+from rootstock.layout import RootLayout
+from rootstock.records import now
+from rootstock.sources import EnvironmentSource
+from rootstock.uv import Uv
+from rootstock.wheels import Wheel, minor_version, runs_here, wheels_of
+
+SCHEMA = 1
+_MANIFEST, _BOOTSTRAP = "bundle.json", "bootstrap.sh"
+_ENVIRONMENTS, _CLIENT_LOCK, _WHEELS, _PYTHON = "environments", "client.lock", "wheels", "python"
+_ROOT = "/rootstock-root"  # stands in locks for the root, which is known only where the bundle is installed
+
+_BOOTSTRAP_TEXT = f"""\
+#!/bin/sh
+# Makes an environment that has rootstock-site, from this folder alone:  sh bootstrap.sh DIR [PYTHON]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+target=${{1:?usage: sh bootstrap.sh DIR [PYTHON]}}
+python=${{2:-python3}}
+(cd "$here" && sha256sum --check --quiet {SUMS})
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"$python" -m zipfile -e "$here"/{_WHEELS}/uv-*.whl "$scratch"
+uv=$(echo "$scratch"/uv-*.data/scripts/uv)
+chmod +x "$uv"
+export UV_NO_CONFIG=1 UV_CACHE_DIR="$scratch/cache" UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
+"$uv" venv --quiet --python "$python" "$target"
+"$uv" pip install --quiet --offline --no-index --find-links "$here/{_WHEELS}" --python "$target/bin/python" \\
+    "rootstock=={__version__}"
+echo "$target/bin/rootstock-site"
+"""
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An unpacked bundle.
+
+    Attributes
+    ----------
+    folder : Path
+    digest : str
+        The hash of its list of hashes.
+    manifest : Mapping[str, Any]
+        ``bundle.json``.
+    """
+
+    folder: Path
+    digest: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def wheels(self) -> Path:
+        """The folder of packages, for `rootstock.build.make_build`."""
+        return self.folder / _WHEELS
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Names of the environments that it can build."""
+        return tuple(self.manifest["environments"])
+
+    @property
+    def python(self) -> Path | None:
+        """The folder of the interpreter that it brings along."""
+        folder = self.folder / _PYTHON
+        return folder if folder.is_dir() else None
+
+    def files(self, layout: RootLayout) -> dict[Path, bytes]:
+        """Return what a root must hold before its environments can be built from this: their files, and all locks."""
+        found = {}
+        for name in self.environments:
+            path = self.folder / _ENVIRONMENTS / f"{name}.py"
+            found[layout.environment_file(name)] = path.read_bytes()
+            found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
+        if self.manifest["client"]:
+            lock = (self.folder / _CLIENT_LOCK).read_text(encoding="utf-8")
+            found[client_lock(layout)] = lock.replace(_ROOT, _quoted(layout.root)).encode()
+        return found
+
+    def check(self, plan: BuildPlan) -> None:
+        """Refuse a build that this bundle does not hold the packages for.
+
+        Raises
+        ------
+        BundleError
+            If the bundle was made for other machines, another Python, or without this environment.
+        """
+        known = {*self.environments, *([CLIENT] if self.manifest["client"] else [])}
+        if plan.name not in known:
+            raise BundleError(f"The bundle holds no {plan.name!r}. It holds: {', '.join(sorted(known))}.")
+        minor = minor_version(plan.interpreter.version)
+        made_for = self.manifest["python"][plan.name], self.manifest["machine"]
+        if (minor, platform.machine()) != made_for:
+            raise BundleError(
+                f"The bundle holds {plan.name!r} for Python {made_for[0]} on {made_for[1]}; "
+                f"this is Python {minor} on {platform.machine()}.",
+                "Name another interpreter with --set python.interpreter=PATH, or make a bundle on a machine like this.",
+            )
+        ours = self.wheels / WHEEL_NAME
+        if plan.source is None and hashlib.sha256(ours.read_bytes()).hexdigest() not in plan.recipe:
+            raise BundleError(
+                f"The bundle was made by another build of rootstock {__version__} than this one.",
+                f"Use the rootstock-site that its {_BOOTSTRAP} makes.",
+            )
+        for wheel in self.manifest["wheels"][plan.name]:
+            if not runs_here(wheel, minor):
+                raise BundleError(
+                    f"{wheel} does not run on this machine, whose C library is {' '.join(platform.libc_ver())}.",
+                    "Make the bundle on a machine whose C library is as old as this one's.",
+                )
+
+
+def create_bundle(
+    cluster: Cluster,
+    sources: Sequence[EnvironmentSource],
+    path: Path,
+    *,
+    client: bool = True,
+    python: Path | None = None,
+    report: Report = lambda line: None,
+    log: Report = lambda line: None,
+) -> str:
+    """Fetch all that an installation needs, and put it into one file.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Its package indexes, constraints and interpreter are used.
+    sources : sequence of EnvironmentSource
+        The environments. A lock beside an environment's file is kept.
+    path : Path
+        The file to write.
+    client : bool
+        Whether to put in what `bootstrap.sh` and the module need.
+    python : Path, optional
+        The folder of an interpreter that may be moved, to be put in.
+    report, log : callable
+        Are given a line for each step, and every line that uv prints.
+
+    Returns
+    -------
+    str
+        The bundle's digest, to be told to those who unpack it.
+
+    Raises
+    ------
+    BundleError
+        If a package has no wheel for this machine, or cannot be fetched.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+        folder, layout = Path(scratch, "bundle"), RootLayout(Path(scratch, "root"))
+        for part in (folder / _ENVIRONMENTS, folder / _WHEELS, layout.runtime(__version__)):
+            part.mkdir(parents=True)
+        uv = Uv(Path(scratch, "cache"), log)
+        wheel = wheel_bytes()
+        manifest: dict[str, Any] = {
+            "schema": SCHEMA,
+            "rootstock": __version__,
+            "created": now(),
+            "machine": platform.machine(),
+            "client": client,
+            "environments": [source.name for source in sources],
+            "python": {},
+            "wheels": {},
+        }
+        plans: list[tuple[BuildPlan | None, Path, Path | None]] = []
+        for source in sources:
+            (folder / _ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
+            lock = folder / _ENVIRONMENTS / f"{source.name}.py.lock"
+            plans.append((plan_environment(layout, cluster, source), lock, source.path.with_name(lock.name)))
+        if client:
+            ours = layout.runtime(__version__) / WHEEL_NAME
+            for target in (ours, folder / _WHEELS / WHEEL_NAME):
+                target.write_bytes(wheel)
+            plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest())
+            plans.append((plan, folder / _CLIENT_LOCK, None))
+            (folder / _BOOTSTRAP).write_text(_BOOTSTRAP_TEXT, encoding="utf-8")
+        for plan, lock, existing in plans:
+            assert plan is not None  # in an empty root everything is yet to be built
+            report(f"{plan.name}: locking")
+            wheels = _lock(plan, existing, lock, layout, uv)
+            manifest["python"][plan.name] = minor_version(plan.interpreter.version)
+            manifest["wheels"][plan.name] = [wheel.name for wheel in wheels]
+            for found in wheels:
+                if not (folder / _WHEELS / found.name).exists():
+                    report(f"{plan.name}: fetching {found.name}")
+                    found.fetch(folder / _WHEELS)
+        if python is not None:
+            shutil.copytree(python, folder / _PYTHON, symlinks=True)
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return pack(folder, path)
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as it stands in a string of a lock."""
+    return json.dumps(str(path), ensure_ascii=False)[1:-1]
+
+
+def _lock(plan: BuildPlan, existing: Path | None, lock: Path, layout: RootLayout, uv: Uv) -> list[Wheel]:
+    """Write the lock of a build, and return the wheels that it asks for."""
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe, listed = Path(scratch, "recipe.py"), Path(scratch, "pylock.toml")
+        recipe.write_text(plan.recipe, encoding="utf-8")
+        if existing is not None and existing.is_file():
+            shutil.copy(existing, f"{recipe}.lock")
+        uv.lock(recipe, plan.interpreter.path)
+        uv.export(recipe, listed, plan.interpreter.path)
+        text = Path(f"{recipe}.lock").read_text(encoding="utf-8")
+        lock.write_text(text.replace(_quoted(layout.root), _ROOT), encoding="utf-8")
+        return [wheel for wheel in wheels_of(listed, plan.interpreter.version) if wheel.name != WHEEL_NAME]
+
+
+def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
+    """Unpack a bundle, and check all of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    folder : Path
+        An empty folder. What it holds after an error is not to be used.
+    digest : str
+        What `create_bundle` returned. Without it nothing tells a bundle from one that somebody else made.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, was changed or does not belong there. It names the file.
+    """
+    actual = unpack(path, folder, digest)
+    manifest = json.loads((folder / _MANIFEST).read_bytes())
+    if manifest.get("schema") != SCHEMA or manifest["rootstock"] != __version__:
+        raise BundleError(
+            f"{path} was made by rootstock {manifest.get('rootstock')}; this is {__version__}.",
+            f"Use the rootstock-site that its {_BOOTSTRAP} makes.",
+        )
+    return Bundle(folder, actual, manifest)

@@ -1,0 +1,65 @@
+"""``rootstock-site bundle``, and what ``install --bundle`` needs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rootstock.cli.common import Group, Progress, cluster_options, found, show_json
+from rootstock.roots import find_site
+
+if TYPE_CHECKING:
+    from rootstock.bundle import Bundle
+
+
+@click.group("bundle", cls=Group)
+def bundles() -> None:
+    """Installations on machines without a network."""
+
+
+@bundles.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@cluster_options
+@click.option("--env", "environments", multiple=True, metavar="NAME|FILE",
+              help="Environment to put in; repeatable [default: the cluster's].")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the cluster file.")
+@click.option("--no-client", is_flag=True, help="Leave out what the module and the bundle's bootstrap.sh need.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def create(
+    file: Path, cluster: str | None, root: Path | None, environments: tuple[str, ...], settings: tuple[str, ...],
+    no_client: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Fetch everything that an installation needs, and put it into FILE.
+
+    What is printed is the bundle's digest: tell it to those who install from it.
+
+    \b
+    Example:
+      rootstock-site bundle create della.bundle --cluster della --env mace
+      rootstock-site install --cluster della --bundle della.bundle --digest 4f1c...
+    """
+    from rootstock.bundle import create_bundle
+    from rootstock.planning import find_source
+
+    site = found(find_site(cluster, root, settings))
+    sources = [find_source(site.layout, name) for name in environments or site.cluster.environments]
+    progress = Progress(None)
+    with progress.shown():
+        digest = create_bundle(site.cluster, sources, file.absolute(), client=not no_client, report=progress.step)
+    if as_json:
+        show_json({"schema": 1, "bundle": str(file.absolute()), "digest": digest})
+    else:
+        click.echo(digest)
+
+
+def unpacked_bundle(file: Path | None, digest: str) -> Bundle | None:
+    """Unpack a bundle for as long as the command runs; None if there is none."""
+    if file is None:
+        return None
+    from rootstock.bundle import unpack_bundle
+
+    folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="rootstock-bundle-"))
+    return unpack_bundle(file, Path(folder), digest)

@@ -1,0 +1,296 @@
+"""Bundles: made where there is a network, installed where there is none, refused when anybody touched them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from rootstock.access import Access
+from rootstock.archive import BundleError
+from rootstock.build import make_build, plan_environment
+from rootstock.bundle import create_bundle, unpack_bundle
+from rootstock.clusters import get_cluster
+from rootstock.errors import BuildError, ConfigurationError
+from rootstock.layout import RootLayout
+from rootstock.sources import packaged_source, read_source
+from tests.site.stress import ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Return a root whose environment needs two packages, which lie in a folder."""
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "packages")
+    root.require(*PACKAGES)
+    return root
+
+
+@pytest.fixture
+def bundle(tiny, tmp_path):
+    """Return the bundle of that environment: the file and its digest."""
+    path = tmp_path / "tiny.bundle"
+    source = read_source(tiny.layout.environment_file(ENVIRONMENT))
+    return path, create_bundle(get_cluster("local"), [source], path, client=False)
+
+
+def unpack(path, folder, digest=""):
+    folder.mkdir()
+    return unpack_bundle(path, folder, digest)
+
+
+def install_tiny(bundle, root):
+    """Build the environment from an unpacked bundle."""
+    layout = RootLayout(root)
+    for path, content in bundle.files(layout).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    layout.all_active.mkdir()
+    plan = plan_environment(layout, get_cluster("local"), read_source(layout.environment_file(ENVIRONMENT)))
+    bundle.check(plan)
+    return make_build(
+        plan, layout, Access("owner"), report=lambda line: None, log=lambda line: None, verify=lambda folder: [],
+        wheels=bundle.wheels,
+    )  # fmt: skip
+
+
+def test_a_build_from_a_bundle_is_the_build_from_the_network(tiny, bundle, tmp_path):
+    assert tiny.install().returncode == 0
+    for wheel in tiny.wheels.iterdir():
+        wheel.unlink()  # where the lock says that the packages are
+    path, digest = bundle
+    build = install_tiny(unpack(path, tmp_path / "unpacked", digest), tmp_path / "other")
+    assert build.name == tiny.active().name
+    assert dataclasses.replace(tiny, path=tmp_path / "other").imports() == " ".join(PACKAGES)
+
+
+# -- what was touched
+
+
+def rewritten(path, change):
+    """Write a bundle anew; `change` is given each name and content, and returns them, or None to leave it out."""
+    with tarfile.open(path) as archive:
+        members = [(m, archive.extractfile(m).read()) for m in archive if m.isfile()]
+    with tarfile.open(path, "w") as archive:
+        for member, content in members:
+            changed = change(member.name, content)
+            if changed is not None:
+                member.name, content = changed
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def with_more(path, member, content=b""):
+    with tarfile.open(path, "a") as archive:
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+WHEEL = f"wheels/{PACKAGES[0]}-1.0-py3-none-any.whl"
+
+
+def test_a_changed_wheel_is_refused(bundle, tmp_path):
+    rewritten(
+        bundle[0], lambda name, content: (name, content.replace(b"x = 1", b"x = 2") if name == WHEEL else content)
+    )
+    with pytest.raises(BundleError, match=rf"{WHEEL} in .*tiny.bundle was changed: its hash is \w+, expected \w+\."):
+        unpack(bundle[0], tmp_path / "unpacked")
+
+
+def test_a_wheel_that_is_changed_together_with_its_hash_makes_another_bundle(bundle, tmp_path):
+    path, digest = bundle
+    seen = {}
+
+    def change(name, content):
+        if name == "SHA256SUMS":
+            seen["sums"] = content
+        return name, content
+
+    rewritten(path, change)
+    with tarfile.open(path) as archive:
+        wheel = archive.extractfile(WHEEL).read()
+    fake = wheel.replace(b"x = 1", b"x = 2")
+    sums = seen["sums"].decode().replace(hashlib.sha256(wheel).hexdigest(), hashlib.sha256(fake).hexdigest()).encode()
+    rewritten(path, lambda name, content: (name, {WHEEL: fake, "SHA256SUMS": sums}.get(name, content)))
+    with pytest.raises(BundleError, match=f"another bundle: its digest is .*, expected {digest}"):
+        unpack(path, tmp_path / "unpacked", digest)
+
+
+def test_a_missing_file_is_named(bundle, tmp_path):
+    rewritten(bundle[0], lambda name, content: None if name == WHEEL else (name, content))
+    with pytest.raises(BundleError, match=f"tiny.bundle lacks {WHEEL}"):
+        unpack(bundle[0], tmp_path / "unpacked")
+
+
+def test_a_bundle_that_was_cut_short_is_refused(bundle, tmp_path):
+    with bundle[0].open("r+b") as file:
+        file.truncate(bundle[0].stat().st_size // 2)
+    with pytest.raises(BundleError, match=r"cut short|lacks"):
+        unpack(bundle[0], tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "wheels/../../outside"])
+def test_nothing_is_written_outside_of_the_folder(bundle, tmp_path, name):
+    with_more(bundle[0], tarfile.TarInfo(name), b"content")
+    with pytest.raises(BundleError, match="leads out of it"):
+        unpack(bundle[0], tmp_path / "unpacked")
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("target", ["/etc", "../..", "../wheels"])
+def test_a_link_out_of_the_interpreter_is_refused(tmp_path, target):
+    python = tmp_path / "cpython"
+    python.mkdir()
+    (python / "link").symlink_to(target)
+    create_bundle(get_cluster("local"), [], tmp_path / "x", client=False, python=python)
+    with pytest.raises(BundleError, match="the link 'python/link', which leads out of it"):
+        unpack(tmp_path / "x", tmp_path / "unpacked")
+
+
+def test_a_link_among_the_files_is_refused(bundle, tmp_path):
+    link = tarfile.TarInfo("wheels/link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    with_more(bundle[0], link)
+    with pytest.raises(BundleError, match="'wheels/link', which does not belong there"):
+        unpack(bundle[0], tmp_path / "unpacked")
+
+
+def test_what_is_not_in_the_list_is_refused(bundle, tmp_path):
+    with_more(bundle[0], tarfile.TarInfo("wheels/extra.whl"), b"content")
+    with pytest.raises(BundleError, match="'wheels/extra.whl', which does not belong there"):
+        unpack(bundle[0], tmp_path / "unpacked")
+
+
+def test_what_is_no_bundle_is_refused(tmp_path):
+    (tmp_path / "text").write_text("Hello\n")
+    with pytest.raises(BundleError, match="text is no bundle, or is cut short"):
+        unpack(tmp_path / "text", tmp_path / "unpacked")
+    with pytest.raises(ConfigurationError, match="There is no bundle .*nothing"):
+        unpack_bundle(tmp_path / "nothing", tmp_path / "unpacked")
+
+
+# -- what it is for
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"machine": "riscv128"}, r"for Python 3\.\d+ on riscv128; this is Python"),
+        ({"python": {ENVIRONMENT: "3.4"}}, r"holds 'tiny' for Python 3\.4 on .*; this is Python 3\."),
+        (
+            {"wheels": {ENVIRONMENT: ["a-1-cp27-none-win32.whl"]}},
+            "a-1-cp27-none-win32.whl does not run on this machine",
+        ),
+        ({"environments": []}, "holds no 'tiny'"),
+    ],
+)
+def test_a_bundle_for_something_else_is_refused(bundle, tmp_path, change, message):
+    unpacked = unpack(bundle[0], tmp_path / "unpacked")
+    other = dataclasses.replace(unpacked, manifest={**unpacked.manifest, **change})
+    layout = RootLayout(tmp_path / "other")
+    source = read_source(unpacked.folder / "environments" / f"{ENVIRONMENT}.py")
+    plan = plan_environment(layout, get_cluster("local"), source)
+    with pytest.raises(BundleError, match=message):
+        other.check(plan)
+
+
+def test_a_package_without_a_wheel_is_named(tiny, tmp_path):
+    source = tiny.wheels / f"{PACKAGES[0]}-1.0-py3-none-any.whl"
+    source.rename(source.with_name(f"{PACKAGES[0]}-1.0-cp311-cp311-win_amd64.whl"))
+    with pytest.raises((BundleError, BuildError), match=PACKAGES[0]):
+        create_bundle(
+            get_cluster("local"), [read_source(tiny.layout.environment_file(ENVIRONMENT))], tmp_path / "x", client=False
+        )
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_interpreter_comes_along_as_it_is(tiny, tmp_path):
+    python = tmp_path / "cpython"
+    (python / "bin").mkdir(parents=True)
+    (python / "bin" / "python3.11").write_text("#!/bin/sh\necho hello\n")
+    (python / "bin" / "python3.11").chmod(0o755)
+    (python / "bin" / "python3").symlink_to("python3.11")
+    (python / "lib").mkdir()
+    (python / "lib" / "os.py").write_text("")
+    create_bundle(get_cluster("local"), [], tmp_path / "x", client=False, python=python)
+    folder = unpack(tmp_path / "x", tmp_path / "unpacked").python
+    assert run([folder / "bin" / "python3"]).stdout == "hello\n"
+    assert os.readlink(folder / "bin" / "python3") == "python3.11"
+    assert not os.access(folder / "lib" / "os.py", os.X_OK)
+
+
+# -- all of it, with nothing but the bundle and a Python
+
+INSTALL = """
+import hashlib, sys
+from pathlib import Path
+from rootstock.access import Access
+from rootstock.archive import BundleError
+from rootstock.build import make_build, plan_client, plan_environment
+from rootstock.bundle import unpack_bundle
+from rootstock.clusters import get_cluster
+from rootstock.distribution import WHEEL_NAME, wheel_bytes
+from rootstock.layout import RootLayout
+from rootstock.sources import read_source
+from rootstock import __version__
+
+path, digest, folder, root = sys.argv[1:]
+Path(folder).mkdir()
+bundle, layout, cluster = unpack_bundle(Path(path), Path(folder), digest), RootLayout(Path(root)), get_cluster("local")
+wheel = layout.runtime(__version__) / WHEEL_NAME
+for file, content in {**bundle.files(layout), wheel: wheel_bytes()}.items():
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+plans = [
+    plan_client(layout, cluster, wheel, hashlib.sha256(wheel_bytes()).hexdigest()),
+    plan_environment(layout, cluster, read_source(layout.environment_file("emt"))),
+]
+layout.marker.write_text("layout = 1\\n")
+for plan in plans:
+    bundle.check(plan)
+    plan.link.parent.mkdir(exist_ok=True)
+    make_build(
+        plan, layout, Access("owner"), report=print, log=print, verify=lambda folder: [], wheels=bundle.wheels
+    )
+"""
+COMPUTE = """
+import sys
+from ase.build import bulk
+from rootstock import RootstockCalculator
+with RootstockCalculator("emt", root=sys.argv[1], device="cpu") as calculator:
+    print(calculator.get_property("energy", bulk("Cu")))
+"""
+
+
+def test_everything_without_a_network(tmp_path):
+    need_root()
+    need_programs(unshare="util-linux")
+    path = tmp_path / "all.bundle"
+    digest = create_bundle(get_cluster("local"), [packaged_source("emt")], path)
+    # By hand, as an admin begins on a machine that has nothing of ours.
+    by_hand = tmp_path / "by hand"
+    by_hand.mkdir()
+    subprocess.run(["tar", "-xf", path, "-C", by_hand], check=True, timeout=60)
+    alone = ["unshare", "--net", "env", f"HOME={tmp_path}"]
+    made = run([*alone, "sh", by_hand / "bootstrap.sh", tmp_path / "first", sys.executable])
+    assert made.returncode == 0, made.stderr
+    assert run([made.stdout.strip(), "--version"]).stdout.startswith("rootstock-site")
+    shutil.rmtree(by_hand)
+    root = tmp_path / "root"
+    first = tmp_path / "first" / "bin" / "python"
+    done = run([*alone, first, "-I", "-c", INSTALL, path, digest, tmp_path / "all", root])
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = next(RootLayout(root).clients.iterdir()) / "bin" / "python"
+    computed = run([*alone, client, "-I", "-c", COMPUTE, root])
+    assert computed.returncode == 0, computed.stderr
+    copper = bulk("Cu")
+    copper.calc = EMT()
+    assert float(computed.stdout) == copper.get_potential_energy()

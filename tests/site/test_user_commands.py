@@ -1,0 +1,123 @@
+"""`rootstock list` and `rootstock cluster`, with the registries of a site and of a user."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from rootstock.data import data_folder
+from tests.conftest import SITE, clean_environment, need
+
+ROOTSTOCK = SITE.with_name("rootstock")
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Return a function that runs ``rootstock`` with a user's own configuration folder."""
+    config = tmp_path / "config"
+
+    def run(*command, **variables):
+        return subprocess.run(
+            [ROOTSTOCK, *map(str, command)], env=clean_environment(XDG_CONFIG_HOME=str(config), **variables),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """Return the path of the user's registry."""
+    path = tmp_path / "config/rootstock/clusters.toml"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_the_list_of_clusters(ask, registry):
+    registry.write_text('[clusters.hill]\nroot = "/hill"\ndescription = "On the hill"\n')
+    lines = ask("cluster", "list").stdout.splitlines()
+    assert "hill             /hill                            On the hill" in lines
+    assert len(lines) == 9
+    found = json.loads(ask("cluster", "list", "--json").stdout)
+    assert {"name": "hill", "root": "/hill", "description": "On the hill"} in found
+
+
+def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
+    registry.write_text('[clusters.local]\ncontact = "Ann"\n')
+    packaged = data_folder("site_templates") / "clusters/local.toml"
+    variables = {"ROOTSTOCK_ROOT": str(bare_root)}
+    shown = ask("cluster", "show", "local", "--origin", **variables).stdout.splitlines()
+    assert shown[0] == "[local]"
+    assert f"contact = Ann    ({registry})" in shown
+    assert f"root = {bare_root}    ({bare_root}/clusters.toml)" in shown
+    assert "jobs.scheduler = none    (default)" in shown
+    data = json.loads(ask("cluster", "show", "local", "--json").stdout)
+    assert (data["schema"], data["name"], data["settings"]["contact"]) == (1, "local", "Ann")
+    assert data["origins"]["contact"] == str(registry)
+    assert data["origins"]["root"] == str(packaged)
+    assert data["origins"]["jobs.proxy"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[clusters.local]\naccess.readers = "all"\n', "access.readers is 'all'; allowed are world, group, owner."),
+        ("[clusters.local]\nnotes = 3\n", "cluster local: notes must be a list of strings, not 3."),
+        ('[clusters.local]\ncolour = "red"\n', "cluster local: unknown key 'colour'."),
+        (
+            '[clusters.local]\nuv.default-index = "https://ann:secret@pypi.example/simple"\n',
+            "cluster local: uv.default-index holds a user's name or password in an address.\nEverybody can read",
+        ),
+        ("[clusters.local\n", " is not valid TOML: "),
+    ],
+)
+def test_a_wrong_registry_is_named_with_its_key(ask, registry, text, message):
+    registry.write_text(text)
+    done = ask("cluster", "show", "local")
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"Error: {registry}")
+    assert message in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_an_unknown_cluster(ask):
+    done = ask("cluster", "show", "atlantis")
+    assert done.returncode == 3
+    assert done.stderr.startswith("Error: Unknown cluster 'atlantis'. Known clusters: alps, della, ")
+
+
+def test_the_cluster_of_this_machine(tmp_path):
+    need(os.geteuid() == 0, "the rights of root")
+    done = subprocess.run(
+        ["unshare", "--uts", "sh", "-c", 'hostname della-l01g1 && exec "$0" cluster show auto', ROOTSTOCK],
+        env=clean_environment(XDG_CONFIG_HOME=str(tmp_path)), capture_output=True, text=True, timeout=60, check=False,
+    )
+    assert done.stderr == "Cluster della: recognised by this machine's name, della-l01g1.\n"
+    assert done.stdout.startswith("[della]\ndescription = Princeton")
+
+
+def test_the_environments_of_a_root(ask, site, tiny_root):
+    (tiny_root / "environments/later.py").write_text((tiny_root / "environments/tiny.py").read_text())
+    done = ask("list", "--root", tiny_root)
+    assert [line.split() for line in done.stdout.splitlines()] == [["later", "(not", "built)"], ["tiny"]]
+    data = json.loads(ask("list", "--json", ROOTSTOCK_ROOT=str(tiny_root)).stdout)
+    assert (data["schema"], data["root"]) == (1, str(tiny_root))
+    later, tiny = data["environments"]
+    assert (later["name"], later["digest"]) == ("later", "")
+    assert (tiny["name"], tiny["digest"]) == ("tiny", (tiny_root / "active/tiny").resolve().name)
+
+
+def test_the_models_of_an_environment(ask, root):
+    done = ask("list", "--root", root)
+    assert done.returncode == 0
+    assert "emt              Effective medium theory" in done.stdout
+
+
+def test_no_root(ask, tmp_path):
+    done = ask("list")
+    assert (done.returncode, done.stderr.startswith("Error: Which root?\nmodule load rootstock sets")) == (3, True)
+    done = ask("list", "--root", tmp_path)
+    assert (done.returncode, f"Error: {tmp_path} is not a Rootstock root" in done.stderr) == (10, True)
