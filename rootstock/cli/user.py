@@ -8,6 +8,7 @@ import click
 
 from rootstock import __version__
 from rootstock.cli.common import Group, cluster_options, json_option, show_json
+from rootstock.cli.worker import worker
 from rootstock.clusters import AUTO, cluster_names, find_root, get_cluster, recognise
 from rootstock.errors import ConfigurationError
 from rootstock.layout import RootLayout
@@ -17,6 +18,9 @@ from rootstock.layout import RootLayout
 @click.version_option(__version__, prog_name="rootstock")
 def main() -> None:
     """Machine-learned interatomic potentials, each in its own environment."""
+
+
+main.add_command(worker)
 
 
 @main.command("list")

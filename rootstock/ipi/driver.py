@@ -1,0 +1,148 @@
+"""Connect to an i-PI server and compute what it asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
+from rootstock.ipi.codec import Decoder, encode, header
+from rootstock.ipi.messages import Exit, ForceReady, GetForce, PosData, Status
+from rootstock.ipi.states import NEEDINIT, next_state
+
+_CHUNK = 2**20
+
+
+def connect(address: str | tuple[str, int], timeout: float) -> socket.socket:
+    """Connect to a server, waiting until it is there.
+
+    Parameters
+    ----------
+    address : str or (str, int)
+        Path of a Unix socket, or host and port.
+    timeout : float
+        Seconds to wait for the server.
+
+    Raises
+    ------
+    WorkerError
+        If nobody listens there in time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            if time.monotonic() >= deadline:
+                raise WorkerError(
+                    f"No i-PI server answers at {address} ({error.strerror or error}).",
+                    "Start the server first, or give it more time with --wait SECONDS.",
+                ) from error
+            time.sleep(0.1)
+        else:
+            if family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+
+
+@dataclass
+class Driver:
+    """Answers an i-PI server.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Species and periodicity, which the protocol does not carry, with a calculator. Positions and cell are the
+        server's.
+    use_stress : bool
+        Whether to send a virial. Without, it is sent as zero, which the protocol has no other word for: only for
+        simulations at constant volume.
+    on_step : callable
+        Is given the number of evaluations after each.
+    """
+
+    atoms: Atoms
+    use_stress: bool = True
+    on_step: Callable[[int], None] = lambda number: None  # noqa: ARG005
+    steps: int = field(default=0, init=False)
+    _state: str = field(default=NEEDINIT, init=False)
+    _result: ForceReady | None = field(default=None, init=False)
+
+    def serve(self, sock: socket.socket) -> None:
+        """Answer until the server says EXIT or hangs up.
+
+        Requests that arrived together are answered together: one write for each time that there is nothing to read.
+
+        Raises
+        ------
+        WorkerProtocolError
+            If the server breaks the protocol, or has another number of atoms.
+        WorkerError
+            If the model fails. Nothing is sent then: a server must not go on with numbers that nobody computed.
+        """
+        decoder, request = Decoder(), None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server hung up
+            while not isinstance(request, Exit) and (data := sock.recv(_CHUNK)):
+                decoder.feed(data)
+                replies = []
+                while (request := decoder.next_request()) is not None:
+                    replies.append(self.answer(request))
+                    if isinstance(request, Exit):
+                        break
+                sock.sendall(b"".join(replies))
+
+    def answer(self, request: Any) -> bytes:
+        """Return the reply to one request; empty for those that have none."""
+        state, self._state = self._state, next_state(self._state, request)
+        if isinstance(request, Status):
+            return header(state)
+        if isinstance(request, PosData):
+            self._result = self._compute(request)
+        if isinstance(request, GetForce) and self._result is not None:
+            return encode(self._result)
+        return b""
+
+    def _compute(self, data: PosData) -> ForceReady:
+        if len(data.positions) != len(self.atoms):
+            raise WorkerProtocolError(
+                f"The i-PI server has {len(data.positions)} atoms, the structure file {len(self.atoms)}.",
+                "Give the structure that the server simulates.",
+            )
+        self.atoms.set_cell(data.cell)
+        self.atoms.set_positions(data.positions)
+        forces = self.atoms.get_forces(apply_constraint=False)
+        energy = float(self.atoms.get_potential_energy(force_consistent=True))
+        virial = np.zeros((3, 3))
+        if self.use_stress:
+            virial = -self.atoms.get_volume() * voigt_6_to_full_3x3_stress(
+                self.atoms.get_stress(apply_constraint=False)
+            )
+        self.steps += 1
+        self.on_step(self.steps)
+        return ForceReady(energy, forces, virial)
+
+
+def check_structure(atoms: Atoms, use_stress: bool) -> None:
+    """Refuse a structure whose virial cannot be computed.
+
+    Raises
+    ------
+    ConfigurationError
+        If a virial is wanted of atoms without a periodic cell.
+    """
+    if use_stress and not (atoms.cell.rank == 3 and atoms.pbc.any()):
+        raise ConfigurationError(
+            "The structure has no periodic cell, so there is no virial.",
+            "Pass --no-stress if the simulation is at constant volume; zeros are sent then.",
+        )
