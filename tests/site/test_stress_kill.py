@@ -233,7 +233,7 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
                 (os.kill if cut.alone else os.killpg)(process.pid, cut.number)
                 code = process.wait(30)
                 # What it had started must not go on behind the back of the next run.
-                wait_for(over, f"{cut}: the end of its children", 3.0)
+                wait_for(over, f"{cut}: the end of its children", 4.0)
                 said = process.stderr.read()
             assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
             assert "Traceback" not in said, cut
