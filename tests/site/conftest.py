@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.access import remove_tree
 from rootstock.clusters import Cluster
 from rootstock.layout import RootLayout
 from rootstock.render import render_activation, render_default, render_modulefiles
@@ -165,17 +166,44 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Pristine:
+    """A root that is installed once and put back, at the same path, for each test that changes it."""
+
+    root: Path
+    kept: Path
+
+    @classmethod
+    def install(cls, site: Site, base: Path, *options: str | Path) -> Pristine:
+        site("install", "--cluster", "local", "--root", base / "root", "--no-client", *options)
+        shutil.copytree(base / "root", base / "kept", symlinks=True)
+        return cls(base / "root", base / "kept")
+
+    def fresh(self) -> Path:
+        remove_tree(self.root)
+        shutil.copytree(self.kept, self.root, symlinks=True)
+        return self.root
+
+
+@pytest.fixture(scope="session")
+def _pristine_tiny(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Pristine:
+    base = tmp_path_factory.mktemp("tiny")
+    (base / "tiny.py").write_text(TINY)
+    return Pristine.install(site, base, "--env", base / "tiny.py")
+
+
+@pytest.fixture(scope="session")
+def _pristine_bare(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Pristine:
+    return Pristine.install(site, tmp_path_factory.mktemp("bare"), "--set", "environments=")
+
+
 @pytest.fixture
-def tiny_root(site: Site, tmp_path: Path, tiny: Path) -> Path:
+def tiny_root(_pristine_tiny: Pristine) -> Path:
     """Return a root with the environment tiny, which the test may change."""
-    path = tmp_path / "root"
-    site("install", "--cluster", "local", "--root", path, "--env", tiny, "--no-client")
-    return path
+    return _pristine_tiny.fresh()
 
 
 @pytest.fixture
-def bare_root(site: Site, tmp_path: Path) -> Path:
+def bare_root(_pristine_bare: Pristine) -> Path:
     """Return a root without any environment, which the test may change."""
-    path = tmp_path / "root"
-    site("install", "--cluster", "local", "--root", path, "--set", "environments=", "--no-client")
-    return path
+    return _pristine_bare.fresh()

@@ -39,8 +39,8 @@ OLD, NEW = PACKAGES[0], " ".join(PACKAGES)
 MANY = ("mkdir", "chmod")
 
 
-def sample(root: TinyRoot, changes: list[tuple[str, int, str]]) -> list[tuple[str, int]]:
-    """Choose changes to be killed at: of each kind of system call the last one in each part of the root."""
+def sample(root: TinyRoot, changes: list[tuple[str, int, str]], leave_out: str = "") -> list[tuple[str, int]]:
+    """Choose changes to be killed at: of each kind of system call the last one in each part of the root but one."""
     chosen: dict[tuple[str, str], int] = {}
     for name, number, arguments in changes:
         # With two arguments the second is where the change shows.
@@ -49,7 +49,7 @@ def sample(root: TinyRoot, changes: list[tuple[str, int, str]]) -> list[tuple[st
             parts = path.relative_to(root.path).parts
             part = parts[0] if len(parts) > 1 and (name not in MANY or parts[0] == "builds") else ""
             chosen[name, part] = number
-    return [(name, number) for (name, _), number in chosen.items()]
+    return [(name, number) for (name, part), number in chosen.items() if part != leave_out or not part]
 
 
 class Reader(threading.Thread):
@@ -129,8 +129,9 @@ def in_two_rows(points, work):
 def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path):
     need_programs(strace="strace")
     seen = new_root("seen")
-    points = sample(seen, changes_made_by(seen.install_command, tmp_path / "seen.log"))
-    assert len(points) > 12
+    # How builds come about is tried in a root that is in use.
+    points = sample(seen, changes_made_by(seen.install_command, tmp_path / "seen.log"), leave_out="builds")
+    assert len(points) > 8
 
     def work(row, points):
         root = new_root(f"root{row}")
@@ -233,7 +234,7 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
                 (os.kill if cut.alone else os.killpg)(process.pid, cut.number)
                 code = process.wait(30)
                 # What it had started must not go on behind the back of the next run.
-                wait_for(over, f"{cut}: the end of its children", 3.0)
+                wait_for(over, f"{cut}: the end of its children", 4.0)
                 said = process.stderr.read()
             assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
             assert "Traceback" not in said, cut

@@ -56,7 +56,7 @@ def small(tmp_path):
 
 @pytest.mark.parametrize(
     ("fill", "kept"),
-    [(spare_blocks, kept * KIB) for kept in (0, 24, 160)] + [(spare_inodes, kept) for kept in (8, 45, 60)],
+    [(spare_blocks, kept * KIB) for kept in (0, 24, 160)] + [(spare_inodes, kept) for kept in (0, 8, 45, 60)],
 )
 def test_a_full_file_system_is_one_clear_error_and_publishes_nothing(small, tmp_path, fill, kept):
     root = TinyRoot.create(small / "root", tmp_path / "wheels")
@@ -109,3 +109,15 @@ def test_nothing_to_do_needs_no_writing(root):
     done = run([*read_only(root), *command])
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{root}: nothing to do.\n"
+
+
+def test_an_installation_into_a_read_only_root_is_refused(tmp_path):
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    assert root.install().returncode == 0
+    root.require(*PACKAGES)
+    done = root.install(*read_only(root.path))
+    assert done.returncode in (10, 16), done.stderr
+    assert done.stderr.count("Error: ") == 1, done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert root.imports() == OLD
