@@ -91,7 +91,7 @@ class BuildPlan:
 
 def plan_environment(layout: RootLayout, cluster: Cluster, source: EnvironmentSource) -> BuildPlan | None:
     """Return how to bring an environment's active build up to date; None if it is."""
-    return _plan(layout, cluster, source.name, source, source.header, layout.active(source.name),
+    return _plan(cluster, source.name, source, source.header, layout.active(source.name),
                  layout.lock_file(source.name))  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def plan_client(layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256:
             "rootstock-client": {"wheel-sha256": wheel_sha256},
         },
     }
-    return _plan(layout, cluster, CLIENT, None, header, layout.client(__version__), client_lock(layout))
+    return _plan(cluster, CLIENT, None, header, layout.client(__version__), client_lock(layout))
 
 
 def client_lock(layout: RootLayout) -> Path:
@@ -126,7 +126,6 @@ CLIENT = "rootstock-client"  # the folder under builds/ for the client's environ
 
 
 def _plan(
-    layout: RootLayout,
     cluster: Cluster,
     name: str,
     source: EnvironmentSource | None,
@@ -336,5 +335,3 @@ def _record(
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-

@@ -152,8 +152,8 @@ def create_bundle(
     *,
     client: bool = True,
     python: Path | None = None,
-    report: Report = lambda line: None,
-    log: Report = lambda line: None,
+    report: Report = lambda _: None,
+    log: Report = lambda _: None,
 ) -> str:
     """Fetch all that an installation needs, and put it into one file.
 

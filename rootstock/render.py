@@ -232,9 +232,7 @@ def committed_renderings(version: str) -> dict[Path, str]:
     return texts
 
 
-def module_tree(
-    cluster: Cluster, root: Path, version: str, *, template_dirs: Sequence[Path] = ()
-) -> dict[Path, str]:
+def module_tree(cluster: Cluster, root: Path, version: str, *, template_dirs: Sequence[Path] = ()) -> dict[Path, str]:
     """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it."""
     folder = _layout(root).modulepath
     default = render_default(cluster, root, version=version, template_dirs=template_dirs)

@@ -130,7 +130,7 @@ def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: floa
 
 
 def _dropped(found: Sequence[Generation], keep: int, before: float) -> Iterator[int]:
-    for generation, next_one in zip(found[:-keep], found[1:], strict=False):
+    for generation, next_one in zip(found[:-keep], found[1:], strict=False):  # noqa: RUF007  # the first is cut short
         if datetime.strptime(next_one.at, "%Y-%m-%dT%H:%M:%S%z").timestamp() <= before:
             yield generation.number
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from rootstock.errors import ConfigurationError
 
-
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 

@@ -178,7 +178,7 @@ def _run(
     lines: list[str] = []
     with subprocess.Popen(
         command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", umask=umask, preexec_fn=_ends_with_its_parent(),  # noqa: PLW1509
+        text=True, errors="replace", umask=umask, preexec_fn=_ends_with_its_parent(),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:

@@ -29,9 +29,7 @@ _DEFAULT_TOLERANCE = {"forces": 1e-3, "stress": 1e-3}
 Check = dict[str, Any]
 
 
-def verify(
-    launch: Launch, source: EnvironmentSource, device: str, *, report: Callable[[str], None]
-) -> list[Check]:
+def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Callable[[str], None]) -> list[Check]:
     """Run the references of an environment file on a worker.
 
     Parameters

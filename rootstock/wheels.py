@@ -49,7 +49,7 @@ class Wheel:
         path = folder / self.name
         for attempt in range(_ATTEMPTS):
             try:
-                with urllib.request.urlopen(self.url, timeout=_TIMEOUT_S) as source, path.open("wb") as target:
+                with urllib.request.urlopen(self.url, timeout=_TIMEOUT_S) as source, path.open("wb") as target:  # noqa: S310
                     shutil.copyfileobj(source, target, 2**20)
                 break
             except OSError as error:

@@ -60,5 +60,7 @@ def root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest", "site")):
             folder.chmod(0o755)
     path = base / "root"
-    site("install", "--cluster", "local", "--root", path, "--env", "emt", "--env", "lj", "--set", "access.readers=world")
+    site(
+        "install", "--cluster", "local", "--root", path, "--env", "emt", "--env", "lj", "--set", "access.readers=world"
+    )
     return path

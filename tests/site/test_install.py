@@ -89,7 +89,7 @@ def test_edits_are_kept_until_forced(site, bare_root):
     done = site(*change, "--force")
     assert f"  replace {name}, keep your edits as {module.name}.bak\n" in done.stdout
     assert module.with_name(f"{__version__}.lua.bak").read_text() == mine
-    assert module.read_text() == ours.replace("}, \"\\n\"", "    \"Contact: Ann\",\n}, \"\\n\"")
+    assert module.read_text() == ours.replace('}, "\\n"', '    "Contact: Ann",\n}, "\\n"')
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
 
 

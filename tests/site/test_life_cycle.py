@@ -199,7 +199,7 @@ def test_what_cannot_be_undone_asks(site, old_and_new, command):
 
 
 def test_status(site, old_and_new):
-    root, old, new = old_and_new
+    root, _, new = old_and_new
     status = json.loads(site("status", "--root", root, "--json", "--sizes").stdout)
     assert (status["schema"], status["root"], status["cluster"], status["readers"]) == (1, str(root), "local", "owner")
     assert (status["default"], status["versions"], status["idle_builds"]) == (__version__, [__version__], 1)

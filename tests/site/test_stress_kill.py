@@ -67,7 +67,7 @@ class Reader(threading.Thread):
                 build = active_build(self.link)
                 if build is None or read_build(build) is None or not os.access(build / "bin" / "python", os.X_OK):
                     self.failures.append(build)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 self.failures.append(error)
 
     def __enter__(self) -> Reader:

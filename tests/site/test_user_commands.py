@@ -93,7 +93,11 @@ def test_the_cluster_of_this_machine(tmp_path):
     need(os.geteuid() == 0, "the rights of root")
     done = subprocess.run(
         ["unshare", "--uts", "sh", "-c", 'hostname della-l01g1 && exec "$0" cluster show auto', ROOTSTOCK],
-        env=clean_environment(XDG_CONFIG_HOME=str(tmp_path)), capture_output=True, text=True, timeout=60, check=False,
+        env=clean_environment(XDG_CONFIG_HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stderr == "Cluster della: recognised by this machine's name, della-l01g1.\n"
     assert done.stdout.startswith("[della]\ndescription = Princeton")

@@ -161,7 +161,7 @@ def main(state: Path) -> None:
     _start(state, "slurmctld", "-D", "-i", "-c", "-f", f"{state}/slurm.conf")
     _start(state, "slurmd", "-D", "-N", NODE, "-f", f"{state}/slurm.conf")
     _until(lambda: _ask(state, "sinfo", "--noheader", "--format=%t") == "idle")
-    print("up", flush=True)
+    print("up", flush=True)  # noqa: T201
     while True:
         try:
             os.wait()
