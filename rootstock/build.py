@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,24 @@ class BuildPlan:
         return _sha256(json.dumps(content, sort_keys=True).encode())[:16]
 
 
-def plan_environment(layout: RootLayout, cluster: Cluster, source: EnvironmentSource) -> BuildPlan | None:
-    """Return how to bring an environment's active build up to date; None if it is."""
-    return _plan(cluster, source.name, source, source.header, layout.active(source.name),
+def plan_environment(
+    layout: RootLayout, cluster: Cluster, source: EnvironmentSource, own: Sequence[Interpreter] = ()
+) -> BuildPlan | None:
+    """Return how to bring an environment's active build up to date; None if it is.
+
+    Parameters
+    ----------
+    layout, cluster, source
+    own : sequence of Interpreter
+        The root's interpreters.
+    """
+    return _plan(cluster, own, source.name, source, source.header, layout.active(source.name),
                  layout.lock_file(source.name))  # fmt: skip
 
 
-def plan_client(layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256: str) -> BuildPlan | None:
+def plan_client(
+    layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256: str, own: Sequence[Interpreter] = ()
+) -> BuildPlan | None:
     """Return how to bring this version's client environment up to date; None if it is.
 
     Parameters
@@ -105,6 +116,8 @@ def plan_client(layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256:
         Our wheel in the root.
     wheel_sha256 : str
         Its hash: the same version can be another build of a checkout.
+    own : sequence of Interpreter
+        The root's interpreters.
     """
     header = {
         "requires-python": ">=3.11",
@@ -114,7 +127,7 @@ def plan_client(layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256:
             "rootstock-client": {"wheel-sha256": wheel_sha256},
         },
     }
-    return _plan(cluster, CLIENT, None, header, layout.client(__version__), client_lock(layout))
+    return _plan(cluster, own, CLIENT, None, header, layout.client(__version__), client_lock(layout))
 
 
 def client_lock(layout: RootLayout) -> Path:
@@ -127,6 +140,7 @@ CLIENT = "rootstock-client"  # the folder under builds/ for the client's environ
 
 def _plan(
     cluster: Cluster,
+    own: Sequence[Interpreter],
     name: str,
     source: EnvironmentSource | None,
     header: Any,
@@ -134,7 +148,7 @@ def _plan(
     lock_file: Path,
 ) -> BuildPlan | None:
     requires = SpecifierSet(header.get("requires-python", ""))
-    interpreter = find_interpreter(requires, cluster.interpreter, cluster.readers)
+    interpreter = find_interpreter(requires, cluster.interpreter, cluster.readers, own)
     plan = BuildPlan(name, source, recipe_text(header, cluster), interpreter, platform.machine(), cluster.accelerator,
                      link, lock_file)  # fmt: skip
     reason = _difference(plan, active_build(link))

@@ -33,6 +33,7 @@ from rootstock.archive import SUMS, BundleError, pack, unpack
 from rootstock.build import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, wheel_bytes
+from rootstock.interpreters import movable_interpreter
 from rootstock.layout import RootLayout
 from rootstock.records import now
 from rootstock.sources import EnvironmentSource
@@ -198,16 +199,17 @@ def create_bundle(
             "python": {},
             "wheels": {},
         }
+        own = [movable_interpreter(python)] if python is not None and (sources or client) else []
         plans: list[tuple[BuildPlan | None, Path, Path | None]] = []
         for source in sources:
             (folder / _ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
             lock = folder / _ENVIRONMENTS / f"{source.name}.py.lock"
-            plans.append((plan_environment(layout, cluster, source), lock, source.path.with_name(lock.name)))
+            plans.append((plan_environment(layout, cluster, source, own), lock, source.path.with_name(lock.name)))
         if client:
             ours = layout.runtime(__version__) / WHEEL_NAME
             for target in (ours, folder / _WHEELS / WHEEL_NAME):
                 target.write_bytes(wheel)
-            plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest())
+            plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
             plans.append((plan, folder / _CLIENT_LOCK, None))
             (folder / _BOOTSTRAP).write_text(_BOOTSTRAP_TEXT, encoding="utf-8")
         for plan, lock, existing in plans:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from rootstock.access import Access
+from rootstock.access import Access, remove_tree
 from rootstock.build import BuildPlan, make_build
 from rootstock.environment import EnvironmentManager
 from rootstock.generations import Change, changing, explained
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
-from rootstock.plan import InstallPlan
+from rootstock.plan import InstallPlan, PythonCopy
 from rootstock.records import write_file
 from rootstock.verify import verify
 
@@ -46,6 +47,8 @@ def apply(plan: InstallPlan, admin: Admin) -> None:
         if plan.reseal:
             _reseal(layout, access, admin)
         _write_files(plan, admin, published=False)
+        if plan.python:
+            _put_interpreter(plan.python, access, admin)
         for build in plan.builds:
             if build.source is None:
                 _build(build, plan, admin)
@@ -68,6 +71,15 @@ def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
             access.make_folder(change.target.parent)
             change.apply(access.file)
             admin.log(change.describe(layout.root))
+
+
+def _put_interpreter(python: PythonCopy, access: Access, admin: Admin) -> None:
+    admin.report(f"putting an interpreter into {python.target}")
+    staging = python.target.with_name(f"{STAGING}{python.target.name}")
+    remove_tree(staging)  # of an installation that was cut off
+    shutil.copytree(python.source, staging, symlinks=True)
+    access.seal(staging)
+    staging.rename(python.target)
 
 
 def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:

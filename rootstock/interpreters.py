@@ -7,11 +7,12 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from rootstock.errors import BuildError
 
@@ -51,7 +52,44 @@ class Interpreter:
         return None
 
 
-def find_interpreter(requires: SpecifierSet, setting: str, readers: str) -> Interpreter:
+def own_interpreters(folder: Path) -> list[Interpreter]:
+    """Return the interpreters that a root holds, newest first.
+
+    Parameters
+    ----------
+    folder : Path
+        The root's folder of interpreters, each in a folder of its own.
+    """
+    programs = sorted(folder.glob("[!.]*/bin/python3"))
+    found = [answer for program in programs if (answer := _ask(str(program))) is not None]
+    return sorted(found, key=lambda each: Version(each.version), reverse=True)
+
+
+def movable_interpreter(folder: Path) -> Interpreter:
+    """Return the interpreter in a folder that may be copied elsewhere.
+
+    Raises
+    ------
+    BuildError
+        If there is none, or it needs its standard library where it is now.
+    """
+    program = folder / "bin" / "python3"
+    found = _ask(str(program))
+    if found is None:
+        raise BuildError(
+            f"{program} does not run, or lacks ssl, sqlite3 or ctypes.", "Name the folder of a whole Python."
+        )
+    if Path(found.prefix).resolve() != folder.resolve():
+        raise BuildError(
+            f"{program} has its standard library in {found.prefix}: it cannot be moved.",
+            "python-build-standalone makes interpreters that can; uv python install fetches them.",
+        )
+    return found
+
+
+def find_interpreter(
+    requires: SpecifierSet, setting: str, readers: str, own: Sequence[Interpreter] = ()
+) -> Interpreter:
     """Return an interpreter for a build.
 
     Parameters
@@ -59,16 +97,22 @@ def find_interpreter(requires: SpecifierSet, setting: str, readers: str) -> Inte
     requires : SpecifierSet
         The versions that the environment file allows.
     setting : str
-        The cluster's ``python.interpreter``: a path, or ``auto`` for the one this package runs on, or else the newest
-        on PATH.
+        The cluster's ``python.interpreter``: a path, or ``auto`` for one of `own`, the one this package runs on, or
+        else the newest on PATH.
     readers : str
         The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
+    own : sequence of Interpreter
+        Those of the root, which every reader of the root may run.
 
     Raises
     ------
     BuildError
         If there is none. It says why each one found was refused.
     """
+    if setting == "auto":
+        for interpreter in own:
+            if requires.contains(interpreter.version, prereleases=True):
+                return interpreter
     refused = []
     for candidate in _candidates() if setting == "auto" else iter([setting]):
         found = _ask(candidate)

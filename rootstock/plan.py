@@ -20,6 +20,14 @@ _SHOWN = 5  # changes of modes
 
 
 @dataclass(frozen=True)
+class PythonCopy:
+    """An interpreter that is to be copied into the root, and its folder there."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
 class InstallPlan:
     """Everything that an installation would change.
 
@@ -39,6 +47,8 @@ class InstallPlan:
         Whether something was changed that no generation tells of.
     wheels : Path or None
         A folder with all packages; None: they are fetched.
+    python : PythonCopy or None
+        An interpreter that is to be put into the root.
     """
 
     layout: RootLayout
@@ -56,12 +66,14 @@ class InstallPlan:
     builds: tuple[BuildPlan, ...] = ()
     device: str = "cpu"
     wheels: Path | None = None
+    python: PythonCopy | None = None
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not (
             self.created or self.files or self.modes or self.reseal or self.builds or self.unrecorded
+            or self.python
             or self.new_marker != self.marker
         )  # fmt: skip
 
@@ -76,6 +88,8 @@ class InstallPlan:
         if self.reseal:
             found.append(f"change the modes of all builds: readable by {self.access.readers}")
         found += [change.describe(root) for change in self.files]
+        if self.python:
+            found.append(f"put an interpreter into {self.python.target.relative_to(root)}")
         found += [
             f"build {plan.name} with Python {plan.interpreter.version} at {plan.interpreter.path} ({plan.reason})"
             for plan in self.builds

@@ -18,8 +18,9 @@ from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_
 from rootstock.errors import RootError
 from rootstock.files import Written, hashes_after, is_ours, plan_files, sha256
 from rootstock.generations import latest, unrecorded
+from rootstock.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.layout import LAYOUT_VERSION, RootLayout
-from rootstock.plan import InstallPlan
+from rootstock.plan import InstallPlan, PythonCopy
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.room import check_room
@@ -76,9 +77,10 @@ def plan_install(
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
         **bundled,
     }
-    builds = [plan_environment(layout, cluster, source) for source in sources]
+    python, own = _interpreters(layout, bundle)
+    builds = [plan_environment(layout, cluster, source, own) for source in sources]
     if client:
-        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel)))
+        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), own))
     given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *bundled})
     needed = tuple(plan for plan in builds if plan is not None)
@@ -86,7 +88,7 @@ def plan_install(
         for build in needed:
             bundle.check(build)
     check_room(root, needed)
-    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None)
+    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, python=python)
 
 
 def plan_render(
@@ -102,6 +104,19 @@ def plan_render(
         )
     wanted = _rendered(cluster, root, marker["default"], template_dirs)
     return _assemble(cluster, layout, marker, wanted, wanted if force else ())
+
+
+def _interpreters(layout: RootLayout, bundle: Bundle | None) -> tuple[PythonCopy | None, list[Interpreter]]:
+    """Return what is to be copied into the root, and the interpreters that it then has."""
+    own = own_interpreters(layout.python)
+    if bundle is None or bundle.python is None:
+        return None, own
+    brought = movable_interpreter(bundle.python)
+    target = layout.python / f"cpython-{brought.version}-{platform.machine()}"
+    if target.is_dir():
+        return None, own
+    there = Interpreter(str(target / "bin" / "python3"), brought.version, str(target))
+    return PythonCopy(bundle.python, target), [there, *own]
 
 
 def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:

@@ -26,11 +26,13 @@ def bundles() -> None:
 @click.option("--env", "environments", multiple=True, metavar="NAME|FILE",
               help="Environment to put in; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the cluster file.")
+@click.option("--python", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
+              help="An interpreter that may be moved: it goes into the root, and the builds use it.")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out what the module and the bundle's bootstrap.sh need.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(
     file: Path, cluster: str | None, root: Path | None, environments: tuple[str, ...], settings: tuple[str, ...],
-    no_client: bool, as_json: bool,
+    python: Path | None, no_client: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fetch everything that an installation needs, and put it into FILE.
 
@@ -48,7 +50,9 @@ def create(
     sources = [find_source(site.layout, name) for name in environments or site.cluster.environments]
     progress = Progress(None)
     with progress.shown():
-        digest = create_bundle(site.cluster, sources, file.absolute(), client=not no_client, report=progress.step)
+        digest = create_bundle(
+            site.cluster, sources, file.absolute(), client=not no_client, python=python, report=progress.step
+        )
     if as_json:
         show_json({"schema": 1, "bundle": str(file.absolute()), "digest": digest})
     else:

@@ -8,8 +8,8 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -229,38 +229,6 @@ def test_an_interpreter_comes_along_as_it_is(tiny, tmp_path):
 
 # -- all of it, with nothing but the bundle and a Python
 
-INSTALL = """
-import hashlib, sys
-from pathlib import Path
-from rootstock.access import Access
-from rootstock.archive import BundleError
-from rootstock.build import make_build, plan_client, plan_environment
-from rootstock.bundle import unpack_bundle
-from rootstock.clusters import get_cluster
-from rootstock.distribution import WHEEL_NAME, wheel_bytes
-from rootstock.layout import RootLayout
-from rootstock.sources import read_source
-from rootstock import __version__
-
-path, digest, folder, root = sys.argv[1:]
-Path(folder).mkdir()
-bundle, layout, cluster = unpack_bundle(Path(path), Path(folder), digest), RootLayout(Path(root)), get_cluster("local")
-wheel = layout.runtime(__version__) / WHEEL_NAME
-for file, content in {**bundle.files(layout), wheel: wheel_bytes()}.items():
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-plans = [
-    plan_client(layout, cluster, wheel, hashlib.sha256(wheel_bytes()).hexdigest()),
-    plan_environment(layout, cluster, read_source(layout.environment_file("emt"))),
-]
-layout.marker.write_text("layout = 1\\n")
-for plan in plans:
-    bundle.check(plan)
-    plan.link.parent.mkdir(exist_ok=True)
-    make_build(
-        plan, layout, Access("owner"), report=print, log=print, verify=lambda folder: [], wheels=bundle.wheels
-    )
-"""
 COMPUTE = """
 import sys
 from ase.build import bulk
@@ -270,24 +238,58 @@ with RootstockCalculator("emt", root=sys.argv[1], device="cpu") as calculator:
 """
 
 
-def test_everything_without_a_network(tmp_path):
+def movable_python(folder: Path) -> Path:
+    """Copy the system's Python so that it finds its library wherever it lies."""
+    program = Path("/usr/bin/python3").resolve()
+    library = Path("/usr/lib") / program.name
+    ignore = shutil.ignore_patterns(
+        "test", "tests", "idlelib", "ensurepip", "__pycache__", "config-*", "sitecustomize.py"
+    )
+    shutil.copytree(library, folder / "lib" / program.name, ignore=ignore)
+    (folder / "bin").mkdir()
+    shutil.copy(program, folder / "bin")
+    (folder / "bin" / "python3").symlink_to(program.name)
+    return folder
+
+
+def test_an_interpreter_that_cannot_be_moved_is_refused(tmp_path):
+    python = tmp_path / "python"
+    (python / "bin").mkdir(parents=True)
+    (python / "bin" / "python3").symlink_to("/usr/bin/python3")
+    with pytest.raises(BuildError, match="has its standard library in /usr: it cannot be moved"):
+        create_bundle(get_cluster("local"), [packaged_source("emt")], tmp_path / "x", client=False, python=python)
+    assert not (tmp_path / "x").exists()
+
+
+def test_everything_without_a_network(site, tmp_path):
+    """The packages, uv, ourselves and the interpreter: what `bundle create` wrote is all that there is."""
     need_root()
     need_programs(unshare="util-linux")
-    path = tmp_path / "all.bundle"
-    digest = create_bundle(get_cluster("local"), [packaged_source("emt")], path)
+    path, python = tmp_path / "all.bundle", movable_python(tmp_path / "cpython")
+    digest = site("bundle", "create", path, "--cluster", "local", "--env", "emt", "--python", python).stdout.strip()
+    shutil.rmtree(python)
     # By hand, as an admin begins on a machine that has nothing of ours.
     by_hand = tmp_path / "by hand"
     by_hand.mkdir()
     subprocess.run(["tar", "-xf", path, "-C", by_hand], check=True, timeout=60)
-    alone = ["unshare", "--net", "env", f"HOME={tmp_path}"]
-    made = run([*alone, "sh", by_hand / "bootstrap.sh", tmp_path / "first", sys.executable])
+    alone = ["unshare", "--net", "env", f"HOME={tmp_path}", "PATH=/usr/bin:/bin"]
+    program = next((by_hand / "python" / "bin").glob("python3.*"))
+    made = run([*alone, "sh", by_hand / "bootstrap.sh", tmp_path / "first", program])
     assert made.returncode == 0, made.stderr
-    assert run([made.stdout.strip(), "--version"]).stdout.startswith("rootstock-site")
-    shutil.rmtree(by_hand)
+    rootstock_site = made.stdout.strip()
+    assert run([rootstock_site, "--version"]).stdout.startswith("rootstock-site")
     root = tmp_path / "root"
-    first = tmp_path / "first" / "bin" / "python"
-    done = run([*alone, first, "-I", "-c", INSTALL, path, digest, tmp_path / "all", root])
+    install = [*alone, rootstock_site, "install", "--cluster", "local", "--root", root, "--bundle", path]
+    refused = run([*install, "--digest", "0" * 64])
+    assert refused.returncode == 13
+    assert not root.exists()
+    done = run([*install, "--digest", digest])
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "put an interpreter into python/cpython-3." in done.stdout
+    assert run([*install, "--digest", digest]).stdout == f"{root}: nothing to do.\n"
+    shutil.rmtree(by_hand)
+    for link in (RootLayout(root).active("emt"), next(RootLayout(root).clients.iterdir())):
+        assert (link / "bin" / "python").resolve().is_relative_to(RootLayout(root).python)
     client = next(RootLayout(root).clients.iterdir()) / "bin" / "python"
     computed = run([*alone, client, "-I", "-c", COMPUTE, root])
     assert computed.returncode == 0, computed.stderr
