@@ -4,6 +4,7 @@
 #
 # [tool.rootstock]
 # description = "Effective medium theory, ASE's own: eight metals and H, C, N, O. Fast, no weights, no GPU: for trying things out."
+# room = { megabytes = 350, files = 10500 }
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
 # elements = ["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
 #

@@ -4,6 +4,7 @@
 #
 # [tool.rootstock]
 # description = "Lennard-Jones 12-6, ASE's own, for any element: no weights, no GPU. The numbers are exact, so it tests a machine, not a material."
+# room = { megabytes = 350, files = 10500 }
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
 #
 # [tool.rootstock.models]

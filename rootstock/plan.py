@@ -14,7 +14,7 @@ from rootstock.clusters import Cluster
 from rootstock.files import FileChange
 from rootstock.generations import explained
 from rootstock.layout import RootLayout
-from rootstock.room import room_left
+from rootstock.room import megabytes, room_left, room_needed
 
 _SHOWN = 5  # changes of modes
 
@@ -90,10 +90,12 @@ class InstallPlan:
         found += [change.describe(root) for change in self.files]
         if self.python:
             found.append(f"put an interpreter into {self.python.target.relative_to(root)}")
-        found += [
-            f"build {plan.name} with Python {plan.interpreter.version} at {plan.interpreter.path} ({plan.reason})"
-            for plan in self.builds
-        ]
+        for plan in self.builds:
+            interpreter, room = plan.interpreter, room_needed(plan)
+            takes = f", about {megabytes(room.bytes)} and {room.files} files" if room else ""
+            found.append(
+                f"build {plan.name} with Python {interpreter.version} at {interpreter.path} ({plan.reason}){takes}"
+            )
         if not found and not self.empty:
             found.append("record the present state as a generation")
         return found
@@ -117,7 +119,8 @@ class InstallPlan:
             "files": [change.to_json(self.layout.root) for change in self.files],
             "builds": [
                 {"name": plan.name, "reason": plan.reason, "python": plan.interpreter.version,
-                 "interpreter": plan.interpreter.path} for plan in self.builds
+                 "interpreter": plan.interpreter.path, "room": vars(room) if (room := room_needed(plan)) else None}
+                for plan in self.builds
             ],
             "room": {"bytes": left.bytes, "files": left.files},
             "warnings": list(self.warnings),

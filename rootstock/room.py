@@ -29,20 +29,29 @@ def room_left(path: Path) -> Room:
     return Room(shutil.disk_usage(existing).free, status.f_favail if status.f_files else None)
 
 
+def room_needed(plan: BuildPlan) -> Room | None:
+    """Return about what a build takes: what its environment file says, or as much as the build that it follows.
+
+    None: nobody knows before it is locked.
+    """
+    before = active_build(plan.link)
+    record = read_build(before) if before else None
+    if record is not None:  # bytecode adds half as much again, and a file for each module
+        return Room(record.bytes * 3 // 2, record.files * 2)
+    stated = plan.source.room if plan.source else None
+    return Room(int(stated[0] * 10**6), stated[1]) if stated else None
+
+
 def check_room(root: Path, builds: Sequence[BuildPlan]) -> None:
-    """Refuse builds that are known not to fit: one takes about as much as the one that it follows.
+    """Refuse builds that are known not to fit.
 
     Raises
     ------
     RootError
         With what is left and what is needed.
     """
-    size = files = 0
-    for plan in builds:
-        before = active_build(plan.link)
-        record = read_build(before) if before else None
-        if record is not None:  # bytecode adds half as much again, and a file for each module
-            size, files = size + record.bytes * 3 // 2, files + record.files * 2
+    needed = [room for plan in builds if (room := room_needed(plan)) is not None]
+    size, files = sum(room.bytes for room in needed), sum(room.files or 0 for room in needed)
     left = room_left(root)
     if left.bytes < size or (left.files is not None and left.files < files):
         raise RootError(

@@ -107,6 +107,19 @@ class EnvironmentSource:
         table: Mapping[str, str] = self.rootstock.get("cache", {})
         return table
 
+    @property
+    def room(self) -> tuple[float, int] | None:
+        """Megabytes and files that a build takes, about; None where the file does not say."""
+        table = self.rootstock.get("room")
+        if table is None:
+            return None
+        try:
+            return float(table["megabytes"]), int(table["files"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigurationError(
+                f"{self.path}: room must be a table such as {{ megabytes = 350, files = 10500 }}, not {table!r}."
+            ) from error
+
     def references(self) -> list[Reference]:
         """Return the structures that a build is verified with."""
         return [self._reference(i, table) for i, table in enumerate(self.rootstock.get("references", []))]
