@@ -1,0 +1,9 @@
+"""Write a checkpoint of orb-v3-conservative-inf-omat's architecture with random weights; it runs in ORB's environment: OUT."""
+
+import sys
+
+import torch
+from orb_models.forcefield.pretrained import orb_v3_conservative_architecture
+
+torch.manual_seed(0)
+torch.save(orb_v3_conservative_architecture(device="cpu").state_dict(), sys.argv[1])
