@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 
+from rootstock.environment import EnvironmentManager
+from rootstock.weights import write_variables
 from tests.conftest import Site, need
 
 PROGRAMS = Path(__file__).parent / "programs"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 Build = Callable[[str], Path]
 Make = Callable[..., Path]
 Numbers = list[list[list[str]]]
 Direct = Callable[[str, str, Sequence[Atoms]], Numbers]
+Call = tuple[str, dict[str, object], str]
 
 
 def torch_settings() -> list[str]:
@@ -67,16 +72,31 @@ def models_root(build: Build) -> Path:
     return build("chgnet")
 
 
-def run_in(root: Path, name: str, program: str, *arguments: str | Path) -> str:
+def run_in(
+    root: Path, name: str, program: str, *arguments: str | Path, variables: Mapping[str, str] | None = None
+) -> str:
     """Run one of our programs with the interpreter of an environment's build; return what it prints."""
     done = subprocess.run(
         [root / "active" / name / "bin" / "python", "-I", "-W", "ignore", PROGRAMS / program, *arguments],
-        env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin",
-             "MPLCONFIGDIR": str(root.parent), "WARP_CACHE_PATH": str(root.parent)},
+        env=variables or {**ONE_THREAD, "PATH": "/usr/bin:/bin", **write_variables(root.parent / "scratch")},
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def call_setup(root: Path, name: str, *calls: Call) -> list[str]:
+    """Call ``setup(model, "cpu", **options)`` as a worker would, and evaluate an expression of the `calculator`.
+
+    Returns
+    -------
+    list of str
+        For each call its value, or the error.
+    """
+    launch = EnvironmentManager(root).launch(EnvironmentManager(root).find(name), "build")
+    printed = run_in(root, name, "setups.py", launch.environment_file, json.dumps(calls), variables=launch.variables)
+    answers: list[str] = json.loads(printed.partition("RESULT")[2])
+    return answers
 
 
 @pytest.fixture(scope="session")
@@ -134,11 +154,9 @@ class DeadProxy:
     """A proxy that takes connections and never answers: a download would hang, and would be noticed."""
 
     def __init__(self) -> None:
-        import socket
-
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
-        self.url = "http://127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def was_asked(self) -> bool:
         try:
@@ -152,7 +170,8 @@ class DeadProxy:
 
 
 @pytest.fixture
-def dead_proxy(monkeypatch: pytest.MonkeyPatch):
+def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadProxy]:
+    """Lead every download to a proxy that tells whether it was asked."""
     proxy = DeadProxy()
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, proxy.url)

@@ -1,4 +1,4 @@
-"""Write a small ALIGNN force field with random weights into a folder; it runs in ALIGNN's environment: FOLDER [KEY=JSON ...]."""
+"""Write a small ALIGNN force field with random weights; it runs in ALIGNN's environment: FOLDER [KEY=JSON ...]."""
 
 import json
 import sys

@@ -4,9 +4,10 @@ import sys
 
 import numpy as np
 import torch
-from mace import modules
-from mace.tools import torch_tools  # noqa: I001  (mace first: it makes e3nn 0.4.4 loadable with today's torch)
-from e3nn import o3
+from mace import modules  # before e3nn, which it makes loadable with today's torch
+from mace.tools import torch_tools
+
+from e3nn import o3  # isort: skip
 
 out, seed = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0
 torch.manual_seed(seed)

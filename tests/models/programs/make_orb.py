@@ -1,4 +1,4 @@
-"""Write a checkpoint of orb-v3-conservative-inf-omat's architecture with random weights; it runs in ORB's environment: OUT."""
+"""Write random weights for orb-v3-conservative-inf-omat; it runs in ORB's environment: OUT."""
 
 import sys
 
