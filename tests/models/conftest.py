@@ -47,17 +47,18 @@ def settings_for(name: str) -> list[str]:
         return torch_settings()
     python = os.environ.get("PYTHON312", "")
     need(python, "PYTHON312, an interpreter for ORB")
-    return ["--set", f"python.interpreter={python}", "--set", "uv.find-links=", "--set", "uv.constraints="]
+    return ["--set", f"python.interpreter={python}"]
 
 
 @pytest.fixture(scope="session")
 def build(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Build an environment in a root that all these tests share, once, and return the root."""
+    """Build an environment, once, and return its root: one for all, but ORB's, which has settings of its own."""
     kept = os.environ.get("MODELS_ROOT")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("models") / "root"
+    base = Path(kept) if kept else tmp_path_factory.mktemp("models") / "root"
     done: set[str] = set()
 
     def install(name: str) -> Path:
+        root = base.with_name(f"{base.name}-orb") if name == "orb" else base
         if name not in done:
             site("install", "--cluster", "local", "--root", root, "--no-client", "--env", name, *settings_for(name))
             done.add(name)

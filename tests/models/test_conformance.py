@@ -96,7 +96,8 @@ def calc(case: Case, model: str, build: Build, before: dict[str, int]) -> Iterat
 
 def files_of(root: Path, name: str) -> dict[str, int]:
     """Return when each file and folder of an environment's build and of the caches was last changed."""
-    folders = [(root / "active" / name).resolve(), root / "cache"]
+    caches = [path for path in (root / "cache").iterdir() if path.name != "uv"]  # other installations fill that one
+    folders = [(root / "active" / name).resolve(), *caches]
     paths = (Path(at, entry) for top in folders for at, some, others in os.walk(top) for entry in some + others)
     return {str(path): path.lstat().st_mtime_ns for path in paths}
 
