@@ -26,8 +26,8 @@ from rootstock.model import is_environment_name
 _BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 
 _REFERENCE_KEYS = {
-    "name", "source", "versions", "model", "options", "symbols", "cell", "pbc", "positions", "scaled_positions",
-    "expected", "tolerance",
+    "name", "source", "versions", "model", "options", "needs_weights", "symbols", "cell", "pbc", "positions",
+    "scaled_positions", "expected", "tolerance",
 }  # fmt: skip
 
 
@@ -43,6 +43,8 @@ class Reference:
         Argument of ``setup()``.
     options : Mapping[str, Any]
         Further arguments of ``setup()``.
+    needs_weights : bool
+        The model's weights are no part of the build: where they are missing, the reference cannot be run.
     versions : Mapping[str, SpecifierSet]
         Distributions, and the versions of them that the values hold for.
     structure : Mapping[str, Any]
@@ -58,6 +60,7 @@ class Reference:
     source: str
     model: str
     options: Mapping[str, Any]
+    needs_weights: bool
     versions: Mapping[str, SpecifierSet]
     structure: Mapping[str, Any]
     expected: Mapping[str, Any]
@@ -133,6 +136,8 @@ class EnvironmentSource:
         for key in ("name", "source", "symbols"):
             if not isinstance(table.get(key), str):
                 raise ConfigurationError(f"{where} has no text {key!r}.")
+        if not isinstance(table.get("needs_weights", False), bool):
+            raise ConfigurationError(f"{where}: 'needs_weights' is true or false.")
         expected, tolerance = table.get("expected", {}), table.get("tolerance", {})
         if set(expected) != set(tolerance):
             raise ConfigurationError(f"{where}: 'expected' and 'tolerance' must name the same properties.")
@@ -143,8 +148,8 @@ class EnvironmentSource:
         except InvalidSpecifier as error:
             raise ConfigurationError(f"{where}: {error}.") from error
         return Reference(
-            table["name"], table["source"], table.get("model", ""), table.get("options", {}), versions, structure,
-            expected, tolerance,
+            table["name"], table["source"], table.get("model", ""), table.get("options", {}),
+            table.get("needs_weights", False), versions, structure, expected, tolerance,
         )  # fmt: skip
 
 

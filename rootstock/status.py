@@ -66,7 +66,7 @@ def _environment(layout: RootLayout, name: str) -> Environment:
         return Environment(name, source.description, models)
     return Environment(
         name, source.description, models, record.digest, record.built_at, record.built_by,
-        len(record.verification), len(record.packages),
+        sum(check["passed"] is True for check in record.verification), len(record.packages),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from rootstock.channel.memory import PROPERTY_BITS
 from rootstock.client import Client
-from rootstock.errors import ConfigurationError, VerificationError
+from rootstock.errors import ConfigurationError, VerificationError, WorkerStartError
 from rootstock.inputs import Inputs
 from rootstock.sources import EnvironmentSource, Reference
 from rootstock.spawn import Launch
@@ -46,7 +46,8 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Ca
     Returns
     -------
     list of dict
-        One for each check: reference, property, source, value, expected, error, tolerance, unit.
+        One for each check: reference, property, source, value, expected, error, tolerance, unit, passed. A reference
+        whose model has no weights here has one entry: reference, source, the reason, and ``passed`` None.
 
     Raises
     ------
@@ -56,16 +57,24 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Ca
     checks: list[Check] = []
     references = source.references()
     for model, options in _distinct(references):
+        these = [reference for reference in references if (reference.model, reference.options) == (model, options)]
         report(f"starting a worker ({device})")
-        client = Client(launch, model, device, options, start_timeout=_START_S, on_progress=report)
         try:
-            for reference in references:
-                if (reference.model, reference.options) == (model, options):
-                    report(f"verifying {reference.name}")
-                    checks += _check(client, reference, source)
+            client = Client(launch, model, device, options, start_timeout=_START_S, on_progress=report)
+        except WorkerStartError as error:
+            # It got as far as looking for the weights, so the environment works; there are no numbers to check.
+            if error.remote_type != "FileNotFoundError" or not all(reference.needs_weights for reference in these):
+                raise
+            report(f"not verified, for lack of weights: {', '.join(reference.name for reference in these)}")
+            checks += [_not_run(reference, error.message) for reference in these]
+            continue
+        try:
+            for reference in these:
+                report(f"verifying {reference.name}")
+                checks += _check(client, reference, source)
         finally:
             client.close()
-    missed = [check for check in checks if not check["passed"]]
+    missed = [check for check in checks if check["passed"] is False]
     if missed:
         lines = [
             f"  {c['reference']}: {c['property']} differs by {c['error']:.3g} {c['unit']}, "
@@ -154,6 +163,10 @@ def _compute(client: Client, atoms: Atoms, properties: tuple[str, ...]) -> dict[
     inputs = Inputs()
     inputs.update(atoms)
     return client.evaluate(inputs, sum(PROPERTY_BITS[name] for name in properties), _CALL_S)
+
+
+def _not_run(reference: Reference, reason: str) -> Check:
+    return {"reference": reference.name, "source": reference.source, "reason": reason, "passed": None}
 
 
 def _compare(reference: str, name: str, source: str, value: Any, expected: Any, tolerance: float) -> Check:

@@ -14,6 +14,7 @@ _WRITE_CACHES = {
     "MIOPEN_USER_DB_PATH": "miopen",
     "MPLCONFIGDIR": "matplotlib",
     "NUMBA_CACHE_DIR": "numba",
+    "PYTORCH_KERNEL_CACHE_PATH": "torch-kernels",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TORCH_EXTENSIONS_DIR": "torch-extensions",
     "TRITON_CACHE_DIR": "triton",

@@ -1,16 +1,34 @@
-"""A root with the environments of real models.
+"""A root with the environments of real models, and the same models without Rootstock.
 
 Where UV_FIND_LINKS points to a folder with a wheel of torch, that one is used: the CPU's is a tenth of the GPU's.
+MODELS_ROOT names a root to keep and to use again; building takes most of the time of these tests.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase import Atoms
 
-from tests.conftest import Site
+from rootstock.environment import EnvironmentManager
+from rootstock.weights import write_variables
+from tests.conftest import Site, need
+
+PROGRAMS = Path(__file__).parent / "programs"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+Build = Callable[[str], Path]
+Make = Callable[..., Path]
+Numbers = list[list[list[str]]]
+Direct = Callable[[str, str, Sequence[Atoms]], Numbers]
+Call = tuple[str, dict[str, object], str]
 
 
 def torch_settings() -> list[str]:
@@ -23,9 +41,142 @@ def torch_settings() -> list[str]:
     return ["--set", f"uv.find-links={folder}", "--set", f"uv.constraints=torch=={version}"]
 
 
+def settings_for(name: str) -> list[str]:
+    """Return the site's settings to build an environment with."""
+    if name != "orb":
+        return torch_settings()
+    python = os.environ.get("PYTHON312", "")
+    need(python, "PYTHON312, an interpreter for ORB")
+    return ["--set", f"python.interpreter={python}"]
+
+
 @pytest.fixture(scope="session")
-def models_root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Build an environment, once, and return its root: one for all, but ORB's, which has settings of its own."""
+    kept = os.environ.get("MODELS_ROOT")
+    base = Path(kept) if kept else tmp_path_factory.mktemp("models") / "root"
+    done: set[str] = set()
+
+    def install(name: str) -> Path:
+        root = base.with_name(f"{base.name}-orb") if name == "orb" else base
+        if name not in done:
+            site("install", "--cluster", "local", "--root", root, "--no-client", "--env", name, *settings_for(name))
+            done.add(name)
+        return root
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def models_root(build: Build) -> Path:
     """Return a root with CHGNet, built and verified."""
-    path = tmp_path_factory.mktemp("models") / "root"
-    site("install", "--cluster", "local", "--root", path, "--no-client", "--env", "chgnet", *torch_settings())
-    return path
+    return build("chgnet")
+
+
+def run_in(
+    root: Path, name: str, program: str, *arguments: str | Path, variables: Mapping[str, str] | None = None
+) -> str:
+    """Run one of our programs with the interpreter of an environment's build; return what it prints."""
+    done = subprocess.run(
+        [root / "active" / name / "bin" / "python", "-I", "-W", "ignore", PROGRAMS / program, *arguments],
+        env=variables or {**ONE_THREAD, "PATH": "/usr/bin:/bin", **write_variables(root.parent / "scratch")},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def call_setup(root: Path, name: str, *calls: Call) -> list[str]:
+    """Call ``setup(model, "cpu", **options)`` as a worker would, and evaluate an expression of the `calculator`.
+
+    Returns
+    -------
+    list of str
+        For each call its value, or the error.
+    """
+    launch = EnvironmentManager(root).launch(EnvironmentManager(root).find(name), "build")
+    printed = run_in(root, name, "setups.py", launch.environment_file, json.dumps(calls), variables=launch.variables)
+    answers: list[str] = json.loads(printed.partition("RESULT")[2])
+    return answers
+
+
+@pytest.fixture(scope="session")
+def make_model(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Write a small model with random weights, by the classes of the library itself, and return its path."""
+
+    def make(name: str, *arguments: str) -> Path:
+        path = tmp_path_factory.mktemp(name) / "tiny.model"
+        run_in(build(name), name, f"make_{name}.py", path, *arguments)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def direct(build: Build) -> Direct:
+    """Compute structures with the library's own calculator, in its environment, without Rootstock."""
+
+    def compute(name: str, code: str, structures: Sequence[Atoms]) -> Numbers:
+        text = json.dumps([as_arguments(atoms) for atoms in structures])
+        printed = run_in(build(name), name, "direct.py", code, text)
+        numbers: Numbers = json.loads(printed.partition("RESULT")[2])
+        return numbers
+
+    return compute
+
+
+def as_arguments(atoms: Atoms) -> dict[str, list[object]]:
+    """Return the arguments of `ase.Atoms` that make these atoms, exactly."""
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.tolist(),
+        "pbc": atoms.pbc.tolist(),
+    }
+
+
+def exactly(*values: object) -> list[list[str]]:
+    """Return every bit of some numbers, as `direct` gives them."""
+    return [[float(number).hex() for number in np.ravel(value)] for value in values]
+
+
+def rock_salt(elements: Sequence[str] = ("Na", "Cl")) -> Atoms:
+    """Return eight atoms that are not quite in their places."""
+    first, second = elements
+    corners = [[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 0]]
+    atoms = Atoms(
+        [first] * 4 + [second] * 4, cell=[5.64] * 3, pbc=True, scaled_positions=np.array(corners) / 2
+    )  # fmt: skip
+    atoms.rattle(0.1, seed=7)
+    return atoms
+
+
+class DeadProxy:
+    """A proxy that takes connections and never answers: a download would hang, and would be noticed."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def was_asked(self) -> bool:
+        try:
+            self._listener.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadProxy]:
+    """Lead every download to a proxy that tells whether it was asked."""
+    proxy = DeadProxy()
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield proxy
+    proxy.close()

@@ -1,0 +1,209 @@
+# /// script
+# # 3.10: older ones are out of support.
+# requires-python = ">=3.10"
+# dependencies = [
+#     # The release that the references were published for, with the models mh-0 and mh-1. The lower bound keeps a
+#     # resolver from going back to one without them.
+#     "mace-torch>=0.3.16",
+#     "ase>=3.23",
+#     # mace-torch itself would take torch 1.12; its authors do not support 2.4.1.
+#     "torch>=2.4,!=2.4.1",
+# ]
+#
+# [tool.rootstock]
+# description = "MACE: higher-order equivariant message passing. Foundation models for materials (89 elements) and organic molecules. Energies, forces, stress."
+# citation = "I. Batatia et al., NeurIPS 35, 11423 (2022), arXiv:2206.07697; foundation models: arXiv:2401.00096 (MP), 2312.15211 (OFF)"
+# notes = [
+#     "default_dtype: float32 for materials and float64 for molecules, as in MACE's own functions; use float64 to relax or to compute phonons.",
+#     "MACE-MH needs setup_kwargs={'head': NAME}; without it, the error lists the names. MACE-OMOL reads atoms.info['charge'] and ['spin'].",
+#     "A checkpoint is a pickle: loading one runs the code in it. Load only those that you trust.",
+#     "Not here: dispersion corrections (they need torch-dftd) and MACE-POLAR (it needs graph-longrange, which is on no index).",
+# ]
+#
+# # ASL: academic use only. Whoever uses such a model accepts its terms; the library prints a notice and does not ask.
+# [tool.rootstock.licence]
+# code = "MIT"
+# weights = "MIT: MP-0, MPA-0. Academic Software License: OMAT-0, MATPES, MH, OFF, OMOL"
+#
+# [tool.rootstock.models]
+# "" = "medium-mpa-0"
+# "small" = "MACE-MP-0a, MPtrj, PBE+U"
+# "medium" = "MACE-MP-0a, MPtrj, PBE+U"
+# "large" = "MACE-MP-0a, MPtrj, PBE+U"
+# "small-0b" = "MACE-MP-0b, MPtrj, PBE+U: more stable molecular dynamics"
+# "medium-0b" = "MACE-MP-0b, MPtrj, PBE+U: more stable molecular dynamics"
+# "small-0b2" = "MACE-MP-0b2, MPtrj, PBE+U: more stable at high pressure"
+# "medium-0b2" = "MACE-MP-0b2, MPtrj, PBE+U: more stable at high pressure"
+# "large-0b2" = "MACE-MP-0b2, MPtrj, PBE+U: more stable at high pressure"
+# "medium-0b3" = "MACE-MP-0b3, MPtrj, PBE+U: high pressure, better reference energies"
+# "medium-mpa-0" = "MACE-MPA-0, MPtrj + sAlex, PBE+U: the most accurate for materials under an open licence"
+# "small-omat-0" = "MACE-OMAT-0, OMat24, PBE+U (ASL)"
+# "medium-omat-0" = "MACE-OMAT-0, OMat24, PBE+U (ASL)"
+# "mace-matpes-pbe-0" = "MatPES, PBE without U (ASL)"
+# "mace-matpes-r2scan-0" = "MatPES, r2SCAN (ASL)"
+# "mh-0" = "MACE-MH-0, several heads: crystals, molecules, surfaces (ASL)"
+# "mh-1" = "MACE-MH-1, several heads: crystals, molecules, surfaces (ASL)"
+# "off-small" = "MACE-OFF23, organic molecules of 10 elements, wB97M-D3 (ASL)"
+# "off-medium" = "MACE-OFF23, organic molecules of 10 elements, wB97M-D3 (ASL)"
+# "off-large" = "MACE-OFF23, organic molecules of 10 elements, wB97M-D3 (ASL)"
+# "omol-extra-large" = "MACE-OMOL-0, molecules and complexes with charge and spin, wB97M-VV10 (ASL)"
+# "/path/to/file.model" = "a checkpoint of your own; a pattern such as /path/to/*.model is a committee"
+#
+# # The library looks in $XDG_CACHE_HOME/mace. Others (fontconfig, torch) write below that variable, so it is not set for
+# # the whole process: see _cache_of_the_root().
+# [tool.rootstock.cache]
+# ROOTSTOCK_XDG_CACHE_HOME = "xdg"
+#
+# [[tool.rootstock.references]]
+# name = "NaCl, rock salt, a = 5.64 A"
+# source = "janus-core, tests/test_single_point.py"
+# versions = { mace-torch = ">=0.3.16,<0.4" }
+# model = "small"
+# needs_weights = true
+# options = { default_dtype = "float64" }
+# symbols = "Na4Cl4"
+# cell = [5.64, 5.64, 5.64]
+# scaled_positions = [
+#     [0.0, 0.0, 0.0],
+#     [0.0, 0.5, 0.5],
+#     [0.5, 0.0, 0.5],
+#     [0.5, 0.5, 0.0],
+#     [0.5, 0.0, 0.0],
+#     [0.5, 0.5, 0.5],
+#     [0.0, 0.0, 0.5],
+#     [0.0, 0.5, 0.0],
+# ]
+# expected = { energy = -27.035127799332745, stress = [-0.0047832760, -0.0047832760, -0.0047832760, 0.0, 0.0, 0.0] }
+# # That test allows 1e-3 of the value for other machines; double precision is far closer.
+# tolerance = { energy = 1e-4, stress = 5e-6 }
+#
+# [[tool.rootstock.references]]
+# name = "H2O"
+# source = "MACE, tests/test_calculator.py (mace_off, small)"
+# versions = { mace-torch = ">=0.3.16,<0.4" }
+# model = "off-small"
+# needs_weights = true
+# symbols = "OH2"
+# positions = [[0.0, 0.0, 0.119262], [0.0, 0.763239, -0.477047], [0.0, -0.763239, -0.477047]]
+# expected = { energy = -2081.116128586803 }
+# tolerance = { energy = 1e-6 }
+# ///
+"""MACE."""
+
+import contextlib
+import inspect
+import os
+from glob import glob
+from pathlib import Path
+
+from ase.calculators.calculator import all_changes
+from mace.calculators import MACECalculator, mace_mp, mace_off, mace_omol
+from mace.calculators.foundations_models import mace_mp_urls, mace_off_urls
+from mace.tools.utils import get_cache_dir
+
+_DEFAULT = "medium-mpa-0"
+
+# Name -> the library's function, its name for the model, the precision it would choose, and the file that it keeps
+# the weights in.
+_MODELS = {
+    **{
+        name: (mace_mp, name, "float32", "".join(c for c in os.path.basename(url) if c.isalnum() or c == "_"))
+        for name, url in mace_mp_urls.items()
+    },
+    **{f"off-{name}": (mace_off, name, "float64", os.path.basename(url)) for name, url in mace_off_urls.items()},
+    "omol-extra-large": (mace_omol, "extra_large", "float64", "MACE-omol-0-extra-large-1024.model"),
+}
+
+# The stock calculator takes any option and ignores what it does not know.
+_OPTIONS = {*inspect.signature(MACECalculator).parameters, "head", "compute_atomic_stresses"} - {
+    "model_paths", "models", "device", "kwargs",
+}  # fmt: skip
+
+
+def setup(model: str, device: str = "cuda", **kwargs):
+    """Return MACE's calculator.
+
+    Parameters
+    ----------
+    model : str
+        One of the released models, a path to a checkpoint, a pattern of paths for a committee, or empty for the
+        default.
+    device : str
+        ``cuda``, ``cuda:1``, ``cpu``, ``xpu``.
+    **kwargs
+        Options of `MACECalculator`, such as ``default_dtype`` (``float32``, ``float64``), ``head``, ``enable_cueq``.
+    """
+    if unknown := sorted(set(kwargs) - _OPTIONS):
+        raise TypeError(f"MACE takes no option {unknown[0]!r} here; it takes: {', '.join(sorted(_OPTIONS))}.")
+    name = model or _DEFAULT
+    if name in _MODELS:
+        load, published, dtype, file = _MODELS[name]
+        with _cache_of_the_root():
+            _require(name, get_cache_dir() / file)
+            weights = {"models": load(published, device=device, return_raw_model=True)}
+        if load is mace_omol:
+            kwargs = {"head": "omol", **kwargs}
+        kwargs = {"default_dtype": dtype, **kwargs}
+    elif paths := _checkpoints(name):
+        weights = {"model_paths": paths}
+    else:
+        raise ValueError(f"Unknown model {model!r}: it is neither a file nor one of {', '.join(_MODELS)}.")
+    calculator = FrugalCalculator(**weights, device=device, **kwargs)
+    if kwargs.get("head") not in (None, calculator.head):  # the stock calculator takes another one and logs it
+        raise ValueError(f"Model {name!r} has no head {kwargs['head']!r}; it has: {calculator.available_heads}.")
+    return calculator
+
+
+def _checkpoints(pattern: str) -> list[str]:
+    path = os.path.expanduser(pattern)
+    return [path] if os.path.isfile(path) else sorted(glob(path))
+
+
+@contextlib.contextmanager
+def _cache_of_the_root():
+    """Let the library look for weights in the root's cache."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = os.environ["ROOTSTOCK_XDG_CACHE_HOME"]
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_CACHE_HOME"]
+        else:
+            os.environ["XDG_CACHE_HOME"] = before
+
+
+def _require(name: str, file: Path) -> None:
+    """Refuse a model whose weights are missing where they may not be fetched: a download could hang for minutes."""
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and not file.is_file():
+        raise FileNotFoundError(
+            f"The weights of MACE's model {name!r} are not in this root: there is no {file}. Its admin fetches them, "
+            f"on a node with network, with: rootstock-site warm --env mace --model {name}"
+        )
+
+
+class FrugalCalculator(MACECalculator):
+    """MACE's calculator, computing no more than it is asked for.
+
+    The stock calculator always computes energy, forces and stress; the energy alone takes half the time. What is
+    computed is the same, bit for bit.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self.implemented_properties = []  # the stock calculator extends this list, which all of ASE's classes share
+        super().__init__(*args, **kwargs)
+        self._asked = frozenset(self.implemented_properties)
+        # Models of dipoles take no such flags. A compiled model would be compiled again for each combination.
+        if self.model_type == "MACE" and not self.use_compile and not self.compute_atomic_stresses:
+            for model in self.models:
+                model.register_forward_pre_hook(self._set_flags, with_kwargs=True)
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        self._asked = frozenset(properties or self.implemented_properties)
+        super().calculate(atoms, properties, system_changes)
+
+    def _set_flags(self, _model, args, flags):
+        if "stress" not in self._asked:
+            # With the displacement, of which stress is the derivative, edges are rounded as if it were computed.
+            flags |= {"compute_stress": False, "compute_displacement": True, "compute_force": "forces" in self._asked}
+        return args, flags

@@ -1,0 +1,168 @@
+# /// script
+# # orb-models needs 3.12. On an older Python a resolver would take 0.5.5 without a word, which has another interface:
+# # both bounds make it fail instead. dm-tree 0.1.8, which orb-models pins, has no wheel for 3.13 and does not compile.
+# requires-python = ">=3.12,<3.13"
+# dependencies = [
+#     "orb-models>=0.7",
+#     "ase>=3.25",
+#     "torch>=2.8",
+#     # find_latest_cached(): weights are found without asking the network whether they are the newest.
+#     "cached-path>=1.7.1",
+# ]
+#
+# [tool.rootstock]
+# description = "ORB: fast universal potentials for materials and molecules, conservative and direct. Energies, forces, stress."
+# licence = { code = "Apache-2.0", weights = "Apache-2.0" }
+# citation = "B. Rhodes et al., arXiv:2504.06231 (v3); M. Neumann et al., arXiv:2410.22570 (v2)"
+# notes = [
+#     "conservative: forces are derivatives of the energy. direct: forces are predicted by themselves, faster, and do not conserve energy.",
+#     "20 and inf are the largest numbers of neighbours.",
+#     "orbmol and omol models read atoms.info['charge'] and ['spin'], and refuse atoms without them.",
+#     "On a GPU the model is compiled, as the library does by itself: the first call takes a minute. On a CPU it is not, unless setup_kwargs={'compile': True}: that needs a C++ compiler.",
+#     "Mixed periodic boundary conditions are refused by the library.",
+# ]
+#
+# [tool.rootstock.models]
+# "" = "orb-v3-conservative-inf-omat"
+# "orb-v3-conservative-inf-omat" = "OMat24, PBE+U: the most accurate for materials"
+# "orb-v3-conservative-20-omat" = "OMat24, PBE+U"
+# "orb-v3-direct-inf-omat" = "OMat24, PBE+U"
+# "orb-v3-direct-20-omat" = "OMat24, PBE+U: the fastest"
+# "orb-v3-conservative-inf-mpa" = "MPtrj + Alexandria, PBE+U"
+# "orb-v3-conservative-20-mpa" = "MPtrj + Alexandria, PBE+U"
+# "orb-v3-direct-inf-mpa" = "MPtrj + Alexandria, PBE+U"
+# "orb-v3-direct-20-mpa" = "MPtrj + Alexandria, PBE+U"
+# "orbmol-v2" = "OMol25 + OPoly26, wB97M-V: molecules with charge and spin, long-range electrostatics"
+# "orb-v3-conservative-omol" = "OMol25, wB97M-V: molecules with charge and spin"
+# "orb-v3-direct-omol" = "OMol25, wB97M-V: molecules with charge and spin"
+# "orb-v2" = "MPtrj + Alexandria, PBE+U; direct"
+# "orb-d3-v2" = "orb-v2 with D3 dispersion"
+# "orb-d3-sm-v2" = "orb-v2 with D3 dispersion, 10 layers"
+# "orb-d3-xs-v2" = "orb-v2 with D3 dispersion, 5 layers"
+# "orb-mptraj-only-v2" = "MPtrj, PBE+U; direct"
+# "/path/to/file.ckpt" = "a checkpoint of your own; setup_kwargs={'architecture': NAME} says which of the above it was made from"
+#
+# [tool.rootstock.cache]
+# CACHED_PATH_CACHE_ROOT = "cached_path"
+#
+# # Single precision.
+# [tool.rootstock.finite-differences]
+# forces = 2e-3
+# stress = 5e-4
+#
+# # Conservative models only: the forces of the others are no derivatives.
+# [[tool.rootstock.references]]
+# name = "Cu, fcc, a = 3.58 A"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orb_v3_con_omat_predictions"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-conservative-inf-omat"
+# needs_weights = true
+# symbols = "Cu4"
+# cell = [3.58, 3.58, 3.58]
+# scaled_positions = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+# [tool.rootstock.references.expected]
+# energy = -14.9525
+# stress = [-2.5326e-02, -2.5321e-02, -2.5328e-02, 1.2287e-06, 1.1870e-06, 6.1788e-06]
+# # That test: energy 1e-4, stress 1e-5, on a CPU. A GPU rounds its products to fewer digits (float32-high).
+# [tool.rootstock.references.tolerance]
+# energy = 1e-2
+# stress = 1e-4
+#
+# [[tool.rootstock.references]]
+# name = "NaCl, rock salt, a = 5.64 A"
+# source = "janus-core, tests/test_single_point.py"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-conservative-20-omat"
+# needs_weights = true
+# symbols = "Na4Cl4"
+# cell = [5.64, 5.64, 5.64]
+# scaled_positions = [
+#     [0.0, 0.0, 0.0],
+#     [0.0, 0.5, 0.5],
+#     [0.5, 0.0, 0.5],
+#     [0.5, 0.5, 0.0],
+#     [0.5, 0.0, 0.0],
+#     [0.5, 0.5, 0.5],
+#     [0.0, 0.0, 0.5],
+#     [0.0, 0.5, 0.0],
+# ]
+# expected = { energy = -27.08186149597168 }
+# # That test: 1e-3 of the value; it ran with orb-models 0.5.5.
+# tolerance = { energy = 2.7e-2 }
+# ///
+"""ORB."""
+
+import inspect
+import os
+from pathlib import Path
+
+from cached_path import find_latest_cached
+from orb_models.forcefield.inference.calculator import ORBCalculator
+from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
+
+_MODELS = (
+    "orb-v3-conservative-inf-omat", "orb-v3-conservative-20-omat", "orb-v3-direct-inf-omat", "orb-v3-direct-20-omat",
+    "orb-v3-conservative-inf-mpa", "orb-v3-conservative-20-mpa", "orb-v3-direct-inf-mpa", "orb-v3-direct-20-mpa",
+    "orbmol-v2", "orb-v3-conservative-omol", "orb-v3-direct-omol",
+    "orb-v2", "orb-d3-v2", "orb-d3-sm-v2", "orb-d3-xs-v2", "orb-mptraj-only-v2",
+)  # fmt: skip
+_DEFAULT = "orb-v3-conservative-inf-omat"
+
+
+def setup(
+    model: str,
+    device: str = "cuda",
+    precision: str = "float32-high",
+    compile: bool | None = None,  # noqa: A002  (the library's name)
+    architecture: str = _DEFAULT,
+    **kwargs,
+):
+    """Return ORB's calculator.
+
+    Parameters
+    ----------
+    model : str
+        One of the released models, a path to a checkpoint, or empty for the default.
+    device : str
+        ``cuda``, ``cuda:1``, ``cpu``, ``mps``.
+    precision : {'float32-high', 'float32-highest', 'float64'}
+        ``float32-high`` lets a GPU use TF32.
+    compile : bool, optional
+        Whether to compile the model. By default as the library does, except on a CPU.
+    architecture : str
+        For a checkpoint of one's own: the released model whose architecture it has.
+    **kwargs
+        Options of `ORBCalculator`: ``edge_method``, ``max_num_neighbors``, ``half_supercell``.
+    """
+    name = model or _DEFAULT
+    if name in _MODELS:
+        architecture, weights = name, _released(name)
+    elif (path := Path(name).expanduser()).is_file():
+        weights = str(path)
+    else:
+        raise ValueError(f"Unknown model {model!r}: it is neither a file nor one of {', '.join(_MODELS)}.")
+    if architecture not in _MODELS:
+        raise ValueError(f"Unknown architecture {architecture!r}: it is none of {', '.join(_MODELS)}.")
+    if compile is None and device == "cpu":
+        compile = False  # noqa: A001
+    network, adapter = ORB_PRETRAINED_MODELS[architecture](
+        weights_path=weights, device=device, precision=precision, compile=compile
+    )
+    return ORBCalculator(network, adapter, device=device, **kwargs)
+
+
+def _released(name: str) -> str:
+    """Return the weights of a released model: the file where there is one, else the address to fetch it from.
+
+    The library would ask the network for a newer file at every start, and without network wait for half a minute.
+    """
+    url = inspect.signature(ORB_PRETRAINED_MODELS[name]).parameters["weights_path"].default
+    if file := find_latest_cached(url):
+        return str(file)
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise FileNotFoundError(
+            f"The weights of ORB's model {name!r} are not in this root: nothing in "
+            f"{os.environ.get('CACHED_PATH_CACHE_ROOT')} is from {url}. Its admin fetches them, on a node with "
+            f"network, with: rootstock-site warm --env orb --model {name}"
+        )
+    return url

@@ -1,0 +1,181 @@
+"""What every environment must do, through the same list of checks on real builds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from rootstock import RootstockCalculator
+from rootstock.errors import NonFiniteError, WorkerStartError
+from tests.models.conftest import Build, Direct, Make, exactly, rock_salt
+
+WANTED = ["energy", "forces", "stress"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An environment, a model of it, and how its library is used without Rootstock.
+
+    Attributes
+    ----------
+    name : str
+    direct : str
+        Makes ``calc``; MODEL stands for the path of the model.
+    elements : tuple of str
+        Two that the model knows.
+    random : bool
+        The model is made for the test, with random weights.
+    """
+
+    name: str
+    direct: str
+    elements: tuple[str, str] = ("Na", "Cl")
+    random: bool = False
+
+
+CASES = [
+    Case("emt", "from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au")),
+    Case("lj", "from ase.calculators.lj import LennardJones; calc = LennardJones(rc=10.0)"),
+    Case("chgnet", "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='cpu')"),
+    Case(
+        "mace", "from mace.calculators import MACECalculator; calc = MACECalculator('MODEL', device='cpu')", random=True
+    ),
+    Case(
+        "alignn",
+        "from alignn.ff.calculators import AlignnAtomwiseCalculator as C; calc = C(path='MODEL', device='cpu')",
+        random=True,
+    ),
+    Case(
+        "orb",
+        """
+from orb_models.forcefield import pretrained
+from orb_models.forcefield.inference.calculator import ORBCalculator
+model, adapter = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="cpu", compile=False)
+calc = ORBCalculator(model, adapter, device="cpu")
+""",
+        random=True,
+    ),
+]
+MARKS = {"chgnet": "models", "mace": "models", "alignn": "all_models", "orb": "all_models"}
+
+
+def parameter(case: Case) -> object:
+    marks = [getattr(pytest.mark, MARKS[case.name])] if case.name in MARKS else []
+    return pytest.param(case, id=case.name, marks=marks)
+
+
+@pytest.fixture(scope="module", params=map(parameter, CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(case: Case, make_model: Make) -> str:
+    return str(make_model(case.name)) if case.random else ""
+
+
+@pytest.fixture(scope="module")
+def before(case: Case, build: Build, model: str) -> dict[str, int]:
+    """What lies in the root before any worker was started."""
+    return files_of(build(case.name), case.name)
+
+
+@pytest.fixture(scope="module")
+def calc(case: Case, model: str, build: Build, before: dict[str, int]) -> Iterator[RootstockCalculator]:
+    name = f"{case.name}-{model}" if model else case.name
+    with RootstockCalculator(model=name, root=build(case.name), device="cpu", threads=1) as calc:
+        yield calc
+
+
+def files_of(root: Path, name: str) -> dict[str, int]:
+    """Return when each file and folder of an environment's build and of the caches was last changed."""
+    caches = [path for path in (root / "cache").iterdir() if path.name != "uv"]  # other installations fill that one
+    folders = [(root / "active" / name).resolve(), *caches]
+    paths = (Path(at, entry) for top in folders for at, some, others in os.walk(top) for entry in some + others)
+    return {str(path): path.lstat().st_mtime_ns for path in paths}
+
+
+def simulation(elements: tuple[str, str]) -> list[Atoms]:
+    """Return structures that differ from the one before in every way that a worker is told of."""
+    start = rock_salt(elements)
+    moved = start.copy()
+    moved.rattle(0.05, seed=1)
+    strained = moved.copy()
+    strained.set_cell(strained.cell.array * [1.02, 0.99, 1.0] + [[0, 0.1, 0], [0, 0, 0], [0, 0, 0]], scale_atoms=True)
+    swapped = strained.copy()
+    swapped.numbers = swapped.numbers[::-1]
+    grown = start.repeat((2, 1, 1))
+    grown.rattle(0.05, seed=2)
+    vacancy = start[1:]
+    return [start, moved, strained, swapped, grown, vacancy, start]
+
+
+def test_bit_for_bit_the_librarys_own_calculator(
+    case: Case, model: str, calc: RootstockCalculator, direct: Direct
+) -> None:
+    structures = simulation(case.elements)
+    expected = direct(case.name, case.direct.replace("MODEL", model), structures)
+    for atoms, numbers in zip(structures, expected, strict=True):
+        atoms.calc = calc
+        assert exactly(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()) == numbers
+
+
+def test_results_are_plain_and_finite(case: Case, calc: RootstockCalculator) -> None:
+    atoms = rock_salt(case.elements)
+    calc.calculate(atoms, WANTED)
+    assert type(calc.results["energy"]) is float
+    for name, shape in (("forces", (8, 3)), ("stress", (6,))):
+        array = calc.results[name]
+        assert array.shape == shape and array.dtype == np.float64
+        assert np.isfinite(array).all() and np.abs(array).max() > 1e-6
+    assert {"free_energy", *WANTED} <= set(calc.implemented_properties)
+
+
+def test_a_property_is_the_same_whatever_else_is_asked_for(case: Case, calc: RootstockCalculator) -> None:
+    atoms = rock_salt(case.elements)
+    calc.reset()
+    calc.calculate(atoms, WANTED)
+    together = dict(calc.results)
+    for name in (*WANTED, *WANTED):
+        calc.reset()
+        calc.calculate(atoms, [name])
+        assert exactly(calc.results[name]) == exactly(together[name])
+    if "energies" in calc.implemented_properties:
+        calc.calculate(atoms, ["energies"])
+        assert calc.results["energies"].sum() == pytest.approx(together["energy"], abs=1e-4)
+
+
+def test_errors_leave_the_worker_usable(case: Case, calc: RootstockCalculator) -> None:
+    good = rock_salt(case.elements)
+    calc.calculate(good, WANTED)
+    expected, worker = exactly(*(calc.results[name] for name in WANTED)), calc.info()["pid"]
+    broken = good.copy()
+    broken.positions[3, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="positions"):
+        calc.calculate(broken, WANTED)
+    molecule = Atoms(case.elements, positions=[[0, 0, 0], [0, 0, 2.5]])
+    with pytest.raises(PropertyNotImplementedError, match="Stress needs a cell"):
+        calc.calculate(molecule, ["stress"])
+    calc.calculate(good, WANTED)
+    assert exactly(*(calc.results[name] for name in WANTED)) == expected
+    assert calc.info()["pid"] == worker
+
+
+def test_nothing_is_written_under_the_root(
+    case: Case, build: Build, before: dict[str, int], calc: RootstockCalculator
+) -> None:
+    """Though these tests own the root, and in CI run as root, whom no mode keeps from writing."""
+    calc.calculate(rock_salt(case.elements), WANTED)
+    assert files_of(build(case.name), case.name) == before
+
+
+def test_a_wrong_model_is_refused(case: Case, build: Build) -> None:
+    with pytest.raises(WorkerStartError, match=r"ValueError: (Unknown model 'wrong'|EMT has one model)"):
+        RootstockCalculator(model=f"{case.name}-wrong", root=build(case.name), device="cpu").start()
