@@ -106,8 +106,8 @@ def _released(name: str) -> Path:
     # Asked before the library is: it would create a folder in the root, and a download could hang.
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise FileNotFoundError(
-            f"The weights of ALIGNN's model {name!r} are not in this root: there is no {path / _WEIGHTS}. Its admin "
-            f"fetches them, on a node with network, with: rootstock-site warm --env alignn --model {name}"
+            f"The weights of ALIGNN's model {name!r} are not in this root: there is no {path / _WEIGHTS}. "
+            "Ask an admin of it to put them there, or name a model of your own by its path."
         )
     return Path(get_figshare_model_ff(name))
 

@@ -177,8 +177,8 @@ def _require(name: str, file: Path) -> None:
     """Refuse a model whose weights are missing where they may not be fetched: a download could hang for minutes."""
     if os.environ.get("HF_HUB_OFFLINE") == "1" and not file.is_file():
         raise FileNotFoundError(
-            f"The weights of MACE's model {name!r} are not in this root: there is no {file}. Its admin fetches them, "
-            f"on a node with network, with: rootstock-site warm --env mace --model {name}"
+            f"The weights of MACE's model {name!r} are not in this root: there is no {file}. "
+            "Ask an admin of it to put them there, or name a model of your own by its path."
         )
 
 

@@ -162,7 +162,7 @@ def _released(name: str) -> str:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise FileNotFoundError(
             f"The weights of ORB's model {name!r} are not in this root: nothing in "
-            f"{os.environ.get('CACHED_PATH_CACHE_ROOT')} is from {url}. Its admin fetches them, on a node with "
-            f"network, with: rootstock-site warm --env orb --model {name}"
+            f"{os.environ.get('CACHED_PATH_CACHE_ROOT')} is from {url}. "
+            "Ask an admin of it to put them there, or name a model of your own by its path."
         )
     return url

@@ -46,7 +46,7 @@ class RootstockCalculator(Calculator):
     environment : path or str, optional
         An environment file, or the name of a registered one.
     setup_kwargs : Mapping[str, Any], optional
-        Further arguments of the environment's ``setup()``, such as ``{"dtype": "float64"}``.
+        Further arguments of the environment's ``setup()``, such as ``{"default_dtype": "float64"}`` for MACE.
     launch : {'auto', 'build', 'uv-run'}
         Start the environment's build, or let uv make one in a root of your own. ``auto`` takes a build if there is one.
     threads : int, optional
