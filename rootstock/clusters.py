@@ -22,8 +22,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.layout import RootLayout
@@ -59,6 +57,8 @@ def scopes() -> list[Scope]:
     shared = [SITE_FILE]
     if root := os.environ.get("ROOTSTOCK_ROOT"):
         shared.append(RootLayout(Path(root)).clusters_file)
+    import platformdirs  # here, since who names a root needs none of this: see test_ones_own_environment
+
     for path in (*shared, Path(platformdirs.user_config_dir("rootstock")) / "clusters.toml"):
         try:
             found.append(read_scope(path))

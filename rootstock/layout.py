@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 LAYOUT_VERSION = 1
 STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
 
@@ -192,4 +190,6 @@ class RootLayout:
 
 def personal_root() -> Path:
     """Return the folder of the root that a user has without any installation."""
+    import platformdirs
+
     return Path(platformdirs.user_data_dir("rootstock"))

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from rootstock.clusters import Cluster
 from rootstock.errors import BuildError, ConfigurationError
 
@@ -74,6 +72,8 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster) -> str:
     recipe = {key: value for key, value in header.items() if key != "tool"}
     if tools:
         recipe["tool"] = tools
+    import tomli_w
+
     body = "\n".join(f"# {line}".rstrip() for line in tomli_w.dumps(recipe).splitlines())
     return f"# /// script\n{body}\n# ///\n"
 

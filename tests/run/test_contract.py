@@ -12,9 +12,17 @@ import pytest
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
-from rootstock import CLUSTER_REGISTRY, RootstockCalculator, get_root_for_cluster, parse_model_string
+from rootstock import (
+    CLUSTER_REGISTRY,
+    RootstockCalculator,
+    __version__,
+    get_root_for_cluster,
+    parse_model_string,
+)
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootError
+from rootstock.uv import find_uv
+from tests.conftest import clean_environment
 from tests.run.conftest import HEADER, Make
 
 
@@ -254,6 +262,20 @@ def test_importing_rootstock_is_cheap() -> None:
     code = "import rootstock, sys; print(sorted({'ase', 'numpy', 'jinja2', 'rich', 'click'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ones_own_environment(root: Path, tmp_path: Path) -> None:
+    """The line of the README: our wheel without its dependencies, beside an ASE, is enough to compute."""
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([find_uv(), "venv", "-q", "--seed", "--python", sys.executable, tmp_path / "env"], check=True)
+    subprocess.run([find_uv(), "pip", "install", "-q", "--python", python, "ase"], check=True)
+    variables = clean_environment(ROOTSTOCK_ROOT=str(root), ROOTSTOCK_VERSION=__version__)
+    line = "-m pip install -q --no-deps --no-index $ROOTSTOCK_ROOT/runtime/$ROOTSTOCK_VERSION/rootstock-*.whl"
+    subprocess.run(f"'{python}' {line}", shell=True, env=variables, check=True)
+    code = "from ase.build import bulk; from rootstock import RootstockCalculator as R; a = bulk('Cu'); "
+    code += "a.calc = R('emt', device='cpu'); print(a.get_potential_energy())"
+    done = subprocess.run([python, "-c", code], env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(-0.00568, abs=1e-4)
 
 
 def test_cold_and_warm_start_share_uvs_environment(personal: Path, make: Make) -> None:
