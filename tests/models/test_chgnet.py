@@ -19,6 +19,8 @@ from rootstock import RootstockCalculator
 from rootstock.errors import WorkerStartError
 from rootstock.records import active_build, read_build
 from rootstock.sources import packaged_source
+from rootstock.weights import write_variables
+from tests.conftest import clean_environment
 
 pytestmark = pytest.mark.models
 
@@ -96,7 +98,7 @@ def test_bit_for_bit_the_stock_calculator(models_root: Path, model: str) -> None
     build = (models_root / "active" / "chgnet").resolve()
     done = subprocess.run(
         [build / "bin/python", "-I", "-W", "ignore", "-c", IN_PROCESS, json.dumps(structure), model or "0.3.0"],
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(models_root.parent)},
+        env=clean_environment(OMP_NUM_THREADS="1", **write_variables(models_root.parent)),
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     expected = json.loads(done.stdout.partition("RESULT")[2])
