@@ -213,7 +213,8 @@ CUTS = [
 def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
     own = RootLayout(tmp_path / "root")
     # The packages are there already; what is tried is their installation.
-    shutil.copytree(RootLayout(root).uv_cache, own.uv_cache, copy_function=os.link, symlinks=True)
+    # Copied, not linked: this root's modes must not become those of the other's files.
+    shutil.copytree(RootLayout(root).uv_cache, own.uv_cache, symlinks=True)
     command = [str(SITE), "install", "--cluster", "local", "--root", str(own.root), "--env", "emt", "--no-client"]
     assert run(command).returncode == 0
     old = active_build(own.active("emt"))
