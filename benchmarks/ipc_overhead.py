@@ -70,7 +70,7 @@ def ase_calculator(n: int, folder: Path) -> SocketIOCalculator:
 
 
 def measure(n: int, rounds: int, rootstock: RootstockCalculator, folder: Path) -> dict[str, float]:
-    calls = max(10, min(1000, 300_000 // n))
+    calls = max(60, min(1000, 300_000 // n))  # enough for each to warm up after the others
     with ase_calculator(n, folder) as socketio:
         contenders = {
             "in process": runpy.run_path(str(NOTHING))["setup"](""),
