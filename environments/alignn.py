@@ -13,6 +13,8 @@
 #     "Atoms are always treated as periodic, whatever pbc says: put molecules and slabs into a large enough cell.",
 #     "Single precision, with torch's defaults.",
 # ]
+# properties = ["energy", "free_energy", "forces", "stress"]
+# elements = ["H-Bi", "Ac-Pu"]
 #
 # # The force fields among the package's models. The others predict single properties: their number is not an energy.
 # [tool.rootstock.models]

@@ -20,6 +20,16 @@
 #     "Not here: dispersion corrections (they need torch-dftd) and MACE-POLAR (it needs graph-longrange, which is on no index).",
 # ]
 #
+# properties = ["energy", "free_energy", "forces", "stress"]
+# elements = ["H-Bi", "Ac-Pu"]
+# variants = [
+#     { models = ["small", "medium", "large", "*-0b*", "medium-mpa-0"], licence = "MIT" },
+#     { models = ["*-omat-0", "mace-matpes-*", "mh-*", "off-*", "omol-*"], licence = "ASL" },
+#     { models = ["off-*"], elements = ["H", "C-F", "P-Cl", "Br", "I"] },
+#     { models = ["mh-*"], needs = ["head"] },
+#     { models = ["omol-*"], elements = ["H-Bi"], needs = ["charge", "spin"] },
+# ]
+#
 # # ASL: academic use only. Whoever uses such a model accepts its terms; the library prints a notice and does not ask.
 # [tool.rootstock.licence]
 # code = "MIT"

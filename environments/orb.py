@@ -21,6 +21,9 @@
 #     "On a GPU the model is compiled, as the library does by itself: the first call takes a minute. On a CPU it is not, unless setup_kwargs={'compile': True}: that needs a C++ compiler.",
 #     "Mixed periodic boundary conditions are refused by the library.",
 # ]
+# properties = ["energy", "free_energy", "forces", "stress"]
+# elements = ["H-Bi", "Ac-Pu"]
+# variants = [{ models = ["orbmol-*", "*-omol"], elements = ["H-Bi"], needs = ["charge", "spin"] }]
 #
 # [tool.rootstock.models]
 # "" = "orb-v3-conservative-inf-omat"

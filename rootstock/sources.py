@@ -17,6 +17,7 @@ from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from rootstock.abilities import Abilities, read_abilities
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
@@ -103,6 +104,16 @@ class EnvironmentSource:
     @property
     def description(self) -> str:
         return str(self.rootstock.get("description", ""))
+
+    def abilities(self, model: str) -> Abilities:
+        """Return what a model can do; see `read_abilities`."""
+        return read_abilities(self.rootstock, model, str(self.path))
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """Arguments of ``setup()`` that the file names, each with what it is in a line; empty if it names none."""
+        table: Mapping[str, str] = self.rootstock.get("models", {})
+        return table
 
     @property
     def cache_variables(self) -> Mapping[str, str]:

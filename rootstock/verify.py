@@ -69,6 +69,7 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Ca
             checks += [_not_run(reference, error.message) for reference in these]
             continue
         try:
+            _check_properties(client, source, model)
             for reference in these:
                 report(f"verifying {reference.name}")
                 checks += _check(client, reference, source)
@@ -96,6 +97,17 @@ def _distinct(references: list[Reference]) -> list[tuple[str, Mapping[str, Any]]
     return found
 
 
+def _check_properties(client: Client, source: EnvironmentSource, model: str) -> None:
+    """Compare what the environment file says of a model with what the worker says."""
+    stated = source.abilities(model).properties
+    if missing := [name for name in stated if name not in client.properties]:
+        raise VerificationError(
+            f"{source.path.name} says that model {model or '(default)'!r} computes {', '.join(missing)}; "
+            f"the worker computes {', '.join(client.properties)}.",
+            f"Correct 'properties' in the header of {source.path}.",
+        )
+
+
 def _check(client: Client, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
     versions: Mapping[str, str] = client.ready["versions"]
     for package, specifier in reference.versions.items():
@@ -110,6 +122,12 @@ def _check(client: Client, reference: Reference, source: EnvironmentSource) -> I
         atoms = Atoms(**reference.structure)
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigurationError(f"{source.path}: reference {reference.name!r} is no structure: {error}.") from error
+    elements = source.abilities(reference.model).elements
+    if elements and (strange := sorted(set(atoms.get_chemical_symbols()) - {*elements})):
+        raise VerificationError(
+            f"{source.path.name} has no {', '.join(strange)} among its elements; its reference {reference.name!r} has.",
+            f"Correct 'elements' in the header of {source.path}.",
+        )
     if reference.expected:
         results = _compute(client, atoms, tuple(reference.expected))
         for name, expected in reference.expected.items():

@@ -1,0 +1,135 @@
+"""What a model can do, as its environment file states it: properties, elements, needs, licences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rootstock.errors import ConfigurationError
+
+# By atomic number, from 1. (ASE has this list too, but importing ASE takes longer than listing a hundred models.)
+_TABLE = """
+    H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo
+    Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl
+    Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+"""
+SYMBOLS = tuple(_TABLE.split())
+_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
+_LISTS = ("properties", "elements", "needs")
+_VARIANT_KEYS = {"models", "licence", *_LISTS}
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can do.
+
+    Attributes
+    ----------
+    properties : tuple of str
+        In ASE's words; empty if the file does not say.
+    elements : tuple of str
+        Symbols by atomic number; empty if the file does not say, or it takes any.
+    needs : tuple of str
+        What a user must provide, such as ``charge``, ``spin``, ``gpu``.
+    licence : str
+        That of the weights; empty if there are none, or the file does not say.
+    code_licence : str
+    """
+
+    properties: tuple[str, ...] = ()
+    elements: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    licence: str = ""
+    code_licence: str = ""
+
+
+def read_abilities(table: Mapping[str, Any], model: str, where: str) -> Abilities:
+    """Return what a model can do.
+
+    Parameters
+    ----------
+    table : Mapping
+        The table ``[tool.rootstock]`` of an environment file. Of its ``variants``, each that fits the model replaces
+        what is said above it.
+    model : str
+        Argument of ``setup()``; empty for the default one.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        If a key is not what it should be.
+    """
+    default = table.get("models", {}).get("") if not model else None
+    names = {model, default} - {None}
+    stated: dict[str, Any] = {key: table[key] for key in _LISTS if key in table}
+    licence = table.get("licence", {})
+    if not isinstance(licence, Mapping):
+        raise ConfigurationError(f"{where}: licence must be a table, {{ code = ..., weights = ... }}, not {licence!r}.")
+    for variant in _variants(table, where):
+        if any(fnmatchcase(str(name), pattern) for name in names for pattern in variant["models"]):
+            stated |= {key: value for key, value in variant.items() if key != "models"}
+    return Abilities(
+        properties=_texts(stated, "properties", where),
+        elements=tuple(expand(_texts(stated, "elements", where), where)),
+        needs=_texts(stated, "needs", where),
+        licence=str(stated.get("licence", licence.get("weights", ""))),
+        code_licence=str(licence.get("code", "")),
+    )
+
+
+def _variants(table: Mapping[str, Any], where: str) -> Iterator[Mapping[str, Any]]:
+    for number, variant in enumerate(table.get("variants", []), start=1):
+        if unknown := sorted(set(variant) - _VARIANT_KEYS):
+            raise ConfigurationError(
+                f"{where}: variant {number} has an unknown key {unknown[0]!r}; "
+                f"known: {', '.join(sorted(_VARIANT_KEYS))}."
+            )
+        if not _texts(variant, "models", where):
+            raise ConfigurationError(f"{where}: variant {number} names no models.", 'For example: models = ["small-*"]')
+        yield variant
+
+
+def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
+    return tuple(value)
+
+
+def expand(names: Iterable[str], where: str = "elements") -> Iterator[str]:
+    """Yield the symbols that a list of symbols and ranges means.
+
+    >>> list(expand(["H", "Li-C"]))
+    ['H', 'Li', 'Be', 'B', 'C']
+    """
+    for name in names:
+        first, _, last = name.partition("-")
+        low, high = _NUMBERS.get(first, 0), _NUMBERS.get(last or first, 0)
+        if not 0 < low <= high:
+            raise ConfigurationError(
+                f"{where}: {name!r} is neither an element nor a range of elements.", 'For example: ["H", "C-O"]'
+            )
+        yield from SYMBOLS[low - 1 : high]
+
+
+def compress(symbols: Iterable[str]) -> str:
+    """Write elements briefly: ranges of three and more as such.
+
+    >>> compress(["H", "C", "N", "O", "Si"])
+    'H C-O Si'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(_NUMBERS[symbol] for symbol in set(symbols)):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    names = [
+        f"{SYMBOLS[run[0] - 1]}-{SYMBOLS[run[-1] - 1]}" if len(run) > 2 else " ".join(SYMBOLS[n - 1] for n in run)
+        for run in runs
+    ]
+    return " ".join(names)

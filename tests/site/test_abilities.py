@@ -1,0 +1,98 @@
+"""What environment files say of their models: the packaged ones, and wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ase.data import chemical_symbols
+
+from rootstock.abilities import SYMBOLS, compress, expand
+from rootstock.channel.memory import PROPERTY_BITS
+from rootstock.errors import ConfigurationError
+from rootstock.sources import packaged_names, packaged_source, read_source
+from tests.conftest import Site
+
+HEADER = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["ase"]
+# [tool.rootstock]
+# {}
+# ///
+from ase.calculators.lj import LennardJones
+
+
+def setup(model, device="cpu"):
+    return LennardJones()
+"""
+REFERENCE = 'references = [{ name = "dimer", source = "none", symbols = "Ar2", positions = [[0, 0, 0], [0, 0, 1]] }]'
+
+
+def written(folder: Path, *lines: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(HEADER.format("\n# ".join(lines)))
+    return path
+
+
+def test_symbols_are_those_of_ase() -> None:
+    assert list(SYMBOLS) == chemical_symbols[1:]
+
+
+@pytest.mark.parametrize("name", packaged_names())
+def test_packaged_environments_say_what_their_models_do(name: str) -> None:
+    source = packaged_source(name)
+    for model in source.models:
+        said = source.abilities(model)
+        assert {"energy", "forces", "stress"} <= set(said.properties) <= set(PROPERTY_BITS)
+        assert said.code_licence
+
+
+def test_a_variant_replaces_what_is_said_above_it() -> None:
+    mace = packaged_source("mace")
+    assert len(mace.abilities("medium").elements) == 89
+    assert (mace.abilities("medium").licence, mace.abilities("").licence) == ("MIT", "MIT")
+    assert mace.abilities("off-small").elements == ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
+    assert mace.abilities("off-small").licence == mace.abilities("small-omat-0").licence == "ASL"
+    assert mace.abilities("omol-extra-large").needs == ("charge", "spin")
+    assert packaged_source("orb").abilities("orb-v3-direct-omol").needs == ("charge", "spin")
+
+
+def test_elements_are_written_briefly_and_read_back() -> None:
+    assert compress(expand(["H-Bi", "Ac-Pu"])) == "H-Bi Ac-Pu"
+    assert compress(["I", "H", "C", "N", "O", "F", "P", "S", "Cl", "Br"]) == "H C-F P-Cl Br I"
+    assert compress(["Pt", "Au"]) == "Pt Au"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('elements = ["H", "Xx"]', "'Xx' is neither an element nor a range"),
+        ('elements = ["C-H"]', "'C-H' is neither"),
+        ('elements = "H"', "elements must be a list of strings, not 'H'"),
+        ('licence = "MIT"', "licence must be a table"),
+        ('variants = [{ models = ["a"], colour = "red" }]', "variant 1 has an unknown key 'colour'; known: elements, "),
+        ('variants = [{ elements = ["H"] }]', "variant 1 names no models"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    path = written(tmp_path, line)
+    with pytest.raises(ConfigurationError, match=f"{path}: .*{message}"):
+        read_source(path).abilities("")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['properties = ["energy", "magmoms"]'], "computes magmoms; the worker computes energy, "),
+        (['elements = ["C-O"]'], "has no Ar among its elements; its reference 'dimer' has"),
+    ],
+)
+def test_a_build_that_does_not_do_what_its_file_says_is_refused(
+    bare_root: Path, site: Site, tmp_path: Path, lines: list[str], message: str
+) -> None:
+    path = written(tmp_path, *lines, REFERENCE)
+    done = site("install", "--root", bare_root, "--env", path, "--no-client", check=False)
+    assert done.returncode == 15
+    assert message in done.stderr
+    assert not (bare_root / "active/mine").exists()
