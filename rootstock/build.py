@@ -7,8 +7,6 @@ again: an environment that was left half installed looks complete to uv.
 
 from __future__ import annotations
 
-import base64
-import csv
 import hashlib
 import json
 import os
@@ -26,6 +24,7 @@ from rootstock.access import Access, remove_tree
 from rootstock.clusters import Cluster
 from rootstock.environment import BUILD_SOURCE
 from rootstock.errors import BuildError
+from rootstock.integrity import SUMS, Contents, Installed, check_records, read_contents
 from rootstock.interpreters import Interpreter, find_interpreter
 from rootstock.layout import STAGING, RootLayout
 from rootstock.records import BUILD_RECORD, BuildRecord, active_build, now, point, read_build, user_name, write_file
@@ -217,12 +216,16 @@ def make_build(
         if read_build(build) is None:
             report("installing")
             _install(plan, lock, staging, uv)
-            report("checking files")
-            files, size, packages = check_files(staging)
             if plan.source is not None:
                 (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
+            report("checking files")
+            contents = read_contents(staging)
+            installed = check_records(staging, contents)
             checks = verify(staging)
-            record = _record(plan, lock, build.name, files, size, packages, checks)
+            # Libraries that compile when they first run may leave something in their own folder.
+            contents = read_contents(staging, contents)
+            (staging / SUMS).write_text(contents.text(), encoding="utf-8", errors="surrogateescape")
+            record = _record(plan, lock, build.name, installed, contents, checks)
             (staging / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
             access.seal(staging)
             staging.rename(build)
@@ -277,72 +280,23 @@ def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:
     (staging / ".lock").unlink(missing_ok=True)
 
 
-def check_files(build: Path) -> tuple[int, int, dict[str, str]]:
-    """Compare every installed file with the hash in its wheel's RECORD.
-
-    Returns
-    -------
-    tuple of (int, int, dict)
-        Number of files, their size in bytes, and the version of each package.
-
-    Raises
-    ------
-    BuildError
-        If a file is missing or differs; with its name.
-    """
-    files, size, packages = 0, 0, {}
-    for record in build.glob("lib*/python*/site-packages/*.dist-info/RECORD"):
-        site = record.parent.parent
-        name, _, version = record.parent.stem.partition("-")
-        packages[name] = version
-        with record.open(newline="", encoding="utf-8") as lines:
-            for path, digest, _ in csv.reader(lines):
-                content = _read(site / path, build)
-                files, size = files + 1, size + len(content)
-                if digest and not _matches(content, digest):
-                    raise BuildError(
-                        f"{path} in {build} is not the file that {name} {version} was published with.",
-                        "Build it again; should it happen twice, clean uv's cache.",
-                    )
-    if not packages:
-        raise BuildError(f"{build} holds no packages.")
-    return files, size, dict(sorted(packages.items()))
-
-
-def _read(path: Path, build: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BuildError(f"{path} is missing from {build}: {error.strerror}.", "Build it again.") from error
-
-
-def _matches(content: bytes, digest: str) -> bool:
-    algorithm, _, expected = digest.partition("=")
-    actual = base64.urlsafe_b64encode(hashlib.new(algorithm, content).digest()).rstrip(b"=").decode()
-    return actual == expected
-
-
 def _record(
-    plan: BuildPlan,
-    lock: str,
-    digest: str,
-    files: int,
-    size: int,
-    packages: dict[str, str],
-    checks: list[dict[str, Any]],
+    plan: BuildPlan, lock: str, digest: str, installed: Installed, contents: Contents, checks: list[dict[str, Any]]
 ) -> BuildRecord:
     return BuildRecord(
         name=plan.name,
         digest=digest,
         lock_sha256=_sha256(lock.encode()),
         rootstock=__version__,
-        packages=packages,
-        files=files,
-        bytes=size,
+        packages=installed.packages,
+        files=installed.files,
+        bytes=installed.bytes,
         built_by=user_name(),
         built_on=platform.node(),
         built_at=now(),
         verification=checks,
+        files_sha256=_sha256(contents.text().encode("utf-8", "surrogateescape")),
+        links=contents.links,
         **plan.inputs,
     )
 

@@ -42,6 +42,9 @@ class BuildRecord:
     built_on: str
     built_at: str
     verification: list[dict[str, Any]] = field(default_factory=list)
+    # Of the list of all hashes, and the symbolic links, which are not in that list: see `rootstock.integrity`.
+    files_sha256: str = ""
+    links: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"

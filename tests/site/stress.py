@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.build import check_files
+from rootstock.integrity import check_build
 from rootstock.layout import RootLayout
 from rootstock.records import active_build, read_build
 from tests.conftest import SITE, clean_environment, need
@@ -118,8 +118,8 @@ class TinyRoot:
         assert build is not None, "no build is active"
         record = read_build(build)
         assert record is not None
-        files, _, packages = check_files(build)
-        assert (files, packages) == (record.files, record.packages)
+        assert record.files_sha256
+        assert check_build(build) == []
         return build
 
     def imports(self) -> str:

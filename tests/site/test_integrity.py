@@ -1,0 +1,117 @@
+"""Builds whose files were changed behind our back: each is found, and named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from rootstock.access import remove_tree
+from rootstock.errors import BuildError, RootError
+from rootstock.integrity import Problem, check_build, check_records, read_contents
+from rootstock.layout import RootLayout
+from rootstock.records import active_build, read_build
+
+
+@pytest.fixture
+def build(tiny_root):
+    """Return an active build whose files the test may change."""
+    return writable(active_build(RootLayout(tiny_root).active("tiny")))
+
+
+def writable(build):
+    for path in (build, *build.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    return build
+
+
+def site_packages(build):
+    return next(build.glob("lib/python*/site-packages"))
+
+
+def problems(build, **options):
+    return [str(problem) for problem in check_build(build, **options)]
+
+
+def test_a_build_as_it_was_published(build):
+    assert problems(build) == problems(build, sample=5) == []
+    # The list covers bytecode and what is in no RECORD, and a well-known program can read it.
+    listed = (build / "SHA256SUMS").read_text()
+    assert {"environment.py", "recipe.py.lock", "pyvenv.cfg"} <= {line[66:] for line in listed.splitlines()}
+    assert "/__pycache__/six." in listed
+    assert subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=build).returncode == 0
+
+
+def test_every_kind_of_change_is_named(build):
+    site = site_packages(build)
+    inside = site.relative_to(build)
+    with (site / "six.py").open("r+b") as file:  # the same size and, below, the same time
+        file.seek(100)
+        file.write(b"#")
+    os.utime(site / "six.py", ns=(0, 0))
+    next((site / "__pycache__").glob("six.*.pyc")).unlink()
+    (site / "sitecustomize.py").write_text("import evil\n")
+    (build / "bin" / "python").unlink()
+    (build / "bin" / "python").symlink_to("/usr/bin/env")
+    (build / "lib64").unlink()
+    found = {problem.path: problem.what for problem in check_build(build)}
+    pyc = next(path for path in found if path.endswith(".pyc"))
+    assert found == {
+        "bin/python": "changed",
+        "lib64": "missing",
+        f"{inside}/six.py": "changed",
+        pyc: "missing",
+        f"{inside}/sitecustomize.py": "extra",
+    }
+    assert f"{inside}/six.py: is not the file that was published" in problems(build)
+
+
+def test_a_sample_looks_at_so_many_files(build):
+    for path in site_packages(build).rglob("*.py"):
+        path.write_text("changed")
+    total = len((build / "SHA256SUMS").read_text().splitlines())
+    assert problems(build, sample=0) == []
+    assert 0 < len(problems(build, sample=total - 1)) <= len(problems(build))
+
+
+def test_a_list_that_was_changed_vouches_for_nothing(build):
+    sums = build / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace("six.py", "five.py"))
+    assert Problem("SHA256SUMS", "changed") in check_build(build)
+    sums.unlink()
+    assert Problem("SHA256SUMS", "missing") in check_build(build, sample=3)
+
+
+def test_a_record_of_another_build(build, tmp_path):
+    copy = tmp_path / "0123456789abcdef"
+    shutil.copytree(build, copy, symlinks=True)
+    assert problems(copy) == ["build.json: is not the file that was published"]
+    (copy / "build.json").unlink()
+    with pytest.raises(RootError, match=r"is not a build: it has no build\.json"):
+        check_build(copy)
+
+
+def test_a_build_of_the_time_before_the_list(build):
+    record = build / "build.json"
+    record.write_text(record.read_text().replace(f'"files_sha256": "{read_build(build).files_sha256}",\n', ""))
+    (build / "SHA256SUMS").unlink()
+    assert problems(build) == []
+    (site_packages(build) / "six.py").write_text("changed")
+    assert len(problems(build)) == 1
+
+
+def test_what_differs_from_its_record_is_not_published(build):
+    installed = check_records(build, read_contents(build))
+    assert (installed.packages.keys(), installed.files > 5) == ({"six"}, True)
+    (site_packages(build) / "six.py").write_text("changed")
+    with pytest.raises(BuildError, match=r"six\.py in .* is not the file that six 1.* was published with"):
+        check_records(build, read_contents(build))
+    (site_packages(build) / "six.py").unlink()
+    with pytest.raises(BuildError, match=r"six\.py is missing from"):
+        check_records(build, read_contents(build))
+    remove_tree(site_packages(build) / next(site_packages(build).glob("*.dist-info")).name)
+    with pytest.raises(BuildError, match="holds no packages"):
+        check_records(build, read_contents(build))
