@@ -10,7 +10,7 @@ TESTS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-models check bench clean
+.PHONY: demo test test-models check docs bench clean
 
 demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
 	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
@@ -23,13 +23,16 @@ test: check  ## Lint, types, layers, and every test that this machine can run
 test-models: .venv/developer  ## Every model, also those that CI leaves out: ALIGNN, and ORB if PYTHON312 names a Python 3.12
 	$(BIN)/python -m pytest tests/models -m "models or all_models" $(TESTS)
 
-check: .venv/developer  ## Lint, types and layers
+check: .venv/developer docs  ## Lint, types, layers and documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 rootstock/errors.py rootstock/channel rootstock/worker
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/rootstock-site render --output modulefiles --check
+
+docs: .venv/developer  ## The documentation's pages in ./site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socket calculator
 	$(BIN)/python benchmarks/ipc_overhead.py
@@ -43,8 +46,8 @@ bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socke
 	touch $@
 
 .venv/developer: .venv/installed
-	$(UV) --editable '.[lint,test]'
+	$(UV) --editable '.[docs,lint,test]'
 	touch $@
 
 clean:
-	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site

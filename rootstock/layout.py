@@ -16,7 +16,7 @@ STAGING = ".staging-"  # how the names of folders begin that are not finished, o
 
 @dataclass(frozen=True)
 class RootLayout:
-    """Paths under the root.
+    """Paths under the root. The first line of what each says of itself is in the documentation.
 
     Parameters
     ----------
@@ -38,13 +38,16 @@ class RootLayout:
 
     @property
     def clusters_file(self) -> Path:
+        """The settings of the cluster, rendered for this root; an admin may edit it."""
         return self.root / "clusters.toml"
 
     @property
     def environments(self) -> Path:
+        """One file for each environment that is installed."""
         return self.root / "environments"
 
     def environment_file(self, name: str) -> Path:
+        """The environment file as it is edited; a build keeps its own copy."""
         return self.environments / f"{name}.py"
 
     def lock_file(self, name: str) -> Path:
@@ -53,16 +56,20 @@ class RootLayout:
 
     @property
     def all_builds(self) -> Path:
+        """All builds. Nothing in a published one ever changes."""
         return self.root / "builds"
 
     def builds(self, name: str) -> Path:
+        """The builds of one environment."""
         return self.all_builds / name
 
     def build(self, name: str, digest: str) -> Path:
+        """One build: a virtual environment, its lock and environment file, and `build.json`."""
         return self.builds(name) / digest
 
     @property
     def all_active(self) -> Path:
+        """Which build is in use, for each environment."""
         return self.root / "active"
 
     def active(self, name: str) -> Path:
@@ -71,6 +78,7 @@ class RootLayout:
 
     @property
     def clients(self) -> Path:
+        """What the module puts on PATH, for each version."""
         return self.root / "client"
 
     def client(self, version: str) -> Path:
@@ -79,6 +87,7 @@ class RootLayout:
 
     @property
     def runtimes(self) -> Path:
+        """Ourselves, for each version."""
         return self.root / "runtime"
 
     def runtime(self, version: str) -> Path:
@@ -87,14 +96,17 @@ class RootLayout:
 
     @property
     def cache(self) -> Path:
+        """What is downloaded once for everybody."""
         return self.root / "cache"
 
     @property
     def uv_cache(self) -> Path:
+        """Uv's cache of packages; for admins only."""
         return self.cache / "uv"
 
     @property
     def huggingface_cache(self) -> Path:
+        """Weights from the Hugging Face hub: workers' `HF_HOME`."""
         return self.cache / "huggingface"
 
     @property
@@ -104,6 +116,7 @@ class RootLayout:
 
     @property
     def python(self) -> Path:
+        """Interpreters that builds use."""
         return self.root / "python"
 
     @property
@@ -113,6 +126,7 @@ class RootLayout:
 
     @property
     def modules(self) -> Path:
+        """The modulefiles, in Lua and Tcl."""
         return self.modulepath / "rootstock"
 
     @property
@@ -122,6 +136,7 @@ class RootLayout:
 
     @property
     def activations(self) -> Path:
+        """The same for shells without a module system."""
         return self.root / "activate"
 
     def activation(self, shell: str, version: str = "") -> Path:
@@ -139,22 +154,26 @@ class RootLayout:
         return self.root / "hooks"
 
     def hook(self, moment: str, command: str) -> Path:
-        """Return the hook of a command; `moment` is ``pre`` or ``post``."""
+        """Runs before (``pre``) or after (``post``) a command."""
         return self.hooks / f"{moment}-{command}"
 
     @property
     def generations(self) -> Path:
+        """A record of every change, for rollback."""
         return self.root / "generations"
 
     def generation(self, number: int) -> Path:
+        """What was active after one change."""
         return self.generations / f"{number}.json"
 
     @property
     def locks(self) -> Path:
+        """Locks of those who change the root."""
         return self.root / "locks"
 
     @property
     def admin_lock(self) -> Path:
+        """Held while the root is being changed."""
         return self.locks / "admin.lock"
 
     @property
@@ -164,6 +183,7 @@ class RootLayout:
 
     @property
     def log(self) -> Path:
+        """A log of every command that changed something."""
         return self.root / "log"
 
     def folders(self) -> tuple[Path, ...]:

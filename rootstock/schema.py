@@ -12,52 +12,77 @@ from rootstock.errors import ConfigurationError
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 
-def _key(name: str, default: Any, choices: tuple[str, ...] = ()) -> Any:
+def _key(name: str, default: Any, meaning: str, choices: tuple[str, ...] = ()) -> Any:
     factory = {"default_factory": tuple} if default == () else {"default": default}
-    return field(metadata={"key": name, "choices": choices}, **factory)
+    return field(metadata={"key": name, "meaning": meaning, "choices": choices}, **factory)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Settings of one cluster. The key of each in a cluster file stands beside it."""
+    """Settings of one cluster. Beside each: its key in a cluster file, its default, and what it means."""
 
     name: str
     origins: Mapping[str, str] = field(compare=False, repr=False)
 
-    description: str = _key("description", "")
-    root: str = _key("root", "")
-    environments: tuple[str, ...] = _key("environments", ())
-    hosts: tuple[str, ...] = _key("hosts", ())
-    contact: str = _key("contact", "")
-    url: str = _key("url", "")
+    description: str = _key("description", "", "One line for people: institution and machine.")
+    root: str = _key("root", "", "Where the root is. Empty: it must be given by `--root`.")
+    environments: tuple[str, ...] = _key(
+        "environments", (), "The environments that are built where a command names none."
+    )
+    hosts: tuple[str, ...] = _key(
+        "hosts", (), "Patterns of host names, such as `della-*`, by which `--cluster auto` knows the machine."
+    )
+    contact: str = _key("contact", "", "Whom users write to; modulefiles show it.")
+    url: str = _key("url", "", "The cluster's documentation; modulefiles show it.")
 
-    readers: str = _key("access.readers", "world", ("world", "group", "owner"))
-    group: str = _key("access.group", "")
-    # Who may install: the owner of the root, or every member of the group.
-    writers: str = _key("access.writers", "owner", ("owner", "group"))
+    readers: str = _key(
+        "access.readers", "world", "Who may use the root: everybody, the members of `access.group`, or its owner.",
+        ("world", "group", "owner"),
+    )  # fmt: skip
+    group: str = _key("access.group", "", "The group of all files. Empty: that of whoever installs.")
+    writers: str = _key(
+        "access.writers", "owner", "Who may install: the owner of the root, or every member of `access.group`.",
+        ("owner", "group"),
+    )  # fmt: skip
 
-    scheduler: str = _key("jobs.scheduler", "none", ("slurm", "pbs", "none"))
-    network: str = _key("jobs.network", "open", ("none", "proxy", "open"))
-    proxy: str = _key("jobs.proxy", "")
-    scratch: str = _key("jobs.scratch", "TMPDIR")
-    # How a job asks for its {cpus} and {gpus}, where that is not the scheduler's usual way.
-    directives: tuple[str, ...] = _key("jobs.directives", ())
+    scheduler: str = _key("jobs.scheduler", "none", "For job scripts and help texts.", ("slurm", "pbs", "none"))
+    network: str = _key(
+        "jobs.network", "open", "What compute nodes reach: nothing, the internet through `jobs.proxy`, or everything.",
+        ("none", "proxy", "open"),
+    )  # fmt: skip
+    proxy: str = _key("jobs.proxy", "", "The proxy's address, with `jobs.network` = `proxy`.")
+    scratch: str = _key("jobs.scratch", "TMPDIR", "The variable that names a job's node-local folder.")
+    directives: tuple[str, ...] = _key(
+        "jobs.directives", (),
+        "How a job asks for its `{cpus}` and `{gpus}`, where that is not the scheduler's usual way.",
+    )  # fmt: skip
 
-    module_system: str = _key("modules.system", "none", ("lmod", "tcl", "none"))
-    module_depends: tuple[str, ...] = _key("modules.depends", ())
+    module_system: str = _key(
+        "modules.system", "none", "Lmod, Environment Modules, or none: users then source `activate/rootstock.sh`.",
+        ("lmod", "tcl", "none"),
+    )  # fmt: skip
+    module_depends: tuple[str, ...] = _key("modules.depends", (), "Modules that are loaded with ours.")
 
-    accelerator: str = _key("hardware.accelerator", "cpu", ("cuda", "rocm", "xpu", "cpu"))
-    architecture: str = _key("hardware.architecture", "x86_64", ("x86_64", "aarch64"))
+    accelerator: str = _key("hardware.accelerator", "cpu", "What the builds are for.", ("cuda", "rocm", "xpu", "cpu"))
+    architecture: str = _key(
+        "hardware.architecture", "x86_64", "The processors that the builds are for.", ("x86_64", "aarch64")
+    )
 
-    interpreter: str = _key("python.interpreter", "auto")
+    interpreter: str = _key(
+        "python.interpreter", "auto", "The Python of the builds: a path that every reader can run, or `auto`."
+    )
 
-    default_index: str = _key("uv.default-index", "")
-    indexes: tuple[str, ...] = _key("uv.index", ())
-    find_links: tuple[str, ...] = _key("uv.find-links", ())
-    constraints: tuple[str, ...] = _key("uv.constraints", ())
-    overrides: tuple[str, ...] = _key("uv.overrides", ())
+    default_index: str = _key("uv.default-index", "", "The package index in place of PyPI.")
+    indexes: tuple[str, ...] = _key("uv.index", (), "Further package indexes, which outrank the default one.")
+    find_links: tuple[str, ...] = _key("uv.find-links", (), "Folders or pages with wheels.")
+    constraints: tuple[str, ...] = _key(
+        "uv.constraints", (), "Limits for versions that are needed anyway, such as `torch==2.8.0`."
+    )
+    overrides: tuple[str, ...] = _key(
+        "uv.overrides", (), "Requirements that replace those of all packages of the same name."
+    )
 
-    notes: tuple[str, ...] = _key("notes", ())
+    notes: tuple[str, ...] = _key("notes", (), "What a site must confirm or know; for people.")
 
     def settings(self) -> dict[str, Any]:
         """Return the value of every key."""

@@ -1,0 +1,157 @@
+"""Writes the reference from the code: each comment ``<!-- reference: NAME ARGUMENT -->`` of a page becomes a text.
+
+mkdocs calls `on_page_markdown` for every page (``hooks`` in mkdocs.yml).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rootstock import errors
+from rootstock.cli.common import INTERRUPTED, PENDING
+from rootstock.cli.site import main as site
+from rootstock.cli.user import main as user
+from rootstock.layout import RootLayout
+from rootstock.schema import Cluster
+
+_PLACE = re.compile(r"^<!-- reference: (\S+)(?: (\S+))? -->$", re.M)
+COMMANDS: dict[str, click.Group] = {"rootstock": user, "rootstock-site": site}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return a page with its generated parts."""
+    return _PLACE.sub(lambda place: "\n".join(PARTS[place[1]](*filter(None, place.groups()[1:]))), markdown)
+
+
+# -- commands
+
+
+def commands(name: str) -> Iterator[str]:
+    """Yield the help of a command line and of every command in it."""
+    context = click.Context(COMMANDS[name], info_name=name)
+    yield from _command(context, level=1)
+
+
+def _command(context: click.Context, level: int) -> Iterator[str]:
+    command = context.command
+    path = context.command_path
+    if level > 1:
+        yield f"\n{'#' * min(level, 3)} `{path}`\n"
+    yield f"```text\n{' '.join([path, *command.collect_usage_pieces(context)])}\n```\n"
+    yield from _help(inspect.cleandoc(command.help or ""))
+    yield from _options(command, context)
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            inner = command.get_command(context, child)
+            if inner is not None and not inner.hidden:
+                yield from _command(click.Context(inner, info_name=child, parent=context), level + 1)
+
+
+def _help(text: str) -> Iterator[str]:
+    """Yield a help text; what click is told not to wrap is an example."""
+    for paragraph in text.split("\n\n"):
+        if not paragraph.startswith("\b\n"):
+            yield paragraph + "\n"
+            continue
+        title, *lines = paragraph.removeprefix("\b\n").splitlines()
+        if all(line.startswith("  ") for line in lines) and title.endswith(":"):
+            yield f"{title}\n\n```sh\n" + "\n".join(line[2:] for line in lines) + "\n```\n"
+        else:
+            yield "```text\n" + "\n".join([title, *lines]) + "\n```\n"
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
+    own = [(names, text) for names, text in records if "--help" not in names]
+    if own:
+        yield "| option | |\n|---|---|"
+        for names, text in own:
+            yield f"| `{names}` | {_cell(text)} |"
+        yield ""
+
+
+# -- values
+
+
+def cluster_keys() -> Iterator[str]:
+    """Yield a table of the keys of a cluster file for each of their tables."""
+    table = None
+    for field in (each for each in fields(Cluster) if each.metadata):
+        key, choices, many = field.metadata["key"], field.metadata["choices"], field.default is MISSING
+        head, _, last = key.rpartition(".")
+        if head != table:
+            table = head
+            yield f"\n### {f'[{head}]' if head else 'The top of the file'}" + f" {{ #{head or 'top'} }}\n"
+            yield "| key | type | default | meaning |\n|---|---|---|---|"
+        kind = " or ".join(f'`"{each}"`' for each in choices) or ("list of strings" if many else "string")
+        default = "[]" if many else f'"{field.default}"'
+        yield f"| `{last}` | {kind} | `{default}` | {_cell(field.metadata['meaning'])} |"
+    yield ""
+
+
+def root_paths() -> Iterator[str]:
+    """Yield a table of the paths under a root."""
+    yield "| path | what it is |\n|---|---|"
+    for path, meaning in described_paths():
+        yield f"| `{path}` | {_cell(meaning)} |"
+    yield ""
+
+
+def described_paths() -> Iterator[tuple[str, str]]:
+    """Yield every path that `RootLayout` knows, relative to the root, and the first line of what it says of it."""
+    layout = RootLayout(Path())
+    for name, member in vars(RootLayout).items():
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        parameters = [each for each in inspect.signature(function).parameters if each != "self"]
+        path = function(layout, *(each.upper() for each in parameters))
+        if isinstance(path, Path):
+            yield str(path), (function.__doc__ or "").partition("\n")[0]
+
+
+def exit_codes() -> Iterator[str]:
+    """Yield the table of exit codes."""
+    yield "| code | error | meaning |\n|---|---|---|"
+    for code, name, meaning in exit_code_table():
+        yield f"| {code} | {f'`{name}`' if name else ''} | {_cell(meaning)} |"
+    yield ""
+
+
+def exit_code_table() -> list[tuple[int, str, str]]:
+    """Return exit code, error and meaning, sorted."""
+    rows = [
+        (0, "", "done, or nothing to do"),
+        (1, "", "a question was answered with no, or an internal error: report it"),
+        (2, "", "wrong usage: an unknown option or command"),
+        (PENDING, "", "`--check` found differences"),
+        (INTERRUPTED, "", "interrupted by Ctrl-C"),
+    ]
+    for error in vars(errors).values():
+        if inspect.isclass(error) and issubclass(error, errors.RootstockError) and "exit_code" in vars(error):
+            rows.append((error.exit_code, error.__name__, (error.__doc__ or "").splitlines()[0]))
+    rows.remove((1, "RootstockError", "Base of all errors of this package."))
+    return sorted(rows)
+
+
+def error_tree() -> Iterator[str]:
+    """Yield the tree of errors, as the module that holds them shows it."""
+    text = (errors.__doc__ or "").split("::\n", 1)[1].split("\n\nEach says", 1)[0]
+    yield "```text\n" + inspect.cleandoc(text).strip("\n") + "\n```\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("``", "`")
+
+
+PARTS: dict[str, Callable[..., Iterator[str]]] = {
+    "commands": commands, "cluster-keys": cluster_keys, "root-paths": root_paths, "exit-codes": exit_codes,
+    "error-tree": error_tree,
+}  # fmt: skip

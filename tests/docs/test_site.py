@@ -1,0 +1,68 @@
+"""The site of documentation: what is generated from the code, and that a reader's browser asks nobody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rootstock.schema import Cluster
+from tests.docs.blocks import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [Path(sys.executable).with_name("mkdocs"), "build", "--quiet", "--strict", "--site-dir", folder],
+        cwd=REPOSITORY, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return folder
+
+
+def test_nothing_is_fetched_from_elsewhere(built: Path) -> None:
+    pages = list(built.rglob("*.html"))
+    assert pages
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//", text), page
+        for link in re.findall(r"<link\b[^>]*>", text):
+            assert "canonical" in link or not re.search(r"href=\"?(?:https?:)?//", link), page
+    for sheet in built.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_every_page_can_be_reached(built: Path) -> None:
+    home = (built / "index.html").read_text(encoding="utf-8")
+    for page in built.rglob("*.html"):
+        name = page.relative_to(built).as_posix()
+        assert name == "404.html" or f'href="{name}' in home, f"{name} is missing in the navigation of mkdocs.yml"
+
+
+def test_the_reference_says_something_of_everything() -> None:
+    sys.path.insert(0, str(REPOSITORY / "docs"))
+    try:
+        import reference
+    finally:
+        sys.path.pop(0)
+    for field in reference.fields(Cluster):
+        assert not field.metadata or field.metadata["meaning"].endswith("."), field.name
+    paths = dict(reference.described_paths())
+    assert {"builds/NAME/DIGEST", "active/NAME", "rootstock.toml"} <= paths.keys()
+    for path, meaning in paths.items():
+        assert meaning.endswith("."), f"RootLayout says nothing of {path}"
+    assert (10, "RootError", "The root is missing, is not a Rootstock root, or cannot be read or written.") in (
+        reference.exit_code_table()
+    )
+    page = reference.on_page_markdown("<!-- reference: commands rootstock-site -->")
+    for part in (
+        "### `rootstock-site bundle create`",
+        "`--older-than DAYS`",
+        "rootstock-site render --root ~/rootstock",
+    ):
+        assert part in page
