@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 LAYOUT_VERSION = 1
 STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
@@ -115,6 +116,28 @@ class RootLayout:
         return self.cache / "wrappers"
 
     @property
+    def all_weights(self) -> Path:
+        """Records of the weights that are here; the weights themselves are where their libraries look, in `cache`."""
+        return self.root / "weights"
+
+    def weights(self, name: str) -> Path:
+        """Records of the weights of an environment's models."""
+        return self.all_weights / name
+
+    def weights_record(self, name: str, model: str) -> Path:
+        """Return the record of a model, whose name may hold anything, a slash too."""
+        return self.weights(name) / f"{quote(model, safe='') or '@default'}.json"
+
+    @property
+    def all_verifications(self) -> Path:
+        """What runs of ``rootstock-site verify`` saw."""
+        return self.root / "verification"
+
+    def verifications(self, name: str, digest: str) -> Path:
+        """The runs on one build."""
+        return self.all_verifications / name / digest
+
+    @property
     def python(self) -> Path:
         """Interpreters that builds use."""
         return self.root / "python"
@@ -190,8 +213,8 @@ class RootLayout:
         """Every folder that an installation creates, those above others first."""
         return (
             self.root, self.environments, self.all_builds, self.all_active, self.clients, self.runtimes, self.cache,
-            self.uv_cache, self.huggingface_cache, self.wrappers, self.python, self.modulepath, self.modules,
-            self.activations, self.generations, self.locks, self.log,
+            self.uv_cache, self.huggingface_cache, self.wrappers, self.all_weights, self.all_verifications, self.python,
+            self.modulepath, self.modules, self.activations, self.generations, self.locks, self.log,
         )  # fmt: skip
 
     def admin_folders(self) -> tuple[Path, ...]:

@@ -111,9 +111,16 @@ class EnvironmentSource:
 
     @property
     def models(self) -> Mapping[str, str]:
-        """Arguments of ``setup()`` that the file names, each with what it is in a line; empty if it names none."""
+        """Arguments of ``setup()`` that the file names, each with what it is in a line; empty if it names none.
+
+        The empty argument is the default, one with a slash an example of a path.
+        """
         table: Mapping[str, str] = self.rootstock.get("models", {})
         return table
+
+    def named(self, model: str) -> str:
+        """Return the name of a model: the default's, where `model` is empty and the default has a name."""
+        return self.models[""] if not model and self.models.get("") in self.models else model
 
     @property
     def cache_variables(self) -> Mapping[str, str]:

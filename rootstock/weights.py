@@ -1,11 +1,22 @@
-"""Where libraries look for weights, and where they may write."""
+"""Where libraries look for weights, where they may write, and what is known of the weights that are here.
+
+``{root}/weights/<environment>/<model>.json`` records which files a model's ``setup()`` reads. Reading records needs no
+lock; each is replaced as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from glob import glob
 from pathlib import Path
 
+from rootstock.errors import ConfigurationError, RootError
 from rootstock.layout import RootLayout
+from rootstock.records import write_file
 
 # Compilers and plotting libraries that write while they run. Sharing these makes them fail for everybody but the
 # owner of the root.
@@ -41,3 +52,139 @@ def read_variables(layout: RootLayout, extra: Mapping[str, str]) -> dict[str, st
 def write_variables(folder: Path) -> dict[str, str]:
     """Return the variables that make libraries write into the user's own `folder`."""
     return {name: str(folder / sub) for name, sub in _WRITE_CACHES.items()}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file: its path under the root (absolute if it is elsewhere), size in bytes, and hash."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a model.
+
+    Attributes
+    ----------
+    environment, model : str
+        The model by the name that ``setup()`` takes; empty for a default without a name.
+    files : tuple of WeightsFile
+        What ``setup()`` reads. Empty: the model has none.
+    sources : tuple of str
+        The addresses that they were fetched from; empty if they were already here.
+    build : str
+        Digest of the build that loaded them.
+    at, by, on : str
+        When they were recorded, by whom, on which machine.
+    """
+
+    environment: str
+    model: str
+    files: tuple[WeightsFile, ...]
+    sources: tuple[str, ...]
+    build: str
+    at: str
+    by: str
+    on: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+    def present(self, layout: RootLayout) -> bool:
+        """Tell whether every file is there, with its size."""
+        try:
+            return all((layout.root / file.path).stat().st_size == file.bytes for file in self.files)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise RootError(f"Cannot read {error.filename}: {error.strerror}.", "Ask the site's admin.") from error
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_weights(layout: RootLayout, environment: str) -> dict[str, Weights]:
+    """Return what is recorded of an environment's weights, by the name of the model.
+
+    Raises
+    ------
+    RootError
+        If a record cannot be read.
+    """
+    paths = sorted(layout.weights(environment).glob("*.json"))
+    found = (_read(path) for path in paths)
+    return {weights.model: weights for weights in found if weights is not None}
+
+
+def weights_of(layout: RootLayout, environment: str, model: str) -> Weights | None:
+    """Return what is recorded of a model's weights; None if nothing is. Errors are those of `read_weights`."""
+    return _read(layout.weights_record(environment, model))
+
+
+def _read(path: Path) -> Weights | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        files = tuple(WeightsFile(**file) for file in data["files"])
+        return Weights(**{**data, "files": files, "sources": tuple(data["sources"])})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RootError(
+            f"Cannot read {path}: {error}.", "Ask the site's admin; `rootstock-site warm` writes it anew."
+        ) from error
+
+
+def write_weights(layout: RootLayout, weights: Weights, mode: int) -> None:
+    """Record a model's weights."""
+    write_file(layout.weights_record(weights.environment, weights.model), weights.to_json().encode(), mode)
+
+
+def measured(path: Path, root: Path | None = None) -> WeightsFile:
+    """Return size and hash of a file, by its path under `root` if it lies there."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+    name = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
+    return WeightsFile(str(name), size, digest)
+
+
+def own_weights(model: str) -> tuple[WeightsFile, ...]:
+    """Return the files of a checkpoint of the user's own: a file, a folder's files, or those that a pattern fits.
+
+    Parameters
+    ----------
+    model : str
+        The argument for ``setup()``.
+
+    Returns
+    -------
+    tuple of WeightsFile
+        Empty if `model` is no path.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file cannot be read.
+    """
+    if not is_path(model):
+        return ()
+    text = os.path.expanduser(model)
+    found = [Path(text)] if os.path.exists(text) else [Path(name) for name in sorted(glob(text))]
+    files: Iterable[Path] = (file for path in found for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
+    try:
+        return tuple(measured(file.absolute()) for file in files if file.is_file())
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {error.filename}: {error.strerror}.") from error
+
+
+def is_path(model: str) -> bool:
+    """Tell whether an argument for ``setup()`` is the path of a checkpoint, and no released model's name.
+
+    >>> is_path("/scratch/me/my.model"), is_path("~/my.model"), is_path("./my.model"), is_path("medium")
+    (True, True, True, False)
+    """
+    return model.startswith(("/", "~", "./", "../")) or os.path.exists(model)
