@@ -70,7 +70,7 @@ class WorkerProcess:
     def __init__(self, launch: Launch, log: Path | None = None) -> None:
         self.launch = launch
         self._keep_log = log is not None
-        self.log, output = _open_log(launch.name, log)
+        self.log, output = open_log(launch.name, log)
         self.memory = SharedMemory.create()
         ours, theirs = socket.socketpair()
         reader, self._lifeline = os.pipe()
@@ -169,12 +169,7 @@ class WorkerProcess:
 
     def tail(self) -> str:
         """Return the last lines that the worker printed."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
-        except OSError:
-            return ""
+        return last_lines(self.log)
 
 
 # A forked child inherits the lifelines of its parent's workers and would keep them alive after the parent's death.
@@ -217,6 +212,16 @@ def describe_exit(code: int | None) -> str:
     return f"was killed by {name}{causes.get(name, '')}"
 
 
+def last_lines(log: Path) -> str:
+    """Return the end of what a process printed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
+    except OSError:
+        return ""
+
+
 def private_scratch() -> Path:
     """Return a folder of this user on the node's own disk, readable by nobody else.
 
@@ -235,7 +240,8 @@ def private_scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"rootstock-{os.getuid()}-", dir=parent))
 
 
-def _open_log(name: str, path: Path | None) -> tuple[Path, int]:
+def open_log(name: str, path: Path | None) -> tuple[Path, int]:
+    """Open a file for what a process prints: `path`, or a new one in the user's private scratch folder."""
     try:
         if path is not None:
             return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -1,11 +1,30 @@
 """The i-PI protocol, for peers that are not ours.
 
 i-PI calls *server* the program that moves atoms and asks for forces, and *driver* or *client* the one that computes
-them. What drives a Rootstock model over this protocol is a server; ``rootstock worker`` is its driver.
+them. Both sides are here. ``rootstock worker`` is a driver: i-PI, or whatever else is a server, asks a Rootstock
+model. `IPICalculator` is a server: ASE asks LAMMPS, or whatever else is a driver.
 
-`messages` are the messages as values, `codec` turns them into bytes and back, `states` says what may follow what.
-None of them does input or output. `driver` connects to a server and answers it.
+`messages` are the messages as values, `codec` turns them into bytes and back, `states` and `server` say what may
+follow what on either side, `cells` which cells may be sent. None of them does input or output. `driver` connects to
+a server and answers it; `listener`, `process`, `connection` and `clients` are how a server gets and keeps its driver.
 
 The protocol is described in i-PI's documentation, "Distributed execution", and in V. Kapil et al., Comput. Phys.
 Commun. 236, 214 (2019), doi:10.1016/j.cpc.2018.09.020.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rootstock.ipi.calculator import IPICalculator
+
+__all__ = ["IPICalculator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "IPICalculator":
+        raise AttributeError(f"module 'rootstock.ipi' has no attribute {name!r}")
+    from rootstock.ipi.calculator import IPICalculator
+
+    return IPICalculator

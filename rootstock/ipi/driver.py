@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -11,14 +12,18 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.stress import voigt_6_to_full_3x3_stress
+from ase.calculators.calculator import all_changes
+from numpy.typing import NDArray
 
-from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
+from rootstock.channel.wait import Waiter
+from rootstock.errors import ConfigurationError, NonFiniteError, WorkerError, WorkerProtocolError
 from rootstock.ipi.codec import Decoder, encode, header
 from rootstock.ipi.messages import Exit, ForceReady, GetForce, PosData, Status
 from rootstock.ipi.states import NEEDINIT, next_state
 
-_CHUNK = 2**20
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where xx, xy, ... stand in ASE's six numbers
+_PATIENCE_S = 3600.0  # then it looks again; a server may think for days
+_NO_STRESS = "Pass --no-stress if the simulation is at constant volume; zeros are sent then."
 
 
 def connect(address: str | tuple[str, int], timeout: float) -> socket.socket:
@@ -78,6 +83,10 @@ class Driver:
     steps: int = field(default=0, init=False)
     _state: str = field(default=NEEDINIT, init=False)
     _result: ForceReady | None = field(default=None, init=False)
+    _volume: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._wanted = ["energy", "forces", *(["stress"] if self.use_stress else [])]
 
     def serve(self, sock: socket.socket) -> None:
         """Answer until the server says EXIT or hangs up.
@@ -91,16 +100,22 @@ class Driver:
         WorkerError
             If the model fails. Nothing is sent then: a server must not go on with numbers that nobody computed.
         """
-        decoder, request = Decoder(), None
+        decoder, waiter, replies = Decoder(), Waiter(sock.fileno()), b""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server hung up
-            while not isinstance(request, Exit) and (data := sock.recv(_CHUNK)):
-                decoder.feed(data)
-                replies = []
-                while (request := decoder.next_request()) is not None:
-                    replies.append(self.answer(request))
-                    if isinstance(request, Exit):
-                        break
-                sock.sendall(b"".join(replies))
+            while True:
+                try:
+                    count = sock.recv_into(decoder.room(), 0, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    sock.sendall(replies)
+                    replies = b""
+                    waiter.wait(_PATIENCE_S)
+                    continue
+                decoder.received(count)
+                while (request := decoder.next_request()) is not None and not isinstance(request, Exit):
+                    replies += self.answer(request)
+                if not count or isinstance(request, Exit):
+                    sock.sendall(replies)
+                    return
 
     def answer(self, request: Any) -> bytes:
         """Return the reply to one request; empty for those that have none."""
@@ -114,23 +129,43 @@ class Driver:
         return b""
 
     def _compute(self, data: PosData) -> ForceReady:
-        if len(data.positions) != len(self.atoms):
+        atoms, calc = self.atoms, self.atoms.calc
+        if len(data.positions) != len(atoms):
             raise WorkerProtocolError(
-                f"The i-PI server has {len(data.positions)} atoms, the structure file {len(self.atoms)}.",
+                f"The i-PI server has {len(data.positions)} atoms, the structure file {len(atoms)}.",
                 "Give the structure that the server simulates.",
             )
-        self.atoms.set_cell(data.cell)
-        self.atoms.set_positions(data.positions)
-        forces = self.atoms.get_forces(apply_constraint=False)
-        energy = float(self.atoms.get_potential_energy(force_consistent=True))
-        virial = np.zeros((3, 3))
-        if self.use_stress:
-            virial = -self.atoms.get_volume() * voigt_6_to_full_3x3_stress(
-                self.atoms.get_stress(apply_constraint=False)
-            )
+        if not self.steps and (missing := set(self._wanted) - set(calc.implemented_properties)):
+            raise ConfigurationError(f"The model computes no {missing.pop()}.", _NO_STRESS)
+        changes = ["positions"] if self.steps else list(all_changes)
+        atoms.arrays["positions"][...] = data.positions
+        if (data.cell != atoms.cell.array).any():
+            atoms.cell[...] = data.cell
+            changes.append("cell")
+        if len(changes) > 1:
+            self._volume = atoms.get_volume() if self.use_stress else 0.0
+        # One call instead of ASE's three getters, each of which compares all atoms: they cost more than the protocol.
+        calc.results = {}
+        calc.calculate(atoms, list(self._wanted), changes)
         self.steps += 1
         self.on_step(self.steps)
-        return ForceReady(energy, forces, virial)
+        return self._reply(calc.results)
+
+    def _reply(self, results: dict[str, Any]) -> ForceReady:
+        energy = results["free_energy"] if results.get("free_energy") is not None else results["energy"]
+        virial = np.zeros((3, 3))
+        if self.use_stress:
+            virial = -self._volume * _full(np.asarray(results["stress"]))
+        reply = ForceReady(float(energy), np.asarray(results["forces"], dtype=float), virial)
+        for name, value in (("energy", reply.energy), ("forces", reply.forces.sum()), ("stress", virial.sum())):
+            if not math.isfinite(value):
+                raise NonFiniteError(f"The model returned NaN or infinity in {name}; nothing was sent.")
+        return reply
+
+
+def _full(stress: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a stress as a matrix: calculators give six numbers or nine."""
+    return np.asarray(stress[_VOIGT] if stress.ndim == 1 else stress, dtype=float)
 
 
 def check_structure(atoms: Atoms, use_stress: bool) -> None:
@@ -144,5 +179,5 @@ def check_structure(atoms: Atoms, use_stress: bool) -> None:
     if use_stress and not (atoms.cell.rank == 3 and atoms.pbc.any()):
         raise ConfigurationError(
             "The structure has no periodic cell, so there is no virial.",
-            "Pass --no-stress if the simulation is at constant volume; zeros are sent then.",
+            _NO_STRESS,
         )

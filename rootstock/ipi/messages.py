@@ -1,4 +1,7 @@
-"""The messages of the i-PI protocol, in ASE's units: eV and Angstrom."""
+"""The messages of the i-PI protocol, in ASE's units: eV and Angstrom.
+
+A server asks, which are the requests; a driver answers with its state or its results, which are the replies.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Status:
-    """The server asks for our state."""
+    """The server asks for the driver's state."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class ForceReady:
-    """Our results.
+    """The driver's results.
 
     Attributes
     ----------
@@ -76,4 +79,18 @@ class ForceReady:
     extra: bytes = b""
 
 
+@dataclass(frozen=True)
+class State:
+    """The driver's answer to `Status`.
+
+    Attributes
+    ----------
+    name : str
+        One of the states in `rootstock.ipi.states`.
+    """
+
+    name: str
+
+
+Reply = State | ForceReady
 Request = Status | Init | PosData | GetForce | Exit

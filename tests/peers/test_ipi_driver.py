@@ -28,7 +28,6 @@ from rootstock.ipi.codec import Decoder, encode, header
 from rootstock.ipi.driver import Driver, check_structure, connect
 from rootstock.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Status
 from rootstock.ipi.states import HAVEDATA, NEEDINIT, READY, next_state
-from rootstock.uv import find_uv
 from tests.conftest import clean_environment
 
 ROOTSTOCK = Path(sys.executable).with_name("rootstock")
@@ -244,11 +243,8 @@ IPI_INPUT = """<simulation verbosity="low" safe_stride="100">
 """
 
 
-def test_driven_by_ipi(root: Path, tmp_path: Path) -> None:
+def test_driven_by_ipi(root: Path, peers: Path, tmp_path: Path) -> None:
     """Twenty steps at constant energy with the real program."""
-    uv, prefix = find_uv(), tmp_path / "env"
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, prefix], check=True)
-    subprocess.run([uv, "pip", "install", "-q", "--python", prefix / "bin/python", "ipi>=3.2", "ase"], check=True)
     atoms = bulk("Cu", cubic=True) * (2, 2, 2)
     atoms.rattle(0.05, seed=1)
     name = f"rootstock_{os.getpid()}_{id(tmp_path)}"
@@ -258,7 +254,7 @@ def test_driven_by_ipi(root: Path, tmp_path: Path) -> None:
     (tmp_path / "start.xyz").write_text(f"{len(atoms)}\n{comment}\n{rows}")
     (tmp_path / "input.xml").write_text(IPI_INPUT.replace("NAME", name))
     with (
-        subprocess.Popen([prefix / "bin/i-pi", "input.xml"], cwd=tmp_path, stdout=subprocess.DEVNULL) as server,
+        subprocess.Popen([peers / "i-pi", "input.xml"], cwd=tmp_path, stdout=subprocess.DEVNULL) as server,
         worker(root, atoms, tmp_path, "--address", name) as process,
     ):
         try:

@@ -1,0 +1,90 @@
+"""Cost of one call of ``atoms.get_forces()`` over the i-PI protocol, with a potential that costs nothing.
+
+Four ways in one run: the calculator in this process; Rootstock's two ends of the protocol; Rootstock's server with
+ASE's SocketClient; ASE's SocketIOCalculator with its SocketClient. They take turns, so that whatever else the machine
+does meets all; the figures are medians over all calls, and what counts is their ratio.
+
+    python benchmarks/ipi_overhead.py [--atoms 8 64 ...] [--rounds 7] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import runpy
+import statistics
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import ase
+import numpy as np
+from ipc_overhead import ASE_WORKER, NOTHING, SIZES, ase_calculator, make_atoms, time_calls
+
+from rootstock import __version__
+from rootstock.ipi import IPICalculator
+
+DRIVER = """
+import runpy, sys
+from ase.io import read
+from rootstock.ipi.driver import Driver, connect
+atoms = read(sys.argv[2])
+atoms.calc = runpy.run_path(sys.argv[1])["setup"]("", "cpu")
+Driver(atoms).serve(connect(sys.argv[3], 30))
+"""
+
+
+def measure(n: int, rounds: int, folder: Path) -> dict[str, float]:
+    calls = max(60, min(1000, 300_000 // n))  # enough for each to warm up after the others
+    structure = folder / f"{n}.traj"
+    make_atoms(n).write(structure)
+    files = [str(NOTHING), str(structure)]
+    with ExitStack() as stack:
+        contenders = {
+            "in process": runpy.run_path(str(NOTHING))["setup"](""),
+            "rootstock": stack.enter_context(IPICalculator(command=[sys.executable, "-c", DRIVER, *files, "{socket}"])),
+            "ase client": stack.enter_context(
+                IPICalculator(command=[sys.executable, "-c", ASE_WORKER, *files, "{address}"])
+            ),
+            "ase both": stack.enter_context(ase_calculator(n, folder)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(rounds):
+            for name, calc in contenders.items():
+                atoms = make_atoms(n)
+                atoms.calc = calc
+                times[name] += time_calls(atoms, calls)
+    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--atoms", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    print(
+        f"rootstock {__version__}, ase {ase.__version__}, numpy {np.__version__}, Python {platform.python_version()}, "
+        f"{len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}"
+    )
+    names = ["in process", "rootstock", "ase client", "ase both"]
+    print(f"{'atoms':>8} " + " ".join(f"{name:>13}" for name in names) + "   rootstock/in process  rootstock/ase both")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for n in arguments.atoms:
+            row = measure(n, arguments.rounds, Path(folder))
+            rows.append({"atoms": n, **row})
+            print(
+                f"{n:>8} " + " ".join(f"{row[name]:>10.0f} us" for name in names)
+                + f"   {row['rootstock'] / row['in process']:>20.2f} {row['rootstock'] / row['ase both']:>19.3f}",
+                flush=True,
+            )  # fmt: skip
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A client of i-PI that needs no packages, and misbehaves on command.
+
+    python client.py SOCKET [FAULT [STEP]]
+
+The energy is the number of the step, in Hartree; forces are the positions, the virial is the unit matrix.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+fault, step = (*sys.argv[2:], "none", "1")[:2] if len(sys.argv) < 4 else sys.argv[2:4]
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+
+    def read(size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = sock.recv(size - len(data))
+            if not piece:
+                sys.exit(0)
+            data += piece
+        return data
+
+    state, steps, data = b"READY", 0, b""
+    while True:
+        word = read(12).strip()
+        if word == b"STATUS":
+            sock.sendall(state.ljust(12))
+        elif word == b"POSDATA":
+            count = struct.unpack("<i", read(148)[144:])[0]
+            data = read(24 * count)
+            state, steps = b"HAVEDATA", steps + 1
+            faulty = steps == int(step)
+            if fault == "slow" and faulty:
+                time.sleep(1.0)
+        elif word == b"GETFORCE":
+            state = b"READY"
+            text = b'{"error": "out of paper"}' if fault == "error" and faulty else b""
+            virial = struct.pack("<9d", *([1, 0, 0, 0, 1, 0, 0, 0, 1] if fault != "no virial" else [0] * 9))
+            announced = len(data) // 24 if fault != "count" or not faulty else 2**31 - 1
+            length = len(text) if fault != "text" or not faulty else 2**31 - 1
+            energy = float("nan") if fault == "nan" and faulty else float(steps)
+            answer = b"FORCEREADY  " + struct.pack("<di", energy, announced) + data + virial
+            answer += struct.pack("<i", length) + text
+            if fault == "exit" and faulty:
+                sys.stderr.write("the client gives up\n")
+                os._exit(7)
+            if fault == "kill" and faulty:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "stop" and faulty:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if fault == "half" and faulty:
+                sock.sendall(answer[:50])
+                sys.exit(0)
+            sock.sendall(b"NONSENSE" * 99 if fault == "garbage" and faulty else answer)
+        elif word == b"INIT":
+            sys.exit("an INIT that nobody asked for")
+        else:
+            sys.exit(0)
