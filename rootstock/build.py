@@ -22,12 +22,21 @@ from packaging.specifiers import SpecifierSet
 from rootstock import __version__
 from rootstock.access import Access, remove_tree
 from rootstock.clusters import Cluster
-from rootstock.environment import BUILD_SOURCE
 from rootstock.errors import BuildError
 from rootstock.integrity import SUMS, Contents, Installed, check_records, read_contents
 from rootstock.interpreters import Interpreter, find_interpreter
 from rootstock.layout import STAGING, RootLayout
-from rootstock.records import BUILD_RECORD, BuildRecord, active_build, now, point, read_build, user_name, write_file
+from rootstock.records import (
+    BUILD_RECORD,
+    BUILD_SOURCE,
+    BuildRecord,
+    active_build,
+    now,
+    point,
+    read_build,
+    user_name,
+    write_file,
+)
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv, recipe_text, uv_version
 
@@ -297,6 +306,7 @@ def _record(
         verification=checks,
         files_sha256=_sha256(contents.text().encode("utf-8", "surrogateescape")),
         links=contents.links,
+        header=plan.source.summary() if plan.source else {},
         **plan.inputs,
     )
 

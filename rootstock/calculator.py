@@ -14,15 +14,14 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from rootstock.channel.memory import PROPERTY_BITS
-from rootstock.clusters import find_root
+from rootstock.clusters import find_root, require_root
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import ConfigurationError, UnsupportedPropertyError
 from rootstock.inputs import Inputs
 from rootstock.layout import personal_root
-from rootstock.model import parse_model_string
-from rootstock.records import read_build, read_marker
+from rootstock.records import read_build
 from rootstock.session import Session, WorkerSpec
-from rootstock.sources import read_source, registered_names
+from rootstock.sources import read_source
 
 
 class RootstockCalculator(Calculator):
@@ -284,24 +283,14 @@ def _find_worker(
 ) -> WorkerSpec:
     if not isinstance(model, str):
         raise ConfigurationError(f"model must be a string, not {model!r}.", "For example: model='mace-medium'")
-    path = find_root(cluster, root)
-    if path is None:
-        if environment is None:
-            raise ConfigurationError(
-                "Must specify either 'cluster' or 'root'.",
-                "Or run 'module load rootstock', set ROOTSTOCK_ROOT, or name a default cluster in "
-                "~/.config/rootstock/clusters.toml.",
-            )
-        path = personal_root()
+    path = require_root(cluster, root) if environment is None else find_root(cluster, root) or personal_root()
     manager = EnvironmentManager(path)
     if environment is not None:
         given = os.fspath(environment)
         is_path = given.endswith(".py") or os.sep in given
         source = read_source(Path(given).expanduser().absolute()) if is_path else manager.find(given)
     else:
-        read_marker(manager.layout)
-        name, model = parse_model_string(model, registered_names(manager.layout))
-        source = manager.find(name)
+        source, model = manager.find_model(model)
     return WorkerSpec(manager, source, model, **rest)
 
 

@@ -30,7 +30,7 @@ from rootstock.schema import Cluster, checked, field_name, flatten, nest, parse_
 __all__ = [
     "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "argument_scope", "cluster_from", "cluster_names",
     "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
-    "read_scope", "recognise", "scopes",
+    "read_scope", "recognise", "require_root", "scopes",
 ]  # fmt: skip
 
 AUTO = "auto"  # in place of a cluster's name: the one that this machine belongs to
@@ -210,6 +210,24 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
         return Path(root).expanduser().absolute()
     cluster = cluster or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
     return get_root_for_cluster(cluster).absolute() if cluster else None
+
+
+def require_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path:
+    """Return the root as `find_root` does.
+
+    Raises
+    ------
+    ValueError
+        If nothing names one; and as `find_root`.
+    """
+    found = find_root(cluster, root)
+    if found is None:
+        raise ConfigurationError(
+            "Must specify either 'cluster' or 'root'.",
+            "Or run 'module load rootstock', set ROOTSTOCK_ROOT, or name a default cluster in "
+            "~/.config/rootstock/clusters.toml.",
+        )
+    return found
 
 
 class _Registry(Mapping[str, str]):

@@ -8,16 +8,15 @@ from pathlib import Path
 from rootstock.clusters import Cluster, Scope, get_cluster, read_scope
 from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
-from rootstock.model import is_environment_name
-from rootstock.records import active_build
-from rootstock.sources import EnvironmentSource, packaged_names, read_source, registered_names
+from rootstock.model import did_you_mean, is_environment_name, parse_model_string
+from rootstock.records import BUILD_SOURCE, active_build, read_marker
+from rootstock.sources import EnvironmentSource, model_strings, packaged_names, read_source, registered_names
 from rootstock.spawn import Launch, private_scratch
 from rootstock.uv import clean_variables, find_uv, recipe_text, wrapper_file
 from rootstock.weights import read_variables, write_variables
 
 LAUNCH_MODES = ("auto", "build", "uv-run")
 
-BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was made from
 _ISOLATED = ("-I", "-B", "-u")
 
 
@@ -62,13 +61,27 @@ class EnvironmentManager:
         """Return the variables that point uv and the model libraries to the caches in the root."""
         return {"UV_CACHE_DIR": str(self.layout.uv_cache), "HF_HOME": str(self.layout.huggingface_cache)}
 
+    def find_model(self, model: str) -> tuple[EnvironmentSource, str]:
+        """Return the environment that a model string names, and the argument for its ``setup()``.
+
+        Raises
+        ------
+        RootError
+            If the root is none, or cannot be read.
+        UnknownEnvironmentError
+            If it has no such environment.
+        """
+        read_marker(self.layout)
+        name, argument = parse_model_string(model, registered_names(self.layout))
+        return self.find(name), argument
+
     def find(self, name: str) -> EnvironmentSource:
         """Return the environment file of a registered environment.
 
         Raises
         ------
         UnknownEnvironmentError
-            With the places that were looked at and what is there.
+            With the places that were looked at, what is there, and what may have been meant.
         """
         path = self.layout.environment_file(name)
         if is_environment_name(name) and path.is_file():
@@ -77,7 +90,7 @@ class EnvironmentManager:
         known = sorted({*registered, *packaged_names()})
         raise UnknownEnvironmentError(
             f"Environment {name!r} not found in {self.layout.environments}. "
-            f"Available there: {', '.join(registered) or 'none'}.",
+            f"Available there: {', '.join(registered) or 'none'}.{did_you_mean(name, model_strings(self.layout))}",
             f"rootstock-site install --root {self.layout.root} --env NAME adds one of: {', '.join(known)}.",
         )
 
@@ -122,7 +135,7 @@ class EnvironmentManager:
         folder = self.layout.wrappers
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            wrapper = wrapper_file(folder, recipe_text(source.header, self._cluster()))
+            wrapper = wrapper_file(folder, recipe_text(source.header, self.cluster()))
         except OSError as error:
             raise RootError(
                 f"Environment {source.name!r} has no build in {self.layout.root}, and you cannot write there "
@@ -149,7 +162,7 @@ class EnvironmentManager:
             variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         return variables
 
-    def _cluster(self) -> Cluster:
+    def cluster(self) -> Cluster:
         """Return the settings that this root was installed with; those of a personal machine if it never was."""
         try:
             scope = read_scope(self.layout.clusters_file)

@@ -58,3 +58,15 @@ def parse_model_string(model: str, registered: Iterable[str] = ()) -> tuple[str,
         if match:
             return match[1], match[2] or ""
     return model, ""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a sentence that names what is spelt like `given`; empty if nothing is.
+
+    >>> did_you_mean("mace-mediun", ["mace-medium", "mace-small", "chgnet"])
+    " Did you mean 'mace-medium'?"
+    """
+    import difflib  # here, since it is needed for a mistake only
+
+    close = difflib.get_close_matches(given, list(known), n=3, cutoff=0.75)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

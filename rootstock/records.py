@@ -13,8 +13,10 @@ from typing import Any
 
 from rootstock.errors import RootError
 from rootstock.layout import LAYOUT_VERSION, RootLayout
+from rootstock.reach import refusal
 
 BUILD_RECORD = "build.json"
+BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was made from
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class BuildRecord:
     built_on: str
     built_at: str
     verification: list[dict[str, Any]] = field(default_factory=list)
+    # What `EnvironmentSource.summary` returns: a hundred of them are read as JSON in milliseconds, and not as TOML.
+    header: dict[str, Any] = field(default_factory=dict)
     # Of the list of all hashes, and the symbolic links, which are not in that list: see `rootstock.integrity`.
     files_sha256: str = ""
     links: dict[str, str] = field(default_factory=dict)
@@ -63,7 +67,9 @@ def read_build(folder: Path) -> BuildRecord | None:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise refusal(path, error) from error
+    except ValueError as error:
         raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin, or build it again.") from error
     known = {f.name for f in fields(BuildRecord)}
     return BuildRecord(**{key: value for key, value in data.items() if key in known})
@@ -80,7 +86,7 @@ def active_build(link: Path) -> Path | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
-        raise RootError(f"You cannot read {error.filename}.", "Ask the site's admin for access.") from error
+        raise refusal(Path(error.filename), error) from error
     return folder if (folder / BUILD_RECORD).is_file() else None
 
 
@@ -100,8 +106,10 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
             f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",
             f"An admin makes one with: rootstock-site install --cluster NAME --root {layout.root}",
         ) from None
-    except (OSError, ValueError) as error:
-        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin for access.") from error
+    except OSError as error:
+        raise refusal(path, error) from error
+    except ValueError as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin.") from error
     if marker.get("layout", 0) > LAYOUT_VERSION:
         raise RootError(
             f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",

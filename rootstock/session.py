@@ -12,7 +12,7 @@ from typing import Any
 
 from rootstock.client import Client, Result
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import WorkerError
+from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.inputs import Inputs
 from rootstock.sources import EnvironmentSource
 
@@ -58,10 +58,14 @@ class WorkerSpec:
     def start(self, on_progress: Callable[[str], None] | None = None) -> Client:
         """Start a worker and wait until it has loaded the model."""
         launch = self.manager.launch(self.source, self.mode, self._thread_count())
-        client = Client(
-            launch, self.model, self.device, self.options,
-            start_timeout=self.start_timeout, log=self.log, on_progress=on_progress,
-        )  # fmt: skip
+        try:
+            client = Client(
+                launch, self.model, self.device, self.options,
+                start_timeout=self.start_timeout, log=self.log, on_progress=on_progress,
+            )  # fmt: skip
+        except WorkerStartError as error:
+            error.hint = error.hint or self.source.doubt(self.model)
+            raise
         _alive.add(client)
         return client
 

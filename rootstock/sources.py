@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,7 +23,8 @@ from rootstock.abilities import Abilities, read_abilities
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
-from rootstock.model import is_environment_name
+from rootstock.model import did_you_mean, is_environment_name
+from rootstock.reach import refusal
 
 # The reference expression of the specification.
 _BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
@@ -105,6 +108,13 @@ class EnvironmentSource:
     def description(self) -> str:
         return str(self.rootstock.get("description", ""))
 
+    def summary(self) -> dict[str, Any]:
+        """Return the part of the header that users are shown, as JSON can hold it: all but the references."""
+        table = {key: value for key, value in self.rootstock.items() if key != "references"}
+        header = {"dependencies": self.header.get("dependencies", []), "tool": {"rootstock": table}}
+        shown: dict[str, Any] = json.loads(json.dumps(header, default=str))
+        return shown
+
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do; see `read_abilities`."""
         return read_abilities(self.rootstock, model, str(self.path))
@@ -121,6 +131,23 @@ class EnvironmentSource:
     def named(self, model: str) -> str:
         """Return the name of a model: the default's, where `model` is empty and the default has a name."""
         return self.models[""] if not model and self.models.get("") in self.models else model
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of ``setup()`` that the file names, without examples of paths; at least one."""
+        return [argument for argument in self.models if not _is_path(argument)] or [""]
+
+    def strings(self) -> list[str]:
+        """Return the model strings that the file names; at least one."""
+        return [f"{self.name}-{argument}" if argument else self.name for argument in self.arguments()]
+
+    def doubt(self, model: str) -> str:
+        """Say that the file names no model `model`; empty if it does, if it names none, or if that is a path."""
+        if not model or model in self.models or not self.models or _is_path(model) or os.path.exists(model):
+            return ""
+        return (
+            f"{self.name} names no model {model!r}.{did_you_mean(f'{self.name}-{model}', self.strings())} "
+            f"'rootstock list' shows those that there are."
+        )
 
     @property
     def cache_variables(self) -> Mapping[str, str]:
@@ -181,6 +208,13 @@ def read_source(path: Path) -> EnvironmentSource:
     ConfigurationError
         If it has no valid header, is not Python, or defines no ``setup()``.
     """
+    source = read_header(path)
+    _check_setup(path, source.text)
+    return source
+
+
+def read_header(path: Path) -> EnvironmentSource:
+    """Read an environment file as `read_source` does, but for the check that it defines ``setup()``."""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -199,7 +233,6 @@ def read_source(path: Path) -> EnvironmentSource:
         SpecifierSet(header.get("requires-python", ""))
     except (tomllib.TOMLDecodeError, InvalidSpecifier) as error:
         raise ConfigurationError(f"{path}: its header is not valid: {error}.") from error
-    _check_setup(path, text)
     return EnvironmentSource(path.stem, path, text, header)
 
 
@@ -215,6 +248,17 @@ def _check_setup(path: Path, text: str) -> None:
 def registered_names(layout: RootLayout) -> list[str]:
     """Return the names of the environments that a root holds."""
     return _names_in(layout.environments)
+
+
+def model_strings(layout: RootLayout) -> list[str]:
+    """Return every model string of a root; an environment file that cannot be read counts as one."""
+    found = []
+    for name in registered_names(layout):
+        try:
+            found += read_header(layout.environment_file(name)).strings()
+        except (ConfigurationError, UnknownEnvironmentError):
+            found.append(name)
+    return found
 
 
 def packaged_names() -> list[str]:
@@ -233,5 +277,15 @@ def packaged_source(name: str) -> EnvironmentSource:
     return read_source(path)
 
 
+def _is_path(model: str) -> bool:
+    return os.sep in model or model.startswith("~")
+
+
 def _names_in(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.py") if is_environment_name(path.stem))
+    try:
+        names = [os.path.splitext(name) for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise refusal(folder, error) from error
+    return sorted(name for name, ending in names if ending == ".py" and is_environment_name(name))

@@ -1,4 +1,4 @@
-"""What a root holds, for its admins (`read_status`) and its users (`list_environments`). It is only read."""
+"""What a root holds, for its admins. It is only read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rootstock.environment import BUILD_SOURCE
 from rootstock.generations import Generation, read_generations, read_state
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Holder, read_holder
-from rootstock.records import active_build, read_build, read_marker
+from rootstock.records import BUILD_SOURCE, active_build, read_build, read_marker
 from rootstock.room import Room, megabytes, room_left, room_taken
 from rootstock.roots import installed_versions
 from rootstock.sources import read_source, registered_names

@@ -46,8 +46,9 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Ca
     Returns
     -------
     list of dict
-        One for each check: reference, property, source, value, expected, error, tolerance, unit, passed. A reference
-        whose model has no weights here has one entry: reference, source, the reason, and ``passed`` None.
+        One for each check: model, reference, property, source, value, expected, error, tolerance, unit, passed. A
+        reference whose model has no weights here has one entry: model, reference, source, the reason, and ``passed``
+        None.
 
     Raises
     ------
@@ -66,13 +67,13 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Ca
             if error.remote_type != "FileNotFoundError" or not all(reference.needs_weights for reference in these):
                 raise
             report(f"not verified, for lack of weights: {', '.join(reference.name for reference in these)}")
-            checks += [_not_run(reference, error.message) for reference in these]
+            checks += [{**_not_run(reference, error.message), "model": model} for reference in these]
             continue
         try:
             _check_properties(client, source, model)
             for reference in these:
                 report(f"verifying {reference.name}")
-                checks += _check(client, reference, source)
+                checks += [{**check, "model": model} for check in _check(client, reference, source)]
         finally:
             client.close()
     missed = [check for check in checks if check["passed"] is False]

@@ -14,7 +14,9 @@ from typing import Any, Protocol, TextIO
 
 import click
 
+from rootstock.clusters import AUTO, recognise, require_root
 from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.layout import RootLayout
 from rootstock.roots import Site
 
 PENDING = 20  # a check found differences
@@ -150,6 +152,20 @@ def found(site: Site) -> Site:
     if site.recognised:
         click.echo(f"Cluster {site.cluster.name}: recognised by this machine's name, {site.recognised}.", err=True)
     return site
+
+
+def named_cluster(name: str | None) -> str | None:
+    """Return the name of the cluster that somebody gave, and say so if it was recognised by this machine's name."""
+    if name != AUTO:
+        return name
+    name, host = recognise()
+    click.echo(f"Cluster {name}: recognised by this machine's name, {host}.", err=True)
+    return name
+
+
+def user_root(cluster: str | None, root: Path | None) -> RootLayout:
+    """Return the root that a user's command is about."""
+    return RootLayout(require_root(named_cluster(cluster), root))
 
 
 def show_json(data: Any) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from rootstock import __version__
-from rootstock.cli.common import Group, cluster_options, json_option, show_json
+from rootstock.cli.catalogue import list_, show
+from rootstock.cli.common import Group, json_option, named_cluster, show_json
 from rootstock.cli.worker import worker
-from rootstock.clusters import AUTO, cluster_names, find_root, get_cluster, recognise
-from rootstock.errors import ConfigurationError
-from rootstock.layout import RootLayout
+from rootstock.clusters import cluster_names, get_cluster
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,29 +17,8 @@ def main() -> None:
     """Machine-learned interatomic potentials, each in its own environment."""
 
 
-main.add_command(worker)
-
-
-@main.command("list")
-@cluster_options
-@json_option
-def list_(cluster: str | None, root: Path | None, as_json: bool) -> None:
-    """List the environments of a root."""
-    from dataclasses import asdict
-
-    from rootstock.status import list_environments
-
-    found = find_root(_named(cluster), root)
-    if found is None:
-        raise ConfigurationError("Which root?", "module load rootstock sets ROOTSTOCK_ROOT; or give --root PATH.")
-    environments = list_environments(RootLayout(found))
-    if as_json:
-        show_json({"schema": 1, "root": str(found), "environments": [asdict(each) for each in environments]})
-        return
-    for each in environments:
-        click.echo(f"{each.name:<16} {each.description}{'' if each.digest else ' (not built)'}")
-        if each.models:
-            click.echo(f"{'':<16} models: {', '.join(f'{each.name}-{m}' if m else each.name for m in each.models)}")
+for each in (list_, show, worker):
+    main.add_command(each)
 
 
 @main.group()
@@ -68,7 +44,7 @@ def cluster_list(as_json: bool) -> None:
 @json_option
 def cluster_show(name: str, origin: bool, as_json: bool) -> None:
     """Show the settings of a cluster; NAME may be 'auto'."""
-    found = get_cluster(_named(name) or name)
+    found = get_cluster(named_cluster(name) or name)
     settings = found.settings()
     if as_json:
         origins = {key: found.origins.get(key, "default") for key in settings}
@@ -80,12 +56,3 @@ def cluster_show(name: str, origin: bool, as_json: bool) -> None:
             text = ", ".join(value) if isinstance(value, tuple) else value
             source = f"    ({found.origins.get(key, 'default')})" if origin else ""
             click.echo(f"{key} = {text}{source}")
-
-
-def _named(name: str | None) -> str | None:
-    """Return the cluster's name, and say so if it was recognised."""
-    if name != AUTO:
-        return name
-    name, host = recognise()
-    click.echo(f"Cluster {name}: recognised by this machine's name, {host}.", err=True)
-    return name

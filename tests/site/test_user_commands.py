@@ -103,25 +103,8 @@ def test_the_cluster_of_this_machine(tmp_path):
     assert done.stdout.startswith("[della]\ndescription = Princeton")
 
 
-def test_the_environments_of_a_root(ask, site, tiny_root):
-    (tiny_root / "environments/later.py").write_text((tiny_root / "environments/tiny.py").read_text())
-    done = ask("list", "--root", tiny_root)
-    assert [line.split() for line in done.stdout.splitlines()] == [["later", "(not", "built)"], ["tiny"]]
-    data = json.loads(ask("list", "--json", ROOTSTOCK_ROOT=str(tiny_root)).stdout)
-    assert (data["schema"], data["root"]) == (1, str(tiny_root))
-    later, tiny = data["environments"]
-    assert (later["name"], later["digest"]) == ("later", "")
-    assert (tiny["name"], tiny["digest"]) == ("tiny", (tiny_root / "active/tiny").resolve().name)
-
-
-def test_the_models_of_an_environment(ask, root):
-    done = ask("list", "--root", root)
-    assert done.returncode == 0
-    assert "emt              Effective medium theory" in done.stdout
-
-
 def test_no_root(ask, tmp_path):
     done = ask("list")
-    assert (done.returncode, done.stderr.startswith("Error: Which root?\nmodule load rootstock sets")) == (3, True)
+    assert (done.returncode, done.stderr.startswith("Error: Must specify either 'cluster' or 'root'.\n")) == (3, True)
     done = ask("list", "--root", tmp_path)
     assert (done.returncode, f"Error: {tmp_path} is not a Rootstock root" in done.stderr) == (10, True)

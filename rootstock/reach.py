@@ -1,0 +1,70 @@
+"""Whether a user gets to a folder, and who is in the way."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from rootstock.errors import RootError
+
+
+def obstacle(path: Path) -> str:
+    """Say what keeps this user from reading a folder or file, and how that can be changed.
+
+    Parameters
+    ----------
+    path : Path
+        Where the user wants to get, absolute.
+
+    Returns
+    -------
+    str
+        Two lines, what and what to do; empty if nothing is in the way, or if nothing is there at all.
+    """
+    # What the path leads through, and, if one of those is a link, what that leads through.
+    for place in (path, Path(os.path.realpath(path))):
+        for folder in (*reversed(place.parents), place):
+            try:
+                status = folder.stat()
+            except PermissionError:
+                return _explain(folder.parent, folder.parent.stat())
+            except OSError:
+                break
+            last = folder == place
+            needed = os.R_OK if not stat.S_ISDIR(status.st_mode) else os.R_OK | os.X_OK if last else os.X_OK
+            if not os.access(folder, needed):
+                return _explain(folder, status)
+    return ""
+
+
+def refusal(path: Path, error: OSError) -> RootError:
+    """Return the error for a file or folder of a root that cannot be read."""
+    what, _, remedy = (obstacle(path) if isinstance(error, PermissionError) else "").partition("\n")
+    return RootError(f"Cannot read {path}: {what or error.strerror or error}", remedy or "Ask the site's admin.")
+
+
+def _explain(path: Path, status: os.stat_result) -> str:
+    mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
+    what = f"{path} does not let you in: its mode is {mode:04o}, its owner {_owner(status.st_uid)}, its group {group}."
+    if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
+        return f"{what}\nAsk the site's admin to add you to the group {group}; then log in again."
+    return f"{what}\nAsk the site's admin for access: chmod o+x {path} lets everybody pass."
+
+
+def _owner(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

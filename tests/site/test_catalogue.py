@@ -1,0 +1,251 @@
+"""`rootstock list` and `rootstock show`: what a root offers, and how it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rootstock.layout import RootLayout
+from rootstock.records import BuildRecord, read_build
+from rootstock.sources import packaged_source, read_source
+from rootstock.verification import Run, Verification
+from rootstock.weights import Weights, measured, write_weights
+from tests.conftest import SITE, clean_environment
+
+ROOTSTOCK = SITE.with_name("rootstock")
+Ask = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Run ``rootstock`` as a user without settings would."""
+
+    def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = clean_environment(XDG_CONFIG_HOME=str(tmp_path), **variables)
+        return subprocess.run(
+            [ROOTSTOCK, *map(str, command)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=60, check=False, cwd=tmp_path,
+        )  # fmt: skip
+
+    return run
+
+
+def publish(layout: RootLayout, file: Path, record: BuildRecord) -> BuildRecord:
+    """Put an environment into a root as an installation leaves it, but for the installed packages."""
+    source = read_source(file)
+    (layout.environments / file.name).write_text(source.text)
+    record = replace(record, name=source.name, header=source.summary())
+    build = layout.build(source.name, record.digest)
+    build.mkdir(parents=True)
+    (build / "environment.py").write_text(source.text)
+    (build / "build.json").write_text(record.to_json())
+    layout.active(source.name).symlink_to(f"../builds/{source.name}/{record.digest}")
+    return record
+
+
+@pytest.fixture
+def mace_root(tiny_root: Path) -> RootLayout:
+    """A root with MACE, as an admin would have built it for GPUs, and the weights of two of its models."""
+    layout = RootLayout(tiny_root)
+    record = read_build(layout.active("tiny").resolve())
+    packages = {"mace_torch": "0.3.16", "ase": "3.29.0", "torch": "2.13.0", "numpy": "2.4.6", "e3nn": "0.4.4"}
+    assert record
+    checks = [{"model": "small", "reference": "NaCl", "source": "janus-core", "reason": "no weights", "passed": None}]
+    record = replace(record, accelerator="cuda", packages=packages, verification=checks)
+    record = publish(layout, packaged_source("mace").path, record)
+    for model in ("medium-mpa-0", "small"):
+        file = layout.cache / f"xdg/mace/{model}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(model)
+        layout.weights("mace").mkdir(parents=True, exist_ok=True)
+        weights = Weights("mace", model, (measured(file, layout.root),), (), record.digest, "now", "ann", "here")
+        write_weights(layout, weights, 0o644)
+    (layout.cache / "xdg/mace/small").unlink()
+    return layout
+
+
+def test_a_row_for_each_model_for_awk(ask: Ask, mace_root: RootLayout) -> None:
+    done = ask("list", "--root", mace_root.root)
+    assert (done.returncode, done.stderr) == (0, "")
+    header, *lines = done.stdout.splitlines()
+    names = header.split("\t")
+    rows = {line.split("\t")[0]: dict(zip(names, line.split("\t"), strict=True)) for line in lines}
+    assert names == [
+        "MODEL", "VERSION", "PROPERTIES", "ELEMENTS", "NEEDS", "LICENCE", "BUILT FOR", "WEIGHTS", "VERIFIED",
+    ]  # fmt: skip
+    assert set(rows) == {*packaged_source("mace").strings(), "tiny"}
+    assert rows["mace"] == {
+        "MODEL": "mace", "VERSION": "mace-torch 0.3.16", "PROPERTIES": "energy,forces,stress", "ELEMENTS": "89",
+        "NEEDS": "-", "LICENCE": "MIT", "BUILT FOR": "x86_64 cuda", "WEIGHTS": "yes", "VERIFIED": "no",
+    }  # fmt: skip
+    assert rows["mace-omol-extra-large"]["NEEDS"] == "charge,spin"
+    assert (rows["mace-small"]["WEIGHTS"], rows["mace-small"]["VERIFIED"]) == ("missing", "not run")
+    assert rows["mace-large"]["WEIGHTS"] == "unknown"
+    assert (rows["tiny"]["VERSION"], rows["tiny"]["ELEMENTS"]) == ("six 1.17.0", "any")
+
+
+def test_what_the_last_verification_saw(ask: Ask, mace_root: RootLayout) -> None:
+    record = read_build(mace_root.active("mace").resolve())
+    assert record
+    folder = mace_root.verifications("mace", record.digest)
+    folder.mkdir(parents=True)
+    run = Run(folder, Verification("mace", record.digest, "cuda", started="2026-11-01T00:00:00+0000"), 0o644)
+    for passed in (True, True, False):
+        run.add({"model": "medium", "reference": "NaCl", "passed": passed}, {})
+    run.end()
+    rows = dict(line.split("\t")[0::8] for line in ask("list", "--root", mace_root.root).stdout.splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d 1 FAILED", rows["mace-medium"])
+    assert rows["mace-small"] == "no"
+
+
+def test_the_same_as_json(ask: Ask, mace_root: RootLayout) -> None:
+    data = json.loads(ask("list", "--json", ROOTSTOCK_ROOT=str(mace_root.root)).stdout)
+    assert (data["schema"], data["root"], data["problems"]) == (2, str(mace_root.root), {})
+    small = next(each for each in data["models"] if each["model"] == "mace-small")
+    assert (small["environment"], small["argument"], small["weights"]) == ("mace", "small", "missing")
+    assert small["elements"][:2] == ["H", "He"]
+
+
+def on_a_terminal(columns: int, root: Path) -> str:
+    leader, follower = pty.openpty()
+    environment = clean_environment(ROOTSTOCK_ROOT=str(root), COLUMNS=str(columns), TERM="xterm", NO_COLOR="1")
+    with subprocess.Popen([ROOTSTOCK, "list"], env=environment, stdout=follower) as process:
+        os.close(follower)
+        shown = b""
+        while chunk := _read(leader):
+            shown += chunk
+        assert process.wait(60) == 0
+    os.close(leader)
+    return re.sub(r"\x1b\[\d*m", "", shown.decode())
+
+
+def test_a_table_on_a_terminal(mace_root: RootLayout) -> None:
+    text = on_a_terminal(150, mace_root.root)
+    assert "\t" not in text and "Too narrow" not in text
+    assert re.search(r"Model +Version +Properties +Elements", text)
+    assert re.search(r"mace-omol-extra-large +mace-torch 0.3.16 +energy, forces, stress +83 +charge, spin +ASL", text)
+
+
+def test_a_narrow_terminal_shows_whole_models_and_says_what_it_leaves_out(mace_root: RootLayout) -> None:
+    text = on_a_terminal(60, mace_root.root)
+    assert re.search(r"mace-omol-extra-large .*unknown", text)
+    assert max(len(line.rstrip()) for line in text.splitlines()[:-2]) <= 60
+    assert "Too narrow for: version, built for" in text
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # Linux says so when the other end is closed
+        return b""
+
+
+def test_one_environment_that_cannot_be_read_hides_no_other(ask: Ask, tiny_root: Path) -> None:
+    (tiny_root / "environments/broken.py").write_text("no header\n")
+    (tiny_root / "environments/later.py").write_text((tiny_root / "environments/tiny.py").read_text())
+    done = ask("list", "--root", tiny_root)
+    assert done.returncode == 0
+    assert [line.split("\t")[0::6] for line in done.stdout.splitlines()[1:]] == [
+        ["later", "-"],
+        ["tiny", "x86_64 cpu"],
+    ]
+    assert f"Environment broken is not listed: {tiny_root}/environments/broken.py has 0 headers" in done.stderr
+
+
+def test_a_hundred_environments(tiny_root: Path, tmp_path: Path) -> None:
+    layout = RootLayout(tiny_root)
+    record = read_build(layout.active("tiny").resolve())
+    assert record
+    for number in range(100):
+        file = tmp_path / f"m{number}.py"
+        file.write_text(packaged_source("mace").text)
+        publish(layout, file, record)
+    command = [sys.executable, "-X", "importtime", ROOTSTOCK, "list", "--root", tiny_root]
+    traced = subprocess.run(
+        ["strace", "-f", "-e", "trace=openat", "-o", tmp_path / "trace", *command],
+        capture_output=True, text=True, timeout=120, check=True, env=clean_environment(),
+    )  # fmt: skip
+    assert len(traced.stdout.splitlines()) > 2000
+    for slow in ("ase", "numpy", "jinja2", "rich", "tomli_w"):
+        assert not re.search(rf"\| +{slow}$", traced.stderr, re.MULTILINE), f"{slow} was imported"
+    opened = re.findall(rf'"{tiny_root}/([^"]*)"', (tmp_path / "trace").read_text())
+    assert not [path for path in opened if re.match(r"(environments|builds)/.*\.py$", path)]
+    assert len(opened) < 101 * 6  # build.json, and the folders of weights and verifications
+    took = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([ROOTSTOCK, "list", "--root", tiny_root], stdout=subprocess.DEVNULL, check=True, timeout=60)
+        took.append(time.perf_counter() - begun)
+    assert min(took) < 1.5  # 0.3 s on a machine that has nothing else to do
+
+
+def test_everything_about_a_model(ask: Ask, mace_root: RootLayout) -> None:
+    shown = ask("show", "mace", "--root", mace_root.root).stdout
+    assert shown.startswith("mace: medium-mpa-0\n  MACE: higher-order equivariant message passing.")
+    for line in (
+        "elements    H-Bi Ac-Pu",
+        "licence     code: MIT; weights: MIT",
+        "weights     yes",
+        "  not run   NaCl: no weights",
+        ", ase 3.29.0, torch 2.13.0, numpy 2.4.6",
+        "cite        I. Batatia et al.",
+    ):
+        assert line in shown
+    assert re.search(r" {12}cache/xdg/mace/medium-mpa-0 \(0 MB, sha256 [0-9a-f]{64}\)\n", shown)
+    data = json.loads(ask("show", "mace-mh-1", "--json", "--root", mace_root.root).stdout)
+    assert (data["schema"], data["model"], data["needs"]) == (1, "mace-mh-1", ["head"])
+    assert 'device="cpu", setup_kwargs={"head": "NAME"})' in data["usage"]["script"]
+    charged = json.loads(ask("show", "mace-omol-extra-large", "--json", "--root", mace_root.root).stdout)
+    assert "atoms.info['charge'] = 0\natoms.info['spin'] = 1\n" in charged["usage"]["script"]
+
+
+def test_what_is_shown_can_be_copied(ask: Ask, root: Path, tmp_path: Path) -> None:
+    usage = json.loads(ask("show", "emt", "--root", root, "--json").stdout)["usage"]
+    (tmp_path / "run.py").write_text(usage["script"])
+    done = subprocess.run(
+        ["bash", "-euc", usage["shell"]], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("-0.0227260454343")
+
+
+@pytest.mark.parametrize(("scheduler", "submit"), [("slurm", "sbatch job.sh"), ("pbs", "qsub job.sh")])
+def test_the_job_script_of_this_cluster(ask: Ask, root: Path, tmp_path: Path, scheduler: str, submit: str) -> None:
+    settings = tmp_path / "rootstock/clusters.toml"
+    settings.parent.mkdir()
+    settings.write_text(
+        f'[clusters.local.jobs]\nscheduler = "{scheduler}"\n[clusters.local.modules]\nsystem = "lmod"\n'
+    )
+    usage = json.loads(ask("show", "emt", "--root", root, "--json").stdout)["usage"]
+    assert usage["shell"].splitlines()[0] == f"module use {root}/modulefiles"
+    assert usage["shell"].endswith(submit)
+    assert "module load 'rootstock/" in usage["job"] and usage["job"].endswith("exec python 'run.py'")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("mace-mediun", "mace names no model 'mediun'. Did you mean 'mace-medium'"),
+        (
+            "mcae-medium",
+            "Environment 'mcae-medium' not found in ROOT/environments. Available there: mace, tiny. Did you",
+        ),
+        ("tin", "Did you mean 'tiny'?"),
+        ("zzz", "Available there: mace, tiny.\nrootstock-site install --root ROOT --env NAME adds one of: alignn"),
+    ],
+)
+def test_a_misspelt_model(ask: Ask, mace_root: RootLayout, model: str, message: str) -> None:
+    done = ask("show", model, "--root", mace_root.root)
+    assert done.returncode == 4
+    assert message.replace("ROOT", str(mace_root.root)) in done.stderr
