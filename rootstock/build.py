@@ -181,6 +181,7 @@ def make_build(
     plan: BuildPlan,
     layout: RootLayout,
     access: Access,
+    cache: Path,
     *,
     report: Report,
     log: Report,
@@ -195,6 +196,8 @@ def make_build(
     layout : RootLayout
     access : Access
         Who may read it.
+    cache : Path
+        uv's.
     report, log : callable
         Are given a line for each step, and every line that uv prints.
     verify : callable
@@ -213,7 +216,7 @@ def make_build(
     BuildError
         If uv fails, or installs other files than the wheels hold.
     """
-    uv = Uv(layout.uv_cache, log, access.admin_umask, wheels)
+    uv = Uv(cache, log, access.admin_umask, wheels)
     folder = layout.builds(plan.name)
     access.make_folder(folder)
     _remove_leftovers(plan, folder)

@@ -12,7 +12,7 @@ from rootstock.model import did_you_mean, is_environment_name, parse_model_strin
 from rootstock.records import BUILD_SOURCE, active_build, read_marker
 from rootstock.sources import EnvironmentSource, model_strings, packaged_names, read_source, registered_names
 from rootstock.spawn import Launch, private_scratch
-from rootstock.uv import clean_variables, find_uv, recipe_text, wrapper_file
+from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
 from rootstock.weights import read_variables, write_variables
 
 LAUNCH_MODES = ("auto", "build", "uv-run")
@@ -43,18 +43,15 @@ class EnvironmentManager:
         Returns
         -------
         list of str
-            ``uv run --cache-dir {root}/cache/uv ... --script wrapper_path``; the folder is created.
+            ``uv run --cache-dir {root}/cache/uv ... --script wrapper_path``; the folder is created. If the root's
+            cluster has the setting ``uv.cache``, it is that folder.
 
         Raises
         ------
         RootError
             If the cache cannot be created.
         """
-        cache = self.layout.uv_cache
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RootError(f"Cannot create uv's cache {cache}: {error.strerror}.") from error
+        cache = package_cache(self.layout, self._cluster())
         return [find_uv(), "run", "--cache-dir", str(cache), "--no-project", "--script", str(wrapper_path)]
 
     def get_environment_variables(self) -> dict[str, str]:
@@ -149,6 +146,7 @@ class EnvironmentManager:
             "UV_NO_CONFIG": "1",
             "UV_NO_PROGRESS": "1",
         }
+        del variables["UV_CACHE_DIR"]  # the command says it
         del variables["HF_HUB_OFFLINE"]  # the root is the caller's own: weights may be fetched on first use
         return Launch(source.name, tuple(self.get_spawn_command(wrapper)), variables, source.path, mode="uv-run")
 

@@ -16,6 +16,7 @@ from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
 from rootstock.plan import InstallPlan, PythonCopy
 from rootstock.records import write_file
+from rootstock.uv import package_cache
 from rootstock.verify import verify
 
 
@@ -101,8 +102,8 @@ def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
 
     try:
         folder = make_build(
-            build, plan.layout, plan.access, report=step, log=admin.log, verify=check,
-            wheels=plan.wheels,
+            build, plan.layout, plan.access, package_cache(plan.layout, plan.cluster),
+            report=step, log=admin.log, verify=check, wheels=plan.wheels,
         )  # fmt: skip
     finally:
         plan.access.sweep(plan.layout.uv_cache)  # uv makes its own lock files writable by everybody

@@ -81,6 +81,11 @@ class Cluster:
     overrides: tuple[str, ...] = _key(
         "uv.overrides", (), "Requirements that replace those of all packages of the same name."
     )
+    uv_cache: str = _key(
+        "uv.cache", "",
+        "A folder of the admin's own for uv's package cache, for a root whose file system has no locks. Empty: in the "
+        "root.",
+    )  # fmt: skip
 
     notes: tuple[str, ...] = _key("notes", (), "What a site must confirm or know; for people.")
 

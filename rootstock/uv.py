@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.clusters import Cluster
-from rootstock.errors import BuildError, ConfigurationError
+from rootstock.errors import BuildError, ConfigurationError, RootError
+from rootstock.layout import RootLayout
 
 _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
@@ -44,6 +45,30 @@ def uv_version() -> str:
 def clean_variables() -> dict[str, str]:
     """Return the caller's environment without what would change how uv or Python behave."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def package_cache(layout: RootLayout, cluster: Cluster) -> Path:
+    """Return uv's cache, and make the folder: the root's, or where the cluster's setting ``uv.cache`` says.
+
+    Raises
+    ------
+    RootError
+        If the folder cannot be made, or is somebody else's: what they put there would be installed.
+    """
+    cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else layout.uv_cache
+    if not cache.is_absolute():
+        raise ConfigurationError(f"The setting uv.cache is {cluster.uv_cache!r}; it must be an absolute path.")
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700 if cluster.uv_cache else 0o777)
+        owner = cache.stat().st_uid
+    except OSError as error:
+        raise RootError(f"Cannot create uv's cache {cache}: {error.strerror}.") from error
+    if cluster.uv_cache and owner not in (0, os.geteuid()):
+        raise RootError(
+            f"The folder {cache}, which the setting uv.cache names, belongs to another user.",
+            "Name a folder of your own, such as: --set uv.cache=~/.cache/uv",
+        )
+    return cache
 
 
 def recipe_text(header: Mapping[str, Any], cluster: Cluster) -> str:
@@ -131,7 +156,7 @@ class Uv:
             return
         self._uv(
             "sync", "--script", str(script), "--locked", "--active", "--python", interpreter, "--compile-bytecode",
-            extra={"VIRTUAL_ENV": str(prefix)},
+            extra={"VIRTUAL_ENV": str(prefix), **self._links(prefix)},
         )  # fmt: skip
 
     def _sync_from(self, wheels: Path, script: Path, prefix: Path, interpreter: str) -> None:
@@ -142,8 +167,13 @@ class Uv:
             self.export(script, requirements, interpreter)
             self._uv(
                 "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index", "--find-links", str(wheels),
-                "--only-binary=:all:", "--compile-bytecode", str(requirements),
+                "--only-binary=:all:", "--compile-bytecode", str(requirements), extra=self._links(prefix),
             )  # fmt: skip
+
+    def _links(self, prefix: Path) -> dict[str, str]:
+        """Say that files are to be copied where the cache is on another file system; else uv warns at every build."""
+        same = self.cache.is_dir() and self.cache.stat().st_dev == prefix.stat().st_dev
+        return {} if same else {"UV_LINK_MODE": "copy"}
 
     def export(self, script: Path, target: Path, interpreter: str) -> None:
         """Write what ``<script>.lock`` says in a standard format: ``requirements.txt`` or ``pylock.toml``."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -17,6 +15,7 @@ import click
 from rootstock.clusters import AUTO, recognise, require_root
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.layout import RootLayout
+from rootstock.logs import log_line, new_log
 from rootstock.roots import Site
 
 PENDING = 20  # a check found differences
@@ -90,8 +89,7 @@ class Progress:
     def log(self, text: str) -> None:
         """Write a line to the log only."""
         if self._log is not None:
-            self._log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
-            self._log.flush()
+            log_line(self._log, text)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -109,14 +107,11 @@ class Progress:
 @contextmanager
 def log_file(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
     """Open a new log in `folder`; its path is printed if the block fails."""
-    path = folder / f"{datetime.now():%Y%m%d-%H%M%S.%f}-{command}-{os.getpid()}.log"
-    with path.open("x", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
+    with new_log(folder, command, mode) as file:
         try:
             yield file
-        except BaseException as error:
-            file.write(f"{type(error).__name__}: {error}\n")
-            click.echo(f"Log: {path}", err=True)
+        except BaseException:
+            click.echo(f"Log: {file.name}", err=True)
             raise
 
 

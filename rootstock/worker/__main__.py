@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 
-def _load_package() -> None:
+def load_package() -> None:
     """Make ``rootstock`` importable from where this file is, and nothing else that lies there."""
     package = Path(__file__).resolve().parent.parent
     spec = importlib.util.spec_from_file_location(
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
 
     faulthandler.enable()  # a crash leaves its traceback in the log
     if __package__ != "rootstock.worker":
-        _load_package()
+        load_package()
     from rootstock.channel.endpoint import Endpoint
     from rootstock.channel.memory import SharedMemory
     from rootstock.worker.loop import serve

@@ -1,0 +1,232 @@
+"""Rootstock on Modal (https://modal.com), as a test bed: a root on a Volume, tried on a GPU.
+
+    modal run modal_app.py
+
+A Volume has no file locks, and of two writers the last one wins. So there is one writer at a time (`one_writer`),
+which commits what it did; everybody else mounts the Volume read-only and reloads it before reading. The functions of
+the app are a few lines each around `install`, `inspect_root`, `rootstock.trial` and `rootstock.overhead`, which run
+on any machine. docs/guides/modal.md says how to use this, and what nobody could try without an account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import modal
+
+ROOT = "/vol/rootstock"  # what the cluster file of Modal says
+ENVIRONMENTS = ("mace", "chgnet")
+GPU = "A100"
+MINUTE = 60
+
+# -- what the image holds: this package with what it depends on, uv among it
+
+SOURCES = ("LICENSE", "README.md", "environments", "modulefiles", "pyproject.toml", "rootstock", "site_templates")
+CHECKOUT = Path(__file__).parent
+
+
+def left_out(path: Path) -> bool:
+    """Tell whether a file of the checkout does not go into the image; `path` is relative to the checkout."""
+    return path.parts[0] not in SOURCES or "__pycache__" in path.parts
+
+
+image = (
+    modal.Image.debian_slim(python_version="3.11")
+    .add_local_dir(CHECKOUT, "/opt/rootstock", copy=True, ignore=left_out)
+    .run_commands("python -m pip install --no-cache-dir /opt/rootstock")
+)
+app = modal.App("rootstock", image=image)
+volume = modal.Volume.from_name("rootstock-data", create_if_missing=True)
+leases = modal.Dict.from_name("rootstock-writer", create_if_missing=True)
+
+READER = {ROOT: volume.with_mount_options(read_only=True)}
+WRITER = {ROOT: volume}
+
+# -- what runs on any machine
+
+
+class Leases(Protocol):
+    """The part of `modal.Dict` that is needed to have one writer."""
+
+    def put(self, key: str, value: str, *, skip_if_exists: bool) -> bool:
+        """Set a value; if it `skip_if_exists`, tell whether it was set."""
+
+    def get(self, key: str) -> Any:
+        """Return a value, or None."""
+
+    def pop(self, key: str) -> Any:
+        """Return a value and forget it."""
+
+
+@contextlib.contextmanager
+def one_writer(leases: Leases, me: str) -> Iterator[None]:
+    """Be the only writer of the Volume, among all containers of all runs of this app.
+
+    Parameters
+    ----------
+    leases : modal.Dict, or what behaves like it
+    me : str
+        Who writes. A call that Modal moves to another container is the same one and goes on.
+
+    Raises
+    ------
+    LockBusyError
+        If somebody else writes.
+    """
+    from rootstock.errors import LockBusyError
+
+    if not leases.put("writer", me, skip_if_exists=True) and (other := leases.get("writer")) != me:
+        raise LockBusyError(
+            f"The Volume is being written by another call of this app, {other}.",
+            "If that one is no more (modal app list): modal dict clear rootstock-writer",
+        )
+    try:
+        yield
+    finally:
+        leases.pop("writer")
+
+
+Result = TypeVar("Result")
+
+
+def written(volume: Any, leases: Leases, me: str, change: Callable[[], Result]) -> Result:
+    """Change the Volume as its only writer: from its latest state, and commit, so that what is done stays done."""
+    with one_writer(leases, me):
+        volume.reload()
+        try:
+            return change()
+        finally:
+            volume.commit()
+
+
+def install(
+    root: str | Path, environments: Sequence[str], *, build: bool, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Do what ``rootstock-site install --cluster modal`` does, by the same calls.
+
+    Parameters
+    ----------
+    root : path
+    environments : sequence of str
+    build : bool
+        Whether to build the environments, or only to put their files into the root.
+    settings : sequence of str
+        ``KEY=VALUE``, as for ``--set``.
+
+    Returns
+    -------
+    dict
+        The plan that was carried out.
+
+    Raises
+    ------
+    RootstockError
+        What ``rootstock-site install`` would end with.
+    """
+    from rootstock.install import apply
+    from rootstock.locking import Admin
+    from rootstock.logs import log_line, new_log
+    from rootstock.planning import plan_install
+    from rootstock.roots import find_site
+
+    site = find_site("modal", Path(root), settings)
+    # The image is the client. Without a GPU here, the builds are verified on the CPU.
+    plan = plan_install(
+        site.cluster, site.layout.root, environments, device="cpu", client=False, template_dirs=site.template_dirs
+    )
+    plan = plan if build else dataclasses.replace(plan, builds=())
+    for line in plan.lines() or ["nothing to do"]:
+        print(line, flush=True)
+    if not plan.empty:
+        with new_log(plan.prepare_log(), "install", plan.access.admin_file) as log:
+
+            def report(text: str) -> None:
+                print(text, flush=True)
+                log_line(log, text)
+
+            # We are the only writer: a lock that somebody left belongs to a container that is no more.
+            command = f"modal_app.py: install {' '.join(environments)}"
+            apply(plan, Admin(command, 0.0, True, report, lambda text: log_line(log, text)))
+    return plan.to_json()
+
+
+def inspect_root(root: str | Path) -> dict[str, Any]:
+    """Print what a root holds and what it takes; return it."""
+    from rootstock.layout import RootLayout
+    from rootstock.room import megabytes
+    from rootstock.status import read_status
+
+    layout = RootLayout(Path(root))
+    status = read_status(layout, sizes=True)
+    for line in status.lines():
+        print(line)
+    weights = {
+        path.relative_to(layout.cache).as_posix(): path.stat().st_size
+        for path in sorted(layout.cache.rglob("*"))
+        if path.is_file() and not path.is_symlink() and not path.is_relative_to(layout.uv_cache)
+    }
+    for name, size in weights.items():
+        print(f"{megabytes(size):>10}  {name}")
+    return {**status.to_json(), "weights": weights}
+
+
+# -- the functions of the app
+
+
+def _me() -> str:
+    return modal.current_input_id() or "a call from outside Modal"
+
+
+@app.function(volumes=WRITER, timeout=10 * MINUTE, max_containers=1)
+def init_rootstock_volume(environments: Sequence[str] = ENVIRONMENTS) -> dict[str, Any]:
+    """Create the root on the Volume, with the files of its environments; build nothing."""
+    return written(volume, leases, _me(), lambda: install(ROOT, environments, build=False))
+
+
+@app.function(volumes=WRITER, timeout=120 * MINUTE, max_containers=1, cpu=4, memory=16384)
+def build_environments(environments: Sequence[str] = ENVIRONMENTS) -> dict[str, Any]:
+    """Build the environments on the Volume, and fetch the weights of their models."""
+    return written(volume, leases, _me(), lambda: install(ROOT, environments, build=True))
+
+
+@app.function(volumes=READER, timeout=30 * MINUTE, gpu=GPU, block_network=True)
+def test_new_api() -> dict[str, Any]:
+    """Run models cold and warm on a GPU; see `rootstock.trial.try_root`."""
+    from rootstock.trial import try_root
+
+    volume.reload()
+    return try_root(ROOT, "cuda", report=print)
+
+
+@app.function(volumes=READER, timeout=10 * MINUTE, block_network=True)
+def inspect_cache() -> dict[str, Any]:
+    """Say what the root holds and what it takes."""
+    volume.reload()
+    return inspect_root(ROOT)
+
+
+@app.function(volumes=READER, timeout=30 * MINUTE, gpu=GPU, block_network=True)
+def sanity_check() -> dict[str, Any]:
+    """Measure what Rootstock adds to molecular dynamics on a GPU; see `rootstock.overhead.sanity_check`."""
+    from rootstock import overhead
+
+    volume.reload()
+    return overhead.sanity_check(ROOT, report=print)
+
+
+@app.local_entrypoint()
+def main() -> None:
+    """Do everything, in order; end with 1 if a limit was missed."""
+    init_rootstock_volume.remote()
+    build_environments.remote()
+    inspect_cache.remote()
+    outcomes = {"test_new_api": test_new_api.remote(), "sanity_check": sanity_check.remote()}
+    for name, outcome in outcomes.items():
+        print(f"{name}: {'passed' if outcome['passed'] else 'FAILED'}")
+    if not all(outcome["passed"] for outcome in outcomes.values()):
+        sys.exit(1)

@@ -1,0 +1,30 @@
+"""The log of a command that changes a root: a new file for each, every line with its time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def new_log(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
+    """Open a new log in `folder`; if the block fails, the error is its last line."""
+    path = folder / f"{datetime.now():%Y%m%d-%H%M%S.%f}-{command}-{os.getpid()}.log"
+    with path.open("x", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        try:
+            yield file
+        except BaseException as error:
+            file.write(f"{type(error).__name__}: {error}\n")
+            raise
+
+
+def log_line(log: TextIO, text: str) -> None:
+    """Write a line, now."""
+    log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
+    log.flush()
