@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 import modal
 
 ROOT = "/vol/rootstock"  # what the cluster file of Modal says
-ENVIRONMENTS = ("mace", "chgnet")
+ENVIRONMENTS = "mace,chgnet"
 GPU = "A100"
 MINUTE = 60
 
@@ -183,15 +183,15 @@ def _me() -> str:
 
 
 @app.function(volumes=WRITER, timeout=10 * MINUTE, max_containers=1)
-def init_rootstock_volume(environments: Sequence[str] = ENVIRONMENTS) -> dict[str, Any]:
+def init_rootstock_volume(environments: str = ENVIRONMENTS) -> dict[str, Any]:
     """Create the root on the Volume, with the files of its environments; build nothing."""
-    return written(volume, leases, _me(), lambda: install(ROOT, environments, build=False))
+    return written(volume, leases, _me(), lambda: install(ROOT, environments.split(","), build=False))
 
 
 @app.function(volumes=WRITER, timeout=120 * MINUTE, max_containers=1, cpu=4, memory=16384)
-def build_environments(environments: Sequence[str] = ENVIRONMENTS) -> dict[str, Any]:
+def build_environments(environments: str = ENVIRONMENTS) -> dict[str, Any]:
     """Build the environments on the Volume, and fetch the weights of their models."""
-    return written(volume, leases, _me(), lambda: install(ROOT, environments, build=True))
+    return written(volume, leases, _me(), lambda: install(ROOT, environments.split(","), build=True))
 
 
 @app.function(volumes=READER, timeout=30 * MINUTE, gpu=GPU, block_network=True)

@@ -43,7 +43,7 @@ Report = Callable[[str], None]
 
 def copper(repeat: tuple[int, int, int]) -> Atoms:
     """Return a block of fcc copper at 300 K, 4 atoms for each cubic cell; the same one every time."""
-    atoms = bulk("Cu", "fcc", a=3.615, cubic=True) * repeat
+    atoms: Atoms = bulk("Cu", "fcc", a=3.615, cubic=True) * repeat
     MaxwellBoltzmannDistribution(atoms, temperature_K=_TEMPERATURE_K, rng=np.random.RandomState(0))
     return atoms
 
@@ -154,7 +154,7 @@ class _InProcess:
     """The model's own calculator in a Python of its environment."""
 
     def __init__(self, launch: Launch, model: str, device: str, atoms: Atoms) -> None:
-        self._log = tempfile.TemporaryFile("w+", errors="replace")
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         self._process = subprocess.Popen(
             [*launch.command, "-c", _IN_PROCESS, str(WORKER_ENTRY), str(launch.environment_file), model, device],
             env=dict(launch.variables), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
@@ -175,7 +175,8 @@ class _InProcess:
         return float(self._ask({"steps": steps})["step_s"])
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()

@@ -1,4 +1,4 @@
-"""Try a root as its users will: models from cold and warm, in new workers, with times and numbers that must come out."""
+"""Try a root as its users will: models from cold and warm, in new workers, with limits for times and numbers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Check:
 
 def copper(repeat: int = 1, *, cubic: bool = True) -> Atoms:
     """Return perfect fcc copper: cells of 4 atoms, or of one."""
-    return bulk("Cu", "fcc", a=3.615, cubic=cubic) * (repeat, repeat, repeat)
+    atoms: Atoms = bulk("Cu", "fcc", a=3.615, cubic=cubic) * (repeat, repeat, repeat)
+    return atoms
 
 
 def try_root(

@@ -32,7 +32,7 @@ class Dynamics:
 
     def __init__(self, atoms: Atoms, timestep: float) -> None:
         self._atoms = atoms
-        self._md = VelocityVerlet(atoms, timestep * units.fs)  # type: ignore[no-untyped-call]
+        self._md = VelocityVerlet(atoms, timestep * units.fs)
 
     def run(self, steps: int) -> float:
         """Do some steps; return the seconds that each took."""
