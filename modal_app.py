@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -219,14 +219,24 @@ def sanity_check() -> dict[str, Any]:
     return overhead.sanity_check(ROOT, report=print)
 
 
+STEPS = {
+    "init_rootstock_volume": init_rootstock_volume,
+    "build_environments": build_environments,
+    "test_new_api": test_new_api,
+    "inspect_cache": inspect_cache,
+    "sanity_check": sanity_check,
+}
+
+
+def exit_code(outcomes: Mapping[str, Mapping[str, Any]]) -> int:
+    """Say how each step ended; return 1 if one missed its limits."""
+    for name, outcome in outcomes.items():
+        word = "done" if "passed" not in outcome else "passed" if outcome["passed"] else "FAILED"
+        print(f"{name}: {word}")
+    return 0 if all(outcome.get("passed", True) for outcome in outcomes.values()) else 1
+
+
 @app.local_entrypoint()
 def main() -> None:
     """Do everything, in order; end with 1 if a limit was missed."""
-    init_rootstock_volume.remote()
-    build_environments.remote()
-    inspect_cache.remote()
-    outcomes = {"test_new_api": test_new_api.remote(), "sanity_check": sanity_check.remote()}
-    for name, outcome in outcomes.items():
-        print(f"{name}: {'passed' if outcome['passed'] else 'FAILED'}")
-    if not all(outcome["passed"] for outcome in outcomes.values()):
-        sys.exit(1)
+    sys.exit(exit_code({name: step.remote() for name, step in STEPS.items()}))

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from rootstock.calculator import RootstockCalculator
 from rootstock.environment import EnvironmentManager
@@ -44,7 +43,9 @@ Report = Callable[[str], None]
 def copper(repeat: tuple[int, int, int]) -> Atoms:
     """Return a block of fcc copper at 300 K, 4 atoms for each cubic cell; the same one every time."""
     atoms: Atoms = bulk("Cu", "fcc", a=3.615, cubic=True) * repeat
-    MaxwellBoltzmannDistribution(atoms, temperature_K=_TEMPERATURE_K, rng=np.random.RandomState(0))
+    # Maxwell and Boltzmann's distribution: ASE has it too, by a name that depends on its version.
+    width = np.sqrt(atoms.get_masses() * units.kB * _TEMPERATURE_K)
+    atoms.set_momenta(width[:, None] * np.random.RandomState(0).standard_normal((len(atoms), 3)))
     return atoms
 
 

@@ -22,7 +22,7 @@ SAME_EV = 1e-5  # per atom: one model in single precision, twice
 OTHER_EV = 1e-6  # per atom: two models that differ by less are one model
 # By symmetry, each atom of a perfect crystal is at rest.
 AT_REST_EV_A = 1e-3
-SLOWER = 1.2  # of a warm start against a cold one: the caches cost nothing
+SLOWER_S = 5.0  # a warm start is no slower than a cold one, but for what else the machine does
 
 Report = Callable[[str], None]
 
@@ -185,7 +185,7 @@ def _checks(first: Run, second: Run, other: Run, crystal: Run) -> tuple[Check, .
     return (
         Check("first run, seconds", first.seconds, COLD_S),
         Check("second run, seconds", second.seconds, WARM_S),
-        Check("second run over first run", second.seconds / first.seconds, SLOWER),
+        Check("second run less first run, seconds", second.seconds - first.seconds, SLOWER_S),
         Check("other model, seconds", other.seconds, COLD_S),
         Check("crystal, seconds", crystal.seconds, COLD_S),
         Check("energy of the second run against the first, eV/atom", difference, SAME_EV),
