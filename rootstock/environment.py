@@ -51,7 +51,7 @@ class EnvironmentManager:
         RootError
             If the cache cannot be created.
         """
-        cache = package_cache(self.layout, self._cluster())
+        cache = package_cache(self.layout, self.cluster())
         return [find_uv(), "run", "--cache-dir", str(cache), "--no-project", "--script", str(wrapper_path)]
 
     def get_environment_variables(self) -> dict[str, str]:
