@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 import time
 from collections.abc import Callable
@@ -13,15 +12,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
-from numpy.typing import NDArray
 
 from rootstock.channel.wait import Waiter
-from rootstock.errors import ConfigurationError, NonFiniteError, WorkerError, WorkerProtocolError
+from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
+from rootstock.evaluation import evaluate, require
 from rootstock.ipi.codec import Decoder, encode, header
 from rootstock.ipi.messages import Exit, ForceReady, GetForce, PosData, Status
 from rootstock.ipi.states import NEEDINIT, next_state
 
-_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where xx, xy, ... stand in ASE's six numbers
 _PATIENCE_S = 3600.0  # then it looks again; a server may think for days
 _NO_STRESS = "Pass --no-stress if the simulation is at constant volume; zeros are sent then."
 
@@ -85,9 +83,6 @@ class Driver:
     _result: ForceReady | None = field(default=None, init=False)
     _volume: float = field(default=0.0, init=False)
 
-    def __post_init__(self) -> None:
-        self._wanted = ["energy", "forces", *(["stress"] if self.use_stress else [])]
-
     def serve(self, sock: socket.socket) -> None:
         """Answer until the server says EXIT or hangs up.
 
@@ -135,8 +130,8 @@ class Driver:
                 f"The i-PI server has {len(data.positions)} atoms, the structure file {len(atoms)}.",
                 "Give the structure that the server simulates.",
             )
-        if not self.steps and (missing := set(self._wanted) - set(calc.implemented_properties)):
-            raise ConfigurationError(f"The model computes no {missing.pop()}.", _NO_STRESS)
+        if not self.steps:
+            require(calc, stress=self.use_stress, remedy=_NO_STRESS)
         changes = ["positions"] if self.steps else list(all_changes)
         atoms.arrays["positions"][...] = data.positions
         if (data.cell != atoms.cell.array).any():
@@ -144,28 +139,10 @@ class Driver:
             changes.append("cell")
         if len(changes) > 1:
             self._volume = atoms.get_volume() if self.use_stress else 0.0
-        # One call instead of ASE's three getters, each of which compares all atoms: they cost more than the protocol.
-        calc.results = {}
-        calc.calculate(atoms, list(self._wanted), changes)
+        energy, forces, stress = evaluate(calc, atoms, changes, stress=self.use_stress)
         self.steps += 1
         self.on_step(self.steps)
-        return self._reply(calc.results)
-
-    def _reply(self, results: dict[str, Any]) -> ForceReady:
-        energy = results["free_energy"] if results.get("free_energy") is not None else results["energy"]
-        virial = np.zeros((3, 3))
-        if self.use_stress:
-            virial = -self._volume * _full(np.asarray(results["stress"]))
-        reply = ForceReady(float(energy), np.asarray(results["forces"], dtype=float), virial)
-        for name, value in (("energy", reply.energy), ("forces", reply.forces.sum()), ("stress", virial.sum())):
-            if not math.isfinite(value):
-                raise NonFiniteError(f"The model returned NaN or infinity in {name}; nothing was sent.")
-        return reply
-
-
-def _full(stress: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a stress as a matrix: calculators give six numbers or nine."""
-    return np.asarray(stress[_VOIGT] if stress.ndim == 1 else stress, dtype=float)
+        return ForceReady(energy, forces, np.zeros((3, 3)) if stress is None else -self._volume * stress)
 
 
 def check_structure(atoms: Atoms, use_stress: bool) -> None:

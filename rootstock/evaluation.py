@@ -1,0 +1,86 @@
+"""Ask an ASE calculator once for all that a simulation needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from rootstock.errors import ConfigurationError, NonFiniteError
+
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where xx, xy, ... stand in ASE's six numbers
+
+
+class Evaluation(NamedTuple):
+    """What a calculator computed.
+
+    Attributes
+    ----------
+    energy : float [eV]
+        The free energy, whose derivative the forces are, where the calculator knows one.
+    forces : ndarray, shape (n_atoms, 3) [eV/Å]
+    stress : ndarray, shape (3, 3) [eV/Å^3], or None
+        None if it was not asked for.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64] | None
+
+
+def require(calculator: Any, *, stress: bool, remedy: str) -> None:
+    """Refuse a calculator that lacks energy, forces or, if wanted, stress.
+
+    Raises
+    ------
+    ConfigurationError
+        It says what to do about a missing stress.
+    """
+    wanted = ["energy", "forces", *(["stress"] if stress else [])]
+    if missing := [name for name in wanted if name not in calculator.implemented_properties]:
+        raise ConfigurationError(
+            f"The calculator computes no {missing[0]}.", remedy if missing == ["stress"] else "Use another model."
+        )
+
+
+def evaluate(calculator: Any, atoms: Atoms, changes: list[str], *, stress: bool) -> Evaluation:
+    """Compute energy, forces and perhaps stress with one call of ``calculate``.
+
+    ASE's three getters would compare all atoms with those of the last call three times, which costs more than what
+    is around it.
+
+    Parameters
+    ----------
+    calculator : ase.calculators.calculator.Calculator
+    atoms : ase.Atoms
+    changes : list of str
+        What changed since the last call, by ASE's names.
+    stress : bool
+        Whether it is wanted.
+
+    Raises
+    ------
+    NonFiniteError
+        If a result is NaN or infinite.
+    """
+    calculator.results = {}
+    calculator.calculate(atoms, ["energy", "forces", "stress"] if stress else ["energy", "forces"], changes)
+    results = calculator.results
+    free = results.get("free_energy")
+    found = Evaluation(
+        float(results["energy"] if free is None else free),
+        np.asarray(results["forces"], dtype=float),
+        _full(np.asarray(results["stress"], dtype=float)) if stress else None,
+    )
+    for name, value in zip(Evaluation._fields, found, strict=True):
+        if value is not None and not math.isfinite(value if isinstance(value, float) else value.sum()):
+            raise NonFiniteError(f"The model returned NaN or infinity in {name}.")
+    return found
+
+
+def _full(stress: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a stress as a matrix: calculators give six numbers or nine."""
+    return stress[_VOIGT] if stress.ndim == 1 else stress
