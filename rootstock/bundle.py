@@ -30,11 +30,11 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.archive import SUMS, BundleError, pack, unpack
-from rootstock.build import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, wheel_bytes
 from rootstock.interpreters import movable_interpreter
 from rootstock.layout import RootLayout
+from rootstock.recipes import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
 from rootstock.records import now
 from rootstock.sources import EnvironmentSource
 from rootstock.uv import Uv
@@ -200,7 +200,7 @@ def create_bundle(
             "wheels": {},
         }
         own = [movable_interpreter(python)] if python is not None and (sources or client) else []
-        plans: list[tuple[BuildPlan | None, Path, Path | None]] = []
+        plans: list[tuple[BuildPlan, Path, Path | None]] = []
         for source in sources:
             (folder / _ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
             lock = folder / _ENVIRONMENTS / f"{source.name}.py.lock"
@@ -213,7 +213,6 @@ def create_bundle(
             plans.append((plan, folder / _CLIENT_LOCK, None))
             (folder / _BOOTSTRAP).write_text(_BOOTSTRAP_TEXT, encoding="utf-8")
         for plan, lock, existing in plans:
-            assert plan is not None  # in an empty root everything is yet to be built
             report(f"{plan.name}: locking")
             wheels = _lock(plan, existing, lock, layout, uv)
             manifest["python"][plan.name] = minor_version(plan.interpreter.version)

@@ -15,6 +15,7 @@ from rootstock.errors import ConfigurationError, RootError
 from rootstock.layout import RootLayout
 from rootstock.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
 from rootstock.sources import EnvironmentSource, read_header, registered_names
+from rootstock.variants import other_variants
 from rootstock.verification import last_verification
 from rootstock.weights import Weights, read_weights
 
@@ -168,7 +169,7 @@ def describe(layout: RootLayout, source: EnvironmentSource, record: BuildRecord 
         elements=said.elements,
         needs=said.needs,
         licence=said.licence,
-        built_for=(f"{record.platform} {record.accelerator}",) if record else (),
+        built_for=(f"{record.platform} {record.accelerator}", *other_variants(layout, source.name)) if record else (),
         weights=_weights(layout, source, weights),
         weights_bytes=weights.bytes if weights else 0,
         verified=_verified(layout, source, record, argument),

@@ -9,10 +9,11 @@ from rootstock.clusters import Cluster, Scope, get_cluster, read_scope
 from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
 from rootstock.model import did_you_mean, is_environment_name, parse_model_string
-from rootstock.records import BUILD_SOURCE, active_build, read_marker
+from rootstock.records import BUILD_SOURCE, read_marker
 from rootstock.sources import EnvironmentSource, model_strings, packaged_names, read_source, registered_names
 from rootstock.spawn import Launch, private_scratch
 from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
+from rootstock.variants import fitting_build
 from rootstock.weights import read_variables, write_variables
 
 LAUNCH_MODES = ("auto", "build", "uv-run")
@@ -91,7 +92,7 @@ class EnvironmentManager:
             f"rootstock-site install --root {self.layout.root} --env NAME adds one of: {', '.join(known)}.",
         )
 
-    def launch(self, source: EnvironmentSource, mode: str = "auto", threads: int = 0) -> Launch:
+    def launch(self, source: EnvironmentSource, mode: str = "auto", threads: int = 0, device: str = "") -> Launch:
         """Say how to start a worker of an environment.
 
         Parameters
@@ -102,16 +103,18 @@ class EnvironmentManager:
             its cache, which needs a root that the caller may write to. ``auto`` takes the build where there is one.
         threads : int
             Number of threads of the worker's numerical libraries; 0 leaves that to them.
+        device : str
+            What it is to compute on: of several builds, the one for this machine and this device is taken.
 
         Raises
         ------
         RootError
-            If there is no build, or no permission to let uv make an environment.
+            If there is no build for such a machine, or no permission to let uv make an environment.
         """
         if mode not in LAUNCH_MODES:
             raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
         registered = source.path == self.layout.environment_file(source.name)
-        build = active_build(self.layout.active(source.name)) if registered and mode != "uv-run" else None
+        build = fitting_build(self.layout, source.name, device) if registered and mode != "uv-run" else None
         if build is not None:
             return self.launch_build(source.name, build, threads)
         if mode == "build":
@@ -132,7 +135,8 @@ class EnvironmentManager:
         folder = self.layout.wrappers
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            wrapper = wrapper_file(folder, recipe_text(source.header, self.cluster()))
+            cluster = self.cluster()
+            wrapper = wrapper_file(folder, recipe_text(source.header, cluster, cluster.accelerator))
         except OSError as error:
             raise RootError(
                 f"Environment {source.name!r} has no build in {self.layout.root}, and you cannot write there "

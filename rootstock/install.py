@@ -9,12 +9,13 @@ from typing import Any
 import tomli_w
 
 from rootstock.access import Access, remove_tree
-from rootstock.build import BuildPlan, make_build
+from rootstock.build import make_build
 from rootstock.environment import EnvironmentManager
 from rootstock.generations import Change, changing, explained
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
 from rootstock.plan import InstallPlan, PythonCopy
+from rootstock.recipes import BuildPlan
 from rootstock.records import write_file
 from rootstock.uv import package_cache
 from rootstock.verify import verify
@@ -92,7 +93,7 @@ def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
 
 def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
     def step(text: str) -> None:
-        admin.report(f"{build.name}: {text}")
+        admin.report(f"{build.label}: {text}")
 
     def check(folder: Path) -> list[dict[str, Any]]:
         if build.source is None:

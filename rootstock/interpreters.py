@@ -16,12 +16,18 @@ from packaging.version import Version
 
 from rootstock.errors import BuildError
 
+AUTO, MANAGED = "auto", "managed"  # what a cluster can say in place of a path
+
 # What builds need of an interpreter and some lack: modules whose libraries were absent when it was compiled.
 _QUESTION = (
     "import json, sys, ssl, sqlite3, ctypes, zlib\n"
     "print(json.dumps([sys.implementation.name, '.'.join(map(str, sys.version_info[:3])),"
     " sys.executable, sys.base_prefix, sys.prefix != sys.base_prefix]))"
 )
+
+
+class NoInterpreterError(BuildError):
+    """No Python fits."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def movable_interpreter(folder: Path) -> Interpreter:
 
 
 def find_interpreter(
-    requires: SpecifierSet, setting: str, readers: str, own: Sequence[Interpreter] = ()
+    requires: SpecifierSet, settings: Sequence[str], readers: str, own: Sequence[Interpreter] = ()
 ) -> Interpreter:
     """Return an interpreter for a build.
 
@@ -96,9 +102,9 @@ def find_interpreter(
     ----------
     requires : SpecifierSet
         The versions that the environment file allows.
-    setting : str
-        The cluster's ``python.interpreter``: a path, or ``auto`` for one of `own`, the one this package runs on, or
-        else the newest on PATH.
+    settings : sequence of str
+        The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``auto`` for one of `own`,
+        the one this package runs on, or else the newest on PATH; ``managed`` for one of `own`.
     readers : str
         The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
     own : sequence of Interpreter
@@ -106,25 +112,26 @@ def find_interpreter(
 
     Raises
     ------
-    BuildError
+    NoInterpreterError
         If there is none. It says why each one found was refused.
     """
-    if setting == "auto":
-        for interpreter in own:
-            if requires.contains(interpreter.version, prereleases=True):
-                return interpreter
     refused = []
-    for candidate in _candidates() if setting == "auto" else iter([setting]):
-        found = _ask(candidate)
-        if found is None:
-            refused.append(f"{candidate}: does not run, or lacks ssl, sqlite3 or ctypes")
-        elif not requires.contains(found.version, prereleases=True):
-            refused.append(f"{candidate}: is {found.version}, not {requires}")
-        elif readers != "owner" and (obstacle := found.hidden_by()):
-            refused.append(f"{candidate}: other users cannot get past {obstacle}")
-        else:
-            return found
-    raise BuildError(
+    for setting in settings:
+        if setting in (AUTO, MANAGED):
+            for interpreter in own:
+                if requires.contains(interpreter.version, prereleases=True):
+                    return interpreter
+        for candidate in _candidates() if setting == AUTO else [setting] if setting != MANAGED else []:
+            found = _ask(candidate)
+            if found is None:
+                refused.append(f"{candidate}: does not run, or lacks ssl, sqlite3 or ctypes")
+            elif not requires.contains(found.version, prereleases=True):
+                refused.append(f"{candidate}: is {found.version}, not {requires}")
+            elif readers != "owner" and (obstacle := found.hidden_by()):
+                refused.append(f"{candidate}: other users cannot get past {obstacle}")
+            else:
+                return found
+    raise NoInterpreterError(
         f"No Python {requires or 'of any version'} for this build. Looked at:\n"
         + "\n".join(f"  {line}" for line in refused),
         "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3.",

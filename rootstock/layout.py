@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 LAYOUT_VERSION = 1
+VARIANT = "+"  # between a name and what a build beside the main one is for; no environment's name holds it
 STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
 
 
@@ -51,9 +52,9 @@ class RootLayout:
         """The environment file as it is edited; a build keeps its own copy."""
         return self.environments / f"{name}.py"
 
-    def lock_file(self, name: str) -> Path:
-        """The file of locked dependencies beside an environment file."""
-        return self.environments / f"{name}.py.lock"
+    def lock_file(self, name: str, accelerator: str = "") -> Path:
+        """The file of locked dependencies beside an environment file; one of its own where a variant's differ."""
+        return self.environments / f"{name}{accelerator and VARIANT}{accelerator}.py.lock"
 
     @property
     def all_builds(self) -> Path:
@@ -73,18 +74,18 @@ class RootLayout:
         """Which build is in use, for each environment."""
         return self.root / "active"
 
-    def active(self, name: str) -> Path:
-        """The symlink to the build in use."""
-        return self.all_active / name
+    def active(self, name: str, variant: str = "") -> Path:
+        """The symlink to the build in use; of a variant, if there is one beside the main build."""
+        return self.all_active / f"{name}{variant and VARIANT}{variant}"
 
     @property
     def clients(self) -> Path:
         """What the module puts on PATH, for each version."""
         return self.root / "client"
 
-    def client(self, version: str) -> Path:
-        """The small environment that ``module load rootstock`` puts on PATH."""
-        return self.clients / version
+    def client(self, version: str, platform: str = "") -> Path:
+        """The small environment that ``module load rootstock`` puts on PATH; for another processor, beside it."""
+        return self.clients / f"{version}{platform and VARIANT}{platform}"
 
     @property
     def runtimes(self) -> Path:
@@ -229,6 +230,15 @@ class RootLayout:
         ours = re.compile("|".join(rf"\.?{re.escape(name)}(\.\w+)?" for name in files))
         names = (path.name for path in self.root.iterdir())
         return sorted(name for name in names if name not in folders and not ours.fullmatch(name))
+
+
+def environment_of(link: str) -> str:
+    """Return the environment's name, given the name of a link to one of its builds.
+
+    >>> environment_of("mace@2024.01.15+aarch64-cuda"), environment_of("mace")
+    ('mace@2024.01.15', 'mace')
+    """
+    return link.partition(VARIANT)[0]
 
 
 def personal_root() -> Path:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.access import Access, ModeChange
-from rootstock.build import BuildPlan
 from rootstock.clusters import Cluster
 from rootstock.files import FileChange
 from rootstock.generations import explained
 from rootstock.layout import RootLayout
+from rootstock.recipes import BuildPlan
 from rootstock.room import megabytes, room_left, room_needed
 
 _SHOWN = 5  # changes of modes
@@ -94,7 +94,7 @@ class InstallPlan:
             interpreter, room = plan.interpreter, room_needed(plan)
             takes = f", about {megabytes(room.bytes)} and {room.files} files" if room else ""
             found.append(
-                f"build {plan.name} with Python {interpreter.version} at {interpreter.path} ({plan.reason}){takes}"
+                f"build {plan.label} with Python {interpreter.version} at {interpreter.path} ({plan.reason}){takes}"
             )
         if not found and not self.empty:
             found.append("record the present state as a generation")
@@ -118,7 +118,8 @@ class InstallPlan:
             "modes": [change.to_json(self.layout.root) for change in self.modes],
             "files": [change.to_json(self.layout.root) for change in self.files],
             "builds": [
-                {"name": plan.name, "reason": plan.reason, "python": plan.interpreter.version,
+                {"name": plan.name, "platform": plan.platform, "accelerator": plan.accelerator, "main": plan.main,
+                 "reason": plan.reason, "python": plan.interpreter.version,
                  "interpreter": plan.interpreter.path, "room": vars(room) if (room := room_needed(plan)) else None}
                 for plan in self.builds
             ],

@@ -11,7 +11,6 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.access import Access, ModeChange
-from rootstock.build import plan_client, plan_environment
 from rootstock.bundle import Bundle
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
@@ -21,11 +20,12 @@ from rootstock.generations import latest, unrecorded
 from rootstock.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.layout import LAYOUT_VERSION, RootLayout
 from rootstock.plan import InstallPlan, PythonCopy
+from rootstock.recipes import BuildPlan, plan_client, plan_environment
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.room import check_room
 from rootstock.roots import installed_versions, is_new
-from rootstock.sources import EnvironmentSource, packaged_names, packaged_source, read_source
+from rootstock.sources import EnvironmentSource, given_by_path, packaged_names, packaged_source, read_source
 
 
 def plan_install(
@@ -34,6 +34,7 @@ def plan_install(
     environments: Sequence[str],
     *,
     device: str,
+    accelerator: str = "",
     client: bool = True,
     force: bool = False,
     template_dirs: Sequence[Path] = (),
@@ -50,6 +51,8 @@ def plan_install(
         Environments to build, or paths of environment files to put into the root and build.
     device : str
         Where the builds are verified.
+    accelerator : str
+        What the environments are built for; by default the cluster's. Builds for anything else stay.
     client : bool
         Whether to build the environment that ``module load rootstock`` puts on PATH.
     force : bool
@@ -78,17 +81,29 @@ def plan_install(
         **bundled,
     }
     python, own = _interpreters(layout, bundle)
-    builds = [plan_environment(layout, cluster, source, own) for source in sources]
+    builds = [plan_environment(layout, cluster, source, own, accelerator) for source in sources]
     if client:
         builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), own))
     given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
-    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *bundled})
-    needed = tuple(plan for plan in builds if plan is not None)
+    locks = _given_locks(builds, layout)
+    wanted |= locks
+    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *locks, *bundled})
+    needed = tuple(needed for build in builds if (needed := build.needed(wanted.get(build.lock_file))))
     if bundle:
         for build in needed:
             bundle.check(build)
     check_room(root, needed)
     return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, python=python)
+
+
+def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:
+    """Return the locks that lie beside environment files that were given by their path."""
+    beside = {
+        build.lock_file: build.source.path.with_name(build.lock_file.name)
+        for build in builds
+        if build.source and given_by_path(build.source, layout)
+    }
+    return {target: path.read_bytes() for target, path in beside.items() if path.is_file()}
 
 
 def plan_render(

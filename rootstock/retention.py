@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.access import Access, remove_tree
-from rootstock.build import CLIENT
 from rootstock.clusters import Cluster
 from rootstock.errors import RootError
 from rootstock.generations import Change, Generation, State, changing, explained, read_generations, read_state
 from rootstock.hooks import run_hook
-from rootstock.layout import STAGING, RootLayout
+from rootstock.layout import STAGING, RootLayout, environment_of
 from rootstock.locking import Admin, admin_lock
+from rootstock.recipes import CLIENT
 from rootstock.records import BUILD_RECORD, read_marker
 from rootstock.room import Room, megabytes, room_taken
 
@@ -136,7 +136,8 @@ def _dropped(found: Sequence[Generation], keep: int, before: float) -> Iterator[
 
 
 def _builds_of(state: State) -> set[Build]:
-    return {*state.active.items(), *((CLIENT, digest) for digest in state.clients.values())}
+    environments = {(environment_of(link), digest) for link, digest in state.active.items()}
+    return environments | {(CLIENT, digest) for digest in state.clients.values()}
 
 
 def _published(layout: RootLayout) -> Iterator[Build]:

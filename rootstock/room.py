@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.build import BuildPlan
 from rootstock.errors import RootError
+from rootstock.recipes import BuildPlan
 from rootstock.records import active_build, read_build
 
 

@@ -68,8 +68,17 @@ class Cluster:
         "hardware.architecture", "x86_64", "The processors that the builds are for.", ("x86_64", "aarch64")
     )
 
-    interpreter: str = _key(
-        "python.interpreter", "auto", "The Python of the builds: a path that every reader can run, or `auto`."
+    interpreters: tuple[str, ...] = _key(
+        "python.interpreter", ("auto",),
+        "The Python of the builds; the first that an environment can use. Each is a path that every reader can run, "
+        "`auto` (one of the root, the one that installs, or the newest on PATH; failing all, as `managed`), "
+        "or `managed` (one of the root; if there is none, uv fetches one into it).",
+    )  # fmt: skip
+    python_mirror: str = _key(
+        "python.mirror", "", "Where uv fetches interpreters from, in place of python-build-standalone's own releases."
+    )
+    python_downloads: str = _key(
+        "python.downloads", "", "A file or address of JSON in place of uv's own list of interpreters."
     )
 
     default_index: str = _key("uv.default-index", "", "The package index in place of PyPI.")
@@ -87,7 +96,21 @@ class Cluster:
         "root.",
     )  # fmt: skip
 
+    torch_cuda: str = _key("uv.torch-index.cuda", "", "The index of torch in builds for CUDA. Empty: the usual ones.")
+    torch_rocm: str = _key("uv.torch-index.rocm", "", "The same for ROCm.")
+    torch_xpu: str = _key("uv.torch-index.xpu", "", "The same for Intel's GPUs.")
+    torch_cpu: str = _key("uv.torch-index.cpu", "", "The same for CPUs.")
+    torch_packages: tuple[str, ...] = _key(
+        "uv.torch-packages", (),
+        "What torch for the cluster's accelerator needs besides from its index, such as `triton-rocm`.",
+    )  # fmt: skip
+
     notes: tuple[str, ...] = _key("notes", (), "What a site must confirm or know; for people.")
+
+    def torch_index(self, accelerator: str) -> str:
+        """Return the index that torch is taken from for an accelerator; empty for the usual ones."""
+        indexes = {"cuda": self.torch_cuda, "rocm": self.torch_rocm, "xpu": self.torch_xpu, "cpu": self.torch_cpu}
+        return indexes[accelerator]
 
     def settings(self) -> dict[str, Any]:
         """Return the value of every key."""
@@ -147,6 +170,8 @@ def checked(key: str, value: Any, where: str) -> Any:
     if key not in _BY_KEY:
         raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
     if _takes_list(key):
+        if key == "python.interpreter" and isinstance(value, str):
+            value = [value]
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
     elif not isinstance(value, str):

@@ -57,7 +57,7 @@ class WorkerSpec:
 
     def start(self, on_progress: Callable[[str], None] | None = None) -> Client:
         """Start a worker and wait until it has loaded the model."""
-        launch = self.manager.launch(self.source, self.mode, self._thread_count())
+        launch = self.manager.launch(self.source, self.mode, self._thread_count(), self.device)
         try:
             client = Client(
                 launch, self.model, self.device, self.options,

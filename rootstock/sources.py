@@ -277,6 +277,11 @@ def packaged_source(name: str) -> EnvironmentSource:
     return read_source(path)
 
 
+def given_by_path(source: EnvironmentSource, layout: RootLayout) -> bool:
+    """Tell whether an environment file is somebody's own: neither the root's nor one of this package."""
+    return source.path.parent not in (layout.environments, data_folder("environments"))
+
+
 def _is_path(model: str) -> bool:
     return os.sep in model or model.startswith("~")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rootstock.generations import Generation, read_generations, read_state
-from rootstock.layout import STAGING, RootLayout
+from rootstock.layout import STAGING, RootLayout, environment_of
 from rootstock.locking import Holder, read_holder
 from rootstock.records import BUILD_SOURCE, active_build, read_build, read_marker
 from rootstock.room import Room, megabytes, room_left, room_taken
 from rootstock.roots import installed_versions
 from rootstock.sources import read_source, registered_names
+from rootstock.variants import find_variants
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Environment:
     verified : int
         Number of checks that the build passed.
     packages : int
+    variants : dict of str to str
+        Builds for other processors and accelerators that lie beside the main one: what for, and the build.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Environment:
     built_by: str = ""
     verified: int = 0
     packages: int = 0
+    variants: dict[str, str] = field(default_factory=dict)
 
 
 def list_environments(layout: RootLayout) -> list[Environment]:
@@ -66,6 +70,8 @@ def _environment(layout: RootLayout, name: str) -> Environment:
     return Environment(
         name, source.description, models, record.digest, record.built_at, record.built_by,
         sum(check["passed"] is True for check in record.verification), len(record.packages),
+        {f"{each.platform}-{each.accelerator}": each.build.name
+         for each in find_variants(layout, name) if not each.main},
     )  # fmt: skip
 
 
@@ -119,6 +125,8 @@ class Status:
         for env in self.environments:
             built = f"build {env.digest}, {env.built_at} by {env.built_by}, {env.verified} checks passed"
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
+            for variant, digest in env.variants.items():
+                yield f"environment {env.name} for {variant}: build {digest}"
         yield f"{self.idle_builds} builds not in use (rootstock-site gc --dry-run)"
         for generation in self.generations[-5:]:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
@@ -145,7 +153,8 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         If the folder is no root, or a record in it cannot be read.
     """
     marker, state = read_marker(layout), read_state(layout)
-    used = {*state.active.items(), *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
+    active = {(environment_of(link), digest) for link, digest in state.active.items()}
+    used = {*active, *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
     builds = [path for path in layout.all_builds.glob("*/*") if not path.name.startswith(STAGING)]
     return Status(
         layout=layout,

@@ -10,13 +10,13 @@ from typing import Any
 import tomli_w
 
 from rootstock.access import Access
-from rootstock.build import CLIENT
 from rootstock.clusters import Cluster
 from rootstock.errors import RootError
 from rootstock.files import FileChange, hashes_after, plan_files
 from rootstock.generations import Change, Generation, State, changing, read_generations, read_state
-from rootstock.layout import RootLayout
+from rootstock.layout import RootLayout, environment_of
 from rootstock.locking import Admin
+from rootstock.recipes import CLIENT
 from rootstock.records import point, read_build, read_marker, write_file
 from rootstock.render import render_default
 from rootstock.roots import installed_versions
@@ -169,7 +169,7 @@ def _plan(
 def _link(layout: RootLayout, name: str, old: str, digest: str, link: Path) -> LinkChange | None:
     if old == digest:
         return None
-    build = layout.build(name, digest)
+    build = layout.build(environment_of(name), digest)
     if read_build(build) is None:
         raise RootError(
             f"The build {digest} of {name} is gone from {layout.root}: it was collected by gc.",

@@ -6,8 +6,10 @@ would silently change what is resolved; a site's settings reach it through the r
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from rootstock.clusters import Cluster
 from rootstock.errors import BuildError, ConfigurationError, RootError
@@ -37,6 +41,7 @@ def find_uv() -> str:
         ) from error
 
 
+@functools.cache
 def uv_version() -> str:
     """Return the version of uv."""
     return _run([find_uv(), "--version"], clean_variables(), None).split()[1]
@@ -71,14 +76,29 @@ def package_cache(layout: RootLayout, cluster: Cluster) -> Path:
     return cache
 
 
-def recipe_text(header: Mapping[str, Any], cluster: Cluster) -> str:
+def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -> str:
     """Return the script that uv locks and installs: an environment file's header with the site's settings in it.
 
     The environment file's own settings come first where order matters. Its ``[tool.rootstock]`` is left out: it
     changes nothing that is installed.
+
+    Parameters
+    ----------
+    header : Mapping
+        The inline metadata of the environment file.
+    cluster : Cluster
+    accelerator : str
+        What the build is for.
+
+    Raises
+    ------
+    ConfigurationError
+        If a path in the header's settings for uv is relative.
     """
     tools = {key: value for key, value in header.get("tool", {}).items() if key != "rootstock"}
+    dependencies = list(header.get("dependencies", []))
     uv = dict(tools.get("uv", {}))
+    _refuse_relative_paths(uv)
     lists = {
         "find-links": cluster.find_links,
         "constraint-dependencies": cluster.constraints,
@@ -87,20 +107,47 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster) -> str:
     for key, values in lists.items():
         if values:
             uv[key] = [*uv.get(key, []), *values]
-    indexes = [{"url": url} for url in cluster.indexes]
+    indexes: list[dict[str, Any]] = [{"url": url} for url in cluster.indexes]
     if cluster.default_index:
-        indexes.append({"url": cluster.default_index, "default": True})  # type: ignore[dict-item]
+        indexes.append({"url": cluster.default_index, "default": True})
+    if (url := cluster.torch_index(accelerator)) and "torch" in map(_package, dependencies):
+        name, sources = f"torch-{accelerator}", uv.get("sources", {})
+        indexes.insert(0, {"name": name, "url": url, "explicit": True})
+        extra = cluster.torch_packages if accelerator == cluster.accelerator else ()
+        uv["sources"] = {**{package: {"index": name} for package in ("torch", *extra)}, **sources}
+        # uv asks such an index only for what a script itself depends on.
+        dependencies += sorted({*extra} - {*map(_package, dependencies)})
     if indexes:
         uv["index"] = [*uv.get("index", []), *indexes]
     if uv:
         tools["uv"] = uv
     recipe = {key: value for key, value in header.items() if key != "tool"}
+    if dependencies:
+        recipe["dependencies"] = dependencies
     if tools:
         recipe["tool"] = tools
     import tomli_w
 
     body = "\n".join(f"# {line}".rstrip() for line in tomli_w.dumps(recipe).splitlines())
     return f"# /// script\n{body}\n# ///\n"
+
+
+def _package(requirement: str) -> str:
+    """Return the normalized name of the package that a requirement is for; uv says what is wrong with a bad one."""
+    return canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0])
+
+
+def _refuse_relative_paths(settings: Mapping[str, Any]) -> None:
+    sources = settings.get("sources", {}).values()
+    tables = [table for source in sources for table in (source if isinstance(source, list) else [source])]
+    paths = [*settings.get("find-links", []), *(table.get("path") for table in tables),
+             *(index.get("url") for index in settings.get("index", []))]  # fmt: skip
+    for path in paths:
+        if isinstance(path, str) and "://" not in path and not os.path.isabs(path):
+            raise ConfigurationError(
+                f"[tool.uv] in an environment file names {path!r}, a relative path.",
+                "Write it as an absolute one: the file is copied into roots.",
+            )
 
 
 def wrapper_file(folder: Path, recipe: str) -> Path:
@@ -141,8 +188,11 @@ class Uv:
     wheels: Path | None = None
 
     def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
-        """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`."""
-        options = [f"--upgrade-package={package}" for package in renew]
+        """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`.
+
+        In `renew`, ``*`` means every package.
+        """
+        options = ["--upgrade" if package == "*" else f"--upgrade-package={package}" for package in renew]
         self._uv("lock", "--script", str(script), "--python", interpreter, *options)
 
     def make_environment(self, prefix: Path, interpreter: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
@@ -17,6 +17,9 @@ from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.layout import RootLayout
 from rootstock.logs import log_line, new_log
 from rootstock.roots import Site
+
+if TYPE_CHECKING:
+    from rootstock.locking import Admin
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
@@ -113,6 +116,20 @@ def log_file(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
         except BaseException:
             click.echo(f"Log: {file.name}", err=True)
             raise
+
+
+def carry_out(
+    site: Site, folder: Path, command: str, run: Callable[[Admin], None], wait: float, break_lock: bool
+) -> None:
+    """Run the second half of a command, with its progress shown and logged in `folder`."""
+    from rootstock.access import Access
+    from rootstock.generations import explained
+    from rootstock.locking import Admin
+
+    with explained(site.layout), log_file(folder, command, Access.of(site.cluster).admin_file) as log:
+        progress = Progress(log)
+        with progress.shown():
+            run(Admin(" ".join(sys.argv), wait, break_lock, progress.step, progress.log))
 
 
 def options(*decorators: Decorated) -> Decorated:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,19 +13,18 @@ from rootstock.cli.common import (
     PENDING,
     Group,
     Progress,
+    carry_out,
     cluster_options,
     confirm,
     found,
     json_option,
-    log_file,
     plan_options,
     show_json,
     show_plan,
 )
+from rootstock.cli.lock import lock
 from rootstock.locking import Admin
-from rootstock.roots import Site, find_site
-
-Run = Callable[[Admin], None]
+from rootstock.roots import find_site
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,17 +39,7 @@ def main() -> None:
 
 
 main.add_command(bundles)
-
-
-def _run(site: Site, folder: Path, command: str, run: Run, wait: float, break_lock: bool) -> None:
-    """Run the second half of a command, with its progress shown and logged in `folder`."""
-    from rootstock.access import Access
-    from rootstock.generations import explained
-
-    with explained(site.layout), log_file(folder, command, Access.of(site.cluster).admin_file) as log:
-        progress = Progress(log)
-        with progress.shown():
-            run(Admin(" ".join(sys.argv), wait, break_lock, progress.step, progress.log))
+main.add_command(lock)
 
 
 @main.command()
@@ -67,13 +55,15 @@ def _run(site: Site, folder: Path, command: str, run: Run, wait: float, break_lo
               help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
 @click.option("--digest", default="", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", default="cpu", show_default=True, help="Device to verify the builds on.")
+@click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
+              help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
 @plan_options
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
-    template_dirs: tuple[Path, ...], bundle: Path | None, digest: str, device: str, no_client: bool, force: bool,
-    dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
+    template_dirs: tuple[Path, ...], bundle: Path | None, digest: str, device: str, accelerator: str | None,
+    no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
 ) -> None:  # fmt: skip
     """Create a root, or bring one up to date: registry, modulefiles, environments.
 
@@ -92,8 +82,8 @@ def install(
     unpacked = unpacked_bundle(bundle, digest)
     usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
-        site.cluster, site.layout.root, environments or usual, device=device, client=not no_client, force=force,
-        template_dirs=(*template_dirs, *site.template_dirs), bundle=unpacked,
+        site.cluster, site.layout.root, environments or usual, device=device, accelerator=accelerator or "",
+        client=not no_client, force=force, template_dirs=(*template_dirs, *site.template_dirs), bundle=unpacked,
     )  # fmt: skip
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
@@ -103,7 +93,7 @@ def install(
     if plan.empty or dry_run:
         return
     confirm(yes)
-    _run(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin), wait, break_lock)
+    carry_out(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin), wait, break_lock)
     if not as_json:
         click.echo(plan.next_steps())
 
@@ -142,7 +132,7 @@ def render(
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
         sys.exit(0 if plan.empty else PENDING)
     if not plan.empty:
-        _run(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
+        carry_out(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
 
 
 def _render_to(
@@ -182,7 +172,7 @@ def default(
     if plan.empty or dry_run:
         return
     confirm(yes)
-    _run(site, site.layout.log, "default", lambda admin: apply(plan, admin), wait, break_lock)
+    carry_out(site, site.layout.log, "default", lambda admin: apply(plan, admin), wait, break_lock)
 
 
 @main.command()
@@ -205,7 +195,7 @@ def rollback(
     if plan.empty or dry_run:
         return
     confirm(yes)
-    _run(site, site.layout.log, "rollback", lambda admin: apply(plan, admin), wait, break_lock)
+    carry_out(site, site.layout.log, "rollback", lambda admin: apply(plan, admin), wait, break_lock)
 
 
 @main.command()
@@ -232,7 +222,7 @@ def gc(
     if plan.empty or dry_run:
         return
     confirm(yes, "Remove this?", destructive=True)
-    _run(site, site.layout.log, "gc", lambda admin: collect(plan, admin), wait, break_lock)
+    carry_out(site, site.layout.log, "gc", lambda admin: collect(plan, admin), wait, break_lock)
 
 
 @main.command()

@@ -1,0 +1,81 @@
+"""``rootstock-site lock``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from rootstock.cli.common import (
+    PENDING,
+    Command,
+    Progress,
+    carry_out,
+    cluster_options,
+    confirm,
+    found,
+    plan_options,
+    show_plan,
+)
+from rootstock.roots import find_site
+
+
+@click.command(cls=Command)
+@cluster_options
+@click.option(
+    "--env",
+    "environments",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Environment to lock; repeatable [default: all of the root]. A FILE has its lock beside it.",
+)
+@click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a lock is missing or does not fit.")
+@click.option("--upgrade", multiple=True, is_flag=False, flag_value="*", metavar="[PACKAGE]",
+              help="Take the newest versions that fit; of PACKAGE only, if one is named (repeatable).")  # fmt: skip
+@click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
+              help="Lock for this [default: all that the environment is built for, or the cluster's].")  # fmt: skip
+@plan_options
+def lock(
+    cluster: str | None, root: Path | None, environments: tuple[str, ...], check: bool, upgrade: tuple[str, ...],
+    accelerator: str | None, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
+) -> None:  # fmt: skip
+    """Write the locks beside environment files, or check them, without building anything.
+
+    A lock fixes the version and the hashes of every package. What it says is kept as long as it fits; `install` builds
+    what it says.
+
+    \b
+    Examples:
+      rootstock-site lock --root ~/rootstock --check
+      rootstock-site lock --root ~/rootstock --env mace --upgrade mace-torch
+      rootstock-site lock --cluster local --env ./mymodel.py
+    """
+    from rootstock.lockfiles import apply, plan_locks
+    from rootstock.planning import find_source
+    from rootstock.records import read_marker
+    from rootstock.sources import registered_names
+
+    site = found(find_site(cluster, root))
+    if not all(name.endswith(".py") for name in environments) or not environments:
+        read_marker(site.layout)
+    sources = [find_source(site.layout, name) for name in environments or registered_names(site.layout)]
+    progress = Progress(None)
+    with progress.shown():
+        plan = plan_locks(
+            site.layout, site.cluster, sources, accelerator=accelerator or "", upgrade=upgrade,
+            writes=not (check or dry_run), report=progress.step,
+        )  # fmt: skip
+    installed = site.layout.marker.is_file()
+    show_plan(plan, site.layout.root if installed else sources[0].path.parent, as_json)
+    if check:
+        sys.exit(0 if plan.empty else PENDING)
+    if plan.empty or dry_run:
+        return
+    confirm(yes)
+    if installed:
+        carry_out(site, site.layout.log, "lock", lambda admin: apply(plan, admin), wait, break_lock)
+    else:
+        from rootstock.locking import Admin
+
+        apply(plan, Admin(" ".join(sys.argv)))

@@ -1,0 +1,188 @@
+"""Builds of one environment for several machines and accelerators, beside each other in one root."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from ase.build import bulk
+
+from rootstock import RootstockCalculator
+from rootstock.catalogue import read_catalogue
+from rootstock.environment import EnvironmentManager
+from rootstock.errors import RootError
+from rootstock.layout import RootLayout
+from rootstock.records import active_build, read_build
+from rootstock.variants import fitting_build
+from tests.conftest import SITE, clean_environment, need
+from tests.site.stress import TinyRoot, make_wheel
+
+HERE = platform.machine()
+
+
+@pytest.fixture
+def tiny_site(site, tmp_path):
+    """Return a root whose one environment takes its packages from a folder, and how to run a command on it."""
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+
+    def run(command, *arguments, prefix=(), check=True):
+        if not prefix:
+            return site(command, "--root", root.path, *arguments, check=check)
+        done = subprocess.run(
+            [*prefix, str(SITE), command, "--root", str(root.path), *map(str, arguments)],
+            env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 or not check, done.stderr
+        return done
+
+    run("install", "--cluster", "local", *INSTALL)
+    return root, run
+
+
+INSTALL = ("--env", "tiny", "--no-client")
+
+
+def links(root):
+    return {path.name: path.resolve().name for path in root.layout.all_active.iterdir()}
+
+
+def test_a_build_for_another_accelerator_goes_beside_the_main_one(tiny_site):
+    root, run = tiny_site
+    main = root.active().name
+    done = run("install", *INSTALL, "--accelerator", "cuda")
+    assert f"build tiny+{HERE}-cuda with Python" in done.stdout
+    assert links(root).keys() == {"tiny", f"tiny+{HERE}-cuda"}
+    assert links(root)["tiny"] == main
+    cuda = links(root)[f"tiny+{HERE}-cuda"]
+    assert read_build(root.layout.build("tiny", cuda)).accelerator == "cuda"
+    for more in ((), ("--accelerator", "cuda"), ("--accelerator", "cpu")):
+        assert "nothing to do" in run("install", *INSTALL, *more).stdout
+    # The same requirements share a lock.
+    assert [path.name for path in root.layout.environments.glob("*.lock")] == ["tiny.py.lock"]
+    (environment,) = json.loads(run("status", "--json").stdout)["environments"]
+    assert (environment["digest"], environment["variants"]) == (main, {f"{HERE}-cuda": cuda})
+    assert f"environment tiny for {HERE}-cuda: build {cuda}\n" in run("status").stdout
+    (model,) = read_catalogue(root.layout).models
+    assert model.built_for == (f"{HERE} cpu", f"{HERE} cuda")
+    manager = EnvironmentManager(root.path)
+    source = manager.find("tiny")
+    chosen = {d: manager.launch(source, "build", device=d).build.name for d in ("", "cpu", "cuda", "cuda:1", "xpu")}
+    assert chosen == {"": main, "cpu": main, "cuda": cuda, "cuda:1": cuda, "xpu": main}
+
+
+def test_rollback_and_gc_know_variants(tiny_site):
+    root, run = tiny_site
+    run("install", *INSTALL, "--accelerator", "cuda")
+    both = links(root)
+    run("rollback")
+    assert links(root) == {"tiny": both["tiny"]}
+    run("rollback", "--to", 2)
+    assert links(root) == both
+    # What is in use stays; what is not goes, though it is of the same environment.
+    root.require("rsbeta")
+    run("install", *INSTALL, "--accelerator", "cuda")
+    after = links(root)
+    assert (after["tiny"], after[f"tiny+{HERE}-cuda"] != both[f"tiny+{HERE}-cuda"]) == (both["tiny"], True)
+    run("gc", "--keep", 1, "--older-than", 0, "--yes")
+    assert {path.name for path in root.layout.builds("tiny").iterdir()} == set(after.values())
+
+
+def test_a_build_for_another_processor(tiny_site):
+    need(HERE == "x86_64", "a processor that setarch can make another of")
+    root, run = tiny_site
+    main = root.active().name
+    other = ("setarch", "i686")
+    assert "build tiny+i686-cpu with Python" in run("install", *INSTALL, prefix=other).stdout
+    assert links(root)["tiny"] == main
+    assert "nothing to do" in run("install", *INSTALL, prefix=other).stdout
+    assert "nothing to do" in run("install", *INSTALL).stdout
+    ask = "import sys; from rootstock.environment import EnvironmentManager as M; m = M(sys.argv[1])\n"
+    ask += "print(m.launch(m.find('tiny'), device='cpu').build.name)"
+    said = [
+        subprocess.run([*prefix, sys.executable, "-c", ask, root.path], capture_output=True, text=True).stdout.strip()
+        for prefix in ((), other)
+    ]
+    assert said == [main, links(root)["tiny+i686-cpu"]]
+    # Without a build for this machine, the error says which there are.
+    root.layout.active("tiny").unlink()
+    with pytest.raises(RootError) as error:
+        RootstockCalculator("tiny", root=root.path, device="cuda").get_property("energy", bulk("Cu"))
+    assert error.value.message == (
+        f"Environment 'tiny' has no build in {root.path} for device 'cuda' on x86_64. It has: i686-cpu."
+    )
+    assert error.value.hint == (
+        f"An admin adds one, on such a machine: rootstock-site install --root {root.path} --env tiny"
+    )
+
+
+def test_a_gpu_of_another_kind_is_not_served(tiny_site):
+    root, run = tiny_site
+    link = root.layout.active("tiny")
+    run("install", *INSTALL, "--accelerator", "cuda")
+    link.unlink()
+    (root.layout.all_active / f"tiny+{HERE}-cuda").rename(link)
+    assert fitting_build(root.layout, "tiny", "cpu") == fitting_build(root.layout, "tiny", "cuda:0") == link.resolve()
+    with pytest.raises(RootError, match=rf"for device 'xpu' on {HERE}\. It has: {HERE}-cuda \(main\)\.") as error:
+        fitting_build(root.layout, "tiny", "xpu")
+    assert error.value.hint.endswith("--env tiny --accelerator xpu")
+
+
+def test_the_same_numbers_from_a_variant(site, root, tmp_path):
+    base = tmp_path / "root"
+    for path in (base / "cache",):
+        path.mkdir(parents=True)
+    subprocess.run(["cp", "-a", RootLayout(root).uv_cache, base / "cache"], check=True)
+    for more in ((), ("--accelerator", "cuda")):
+        site("install", "--cluster", "local", "--root", base, "--env", "emt", "--no-client", *more)
+    energies = set()
+    for device in ("cpu", "cuda"):
+        with RootstockCalculator("emt", root=base, device=device) as calculator:
+            energies.add(calculator.get_property("energy", bulk("Cu")))
+    assert len(energies) == 1
+    builds = [active_build(path) for path in RootLayout(base).all_active.iterdir()]
+    assert sorted(read_build(build).accelerator for build in builds) == ["cpu", "cuda"]
+    assert all(read_build(build).verification for build in builds)
+
+
+def index_of_torch(folder, version):
+    """Make a package index that has torch and what it needs for a GPU."""
+    for name in ("torch", "triton-rocm"):
+        wheels = folder / name
+        wheels.mkdir(parents=True)
+        wheel = make_wheel(wheels, name.replace("-", "_"), version)
+        (wheels / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    return folder.as_uri()
+
+
+def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):
+    root, run = tiny_site
+    indexes = {name: index_of_torch(tmp_path / name, f"2.0+{name}") for name in ("cpu", "rocm")}
+    run(
+        "install", *INSTALL, "--set", "hardware.accelerator=rocm", "--set", "uv.torch-packages=triton-rocm",
+        *(f"--set=uv.torch-index.{name}={url}" for name, url in indexes.items()),
+    )  # fmt: skip
+    for path in root.layout.all_active.iterdir():
+        path.unlink()
+    text = root.layout.environment_file("tiny").read_text()
+    # Found in the folder of wheels too, and there newer.
+    make_wheel(root.wheels, "torch", "3.0")
+    text = text.replace("['rsalpha']", "['rsalpha', 'torch']").replace("# no-index = true\n", "")
+    root.layout.environment_file("tiny").write_text(text)
+    run("install", *INSTALL)
+    run("install", *INSTALL, "--accelerator", "cpu")
+    found = {name: read_build(path.resolve()) for path in root.layout.all_active.iterdir() for name in [path.name]}
+    assert found["tiny"].packages == {"rsalpha": "1.0", "torch": "2.0+rocm", "triton_rocm": "2.0+rocm"}
+    assert found[f"tiny+{HERE}-cpu"].packages == {"rsalpha": "1.0", "torch": "2.0+cpu"}
+    locks = {path.name: path.read_text() for path in root.layout.environments.glob("*.lock")}
+    assert locks.keys() == {"tiny.py.lock", "tiny+cpu.py.lock"}
+    assert {p["version"] for p in tomllib.loads(locks["tiny+cpu.py.lock"])["package"]} == {"1.0", "2.0+cpu"}
+    for more in ((), ("--accelerator", "cpu")):
+        assert "nothing to do" in run("install", *INSTALL, *more).stdout
+    assert run("lock", "--check").returncode == 0
+    os.unlink(root.layout.lock_file("tiny", "cpu"))
+    assert "environments/tiny+cpu.py.lock" in run("lock", "--check", check=False).stdout
