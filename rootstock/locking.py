@@ -14,9 +14,13 @@ import errno
 import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import filelock
 
@@ -185,3 +189,42 @@ def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
 
 def _text(holder: Holder) -> bytes:
     return (json.dumps(asdict(holder)) + "\n").encode()
+
+
+def probe_lock(layout: RootLayout) -> str:
+    """Try with two processes whether a lock in the root keeps them apart.
+
+    Returns
+    -------
+    str
+        What keeps them apart: ``flock``, or ``a record`` where the file system has no flock; empty if both held it.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+    """
+    fd, name = tempfile.mkstemp(prefix=".probe-", dir=layout.locks)
+    os.close(fd)
+    try:
+        with filelock.FileLock(name, timeout=0, fallback_to_soft=False):
+            second = subprocess.run([sys.executable, "-I", "-c", _SECOND, name], check=False, timeout=10)
+            return "flock" if second.returncode == _HELD else ""
+    except NotImplementedError:
+        return "a record"
+    except OSError as error:
+        if error.errno in _NO_FLOCK:
+            return "a record"
+        raise
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+_HELD = 3
+_SECOND = f"""
+import fcntl, sys
+try:
+    fcntl.flock(open(sys.argv[1], "w"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit({_HELD})
+"""

@@ -13,6 +13,7 @@ from typing import Any
 from rootstock.client import Client, Result
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import WorkerError, WorkerStartError
+from rootstock.gpu import no_gpu
 from rootstock.inputs import Inputs
 from rootstock.sources import EnvironmentSource
 
@@ -64,7 +65,8 @@ class WorkerSpec:
                 start_timeout=self.start_timeout, log=self.log, on_progress=on_progress,
             )  # fmt: skip
         except WorkerStartError as error:
-            error.hint = error.hint or self.source.doubt(self.model)
+            gpu = no_gpu() if self.device.startswith("cuda") else ""
+            error.hint = error.hint or self.source.doubt(self.model) or gpu.replace("\n", ". ")
             raise
         _alive.add(client)
         return client

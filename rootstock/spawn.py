@@ -89,11 +89,7 @@ class WorkerProcess:
         except OSError as error:
             ours.close()
             self._close_descriptors()
-            raise WorkerStartError(
-                f"Cannot start {launch.command[0]}: {error.strerror}.",
-                "rootstock-site status shows whether the build is there; its interpreter must be executable by you.",
-                log=str(self.log),
-            ) from error
+            raise cannot_start(launch.command[0], error, str(self.log)) from error
         finally:
             theirs.close()
             os.close(reader)
@@ -184,6 +180,15 @@ def _close_lifelines() -> None:
 
 
 os.register_at_fork(after_in_child=_close_lifelines)
+
+
+def cannot_start(program: str, error: OSError, log: str = "") -> WorkerStartError:
+    """Return the error for an interpreter that this user cannot run."""
+    return WorkerStartError(
+        f"Cannot start {program}: {error.strerror}.",
+        "rootstock-site status shows whether the build is there; its interpreter must be executable by you.",
+        log=log,
+    )
 
 
 def describe_exit(code: int | None) -> str:

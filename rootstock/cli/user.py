@@ -7,6 +7,7 @@ import click
 from rootstock import __version__
 from rootstock.cli.catalogue import list_, show
 from rootstock.cli.common import Group, json_option, named_cluster, show_json
+from rootstock.cli.doctor import doctor, why_not
 from rootstock.cli.worker import worker
 from rootstock.clusters import cluster_names, get_cluster
 
@@ -17,7 +18,7 @@ def main() -> None:
     """Machine-learned interatomic potentials, each in its own environment."""
 
 
-for each in (list_, show, worker):
+for each in (list_, show, why_not, doctor, worker):
     main.add_command(each)
 
 

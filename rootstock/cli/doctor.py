@@ -1,0 +1,89 @@
+"""``rootstock doctor`` and ``rootstock why-not``: what keeps a root, or a model, from working here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rootstock.cli.common import Command, cluster_options, json_option, named_cluster, show_json
+
+if TYPE_CHECKING:
+    from rootstock.doctor import Finding
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
+_device = click.option("--device", help="Where models are to compute: cpu, cuda, cuda:1 [default: as on this cluster].")
+
+
+@click.command(cls=Command)
+@cluster_options
+@_device
+@click.option("--full", is_flag=True, help="Look at every file, and start a worker of each environment: minutes.")
+@json_option
+def doctor(cluster: str | None, root: Path | None, device: str | None, full: bool, as_json: bool) -> None:
+    r"""Examine a root as you see it, from the node where this runs.
+
+    Each line is a check: ok, warning, failed or skipped, what was seen, and what to do about it. Nothing is changed.
+    Without --full it ends within ten seconds, even if the file system hangs. It ends with 0 if nothing failed, else
+    with the exit code of the first failure: 3 which root is meant, 10 the root, 14 a damaged build, 18 a worker.
+
+    \b
+    Examples:
+      rootstock doctor
+      srun --gres=gpu:1 rootstock doctor --device cuda
+      rootstock doctor --full --json > doctor.json
+    """
+    from rootstock.doctor import examine
+
+    _report(examine(named_cluster(cluster), root, device=device, full=full), as_json)
+
+
+@click.command("why-not", cls=Command)
+@click.argument("model")
+@cluster_options
+@_device
+@click.option("--wait", default=600.0, show_default=True, metavar="SECONDS", help="How long its worker may take.")
+@json_option
+def why_not(model: str, cluster: str | None, root: Path | None, device: str | None, wait: float, as_json: bool) -> None:
+    r"""Say why MODEL does not run here: every step that a calculator takes, up to the first that fails.
+
+    The last step starts a worker that loads the model. It ends with 0 if MODEL runs, else with the exit code of what
+    stops it: 3 which root is meant, 4 no such model, 10 the root, 14 a damaged build, 18 the worker.
+
+    \b
+    Examples:
+      rootstock why-not mace-medium
+      rootstock why-not chgnet --device cuda
+    """
+    from rootstock.doctor import why_not as go_through
+
+    if not _report(go_through(model, named_cluster(cluster), root, device=device, patience=wait), as_json):
+        click.echo(f"{model} runs here.", err=True)
+
+
+def _report(findings: Iterator[Finding], as_json: bool) -> int:
+    """Show findings as they come, and end with the exit code that they call for."""
+    from rootstock.doctor import exit_code
+
+    seen = []
+    for finding in findings:
+        seen.append(finding)
+        if not as_json:
+            _show(finding)
+    code = exit_code(seen)
+    if as_json:
+        show_json({"schema": 1, "exit_code": code, "findings": [asdict(finding) for finding in seen]})
+    if code:
+        sys.exit(code)
+    return code
+
+
+def _show(finding: Finding) -> None:
+    result = click.style(f"{finding.result:<8}", fg=_COLOURS[finding.result])
+    click.echo(f"{result} {finding.check:<13} {finding.reason}")
+    if finding.remedy:
+        click.echo(f"{'':<22} {click.style('->', bold=True)} {finding.remedy}")

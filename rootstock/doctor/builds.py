@@ -1,0 +1,156 @@
+"""Checks of the environments: intact, fit for this machine, with an interpreter that runs, and their weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rootstock.doctor.finding import Case, Finding, check, failed, from_error, ok, skipped, warning
+from rootstock.environment import EnvironmentManager
+from rootstock.errors import BuildError, RootError
+from rootstock.integrity import check_build
+from rootstock.records import BuildRecord, active_build, read_build
+from rootstock.spawn import cannot_start
+from rootstock.weights import Weights, is_path, own_weights, read_weights
+
+_SAMPLE = 200  # files of each build
+_SHOWN = 3
+
+
+def built(case: Case) -> dict[str, tuple[Path, BuildRecord]]:
+    """Return the folder and the record of each environment's build in use."""
+    found = {}
+    for name in case.environments:
+        build = active_build(case.layout.active(name))
+        record = read_build(build) if build else None
+        if build and record:
+            found[name] = (build, record)
+    return found
+
+
+@check
+def builds(case: Case) -> Iterator[Finding]:
+    """Check that each environment has a build for this machine."""
+    manager = EnvironmentManager(case.layout.root)
+    for name in case.environments:
+        try:
+            build = manager.launch(manager.find(name), "build").build
+        except RootError as error:
+            finding = from_error(error)
+            # An environment that nobody has built yet is no fault of the root; to whom asks for it, it is.
+            yield finding if case.argument is not None else warning(finding.reason, finding.remedy)
+            continue
+        record = read_build(build) if build else None
+        if record and record.platform != platform.machine():
+            yield failed(
+                f"the build of {name} is for {record.platform}; this node is {platform.machine()}",
+                "Run on a node of that kind, or ask the site's admin for a build for this one.",
+            )
+    found = built(case)
+    if found:
+        kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in found.values()})
+        yield ok(f"{', '.join(found)}: built for {', '.join(kinds)}")
+    elif not case.environments:
+        yield warning("this root has no environment", f"rootstock-site install --root {case.layout.root} --env NAME")
+
+
+@check
+def intact(case: Case) -> Iterator[Finding]:
+    """Check that the files of the builds are those that were published."""
+    found = built(case)
+    if not found:
+        yield skipped("nothing is built")
+        return
+    remedy = f"An admin builds it again: rootstock-site install --root {case.layout.root} --env "
+    damaged = False
+    for name, (build, _) in found.items():
+        problems = check_build(build, None if case.full else _SAMPLE)
+        if problems:
+            damaged = True
+            shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
+            more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            yield failed(f"{name} is damaged: {shown}{more} (in {build})", remedy + name, BuildError.exit_code)
+    if not damaged:
+        looked = "every file" if case.full else f"{_SAMPLE} files of each; --full looks at all"
+        yield ok(f"{', '.join(found)}: as published ({looked})")
+
+
+@check
+def interpreters(case: Case) -> Iterator[Finding]:
+    """Check that this user can run the Python of each build."""
+    found = built(case)
+    running, failures = {}, False
+    for name, (build, record) in found.items():
+        command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]
+        try:
+            running[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            failures = True
+            finding = from_error(cannot_start(command[0], error))
+            real = os.path.realpath(command[0])
+            yield failed(f"{name}: {finding.reason} It leads to {real}, Python {record.python}.", finding.remedy, 18)
+    for name, process in running.items():
+        stderr = process.communicate()[1].strip()
+        if process.returncode and "No module named 'numpy'" not in stderr:
+            failures = True
+            last = stderr.splitlines()[-1] if stderr else f"exit code {process.returncode}"
+            yield failed(f"{name}: its Python does not run: {last}", "Ask the site's admin to build it again.", 18)
+    if not found:
+        yield skipped("nothing is built")
+    elif not failures:
+        yield ok(
+            f"{', '.join(found)}: Python {', '.join(sorted({record.python for _, record in found.values()}))} runs"
+        )
+
+
+@check
+def weights(case: Case) -> Iterator[Finding]:
+    """Check that the weights are there that were recorded."""
+    begun = time.monotonic()
+    if case.argument is not None:
+        yield _of_model(case, case.environments[0], case.argument)
+        return
+    recorded = [each for name in case.environments for each in read_weights(case.layout, name).values()]
+    missing = [each for each in recorded if not each.present(case.layout)]
+    for each in missing:
+        yield _missing(case, each)
+    if not recorded:
+        yield skipped("no weights are recorded; rootstock-site warm fetches and records them")
+    elif not missing:
+        size = sum(each.bytes for each in recorded) / 1e6
+        yield ok(f"those of {len(recorded)} models, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
+
+
+def _of_model(case: Case, name: str, argument: str) -> Finding:
+    if is_path(argument):
+        files = own_weights(argument)
+        return ok(f"{len(files)} files at {argument}") if files else failed(
+            f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
+        )  # fmt: skip
+    source = EnvironmentManager(case.layout.root).find(name)
+    found = read_weights(case.layout, name).get(source.named(argument))
+    if source.rootstock.get("licence", {}).get("weights") == "":
+        return ok(f"{name} needs none")
+    if found is None:
+        return skipped("nobody has recorded what this model reads: the worker will tell")
+    if not found.files:
+        return ok("they come with the packages, or it has none")
+    return ok(f"{len(found.files)} files, {found.bytes / 1e6:.0f} MB") if found.present(case.layout) else _missing(
+        case, found
+    )  # fmt: skip
+
+
+def _missing(case: Case, found: Weights) -> Finding:
+    gone = next((file.path for file in found.files if not (case.layout.root / file.path).is_file()), "a file")
+    model = f"{found.environment}-{found.model}" if found.model else found.environment
+    return failed(
+        f"the weights of {model} are not there, or not whole: {gone}",
+        f"An admin fetches them: rootstock-site warm --root {case.layout.root} --env {found.environment}"
+        + (f" --model {found.model}" if found.model else ""),
+    )

@@ -1,0 +1,394 @@
+"""`rootstock doctor` and `rootstock why-not`: everything is broken once, for real, and must be seen and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rootstock import RootstockCalculator, __version__
+from rootstock.access import remove_tree
+from rootstock.errors import UnknownEnvironmentError, WorkerStartError
+from rootstock.layout import RootLayout
+from rootstock.records import read_build
+from rootstock.weights import Weights, WeightsFile, write_weights
+from tests.conftest import SITE, need
+
+ROOTSTOCK = SITE.with_name("rootstock")
+USER = 54321
+
+Finding = dict[str, Any]
+Examine = Callable[..., dict[str, list[Finding]]]
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, scratch: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``rootstock`` in a bare environment, perhaps below another program."""
+
+    def call(
+        *command: str | Path, prefix: Sequence[str | Path] = (), program: Path = ROOTSTOCK, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        bare = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(scratch), "LANG": "C.UTF-8"}
+        return subprocess.run(
+            [*prefix, program, *command], env=bare | variables, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=120, check=False, cwd="/",
+        )  # fmt: skip
+
+    return call
+
+
+@pytest.fixture
+def doctor(run: Callable[..., subprocess.CompletedProcess[str]]) -> Examine:
+    """Run ``rootstock doctor`` and return what it finds, by the name of the check."""
+
+    def call(root: Path, *options: str, code: int | None = None, **more: Any) -> dict[str, list[Finding]]:
+        done = run("doctor", "--root", root, "--json", *options, **more)
+        assert "Traceback" not in done.stderr
+        data = json.loads(done.stdout)
+        assert data["schema"] == 1 and data["exit_code"] == done.returncode
+        if code is not None:
+            assert done.returncode == code, done.stdout
+        found: dict[str, list[Finding]] = {}
+        for finding in data["findings"]:
+            assert finding["remedy"] or finding["result"] in ("ok", "skipped")
+            found.setdefault(finding["check"], []).append(finding)
+        return found
+
+    return call
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Iterator[Path]:
+    """A root with emt and lj that the test may change; the files that it leaves alone are shared with `root`."""
+    path = tmp_path / "copy"
+    shutil.copytree(root, path, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns("uv"))
+    (path / "cache/uv").mkdir()
+    for folder in (path, *path.rglob("*")):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(0o755)
+    yield path
+    remove_tree(path)
+
+
+def replace(path: Path, text: str) -> None:
+    """Give a file another text; where it is shared with another root, that one keeps its own."""
+    path.unlink()
+    path.write_text(text)
+
+
+def test_a_sound_root_as_an_ordinary_user_sees_it(root: Path, tmp_path: Path, scratch: Path, doctor: Examine) -> None:
+    need(os.geteuid() == 0 and shutil.which("setpriv"), "root's rights, and setpriv")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder.stat().st_mode & 0o055 != 0o055:
+            folder.chmod(0o755)
+    os.chown(scratch, USER, USER)
+    begun = time.monotonic()
+    prefix = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups")
+    client = RootLayout(root).client(__version__) / "bin/rootstock"
+    found = doctor(root, prefix=prefix, program=client, code=0)
+    assert time.monotonic() - begun < 30  # 10 on a machine that has nothing else to do
+    results = {name: {finding["result"] for finding in findings} for name, findings in found.items()}
+    assert results.pop("locks") == results.pop("weights") == results.pop("gpu") == {"skipped"}
+    assert set(results) == {
+        "root", "reachable", "layout", "builds", "files", "interpreters", "offline", "clock", "variables", "scratch",
+        "space", "threads",
+    }  # fmt: skip
+    assert all(result == {"ok"} for result in results.values()), found
+    assert found["offline"][0]["reason"].startswith("a worker of emt was ready on cpu after ")
+    assert found["scratch"][0]["reason"] == f"{scratch}/rootstock-{USER}, mode 0700, can be written"
+
+
+def test_lines_for_people(root: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run("doctor", "--root", root, PYTHONPATH="/somewhere")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"ok       root          {root}"
+    at = next(i for i, line in enumerate(lines) if line.startswith("warning  variables     PYTHONPATH is set (/some"))
+    assert lines[at + 1].split() == ["->", "unset", "PYTHONPATH"]
+    assert "\x1b" not in done.stdout
+
+
+def test_no_root(run: Callable[..., subprocess.CompletedProcess[str]], doctor: Examine, tmp_path: Path) -> None:
+    done = run("doctor")
+    assert done.returncode == 3
+    assert done.stdout.startswith("failed   root          Must specify either 'cluster' or 'root'.\n")
+    found = doctor(tmp_path / "none", code=10)
+    assert found["reachable"][0]["reason"] == f"{tmp_path}/none is not there"
+    assert [finding["result"] for finding in found["files"]] == ["skipped"]
+    assert found["scratch"][0]["result"] == "ok"
+    found = doctor(tmp_path, code=10)
+    assert found["layout"][0]["reason"] == f"{tmp_path} is not a Rootstock root: it has no rootstock.toml."
+
+
+def test_a_folder_above_the_root_that_is_closed(tiny_root: Path, tmp_path: Path, doctor: Examine) -> None:
+    need(os.geteuid() == 0 and shutil.which("setpriv"), "root's rights, and setpriv")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "root").symlink_to(tiny_root)
+    # It stays root, but no longer passes every folder; a program that another user can run is not needed so.
+    prefix = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all")
+    os.chown(closed, USER, USER)
+    found = doctor(closed / "root", prefix=prefix, code=10)
+    failure = found["reachable"][0]
+    assert failure["reason"].startswith(f"{closed} does not let you in: its mode is 0700, its owner {USER}, its group ")
+    assert failure["remedy"] == f"Ask the site's admin for access: chmod o+x {closed} lets everybody pass."
+    closed.chmod(0o710)
+    found = doctor(closed / "root", prefix=prefix, code=10)
+    assert found["reachable"][0]["remedy"].startswith(f"Ask the site's admin to add you to the group {USER};")
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [(0, "{root} has the old layout 0; this rootstock knows 1"), (99, "{root} has layout 99; this rootstock knows ")],
+)
+def test_a_layout_of_another_time(tiny_root: Path, doctor: Examine, layout: int, reason: str) -> None:
+    marker = tiny_root / "rootstock.toml"
+    marker.write_text(marker.read_text().replace("layout = 1\n", f"layout = {layout}\n"))
+    failure = doctor(tiny_root, code=10)["layout"][0]
+    assert failure["reason"].startswith(reason.format(root=tiny_root))
+
+
+def test_a_damaged_build(copy: Path, doctor: Examine) -> None:
+    build = (copy / "active/lj").resolve()
+    file = next(build.glob("lib/python*/site-packages/ase/units.py"))
+    replace(file, "")
+    (build / "extra.txt").write_text("")
+    found = doctor(copy, "--full", code=14)
+    failure = next(finding for finding in found["files"] if finding["result"] == "failed")
+    name = file.relative_to(build)
+    assert f"lj is damaged: extra.txt: was not there when the build was published; {name}: is not" in failure["reason"]
+    assert failure["remedy"].endswith(f"rootstock-site install --root {copy} --env lj")
+    started = {finding["reason"].split()[3]: finding["result"] for finding in found["offline"]}
+    assert started["emt"] == "ok"
+
+
+def test_an_interpreter_that_is_gone_or_closed(copy: Path, doctor: Examine, tmp_path: Path) -> None:
+    for name, target in (("lj", tmp_path / "gone"), ("emt", tmp_path / "closed")):
+        python = (copy / "active" / name).resolve() / "bin/python"
+        python.unlink()
+        python.symlink_to(target)
+    (tmp_path / "closed").write_text("#!/bin/sh\n")
+    found = doctor(copy, code=14)  # a link that leads elsewhere is no longer what was published
+    reasons = {finding["reason"].split(":")[0]: finding["reason"] for finding in found["interpreters"]}
+    assert f"bin/python: No such file or directory. It leads to {tmp_path}/gone, Python 3." in reasons["lj"]
+    assert f"bin/python: Permission denied. It leads to {tmp_path}/closed" in reasons["emt"]
+    assert {finding["code"] for finding in found["interpreters"]} == {18}
+
+
+def test_a_root_whose_file_system_hangs(tiny_root: Path, doctor: Examine) -> None:
+    marker = tiny_root / "rootstock.toml"
+    marker.unlink()
+    os.mkfifo(marker)  # whoever opens it waits for ever
+    begun = time.monotonic()
+    found = doctor(tiny_root, code=10)
+    assert time.monotonic() - begun < 15
+    assert found["layout"][0]["reason"].startswith("no answer within 3 s")
+    assert found["offline"][0]["reason"] == "the root cannot be used"
+
+
+def test_a_scratch_folder_that_is_full(
+    root: Path, scratch: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    need(os.geteuid() == 0, "root's rights")
+    script = 'mount -t tmpfs -o size=64k none "$1" && shift && exec "$@"'
+    done = run("doctor", "--root", root, "--json", prefix=("unshare", "--mount", "sh", "-c", script, "sh", scratch))
+    findings = json.loads(done.stdout)["findings"]
+    full = next(finding for finding in findings if finding["check"] == "scratch")
+    assert full["reason"] == f"Cannot write a megabyte to {scratch}/rootstock-0: No space left on device."
+    assert full["remedy"] == "Set TMPDIR to a folder that you can write."
+    assert any(f["reason"].startswith("scratch: 0 MB") and f["result"] == "warning" for f in findings)
+    assert done.returncode == 18
+
+
+def test_variables_that_do_not_fit(tiny_root: Path, doctor: Examine, tmp_path: Path) -> None:
+    def complaints(**variables: str) -> list[str]:
+        found = doctor(tiny_root, **variables)["variables"]
+        return [finding["reason"] for finding in found if finding["result"] == "warning"]
+
+    mine = {"ROOTSTOCK_ROOT": str(tiny_root), "ROOTSTOCK_CLUSTER": "local", "ROOTSTOCK_VERSION": __version__}
+    assert complaints(**mine) == []
+    assert complaints(**{**mine, "ROOTSTOCK_ROOT": "/else"}) == [
+        "ROOTSTOCK_ROOT is /else, and another root is looked at"
+    ]
+    wrong = complaints(**{**mine, "ROOTSTOCK_CLUSTER": "della", "ROOTSTOCK_VERSION": "0.0"})
+    assert wrong == [
+        "ROOTSTOCK_CLUSTER is della, and the root is that of local",
+        "ROOTSTOCK_VERSION is 0.0, which the root does not hold",
+    ]
+    (tmp_path / "conda/bin").mkdir(parents=True)
+    (tmp_path / "conda/bin/python").symlink_to("/usr/bin/true")
+    path = f"{tmp_path}/conda/bin:/usr/bin:/bin"
+    others = complaints(LD_LIBRARY_PATH="/cuda/lib", CONDA_PREFIX=str(tmp_path / "conda"), PATH=path)
+    assert [reason.split(" (")[0].split(",")[0] for reason in others] == ["LD_LIBRARY_PATH is set", "python is conda's"]
+
+
+def test_threads_beyond_the_processors(tiny_root: Path, doctor: Examine) -> None:
+    prefix = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+    found = doctor(tiny_root, prefix=prefix, OMP_NUM_THREADS="4")["threads"][0]
+    assert (found["result"], found["reason"][:58]) == (
+        "warning", "OMP_NUM_THREADS is 4, and this job may use 1 processors: t",
+    )  # fmt: skip
+    found = doctor(tiny_root, prefix=prefix, SLURM_CPUS_PER_TASK="4")["threads"][0]
+    assert found["remedy"].startswith("Start it with: srun --cpus-per-task")
+    assert doctor(tiny_root, prefix=prefix)["threads"][0]["result"] == "ok"
+
+
+def test_no_gpu(root: Path, doctor: Examine) -> None:
+    need(not list(Path("/dev").glob("nvidia[0-9]*")), "a machine without a GPU")
+    found = doctor(root, "--device", "cuda", code=18)["gpu"][0]
+    assert found["reason"] == f"{socket.gethostname()} shows no GPU"
+    assert "srun --gres=gpu:1" in found["remedy"]
+    found = doctor(root, "--device", "cuda", CUDA_VISIBLE_DEVICES="", code=18)["gpu"][0]
+    assert found["reason"] == "CUDA_VISIBLE_DEVICES is '': no GPU is visible"
+
+
+def test_weights_that_are_gone(tiny_root: Path, doctor: Examine) -> None:
+    layout = RootLayout(tiny_root)
+    layout.weights("tiny").mkdir(parents=True, exist_ok=True)
+    file = WeightsFile("cache/xdg/big.model", 10, "0" * 64)
+    write_weights(layout, Weights("tiny", "big", (file,), (), "x", "now", "ann", "here"), 0o644)
+    (failure,) = doctor(tiny_root)["weights"]
+    assert failure["reason"] == "the weights of tiny-big are not there, or not whole: cache/xdg/big.model"
+    assert failure["remedy"].endswith(f"rootstock-site warm --root {tiny_root} --env tiny --model big")
+    (layout.cache / "xdg").mkdir()
+    (layout.root / file.path).write_text("0123456789")
+    assert doctor(tiny_root)["weights"][0]["result"] == "ok"
+
+
+def test_a_clock_that_is_behind(tiny_root: Path, doctor: Examine) -> None:
+    later = time.time() + 3600
+    os.utime(tiny_root / "rootstock.toml", (later, later))
+    (found,) = doctor(tiny_root)["clock"]
+    assert found["result"] == "warning"
+    assert found["reason"].startswith("this node's clock and the file system of the root differ by 3")
+
+
+@pytest.mark.parametrize(("flock", "result", "reason"), [
+    ("", "ok", "(flock)"),
+    ("error=ENOSYS", "ok", "(a record)"),
+    ("retval=0", "warning", "has no working lock: two processes held it at once"),
+])  # fmt: skip
+def test_locks_for_admins(tiny_root: Path, doctor: Examine, flock: str, result: str, reason: str) -> None:
+    need(shutil.which("strace"), "strace")
+    prefix = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock", "-e", f"inject=flock:{flock}")
+    (found,) = doctor(tiny_root, prefix=prefix if flock else ())["locks"]
+    assert (found["result"], reason in found["reason"]) == (result, True), found
+    assert list((tiny_root / "locks").glob(".probe*")) == []
+
+
+ONLINE = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["ase"]
+# ///
+import socket
+from ase.calculators.lj import LennardJones
+
+
+def setup(model, device="cpu"):
+    socket.create_connection(("127.0.0.1", {port}), timeout=5).close()
+    return LennardJones()
+"""
+
+
+def test_a_model_that_needs_the_network(copy: Path, doctor: Examine) -> None:
+    isolated = ["unshare", "--user", "--map-current-user", "--net", "true"]
+    need(subprocess.run(isolated, check=False).returncode == 0, "namespaces of users")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name in ("emt", "lj"):
+            replace((copy / "active" / name).resolve() / "environment.py", ONLINE.format(port=server.getsockname()[1]))
+        (failure,) = doctor(copy)["offline"]
+    assert failure["reason"].startswith("The worker of environment 'emt' could not start: OSError: [Errno 101] Network")
+    assert failure["code"] == 18
+
+
+def test_why_not_a_model_that_runs(root: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run("why-not", "lj-argon", "--root", root, "--device", "cuda")
+    assert (done.returncode, done.stderr) == (0, "lj-argon runs here.\n")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["ok", "root"], ["ok", "reachable"], ["ok", "layout"], ["ok", "environment"], ["ok", "model"], ["ok", "builds"],
+        ["ok", "files"], ["ok", "interpreter"], ["ok", "weights"], ["skipped", "gpu"], ["ok", "scratch"],
+        ["ok", "start"],
+    ]  # fmt: skip
+
+
+def test_why_not_says_what_the_calculator_says(
+    root: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def last(model: str) -> Finding:
+        done = run("why-not", model, "--root", root, "--json")
+        data = json.loads(done.stdout)
+        assert done.returncode == data["exit_code"] == data["findings"][-1]["code"] != 0
+        assert [finding["result"] for finding in data["findings"]].count("failed") == 1
+        finding: Finding = data["findings"][-1]
+        return finding
+
+    with pytest.raises(UnknownEnvironmentError) as unknown:
+        RootstockCalculator("lj-argon2".replace("lj", "jl"), root=root)
+    found = last("jl-argon2")
+    assert (found["check"], found["code"], found["reason"]) == ("environment", 4, unknown.value.message)
+    assert found["remedy"] == unknown.value.hint
+    assert "Did you mean 'lj-argon'?" in found["reason"]
+    with pytest.raises(WorkerStartError) as wrong:
+        RootstockCalculator("lj-argn", root=root, device="cpu").start()
+    found = last("lj-argn")
+    assert (found["check"], found["code"], found["reason"]) == ("start", 18, wrong.value.message)
+    assert found["remedy"] == wrong.value.hint
+    assert "lj names no model 'argn'. Did you mean 'lj-argon'?" in str(wrong.value)
+
+
+def test_why_not_without_a_build_or_weights(
+    tiny_root: Path, run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tiny_root / "environments/later.py").write_text((tiny_root / "environments/tiny.py").read_text())
+    done = run("why-not", "later", "--root", tiny_root)
+    assert done.returncode == 10
+    assert done.stdout.splitlines()[-2:] == [
+        f"failed   builds        Environment 'later' has no build in {tiny_root}.",
+        f"{'':22} -> An admin builds it with: rootstock-site install --root {tiny_root} --env later",
+    ]
+    done = run("why-not", f"tiny-{tmp_path}/my.model", "--root", tiny_root)
+    assert done.returncode == 4
+    assert f"failed   weights       there is no file {tmp_path}/my.model\n" in done.stdout
+
+
+def test_a_worker_that_is_too_slow_is_no_failure_unless_all_is_looked_at(copy: Path, doctor: Examine) -> None:
+    for name in ("emt", "lj"):
+        source = (copy / "active" / name).resolve() / "environment.py"
+        replace(source, source.read_text().replace("def setup(", "import time\ntime.sleep(30)\ndef setup("))
+    (slow,) = doctor(copy)["offline"]
+    assert slow["result"] == "warning"
+    assert slow["reason"].startswith("a worker of emt was not ready after 8 s")
+
+
+def test_records_that_cannot_be_read(tiny_root: Path, doctor: Examine) -> None:
+    build = (tiny_root / "active/tiny").resolve()
+    assert read_build(build)
+    build.chmod(0o755)
+    replace(build / "build.json", "{")
+    found = doctor(tiny_root, code=10)
+    assert found["builds"][0]["reason"].startswith(f"Cannot read {build}/build.json: Expecting property name")
+
+
+def test_nothing_is_left_behind(root: Path, doctor: Examine, scratch: Path) -> None:
+    before = {path for path in root.rglob("*") if "__pycache__" not in path.parts}
+    doctor(root)
+    assert {path for path in root.rglob("*") if "__pycache__" not in path.parts} == before
+    assert [path.name for path in (scratch / f"rootstock-{os.getuid()}").rglob("*") if path.is_file()] == []
+    mine = subprocess.run(["pgrep", "-f", f"^{root}/builds"], capture_output=True, check=False)
+    assert mine.stdout == b""
