@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from rootstock.errors import BuildError, RootError
 from rootstock.integrity import check_build
 from rootstock.records import BuildRecord, active_build, read_build
 from rootstock.spawn import cannot_start
+from rootstock.variants import find_variants, fitting_build
 from rootstock.weights import Weights, is_path, own_weights, read_weights
 
 _SAMPLE = 200  # files of each build
@@ -22,36 +23,30 @@ _SHOWN = 3
 
 
 def built(case: Case) -> dict[str, tuple[Path, BuildRecord]]:
-    """Return the folder and the record of each environment's build in use."""
+    """Return the folder and the record of the build that each environment would use here."""
     found = {}
     for name in case.environments:
-        build = active_build(case.layout.active(name))
-        record = read_build(build) if build else None
-        if build and record:
-            found[name] = (build, record)
+        with contextlib.suppress(RootError):  # `builds` tells of it
+            build = fitting_build(case.layout, name, case.device)
+            record = read_build(build) if build else None
+            if build and record:
+                found[name] = (build, record)
     return found
 
 
 @check
 def builds(case: Case) -> Iterator[Finding]:
-    """Check that each environment has a build for this machine."""
+    """Check that each environment has a build for this machine and the device."""
     manager = EnvironmentManager(case.layout.root)
     for name in case.environments:
         try:
-            build = manager.launch(manager.find(name), "build").build
+            manager.launch(manager.find(name), "build", device=case.device)
         except RootError as error:
             finding = from_error(error)
-            # An environment that nobody has built yet is no fault of the root; to whom asks for it, it is.
-            yield finding if case.argument is not None else warning(finding.reason, finding.remedy)
-            continue
-        record = read_build(build) if build else None
-        if record and record.platform != platform.machine():
-            yield failed(
-                f"the build of {name} is for {record.platform}; this node is {platform.machine()}",
-                "Run on a node of that kind, or ask the site's admin for a build for this one.",
-            )
-    found = built(case)
-    if found:
+            # That nobody has built an environment yet is no fault of the root; to whoever asks for it, it is.
+            known = case.argument is not None or active_build(case.layout.active(name)) is not None
+            yield finding if known else warning(finding.reason, finding.remedy)
+    if found := built(case):
         kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in found.values()})
         yield ok(f"{', '.join(found)}: built for {', '.join(kinds)}")
     elif not case.environments:
@@ -61,13 +56,13 @@ def builds(case: Case) -> Iterator[Finding]:
 @check
 def intact(case: Case) -> Iterator[Finding]:
     """Check that the files of the builds are those that were published."""
-    found = built(case)
+    found = [(name, each.build) for name in case.environments for each in find_variants(case.layout, name)]
     if not found:
         yield skipped("nothing is built")
         return
     remedy = f"An admin builds it again: rootstock-site install --root {case.layout.root} --env "
     damaged = False
-    for name, (build, _) in found.items():
+    for name, build in found:
         problems = check_build(build, None if case.full else _SAMPLE)
         if problems:
             damaged = True
@@ -76,7 +71,7 @@ def intact(case: Case) -> Iterator[Finding]:
             yield failed(f"{name} is damaged: {shown}{more} (in {build})", remedy + name, BuildError.exit_code)
     if not damaged:
         looked = "every file" if case.full else f"{_SAMPLE} files of each; --full looks at all"
-        yield ok(f"{', '.join(found)}: as published ({looked})")
+        yield ok(f"{', '.join(dict.fromkeys(name for name, _ in found))}: as published ({looked})")
 
 
 @check

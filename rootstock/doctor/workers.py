@@ -53,10 +53,9 @@ def _chosen(case: Case) -> list[tuple[str, str]]:
 
 def _start(case: Case, name: str, argument: str) -> Finding:
     manager = EnvironmentManager(case.layout.root)
-    launch = manager.launch(manager.find(name), "build", threads=1)
-    launch, how = _without_network(launch)
-    model = f"{name}-{argument}" if argument else name
     device = case.device if case.argument is not None or not case.device.startswith("cuda") else "cpu"
+    launch, how = _without_network(manager.launch(manager.find(name), "build", threads=1, device=device))
+    model = f"{name}-{argument}" if argument else name
     try:
         client = Client(launch, argument, device, {}, start_timeout=case.patience)
     except WorkerStartError as error:
