@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from rootstock import errors
+from rootstock.channel import frames, memory
 from rootstock.cli.common import INTERRUPTED, PENDING
 from rootstock.cli.site import main as site
 from rootstock.cli.user import main as user
@@ -74,6 +76,42 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
         yield "| option | |\n|---|---|"
         for names, text in own:
             yield f"| `{names}` | {_cell(text)} |"
+        yield ""
+
+
+# -- the wire
+
+
+def frame_fields() -> Iterator[str]:
+    """Yield the fields of a frame's header: their places, types and meanings."""
+    _, _, text = (frames.Frame.__doc__ or "").partition("----------\n")
+    described = re.findall(r"^    (\w+) : .*\n((?:        .*\n?)+)", text, re.M)
+    meanings = {"magic": f"`{frames.MAGIC.decode()}`", "kind": "what the frame says", **dict(described)}
+    yield "| bytes | type | field | meaning |\n|---|---|---|---|"
+    start = 0
+    for code, name in zip(
+        re.findall(r"\d*[a-zA-Z]", frames.HEADER.format), ("magic", *frames.Frame._fields), strict=True
+    ):
+        size = struct.calcsize(f"<{code}")
+        kind = {"I": "uint32", "Q": "uint64"}.get(code, "bytes")
+        yield f"| {start}–{start + size - 1} | {kind} | {name} | {_cell(meanings[name])} |"
+        start += size
+    yield f"\nThat makes {start} bytes, little-endian.\n"
+
+
+def frame_kinds() -> Iterator[str]:
+    """Yield the kinds of frames and their numbers."""
+    yield "Kinds: " + ", ".join(f"{kind.value} `{kind.name}`" for kind in frames.Kind) + ".\n"
+
+
+def memory_sections() -> Iterator[str]:
+    """Yield the sections of the shared memory."""
+    kinds = {"f8": "float64", "i8": "int64", "u1": "uint8"}
+    for title, sections in (("input", memory.INPUTS), ("result", memory.PROPERTIES)):
+        yield f"| bit | {title} | shape | type |\n|---|---|---|---|"
+        for bit, section in enumerate(sections):
+            shape = ", ".join(["n"] * section.per_atom + [str(length) for length in section.shape])
+            yield f"| {bit} | `{section.name}` | ({shape}) | {kinds[section.dtype]} |"
         yield ""
 
 
@@ -153,5 +191,6 @@ def _cell(text: str) -> str:
 
 PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "commands": commands, "cluster-keys": cluster_keys, "root-paths": root_paths, "exit-codes": exit_codes,
-    "error-tree": error_tree,
+    "error-tree": error_tree, "frame-fields": frame_fields, "frame-kinds": frame_kinds,
+    "memory-sections": memory_sections,
 }  # fmt: skip

@@ -17,16 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from rootstock.errors import ConfigurationError, SiteError
+from rootstock.errors import BundleError, ConfigurationError
 
 SUMS, LINKS = "SHA256SUMS", "LINKS"
 _MAX_SUMS = 64 * 2**20  # far more than the list of any bundle
-
-
-class BundleError(SiteError):
-    """A bundle could not be made, was changed, or is for something else."""
-
-    exit_code = 13
 
 
 def pack(folder: Path, path: Path) -> str:

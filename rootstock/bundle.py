@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.archive import SUMS, BundleError, pack, unpack
+from rootstock.archive import SUMS, pack, unpack
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, wheel_bytes
+from rootstock.errors import BundleError
 from rootstock.interpreters import movable_interpreter
 from rootstock.layout import RootLayout
 from rootstock.recipes import CLIENT, BuildPlan, client_lock, plan_client, plan_environment

@@ -8,6 +8,7 @@
     ├── RootError                                the root is missing, is not a root, or cannot be read or written
     │   └── LockBusyError                        another admin is changing the root
     ├── SiteError                                a step of the installation failed, such as writing a file
+    │   ├── BundleError
     │   ├── BuildError
     │   ├── VerificationError
     │   ├── RenderError
@@ -22,7 +23,7 @@
         └── NonFiniteError (ArithmeticError)     NaN or infinity went in or came out
 
 Each says what happened, where, and the next thing to try. ``exit_code`` is what the command lines end with
-(the table is in README.md).
+(the table is in docs/reference/exit-codes.md, made from here).
 """
 
 from __future__ import annotations
@@ -78,6 +79,12 @@ class SiteError(RootstockError):
     """A step of the installation failed, such as writing a file."""
 
     exit_code = 16
+
+
+class BundleError(SiteError):
+    """A bundle could not be made, was changed, or is for something else."""
+
+    exit_code = 13
 
 
 class BuildError(SiteError):

@@ -40,7 +40,7 @@ class RootLayout:
 
     @property
     def clusters_file(self) -> Path:
-        """The settings of the cluster, rendered for this root; an admin may edit it."""
+        """The cluster's settings as this root was installed with; `install --set` changes them."""
         return self.root / "clusters.toml"
 
     @property
@@ -103,7 +103,7 @@ class RootLayout:
 
     @property
     def uv_cache(self) -> Path:
-        """Uv's cache of packages; for admins only."""
+        """Packages that uv fetched; for admins only."""
         return self.cache / "uv"
 
     @property

@@ -219,9 +219,10 @@ def plan_uninstall(layout: RootLayout, cluster: str) -> UninstallPlan:
             "Move it elsewhere first; everything under the root would be removed.",
         )
     for (name, digest), pids in running_builds(layout).items():
+        itself = "That is this command itself: use a rootstock-site that lies elsewhere."
         raise RootError(
             f"Build {digest} of {name} is in use on this machine by process {', '.join(map(str, sorted(pids)))}.",
-            "End it first.",
+            itself if os.getpid() in pids else "End it first.",
         )
     return UninstallPlan(layout, cluster, room_taken(layout.root))
 

@@ -17,7 +17,7 @@ from packaging.markers import Marker, default_environment
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from rootstock.archive import BundleError
+from rootstock.errors import BundleError
 
 _TIMEOUT_S, _ATTEMPTS = 60.0, 3
 

@@ -23,7 +23,7 @@ import shutil
 import signal
 import subprocess
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -39,6 +39,7 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}) *(?P<language>\S*)(?P<more
 _COMMENT = re.compile(r"^ *<!-- *(?P<kind>[a-z ]+?)(?:: *(?P<value>.+?))? *-->$")
 _NEEDS = re.compile(r"^<!-- page needs: (.+?) -->$", re.M)
 _KINDS = {"not run", "file", "fails", "output"}
+_OF_PAGES = {"page needs", "reference"}
 
 
 class BlockError(AssertionError):
@@ -97,13 +98,14 @@ def blocks(page: str, name: str) -> list[Block]:
             for _, inner in lines:
                 if inner.strip() == fence["ticks"]:
                     break
-                text.append(inner[indent:] if inner[:indent].isspace() else inner.lstrip(" "))
+                text.append(re.sub(f"^ {{0,{indent}}}", "", inner))
             else:
                 raise BlockError(f"{name}:{number}: this block has no end")
             found.append(Block(f"{name}:{number}", fence["language"], "\n".join(text) + "\n", notes))
             notes = {}
         elif comment := _COMMENT.match(line):
-            notes = notes | {comment["kind"]: comment["value"] or ""}
+            if comment["kind"] not in _OF_PAGES:
+                notes = notes | {comment["kind"]: comment["value"] or ""}
         elif line.strip():
             notes = {}
     return found
@@ -118,9 +120,9 @@ def matches(expected: str, printed: str) -> bool:
 class Session:
     """A program that is given one block after the other, and says of each how it ended."""
 
-    def __init__(self, command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            command, cwd=folder, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, bufsize=1, start_new_session=True,
         )  # fmt: skip
 
@@ -171,26 +173,57 @@ while line := sys.stdin.readline():
 """
 
 
+@dataclass
+class Setting:
+    """What a reader has before the first block.
+
+    Attributes
+    ----------
+    home : Path
+        The reader's home; the blocks run in its folder ``work``.
+    root : Path
+        A root with the environments emt and lj.
+    environment : dict of str to str
+        The reader's variables.
+    enter : tuple of str
+        A command that runs the one after it where the reader is, such as on another machine.
+    owner : int
+        Who the reader is there.
+    """
+
+    home: Path
+    root: Path
+    environment: dict[str, str]
+    enter: tuple[str, ...] = ()
+    owner: int = -1
+
+    @property
+    def work(self) -> Path:
+        return self.home / "work"
+
+
 class Reader:
     """Runs the blocks of a page.
 
     Parameters
     ----------
-    base : Path
-        A fresh folder. The blocks run in ``base/work``, and ``base`` is the reader's home.
-    environment : Mapping[str, str]
-        The variables that they begin with.
+    setting : Setting
     """
 
-    def __init__(self, base: Path, environment: Mapping[str, str]) -> None:
-        self.folder = base / "work"
-        self.folder.mkdir()
-        self._notes = base / ".blocks"
-        self._notes.mkdir()
-        self._shell = Session(["bash", "--norc", "--noprofile"], self.folder, {**environment, "HOME": str(base)})
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self.folder, self._notes = setting.work, setting.home / ".blocks"
+        for folder in (self.folder, self._notes):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, setting.owner, -1)
+        self._shell = self._start("bash", "--norc", "--noprofile", folder=self.folder, environment=setting.environment)
         self._python: Session | None = None
         self._count = 0
         self._printed = ""
+
+    def _start(self, *command: str, folder: Path, environment: Mapping[str, str]) -> Session:
+        # It is `env` that goes to the folder, for on another machine that is only there.
+        return Session([*self._setting.enter, "env", "-C", str(folder), *command], environment)
 
     def close(self) -> None:
         if self._python is not None:
@@ -233,5 +266,5 @@ class Reader:
             folder = Path(self._shell.ask(f"env -0 >{state}; pwd"))
             environment = dict(pair.split("=", 1) for pair in state.read_text().split("\0") if pair)
             python = shutil.which("python", path=environment["PATH"]) or "python"
-            self._python = Session([python, "-u", "-c", PYTHON], folder, environment)
+            self._python = self._start(python, "-u", "-c", PYTHON, folder=folder, environment=environment)
         return self._python.ask(f"{script} {output}") or f"exit {self._python.close()}"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment
+from tests.conftest import clean_environment, need
+from tests.docs.blocks import REPOSITORY, Setting
+from tests.site.slurm.cluster import PROGRAMS, UID, Slurm
 
-
-@dataclass
-class Setting:
-    """What a reader has before the first block: the fixtures of a page add to it."""
-
-    base: Path
-    root: Path
-    environment: dict[str, str] = field(default_factory=dict)
+LMOD = "/usr/share/lmod/lmod/init/bash"
 
 
 @pytest.fixture
@@ -39,11 +36,66 @@ def setting(root: Path, tmp_path: Path) -> Setting:
 
 
 @pytest.fixture
-def with_lmod(setting: Setting, require: Callable[[str, str], str]) -> None:
+def with_lmod(setting: Setting) -> None:
     """``module``, and nothing loaded: `module load rootstock` is the reader's to type."""
-    require("lua5.3", "lmod")
+    need(Path(LMOD).exists(), "apt-get install lmod")
+    unload(setting)
+    setting.environment["BASH_ENV"] = LMOD
+    setting.environment["MODULEPATH"] = str(setting.root / "modulefiles")
+
+
+@pytest.fixture
+def with_admin(setting: Setting) -> None:
+    """The commands on PATH, but no root: that of somebody who is about to install one."""
+    path = setting.environment["PATH"]
+    unload(setting)
+    setting.environment["PATH"] = path
+
+
+@pytest.fixture
+def with_developer(setting: Setting) -> None:
+    """The developer's environment of this checkout, with all extras, as the Python on PATH."""
+    setting.environment["PATH"] = f"{Path(sys.executable).parent}:{setting.environment['PATH']}"
+
+
+@pytest.fixture
+def with_checkout(setting: Setting) -> None:
+    """A checkout of this repository as the folder where the reader is, and nothing installed."""
+    unload(setting)
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (REPOSITORY / name).is_file():
+            (setting.work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, setting.work / name)
+
+
+@pytest.fixture(scope="module")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    need(os.getuid() == 0, "root, for the namespaces of a Slurm cluster")
+    for program, package in PROGRAMS.items():
+        need(shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"), f"apt-get install {package}")
+    state = tmp_path_factory.mktemp("slurm")
+    for folder in (state, *state.parents):
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(0o755)
+    cluster = Slurm(state)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def with_slurm(setting: Setting, slurm_cluster: Slurm) -> None:
+    """A cluster with Slurm, where the reader is an ordinary user and the root's modules are known."""
+    unload(setting)
+    setting.home, setting.owner, setting.enter = slurm_cluster.home, UID, slurm_cluster.enter
+    setting.environment = slurm_cluster.variables | {
+        "BASH_ENV": LMOD, "MODULEPATH": str(setting.root / "modulefiles"),
+    }  # fmt: skip
+
+
+def unload(setting: Setting) -> None:
+    """Give the reader a shell where nothing of ours was loaded."""
     for name in [name for name in setting.environment if name.startswith("ROOTSTOCK_")]:
         del setting.environment[name]
     setting.environment["PATH"] = os.environ["PATH"]
-    setting.environment["BASH_ENV"] = "/usr/share/lmod/lmod/init/bash"
-    setting.environment["MODULEPATH"] = str(setting.root / "modulefiles")

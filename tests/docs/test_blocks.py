@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import REPOSITORY, Block, BlockError, Reader, blocks, matches, needs, pages
-from tests.docs.conftest import Setting
+from tests.docs.blocks import REPOSITORY, Block, BlockError, Reader, Setting, blocks, matches, needs, pages
 
 ALLOWED = Path(__file__).with_name("not_run.txt")
 PAGES = {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in pages()}
@@ -30,7 +29,7 @@ def test_blocks_run(page: str, setting: Setting, request: pytest.FixtureRequest)
 
 def read(page: list[Block], setting: Setting) -> None:
     """Read a page from its beginning to its end."""
-    reader = Reader(setting.base, setting.environment)
+    reader = Reader(setting)
     try:
         for block in page:
             reader.read(block)

@@ -16,11 +16,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from rootstock.access import Access
-from rootstock.archive import BundleError
 from rootstock.build import make_build
 from rootstock.bundle import create_bundle, unpack_bundle
 from rootstock.clusters import get_cluster
-from rootstock.errors import BuildError, ConfigurationError
+from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.recipes import plan_environment
 from rootstock.sources import packaged_source, read_source

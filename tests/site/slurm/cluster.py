@@ -95,17 +95,25 @@ class Slurm:
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on the node as its user, who has no settings of any kind, and return its output."""
-        enter = ["nsenter", "--target", self._first, *_NAMESPACES]
-        become = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-        variables = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "SLURM_CONF": str(self.state / "slurm.conf")}
-        variables["TMPDIR"] = str(self.home)
         done = subprocess.run(
-            [*enter, *become, *command], env=variables, input=stdin, capture_output=True, text=True,
+            [*self.enter, *command], env=self.variables, input=stdin, capture_output=True, text=True,
             timeout=_START_S, check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr}")
         return done.stdout
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """The command that runs the one after it on the node, as its user."""
+        become = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
+        return ("nsenter", "--target", self._first, *_NAMESPACES, *become)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the user has set."""
+        variables = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "SLURM_CONF": str(self.state / "slurm.conf")}
+        return variables | {"TMPDIR": str(self.home)}
 
     @property
     def home(self) -> Path:
