@@ -137,22 +137,26 @@ def cluster_keys() -> Iterator[str]:
 def root_paths() -> Iterator[str]:
     """Yield a table of the paths under a root."""
     yield "| path | what it is |\n|---|---|"
-    for path, meaning in described_paths():
-        yield f"| `{path}` | {_cell(meaning)} |"
+    for paths, meaning in described_paths():
+        yield f"| {', '.join(f'`{path}`' for path in paths)} | {_cell(meaning)} |"
     yield ""
 
 
-def described_paths() -> Iterator[tuple[str, str]]:
-    """Yield every path that `RootLayout` knows, relative to the root, and the first line of what it says of it."""
+def described_paths() -> Iterator[tuple[list[str], str]]:
+    """Yield every path that `RootLayout` knows, relative to the root, and the first line of what it says of it.
+
+    One that depends on something optional is yielded without and with it.
+    """
     layout = RootLayout(Path())
     for name, member in vars(RootLayout).items():
         function = member.fget if isinstance(member, property) else member
         if name.startswith("_") or not inspect.isfunction(function):
             continue
-        parameters = [each for each in inspect.signature(function).parameters if each != "self"]
-        path = function(layout, *(each.upper() for each in parameters))
-        if isinstance(path, Path):
-            yield str(path), (function.__doc__ or "").partition("\n")[0]
+        _, *parameters = inspect.signature(function).parameters.values()
+        needed = [each.name.upper() for each in parameters if each.default is each.empty]
+        paths = [function(layout, *needed), function(layout, *(each.name.upper() for each in parameters))]
+        if isinstance(paths[0], Path):
+            yield list(dict.fromkeys(map(str, paths))), (function.__doc__ or "").partition("\n")[0]
 
 
 def exit_codes() -> Iterator[str]:

@@ -56,10 +56,10 @@ def test_the_reference_says_something_of_everything() -> None:
         sys.path.pop(0)
     for field in reference.fields(Cluster):
         assert not field.metadata or field.metadata["meaning"].endswith("."), field.name
-    paths = dict(reference.described_paths())
-    assert {"builds/NAME/DIGEST", "active/NAME", "rootstock.toml"} <= paths.keys()
-    for path, meaning in paths.items():
-        assert meaning.endswith("."), f"RootLayout says nothing of {path}"
+    described = list(reference.described_paths())
+    assert {"builds/NAME/DIGEST", "active/NAME", "rootstock.toml"} <= {path for paths, _ in described for path in paths}
+    for paths, meaning in described:
+        assert meaning.endswith("."), f"RootLayout says nothing of {paths}"
     assert (10, "RootError", "The root is missing, is not a Rootstock root, or cannot be read or written.") in (
         reference.exit_code_table()
     )
