@@ -5,6 +5,7 @@ Listing a hundred environments reads their headers and the records of their buil
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -124,6 +125,15 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
         except (RootError, ConfigurationError) as error:
             problems[name] = str(error)
     return Catalogue(layout.root, tuple(models), problems)
+
+
+def read_strings(layout: RootLayout) -> list[str]:
+    """Return the model strings of a root, without those of environments that cannot be read."""
+    strings: list[str] = []
+    for name in registered_names(layout):
+        with contextlib.suppress(RootError, ConfigurationError):
+            strings += in_use(layout, name)[0].strings()
+    return strings
 
 
 def models_of(layout: RootLayout, name: str) -> Iterator[Model]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Group, Progress, cluster_options, found, show_json
+from rootstock.cli.completing import ENVIRONMENT
 from rootstock.roots import find_site
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def bundles() -> None:
 @bundles.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @cluster_options
-@click.option("--env", "environments", multiple=True, metavar="NAME|FILE",
+@click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME|FILE",
               help="Environment to put in; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the cluster file.")
 @click.option("--python", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",

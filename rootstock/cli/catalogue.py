@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Command, cluster_options, json_option, show_json, user_root
+from rootstock.cli.completing import MODEL
 
 if TYPE_CHECKING:
     from rootstock.catalogue import Model
@@ -20,17 +21,18 @@ _COLUMNS = ("MODEL", "VERSION", "PROPERTIES", "ELEMENTS", "NEEDS", "LICENCE", "B
 @cluster_options
 @json_option
 def list_(cluster: str | None, root: Path | None, as_json: bool) -> None:
-    r"""List the models of a root: what each can do, and the exact string to copy.
+    """List the models of a root.
 
-    On a terminal it is a table. Into a pipe or a file go the same columns, separated by tabs, after a line with their
-    names; what is empty is a dash. ELEMENTS is their number. WEIGHTS says whether they lie in the root ('none': the
-    model has none); 'unknown' means that nobody has recorded it.
+    Each is named by the exact string that RootstockCalculator(model=...) takes, with what it can do. On a terminal
+    it is a table. Into a pipe or a file go the same columns, separated by tabs, after a line with their names; what
+    is empty is a dash. ELEMENTS is their number. WEIGHTS says whether they lie in the root ('none': the model has
+    none); 'unknown' means that nobody has recorded it.
 
     \b
     Examples:
       rootstock list
       rootstock list --cluster della
-      rootstock list | awk -F'\t' '$7 != "-" {print $1}'    # what is built
+      rootstock list | awk -F'\\t' '$7 != "-" {print $1}'    # what is built
       rootstock list --json | jq -r '.models[] | select(.weights == "yes") | .model'
     """
     from rootstock.catalogue import read_catalogue
@@ -101,13 +103,14 @@ def _too_wide(columns: list[tuple[str, ...]], width: int) -> list[str]:
 
 
 @click.command(cls=Command)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @cluster_options
 @json_option
 def show(model: str, cluster: str | None, root: Path | None, as_json: bool) -> None:
-    r"""Show everything about MODEL: what it can do, how it was built and verified, and how to use it.
+    """Show everything about MODEL.
 
-    The last part is to be copied: the lines for a shell, a Python script, and a job script for this cluster.
+    What it can do, its licences, how it was built and verified, and how it is used. The last part is to be copied:
+    the lines for a shell, a Python script, and a job script for this cluster.
 
     \b
     Examples:

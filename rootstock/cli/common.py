@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
+from rootstock.cli.completing import CLUSTER
 from rootstock.clusters import AUTO, recognise, require_root
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.layout import RootLayout
@@ -25,6 +26,21 @@ PENDING = 20  # a check found differences
 INTERRUPTED = 130
 
 Decorated = Callable[..., Any]
+
+
+# Of both command lines. `RootstockError` and its kinds carry them.
+EXIT_CODES = """\b
+Exit codes:
+    0  done
+    1  answered no, or an internal error    15  verification: other numbers than the references
+    2  usage                                16  writing a file
+    3  configuration                        17  a template
+    4  unknown environment or model         18  a worker
+   10  root, permission or space            19  a hook of the site
+   11  locked by another admin              20  a check found differences
+   13  bundle                              130  interrupted
+   14  build
+"""
 
 
 class Command(click.Command):
@@ -144,7 +160,7 @@ def options(*decorators: Decorated) -> Decorated:
 
 
 cluster_options = options(
-    click.option("--cluster", metavar="NAME",
+    click.option("--cluster", type=CLUSTER, metavar="NAME",
                  help="A registered cluster; 'auto': the one this machine belongs to [default: $ROOTSTOCK_CLUSTER]."),
     click.option("--root", type=click.Path(path_type=Path, readable=False),
                  help="The root's folder [default: $ROOTSTOCK_ROOT, or the cluster's]."),

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Command, cluster_options, json_option, named_cluster, show_json
+from rootstock.cli.completing import DEVICE, MODEL
 
 if TYPE_CHECKING:
     from rootstock.doctor import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
-_device = click.option("--device", help="Where models are to compute: cpu, cuda, cuda:1 [default: as on this cluster].")
+_device = click.option(
+    "--device", type=DEVICE, help="Where models are to compute: cpu, cuda, cuda:1 [default: as on this cluster]."
+)
 
 
 @click.command(cls=Command)
@@ -25,11 +28,12 @@ _device = click.option("--device", help="Where models are to compute: cpu, cuda,
 @click.option("--full", is_flag=True, help="Look at every file, and start a worker of each environment: minutes.")
 @json_option
 def doctor(cluster: str | None, root: Path | None, device: str | None, full: bool, as_json: bool) -> None:
-    r"""Examine a root as you see it, from the node where this runs.
+    """Examine a root, from this node.
 
-    Each line is a check: ok, warning, failed or skipped, what was seen, and what to do about it. Nothing is changed.
-    Without --full it ends within ten seconds, even if the file system hangs. It ends with 0 if nothing failed, else
-    with the exit code of the first failure: 3 which root is meant, 10 the root, 14 a damaged build, 18 a worker.
+    It is looked at as you see it. Each line is a check: ok, warning, failed or skipped, what was seen, and what to
+    do about it. Nothing is changed. Without --full it ends within ten seconds, even if the file system hangs. It
+    ends with 0 if nothing failed, else with the exit code of the first failure: 3 which root is meant, 10 the root,
+    14 a damaged build, 18 a worker.
 
     \b
     Examples:
@@ -43,16 +47,17 @@ def doctor(cluster: str | None, root: Path | None, device: str | None, full: boo
 
 
 @click.command("why-not", cls=Command)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @cluster_options
 @_device
 @click.option("--wait", default=600.0, show_default=True, metavar="SECONDS", help="How long its worker may take.")
 @json_option
 def why_not(model: str, cluster: str | None, root: Path | None, device: str | None, wait: float, as_json: bool) -> None:
-    r"""Say why MODEL does not run here: every step that a calculator takes, up to the first that fails.
+    """Say why MODEL does not run here.
 
-    The last step starts a worker that loads the model. It ends with 0 if MODEL runs, else with the exit code of what
-    stops it: 3 which root is meant, 4 no such model, 10 the root, 14 a damaged build, 18 the worker.
+    It goes through every step that a calculator takes, up to the first that fails. The last step starts a worker
+    that loads the model. It ends with 0 if MODEL runs, else with the exit code of what stops it: 3 which root is
+    meant, 4 no such model, 10 the root, 14 a damaged build, 18 the worker.
 
     \b
     Examples:

@@ -40,10 +40,10 @@ def lock(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], check: bool, upgrade: tuple[str, ...],
     accelerator: str | None, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
 ) -> None:  # fmt: skip
-    """Write the locks beside environment files, or check them, without building anything.
+    """Write or check the locks of environments.
 
-    A lock fixes the version and the hashes of every package. What it says is kept as long as it fits; `install` builds
-    what it says.
+    They lie beside the environment files; nothing is built. A lock fixes the version and the hashes of every
+    package. What it says is kept as long as it fits; `install` builds what it says.
 
     \b
     Examples:

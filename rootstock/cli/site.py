@@ -10,6 +10,7 @@ import click
 from rootstock import __version__
 from rootstock.cli.bundle import bundles, unpacked_bundle
 from rootstock.cli.common import (
+    EXIT_CODES,
     PENDING,
     Group,
     Progress,
@@ -22,12 +23,14 @@ from rootstock.cli.common import (
     show_json,
     show_plan,
 )
+from rootstock.cli.completing import DEVICE, ENVIRONMENT, VERSION
+from rootstock.cli.completion import completion_of
 from rootstock.cli.lock import lock
 from rootstock.locking import Admin
 from rootstock.roots import find_site
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rootstock-site")
 def main() -> None:
     """Install Rootstock for a cluster, and maintain it.
@@ -38,6 +41,7 @@ def main() -> None:
     """
 
 
+main.add_command(completion_of("rootstock-site"))
 main.add_command(bundles)
 main.add_command(lock)
 
@@ -45,7 +49,7 @@ main.add_command(lock)
 @main.command()
 @cluster_options
 @click.option("--group", metavar="GROUP", help="The group of the files; --set access.writers=group makes it admins.")
-@click.option("--env", "environments", multiple=True, metavar="NAME|FILE",
+@click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME|FILE",
               help="Environment to build; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
@@ -54,7 +58,7 @@ main.add_command(lock)
 @click.option("--bundle", type=click.Path(exists=True, path_type=Path), metavar="FILE",
               help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
 @click.option("--digest", default="", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
-@click.option("--device", default="cpu", show_default=True, help="Device to verify the builds on.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
               help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
@@ -65,10 +69,11 @@ def install(
     template_dirs: tuple[Path, ...], bundle: Path | None, digest: str, device: str, accelerator: str | None,
     no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
 ) -> None:  # fmt: skip
-    """Create a root, or bring one up to date: registry, modulefiles, environments.
+    """Create a root, or bring one up to date.
 
-    Every environment is built from locked requirements, checked file by file, verified on reference structures, and
-    only then put to use. Running it again does what is left to do.
+    That is its registry, modulefiles and environments. Every environment is built from locked requirements, checked
+    file by file, verified on reference structures, and only then put to use. Running it again does what is left to
+    do.
 
     \b
     Examples:
@@ -109,7 +114,9 @@ def render(
     cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool,
     force: bool,
 ) -> None:  # fmt: skip
-    """Render the modulefiles anew: those of a root, or, with --output, those of one cluster or all known ones.
+    """Render the modulefiles anew.
+
+    Those of a root, or, with --output, those of one cluster or all known ones.
 
     \b
     Examples:
@@ -156,14 +163,19 @@ def _render_to(
 
 
 @main.command()
-@click.argument("version")
+@click.argument("version", type=VERSION)
 @cluster_options
 @plan_options
 def default(
     version: str, cluster: str | None, root: Path | None, dry_run: bool, yes: bool, as_json: bool, wait: float,
     break_lock: bool,
 ) -> None:  # fmt: skip
-    """Make VERSION the one that `module load rootstock` loads."""
+    """Make VERSION the one that `module load rootstock` loads.
+
+    \b
+    Example:
+      rootstock-site default 0.3.0 --cluster della
+    """
     from rootstock.switch import apply, plan_default
 
     site = found(find_site(cluster, root, installed=True))
@@ -183,9 +195,15 @@ def rollback(
     cluster: str | None, root: Path | None, to: int | None, dry_run: bool, yes: bool, as_json: bool, wait: float,
     break_lock: bool,
 ) -> None:  # fmt: skip
-    """Put to use again what was in use in an earlier generation: builds and default version.
+    """Go back to an earlier generation.
 
-    Running jobs go on with what they have. The rollback is a generation itself, so it can be undone.
+    Its builds and its default version are put to use again. Running jobs go on with what they have. The rollback is
+    a generation itself, so it can be undone.
+
+    \b
+    Examples:
+      rootstock-site rollback --dry-run
+      rootstock-site rollback --to 4
     """
     from rootstock.switch import apply, plan_rollback
 
@@ -213,6 +231,11 @@ def gc(
 
     Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
     Processes of other machines are not seen: there it is --older-than that protects them.
+
+    \b
+    Examples:
+      rootstock-site gc --dry-run
+      rootstock-site gc --keep 3 --older-than 30 --yes
     """
     from rootstock.retention import collect, plan_gc
 
@@ -230,7 +253,13 @@ def gc(
 @json_option
 @click.option("--sizes", is_flag=True, help="Measure what each part takes; looks at every file.")
 def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -> None:
-    """Say what a root holds."""
+    """Say what a root holds.
+
+    \b
+    Examples:
+      rootstock-site status --sizes
+      rootstock-site status --json | jq .room
+    """
     from rootstock.status import read_status
 
     held = read_status(found(find_site(cluster, root, installed=True)).layout, sizes=sizes)
@@ -246,7 +275,12 @@ def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -
 def uninstall(
     cluster: str | None, root: Path | None, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool
 ) -> None:
-    """Remove a root and everything in it. Nothing of Rootstock is left elsewhere."""
+    """Remove a root and everything in it. Nothing of Rootstock is left elsewhere.
+
+    \b
+    Example:
+      rootstock-site uninstall --root ~/rootstock --dry-run
+    """
     from rootstock.retention import plan_uninstall
     from rootstock.retention import uninstall as remove
 

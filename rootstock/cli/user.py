@@ -6,19 +6,28 @@ import click
 
 from rootstock import __version__
 from rootstock.cli.catalogue import list_, show
-from rootstock.cli.common import Group, json_option, named_cluster, show_json
+from rootstock.cli.common import EXIT_CODES, Group, json_option, named_cluster, show_json
+from rootstock.cli.completing import CLUSTER
+from rootstock.cli.completion import completion_of
 from rootstock.cli.doctor import doctor, why_not
 from rootstock.cli.worker import worker
 from rootstock.clusters import cluster_names, get_cluster
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rootstock")
 def main() -> None:
-    """Machine-learned interatomic potentials, each in its own environment."""
+    """Machine-learned interatomic potentials, each in its own environment.
+
+    \b
+    Examples:
+      rootstock list                     # what there is
+      rootstock show mace-medium         # how to use it
+      rootstock why-not mace-medium      # what keeps it from running here
+    """
 
 
-for each in (list_, show, why_not, doctor, worker):
+for each in (list_, show, why_not, doctor, worker, completion_of("rootstock")):
     main.add_command(each)
 
 
@@ -30,7 +39,12 @@ def cluster() -> None:
 @cluster.command("list")
 @json_option
 def cluster_list(as_json: bool) -> None:
-    """List the known clusters."""
+    """List the known clusters.
+
+    \b
+    Example:
+      rootstock cluster list --json | jq -r '.[].name'
+    """
     clusters = [get_cluster(name) for name in cluster_names()]
     if as_json:
         show_json([{"name": each.name, "root": each.root, "description": each.description} for each in clusters])
@@ -40,11 +54,17 @@ def cluster_list(as_json: bool) -> None:
 
 
 @cluster.command("show")
-@click.argument("name")
+@click.argument("name", type=CLUSTER)
 @click.option("--origin", is_flag=True, help="Say for each setting which file it comes from.")
 @json_option
 def cluster_show(name: str, origin: bool, as_json: bool) -> None:
-    """Show the settings of a cluster; NAME may be 'auto'."""
+    """Show the settings of a cluster; NAME may be 'auto'.
+
+    \b
+    Examples:
+      rootstock cluster show della --origin
+      rootstock cluster show auto --json | jq -r '.settings.root'
+    """
     found = get_cluster(named_cluster(name) or name)
     settings = found.settings()
     if as_json:

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from rootstock.cli.common import Command, cluster_options
+from rootstock.cli.completing import DEVICE, MODEL
 from rootstock.errors import ConfigurationError
 
 
 @click.command(cls=Command)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @cluster_options
 @click.option(
     "--structure",
@@ -24,16 +25,17 @@ from rootstock.errors import ConfigurationError
 @click.option("--address", metavar="NAME", help="The same by i-PI's convention: /tmp/ipi_NAME.")
 @click.option("--port", type=int, help="TCP port of the server.")
 @click.option("--host", default="localhost", show_default=True, help="Its host, with --port.")
-@click.option("--device", default="cuda", show_default=True, help="Passed to the model.")
+@click.option("--device", type=DEVICE, default="cuda", show_default=True, help="Passed to the model.")
 @click.option("--no-stress", is_flag=True, help="Send a virial of zero: for simulations at constant volume only.")
 @click.option("--wait", default=60.0, show_default=True, metavar="SECONDS", help="How long to wait for the server.")
 def worker(
     model: str, cluster: str | None, root: Path | None, structure: Path, path: str | None, address: str | None,
     port: int | None, host: str, device: str, no_stress: bool, wait: float,
 ) -> None:  # fmt: skip
-    r"""Serve MODEL to an i-PI server: i-PI itself, ASE's SocketIOCalculator, or what else speaks its protocol.
+    """Serve MODEL to an i-PI server.
 
-    It ends when the server says so or hangs up. If the model fails it ends with an error, and sends nothing.
+    That is i-PI itself, ASE's SocketIOCalculator, or what else speaks its protocol. It ends when the server says so
+    or hangs up. If the model fails it ends with an error, and sends nothing.
 
     \b
     Examples:
