@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock import __version__
 from rootstock.schema import Cluster
 from tests.docs.blocks import REPOSITORY
 
@@ -46,6 +47,11 @@ def test_every_page_can_be_reached(built: Path) -> None:
         waiting |= {Path(os.path.normpath(page.parent / link)) for link in links} - reached
     orphans = {page.relative_to(built).as_posix() for page in set(built.rglob("*.html")) - reached}
     assert orphans == {"404.html"}, "a line in mkdocs.yml leads readers to a page"
+
+
+def test_what_is_cited_is_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_reference_says_something_of_everything() -> None:
