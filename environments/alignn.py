@@ -13,6 +13,7 @@
 #     "Atoms are always treated as periodic, whatever pbc says: put molecules and slabs into a large enough cell.",
 #     "Single precision, with torch's defaults.",
 # ]
+# all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
 # elements = ["H-Bi", "Ac-Pu"]
 #
@@ -108,8 +109,7 @@ def _released(name: str) -> Path:
     # Asked before the library is: it would create a folder in the root, and a download could hang.
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise FileNotFoundError(
-            f"The weights of ALIGNN's model {name!r} are not in this root: there is no {path / _WEIGHTS}. "
-            "Ask an admin of it to put them there, or name a model of your own by its path."
+            f"The weights of ALIGNN's model {name!r} are not in this root: there is no {path / _WEIGHTS}."
         )
     return Path(get_figshare_model_ff(name))
 

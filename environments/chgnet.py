@@ -11,6 +11,7 @@
 # licence = { code = "BSD-3-Clause", weights = "BSD-3-Clause" }
 # citation = "B. Deng et al., Nature Machine Intelligence 5, 1031 (2023), doi:10.1038/s42256-023-00716-3"
 # notes = ["Single precision only.", "The weights come with the package: nothing is downloaded."]
+# all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "magmoms"]
 # elements = ["H-Bi", "Ac-Pu"]
 #

@@ -7,6 +7,7 @@
 # room = { megabytes = 350, files = 10500 }
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
 # elements = ["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
+# all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "energies"]
 #
 # [tool.rootstock.models]

@@ -6,6 +6,7 @@
 # description = "Lennard-Jones 12-6, ASE's own, for any element: no weights, no GPU. The numbers are exact, so it tests a machine, not a material."
 # room = { megabytes = 350, files = 10500 }
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
+# all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
 #
 # [tool.rootstock.models]

@@ -21,6 +21,7 @@
 #     "On a GPU the model is compiled, as the library does by itself: the first call takes a minute. On a CPU it is not, unless setup_kwargs={'compile': True}: that needs a C++ compiler.",
 #     "Mixed periodic boundary conditions are refused by the library.",
 # ]
+# all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
 # elements = ["H-Bi", "Ac-Pu"]
 # variants = [{ models = ["orbmol-*", "*-omol"], elements = ["H-Bi"], needs = ["charge", "spin"] }]
@@ -165,7 +166,6 @@ def _released(name: str) -> str:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise FileNotFoundError(
             f"The weights of ORB's model {name!r} are not in this root: nothing in "
-            f"{os.environ.get('CACHED_PATH_CACHE_ROOT')} is from {url}. "
-            "Ask an admin of it to put them there, or name a model of your own by its path."
+            f"{os.environ.get('CACHED_PATH_CACHE_ROOT')} is from {url}."
         )
     return url

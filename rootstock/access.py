@@ -146,6 +146,14 @@ class Access:
                 executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100
                 self._set(path, read if executable else read & ~0o111, status)
 
+    def share(self, tree: Path) -> None:
+        """Make everything below `tree`, and `tree` itself, readable by the readers; admins may add to its folders."""
+        for path, status in _walk(tree):
+            if stat.S_ISDIR(status.st_mode):
+                self._set(path, self.folder, status)
+            elif stat.S_ISREG(status.st_mode):
+                self._set(path, _READ[self.readers] & ~0o111, status)
+
     def sweep(self, tree: Path) -> None:
         """Take from everybody else the right to write to what a program left below an admin's folder."""
         excess = self.admin_umask & 0o022

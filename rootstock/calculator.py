@@ -291,6 +291,7 @@ def _find_worker(
         source = read_source(Path(given).expanduser().absolute()) if is_path else manager.find(given)
     else:
         source, model = manager.find_model(model)
+        manager.used_source(source).check_model(model)
     return WorkerSpec(manager, source, model, **rest)
 
 

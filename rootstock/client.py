@@ -66,6 +66,8 @@ class Client:
         Where the worker's output goes.
     on_progress : callable, optional
         Called with a line of text as the start proceeds. By default a start that takes long is logged.
+    patience : float
+        Seconds that a server may keep silent from which weights are fetched; 0: for ever.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class Client:
         start_timeout: float,
         log: Path | None = None,
         on_progress: Callable[[str], None] | None = None,
+        patience: float = 0.0,
     ) -> None:
         self.launch = launch
         self._owner = os.getpid()
@@ -100,6 +103,8 @@ class Client:
             "model": model,
             "device": device,
             "options": dict(options),
+            "root": str(launch.root),
+            "patience": patience,
         }
         try:
             self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from rootstock.clusters import Cluster, Scope, get_cluster, read_scope
@@ -14,7 +15,16 @@ from rootstock.sources import EnvironmentSource, model_strings, packaged_names, 
 from rootstock.spawn import Launch, private_scratch
 from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
 from rootstock.variants import fitting_build
-from rootstock.weights import read_variables, write_variables
+from rootstock.weights import (
+    LEAD_ASTRAY,
+    OFFLINE,
+    WeightsFile,
+    fetch_variables,
+    own_weights,
+    read_variables,
+    weights_of,
+    write_variables,
+)
 
 LAUNCH_MODES = ("auto", "build", "uv-run")
 
@@ -123,13 +133,50 @@ class EnvironmentManager:
             )
         return self._launch_uv(source, threads)
 
+    def used_source(self, source: EnvironmentSource) -> EnvironmentSource:
+        """Return the file that the active build was made from; `source` itself where there is none."""
+        build = active_build(self.layout.active(source.name))
+        return read_source(build / BUILD_SOURCE, source.name) if build else source
+
     def launch_build(self, name: str, build: Path, threads: int = 0) -> Launch:
         """Say how to start a worker of a build, whether it is the active one or not."""
         source = read_source(build / BUILD_SOURCE)
         variables = self._variables(source, threads)
         return Launch(
-            name, (str(build / "bin" / "python"), *_ISOLATED), variables, source.path, mode="build", build=build
+            name, (str(build / "bin" / "python"), *_ISOLATED), variables, source.path, self.layout.root, "build", build
         )
+
+    def launch_offline(self, name: str, build: Path, home: Path) -> Launch:
+        """Say how to start a worker of a build as any user of the root does: with nothing of the caller's own home."""
+        launch = self.launch_build(name, build, threads=1)
+        own = {name for name in launch.variables if name.startswith("XDG_")}
+        variables = {name: value for name, value in launch.variables.items() if name not in own}
+        return replace(launch, variables={**variables, "HOME": str(home)})
+
+    def launch_fetch(self, name: str, build: Path, cache: Path) -> Launch:
+        """Say how to start a worker of a build that fetches weights into the empty folder `cache`."""
+        launch = self.launch_build(name, build, threads=1)
+        fetch = fetch_variables(cache, read_source(build / BUILD_SOURCE).cache_variables, self.cluster().proxy)
+        variables = {name: value for name, value in launch.variables.items() if name not in OFFLINE}
+        return replace(launch, variables=variables | fetch)
+
+    def weights(self, source: EnvironmentSource, model: str) -> tuple[WeightsFile, ...]:
+        """Return the files that ``setup(model)`` reads, with their hashes: for a methods section.
+
+        Parameters
+        ----------
+        source : EnvironmentSource
+        model : str
+            Argument of ``setup()``: a released model, or the path of a checkpoint of one's own.
+
+        Returns
+        -------
+        tuple of WeightsFile
+            Of a released model, what was recorded when it was fetched; empty if nothing was. A checkpoint of one's own
+            is read and hashed now.
+        """
+        recorded = weights_of(self.layout, source.name, source.named(model))
+        return recorded.files if recorded else own_weights(model) if model not in source.models else ()
 
     def _launch_uv(self, source: EnvironmentSource, threads: int) -> Launch:
         folder = self.layout.wrappers
@@ -151,12 +198,15 @@ class EnvironmentManager:
             "UV_NO_PROGRESS": "1",
         }
         del variables["UV_CACHE_DIR"]  # the command says it
-        del variables["HF_HUB_OFFLINE"]  # the root is the caller's own: weights may be fetched on first use
-        return Launch(source.name, tuple(self.get_spawn_command(wrapper)), variables, source.path, mode="uv-run")
+        for name in OFFLINE:  # the root is the caller's own: weights may be fetched on first use
+            del variables[name]
+        command = tuple(self.get_spawn_command(wrapper))
+        return Launch(source.name, command, variables, source.path, self.layout.root, "uv-run")
 
     def _variables(self, source: EnvironmentSource, threads: int) -> dict[str, str]:
-        variables = clean_variables() | self.get_environment_variables()
-        variables |= read_variables(self.layout, source.cache_variables)
+        inherited = {name: value for name, value in clean_variables().items() if name not in LEAD_ASTRAY}
+        variables = inherited | self.get_environment_variables()
+        variables |= read_variables(self.layout.cache, source.cache_variables)
         variables |= write_variables(private_scratch() / "cache")
         # A worker makes and drops large arrays in every step: glibc should keep their pages, not fetch them anew.
         variables = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)} | variables

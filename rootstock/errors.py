@@ -10,11 +10,13 @@
     ├── SiteError                                a step of the installation failed, such as writing a file
     │   ├── BundleError
     │   ├── BuildError
+    │   ├── WeightsError                         weights could not be fetched
     │   ├── VerificationError
     │   ├── RenderError
     │   └── HookError
     └── WorkerError (RuntimeError)
         ├── WorkerStartError                     the worker never became ready
+        │   └── MissingWeightsError              the model's weights are not in the root
         ├── WorkerDiedError                      the worker's process ended
         ├── WorkerTimeoutError (TimeoutError)    no answer within the deadline; the worker was replaced
         ├── WorkerProtocolError                  the other end broke the protocol
@@ -93,6 +95,12 @@ class BuildError(SiteError):
     exit_code = 14
 
 
+class WeightsError(SiteError):
+    """Weights could not be fetched, or a worker does not find those that were."""
+
+    exit_code = 12
+
+
 class VerificationError(SiteError):
     """A worker computed other numbers than the references say."""
 
@@ -155,6 +163,10 @@ class WorkerError(RootstockError, RuntimeError):
 
 class WorkerStartError(WorkerError):
     """The worker never became ready."""
+
+
+class MissingWeightsError(WorkerStartError):
+    """The model's weights are not in the root."""
 
 
 class WorkerDiedError(WorkerError):

@@ -20,6 +20,15 @@ def is_environment_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and len(name) <= 100
 
 
+def is_path(model: str) -> bool:
+    """Tell whether an argument for ``setup()`` is the path of a checkpoint, and no released model's name.
+
+    >>> is_path("/scratch/me/*.model"), is_path("~/my.model"), is_path("../my.model"), is_path("medium")
+    (True, True, True, False)
+    """
+    return model.startswith(("/", "~", "./", "../"))
+
+
 def parse_model_string(model: str, registered: Iterable[str] = ()) -> tuple[str, str]:
     """Split a model string into the environment's name and the argument for its ``setup()``.
 

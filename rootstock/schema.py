@@ -29,6 +29,9 @@ class Cluster:
     environments: tuple[str, ...] = _key(
         "environments", (), "The environments that are built where a command names none."
     )
+    models: tuple[str, ...] = _key(
+        "models", (), "The models, such as `mace-small`, whose weights `warm` fetches where it is given none."
+    )
     hosts: tuple[str, ...] = _key(
         "hosts", (), "Patterns of host names, such as `della-*`, by which `--cluster auto` knows the machine."
     )

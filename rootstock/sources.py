@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rootstock.abilities import Abilities, read_abilities
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
-from rootstock.model import did_you_mean, is_environment_name
+from rootstock.model import did_you_mean, is_environment_name, is_path
 from rootstock.reach import refusal
 
 # The reference expression of the specification.
@@ -134,7 +135,7 @@ class EnvironmentSource:
 
     def arguments(self) -> list[str]:
         """Return the arguments of ``setup()`` that the file names, without examples of paths; at least one."""
-        return [argument for argument in self.models if not _is_path(argument)] or [""]
+        return [argument for argument in self.models if not is_path(argument)] or [""]
 
     def strings(self) -> list[str]:
         """Return the model strings that the file names; at least one."""
@@ -142,12 +143,45 @@ class EnvironmentSource:
 
     def doubt(self, model: str) -> str:
         """Say that the file names no model `model`; empty if it does, if it names none, or if that is a path."""
-        if not model or model in self.models or not self.models or _is_path(model) or os.path.exists(model):
+        if not model or model in self.models or not self.models or is_path(model) or os.path.exists(model):
             return ""
         return (
             f"{self.name} names no model {model!r}.{did_you_mean(f'{self.name}-{model}', self.strings())} "
             f"'rootstock list' shows those that there are."
         )
+
+    def check_model(self, model: str) -> None:
+        """Refuse a model that the environment does not have, if its file says that it names them all.
+
+        Raises
+        ------
+        ConfigurationError
+            With those that it has.
+        """
+        if not self.rootstock.get("all-models-listed", False) or model in self.models:
+            return
+        takes_paths = any(is_path(name) for name in self.models)
+        if takes_paths and (is_path(model) or os.path.exists(model) or glob(model)):
+            return
+        names = ", ".join(name or "one without a name, the default" for name in self.released)
+        raise ConfigurationError(
+            f"Environment {self.name!r} has no model {model!r}. It has: {names}"
+            f"{'; or the path of a checkpoint' if takes_paths else ''}.",
+            did_you_mean(model, self.released).strip(),
+        )
+
+    @property
+    def released(self) -> tuple[str, ...]:
+        """The models that the file names, each once: the default by its name, and none that is a path."""
+        return tuple(dict.fromkeys(map(self.named, self.arguments())))
+
+    @property
+    def warm(self) -> tuple[str, ...]:
+        """The models whose weights ``warm`` fetches if nobody names others: by default the default one."""
+        names = self.rootstock.get("warm", [""])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigurationError(f"{self.path}: warm must be a list of models, not {names!r}.")
+        return tuple(dict.fromkeys(map(self.named, names)))
 
     @property
     def cache_variables(self) -> Mapping[str, str]:
@@ -198,8 +232,8 @@ class EnvironmentSource:
         )  # fmt: skip
 
 
-def read_source(path: Path) -> EnvironmentSource:
-    """Read an environment file.
+def read_source(path: Path, name: str = "") -> EnvironmentSource:
+    """Read an environment file; `name` is the environment's, if the file's is another.
 
     Raises
     ------
@@ -208,12 +242,12 @@ def read_source(path: Path) -> EnvironmentSource:
     ConfigurationError
         If it has no valid header, is not Python, or defines no ``setup()``.
     """
-    source = read_header(path)
+    source = read_header(path, name)
     _check_setup(path, source.text)
     return source
 
 
-def read_header(path: Path) -> EnvironmentSource:
+def read_header(path: Path, name: str = "") -> EnvironmentSource:
     """Read an environment file as `read_source` does, but for the check that it defines ``setup()``."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -233,7 +267,7 @@ def read_header(path: Path) -> EnvironmentSource:
         SpecifierSet(header.get("requires-python", ""))
     except (tomllib.TOMLDecodeError, InvalidSpecifier) as error:
         raise ConfigurationError(f"{path}: its header is not valid: {error}.") from error
-    return EnvironmentSource(path.stem, path, text, header)
+    return EnvironmentSource(name or path.stem, path, text, header)
 
 
 def _check_setup(path: Path, text: str) -> None:
@@ -280,10 +314,6 @@ def packaged_source(name: str) -> EnvironmentSource:
 def given_by_path(source: EnvironmentSource, layout: RootLayout) -> bool:
     """Tell whether an environment file is somebody's own: neither the root's nor one of this package."""
     return source.path.parent not in (layout.environments, data_folder("environments"))
-
-
-def _is_path(model: str) -> bool:
-    return os.sep in model or model.startswith("~")
 
 
 def _names_in(folder: Path) -> list[str]:

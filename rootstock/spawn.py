@@ -40,6 +40,8 @@ class Launch:
         The worker's whole environment.
     environment_file : Path
         The file whose ``setup()`` makes the calculator.
+    root : Path
+        The root that it belongs to.
     mode : str
         ``build`` or ``uv-run``.
     build : Path or None
@@ -52,6 +54,7 @@ class Launch:
     command: tuple[str, ...]
     variables: Mapping[str, str] = field(repr=False)
     environment_file: Path
+    root: Path
     mode: str
     build: Path | None = None
     entry: Path = WORKER_ENTRY

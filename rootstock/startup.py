@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rootstock.channel.endpoint import PeerGoneError
 from rootstock.channel.frames import Frame, Kind
-from rootstock.errors import WorkerProtocolError, WorkerStartError
+from rootstock.errors import MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
+from rootstock.model import is_path
 from rootstock.spawn import FRAME_S, WorkerProcess
 
 logger = logging.getLogger("rootstock")
@@ -39,6 +41,8 @@ def wait_until_ready(
 
     Raises
     ------
+    MissingWeightsError
+        If the model's weights are not in the root; with the command that fetches them.
     WorkerStartError
         If it ends, fails, or is not ready in time. It says how far it came.
     """
@@ -59,6 +63,8 @@ def wait_until_ready(
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
             if frame.kind == Kind.FAILURE:
+                if content.get("lacks_weights") and not is_path(setup["model"]):
+                    raise _missing_weights(process, setup["model"], content)
                 raise process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
             if frame.kind != Kind.PROGRESS:
                 raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.", log=str(process.log))
@@ -75,3 +81,18 @@ def wait_until_ready(
         log=str(process.log),
         tail=process.tail(),
     )
+
+
+def _missing_weights(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> WorkerError:
+    launch = process.launch
+    error = process.failure(
+        MissingWeightsError,
+        f"The weights of model {model or '(default)'!r} of environment {launch.name!r} are not in {launch.root}",
+        content,
+    )
+    which = shlex.join(["--env", launch.name, *(["--model", model] if model else [])])
+    error.hint = (
+        "An admin of it fetches them, where there is a network, with:\n"
+        f"  rootstock-site warm --root {shlex.quote(str(launch.root))} {which}"
+    )
+    return error

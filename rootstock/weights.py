@@ -22,6 +22,7 @@ from rootstock.records import write_file
 # owner of the root.
 _WRITE_CACHES = {
     "CUDA_CACHE_PATH": "cuda",
+    "HF_XET_CACHE": "xet",
     "MIOPEN_USER_DB_PATH": "miopen",
     "MPLCONFIGDIR": "matplotlib",
     "NUMBA_CACHE_DIR": "numba",
@@ -33,19 +34,49 @@ _WRITE_CACHES = {
 }
 
 
-def read_variables(layout: RootLayout, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that point libraries to the weights in the root, for reading.
+# What keeps libraries from the network that heed such a variable.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+# They outrank HF_HOME: set in a user's shell, they would lead away from the weights in the root.
+LEAD_ASTRAY = ("HF_ASSETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
+
+
+def read_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that point libraries to the weights in a root, for reading.
 
     Parameters
     ----------
-    layout : RootLayout
+    cache : Path
+        The root's cache.
     extra : Mapping[str, str]
-        Those of an environment file: variable -> folder under the root's cache.
+        Those of an environment file: variable -> folder under the cache.
     """
+    return _cache_variables(cache, extra) | OFFLINE
+
+
+def fetch_variables(cache: Path, extra: Mapping[str, str], proxy: str) -> dict[str, str]:
+    """Return the variables that let libraries fetch weights into the empty folder `cache`.
+
+    Parameters
+    ----------
+    cache, extra
+        See `read_variables`.
+    proxy : str
+        The site's proxy, for a caller who has none in their own variables.
+    """
+    variables = _cache_variables(cache, extra)
+    if proxy and not any(name in os.environ for name in (*_PROXIES, *map(str.upper, _PROXIES))):
+        variables |= {case(name): proxy for name in _PROXIES[:2] for case in (str.lower, str.upper)}
+    # The caller's permission to fetch gated weights lies where HF_HOME is usually.
+    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    return {"HF_TOKEN_PATH": os.path.join(home, "token"), **variables}
+
+
+def _cache_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
     return {
-        "HF_HOME": str(layout.huggingface_cache),
-        "HF_HUB_OFFLINE": "1",
-        **{name: str(layout.cache / folder) for name, folder in extra.items()},
+        "HF_HOME": str(cache / "huggingface"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **{name: str(cache / folder) for name, folder in extra.items()},
     }
 
 
@@ -170,8 +201,6 @@ def own_weights(model: str) -> tuple[WeightsFile, ...]:
     ConfigurationError
         If a file cannot be read.
     """
-    if not is_path(model):
-        return ()
     text = os.path.expanduser(model)
     found = [Path(text)] if os.path.exists(text) else [Path(name) for name in sorted(glob(text))]
     files: Iterable[Path] = (file for path in found for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
@@ -179,12 +208,3 @@ def own_weights(model: str) -> tuple[WeightsFile, ...]:
         return tuple(measured(file.absolute()) for file in files if file.is_file())
     except OSError as error:
         raise ConfigurationError(f"Cannot read {error.filename}: {error.strerror}.") from error
-
-
-def is_path(model: str) -> bool:
-    """Tell whether an argument for ``setup()`` is the path of a checkpoint, and no released model's name.
-
-    >>> is_path("/scratch/me/my.model"), is_path("~/my.model"), is_path("./my.model"), is_path("medium")
-    (True, True, True, False)
-    """
-    return model.startswith(("/", "~", "./", "../")) or os.path.exists(model)

@@ -16,6 +16,7 @@ from rootstock.cli.completing import CLUSTER
 from rootstock.clusters import AUTO, recognise, require_root
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.layout import RootLayout
+from rootstock.locking import Admin
 from rootstock.logs import log_line, new_log
 from rootstock.roots import Site
 
@@ -140,7 +141,6 @@ def carry_out(
     """Run the second half of a command, with its progress shown and logged in `folder`."""
     from rootstock.access import Access
     from rootstock.generations import explained
-    from rootstock.locking import Admin
 
     with explained(site.layout), log_file(folder, command, Access.of(site.cluster).admin_file) as log:
         progress = Progress(log)

@@ -15,6 +15,7 @@ from rootstock.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.channel.frames import Frame, Kind
 from rootstock.channel.memory import SharedMemory
 from rootstock.errors import WorkerProtocolError
+from rootstock.worker.watch import Watch
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
 
@@ -28,10 +29,13 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
         frame, content = _receive(endpoint)
         if frame.kind != Kind.SETUP:
             raise WorkerProtocolError(f"Expected SETUP, received kind {frame.kind}.")
+        offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+        watch = Watch(content["root"], offline=offline, patience=content.get("patience", 0.0))
         try:
-            evaluator = _set_up(endpoint, memory, content)
+            evaluator = _set_up(endpoint, memory, content, watch)
         except BaseException as error:
-            endpoint.send(Frame(Kind.FAILURE), _report(error))
+            lack = offline and (bool(watch.refused) or isinstance(error, FileNotFoundError))
+            endpoint.send(Frame(Kind.FAILURE), {**_report(error), "lacks_weights": lack})
             return
         _answer(endpoint, evaluator)
     except PeerGoneError:
@@ -44,7 +48,7 @@ def _receive(endpoint: Endpoint) -> tuple[Frame, dict[str, Any]]:
     return endpoint.receive(_CLIENT_PATIENCE_S)
 
 
-def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any]) -> Any:
+def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], watch: Watch) -> Any:
     started = time.perf_counter()
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
     from rootstock.worker.evaluate import Evaluator, offered_properties
@@ -53,7 +57,8 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any]) -
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "running the environment file"})
     setup = load_setup(content["environment"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": f"loading the model on {content['device']}"})
-    calculator = call_setup(setup, content["model"], content["device"], content["options"])
+    with watch:
+        calculator = call_setup(setup, content["model"], content["device"], content["options"])
     ready = {
         "properties": offered_properties(calculator),
         "calculator": type(calculator).__name__,
@@ -61,6 +66,8 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any]) -
         "host": platform.node(),
         "executable": sys.executable,
         "setup_s": time.perf_counter() - started,
+        "opened": watch.opened,
+        "asked": watch.asked,
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)

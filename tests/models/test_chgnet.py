@@ -16,7 +16,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.units import GPa
 
 from rootstock import RootstockCalculator
-from rootstock.errors import WorkerStartError
+from rootstock.errors import ConfigurationError, WorkerStartError
 from rootstock.records import active_build, read_build
 from rootstock.sources import packaged_source
 from rootstock.weights import write_variables
@@ -140,8 +140,12 @@ def test_a_checkpoint_of_ones_own(models_root: Path) -> None:
 
 
 def test_wrong_models(models_root: Path) -> None:
-    with pytest.raises(WorkerStartError, match=r"Unknown model '0.9': it is neither a file nor one of 0.3.0, 0.2.0"):
-        RootstockCalculator(model="chgnet-0.9", root=models_root, device="cpu").start()
+    with pytest.raises(
+        ConfigurationError, match=r"no model '0.9'. It has: 0.3.0, 0.2.0, r2scan; or the path of a check"
+    ):
+        RootstockCalculator(model="chgnet-0.9", root=models_root, device="cpu")
+    with pytest.raises(WorkerStartError, match=r"Unknown model './none': it is neither a file nor one of 0.3.0, 0.2.0"):
+        RootstockCalculator(model="chgnet-./none", root=models_root, device="cpu").start()
 
 
 def test_site_energies_are_an_option(models_root: Path, chgnet: RootstockCalculator) -> None:

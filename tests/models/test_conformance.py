@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock import RootstockCalculator
-from rootstock.errors import NonFiniteError, WorkerStartError
+from rootstock.errors import ConfigurationError, NonFiniteError, WorkerStartError
 from tests.models.conftest import Build, Direct, Make, exactly, rock_salt
 
 WANTED = ["energy", "forces", "stress"]
@@ -177,5 +177,10 @@ def test_nothing_is_written_under_the_root(
 
 
 def test_a_wrong_model_is_refused(case: Case, build: Build) -> None:
-    with pytest.raises(WorkerStartError, match=r"ValueError: (Unknown model 'wrong'|EMT has one model)"):
-        RootstockCalculator(model=f"{case.name}-wrong", root=build(case.name), device="cpu").start()
+    with pytest.raises(ConfigurationError, match=f"Environment '{case.name}' has no model 'wrong'. It has: "):
+        RootstockCalculator(model=f"{case.name}-wrong", root=build(case.name), device="cpu")
+    # What is no path may be one to setup(), which then says so itself.
+    with pytest.raises(
+        WorkerStartError, match=r"ValueError: (Unknown model 'no/such'|EMT has one model|Unknown model)"
+    ):
+        RootstockCalculator(environment=case.name, model="no/such", root=build(case.name), device="cpu").start()

@@ -195,6 +195,7 @@ def test_a_worker_needs_numpy_and_ase_only(tmp_path: Path, entry: str) -> None:
         (str(prefix / "bin/python"), "-I", "-B", "-u"),
         {"PATH": "/usr/bin:/bin"},
         tmp_path / "smallest.py",
+        tmp_path,
         mode="build",
         entry=WORKER_ENTRY if entry == "package" else tmp_path / "worker.pyz",
     )

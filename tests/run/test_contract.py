@@ -191,8 +191,8 @@ def test_model_string_reaches_setup(root: Path) -> None:
 
 
 def test_wrong_model_says_the_valid_ones(root: Path) -> None:
-    with pytest.raises(RuntimeError, match="Unknown model 'krypton'; valid are: .*argon"):
-        RootstockCalculator(model="lj-krypton", root=root, device="cpu").start()
+    with pytest.raises(ValueError, match="no model 'krypton'. It has: one without a name, the default, argon"):
+        RootstockCalculator(model="lj-krypton", root=root, device="cpu")
 
 
 def test_setup_options(root: Path) -> None:

@@ -1,0 +1,94 @@
+"""``warm``: weights for workers without network, in a site's root and in one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rootstock.cli.common import Command, carry_out, cluster_options, confirm, found, options, plan_options, show_plan
+from rootstock.layout import RootLayout, personal_root
+from rootstock.roots import Site, find_site, is_new
+
+if TYPE_CHECKING:
+    from rootstock.warm import WarmPlan
+
+_fetch_options = options(
+    click.option("--device", default="cpu", show_default=True, help="Device to load the models on."),
+    click.option("--timeout", default=120.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0.1),
+                 help="How long a server may keep silent."),
+)  # fmt: skip
+
+
+@click.command("warm", cls=Command)
+@cluster_options
+@click.option("--env", "environments", multiple=True, metavar="NAME", help="Environment; repeatable.")
+@click.option("--model", "models", multiple=True, metavar="MODEL",
+              help="A model of the one environment, or as users write it, mace-small; repeatable "
+                   "[default: the cluster's, or those that the environments' files list as warm].")  # fmt: skip
+@click.option("--all-models", is_flag=True, help="Every released model of the environments.")
+@_fetch_options
+@plan_options
+def site_warm(
+    cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], all_models: bool,
+    device: str, timeout: float, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
+) -> None:  # fmt: skip
+    """Fetch the weights of models into the root, so that jobs on nodes without network find them.
+
+    Run it where there is a network. Environments that are missing are built first. Weights that are there already are
+    recorded, not fetched again.
+
+    \b
+    Examples:
+      rootstock-site warm
+      rootstock-site warm --env mace --model small --model medium-mpa-0
+      rootstock-site warm --model orb --model alignn-matpes_pbe
+    """
+    from rootstock.warm import plan_warm
+
+    site = found(find_site(cluster, root, installed=True))
+    plan = plan_warm(
+        site.cluster, site.layout.root, environments, models, all_models=all_models, device=device, patience=timeout
+    )
+    _warm(site, plan, dry_run, yes, as_json, wait, break_lock)
+
+
+@click.command("warm", cls=Command)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--root", type=click.Path(path_type=Path), help="A root of your own [default: the one in your home].")
+@_fetch_options
+@plan_options
+def user_warm(
+    models: tuple[str, ...], root: Path | None, device: str, timeout: float, dry_run: bool, yes: bool, as_json: bool,
+    wait: float, break_lock: bool,
+) -> None:  # fmt: skip
+    """Build environments and fetch weights into a root of your own.
+
+    Run it where there is a network; what it fetches is used without one.
+
+    \b
+    Examples:
+      rootstock warm mace-small
+      rootstock warm mace-small chgnet --root /scratch/me/rootstock
+    """
+    from rootstock.warm import plan_warm
+
+    own = (root or personal_root()).expanduser().absolute()
+    site = find_site("local" if is_new(RootLayout(own)) else None, own)
+    plan = plan_warm(site.cluster, own, (), models, device=device, patience=timeout)
+    if not _warm(site, plan, dry_run, yes, as_json, wait, break_lock):
+        return
+    click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{own}", device="{device}")')
+
+
+def _warm(site: Site, plan: WarmPlan, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool) -> bool:
+    """Show a plan and carry it out; tell whether that was done."""
+    from rootstock.warm import apply
+
+    show_plan(plan, site.layout.root, as_json)
+    if plan.empty or dry_run:
+        return False
+    confirm(yes)
+    carry_out(site, plan.prepare_log(), "warm", lambda admin: apply(plan, admin), wait, break_lock)
+    return not as_json

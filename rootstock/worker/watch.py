@@ -1,0 +1,132 @@
+"""Watch what ``setup()`` does: which files of the root it opens, and what it asks the network for.
+
+Python tells an audit hook of both (PEP 578). A worker that is to use what is there is kept from the network, where it
+could wait for minutes on a node that has none, and from writing under the root, as the modes keep everybody but the
+root's owner.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from struct import pack
+from types import TracebackType
+from typing import Any
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CODE = (".py", ".pyc", ".so")
+_LITTLE = 2**16  # smaller files of an environment are settings and tables, not weights
+
+
+class Watch:
+    """Watches while it is entered; once, for a hook cannot be removed.
+
+    Parameters
+    ----------
+    root : str
+        The root's folder.
+    offline : bool
+        Whether to refuse the network and writing below `root`.
+    patience : float
+        Seconds that a server may keep silent; 0: for ever.
+
+    Attributes
+    ----------
+    refused : str
+        The first thing that was refused.
+    """
+
+    def __init__(self, root: str, *, offline: bool, patience: float = 0.0) -> None:
+        self._roots = tuple({os.path.join(os.path.abspath(root), ""), os.path.join(os.path.realpath(root), "")})
+        self._offline, self._patience = offline, patience
+        self._active = False
+        self._opened: dict[str, None] = {}
+        self._host = ""
+        self._asked: dict[str, None] = {}
+        self.refused = ""
+
+    def __enter__(self) -> Watch:
+        self._active = True
+        sys.addaudithook(self._see)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._active = False
+
+    @property
+    def opened(self) -> list[str]:
+        """The files below the root that may be weights; links are followed."""
+        paths = dict.fromkeys(map(os.path.realpath, self._opened))
+        return [path for path in paths if self._may_be_weights(path)]
+
+    @property
+    def asked(self) -> list[str]:
+        """The addresses that something was fetched from: without what follows a question mark, it may be a secret."""
+        return list(self._asked)
+
+    def _may_be_weights(self, path: str) -> bool:
+        environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
+        return os.path.isfile(path) and (not path.startswith(environment) or os.path.getsize(path) >= _LITTLE)
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._active:
+            return
+        if event == "open":
+            self._see_open(arguments[0], arguments[2])
+        elif event == "os.mkdir" and self._offline and self._inside(arguments[0]):
+            self._refuse(PermissionError, f"writing to {os.fsdecode(arguments[0])}")
+        elif event == "socket.connect":
+            self._see_connect(arguments[0], arguments[1])
+        elif event == "socket.getaddrinfo" and arguments[0] is not None:
+            self._host = arguments[0] if isinstance(arguments[0], str) else os.fsdecode(arguments[0])
+            if self._offline:
+                self._refuse(ConnectionRefusedError, f"asking for the address of {self._host}")
+            self._asked[self._host] = None
+        elif event == "http.client.send":
+            self._see_request(arguments[0], arguments[1])
+
+    def _inside(self, path: Any) -> bool:
+        return not isinstance(path, int) and os.path.abspath(os.fsdecode(path)).startswith(self._roots)
+
+    def _see_open(self, path: Any, flags: int) -> None:
+        if isinstance(path, int) or os.fsdecode(path).endswith(_CODE) or not self._inside(path):
+            return
+        if not flags & _WRITES:
+            self._opened[os.path.abspath(os.fsdecode(path))] = None
+        elif self._offline:
+            self._refuse(PermissionError, f"writing to {os.fsdecode(path)}")
+
+    def _see_connect(self, socket: Any, address: Any) -> None:
+        if not isinstance(address, tuple):  # a socket of this machine
+            return
+        if self._offline:
+            self._refuse(ConnectionRefusedError, f"connecting to {address[0]}")
+        if self._patience:
+            import socket as sockets
+
+            timeout = pack("@ll", int(self._patience), int(self._patience % 1 * 1e6))
+            # The kernel's own limits: they hold for libraries too that set none, or set theirs to none.
+            socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVTIMEO, timeout)
+            socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, timeout)
+
+    def _see_request(self, connection: Any, data: Any) -> None:
+        if not isinstance(data, (bytes, bytearray)):
+            return
+        method, _, rest = bytes(data).partition(b"\r\n")[0].partition(b" ")
+        target = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+        if method != b"GET" or not rest.endswith((b"HTTP/1.1", b"HTTP/1.0")):
+            return
+        self._asked.pop(connection.host, None)  # what is known now says more
+        if target.startswith("/"):
+            host = getattr(connection, "_tunnel_host", None) or connection.host
+            port = getattr(connection, "_tunnel_port", None) or connection.port
+            scheme = "https" if hasattr(connection, "_context") else "http"
+            default = {"http": 80, "https": 443}[scheme]
+            target = f"{scheme}://{host}{'' if port == default else f':{port}'}{target}"
+        self._asked[target] = None
+
+    def _refuse(self, kind: type[OSError], what: str) -> None:
+        self.refused = self.refused or what
+        raise kind(f"A worker uses the weights that are there: {what} is refused.")

@@ -1,0 +1,316 @@
+"""``warm`` with a real server on this machine: what arrives is complete or not there, and is not fetched twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+
+from rootstock import RootstockCalculator
+from rootstock.access import remove_tree
+from rootstock.errors import ConfigurationError, MissingWeightsError, WorkerStartError
+from rootstock.layout import RootLayout
+from rootstock.weights import read_weights
+from tests.conftest import SITE, Site, clean_environment
+
+ENVIRONMENT = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["ase>=3.23"]
+# [tool.rootstock]
+# all-models-listed = true
+# warm = ["small", ""]
+# [tool.rootstock.models]
+# "" = "medium"
+# "small" = "one"
+# "medium" = "another"
+# "org/large" = "with a slash"
+# "gone" = "no longer on the server"
+# "cut" = "the connection breaks"
+# "silent" = "the server hangs"
+# "rude" = "heeds no variable"
+# "elsewhere" = "keeps its weights in the home of whoever fetches them"
+# "/path/to/file" = "your own"
+# [tool.rootstock.cache]
+# WEB_CACHE = "web"
+# ///
+import os
+import urllib.request
+from pathlib import Path
+
+from ase.calculators.lj import LennardJones
+
+
+def setup(model, device="cpu"):
+    name = model or "medium"
+    if name.startswith("/"):
+        return LennardJones(epsilon=float(Path(name).read_text()))
+    cache = Path.home() / ".cache" if name == "elsewhere" else Path(os.environ["WEB_CACHE"])
+    folder = cache / name
+    if not (folder / "epsilon").is_file():
+        if os.environ.get("HF_HUB_OFFLINE") == "1" and name != "rude":
+            raise FileNotFoundError(f"no {folder / 'epsilon'}")
+        folder.mkdir(parents=True, exist_ok=True)
+        # In place, as some libraries do it.
+        urllib.request.urlretrieve(f"{os.environ['WEB_SERVER']}/{name}?key=secret", folder / "epsilon")
+        (folder / "epsilon.lock").touch()
+        (folder / "latest").symlink_to("epsilon")
+    return LennardJones(epsilon=float((folder / "latest").read_text()))
+"""
+SIZE = 100_000
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``/NAME``: a number and many blanks; remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str] = []
+        self.slow = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].lstrip("/")
+        self.server.asked.append(name)
+        if name.endswith("gone"):
+            self.send_error(404)
+            return
+        if name.endswith("silent"):
+            time.sleep(60)
+        self.send_response(200)
+        self.send_header("Content-Length", str(SIZE))
+        self.end_headers()
+        body = b"2.5".ljust(SIZE)
+        if name.endswith("cut"):
+            self.wfile.write(body[: SIZE // 2])
+            return
+        if self.server.slow.is_set():
+            self.wfile.write(body[: SIZE // 2])
+            self.wfile.flush()
+            time.sleep(60)
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def built(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("warm")
+    (base / "web.py").write_text(ENVIRONMENT)
+    site("install", "--cluster", "local", "--root", base / "root", "--no-client", "--env", base / "web.py")
+    return base / "root"
+
+
+@pytest.fixture
+def root(built: Path) -> Path:
+    """Return the root without any weights."""
+    layout = RootLayout(built)
+    remove_tree(layout.cache / "web")
+    for record in layout.all_weights.rglob("*.json"):
+        record.unlink()
+    return built
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def warm(site: Site, root: Path, server: Server, tmp_path: Path):
+    def run(*arguments, code=0, **variables):
+        environment = clean_environment(WEB_SERVER=server.url, HOME=str(tmp_path), **variables)
+        done = site("warm", "--root", root, *arguments, check=False, environment=environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def everything(root: Path) -> dict[str, int]:
+    return {str(path): path.lstat().st_mtime_ns for path in (root / "cache" / "web").rglob("*")} | {
+        str(path): path.stat().st_mtime_ns for path in (root / "weights").rglob("*")
+    }
+
+
+def test_what_the_file_lists_is_fetched_once_and_used_without_network(root: Path, server: Server, warm) -> None:
+    shown = warm("--dry-run")
+    assert "fetch the weights of web-small (not recorded yet)" in shown.stdout and not server.asked
+    warm()
+    assert server.asked == ["small", "medium"]
+    recorded = read_weights(RootLayout(root), "web")
+    assert set(recorded) == {"small", "medium"}
+    [file] = recorded["small"].files
+    assert (file.path, file.bytes) == ("cache/web/small/epsilon", SIZE)
+    assert file.sha256 == hashlib.sha256(b"2.5".ljust(SIZE)).hexdigest()
+    assert recorded["small"].sources == (f"{server.url}/small",)  # and no secret
+    assert (root / file.path).stat().st_mode & 0o777 == 0o400  # the local cluster is its owner's
+    assert not list((root / "cache" / "web").rglob("*.lock")) and not list((root / "cache").glob(".*"))
+    before = everything(root)
+    again = warm()
+    assert "nothing to do" in again.stdout
+    assert everything(root) == before and server.asked == ["small", "medium"]
+    for model in ("web", "web-small"):
+        with RootstockCalculator(model, root=root, device="cpu") as calc:
+            atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 2 ** (1 / 6)]], calculator=calc)
+            assert atoms.get_potential_energy() == pytest.approx(-2.5, abs=0.2)
+    assert server.asked == ["small", "medium"] and everything(root) == before
+
+
+def test_a_model_with_a_slash_and_readers_modes(root: Path, warm) -> None:
+    plan = json.loads(warm("--env", "web", "--model", "org/large", "--json").stdout)
+    assert plan["models"] == [{"environment": "web", "model": "org/large", "reason": "not recorded yet"}]
+    [file] = read_weights(RootLayout(root), "web")["org/large"].files
+    assert file.path == "cache/web/org/large/epsilon"
+
+
+def test_failures_are_named_and_keep_no_other_model_from_arriving(root: Path, server: Server, warm) -> None:
+    done = warm("--model", "web-gone", "--model", "web-cut", "--model", "web-small", code=12)
+    assert "web-gone: " in done.stderr and "404" in done.stderr
+    assert "web-cut: " in done.stderr and "retrieval incomplete" in done.stderr
+    assert set(read_weights(RootLayout(root), "web")) == {"small"}
+    assert {path.name for path in (root / "cache" / "web").iterdir()} == {"small"}
+    assert not list((root / "cache").glob(".*"))
+
+
+def test_a_silent_server_is_given_up(root: Path, server: Server, warm) -> None:
+    started = time.monotonic()
+    done = warm("--model", "web-silent", "--timeout", "2", code=12)
+    assert time.monotonic() - started < 30
+    assert "web-silent: " in done.stderr
+    assert not (root / "cache" / "web").exists()
+
+
+def test_weights_in_place_are_recorded_and_not_fetched(root: Path, server: Server, warm) -> None:
+    folder = root / "cache" / "web" / "small"
+    folder.mkdir(parents=True)
+    (folder / "epsilon").write_text("1.0")
+    (folder / "latest").symlink_to("epsilon")
+    warm("--model", "web-small")
+    weights = read_weights(RootLayout(root), "web")["small"]
+    assert [file.path for file in weights.files] == ["cache/web/small/epsilon"] and weights.sources == ()
+    assert not server.asked
+    (folder / "epsilon").write_text("1.00")
+    assert "files are missing" in warm("--model", "web-small", "--dry-run").stdout
+
+
+def test_weights_that_no_user_would_find_are_an_error(root: Path, warm) -> None:
+    done = warm("--model", "web-elsewhere", code=12)
+    assert "a worker without network does not find them" in done.stderr
+    assert "[tool.rootstock.cache]" in done.stderr
+    assert read_weights(RootLayout(root), "web") == {}
+
+
+@pytest.mark.parametrize("how", ["variable", "cluster"])
+def test_the_proxy_is_used(root: Path, server: Server, warm, how: str) -> None:
+    registry = root / "clusters.toml"
+    kept = registry.read_text()
+    own = {name for name in os.environ if name.lower().endswith("_proxy")}
+    environment = clean_environment(WEB_SERVER="http://weights.invalid")
+    environment = {name: value for name, value in environment.items() if name not in own}
+    if how == "variable":
+        environment["http_proxy"] = server.url
+    else:
+        registry.write_text(kept + f'[clusters.local.jobs]\nnetwork = "proxy"\nproxy = "{server.url}"\n')
+    try:
+        done = subprocess.run(
+            [SITE, "warm", "--root", root, "--model", "web-small"], env=environment, capture_output=True, text=True
+        )
+    finally:
+        registry.write_text(kept)
+    assert done.returncode == 0, done.stderr
+    assert server.asked == ["http://weights.invalid/small"]
+    assert read_weights(RootLayout(root), "web")["small"].sources == ("http://weights.invalid/small",)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_cut_off_in_the_middle_of_a_download(root: Path, server: Server, warm, number: signal.Signals) -> None:
+    server.slow.set()
+    process = subprocess.Popen(
+        [SITE, "warm", "--root", root, "--model", "web-small"],
+        env=clean_environment(WEB_SERVER=server.url), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not server.asked and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert process.wait(30) == (130 if number == signal.SIGINT else -number)
+    process.communicate()
+    assert not (root / "cache" / "web").exists() and read_weights(RootLayout(root), "web") == {}
+    leftovers = list((root / "cache").glob(".staging-*"))
+    assert bool(leftovers) == (number == signal.SIGKILL)
+    server.slow.clear()
+    warm("--model", "web-small")
+    assert list(read_weights(RootLayout(root), "web")) == ["small"]
+    assert not list((root / "cache").glob(".staging-*"))
+
+
+def test_missing_weights_name_the_command(root: Path, server: Server, warm) -> None:
+    for model, name in (("web-small", "small"), ("web-rude", "rude"), ("web-org/large", "org/large")):
+        started = time.monotonic()
+        with pytest.raises(MissingWeightsError) as caught:
+            RootstockCalculator(model, root=root, device="cpu").start()
+        command = f"rootstock-site warm --root {root} --env web --model {name}"
+        assert command in str(caught.value) and f"The weights of model {name!r}" in str(caught.value)
+        assert time.monotonic() - started < 15
+    assert not server.asked
+    subprocess.run(
+        [SITE.parent / command.split()[0], *command.split()[1:]],
+        check=True, env=clean_environment(WEB_SERVER=server.url), capture_output=True,
+    )  # fmt: skip
+    RootstockCalculator("web-org/large", root=root, device="cpu").start().close()
+
+
+def test_wrong_models_are_refused_before_a_worker_starts(root: Path, warm, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no model 'smal'. It has: medium, small, .*\nDid you mean 'small"):
+        RootstockCalculator("web-smal", root=root, device="cpu")
+    assert "has no model 'smal'" in warm("--env", "web", "--model", "smal", code=3).stderr
+    assert "nothing to fetch" in warm("--env", "web", "--model", "/x/y", code=3).stderr
+    own = tmp_path / "mine"
+    with pytest.raises(WorkerStartError, match="No such file") as caught:
+        RootstockCalculator(f"web-{own}", root=root, device="cpu").start()
+    assert not isinstance(caught.value, MissingWeightsError)  # no admin can fetch that
+    own.write_text("3.0")
+    RootstockCalculator(f"web-{own}", root=root, device="cpu").start().close()
+
+
+def test_an_owners_worker_writes_no_more_than_a_readers(root: Path, warm) -> None:
+    """What a library would write under the root, in its own root it could: the weights then fit the owner only."""
+    path = root / "environments" / "web.py"
+    build = (root / "active" / "web").resolve() / "environment.py"
+    assert path.read_text() == build.read_text()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    os.environ["WEB_SERVER"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        with pytest.raises(MissingWeightsError, match="refused"):
+            RootstockCalculator("web-rude", root=root, device="cpu").start()
+    finally:
+        del os.environ["WEB_SERVER"]
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    listener.close()
+    assert not (root / "cache" / "web").exists()
