@@ -10,7 +10,7 @@ from rootstock.clusters import Cluster, Scope, get_cluster, read_scope
 from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
 from rootstock.model import did_you_mean, is_environment_name, parse_model_string
-from rootstock.records import BUILD_SOURCE, read_marker
+from rootstock.records import BUILD_SOURCE, active_build, read_marker
 from rootstock.sources import EnvironmentSource, model_strings, packaged_names, read_source, registered_names
 from rootstock.spawn import Launch, private_scratch
 from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
