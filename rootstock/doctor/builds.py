@@ -13,10 +13,11 @@ from rootstock.doctor.finding import Case, Finding, check, failed, from_error, o
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import BuildError, RootError
 from rootstock.integrity import check_build
+from rootstock.model import is_path
 from rootstock.records import BuildRecord, active_build, read_build
 from rootstock.spawn import cannot_start
 from rootstock.variants import find_variants, fitting_build
-from rootstock.weights import Weights, is_path, own_weights, read_weights
+from rootstock.weights import Weights, own_weights, read_weights
 
 _SAMPLE = 200  # files of each build
 _SHOWN = 3
