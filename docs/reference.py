@@ -9,7 +9,7 @@ import inspect
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +120,20 @@ def memory_sections() -> Iterator[str]:
 
 def cluster_keys() -> Iterator[str]:
     """Yield a table of the keys of a cluster file for each of their tables."""
-    table = None
-    for field in (each for each in fields(Cluster) if each.metadata):
-        key, choices, many = field.metadata["key"], field.metadata["choices"], field.default is MISSING
-        head, _, last = key.rpartition(".")
-        if head != table:
-            table = head
-            yield f"\n### {f'[{head}]' if head else 'The top of the file'}" + f" {{ #{head or 'top'} }}\n"
-            yield "| key | type | default | meaning |\n|---|---|---|---|"
-        kind = " or ".join(f'`"{each}"`' for each in choices) or ("list of strings" if many else "string")
-        default = "[]" if many else f'"{field.default}"'
-        yield f"| `{last}` | {kind} | `{default}` | {_cell(field.metadata['meaning'])} |"
-    yield ""
+    tables: dict[str, list[Field[Any]]] = {}
+    for field in fields(Cluster):
+        if field.metadata:
+            tables.setdefault(field.metadata["key"].rpartition(".")[0], []).append(field)
+    for head, members in tables.items():
+        yield f"\n### {f'[{head}]' if head else 'The top of the file'}" + f" {{ #{head or 'top'} }}\n"
+        yield "| key | type | default | meaning |\n|---|---|---|---|"
+        for field in members:
+            choices, many = field.metadata["choices"], field.default is MISSING
+            kind = " or ".join(f'`"{each}"`' for each in choices) or ("list of strings" if many else "string")
+            default = "[]" if many else f'"{field.default}"'
+            key = field.metadata["key"].rpartition(".")[2]
+            yield f"| `{key}` | {kind} | `{default}` | {_cell(field.metadata['meaning'])} |"
+        yield ""
 
 
 def root_paths() -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,12 +61,14 @@ def with_developer(setting: Setting) -> None:
 def with_checkout(setting: Setting) -> None:
     """A checkout of this repository as the folder where the reader is, and nothing installed."""
     unload(setting)
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (REPOSITORY / name).is_file():
-            (setting.work / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, setting.work / name)
+    lines = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
+    anywhere = shutil.ignore_patterns(".git", *(line.strip("/") for line in lines if not line.startswith("/")))
+    top = {line.strip("/") for line in lines if line.startswith("/")}
+    shutil.copytree(
+        REPOSITORY,
+        setting.work,
+        ignore=lambda folder, names: {*anywhere(folder, names), *(top if Path(folder) == REPOSITORY else ())},
+    )
 
 
 @pytest.fixture(scope="module")
