@@ -165,12 +165,15 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         generations=tuple(read_generations(layout)),
         holder=read_holder(layout),
         left=room_left(layout.root),
-        sizes=_sizes(layout) if sizes else None,
+        sizes=folder_sizes(layout) if sizes else None,
     )
 
 
-def _sizes(layout: RootLayout) -> dict[str, Room]:
-    """Measure builds before the cache, which holds the same files: what each environment takes is of more use."""
+def folder_sizes(layout: RootLayout) -> dict[str, Room]:
+    """Return what each folder of a root takes.
+
+    Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
+    """
     seen: set[tuple[int, int]] = set()
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
     found = {}

@@ -16,6 +16,8 @@ which is always to be had under the prefix ``rootstock/``::
     {% block extra %}
     setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
     {% endblock %}
+
+Templates of web pages escape every value by themselves (`render_html`).
 """
 
 from __future__ import annotations
@@ -97,8 +99,21 @@ def render_template(name: str, variables: Mapping[str, Any], template_dirs: Sequ
     RenderError
         If a value cannot be written or the template is wrong. It says which line of which file.
     """
+    return _render(_environment(template_dirs), name, variables)
+
+
+def render_html(name: str, variables: Mapping[str, Any], template_dirs: Sequence[Path]) -> str:
+    """Render a template of a web page, where every value is escaped; otherwise as `render_template`."""
+    environment = jinja2.Environment(
+        loader=_loader(template_dirs), undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return _render(environment, name, variables)
+
+
+def _render(environment: jinja2.Environment, name: str, variables: Mapping[str, Any]) -> str:
     try:
-        return str(_environment(template_dirs).get_template(name).render(variables))
+        return str(environment.get_template(name).render(variables))
     except RenderError as error:
         raise RenderError(f"{_place(error, name)}: {error.message}", error.hint) from error
     except jinja2.UndefinedError as error:
@@ -117,11 +132,15 @@ class _Environment(jinja2.Environment):
         return Literal("".join(parts))
 
 
-def _environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
+def _loader(template_dirs: Sequence[Path]) -> jinja2.BaseLoader:
     packaged = jinja2.FileSystemLoader(data_folder("site_templates"))
     original = jinja2.PrefixLoader({"rootstock": packaged})
+    return jinja2.ChoiceLoader([original, jinja2.FileSystemLoader(list(template_dirs)), packaged])
+
+
+def _environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
     environment = _Environment(
-        loader=jinja2.ChoiceLoader([original, jinja2.FileSystemLoader(list(template_dirs)), packaged]),
+        loader=_loader(template_dirs),
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
         autoescape=False,  # HTML's quoting is of no use here; `_finalize` sees that the right one is not forgotten

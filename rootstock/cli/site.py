@@ -26,6 +26,7 @@ from rootstock.cli.common import (
 from rootstock.cli.completing import DEVICE, ENVIRONMENT, VERSION
 from rootstock.cli.completion import completion_of
 from rootstock.cli.lock import lock
+from rootstock.cli.page import page
 from rootstock.cli.warm import site_warm
 from rootstock.locking import Admin
 from rootstock.roots import find_site
@@ -45,6 +46,7 @@ def main() -> None:
 main.add_command(completion_of("rootstock-site"))
 main.add_command(bundles)
 main.add_command(lock)
+main.add_command(page)
 main.add_command(site_warm)
 
 
