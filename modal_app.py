@@ -4,8 +4,8 @@
 
 A Volume has no file locks, and of two writers the last one wins. So there is one writer at a time (`one_writer`),
 which commits what it did; everybody else mounts the Volume read-only and reloads it before reading. The functions of
-the app are a few lines each around `install`, `inspect_root`, `rootstock.trial` and `rootstock.overhead`, which run
-on any machine. docs/guides/modal.md says how to use this, and what nobody could try without an account.
+the app are a few lines each around `install`, `warm`, `inspect_root`, `rootstock.trial` and `rootstock.overhead`, which
+run on any machine. docs/guides/modal.md says how to use this, and what nobody could try without an account.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import modal
+
+if TYPE_CHECKING:
+    from rootstock.locking import Admin
 
 ROOT = "/vol/rootstock"  # what the cluster file of Modal says
 ENVIRONMENTS = "mace,chgnet"
@@ -44,8 +47,8 @@ app = modal.App("rootstock", image=image)
 volume = modal.Volume.from_name("rootstock-data", create_if_missing=True)
 leases = modal.Dict.from_name("rootstock-writer", create_if_missing=True)
 
-READER = {ROOT: volume.with_mount_options(read_only=True)}
-WRITER = {ROOT: volume}
+READER: dict[Any, Any] = {ROOT: volume.with_mount_options(read_only=True)}
+WRITER: dict[Any, Any] = {ROOT: volume}
 
 # -- what runs on any machine
 
@@ -129,8 +132,6 @@ def install(
         What ``rootstock-site install`` would end with.
     """
     from rootstock.install import apply
-    from rootstock.locking import Admin
-    from rootstock.logs import log_line, new_log
     from rootstock.planning import plan_install
     from rootstock.roots import find_site
 
@@ -140,19 +141,43 @@ def install(
         site.cluster, site.layout.root, environments, device="cpu", client=False, template_dirs=site.template_dirs
     )
     plan = plan if build else dataclasses.replace(plan, builds=())
-    for line in plan.lines() or ["nothing to do"]:
+    return carry_out(plan, apply, f"install {' '.join(environments)}")
+
+
+def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
+    """Do what ``rootstock-site warm`` does: fetch the weights of the cluster's models, or of an environment's default.
+
+    Returns and raises as `install` does.
+    """
+    from rootstock.model import parse_model_string
+    from rootstock.roots import find_site
+    from rootstock.warm import apply, plan_warm
+
+    site = find_site("modal", Path(root), installed=True)
+    models = {model: parse_model_string(model, environments)[0] for model in site.cluster.models}
+    chosen = [model for model, environment in models.items() if environment in environments]
+    chosen += [environment for environment in environments if environment not in models.values()]
+    plan = plan_warm(site.cluster, site.layout.root, models=chosen)
+    return carry_out(plan, apply, f"warm {' '.join(chosen)}")
+
+
+def carry_out(plan: Any, apply: Callable[[Any, Admin], None], what: str) -> dict[str, Any]:
+    """Print a plan, carry it out with its log in the root, and return it."""
+    from rootstock.locking import Admin
+    from rootstock.logs import log_line, new_log
+
+    for line in plan.lines() or [f"{what}: nothing to do"]:
         print(line, flush=True)
     if not plan.empty:
-        with new_log(plan.prepare_log(), "install", plan.access.admin_file) as log:
+        with new_log(plan.prepare_log(), what.split()[0], plan.access.admin_file) as log:
 
             def report(text: str) -> None:
                 print(text, flush=True)
                 log_line(log, text)
 
             # We are the only writer: a lock that somebody left belongs to a container that is no more.
-            command = f"modal_app.py: install {' '.join(environments)}"
-            apply(plan, Admin(command, 0.0, True, report, lambda text: log_line(log, text)))
-    return plan.to_json()
+            apply(plan, Admin(f"modal_app.py: {what}", 0.0, True, report, lambda text: log_line(log, text)))
+    return dict(plan.to_json())
 
 
 def inspect_root(root: str | Path) -> dict[str, Any]:
@@ -191,7 +216,10 @@ def init_rootstock_volume(environments: str = ENVIRONMENTS) -> dict[str, Any]:
 @app.function(volumes=WRITER, timeout=120 * MINUTE, max_containers=1, cpu=4, memory=16384)
 def build_environments(environments: str = ENVIRONMENTS) -> dict[str, Any]:
     """Build the environments on the Volume, and fetch the weights of their models."""
-    return written(volume, leases, _me(), lambda: install(ROOT, environments.split(","), build=True))
+    names = environments.split(",")
+    return written(
+        volume, leases, _me(), lambda: {"install": install(ROOT, names, build=True), "warm": warm(ROOT, names)}
+    )
 
 
 @app.function(volumes=READER, timeout=30 * MINUTE, gpu=GPU, block_network=True)
@@ -219,7 +247,7 @@ def sanity_check() -> dict[str, Any]:
     return overhead.sanity_check(ROOT, report=print)
 
 
-STEPS = {
+STEPS: dict[str, Any] = {
     "init_rootstock_volume": init_rootstock_volume,
     "build_environments": build_environments,
     "test_new_api": test_new_api,

@@ -19,6 +19,7 @@ from rootstock.layout import RootLayout
 from rootstock.overhead import sanity_check, summary, verdict
 from rootstock.records import active_build, read_build
 from rootstock.trial import Check, try_root
+from rootstock.weights import weights_of
 from tests.conftest import clean_environment, need
 
 NO_FLOCK = Path(__file__).parent / "programs" / "noflock.c"
@@ -27,6 +28,8 @@ import json, sys
 import modal_app
 root, environments, options = sys.argv[1], sys.argv[2].split(","), json.loads(sys.argv[3])
 plan = modal_app.install(root, environments, **options)
+if options["build"]:
+    plan["warm"] = modal_app.warm(root, environments)
 print("PLAN", json.dumps(plan))
 """
 
@@ -120,7 +123,7 @@ def test_building_where_there_are_no_locks(install: Install, bare: Path) -> None
     assert done.returncode == 0, done.stderr
     layout = RootLayout(bare)
     refused = {line for line in done.stdout.splitlines() + done.stderr.splitlines() if "refused: " in line}
-    log = sorted(layout.log.iterdir())[-1].read_text()
+    log = sorted(layout.log.glob("*-install-*"))[-1].read_text()
     assert f"refused: {layout.admin_lock}" in refused  # ours
     assert f"refused: {layout.builds('emt')}/.staging-" in log  # uv's of the environment, which it can do without
     assert "has no flock: the record admin.json is the lock" in done.stdout
@@ -133,8 +136,12 @@ def test_building_where_there_are_no_locks(install: Install, bare: Path) -> None
     assert all(check["passed"] for check in record.verification)
     assert "modal_app.py: install emt" in layout.generation(2).read_text()
 
+    assert weights_of(layout, "emt", "") is not None  # it was seen to have none
+
     again = install("emt", build=True)
-    assert json.loads(again.stdout.partition("PLAN")[2])["empty"]
+    plan = json.loads(again.stdout.partition("PLAN")[2])
+    assert plan["empty"]
+    assert plan["warm"]["empty"]
     assert not layout.generation(3).exists()
 
 
