@@ -11,7 +11,14 @@ from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentEr
 from rootstock.layout import RootLayout
 from rootstock.model import did_you_mean, is_environment_name, parse_model_string
 from rootstock.records import BUILD_SOURCE, active_build, read_marker
-from rootstock.sources import EnvironmentSource, model_strings, packaged_names, read_source, registered_names
+from rootstock.sources import (
+    EnvironmentSource,
+    model_strings,
+    packaged_names,
+    packaged_strings,
+    read_source,
+    registered_names,
+)
 from rootstock.spawn import Launch, private_scratch
 from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
 from rootstock.variants import fitting_build
@@ -94,12 +101,16 @@ class EnvironmentManager:
         path = self.layout.environment_file(name)
         if is_environment_name(name) and path.is_file():
             return read_source(path)
-        registered = registered_names(self.layout)
-        known = sorted({*registered, *packaged_names()})
+        registered, packaged = registered_names(self.layout), packaged_names()
+        meant = did_you_mean(name, model_strings(self.layout))
+        if not meant and name not in packaged:
+            meant = did_you_mean(name, packaged_strings(), " (not installed here)")
+        others = [name] if name in packaged else sorted({*registered, *packaged})
         raise UnknownEnvironmentError(
             f"Environment {name!r} not found in {self.layout.environments}. "
-            f"Available there: {', '.join(registered) or 'none'}.{did_you_mean(name, model_strings(self.layout))}",
-            f"rootstock-site install --root {self.layout.root} --env NAME adds one of: {', '.join(known)}.",
+            f"Available there: {', '.join(registered) or 'none'}.{meant}",
+            f"An admin adds {'it' if len(others) == 1 else 'one of ' + ', '.join(others)} with: rootstock-site install "
+            f"--root {self.layout.root} --env {others[0] if len(others) == 1 else 'NAME'}",
         )
 
     def launch(self, source: EnvironmentSource, mode: str = "auto", threads: int = 0, device: str = "") -> Launch:

@@ -69,8 +69,8 @@ def parse_model_string(model: str, registered: Iterable[str] = ()) -> tuple[str,
     return model, ""
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Return a sentence that names what is spelt like `given`; empty if nothing is.
+def did_you_mean(given: str, known: Iterable[str], remark: str = "") -> str:
+    """Return a sentence that names what is spelt like `given`, with a remark; empty if nothing is.
 
     >>> did_you_mean("mace-mediun", ["mace-medium", "mace-small", "chgnet"])
     " Did you mean 'mace-medium'?"
@@ -78,4 +78,4 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     import difflib  # here, since it is needed for a mistake only
 
     close = difflib.get_close_matches(given, list(known), n=3, cutoff=0.75)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f" Did you mean {' or '.join(map(repr, close))}{remark}?" if close else ""

@@ -49,7 +49,10 @@ def _explain(path: Path, status: os.stat_result) -> str:
     what = f"{path} does not let you in: its mode is {mode:04o}, its owner {_owner(status.st_uid)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
         return f"{what}\nAsk the site's admin to add you to the group {group}; then log in again."
-    return f"{what}\nAsk the site's admin for access: chmod o+x {path} lets everybody pass."
+    return (
+        f"{what}\nAsk its owner or the site's admin for access: a root is opened by --set access.readers=world, "
+        "a folder above it by chmod o+x."
+    )
 
 
 def _owner(uid: int) -> str:

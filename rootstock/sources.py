@@ -300,6 +300,11 @@ def packaged_names() -> list[str]:
     return _names_in(data_folder("environments"))
 
 
+def packaged_strings() -> list[str]:
+    """Return the model strings of the environments that ship with this package."""
+    return [string for name in packaged_names() for string in packaged_source(name).strings()]
+
+
 def packaged_source(name: str) -> EnvironmentSource:
     """Read an environment file that ships with this package."""
     path = data_folder("environments") / f"{name}.py"

@@ -242,7 +242,12 @@ def test_the_job_script_of_this_cluster(ask: Ask, root: Path, tmp_path: Path, sc
             "Environment 'mcae-medium' not found in ROOT/environments. Available there: mace, tiny. Did you",
         ),
         ("tin", "Did you mean 'tiny'?"),
-        ("zzz", "Available there: mace, tiny.\nrootstock-site install --root ROOT --env NAME adds one of: alignn"),
+        (
+            "zzz",
+            "Available there: mace, tiny.\nAn admin adds one of alignn, chgnet, emt, lj, mace, orb, tiny with",
+        ),
+        ("chgnet-r2scan", "tiny.\nAn admin adds it with: rootstock-site install --root ROOT --env chgnet\n"),
+        ("chngt-r2scan", "mace, tiny. Did you mean 'chgnet-r2scan' (not installed here)?\n"),
     ],
 )
 def test_a_misspelt_model(ask: Ask, mace_root: RootLayout, model: str, message: str) -> None:

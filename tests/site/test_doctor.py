@@ -146,7 +146,7 @@ def test_a_folder_above_the_root_that_is_closed(tiny_root: Path, tmp_path: Path,
     found = doctor(closed / "root", prefix=prefix, code=10)
     failure = found["reachable"][0]
     assert failure["reason"].startswith(f"{closed} does not let you in: its mode is 0700, its owner {USER}, its group ")
-    assert failure["remedy"] == f"Ask the site's admin for access: chmod o+x {closed} lets everybody pass."
+    assert failure["remedy"].startswith("Ask its owner or the site's admin for access: ")
     closed.chmod(0o710)
     found = doctor(closed / "root", prefix=prefix, code=10)
     assert found["reachable"][0]["remedy"].startswith(f"Ask the site's admin to add you to the group {USER};")

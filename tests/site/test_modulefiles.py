@@ -119,7 +119,7 @@ Rootstock 0.3.0: machine-learned interatomic potentials, each in its own environ
     python
     >>> from rootstock import RootstockCalculator; calc = RootstockCalculator(model="mace")
 
-`rootstock list` shows the installed models, `rootstock doctor` why one does not run.
+`rootstock list` shows the installed models, `rootstock why-not MODEL` what keeps one from running here.
 """
 
 

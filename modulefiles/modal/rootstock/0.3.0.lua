@@ -15,7 +15,7 @@ help(table.concat({
     "    python",
     "    >>> from rootstock import RootstockCalculator; calc = RootstockCalculator(model=\"mace\")",
     "",
-    "`rootstock list` shows the installed models, `rootstock doctor` why one does not run.",
+    "`rootstock list` shows the installed models, `rootstock why-not MODEL` what keeps one from running here.",
     "Installed for: Modal, serverless containers",
 }, "\n"))
 
