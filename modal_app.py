@@ -91,7 +91,8 @@ def one_writer(leases: Leases, me: str) -> Iterator[None]:
     try:
         yield
     finally:
-        leases.pop("writer")
+        if leases.get("writer") == me:  # not if somebody cleared it, and another call has it now
+            leases.pop("writer")
 
 
 Result = TypeVar("Result")

@@ -168,6 +168,9 @@ def test_one_writer_at_a_time() -> None:
     assert modal_app.written(volume, leases, "second", lambda: len(leases)) == 1
     assert volume.calls == ["reload", "commit"]
     assert not leases
+    with modal_app.one_writer(leases, "first"):
+        leases["writer"] = "second"  # somebody has cleared the lease, and another call took it
+    assert leases == {"writer": "second"}
 
 
 def test_what_was_done_before_a_failure_is_committed() -> None:

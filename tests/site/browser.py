@@ -52,7 +52,6 @@ class Browser:
         colours = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[colours])
         self._ask("POST", "/url", {"url": "about:blank"})  # in place of the browser's own first page
-        self.requests()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,7 +62,9 @@ class Browser:
             self._process.communicate()
 
     def open(self, url: str, width: int = 1280, height: int = 900) -> None:
-        """Load a page in a window of that size, in CSS pixels."""
+        """Load a page in a window of that size, in CSS pixels; what was logged before is forgotten."""
+        self.console()
+        self.requests()
         self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
