@@ -17,7 +17,7 @@ from rootstock.layout import RootLayout
 from rootstock.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
 from rootstock.sources import EnvironmentSource, read_header, registered_names
 from rootstock.variants import other_variants
-from rootstock.verification import last_verification
+from rootstock.verification import Verification, last_verification
 from rootstock.weights import Weights, read_weights
 
 
@@ -138,9 +138,40 @@ def read_strings(layout: RootLayout) -> list[str]:
 
 def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
     """Yield the models that an environment names; the environment itself if it names none."""
+    held = read_held(layout, name)
+    for argument in held.source.arguments():
+        yield describe(layout, held, argument)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a root holds of an environment, read once for all of its models.
+
+    Attributes
+    ----------
+    source, record
+        As `in_use` returns them.
+    built_for : tuple of str
+        Platform and accelerator of each build.
+    weights : Mapping[str, Weights]
+        What is recorded of weights, by the name of the model.
+    verification : Verification or None
+        The last one of the build.
+    """
+
+    source: EnvironmentSource
+    record: BuildRecord | None
+    built_for: tuple[str, ...]
+    weights: Mapping[str, Weights]
+    verification: Verification | None
+
+
+def read_held(layout: RootLayout, name: str) -> Held:
+    """Return what a root holds of an environment."""
     source, record = in_use(layout, name)
-    for argument in source.arguments():
-        yield describe(layout, source, record, argument)
+    built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
+    last = last_verification(layout, record) if record else None
+    return Held(source, record, built_for, read_weights(layout, name), last)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:
@@ -155,19 +186,12 @@ def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecor
     return EnvironmentSource(name, path, "", header), record
 
 
-def describe(layout: RootLayout, source: EnvironmentSource, record: BuildRecord | None, argument: str) -> Model:
-    """Return what is known of a model.
-
-    Parameters
-    ----------
-    layout, source, record
-        As `in_use` returns them.
-    argument : str
-        Argument of ``setup()``.
-    """
+def describe(layout: RootLayout, held: Held, argument: str) -> Model:
+    """Return what is known of a model, by the argument of its environment's ``setup()``."""
+    source = held.source
     said = source.abilities(argument)
-    weights = read_weights(layout, source.name).get(source.named(argument))
-    package, version = main_package(source, record)
+    weights = held.weights.get(source.named(argument))
+    package, version = main_package(source, held.record)
     return Model(
         model=f"{source.name}-{argument}" if argument else source.name,
         environment=source.name,
@@ -179,10 +203,10 @@ def describe(layout: RootLayout, source: EnvironmentSource, record: BuildRecord 
         elements=said.elements,
         needs=said.needs,
         licence=said.licence,
-        built_for=(f"{record.platform} {record.accelerator}", *other_variants(layout, source.name)) if record else (),
+        built_for=held.built_for,
         weights=_weights(layout, source, weights),
         weights_bytes=weights.bytes if weights else 0,
-        verified=_verified(layout, source, record, argument),
+        verified=_verified(held, argument),
     )
 
 
@@ -221,11 +245,10 @@ def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | 
     return "yes" if recorded.present(layout) else "missing"
 
 
-def _verified(layout: RootLayout, source: EnvironmentSource, record: BuildRecord | None, argument: str) -> Verified:
-    if record is None:
+def _verified(held: Held, argument: str) -> Verified:
+    last, named = held.verification, held.source.named
+    if last is None:
         return Verified()
-    last = last_verification(layout, record)
-    checks = [check for check in last.checks if source.named(check.get("model", "")) == source.named(argument)]
-    results = [check["passed"] for check in checks]
+    results = [check["passed"] for check in last.checks if named(check.get("model", "")) == named(argument)]
     counts = (results.count(outcome) for outcome in (True, False, None))
     return Verified(last.ended or last.started, last.device, *counts)

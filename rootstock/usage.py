@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.abilities import compress
-from rootstock.catalogue import Model, describe, in_use, key_packages
+from rootstock.catalogue import Model, describe, key_packages, read_held
 from rootstock.clusters import Cluster
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import UnknownEnvironmentError
@@ -16,8 +16,8 @@ from rootstock.layout import RootLayout
 from rootstock.records import BuildRecord, read_marker
 from rootstock.render import render_job
 from rootstock.room import megabytes
-from rootstock.verification import Verification, last_verification
-from rootstock.weights import Weights, read_weights
+from rootstock.verification import Verification
+from rootstock.weights import Weights
 
 _DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "cpu": "cpu"}  # torch has AMD's GPUs under the name cuda
 
@@ -140,8 +140,8 @@ def explain(layout: RootLayout, model: str) -> Usage:
     found, argument = manager.find_model(model)
     if doubt := found.doubt(argument):
         raise UnknownEnvironmentError(doubt)
-    source, record = in_use(layout, found.name)
-    told = describe(layout, source, record, argument)
+    held = read_held(layout, found.name)
+    source, record, told = held.source, held.record, describe(layout, held, argument)
     cluster, version = manager.cluster(), read_marker(layout).get("default", "")
     return Usage(
         model=told,
@@ -149,8 +149,8 @@ def explain(layout: RootLayout, model: str) -> Usage:
         details=source.rootstock,
         build=record,
         versions=key_packages(source, record) if record else {},
-        weights=read_weights(layout, source.name).get(source.named(argument)),
-        verification=last_verification(layout, record) if record else None,
+        weights=held.weights.get(source.named(argument)),
+        verification=held.verification,
         shell=_shell(layout, cluster, version),
         script=_script(told, _DEVICES[cluster.accelerator]),
         job=_job(layout, cluster, version) if cluster.scheduler != "none" and version else "",

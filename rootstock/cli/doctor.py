@@ -57,7 +57,7 @@ def why_not(model: str, cluster: str | None, root: Path | None, device: str | No
 
     It goes through every step that a calculator takes, up to the first that fails. The last step starts a worker
     that loads the model. It ends with 0 if MODEL runs, else with the exit code of what stops it: 3 which root is
-    meant, 4 no such model, 10 the root, 14 a damaged build, 18 the worker.
+    meant, 4 no such model, 10 the root, 12 weights, 14 a damaged build, 18 the worker.
 
     \b
     Examples:

@@ -17,10 +17,11 @@ from rootstock.roots import find_site
 @click.option("--sizes", is_flag=True, help="Measure what each part of the root takes; looks at every file.")
 @json_option
 def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_json: bool) -> None:
-    r"""Write a page of the models that a root offers: exact names, versions, licences, verification, how to load them.
+    """Write a page of the models that a root offers.
 
-    The page is one file that needs no server and no network, and status.json is the same for programs. Run it after
-    each change, for example from {root}/hooks/post-install. Names of users are not on it.
+    It has their exact names, versions, licences, verification, and how to load them. The page is one file that needs no
+    server and no network, and status.json is the same for programs. Run it after each change, for example from
+    {root}/hooks/post-install. Names of users are not on it.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Command, carry_out, cluster_options, confirm, found, options, plan_options, show_plan
+from rootstock.cli.completing import DEVICE, ENVIRONMENT, MODEL
 from rootstock.layout import RootLayout, personal_root
 from rootstock.roots import Site, find_site, is_new
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rootstock.warm import WarmPlan
 
 _fetch_options = options(
-    click.option("--device", default="cpu", show_default=True, help="Device to load the models on."),
+    click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to load the models on."),
     click.option("--timeout", default=120.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0.1),
                  help="How long a server may keep silent."),
 )  # fmt: skip
@@ -23,7 +24,7 @@ _fetch_options = options(
 
 @click.command("warm", cls=Command)
 @cluster_options
-@click.option("--env", "environments", multiple=True, metavar="NAME", help="Environment; repeatable.")
+@click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME", help="Environment; repeatable.")
 @click.option("--model", "models", multiple=True, metavar="MODEL",
               help="A model of the one environment, or as users write it, mace-small; repeatable "
                    "[default: the cluster's, or those that the environments' files list as warm].")  # fmt: skip
@@ -34,10 +35,10 @@ def site_warm(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], all_models: bool,
     device: str, timeout: float, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
 ) -> None:  # fmt: skip
-    """Fetch the weights of models into the root, so that jobs on nodes without network find them.
+    """Fetch the weights of models into a root.
 
-    Run it where there is a network. Environments that are missing are built first. Weights that are there already are
-    recorded, not fetched again.
+    Jobs on nodes without network find them there. Run it where there is a network. Environments that are missing
+    are built first. Weights that are there already are recorded, not fetched again.
 
     \b
     Examples:
@@ -55,7 +56,7 @@ def site_warm(
 
 
 @click.command("warm", cls=Command)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", type=MODEL, nargs=-1, required=True, metavar="MODEL...")
 @click.option("--root", type=click.Path(path_type=Path), help="A root of your own [default: the one in your home].")
 @_fetch_options
 @plan_options

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rootstock.doctor.finding import Case, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import BuildError, RootError
+from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.integrity import check_build
 from rootstock.model import is_path
 from rootstock.records import BuildRecord, active_build, read_build
@@ -149,4 +149,5 @@ def _missing(case: Case, found: Weights) -> Finding:
         f"the weights of {model} are not there, or not whole: {gone}",
         f"An admin fetches them: rootstock-site warm --root {case.layout.root} --env {found.environment}"
         + (f" --model {found.model}" if found.model else ""),
+        WeightsError.exit_code,
     )
