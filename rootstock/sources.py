@@ -167,7 +167,7 @@ class EnvironmentSource:
         raise ConfigurationError(
             f"Environment {self.name!r} has no model {model!r}. It has: {names}"
             f"{'; or the path of a checkpoint' if takes_paths else ''}.",
-            did_you_mean(model, self.released).strip(),
+            f"{did_you_mean(f'{self.name}-{model}', self.strings())} 'rootstock list' shows all models.".strip(),
         )
 
     @property

@@ -11,7 +11,7 @@ from rootstock.abilities import compress
 from rootstock.catalogue import Model, describe, key_packages, read_held
 from rootstock.clusters import Cluster
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import UnknownEnvironmentError
+from rootstock.errors import ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.records import BuildRecord, read_marker
 from rootstock.render import render_job
@@ -132,14 +132,17 @@ def explain(layout: RootLayout, model: str) -> Usage:
     Raises
     ------
     UnknownEnvironmentError
-        If the root has no such model; with those that are spelt like it.
+        If the root has no such environment; with models that are spelt like it.
+    ConfigurationError
+        If the environment has no such model.
     RootError
         If the folder is no root, or you may not read it.
     """
     manager = EnvironmentManager(layout.root)
     found, argument = manager.find_model(model)
+    manager.used_source(found).check_model(argument)
     if doubt := found.doubt(argument):
-        raise UnknownEnvironmentError(doubt)
+        raise ConfigurationError(doubt)
     held = read_held(layout, found.name)
     source, record, told = held.source, held.record, describe(layout, held, argument)
     cluster, version = manager.cluster(), read_marker(layout).get("default", "")

@@ -35,8 +35,8 @@ Exit codes:
     0  done
     1  answered no, or an internal error    15  verification: other numbers than the references
     2  usage                                16  writing a file
-    3  configuration                        17  a template
-    4  unknown environment or model         18  a worker
+    3  configuration, or unknown model      17  a template
+    4  unknown environment                  18  a worker
    10  root, permission or space            19  a hook of the site
    11  locked by another admin              20  a check found differences
    12  weights                             130  interrupted

@@ -33,7 +33,7 @@ def doctor(cluster: str | None, root: Path | None, device: str | None, full: boo
     It is looked at as you see it. Each line is a check: ok, warning, failed or skipped, what was seen, and what to
     do about it. Nothing is changed. Without --full it ends within ten seconds, even if the file system hangs. It
     ends with 0 if nothing failed, else with the exit code of the first failure: 3 which root is meant, 10 the root,
-    14 a damaged build, 18 a worker.
+    12 weights, 14 a damaged build, 18 a worker.
 
     \b
     Examples:
@@ -56,8 +56,8 @@ def why_not(model: str, cluster: str | None, root: Path | None, device: str | No
     """Say why MODEL does not run here.
 
     It goes through every step that a calculator takes, up to the first that fails. The last step starts a worker
-    that loads the model. It ends with 0 if MODEL runs, else with the exit code of what stops it: 3 which root is
-    meant, 4 no such model, 10 the root, 12 weights, 14 a damaged build, 18 the worker.
+    that loads the model. It ends with 0 if MODEL runs, else with the exit code of what stops it: 3 which root or
+    model is meant, 4 no such environment, 10 the root, 12 weights, 14 a damaged build, 18 the worker.
 
     \b
     Examples:

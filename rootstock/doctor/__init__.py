@@ -134,6 +134,7 @@ def why_not(
     )
 
     def name(_: Case) -> Iterator[Finding]:
+        manager.used_source(source).check_model(argument)
         doubt = source.doubt(argument)
         yield warning(doubt, "Its setup() has the last word.") if doubt else ok(source.named(argument) or "the default")
 

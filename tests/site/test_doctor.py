@@ -16,7 +16,7 @@ import pytest
 
 from rootstock import RootstockCalculator, __version__
 from rootstock.access import remove_tree
-from rootstock.errors import UnknownEnvironmentError, WorkerStartError
+from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
 from rootstock.records import read_build
 from rootstock.weights import Weights, WeightsFile, write_weights
@@ -351,12 +351,11 @@ def test_why_not_says_what_the_calculator_says(
     assert (found["check"], found["code"], found["reason"]) == ("environment", 4, unknown.value.message)
     assert found["remedy"] == unknown.value.hint
     assert "Did you mean 'lj-argon'?" in found["reason"]
-    with pytest.raises(WorkerStartError) as wrong:
-        RootstockCalculator("lj-argn", root=root, device="cpu").start()
+    with pytest.raises(ConfigurationError) as wrong:
+        RootstockCalculator("lj-argn", root=root)
     found = last("lj-argn")
-    assert (found["check"], found["code"], found["reason"]) == ("start", 18, wrong.value.message)
-    assert found["remedy"] == wrong.value.hint
-    assert "lj names no model 'argn'. Did you mean 'lj-argon'?" in str(wrong.value)
+    assert (found["check"], found["code"], found["reason"]) == ("model", 3, wrong.value.message)
+    assert found["remedy"] == wrong.value.hint == "Did you mean 'lj-argon'? 'rootstock list' shows all models."
 
 
 def test_why_not_without_a_build_or_weights(
@@ -399,3 +398,14 @@ def test_nothing_is_left_behind(root: Path, doctor: Examine, scratch: Path) -> N
     assert [path.name for path in (scratch / f"rootstock-{os.getuid()}").rglob("*") if path.is_file()] == []
     mine = subprocess.run(["pgrep", "-f", f"^{root}/builds"], capture_output=True, check=False)
     assert mine.stdout == b""
+
+
+def test_why_not_a_model_that_its_file_does_not_name_and_may_have(
+    tiny_root: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    text = (tiny_root / "environments/tiny.py").read_text()
+    header = '# [tool.rootstock.models]\n# "" = "small"\n# "small" = "a small one"\n# ///\ndef '
+    (tiny_root / "environments/open.py").write_text(text.replace("# ///\ndef ", header))
+    done = run("why-not", "open-smal", "--root", tiny_root)
+    assert "warning  model         open names no model 'smal'. Did you mean 'open-small'?" in done.stdout
+    assert done.returncode == 10  # it has no build

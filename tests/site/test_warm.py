@@ -285,7 +285,9 @@ def test_missing_weights_name_the_command(root: Path, server: Server, warm) -> N
 
 
 def test_wrong_models_are_refused_before_a_worker_starts(root: Path, warm, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no model 'smal'. It has: medium, small, .*\nDid you mean 'small"):
+    with pytest.raises(
+        ConfigurationError, match=r"no model 'smal'. It has: medium, small, .*\nDid you mean 'web-small"
+    ):
         RootstockCalculator("web-smal", root=root, device="cpu")
     assert "has no model 'smal'" in warm("--env", "web", "--model", "smal", code=3).stderr
     assert "nothing to fetch" in warm("--env", "web", "--model", "/x/y", code=3).stderr
