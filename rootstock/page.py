@@ -20,7 +20,7 @@ from rootstock.abilities import compress
 from rootstock.catalogue import Model, in_use, key_packages, read_catalogue
 from rootstock.clusters import Cluster
 from rootstock.data import data_folder
-from rootstock.errors import RootstockError, SiteError
+from rootstock.errors import ConfigurationError, RootError, RootstockError, SiteError
 from rootstock.generations import latest
 from rootstock.layout import RootLayout
 from rootstock.records import BuildRecord, now, read_marker, write_file
@@ -120,7 +120,12 @@ def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> P
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
     marker, catalogue, newest = read_marker(layout), read_catalogue(layout), latest(layout)
-    names = dict.fromkeys(model.environment for model in catalogue.models)
+    environments, problems = [], dict(catalogue.problems)
+    for name in dict.fromkeys(model.environment for model in catalogue.models):
+        try:
+            environments.append(_environment(layout, name))
+        except (RootError, ConfigurationError) as error:
+            problems[name] = str(error)
     return Page(
         site={
             "cluster": cluster.name, "description": cluster.description, "root": str(layout.root),
@@ -130,8 +135,8 @@ def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> P
         generation={"number": newest.number, "at": newest.at} if newest else None,
         usage=_usage(layout, catalogue.models),
         models=tuple(sorted(catalogue.models, key=lambda model: not model.built_for)),  # what is ready comes first
-        environments=tuple(_environment(layout, name) for name in names),
-        problems=catalogue.problems,
+        environments=tuple(environments),
+        problems=problems,
         sizes={name: asdict(room) for name, room in folder_sizes(layout).items()} if sizes else None,
         generated_at=now(),
     )  # fmt: skip
