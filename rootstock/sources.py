@@ -1,7 +1,7 @@
 """Environment files: read their header and their shape, never execute them.
 
 The header is inline script metadata as Python packaging defines it (PEP 723). Ours is the table
-``[tool.rootstock]`` in it; ``docs/environment-files.md`` describes every key.
+``[tool.rootstock]`` in it; ``docs/reference/environment-files.md`` describes every key.
 """
 
 from __future__ import annotations
