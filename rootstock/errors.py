@@ -7,6 +7,7 @@
     ├── UnknownEnvironmentError (FileNotFoundError)
     ├── RootError                                the root is missing, is not a root, or cannot be read or written
     │   └── LockBusyError                        another admin is changing the root
+    ├── NotConvergedError                        a relaxation did not reach its aim; the result is written
     ├── SiteError                                a step of the installation failed, such as writing a file
     │   ├── BundleError
     │   ├── BuildError
@@ -75,6 +76,12 @@ class LockBusyError(RootError):
     """Another process is changing the root."""
 
     exit_code = 11
+
+
+class NotConvergedError(RootstockError):
+    """A relaxation did not reach its aim; its last step is written all the same."""
+
+    exit_code = 21
 
 
 class SiteError(RootstockError):

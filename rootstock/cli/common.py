@@ -48,6 +48,8 @@ Exit codes:
 class Command(click.Command):
     """A command whose errors are one clear message and a documented exit code, never a traceback."""
 
+    interrupted = "Interrupted. What was installed before is untouched; run the command again to go on."
+
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
@@ -59,7 +61,7 @@ class Command(click.Command):
                 click.echo(details, err=True)
             context.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was installed before is untouched; run the command again to go on.", err=True)
+            click.echo(self.interrupted, err=True)
             context.exit(INTERRUPTED)
 
 

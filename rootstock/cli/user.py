@@ -10,6 +10,7 @@ from rootstock.cli.common import EXIT_CODES, Group, json_option, named_cluster, 
 from rootstock.cli.completing import CLUSTER
 from rootstock.cli.completion import completion_of
 from rootstock.cli.doctor import doctor, why_not
+from rootstock.cli.simulate import md, relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
 from rootstock.clusters import cluster_names, get_cluster
@@ -28,7 +29,7 @@ def main() -> None:
     """
 
 
-for each in (list_, show, user_warm, why_not, doctor, worker, completion_of("rootstock")):
+for each in (list_, show, singlepoint, relax, md, worker, user_warm, why_not, doctor, completion_of("rootstock")):
     main.add_command(each)
 
 

@@ -1,0 +1,97 @@
+"""Files of atoms, in any format of ASE: read whole or not at all, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.io import read, write
+from ase.io.formats import filetype, ioformats
+
+from rootstock.errors import ConfigurationError
+
+
+def read_structures(names: Sequence[str]) -> list[Atoms]:
+    """Return all structures of some files.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Paths; ``PATH@INDEX`` picks from a file of many, as everywhere in ASE: ``run.xyz@-1``, ``run.traj@::10``.
+
+    Raises
+    ------
+    ConfigurationError
+        If one cannot be read, or holds nothing.
+    """
+    found: list[Atoms] = []
+    for name in names:
+        whole = Path(name).exists()
+        if not whole and not Path(name.rpartition("@")[0]).is_file():
+            raise ConfigurationError(f"There is no file {name}.")
+        try:
+            images: Any = read(name, index=":" if whole else None, do_not_split_by_at_sign=whole)
+        except Exception as error:  # every format has errors of its own
+            raise ConfigurationError(f"Cannot read {name}: {type(error).__name__}: {error}.") from error
+        images = [images] if isinstance(images, Atoms) else images
+        if not any(len(atoms) for atoms in images):
+            raise ConfigurationError(f"{name} holds no atoms.")
+        found += images
+    return found
+
+
+def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool = False) -> None:
+    """Refuse, before anything is computed, what could not be written afterwards.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        Whether a file that is there may be replaced.
+    many : bool
+        Whether more than one structure is to go into it.
+    grows : bool
+        Whether structures are to be added one after the other.
+
+    Raises
+    ------
+    ConfigurationError
+        If ASE cannot write such a file, the folder is missing or cannot be written, or the file exists.
+    """
+    try:
+        kind = ioformats[filetype(os.fspath(path), read=False)]
+    except Exception as error:  # ASE has an error of its own for this, and others for odd names
+        raise ConfigurationError(
+            f"ASE knows no format by the name of {path}.", "Use .extxyz, .traj, .cif ..."
+        ) from error
+    if not kind.can_write or (many and kind.single) or (grows and not kind.can_append):
+        need = "grow" if grows else "hold several structures" if many else "be written"
+        raise ConfigurationError(f"{path}: files of format {kind.name} cannot {need}.", "Use .extxyz or .traj.")
+    if path.exists() and not overwrite:
+        raise ConfigurationError(f"{path} exists.", "Name another file, or replace it with --overwrite.")
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"Cannot write into {folder.absolute()}.")
+
+
+def write_structures(path: Path, images: Sequence[Atoms]) -> None:
+    """Write a file in one step: a reader sees the old one or the new one.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be written; nothing is changed then.
+    """
+    fresh = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(fresh, list(images) if len(images) > 1 else images[0], format=filetype(os.fspath(path), read=False))
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        fresh.unlink(missing_ok=True)
