@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import INTERRUPTED, Command, cluster_options, options
+from rootstock.cli.completing import MODEL
 from rootstock.cli.waiting import shown_rarely, stopped_gently
 from rootstock.errors import ConfigurationError, NotConvergedError
 
@@ -39,7 +40,7 @@ class Simulation(Command):
 
 
 @click.command(cls=Simulation)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
 @click.option(
     "--properties",
@@ -70,7 +71,7 @@ def singlepoint(
 
 
 @click.command(cls=Simulation)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
 @click.option("--optimizer", type=click.Choice(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE's name.")
 @click.option(
@@ -134,7 +135,7 @@ def relax(
 
 
 @click.command(cls=Simulation)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("structure")
 @click.option(
     "--ensemble",
