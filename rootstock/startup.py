@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from rootstock.channel.frames import Frame, Kind
 from rootstock.errors import MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
 from rootstock.model import is_path
 from rootstock.spawn import FRAME_S, WorkerProcess
+from rootstock.weights import how_to_fetch
 
 logger = logging.getLogger("rootstock")
 
@@ -90,9 +90,5 @@ def _missing_weights(process: WorkerProcess, model: str, content: Mapping[str, A
         f"The weights of model {model or '(default)'!r} of environment {launch.name!r} are not in {launch.root}",
         content,
     )
-    which = shlex.join(["--env", launch.name, *(["--model", model] if model else [])])
-    error.hint = (
-        "An admin of it fetches them, where there is a network, with:\n"
-        f"  rootstock-site warm --root {shlex.quote(str(launch.root))} {which}"
-    )
+    error.hint = how_to_fetch(launch.root, launch.name, model)
     return error

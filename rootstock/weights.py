@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from glob import glob
@@ -172,6 +173,15 @@ def _read(path: Path) -> Weights | None:
 def write_weights(layout: RootLayout, weights: Weights, mode: int) -> None:
     """Record a model's weights."""
     write_file(layout.weights_record(weights.environment, weights.model), weights.to_json().encode(), mode)
+
+
+def how_to_fetch(root: Path, environment: str, model: str) -> str:
+    """Say how weights that are missing come into a root."""
+    which = shlex.join(["--env", environment, *(["--model", model] if model else [])])
+    return (
+        "An admin of it fetches them, where there is a network, with:\n"
+        f"  rootstock-site warm --root {shlex.quote(str(root))} {which}"
+    )
 
 
 def measured(path: Path, root: Path | None = None) -> WeightsFile:

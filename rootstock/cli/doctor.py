@@ -90,5 +90,7 @@ def _report(findings: Iterator[Finding], as_json: bool) -> int:
 def _show(finding: Finding) -> None:
     result = click.style(f"{finding.result:<8}", fg=_COLOURS[finding.result])
     click.echo(f"{result} {finding.check:<13} {finding.reason}")
-    if finding.remedy:
-        click.echo(f"{'':<22} {click.style('->', bold=True)} {finding.remedy}")
+    arrow = click.style("->", bold=True)
+    for line in finding.remedy.splitlines():
+        click.echo(f"{'':<22} {arrow} {line.strip()}")
+        arrow = "  "

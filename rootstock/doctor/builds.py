@@ -17,7 +17,7 @@ from rootstock.model import is_path
 from rootstock.records import BuildRecord, active_build, read_build
 from rootstock.spawn import cannot_start
 from rootstock.variants import find_variants, fitting_build
-from rootstock.weights import Weights, own_weights, read_weights
+from rootstock.weights import Weights, how_to_fetch, own_weights, read_weights
 
 _SAMPLE = 200  # files of each build
 _SHOWN = 3
@@ -147,7 +147,6 @@ def _missing(case: Case, found: Weights) -> Finding:
     model = f"{found.environment}-{found.model}" if found.model else found.environment
     return failed(
         f"the weights of {model} are not there, or not whole: {gone}",
-        f"An admin fetches them: rootstock-site warm --root {case.layout.root} --env {found.environment}"
-        + (f" --model {found.model}" if found.model else ""),
+        how_to_fetch(case.layout.root, found.environment, found.model),
         WeightsError.exit_code,
     )
