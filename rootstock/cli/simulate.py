@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import INTERRUPTED, Command, cluster_options, options
-from rootstock.cli.completing import MODEL
+from rootstock.cli.completing import DEVICE, MODEL
 from rootstock.cli.waiting import shown_rarely, stopped_gently
 from rootstock.errors import ConfigurationError, NotConvergedError
 
@@ -24,7 +24,7 @@ _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
 
 model_options = options(
     cluster_options,
-    click.option("--device", default="cuda", show_default=True, help="Passed to the model."),
+    click.option("--device", type=DEVICE, default="cuda", show_default=True, help="Passed to the model."),
     click.option("--calc-kwargs", metavar="DICT", help="Further arguments of the environment's setup(), such as "
                  "\"{'default_dtype': 'float64'}\"."),
     click.option("--overwrite", is_flag=True, help="Replace output files that are there."),
@@ -54,7 +54,7 @@ def singlepoint(
     model: str, structures: tuple[str, ...], properties: tuple[str, ...], out: Path | None, overwrite: bool,
     **where: Any,
 ) -> None:  # fmt: skip
-    r"""Compute energy, forces and stress of all structures in some files.
+    """Compute energy, forces and stress of structures.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def relax(
     model: str, structures: tuple[str, ...], optimizer: str, fmax: float, steps: int, opt_cell_lengths: bool,
     opt_cell_fully: bool, pressure: float, traj: Path | None, out: Path | None, overwrite: bool, **where: Any,
 ) -> None:  # fmt: skip
-    r"""Relax all structures in some files.
+    """Relax all structures in some files.
 
     Each result says in its info whether it is converged. If one is not, all are written, and the exit code is 21.
 
@@ -164,7 +164,7 @@ def md(
     model: str, structure: str, restart: bool, file_prefix: str | None, overwrite: bool, seed: int | None,
     cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None, **settings: Any,
 ) -> None:  # fmt: skip
-    r"""Run molecular dynamics of a structure.
+    """Run molecular dynamics of a structure.
 
     It writes PREFIX-stats.dat, PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz. Ctrl-C and
     SIGTERM end it after the step it is in, with a restart file for that step. With --restart the same command goes on

@@ -67,6 +67,9 @@ def test_every_command_that_reads_has_json(path: str) -> None:
 
 WRITES = {
     "rootstock worker",  # answers a server
+    "rootstock singlepoint",
+    "rootstock relax",
+    "rootstock md",  # write files of structures
     "rootstock-site render",  # writes files, or compares them: --check
 }
 
