@@ -112,9 +112,12 @@ def blocks(page: str, name: str) -> list[Block]:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Return whether `printed` is what was expected, where ``...`` stands for anything."""
-    parts = [re.escape(part) for part in expected.strip().split("...")]
-    return re.fullmatch(".*?".join(parts), printed.strip(), re.DOTALL) is not None
+    """Return whether `printed` is what was expected, where ``...`` stands for anything, alone for any lines."""
+    lines = (
+        "(?:[^\n]*\n)*?" if line.strip() == "..." else ".*?".join(map(re.escape, line.split("..."))) + "\n"
+        for line in expected.strip().splitlines()
+    )
+    return re.fullmatch("".join(lines), printed.strip() + "\n", re.DOTALL) is not None
 
 
 class Session:

@@ -144,5 +144,8 @@ def test_a_block_without_an_end_is_found() -> None:
 
 def test_dots_stand_for_anything() -> None:
     assert matches("a ... c\n...e", "a b\nb c\nd e\n")
+    assert matches("...\na\n...", "a")
+    assert matches("...\na", "b\nc\na\n")
+    assert not matches("...\na", "b\nca\n")
     assert not matches("a ... c", "a b d")
     assert not matches("a.c", "abc")
