@@ -115,6 +115,11 @@ class Cluster:
         indexes = {"cuda": self.torch_cuda, "rocm": self.torch_rocm, "xpu": self.torch_xpu, "cpu": self.torch_cpu}
         return indexes[accelerator]
 
+    @property
+    def device(self) -> str:
+        """Where models compute here, as torch calls it: AMD's GPUs go by the name of NVIDIA's."""
+        return "cuda" if self.accelerator == "rocm" else self.accelerator
+
     def settings(self) -> dict[str, Any]:
         """Return the value of every key."""
         return {f.metadata["key"]: getattr(self, f.name) for f in _KEYED}

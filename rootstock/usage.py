@@ -19,8 +19,6 @@ from rootstock.room import megabytes
 from rootstock.verification import Verification
 from rootstock.weights import Weights
 
-_DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "cpu": "cpu"}  # torch has AMD's GPUs under the name cuda
-
 
 @dataclass(frozen=True)
 class Usage:
@@ -155,7 +153,7 @@ def explain(layout: RootLayout, model: str) -> Usage:
         weights=held.weights.get(source.named(argument)),
         verification=held.verification,
         shell=_shell(layout, cluster, version),
-        script=_script(told, _DEVICES[cluster.accelerator]),
+        script=_script(told, cluster.device),
         job=_job(layout, cluster, version) if cluster.scheduler != "none" and version else "",
     )
 

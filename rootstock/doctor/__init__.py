@@ -25,7 +25,6 @@ from rootstock.sources import registered_names
 
 __all__ = ["FAILED", "OK", "SKIPPED", "WARNING", "Finding", "examine", "exit_code", "why_not"]
 
-_DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "cpu": "cpu"}  # torch has AMD's GPUs under the name cuda
 _STEP_S, _TOTAL_S, _FULL_S = 3.0, 9.0, 3600.0
 
 _FIRST: tuple[tuple[str, Check], ...] = (("reachable", place.reachable), ("layout", place.layout))
@@ -161,7 +160,7 @@ def _find(cluster: str | None, root: str | os.PathLike[str] | None) -> Generator
 
 
 def _usual(layout: RootLayout) -> str:
-    return _DEVICES[EnvironmentManager(layout.root).cluster().accelerator]
+    return EnvironmentManager(layout.root).cluster().device
 
 
 def _in_turn(steps: Sequence[tuple[str, Check]], case: Case, seconds: float) -> Generator[Finding, None, bool]:
