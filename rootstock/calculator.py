@@ -108,6 +108,7 @@ class RootstockCalculator(Calculator):
             **({"setup_kwargs": dict(spec.options)} if spec.options else {}),
         )
         self._inputs = Inputs()
+        self._results_for = self._inputs.state
         self._asked = self._usual = 0  # properties asked of these atoms, and of those before
         self._session = Session(spec)
         self._session.users.add(self)
@@ -132,10 +133,11 @@ class RootstockCalculator(Calculator):
         self._inputs = Inputs()
         if atoms is not None:
             self._inputs.update(atoms)
+        self._results_for = self._inputs.state
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
         """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
-        return self._inputs.copy().update(atoms) if self._inputs else list(all_changes)
+        return self._inputs.changes_to(atoms) if self._inputs else list(all_changes)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, computing it if it is not known for these atoms.
@@ -156,8 +158,10 @@ class RootstockCalculator(Calculator):
         WorkerError
             If the model failed or the worker was lost; the next call starts anew.
         """
-        if atoms is not None and self._inputs.update(atoms):
-            self._forget()
+        if atoms is not None:
+            self._inputs.update(atoms)
+            if self._inputs.state != self._results_for:
+                self._forget()
         if allow_calculation:
             self._asked |= PROPERTY_BITS.get(name, 0)
         if name not in self.results:
@@ -182,6 +186,7 @@ class RootstockCalculator(Calculator):
     def _forget(self) -> None:
         self.results = {}
         self._usual, self._asked = self._asked, 0
+        self._results_for = self._inputs.state
 
     def _compute(self, properties: Sequence[str]) -> None:
         if not self._inputs:
@@ -267,7 +272,8 @@ class RootstockCalculator(Calculator):
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._arguments), {"results": self.results, "_inputs": self._inputs}
+        state = {"results": self.results, "_inputs": self._inputs, "_results_for": self._results_for}
+        return _rebuild, (type(self), self._arguments), state
 
 
 def _rebuild(kind: type[RootstockCalculator], arguments: Mapping[str, Any]) -> RootstockCalculator:

@@ -8,7 +8,6 @@ import functools
 import json
 import logging
 import math
-import os
 import sys
 import time
 import weakref
@@ -27,11 +26,12 @@ from rootstock.errors import (
     NonFiniteError,
     UnsupportedPropertyError,
     WorkerDiedError,
+    WorkerError,
     WorkerProtocolError,
     WorkerTimeoutError,
 )
-from rootstock.inputs import Inputs, Sections, all_finite, first_bad
-from rootstock.spawn import FRAME_S, Launch, WorkerProcess
+from rootstock.inputs import Inputs, Rest, State, all_finite, first_bad
+from rootstock.spawn import FRAME_S, Launch, WorkerProcess, forks
 from rootstock.startup import wait_until_ready
 
 logger = logging.getLogger("rootstock")
@@ -41,11 +41,13 @@ _GOODBYE_S = 5.0
 Result = dict[str, Any]
 
 
+_POSITIONS = 1 << [section.name for section in INPUTS].index("positions")
+
+
 class _Phase(enum.Enum):
     IDLE = enum.auto()
     SENDING = enum.auto()
     WAITING = enum.auto()
-    READING = enum.auto()
     OVER = enum.auto()
 
 
@@ -88,10 +90,11 @@ class Client:
         patience: float = 0.0,
     ) -> None:
         self.launch = launch
-        self._owner = os.getpid()
+        self._owner = forks()
         self._phase = _Phase.IDLE
         self._sequence = 0
-        self._sent: Sections | None = None  # what the worker is known to have seen
+        self._sent: State | None = None  # what the worker is known to have seen
+        self._present = 0
         self._atoms = 0
         self._handed_out: dict[str, NDArray[np.float64]] = {}
         started = time.perf_counter()
@@ -122,7 +125,12 @@ class Client:
     @property
     def usable(self) -> bool:
         """Whether it may still be asked something."""
-        return self._phase is not _Phase.OVER and self._owner == os.getpid()
+        return self._phase is not _Phase.OVER and self._owner == forks()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be asked at once."""
+        return self._phase is _Phase.IDLE and self._owner == forks()
 
     @property
     def log(self) -> Path:
@@ -141,17 +149,15 @@ class Client:
         cut in the middle of a frame, that has died, or that belongs to the process this one was forked from,
         cannot serve.
         """
-        if self._phase is _Phase.IDLE and self._owner == os.getpid():
-            return True
-        if self._phase is not _Phase.WAITING or self._owner != os.getpid():
+        if self._owner != forks():
             return False
-        try:
-            self._sent = None
-            self._receive(timeout)
-            self._phase = _Phase.IDLE
-        except (PeerGoneError, TimeoutError, WorkerProtocolError):
-            return False
-        return True
+        if self._phase is _Phase.WAITING and self._process.endpoint.untouched:
+            try:
+                self._receive(timeout)
+                self._phase = _Phase.IDLE
+            except (PeerGoneError, TimeoutError, WorkerProtocolError):
+                return False
+        return self._phase is _Phase.IDLE
 
     def evaluate(self, inputs: Inputs, properties: int, timeout: float) -> Result:
         """Compute properties of atoms.
@@ -197,7 +203,7 @@ class Client:
 
     def close(self) -> None:
         """End the worker, giving it a moment to do so by itself."""
-        if self._phase is _Phase.IDLE and self._finalizer.alive and self._owner == os.getpid():
+        if self._phase is _Phase.IDLE and self._finalizer.alive and self._owner == forks():
             self._phase = _Phase.OVER
             try:
                 self._process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
@@ -208,25 +214,23 @@ class Client:
         else:
             self._end(patience=0.0)
 
-    def _end(self, patience: float) -> int | None:
+    def _end(self, patience: float) -> None:
         self._phase = _Phase.OVER
-        if self._finalizer.detach() is None or self._owner != os.getpid():
-            return None
-        code = self._process.end(patience=patience)
-        if code is None:
-            logger.warning("Worker %d of %s does not end; it was given up.", self.pid, self.launch.name)
-        return code
+        if self._finalizer.detach() is not None and self._owner == forks():
+            self._process.end(patience=patience)
 
     def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, dict[str, Any]]:
         if self._phase is not _Phase.IDLE:
             raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
         # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
-        # again, anything else makes this worker useless.
+        # again as long as nothing was received, anything else makes this worker useless.
         self._phase = _Phase.SENDING
-        frame = self._prepare(inputs, properties)
-        content = (
-            {"info": json.loads(inputs.sections.info)} if frame.changes & INFO_BIT and inputs.sections.info else None
-        )
+        try:
+            frame = self._prepare(inputs, properties)
+        except WorkerError:
+            self._phase = _Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
+            raise
+        content = {"info": json.loads(inputs.rest.info)} if frame.changes & INFO_BIT and inputs.rest.info else None
         try:
             self._process.endpoint.send(frame, content)
             self._phase = _Phase.WAITING
@@ -235,53 +239,53 @@ class Client:
             self._phase = _Phase.OVER
             raise self._process.died(WorkerDiedError, "during an evaluation") from None
         except TimeoutError:
-            self.kill()
-            raise WorkerTimeoutError(
-                f"The worker {self._process.title} gave no answer within {timeout:.0f} s and was ended.",
-                "If the model needs longer, pass a larger timeout=.",
-                log=str(self.log),
-                tail=self._process.tail(),
-            ) from None
+            raise self._too_late(timeout) from None
         except WorkerProtocolError as error:
             self.kill()
             error.log, error.tail = str(self.log), self._process.tail()
             raise
-        self._sent = inputs.sections
+        self._sent = inputs.state
         self._phase = _Phase.IDLE
         return answer
 
     def _prepare(self, inputs: Inputs, properties: int) -> Frame:
         """Put what is new into the memory and return the frame that says so."""
-        memory, sent, new = self._process.memory, self._sent, inputs.sections
-        atoms = len(inputs)
+        memory, sent, rest = self._process.memory, self._sent, inputs.rest
+        self._sent = None  # until the worker has answered, it is not known to have seen this
+        atoms = len(inputs.positions)
         if atoms != self._atoms:
             memory.grow(atoms)
             self._atoms, sent = atoms, None
-        changes = present = 0
-        for i, section in enumerate(INPUTS):
-            data = new[i]
-            if data is None:
-                changes |= (sent is None or sent[i] is not None) << i
-                continue
-            present |= 1 << i
-            if sent is None or data != sent[i]:
-                changes |= 1 << i
-                memory.write(section.name, data if isinstance(data, bytes) else inputs.positions)
+        changes = 0
+        if sent is None or sent[0] is not inputs.stamp:
+            memory.views(atoms)["positions"][...] = inputs.positions
+            changes = _POSITIONS
         if sent is None:
+            self._write_rest(rest, None)
             changes = ALL_BITS
-        elif new.info != sent.info:
-            changes |= INFO_BIT
-        self._sent = None  # until the worker has answered, it is not known to have seen this
+        elif rest is not sent[1]:
+            changes |= self._write_rest(rest, sent[1])
         self._sequence += 1
-        return Frame(Kind.EVALUATE, properties, changes, present, 0, self._sequence, atoms, memory.capacity)
+        return Frame(Kind.EVALUATE, properties, changes, self._present, 0, self._sequence, atoms, memory.capacity)
+
+    def _write_rest(self, new: Rest, old: Rest | None) -> int:
+        """Put what is new beside the positions into the memory, and return the sections that changed."""
+        changes, self._present = 0, _POSITIONS
+        for i, (section, data) in enumerate(zip(INPUTS[1:], new, strict=False), start=1):
+            if data is not None:
+                self._present |= 1 << i
+            if old is not None and data == old[i - 1]:
+                continue
+            changes |= 1 << i
+            if isinstance(data, bytes):
+                self._process.memory.write(section.name, data)
+        if old is not None and new.info != old.info:
+            changes |= INFO_BIT
+        return changes
 
     def _receive(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
         """Wait for the answer to the last question."""
-        endpoint = self._process.endpoint
-        if not endpoint.wait(timeout):
-            raise TimeoutError
-        self._phase = _Phase.READING
-        frame, content = endpoint.receive(FRAME_S)
+        frame, content = self._process.endpoint.receive(timeout, FRAME_S)
         if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self._sequence:
             raise WorkerProtocolError(
                 f"The worker {self._process.title} answered with kind {frame.kind}, number {frame.sequence}; "
@@ -293,13 +297,31 @@ class Client:
             )
         return frame, content
 
+    def _too_late(self, timeout: float) -> WorkerTimeoutError:
+        """End the worker and return the error for an answer that did not come, or not to its end."""
+        half = not self._process.endpoint.untouched
+        self.kill()
+        what = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
+        return WorkerTimeoutError(
+            f"The worker {self._process.title} {what} and was ended.",
+            "" if half else "If the model needs longer, pass a larger timeout=.",
+            log=str(self.log),
+            tail=self._process.tail(),
+        )
+
     def _results(self, frame: Frame) -> Result:
         views = self._process.memory.views(frame.atoms)
         results: Result = {}
         for section in _sections(frame.properties):
-            name, view = section.name, views[section.name]
-            results[name] = self._copy(name, view) if view.ndim else view.item()
-            if not (all_finite(results[name]) if view.ndim else math.isfinite(results[name])):
+            name = section.name
+            view = views[name]
+            if view.ndim:
+                results[name] = array = self._copy(name, view)
+                finite = all_finite(array)
+            else:
+                results[name] = number = view.item()
+                finite = math.isfinite(number)
+            if not finite:
                 raise NonFiniteError(
                     f"The model {self._process.title} returned NaN or infinity in {name}{first_bad(view)}.",
                     "Overlapping atoms and structures far from its training data do this.",
@@ -335,7 +357,7 @@ _ALONE = _references_to_a_local()
 
 def _finish(process: WorkerProcess, owner: int) -> None:
     """End a worker that nobody closed."""
-    if os.getpid() == owner:
+    if forks() == owner:
         with contextlib.suppress(PeerGoneError, TimeoutError, OSError):
             process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
         process.end(patience=_GOODBYE_S)

@@ -11,6 +11,7 @@ from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentEr
 from rootstock.layout import RootLayout
 from rootstock.model import did_you_mean, is_environment_name, parse_model_string
 from rootstock.records import BUILD_SOURCE, active_build, read_marker
+from rootstock.scratch import private_scratch
 from rootstock.sources import (
     EnvironmentSource,
     model_strings,
@@ -19,7 +20,7 @@ from rootstock.sources import (
     read_source,
     registered_names,
 )
-from rootstock.spawn import Launch, private_scratch
+from rootstock.spawn import Launch
 from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
 from rootstock.variants import fitting_build
 from rootstock.weights import (

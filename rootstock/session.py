@@ -16,6 +16,7 @@ from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.gpu import no_gpu
 from rootstock.inputs import Inputs
 from rootstock.sources import EnvironmentSource
+from rootstock.spawn import forks
 
 _alive: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -94,7 +95,7 @@ class Session:
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._client: Client | None = None
         self._lock = threading.RLock()
-        self._owner = os.getpid()
+        self._owner = forks()
 
     def client(self) -> Client:
         """Return a worker that is ready."""
@@ -111,16 +112,24 @@ class Session:
     def evaluate(self, inputs: Inputs, properties: int) -> Result:
         """Compute properties; see `Client.evaluate`."""
         with self._own_lock():
-            return self.client().evaluate(inputs, properties, self.spec.timeout)
+            client = self._client
+            if client is None or not client.idle:
+                client = self.client()
+            try:
+                return client.evaluate(inputs, properties, self.spec.timeout)
+            except WorkerError:
+                if not client.usable:
+                    self._client = None  # nothing of a lost worker is kept
+                raise
 
     def _own_lock(self) -> Any:
-        if self._owner != os.getpid():  # forked: the worker, and whoever holds the lock, are the parent's
-            self._lock, self._client, self._owner = threading.RLock(), None, os.getpid()
+        if self._owner != forks():  # forked: the worker, and whoever holds the lock, are the parent's
+            self._lock, self._client, self._owner = threading.RLock(), None, forks()
         return self._lock
 
     def release(self, user: Any) -> None:
         """End the worker if `user` was the last that needs it."""
         self.users.discard(user)
-        if not self.users and self._client is not None and self._owner == os.getpid():
+        if not self.users and self._client is not None and self._owner == forks():
             self._client.close()
             self._client = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import select
 import signal
 import socket
-import stat
 import subprocess
-import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +20,14 @@ from rootstock.channel.endpoint import Endpoint
 from rootstock.channel.memory import SharedMemory
 from rootstock.data import PACKAGE
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerStartError
+from rootstock.scratch import last_lines, open_log
+
+logger = logging.getLogger("rootstock")
 
 WORKER_ENTRY = PACKAGE / "worker" / "__main__.py"
 FRAME_S = 30.0  # for the rest of a frame that has begun
 _REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
-_TAIL_BYTES = 8000
-_TAIL_LINES = 30
+_KILL_S = 5.0  # after SIGKILL; a process that hangs in the kernel takes longer, or for ever
 
 
 @dataclass(frozen=True)
@@ -73,76 +77,98 @@ class WorkerProcess:
     def __init__(self, launch: Launch, log: Path | None = None) -> None:
         self.launch = launch
         self._keep_log = log is not None
-        self.log, output = open_log(launch.name, log)
+        self._over = False
+        # Whatever goes wrong here, also an interruption, closes what was opened so far: without its lifeline a
+        # process that was already started ends.
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self.log, output = open_log(launch.name, log)
+            theirs.callback(os.close, output)
+            unused_log = contextlib.ExitStack()
+            if not self._keep_log:
+                ours.enter_context(unused_log).callback(self.log.unlink, missing_ok=True)
+            try:
+                self._start(output, ours, theirs)
+            except OSError as error:
+                raise cannot_start(launch.command[0], error) from error
+            unused_log.pop_all()
+            self._held = ours.pop_all()
+
+    def _start(self, output: int, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
         self.memory = SharedMemory.create()
-        ours, theirs = socket.socketpair()
-        reader, self._lifeline = os.pipe()
-        _lifelines.add(self._lifeline)
+        ours.callback(self.memory.close)
+        sock, their_socket = socket.socketpair()
+        ours.enter_context(sock)
+        theirs.enter_context(their_socket)
+        reader, lifeline = os.pipe()
+        theirs.callback(os.close, reader)
+        _lifelines.add(lifeline)
+        ours.callback(_let_go, lifeline)
+        descriptors = (their_socket.fileno(), self.memory.fd, reader)
+        self._process = subprocess.Popen(
+            [*self.launch.command, str(self.launch.entry), *map(str, descriptors)],
+            env=dict(self.launch.variables),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=descriptors,
+            # Its own session: Ctrl-C in the terminal reaches the client only, which decides.
+            start_new_session=True,
+        )
         try:
-            self._process = subprocess.Popen(
-                [*launch.command, str(launch.entry), *map(str, (theirs.fileno(), self.memory.fd, reader))],
-                env=dict(launch.variables),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(theirs.fileno(), self.memory.fd, reader),
-                # Its own session: Ctrl-C in the terminal reaches the client only, which decides.
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            self._close_descriptors()
-            raise cannot_start(launch.command[0], error, str(self.log)) from error
-        finally:
-            theirs.close()
-            os.close(reader)
-            os.close(output)
-        # A worker's own children may hold the socket open after its death; the pidfd tells the truth.
-        self._pidfd = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
-        self.endpoint = Endpoint(ours, *([] if self._pidfd is None else [self._pidfd]))
+            # A worker's own children may hold the socket open after its death; this tells the truth.
+            self._exit_fd = _exit_descriptor(self._process)
+            ours.callback(os.close, self._exit_fd)
+            self.endpoint = Endpoint(sock, self._exit_fd)
+        except BaseException:
+            self._process.kill()
+            self._process.wait(_KILL_S)
+            raise
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait(self, timeout: float) -> int | None:
-        """Return the exit code, or None if the process lives on after `timeout` seconds."""
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
+    def _exits(self, timeout: float) -> bool:
+        """Wait until the process has ended, and leave it to be reaped."""
+        poll = select.poll()
+        poll.register(self._exit_fd, select.POLLIN)
+        return bool(poll.poll(1000 * timeout))
 
     def end(self, *, patience: float) -> int | None:
-        """End the process and let go of everything; waits at most `patience` seconds before and after SIGKILL.
+        """End the process and let go of everything; waits `patience` seconds before SIGKILL, and a few after it.
 
         Returns
         -------
         int or None
             Its exit code; None if even SIGKILL did not end it (it hangs in the kernel, as on a dead file system).
         """
-        code = self.wait(patience)
-        if code is None:
+        if self._over:
+            return self._process.returncode
+        try:
+            self._exits(patience)
+        finally:  # also if waiting was interrupted
+            # It, and what processes a model started. They are one session, whose number is theirs until it is reaped.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            code = self.wait(max(patience, 5.0))
-        self.abandon()
+            gone = self._exits(_KILL_S)
+            self.abandon()
+        if gone:
+            self._process.wait()
+        else:
+            _given_up.append(self._process)  # Python reaps it some day, and does not complain that nobody did
+            logger.warning(
+                "Worker %d of %s does not end, not even by SIGKILL: it hangs in the kernel, as on a dead file system. "
+                "It was given up. Its output: %s", self._process.pid, self.launch.name, self.log,
+            )  # fmt: skip
+        code = self._process.returncode
         if code == 0 and not self._keep_log:
             self.log.unlink(missing_ok=True)
         return code
 
     def abandon(self) -> None:
         """Let go of the worker without a word: it ends by itself, unless another process holds its lifeline."""
-        self.endpoint.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-        self._close_descriptors()
-
-    def _close_descriptors(self) -> None:
-        if self._lifeline in _lifelines:
-            _lifelines.discard(self._lifeline)
-            os.close(self._lifeline)
-            os.close(self.memory.fd)
+        self._over = True
+        self._held.close()
 
     @property
     def title(self) -> str:
@@ -160,8 +186,10 @@ class WorkerProcess:
 
     def died(self, kind: type[WorkerError], when: str) -> WorkerError:
         """Return the error for a worker whose end of the socket is closed, and let go of it."""
-        code = self.end(patience=_REAP_S)
-        error = kind(f"The worker {self.title} {describe_exit(code)} {when}.", log=str(self.log), tail=self.tail())
+        exited = self._over or self._exits(_REAP_S)
+        code = self.end(patience=0.0)
+        how = describe_exit(code) if exited else "closed its channel, and was ended,"
+        error = kind(f"The worker {self.title} {how} {when}.", log=str(self.log), tail=self.tail())
         if isinstance(error, WorkerDiedError):
             error.returncode = code
         return error
@@ -171,27 +199,69 @@ class WorkerProcess:
         return last_lines(self.log)
 
 
+def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
+    """Return a descriptor that is readable once a child has ended."""
+    try:
+        return os.pidfd_open(process.pid)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    reader, writer = os.pipe()  # Linux before 5.3, a sandbox, macOS
+    threading.Thread(target=_tell_exit, args=(process, writer), daemon=True).start()
+    return reader
+
+
+def _tell_exit(process: subprocess.Popen[bytes], writer: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            process.wait()
+    with contextlib.suppress(BrokenPipeError):
+        os.write(writer, b".")
+    os.close(writer)
+
+
+_given_up: list[subprocess.Popen[bytes]] = []
+
 # A forked child inherits the lifelines of its parent's workers and would keep them alive after the parent's death.
 _lifelines: set[int] = set()
 
 
-def _close_lifelines() -> None:
+def _let_go(lifeline: int) -> None:
+    if lifeline in _lifelines:
+        _lifelines.discard(lifeline)
+        os.close(lifeline)
+
+
+def _after_fork() -> None:
+    global _forks
+    _forks += 1
     for fd in _lifelines:
         with contextlib.suppress(OSError):
             os.close(fd)
     _lifelines.clear()
 
 
-os.register_at_fork(after_in_child=_close_lifelines)
+_forks = 0
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def forks() -> int:
+    """Return how many forks lie between this process and the one that imported this: who differs is another one.
+
+    Asking the kernel for the process's number would cost a system call in every evaluation.
+    """
+    return _forks
 
 
 def cannot_start(program: str, error: OSError, log: str = "") -> WorkerStartError:
-    """Return the error for an interpreter that this user cannot run."""
-    return WorkerStartError(
-        f"Cannot start {program}: {error.strerror}.",
-        "rootstock-site status shows whether the build is there; its interpreter must be executable by you.",
-        log=log,
-    )
+    """Return the error for a program that does not start."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        hint = "ulimit -a shows this process's limits: -n is open files, -u processes, -v memory."
+    else:
+        hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
+    return WorkerStartError(f"Cannot start {program}: {error.strerror}.", hint, log=log)
 
 
 def describe_exit(code: int | None) -> str:
@@ -218,48 +288,3 @@ def describe_exit(code: int | None) -> str:
         "SIGILL": " (a build for another processor)",
     }
     return f"was killed by {name}{causes.get(name, '')}"
-
-
-def last_lines(log: Path) -> str:
-    """Return the end of what a process printed."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
-    except OSError:
-        return ""
-
-
-def private_scratch() -> Path:
-    """Return a folder of this user on the node's own disk, readable by nobody else.
-
-    It is ``rootstock-<uid>`` in the job's scratch folder or the temporary folder. Should that name be taken by
-    somebody else, another is made.
-    """
-    parent = Path(os.environ.get("SLURM_TMPDIR", ""))
-    if not os.environ.get("SLURM_TMPDIR") or not parent.is_dir():
-        parent = Path(tempfile.gettempdir())
-    folder = parent / f"rootstock-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
-        return folder
-    return Path(tempfile.mkdtemp(prefix=f"rootstock-{os.getuid()}-", dir=parent))
-
-
-def open_log(name: str, path: Path | None) -> tuple[Path, int]:
-    """Open a file for what a process prints: `path`, or a new one in the user's private scratch folder."""
-    try:
-        if path is not None:
-            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        folder = private_scratch() / "log"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        safe = "".join(c if c.isalnum() or c in "._@-" else "_" for c in name)[:60]
-        fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
-        return Path(text), fd
-    except OSError as error:
-        raise WorkerStartError(
-            f"Cannot write a log for the worker ({error.filename or tempfile.gettempdir()}: {error.strerror}).",
-            "Set TMPDIR to a folder that you can write, or pass log=PATH.",
-        ) from error

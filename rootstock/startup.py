@@ -11,16 +11,21 @@ from rootstock.channel.endpoint import PeerGoneError
 from rootstock.channel.frames import Frame, Kind
 from rootstock.errors import MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
 from rootstock.model import is_path
-from rootstock.spawn import FRAME_S, WorkerProcess
+from rootstock.spawn import WorkerProcess
 from rootstock.weights import how_to_fetch
 
 logger = logging.getLogger("rootstock")
 
-_HEARTBEAT_S = 30.0
+HEARTBEAT_S = 30.0
+_LATE_FRAMES = 100  # a worker sends a handful in all
 
 
 def wait_until_ready(
-    process: WorkerProcess, setup: Mapping[str, Any], timeout: float, on_progress: Callable[[str], None] | None
+    process: WorkerProcess,
+    setup: Mapping[str, Any],
+    timeout: float,
+    on_progress: Callable[[str], None] | None,
+    heartbeat: float = HEARTBEAT_S,
 ) -> dict[str, Any]:
     """Tell a worker what to load, and wait for it.
 
@@ -32,7 +37,9 @@ def wait_until_ready(
     timeout : float
         Seconds from now until the model must be loaded.
     on_progress : callable or None
-        Is given each stage. None: a start that takes long is logged every half minute.
+        Is given each stage. None: a start that takes long is logged.
+    heartbeat : float
+        Every how many seconds.
 
     Returns
     -------
@@ -45,21 +52,33 @@ def wait_until_ready(
         If the model's weights are not in the root; with the command that fetches them.
     WorkerStartError
         If it ends, fails, or is not ready in time. It says how far it came.
+    WorkerProtocolError
+        If what it sends is not what a worker sends.
     """
     begun = told = time.monotonic()
-    stage = "starting the interpreter"
+    late = 0
+    stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
-        while (now := time.monotonic()) < begun + timeout:
-            if on_progress is None and now - told >= _HEARTBEAT_S:
+        while True:
+            now = time.monotonic()
+            if on_progress is None and now - told >= heartbeat:
                 told = now
                 logger.warning(
                     "Still starting a worker %s after %.0f s (%s). Its output: %s",
                     process.title, now - begun, stage, process.log,
                 )  # fmt: skip
-            if not process.endpoint.wait(min(begun + timeout - now, _HEARTBEAT_S)):
-                continue
-            frame, content = process.endpoint.receive(FRAME_S)
+            # What has already come is read though the time is over: this process may itself have been stopped.
+            remaining = max(0.0, begun + timeout - now)
+            late += not remaining
+            if late > _LATE_FRAMES:
+                raise TimeoutError
+            try:
+                frame, content = process.endpoint.receive(min(remaining, heartbeat))
+            except TimeoutError:
+                if remaining > heartbeat:
+                    continue
+                raise
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
             if frame.kind == Kind.FAILURE:
@@ -67,14 +86,17 @@ def wait_until_ready(
                     raise _missing_weights(process, setup["model"], content)
                 raise process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
             if frame.kind != Kind.PROGRESS:
-                raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.", log=str(process.log))
+                raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
             stage = str(content.get("stage", ""))
             if on_progress is not None:
                 on_progress(stage)
     except PeerGoneError:
         raise process.died(WorkerStartError, f"during the start ({stage})") from None
+    except WorkerProtocolError as error:
+        error.log, error.tail = str(process.log), process.tail()
+        raise
     except TimeoutError:
-        pass  # it did not read, or stopped in the middle of a frame
+        pass  # or it did not read, or stopped in the middle of a frame
     raise WorkerStartError(
         f"The worker {process.title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
         "A first start from a cold file system can take long: pass a larger start_timeout=.",

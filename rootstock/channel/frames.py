@@ -76,26 +76,26 @@ class Frame(NamedTuple):
 
 def encode(frame: Frame, content: Any = None) -> bytes:
     """Return the bytes of a frame; `content` is the payload, anything that JSON can hold, or None for no payload."""
-    payload = b"" if content is None else json.dumps(content).encode()
+    if content is None:
+        return HEADER.pack(MAGIC, *frame)
+    payload = json.dumps(content).encode()
     if len(payload) > MAX_PAYLOAD:
         raise WorkerProtocolError(f"A payload of {len(payload)} bytes is beyond the limit of {MAX_PAYLOAD}.")
-    if payload:
-        frame = frame._replace(payload=len(payload))
-    return HEADER.pack(MAGIC, *frame) + payload
+    return HEADER.pack(MAGIC, *frame._replace(payload=len(payload))) + payload
 
 
-def decode(header: bytes) -> Frame:
-    """Read a header of `HEADER.size` bytes.
+def decode(data: bytes | bytearray) -> Frame:
+    """Read the header at the beginning of `data`, which is `HEADER.size` bytes or more.
 
     Raises
     ------
     WorkerProtocolError
         If these bytes are no header, or announce more than the bounds allow.
     """
-    magic, *fields = HEADER.unpack(header)
+    magic, *fields = HEADER.unpack_from(data)
     frame = Frame._make(fields)
     if magic != MAGIC or frame.kind not in _KINDS:
-        raise WorkerProtocolError(f"Received {header[:8]!r}, which does not begin a frame.")
+        raise WorkerProtocolError(f"Received {bytes(data[:8])!r}, which does not begin a frame.")
     if frame.payload > MAX_PAYLOAD or not frame.atoms <= frame.capacity <= MAX_ATOMS:
         raise WorkerProtocolError(
             f"Received a frame that announces {frame.payload} bytes and {frame.atoms} of {frame.capacity} atoms."

@@ -7,6 +7,8 @@ place whether it is used or not.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import mmap
 import os
 import tempfile
@@ -15,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rootstock.errors import WorkerProtocolError
+from rootstock.channel.frames import MAX_ATOMS
+from rootstock.errors import WorkerError, WorkerProtocolError
 
 _ALIGN = 64
 
@@ -75,6 +78,11 @@ def _place(capacity: int) -> tuple[dict[str, int], int]:
     return offsets, end
 
 
+def _unnamed_file() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 class SharedMemory:
     """Arrays in an anonymous file that two processes map.
 
@@ -95,17 +103,45 @@ class SharedMemory:
     @classmethod
     def create(cls) -> SharedMemory:
         """Make the file. It has no name, and is gone with the last process that holds it."""
-        if hasattr(os, "memfd_create"):
-            return cls(os.memfd_create("rootstock", os.MFD_CLOEXEC))
-        with tempfile.TemporaryFile() as file:  # macOS: a file without a name
-            return cls(os.dup(file.fileno()))
+        try:
+            fd = os.memfd_create("rootstock", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except AttributeError:
+            return cls(_unnamed_file())
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+                raise
+            return cls(_unnamed_file())  # a sandbox without memfd
+        # Nobody can cut it short: reading what is no longer there would kill the client.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        return cls(fd)
+
+    def close(self) -> None:
+        """Let go of the file and of what is mapped of it."""
+        self.map, self._views, self._atoms, self.capacity = None, {}, -1, 0
+        os.close(self.fd)
 
     def grow(self, atoms: int) -> None:
-        """Make room for `atoms`; for the end that owns the file. What was in it is then undefined."""
-        if atoms > self.capacity:
-            capacity = max(64, atoms + atoms // 4)
-            os.ftruncate(self.fd, _place(capacity)[1])
+        """Make room for `atoms`; for the end that owns the file. What was in it is then undefined.
+
+        Raises
+        ------
+        WorkerError
+            If there is no memory, no descriptor, or no permission for it. The old room is still there.
+        """
+        if atoms <= self.capacity:
+            return
+        capacity = min(max(64, atoms + atoms // 4), MAX_ATOMS)
+        size = _place(capacity)[1]
+        if atoms > MAX_ATOMS:
+            raise WorkerError(f"{atoms} atoms are more than the {MAX_ATOMS} that a worker can be given.")
+        try:
+            os.ftruncate(self.fd, size)
             self.attach(capacity)
+        except OSError as error:
+            raise WorkerError(
+                f"Cannot share {size / 2**20:.0f} MB with the worker, for {atoms} atoms: {error.strerror}.",
+                "ulimit -a shows this process's limits: -v is memory, -f the size of a file, -n the open files.",
+            ) from error
 
     def attach(self, capacity: int) -> None:
         """Map the file as laid out for `capacity` atoms.
@@ -124,11 +160,11 @@ class SharedMemory:
         self.map = mmap.mmap(self.fd, size)
         self.capacity, self.offsets, self._atoms = capacity, offsets, -1
 
-    def write(self, name: str, data: bytes | NDArray[np.float64]) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Copy `data` to the beginning of a section."""
         assert self.map is not None
-        offset, view = self.offsets[name], (memoryview(data) if isinstance(data, bytes) else data.data).cast("B")
-        self.map[offset : offset + len(view)] = view
+        offset = self.offsets[name]
+        self.map[offset : offset + len(data)] = data
 
     def views(self, atoms: int) -> dict[str, NDArray[np.float64]]:
         """Return every section as an array that points into the memory, for this number of atoms."""

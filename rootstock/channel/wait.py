@@ -26,7 +26,7 @@ class Waiter:
         self._poll = select.poll()
         for fd in fds:
             self._poll.register(fd, select.POLLIN)
-        self._may_spin = _processors() > 1
+        self._may_spin = processors() > 1
         self._spins = False
 
     def wait(self, timeout: float) -> list[int]:
@@ -43,5 +43,6 @@ class Waiter:
         return [fd for fd, _ in ready]
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from rootstock.reach import obstacle
 from rootstock.records import read_marker
 from rootstock.room import megabytes, room_left
 from rootstock.roots import installed_versions
-from rootstock.spawn import private_scratch
+from rootstock.scratch import private_scratch
 
 _CLOCK_S = 60.0
 _SCRATCH_BYTES, _FILES = 100e6, 1000

@@ -111,6 +111,7 @@ class IPICalculator(Calculator):
         self.extra = b""
         self._rotate = rotate
         self._inputs = Inputs()
+        self._results_for = self._inputs.state
         self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
         spec = ClientSpec(
             None if command is None else tuple(os.fspath(each) for each in command), prepare, address, host, port,
@@ -134,10 +135,11 @@ class IPICalculator(Calculator):
         self._inputs = Inputs()
         if atoms is not None:
             self._inputs.update(atoms)
+        self._results_for = self._inputs.state
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
         """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
-        return self._inputs.copy().update(atoms) if self._inputs else list(all_changes)
+        return self._inputs.changes_to(atoms) if self._inputs else list(all_changes)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, computing it if it is not known for these atoms.
@@ -161,8 +163,10 @@ class IPICalculator(Calculator):
         """
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(f"{name} is not a property that the i-PI protocol carries.")
-        if atoms is not None and self._inputs.update(atoms):
-            self.results = {}
+        if atoms is not None:
+            self._inputs.update(atoms)
+            if self._inputs.state != self._results_for:
+                self.results, self._results_for = {}, self._inputs.state
         if "energy" not in self.results:
             if not allow_calculation:
                 return None
@@ -185,16 +189,16 @@ class IPICalculator(Calculator):
         """Compute energy, forces and stress into `results`."""
         if atoms is not None:
             self._inputs.update(atoms)
-        self.results = {}
+        self.results, self._results_for = {}, self._inputs.state
         self._compute()
 
     def _compute(self) -> None:
         inputs = self._inputs
         if not inputs:
             raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")
-        key = (inputs.sections.cell, len(inputs))
+        key = (inputs.rest.cell, len(inputs))
         if self._frame[0] != key:
-            frame = frame_of(np.frombuffer(inputs.sections.cell).reshape(3, 3), inputs.positions, self._rotate)
+            frame = frame_of(np.frombuffer(inputs.rest.cell).reshape(3, 3), inputs.positions, self._rotate)
             self._frame = (key, frame, encode_cell(frame.cell, len(inputs)))
         _, frame, cell = self._frame
         answer = self._clients.evaluate(inputs, cell, frame.out(inputs.positions))
@@ -206,7 +210,7 @@ class IPICalculator(Calculator):
         self.results = results
 
     def _has_volume(self) -> bool:
-        sections = self._inputs.sections
+        sections = self._inputs.rest
         return bool(any(sections.pbc) and np.frombuffer(sections.cell).reshape(3, 3).any(axis=1).all())
 
     # -- the client
@@ -243,7 +247,9 @@ class IPICalculator(Calculator):
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._arguments), {"results": self.results, "_inputs": self._inputs}
+        return _rebuild, (type(self), self._arguments), {
+            "results": self.results, "_inputs": self._inputs, "_results_for": self._results_for,
+        }  # fmt: skip
 
 
 def _rebuild(kind: type[IPICalculator], arguments: dict[str, Any]) -> IPICalculator:

@@ -119,8 +119,15 @@ class Clients:
         """Return a client that has these atoms."""
         if not self.users:
             raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
-        sections = inputs.sections
-        kind = (len(inputs), *sections[1:2], *sections[3:7])  # all but positions, cell, tags and info
+        rest = inputs.rest  # all but cell, tags and info
+        kind = (
+            len(inputs),
+            rest.numbers,
+            rest.pbc,
+            rest.initial_charges,
+            rest.initial_magmoms,
+            rest.initial_magmom_vectors,
+        )
         if self._connection is not None and not self._connection.settle(self.spec.timeout):
             self._drop()
         if self._kind and kind != self._kind:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rootstock.errors import WorkerStartError
-from rootstock.spawn import last_lines, open_log
+from rootstock.scratch import last_lines, open_log
 
 
 class ClientProcess:

@@ -142,7 +142,12 @@ class Evaluator:
             # Some models return a stress of atoms that have none: it means nothing.
             if not bit or value is None or (bit & _STRESS and not self._has_stress):
                 continue
-            array, view = _as_section(name, value), views[name]
+            view = views[name]
+            if type(value) is float and not view.shape:
+                view[...] = value
+                bits |= bit
+                continue
+            array = _as_section(name, value)
             if array.shape == view.shape:
                 view[...] = array  # numbers of lower precision become float64, which changes none
                 bits |= bit

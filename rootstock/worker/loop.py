@@ -35,7 +35,7 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
             evaluator = _set_up(endpoint, memory, content, watch)
         except BaseException as error:
             lack = offline and (bool(watch.refused) or isinstance(error, FileNotFoundError))
-            endpoint.send(Frame(Kind.FAILURE), {**_report(error), "lacks_weights": lack})
+            endpoint.send(Frame(Kind.FAILURE), {**_report(error), "lacks_weights": lack}, timeout=inf)
             return
         _answer(endpoint, evaluator)
     except PeerGoneError:
@@ -43,9 +43,7 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
 
 
 def _receive(endpoint: Endpoint) -> tuple[Frame, dict[str, Any]]:
-    while not endpoint.wait(3600.0):
-        pass
-    return endpoint.receive(_CLIENT_PATIENCE_S)
+    return endpoint.receive(inf, _CLIENT_PATIENCE_S)
 
 
 def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], watch: Watch) -> Any:
@@ -85,16 +83,20 @@ def _answer(endpoint: Endpoint, evaluator: Any) -> None:
             properties = evaluator.evaluate(frame, content.get("info", {}))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
-            endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), _report(error))
+            endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), _report(error), timeout=inf)
         else:
-            answer = frame._replace(kind=Kind.RESULT, properties=properties, changes=0, present=0, payload=0)
+            answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
             endpoint.send(answer, timeout=inf)
 
 
 def _report(error: BaseException) -> dict[str, str]:
+    try:
+        message = str(error)
+    except Exception as worse:
+        message = f"(its message cannot be shown: {type(worse).__name__})"
     return {
         "type": type(error).__name__,
-        "message": str(error)[:10_000],
+        "message": message[:10_000],
         "traceback": "".join(traceback.format_exception(error))[-100_000:],
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
 import struct
@@ -22,7 +21,6 @@ from hypothesis import strategies as st
 from rootstock.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
 from rootstock.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
-from rootstock.channel.wait import Waiter
 from rootstock.client import Client
 from rootstock.distribution import worker_bytes
 from rootstock.errors import WorkerProtocolError
@@ -98,7 +96,6 @@ def test_pieces_are_put_together() -> None:
         for i in range(0, len(data), 5):
             raw.sendall(data[i : i + 5])
         assert end.receive(1.0)[1] == content
-        assert end.wait(0.0)  # what is in the buffer counts
         assert end.receive(1.0)[0].kind == Kind.CLOSE
 
 
@@ -148,20 +145,20 @@ def test_shared_memory_of_another_size() -> None:
     )
     views["forces"][...] = 1.5
     assert (other.views(10)["forces"] == 1.5).all()
-    os.close(memory.fd)
+    memory.close()
 
 
 def test_waiting_takes_no_processor_time() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        waiter = Waiter(theirs.fileno())
-        waiter.wait(0.0)
+    with pair() as (raw, end):
+        with pytest.raises(TimeoutError):
+            end.receive(0.0)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        assert waiter.wait(0.5) == []
+        with pytest.raises(TimeoutError):
+            end.receive(0.5)
         after = resource.getrusage(resource.RUSAGE_SELF)
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.05
-        ours.sendall(b"x")
-        assert waiter.wait(5.0) == [theirs.fileno()]
+        raw.sendall(encode(Frame(Kind.CLOSE)))
+        assert end.receive(5.0)[0].kind == Kind.CLOSE
 
 
 SMALLEST = """

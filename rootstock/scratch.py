@@ -1,0 +1,75 @@
+"""Temporary files on the node's own disk, readable by their user only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from rootstock.errors import WorkerStartError
+
+_TAIL_BYTES = 8000
+_TAIL_LINES = 30
+
+
+def private_scratch() -> Path:
+    """Return a folder of this user on the node's own disk, readable by nobody else.
+
+    It is ``rootstock-<uid>`` in the job's scratch folder or the temporary folder. Should that name be taken by
+    somebody else, another is made.
+
+    Raises
+    ------
+    WorkerStartError
+        If no temporary folder can be written to.
+    """
+    job = os.environ.get("SLURM_TMPDIR", "")
+    try:
+        parent = Path(job if job and os.access(job, os.W_OK | os.X_OK) else tempfile.gettempdir())
+        folder = parent / f"rootstock-{os.getuid()}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
+            return folder
+        return Path(tempfile.mkdtemp(prefix=f"rootstock-{os.getuid()}-", dir=parent))
+    except OSError as error:
+        raise WorkerStartError(
+            f"There is no temporary folder to write to ({error.strerror}).",
+            "Set TMPDIR to a folder on this node that you can write, and that is not full.",
+        ) from error
+
+
+def open_log(name: str, path: Path | None) -> tuple[Path, int]:
+    """Open the log of a worker: `path`, or if that is None a new file in the user's scratch folder.
+
+    Raises
+    ------
+    WorkerStartError
+        If it cannot be written.
+    """
+    try:
+        if path is not None:
+            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        folder = private_scratch() / "log"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        safe = "".join(c if c.isalnum() or c in "._@-" else "_" for c in name)[:60]
+        fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
+        return Path(text), fd
+    except OSError as error:
+        raise WorkerStartError(
+            f"Cannot write a log for the worker ({error.filename or path or folder}: {error.strerror}).",
+            "Set TMPDIR to a folder on this node that you can write, or pass log=PATH.",
+        ) from error
+
+
+def last_lines(log: Path) -> str:
+    """Return the end of what a process printed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
+    except OSError:
+        return ""
