@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
@@ -73,6 +74,13 @@ class Browser:
     def evaluate(self, script: str) -> Any:
         """Return the value of an expression of the page."""
         return self._ask("POST", "/execute/sync", {"script": f"return {script}", "args": []})
+
+    def wait(self, script: str) -> None:
+        """Wait until an expression of the page is true: events come when the browser gets to them."""
+        deadline = time.monotonic() + 30
+        while not self.evaluate(script):
+            assert time.monotonic() < deadline, script
+            time.sleep(0.02)
 
     def click(self, selector: str) -> None:
         """Click at an element, as a person would."""

@@ -294,8 +294,10 @@ def test_filtering_by_element_and_word(browse: Open, site: Site, verified_root: 
     )
     every = browser.evaluate(shown)
     browser.type("#filter", "cu omol")
+    browser.wait("document.getElementById('shown').textContent")
     assert browser.evaluate(shown) == [name for name in every if "omol" in name]
     browser.type("#filter", " nothing")
+    browser.wait("document.getElementById('shown').textContent.startsWith('0 ')")
     assert browser.evaluate(shown) == []
     assert browser.evaluate("document.getElementById('shown').textContent") == f"0 of {len(every)} models"
 
@@ -306,7 +308,7 @@ def test_a_link_opens_its_environment(browse: Open, site: Site, verified_root: R
     opened = "document.getElementById('env-mace').open"
     assert browser.evaluate(opened) is False
     browser.click(".cards td a[href='#env-mace']")
-    assert browser.evaluate(opened) is True
+    browser.wait(opened)
     history = browser.evaluate("[...document.querySelectorAll('#env-mace .history li')].map((e) => e.innerText)")
     assert [re.sub(r"^.* (\d (passed|failed)).*$", r"\1", line) for line in history] == ["1 failed", "1 passed"]
     assert browser.evaluate("document.querySelector('#env-mace tbody td:nth-child(5) .bad').textContent") == "failed"
