@@ -54,6 +54,10 @@
 # forces = 2e-3
 # stress = 5e-4
 #
+# # ORB learns from data that directions in space are alike; it holds nearly, not to rounding.
+# [tool.rootstock.consistency]
+# rotation = false
+#
 # # Conservative models only: the forces of the others are no derivatives.
 # [[tool.rootstock.references]]
 # name = "Cu, fcc, a = 3.58 A"

@@ -31,7 +31,8 @@ class Verification:
     environment, build, device : str
         The build by its digest.
     checks : tuple of dict
-        In the order in which they were made; see `rootstock.verify.checks`. ``passed`` is None for what was not run.
+        In the order in which they were made; see `rootstock.verify.check_model`. ``passed`` is None for what was not
+        run.
     started, ended : str
         When. `ended` is empty for a run that was cut off.
     by, on : str
@@ -112,22 +113,22 @@ class Run:
 
     Parameters
     ----------
-    folder : Path
-        Where the runs of the build are kept; it exists.
+    folder : Path or None
+        Where the runs of the build are kept; it exists. None: nothing is stored.
     verification : Verification
         Without checks.
     mode : int
         Of the file.
     """
 
-    def __init__(self, folder: Path, verification: Verification, mode: int) -> None:
+    def __init__(self, folder: Path | None, verification: Verification, mode: int) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self._path = folder / f"{stamp}-{verification.on}-{os.getpid()}.json"
+        self._path = folder / f"{stamp}-{verification.on}-{os.getpid()}.json" if folder else None
         self._mode = mode
         self.verification = verification
-        for old in _files(folder)[: 1 - _KEPT]:
-            old.unlink(missing_ok=True)
         self._write()
+        for old in _files(folder)[:-_KEPT] if folder else ():
+            old.unlink(missing_ok=True)
 
     def add(self, check: dict[str, Any], versions: Mapping[str, str]) -> None:
         """Keep one more check, and the versions of what computed it."""
@@ -141,4 +142,5 @@ class Run:
         self._write()
 
     def _write(self) -> None:
-        write_file(self._path, self.verification.to_json().encode(), self._mode)
+        if self._path is not None:
+            write_file(self._path, self.verification.to_json().encode(), self._mode)

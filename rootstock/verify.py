@@ -1,4 +1,4 @@
-"""Check the numbers of a build: a worker computes reference structures, and its forces and stress are differentiated.
+"""Check the numbers of builds: workers compute reference structures, and what must hold for any potential.
 
 Each check is kept as it comes, with value, expected value, tolerance and source.
 """
@@ -7,29 +7,35 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from rootstock import physics
+from rootstock.access import Access
 from rootstock.channel.memory import PROPERTY_BITS
 from rootstock.client import Client
-from rootstock.errors import ConfigurationError, VerificationError, WorkerStartError
+from rootstock.environment import EnvironmentManager
+from rootstock.errors import ConfigurationError, MissingWeightsError, RootstockError, VerificationError
 from rootstock.inputs import Inputs
-from rootstock.sources import EnvironmentSource, Reference
+from rootstock.layout import RootLayout
+from rootstock.records import BUILD_SOURCE
+from rootstock.sources import EnvironmentSource, Reference, read_source
 from rootstock.spawn import Launch
+from rootstock.variants import fitting_build
+from rootstock.verification import Run, Verification
 
 _START_S, _CALL_S = 1800.0, 1800.0
-_RATTLE_A = 0.03
-# A model in single precision gives energies to about 1e-7 of their size: smaller steps would differentiate noise.
-_STEP = 0.01
-_DEFAULT_TOLERANCE = {"forces": 1e-3, "stress": 1e-3}
 
 Check = dict[str, Any]
+Report = Callable[[str], None]
 
 
-def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Callable[[str], None]) -> list[Check]:
+def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Report) -> list[Check]:
     """Run the references of an environment file on a worker.
 
     Parameters
@@ -46,56 +52,173 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Ca
     Returns
     -------
     list of dict
-        One for each check: model, reference, property, source, value, expected, error, tolerance, unit, passed. A
-        reference whose model has no weights here has one entry: model, reference, source, the reason, and ``passed``
-        None.
+        See `check_model`. Without references nothing is checked, and the list is empty.
 
     Raises
     ------
     VerificationError
-        If a value misses its reference. Without references nothing is checked, and the list is empty.
+        If a value misses its reference.
     """
-    checks: list[Check] = []
     references = source.references()
-    for model, options in _distinct(references):
-        these = [reference for reference in references if (reference.model, reference.options) == (model, options)]
-        report(f"starting a worker ({device})")
-        try:
-            client = Client(launch, model, device, options, start_timeout=_START_S, on_progress=report)
-        except WorkerStartError as error:
-            # It got as far as looking for the weights, so the environment works; there are no numbers to check.
-            if error.remote_type != "FileNotFoundError" or not all(reference.needs_weights for reference in these):
-                raise
-            report(f"not verified, for lack of weights: {', '.join(reference.name for reference in these)}")
-            checks += [{**_not_run(reference, error.message), "model": model} for reference in these]
-            continue
-        try:
-            _check_properties(client, source, model)
-            for reference in these:
-                report(f"verifying {reference.name}")
-                checks += [{**check, "model": model} for check in _check(client, reference, source)]
-        finally:
-            client.close()
-    missed = [check for check in checks if check["passed"] is False]
-    if missed:
-        lines = [
-            f"  {c['reference']}: {c['property']} differs by {c['error']:.3g} {c['unit']}, "
-            f"allowed is {c['tolerance']:.3g} (source: {c['source']})"
-            for c in missed
-        ]
+    found = [
+        check for these in _groups(references) for check, _ in check_model(launch, source, device, these, report=report)
+    ]
+    if missed := [check for check in found if check["passed"] is False]:
         raise VerificationError(
-            f"Environment {source.name!r} computes other numbers than its references say:\n" + "\n".join(lines),
+            f"Environment {source.name!r} computes other numbers than its references say:\n"
+            + "\n".join(f"  {describe(check)}" for check in missed),
             "Look at the versions that were installed; pin those that the references hold for.",
         )
-    return checks
-
-
-def _distinct(references: list[Reference]) -> list[tuple[str, Mapping[str, Any]]]:
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for reference in references:
-        if (reference.model, reference.options) not in found:
-            found.append((reference.model, reference.options))
     return found
+
+
+def verify_builds(
+    layout: RootLayout,
+    access: Access,
+    names: Sequence[str],
+    models: Sequence[str],
+    device: str,
+    *,
+    report: Report,
+) -> Iterator[Verification]:
+    """Verify builds in use, and keep what was seen in the root, each check as it comes.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    access : Access
+        Who may read the results.
+    names : sequence of str
+        Environments.
+    models : sequence of str
+        Arguments of ``setup()``; empty for those that have references. One without any is checked on the environment's
+        other structures for what must hold for any potential.
+    device : str
+    report : callable
+        Is given a line for each step, and for what cannot be stored.
+
+    Yields
+    ------
+    Verification
+        For each environment; a worker that does not start is a check that did not pass.
+
+    Raises
+    ------
+    RootError
+        If an environment has no build for this machine and device.
+    """
+    manager = EnvironmentManager(layout.root)
+    for name in names:
+        source = manager.used_source(manager.find(name))
+        build = fitting_build(layout, name, device)
+        if build is None:
+            report(f"{name}: not built")
+            continue
+        source = read_source(build / BUILD_SOURCE, name)
+        launch = manager.launch_build(name, build, threads=1)
+        run = _start_run(layout, access, Verification(name, build.name, device), report)
+        for these in _groups(_chosen(source, models)):
+            step = functools.partial(_step, report, name)
+            try:
+                for check, versions in check_model(launch, source, device, these, report=step):
+                    run.add(check, versions)
+            except RootstockError as error:
+                run.add({**_head(these[0], device), "passed": False, "reason": str(error)}, {})
+        run.end()
+        yield run.verification
+
+
+def _step(report: Report, name: str, text: str) -> None:
+    report(f"{name}: {text}")
+
+
+def _start_run(layout: RootLayout, access: Access, verification: Verification, report: Report) -> Run:
+    folder = layout.verifications(verification.environment, verification.build)
+    try:
+        access.make_folder(folder)
+        return Run(folder, verification, access.file)
+    except OSError as error:  # a root that is mounted read-only, or somebody who is no admin of it
+        report(f"the results are not stored: {error.strerror} ({error.filename})")
+        return Run(None, verification, access.file)
+
+
+def _chosen(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:
+    references = source.references()
+    if not models:
+        return references
+    chosen = []
+    for model in map(source.named, models):
+        source.check_model(model)
+        own = [each for each in references if source.named(each.model) == model]
+        chosen += own or [
+            replace(
+                each, model=model, options={}, source="none", expected={}, tolerance={}, versions={}, needs_weights=True
+            )
+            for each in references[-1:]
+        ]
+    return chosen
+
+
+def _groups(references: Sequence[Reference]) -> list[list[Reference]]:
+    """Return references of the same model and options together."""
+    groups: list[list[Reference]] = []
+    for reference in references:
+        for group in groups:
+            if (group[0].model, group[0].options) == (reference.model, reference.options):
+                group.append(reference)
+                break
+        else:
+            groups.append([reference])
+    return groups
+
+
+def check_model(
+    launch: Launch, source: EnvironmentSource, device: str, references: Sequence[Reference], *, report: Report
+) -> Iterator[tuple[Check, Mapping[str, str]]]:
+    """Start a worker of one model and check references with it.
+
+    Parameters
+    ----------
+    launch, source, device, report
+        See `verify`.
+    references : sequence of Reference
+        Of the same model and options.
+
+    Yields
+    ------
+    tuple of (dict, Mapping[str, str])
+        A check: model, device, reference, property, source, value, expected, error, tolerance, unit, passed, seconds.
+        A reference whose model has no weights here has a reason instead of values, and ``passed`` is None. And the
+        versions of the distributions in the worker.
+    """
+    first = references[0]
+    report(f"starting a worker ({device})")
+    try:
+        client = Client(launch, first.model, device, first.options, start_timeout=_START_S, on_progress=report)
+    except MissingWeightsError as error:
+        # It got as far as looking for the weights, so the environment works; there are no numbers to check.
+        if not all(reference.needs_weights for reference in references):
+            raise
+        report(f"not verified, for lack of weights: {', '.join(reference.name for reference in references)}")
+        for reference in references:
+            yield {**_head(reference, device), "reason": error.message, "passed": None}, {}
+        return
+    versions: Mapping[str, str] = client.ready["versions"]
+    try:
+        _check_properties(client, source, first.model)
+        for reference in references:
+            report(f"verifying {reference.name}")
+            begun = time.perf_counter()
+            for check in _check(client, reference, source):
+                now = time.perf_counter()
+                yield {**_head(reference, device), **check, "seconds": round(now - begun, 3)}, versions
+                begun = time.perf_counter()
+    finally:
+        client.close()
+
+
+def _head(reference: Reference, device: str) -> Check:
+    return {"model": reference.model, "device": device, "reference": reference.name, "source": reference.source}
 
 
 def _check_properties(client: Client, source: EnvironmentSource, model: str) -> None:
@@ -110,7 +233,23 @@ def _check_properties(client: Client, source: EnvironmentSource, model: str) -> 
 
 
 def _check(client: Client, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
-    versions: Mapping[str, str] = client.ready["versions"]
+    _check_versions(client.ready["versions"], reference, source)
+    atoms = _structure(reference, source)
+    compute = functools.partial(_compute, client)
+    if reference.expected:
+        results = compute(atoms, tuple(reference.expected))
+        for name, expected in reference.expected.items():
+            yield _compare(name, reference.source, results[name], expected, reference.tolerance[name])
+    differences = {**physics.FINITE_DIFFERENCES, **source.rootstock.get("finite-differences", {})}
+    consistency = {"rotation": True, **physics.CONSISTENCY, **source.rootstock.get("consistency", {})}
+    rotation = consistency.pop("rotation")
+    for law in physics.derivatives(compute, atoms, client.properties, differences):
+        yield _compare(*law)
+    for law in physics.symmetries(compute, atoms, client.properties, consistency, rotation=rotation):
+        yield _compare(*law)
+
+
+def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:
     for package, specifier in reference.versions.items():
         version = versions.get(package.replace("-", "_"), "")
         if not version or not specifier.contains(version, prereleases=True):
@@ -119,6 +258,9 @@ def _check(client: Client, reference: Reference, source: EnvironmentSource) -> I
                 f"installed is {version or 'none'}.",
                 f"Pin {package} in {source.path.name}, or give the values of the new version with their source.",
             )
+
+
+def _structure(reference: Reference, source: EnvironmentSource) -> Atoms:
     try:
         atoms = Atoms(**reference.structure)
     except (TypeError, ValueError, KeyError) as error:
@@ -129,52 +271,6 @@ def _check(client: Client, reference: Reference, source: EnvironmentSource) -> I
             f"{source.path.name} has no {', '.join(strange)} among its elements; its reference {reference.name!r} has.",
             f"Correct 'elements' in the header of {source.path}.",
         )
-    if reference.expected:
-        results = _compute(client, atoms, tuple(reference.expected))
-        for name, expected in reference.expected.items():
-            yield _compare(reference.name, name, reference.source, results[name], expected, reference.tolerance[name])
-    yield from _differentiate(client, reference, source, atoms)
-
-
-def _differentiate(client: Client, reference: Reference, source: EnvironmentSource, atoms: Atoms) -> Iterator[Check]:
-    """Compare forces and stress with central differences of the energy, away from any symmetric position."""
-    tolerance = {**_DEFAULT_TOLERANCE, **source.rootstock.get("finite-differences", {})}
-    atoms = atoms.copy()
-    atoms.rattle(_RATTLE_A, seed=0)
-    if "forces" in client.properties:
-        forces = _compute(client, atoms, ("forces",))["forces"][0]
-        expected = [-_slope(client, functools.partial(_moved, atoms, axis)) for axis in range(3)]
-        yield _compare(reference.name, "forces of atom 0", "finite differences", forces, expected, tolerance["forces"])
-    if "stress" in client.properties and atoms.cell.rank == 3 and atoms.pbc.all():
-        stress = _compute(client, atoms, ("stress",))["stress"]
-        volume = atoms.get_volume()
-        expected = [_slope(client, functools.partial(_strained, atoms, i)) / volume for i in range(6)]
-        yield _compare(reference.name, "stress", "finite differences", stress, expected, tolerance["stress"])
-
-
-def _slope(client: Client, variant: Callable[[float], Atoms]) -> float:
-    """Differentiate by central differences over five points, whose error falls with the fourth power of the step."""
-    far, near = (
-        [_compute(client, variant(sign * step), ("energy",))["energy"] for sign in (1, -1)]
-        for step in (2 * _STEP, _STEP)
-    )
-    return float((8 * (near[0] - near[1]) - (far[0] - far[1])) / (12 * _STEP))
-
-
-def _moved(atoms: Atoms, axis: int, distance: float) -> Atoms:
-    atoms = atoms.copy()
-    atoms.positions[0, axis] += distance
-    return atoms
-
-
-def _strained(atoms: Atoms, component: int, strain: float) -> Atoms:
-    """Strain by a component in Voigt order; a shear is split between the two halves of the symmetric tensor."""
-    i, j = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))[component]
-    deformation = np.eye(3)
-    deformation[i, j] += strain / 2
-    deformation[j, i] += strain / 2
-    atoms = atoms.copy()
-    atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
     return atoms
 
 
@@ -184,15 +280,10 @@ def _compute(client: Client, atoms: Atoms, properties: tuple[str, ...]) -> dict[
     return client.evaluate(inputs, sum(PROPERTY_BITS[name] for name in properties), _CALL_S)
 
 
-def _not_run(reference: Reference, reason: str) -> Check:
-    return {"reference": reference.name, "source": reference.source, "reason": reason, "passed": None}
-
-
-def _compare(reference: str, name: str, source: str, value: Any, expected: Any, tolerance: float) -> Check:
+def _compare(name: str, source: str, value: Any, expected: Any, tolerance: float) -> Check:
     value, wanted = np.asarray(value, dtype=float), np.asarray(expected, dtype=float)
     error = float(np.abs(value - wanted).max()) if value.shape == wanted.shape else math.inf
     return {
-        "reference": reference,
         "property": name,
         "source": source,
         "value": value.tolist(),
@@ -205,3 +296,14 @@ def _compare(reference: str, name: str, source: str, value: Any, expected: Any, 
 
 
 _UNITS = {"energy": "eV", "energies": "eV", "forces": "eV/Å", "stress": "eV/Å³", "magmoms": "µB"}
+
+
+def describe(check: Check) -> str:
+    """Say in a line how a check came out."""
+    what = f"{check['reference']}{', model ' + check['model'] if check['model'] else ''}"
+    if "property" not in check:
+        return f"{what}: {check['reason']}"
+    return (
+        f"{what}: {check['property']} differs by {check['error']:.3g} {check['unit']}, "
+        f"allowed is {check['tolerance']:.3g} (source: {check['source']})"
+    )

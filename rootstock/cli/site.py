@@ -27,6 +27,7 @@ from rootstock.cli.completing import DEVICE, ENVIRONMENT, VERSION
 from rootstock.cli.completion import completion_of
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
+from rootstock.cli.verify import verify
 from rootstock.cli.warm import site_warm
 from rootstock.locking import Admin
 from rootstock.roots import find_site
@@ -48,6 +49,7 @@ main.add_command(bundles)
 main.add_command(lock)
 main.add_command(page)
 main.add_command(site_warm)
+main.add_command(verify)
 
 
 @main.command()

@@ -1,0 +1,173 @@
+"""``rootstock-site verify``: published values, laws, and what is kept of a run; with real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from rootstock import physics
+from rootstock.access import remove_tree
+from rootstock.layout import RootLayout
+from rootstock.records import active_build, read_build
+from rootstock.verification import read_verifications
+from tests.conftest import SITE, Site, clean_environment
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Iterator[Path]:
+    """Return a copy of the root, whose builds may be spoilt."""
+    shutil.copytree(root, tmp_path / "root", symlinks=True)
+    yield tmp_path / "root"
+    remove_tree(tmp_path / "root")
+
+
+def spoil(root: Path, name: str, old: str, new: str) -> None:
+    """Change the environment file of a build, which nothing but a test does."""
+    path = (root / "active" / name).resolve() / "environment.py"
+    text = path.read_text()
+    assert old in text
+    path.parent.chmod(0o755)
+    path.unlink()
+    path.write_text(text.replace(old, new))
+
+
+def runs(root: Path, name: str):
+    build = active_build(root / "active" / name)
+    assert build is not None
+    return read_verifications(RootLayout(root), name, build.name)
+
+
+def test_every_result_is_kept(copy: Path, site: Site) -> None:
+    printed = json.loads(site("verify", "--root", copy, "--json").stdout)
+    assert [each["environment"] for each in printed["verifications"]] == ["emt", "lj"]
+    [run] = runs(copy, "emt")
+    assert run.ended and run.missed == 0 and run.not_run == 0 and run.device == "cpu"
+    assert run.versions["ase"] and run.versions["python"] and run.seconds > 0
+    assert {check["source"] for check in run.checks} == {
+        "ASE tutorial 'Atomization energy'", "finite differences", "rotation", "permutation", "supercell",
+    }  # fmt: skip
+    assert all(check["seconds"] >= 0 and check["tolerance"] > 0 for check in run.checks)
+    # The same was checked when it was built.
+    build = active_build(copy / "active" / "emt")
+    assert build is not None
+    record = read_build(build)
+    assert record is not None
+
+    def keys(checks):
+        return [(c["reference"], c["source"], c["property"]) for c in checks]
+
+    assert keys(record.verification) == keys(run.checks)
+    listed = subprocess.run(
+        [SITE.with_name("rootstock"), "list", "--root", copy, "--json"], capture_output=True, text=True, check=True
+    )
+    assert "verified" in listed.stdout
+
+
+def test_a_missed_value_ends_with_15_and_others_go_on(copy: Path, site: Site) -> None:
+    spoil(copy, "emt", "energy = 5.10", "energy = 5.30")
+    done = site("verify", "--root", copy, check=False)
+    assert done.returncode == 15
+    assert "missed: N atom: energy differs by 0.2 eV, allowed is 0.005" in done.stdout
+    assert "lj (cpu): " in done.stdout and "emt (cpu): " in done.stdout
+    [run] = runs(copy, "emt")
+    assert run.missed == 1 and run.passed > 5
+
+
+def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site) -> None:
+    spoil(copy, "lj", "def setup(", "raise RuntimeError('broken')\ndef setup(")
+    done = site("verify", "--root", copy, "--env", "lj", check=False)
+    assert done.returncode == 15 and "broken" in done.stdout
+    [run] = runs(copy, "lj")
+    assert run.missed >= 1 and run.ended
+
+
+def test_a_model_without_references_and_a_wrong_one(copy: Path, site: Site) -> None:
+    done = json.loads(site("verify", "--root", copy, "--env", "lj", "--model", "argon", "--json").stdout)
+    [run] = done["verifications"]
+    assert {check["model"] for check in run["checks"]} == {"argon"} and len(run["checks"]) > 3
+    wrong = site("verify", "--root", copy, "--env", "lj", "--model", "neon", check=False)
+    assert wrong.returncode == 3 and "has no model 'neon'" in wrong.stderr
+
+
+def test_a_root_that_cannot_be_written_is_verified_all_the_same(root: Path, tmp_path: Path) -> None:
+    """As a user who is no admin: an unprivileged one, by the kernel's word."""
+    if os.geteuid() != 0:
+        pytest.skip("changes users")
+    shown = subprocess.run(
+        ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", SITE, "verify", "--root", root, "--env", "emt"],
+        env=clean_environment(HOME="/nonexistent", TMPDIR="/tmp"), capture_output=True, text=True,
+    )  # fmt: skip
+    if "Permission denied" in shown.stderr and "setpriv" in shown.stderr:
+        pytest.skip("this Python lies in a private home")
+    assert shown.returncode == 0, shown.stderr
+    assert "the results are not stored: Permission denied" in shown.stderr
+    assert "0 missed" in shown.stdout
+
+
+def test_a_killed_run_leaves_what_it_had(copy: Path) -> None:
+    process = subprocess.Popen(
+        [SITE, "verify", "--root", copy], env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (runs(copy, "emt") and runs(copy, "emt")[0].checks):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    [run] = runs(copy, "emt")
+    assert run.checks
+
+
+class Wrong(EMT):
+    """Breaks one law at a time."""
+
+    def __init__(self, law: str) -> None:
+        super().__init__()
+        self.law = law
+
+    def calculate(self, atoms=None, *rest):
+        super().calculate(atoms, *rest)
+        if self.law == "forces":
+            self.results["forces"] = self.results["forces"] * 1.05
+        if self.law == "stress":
+            self.results["stress"] = self.results["stress"] * 2
+        if self.law == "rotation":
+            self.results["energy"] += 0.01 * atoms.positions[:, 0].std()
+        if self.law == "permutation":
+            self.results["energy"] += 0.01 * atoms.positions[0, 0]
+        if self.law == "supercell":
+            self.results["energy"] += 0.1
+
+
+@pytest.mark.parametrize("law", ["", "forces", "stress", "rotation", "permutation", "supercell"])
+def test_each_law_is_noticed_when_it_is_broken(law: str) -> None:
+    calc = Wrong(law)
+
+    def compute(atoms: Atoms, properties):
+        calc.calculate(atoms, list(properties), ["positions", "cell", "numbers", "pbc"])
+        return {name: np.copy(calc.results[name]) for name in properties}
+
+    atoms = bulk("Cu", cubic=True) * (1, 1, 2)
+    properties = ["energy", "forces", "stress"]
+    laws = [
+        *physics.derivatives(compute, atoms, properties, physics.FINITE_DIFFERENCES),
+        *physics.symmetries(compute, atoms, properties, physics.CONSISTENCY, rotation=True),
+    ]
+    assert len(laws) == 7
+    broken = {
+        each.source if each.source != "finite differences" else each.name.split()[0]
+        for each in laws
+        if np.abs(np.asarray(each.value) - each.expected).max() > each.tolerance
+    }
+    assert (law in broken) if law else not broken
