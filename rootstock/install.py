@@ -98,6 +98,9 @@ def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
     def check(folder: Path) -> list[dict[str, Any]]:
         if build.source is None:
             return []
+        for cache in build.source.cache_variables.values():
+            # Some libraries create the folder where they look for weights; a user could not.
+            plan.access.make_folder(plan.layout.cache / cache)
         launch = EnvironmentManager(plan.layout.root).launch_build(build.name, folder, threads=1)
         return verify(launch, build.source, plan.device, report=step)
 

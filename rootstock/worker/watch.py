@@ -75,7 +75,7 @@ class Watch:
             return
         if event == "open":
             self._see_open(arguments[0], arguments[2])
-        elif event == "os.mkdir" and self._offline and self._inside(arguments[0]):
+        elif event == "os.mkdir" and self._offline and self._inside(arguments[0]) and not os.path.isdir(arguments[0]):
             self._refuse(PermissionError, f"writing to {os.fsdecode(arguments[0])}")
         elif event == "socket.connect":
             self._see_connect(arguments[0], arguments[1])

@@ -40,7 +40,7 @@ def test_what_is_refused(root: Path, make_model: Make, tmp_path: Path, dead_prox
         "FileNotFoundError: The weights of ALIGNN's model 'matpes_r2scan' are not in this root: there is no "
         f"{root / 'cache' / 'atomgptlab' / 'alignn_ff' / 'matpes_r2scan' / 'best_model.pt'}."
     )
-    assert not (root / "cache" / "atomgptlab").exists()  # the library would have left empty folders
+    assert not list((root / "cache" / "atomgptlab").iterdir())  # the library would have left empty folders
     assert empty == f"ValueError: {tmp_path} is no model of ALIGNN: it holds no config.json."
     assert no_forces == f"ValueError: The model in {without_forces} is no force field: it was trained without forces."
     assert not dead_proxy.was_asked()
