@@ -43,6 +43,15 @@ class Browser:
         self._url = f"http://127.0.0.1:{next(found[1] for found in ports if found)}/session"
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        return self
+
+    def _start(self) -> None:
         flags = [*FLAGS, f"--user-data-dir={self._home}/profile"]
         preferences = {} if self._script else {"profile.managed_default_content_settings.javascript": 2}
         answer = self._ask("POST", "", {"capabilities": {"alwaysMatch": {
@@ -53,7 +62,6 @@ class Browser:
         colours = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[colours])
         self._ask("POST", "/url", {"url": "about:blank"})  # in place of the browser's own first page
-        return self
 
     def __exit__(self, *_: object) -> None:
         try:
