@@ -7,22 +7,28 @@ again: an environment that was left half installed looks complete to uv.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
 from rootstock.access import Access, remove_tree
+from rootstock.bytecode import compile_bytecode
 from rootstock.errors import BuildError
 from rootstock.integrity import SUMS, Contents, Installed, check_records, read_contents
 from rootstock.layout import STAGING, RootLayout
+from rootstock.programs import Programs
+from rootstock.provenance import bill_of_materials, installed_files
 from rootstock.recipes import LOCK, RECIPE, BuildPlan, lock_text, sha256
 from rootstock.records import (
     BUILD_RECORD,
     BUILD_SOURCE,
+    SBOM,
     BuildRecord,
     now,
     point,
@@ -30,7 +36,7 @@ from rootstock.records import (
     user_name,
     write_file,
 )
-from rootstock.uv import Uv
+from rootstock.uv import Uv, clean_variables
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 
@@ -38,7 +44,34 @@ Report = Callable[[str], None]
 Verify = Callable[[Path], list[dict[str, Any]]]
 
 
-def make_build(
+@dataclass(frozen=True)
+class Staged:
+    """A build that is installed and checked, and not published yet.
+
+    Attributes
+    ----------
+    plan : BuildPlan
+    lock : str
+    build : Path
+        Where it will be.
+    folder : Path or None
+        Where it is; None: it is published already, from an earlier time.
+    """
+
+    plan: BuildPlan
+    lock: str
+    build: Path
+    folder: Path | None
+    contents: Contents = field(default_factory=lambda: Contents({}, {}, 0, 0))
+    installed: Installed = field(default_factory=lambda: Installed(0, {}))
+
+    def discard(self) -> None:
+        """Remove what was not published."""
+        if self.folder is not None:
+            remove_tree(self.folder)
+
+
+def stage(
     plan: BuildPlan,
     layout: RootLayout,
     access: Access,
@@ -46,10 +79,10 @@ def make_build(
     *,
     report: Report,
     log: Report,
-    verify: Verify,
     wheels: Path | None = None,
-) -> Path:
-    """Make the build that `plan` describes and point its link to it.
+    programs: Programs | None = None,
+) -> Staged:
+    """Lock and install what a plan describes, and check every file.
 
     Parameters
     ----------
@@ -61,23 +94,17 @@ def make_build(
         uv's.
     report, log : callable
         Are given a line for each step, and every line that uv prints.
-    verify : callable
-        Is given the folder of the finished build, before it is published, and returns what it checked; raises if the
-        build is not fit for use.
     wheels : Path, optional
         A folder with every package that the lock asks for. Nothing is fetched then, and the lock must fit as it is.
-
-    Returns
-    -------
-    Path
-        The build's folder.
+    programs : Programs, optional
+        By which what runs can be ended from another thread.
 
     Raises
     ------
     BuildError
-        If uv fails, or installs other files than the wheels hold.
+        If uv fails, or installs other files than the wheels hold. Nothing is left then.
     """
-    uv = Uv(cache, log, access.admin_umask, wheels)
+    uv = Uv(cache, log, access.admin_umask, wheels, programs or Programs())
     folder = layout.builds(plan.name)
     access.make_folder(folder)
     _remove_leftovers(plan, folder)
@@ -86,33 +113,65 @@ def make_build(
         report("locking")
         lock = lock_text(plan, folder, uv)
         build = layout.build(plan.name, plan.digest(lock))
-        if read_build(build) is None:
-            report("installing")
-            _install(plan, lock, staging, uv)
-            if plan.source is not None:
-                (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
-            report("checking files")
-            contents = read_contents(staging)
-            installed = check_records(staging, contents)
-            checks = verify(staging)
-            # Libraries that compile when they first run may leave something in their own folder.
-            contents = read_contents(staging, contents)
-            (staging / SUMS).write_text(contents.text(), encoding="utf-8", errors="surrogateescape")
-            record = _record(plan, lock, build.name, installed, contents, checks)
-            (staging / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
-            access.seal(staging)
-            staging.rename(build)
-        if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != lock:
-            write_file(plan.lock_file, lock.encode(), access.file)
-        point(plan.link, build)
-        return build
-    except BuildError as error:
+        if read_build(build) is not None:
+            remove_tree(staging)
+            return Staged(plan, lock, build, None)
+        report("installing")
+        _install(plan, lock, staging, uv)
+        report("compiling")
+        compile_bytecode(staging, build, clean_variables(), umask=uv.umask, programs=uv.programs, log=log)
+        report("checking files")
+        contents = read_contents(staging)
+        installed = check_records(staging, contents)
+        materials = bill_of_materials(
+            uv.export_sbom(staging / RECIPE, plan.interpreter.path), plan.name, build.name, installed.packages
+        )  # fmt: skip
+        (staging / SBOM).write_text(json.dumps(materials, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if plan.source is not None:
+            (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
+        return Staged(plan, lock, build, staging, contents, installed)
+    except BaseException as error:
+        remove_tree(staging)
         # uv has other names for a full file system, such as that a lock file is missing.
-        if not error.hint and (hint := _short_of_space(folder)):
+        if isinstance(error, BuildError) and not error.hint and (hint := _short_of_space(folder)):
             raise BuildError(error.message, hint) from error
         raise
+
+
+def publish(staged: Staged, access: Access, verify: Verify) -> Path:
+    """Verify a build, give it its name, and point its link to it.
+
+    Parameters
+    ----------
+    staged : Staged
+        It is used up, also by an error.
+    access : Access
+        Who may read it.
+    verify : callable
+        Is given the folder of the finished build, and returns what it checked; raises if the build is not fit for use.
+
+    Returns
+    -------
+    Path
+        The build's folder.
+    """
+    plan, folder = staged.plan, staged.folder
+    try:
+        if folder is not None:
+            checks = verify(folder)
+            # Among the rest are what libraries leave in their own folder when they first run.
+            contents = read_contents(folder, staged.contents)
+            (folder / SUMS).write_text(contents.text(), encoding="utf-8", errors="surrogateescape")
+            record = _record(staged, contents, checks)
+            (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
+            access.seal(folder)
+            folder.rename(staged.build)
     finally:
-        remove_tree(staging)
+        staged.discard()
+    if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != staged.lock:
+        write_file(plan.lock_file, staged.lock.encode(), access.file)
+    point(plan.link, staged.build)
+    return staged.build
 
 
 def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
@@ -142,23 +201,24 @@ def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:
     (staging / ".lock").unlink(missing_ok=True)
 
 
-def _record(
-    plan: BuildPlan, lock: str, digest: str, installed: Installed, contents: Contents, checks: list[dict[str, Any]]
-) -> BuildRecord:
+def _record(staged: Staged, contents: Contents, checks: list[dict[str, Any]]) -> BuildRecord:
+    plan, packages = staged.plan, staged.installed.packages
     return BuildRecord(
         name=plan.name,
-        digest=digest,
-        lock_sha256=sha256(lock.encode()),
+        digest=staged.build.name,
+        lock_sha256=sha256(staged.lock.encode()),
         rootstock=__version__,
-        packages=installed.packages,
-        files=installed.files,
-        bytes=installed.bytes,
+        packages=packages,
+        files=staged.installed.files,
+        bytes=contents.bytes,
+        inodes=contents.inodes,
+        sources=installed_files(staged.lock, plan.interpreter.version, packages),
         built_by=user_name(),
         built_on=platform.node(),
         built_at=now(),
         verification=checks,
+        header=plan.source.summary() if plan.source else {},
         files_sha256=sha256(contents.text().encode("utf-8", "surrogateescape")),
         links=contents.links,
-        header=plan.source.summary() if plan.source else {},
         **plan.inputs,
     )

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from rootstock.access import Access, remove_tree
-from rootstock.build import make_build
+from rootstock.build import Staged, publish, stage
 from rootstock.environment import EnvironmentManager
+from rootstock.errors import RootstockError, SiteError
 from rootstock.generations import Change, changing, explained
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
 from rootstock.plan import InstallPlan, PythonCopy
+from rootstock.programs import Programs
 from rootstock.recipes import BuildPlan
 from rootstock.records import write_file
 from rootstock.uv import package_cache
 from rootstock.verify import verify
 
+_MOST_JOBS = 4
 
-def apply(plan: InstallPlan, admin: Admin) -> None:
+
+def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
     """Carry out a plan.
 
     What `module load` finds is written when what it leads to is there: our own wheel first, then the client that is
@@ -31,6 +38,8 @@ def apply(plan: InstallPlan, admin: Admin) -> None:
     ----------
     plan : InstallPlan
     admin : Admin
+    jobs : int
+        How many environments to build at a time; 0 for as many as is usual.
 
     Raises
     ------
@@ -51,13 +60,12 @@ def apply(plan: InstallPlan, admin: Admin) -> None:
         _write_files(plan, admin, published=False)
         if plan.python:
             _put_interpreter(plan.python, access, admin)
-        for build in plan.builds:
-            if build.source is None:
-                _build(build, plan, admin)
-        _write_files(plan, admin, published=True)
-        for build in plan.builds:
-            if build.source is not None:
-                _build(build, plan, admin)
+        try:
+            _build([build for build in plan.builds if build.source is None], plan, admin, 1)
+            _write_files(plan, admin, published=True)
+            _build([build for build in plan.builds if build.source is not None], plan, admin, jobs or _usual_jobs())
+        finally:
+            access.sweep(layout.uv_cache)  # uv makes its own lock files writable by everybody
 
 
 def _write_marker(plan: InstallPlan) -> None:
@@ -91,9 +99,55 @@ def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
             access.seal(build)
 
 
-def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
-    def step(text: str) -> None:
-        admin.report(f"{build.label}: {text}")
+def _usual_jobs() -> int:
+    """Return how many builds are worth making at a time: uv and the compiler use all processors for one already."""
+    return min(_MOST_JOBS, os.cpu_count() or 1)
+
+
+def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: int) -> None:
+    """Make builds, some at a time. Each is verified and published when it is installed, one after the other.
+
+    Raises
+    ------
+    RootstockError
+        If builds failed, after the others are in use.
+    """
+    failed: list[tuple[BuildPlan, RootstockError]] = []
+    programs, cache = Programs(), package_cache(plan.layout, plan.cluster)
+    with ThreadPoolExecutor(max(1, min(jobs, len(builds)))) as pool:
+        started = {pool.submit(_stage, build, plan, admin, cache, programs): build for build in builds}
+        try:
+            for done in as_completed(started):
+                build = started[done]
+                try:
+                    folder = _publish(done.result(), plan, admin)
+                    admin.report(f"{build.label}: ready ({folder.name})")
+                except RootstockError as error:
+                    failed.append((build, error))
+                    admin.report(f"{build.label}: failed")
+        except BaseException:
+            programs.end()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for done in started:
+                if not done.cancelled() and done.exception() is None:
+                    done.result().discard()
+    if failed:
+        raise _failure(sorted(failed, key=lambda pair: pair[0].label), len(builds))
+
+
+def _stage(build: BuildPlan, plan: InstallPlan, admin: Admin, cache: Path, programs: Programs) -> Staged:
+    with explained(plan.layout):
+        return stage(
+            build, plan.layout, plan.access, cache, wheels=plan.wheels, programs=programs,
+            report=lambda text: admin.report(f"{build.label}: {text}"),
+            log=lambda line: admin.log(f"{build.label}: {line}"),
+        )  # fmt: skip
+
+
+def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
+    build = staged.plan
 
     def check(folder: Path) -> list[dict[str, Any]]:
         if build.source is None:
@@ -102,13 +156,18 @@ def _build(build: BuildPlan, plan: InstallPlan, admin: Admin) -> None:
             # Some libraries create the folder where they look for weights; a user could not.
             plan.access.make_folder(plan.layout.cache / cache)
         launch = EnvironmentManager(plan.layout.root).launch_build(build.name, folder, threads=1)
-        return verify(launch, build.source, plan.device, report=step)
+        return verify(launch, build.source, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
 
-    try:
-        folder = make_build(
-            build, plan.layout, plan.access, package_cache(plan.layout, plan.cluster),
-            report=step, log=admin.log, verify=check, wheels=plan.wheels,
-        )  # fmt: skip
-    finally:
-        plan.access.sweep(plan.layout.uv_cache)  # uv makes its own lock files writable by everybody
-    step(f"ready ({folder.name})")
+    with explained(plan.layout):
+        return publish(staged, plan.access, check)
+
+
+def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) -> RootstockError:
+    """Return one error for all builds that failed; it ends a command as the first of them would."""
+    first = failed[0][1]
+    if number == 1:
+        return first
+    said = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
+    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{said}", first.hint)
+    error.exit_code = first.exit_code
+    return error

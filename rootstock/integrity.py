@@ -35,10 +35,14 @@ class Contents:
         Path within the build -> SHA-256, for every file.
     links : dict of str to str
         The same -> where the symbolic link leads.
+    bytes, inodes : int
+        The size of the files, and how many inodes they take with links and folders.
     """
 
     hashes: dict[str, str]
     links: dict[str, str]
+    bytes: int
+    inodes: int
 
     def text(self) -> str:
         """Return the list of hashes as `sha256sum -c` reads it."""
@@ -47,10 +51,9 @@ class Contents:
 
 @dataclass(frozen=True)
 class Installed:
-    """What was installed into a build: number of files, their size in bytes, and the version of each package."""
+    """What was installed into a build: the number of files, and the version of each package."""
 
     files: int
-    bytes: int
     packages: dict[str, str]
 
 
@@ -94,7 +97,7 @@ def read_contents(build: Path, known: Contents | None = None) -> Contents:
     BuildError
         If a file's name cannot stand in a list.
     """
-    files, links = _walk(build)
+    files, links, folders = _walk(build)
     if wrong := next((path for path in files if "\n" in path or "\\" in path), None):
         raise BuildError(f"{build} holds a file with a name that no list of hashes can hold: {wrong!r}.")
     before = known.hashes if known else {}
@@ -102,7 +105,8 @@ def read_contents(build: Path, known: Contents | None = None) -> Contents:
     hashes |= dict(_hashes(build, sorted(files - set(hashes))))
     if unread := next((path for path, digest in hashes.items() if not digest), None):
         raise BuildError(f"{unread} in {build} cannot be read.", "Build it again.")
-    return Contents(hashes, links)
+    size = sum((build / path).stat().st_size for path in files)
+    return Contents(hashes, links, size, len(files) + len(links) + folders)
 
 
 def check_records(build: Path, contents: Contents) -> Installed:
@@ -113,7 +117,7 @@ def check_records(build: Path, contents: Contents) -> Installed:
     BuildError
         If a file is missing or differs; with its name.
     """
-    files, size, packages = 0, 0, {}
+    files, packages = 0, {}
     for info, path, algorithm, expected in _recorded(build):
         name, _, version = info.stem.partition("-")
         packages[name] = version
@@ -126,10 +130,10 @@ def check_records(build: Path, contents: Contents) -> Installed:
                 f"{path} in {build} is not the file that {name} {version} was published with.",
                 "Build it again; should it happen twice, clean uv's cache.",
             )
-        files, size = files + 1, size + (build / path).stat().st_size
+        files += 1
     if not packages:
         raise BuildError(f"{build} holds no packages.")
-    return Installed(files, size, dict(sorted(packages.items())))
+    return Installed(files, dict(sorted(packages.items())))
 
 
 def check_build(build: Path, sample: int | None = None) -> list[Problem]:
@@ -169,7 +173,7 @@ def check_build(build: Path, sample: int | None = None) -> list[Problem]:
         elif os.readlink(build / path) != target:
             problems.append(Problem(path, "changed"))
     if sample is None and record.files_sha256:
-        files, found = _walk(build)
+        files, found, _ = _walk(build)
         problems += [Problem(path, "extra") for path in (files | set(found)) - set(expected) - set(links)]
     return sorted(set(problems), key=lambda problem: (problem.path, problem.what))
 
@@ -191,10 +195,11 @@ def _published(build: Path, digest: str, problems: list[Problem]) -> dict[str, s
     return {path: value for value, path in lines}
 
 
-def _walk(build: Path) -> tuple[set[str], dict[str, str]]:
-    """Return the files and the symbolic links of a build, but for its record and its list."""
-    files, links = set(), {}
+def _walk(build: Path) -> tuple[set[str], dict[str, str], int]:
+    """Return the files and the symbolic links of a build, but for its record and its list, and how many folders."""
+    files, links, count = set(), {}, 0
     for folder, folders, names in os.walk(build):
+        count += 1
         relative = os.path.relpath(folder, build)
         for name in (*names, *folders):
             path, full = os.path.normpath(os.path.join(relative, name)), os.path.join(folder, name)
@@ -202,7 +207,7 @@ def _walk(build: Path) -> tuple[set[str], dict[str, str]]:
                 links[path] = os.readlink(full)
             elif name in names and path not in _OWN:
                 files.add(path)
-    return files, dict(sorted(links.items()))
+    return files, dict(sorted(links.items())), count
 
 
 def _recorded(build: Path) -> Iterator[tuple[Path, str, str, str]]:

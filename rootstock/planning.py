@@ -71,7 +71,8 @@ def plan_install(
     """
     layout, marker = RootLayout(root), _own_marker(RootLayout(root), cluster)
     bundled = bundle.files(layout) if bundle else {}
-    sources = [find_source(layout, name, marker.get("written", {}), bundle) for name in environments]
+    found = [find_source(layout, name, marker.get("written", {}), bundle) for name in environments]
+    sources = list({source.name: source for source in found}.values())
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     wanted = {
         wheel_path: wheel,

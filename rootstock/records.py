@@ -16,6 +16,7 @@ from rootstock.layout import LAYOUT_VERSION, RootLayout
 from rootstock.reach import refusal
 
 BUILD_RECORD = "build.json"
+SBOM = "sbom.cdx.json"  # in a build: what was installed, as a bill of materials
 BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was made from
 
 
@@ -24,6 +25,15 @@ class BuildRecord:
     """``build.json``: what a build was made from, by whom, and what verification saw.
 
     A folder under ``builds`` that holds one is complete: it is written before the folder gets its name.
+
+    Attributes
+    ----------
+    files : int
+        Number of installed files.
+    bytes, inodes : int
+        What everything in the build takes.
+    sources : list of dict
+        For each package the file that it was installed from: package, version, file, sha256.
     """
 
     name: str
@@ -48,6 +58,8 @@ class BuildRecord:
     header: dict[str, Any] = field(default_factory=dict)
     # Of the list of all hashes, and the symbolic links, which are not in that list: see `rootstock.integrity`.
     files_sha256: str = ""
+    inodes: int = 0
+    sources: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -36,8 +36,8 @@ def room_needed(plan: BuildPlan) -> Room | None:
     """
     before = active_build(plan.link)
     record = read_build(before) if before else None
-    if record is not None:  # bytecode adds half as much again, and a file for each module
-        return Room(record.bytes * 3 // 2, record.files * 2)
+    if record is not None:
+        return Room(record.bytes, record.inodes)
     stated = plan.source.room if plan.source else None
     return Room(int(stated[0] * 10**6), stated[1]) if stated else None
 

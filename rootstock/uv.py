@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
 from rootstock.clusters import Cluster
-from rootstock.errors import BuildError, ConfigurationError, RootError
+from rootstock.errors import ConfigurationError, RootError
 from rootstock.layout import RootLayout
+from rootstock.programs import Programs
 
 _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
@@ -44,7 +43,7 @@ def find_uv() -> str:
 @functools.cache
 def uv_version() -> str:
     """Return the version of uv."""
-    return _run([find_uv(), "--version"], clean_variables(), None).split()[1]
+    return Programs().run([find_uv(), "--version"], clean_variables()).split()[1]
 
 
 def clean_variables() -> dict[str, str]:
@@ -180,12 +179,15 @@ class Uv:
         For the files that uv makes, whatever the caller's own is.
     wheels : Path or None
         A folder with every package that is needed: nothing is fetched then.
+    programs : Programs
+        What runs at the same time.
     """
 
     cache: Path
     log: Callable[[str], None]
     umask: int = 0o077
     wheels: Path | None = None
+    programs: Programs = field(default_factory=Programs)
 
     def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
         """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`.
@@ -205,7 +207,7 @@ class Uv:
             self._sync_from(self.wheels, script, prefix, interpreter)
             return
         self._uv(
-            "sync", "--script", str(script), "--locked", "--active", "--python", interpreter, "--compile-bytecode",
+            "sync", "--script", str(script), "--locked", "--active", "--python", interpreter,
             extra={"VIRTUAL_ENV": str(prefix), **self._links(prefix)},
         )  # fmt: skip
 
@@ -217,7 +219,7 @@ class Uv:
             self.export(script, requirements, interpreter)
             self._uv(
                 "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index", "--find-links", str(wheels),
-                "--only-binary=:all:", "--compile-bytecode", str(requirements), extra=self._links(prefix),
+                "--only-binary=:all:", str(requirements), extra=self._links(prefix),
             )  # fmt: skip
 
     def _links(self, prefix: Path) -> dict[str, str]:
@@ -232,7 +234,18 @@ class Uv:
             "--output-file", str(target), "--quiet",
         )  # fmt: skip
 
-    def _uv(self, *arguments: str, extra: Mapping[str, str] | None = None) -> None:
+    def export_sbom(self, script: Path, interpreter: str) -> dict[str, Any]:
+        """Return what ``<script>.lock`` says as a software bill of materials (CycloneDX)."""
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "sbom.cdx.json")
+            self._uv(
+                "export", "--script", str(script), "--locked", "--python", interpreter, "--format", "cyclonedx1.5",
+                "--preview-features", "sbom-export", "--output-file", str(target), "--quiet",
+            )  # fmt: skip
+            found: dict[str, Any] = json.loads(target.read_bytes())
+            return found
+
+    def _uv(self, *arguments: str, extra: Mapping[str, str] | None = None) -> str:
         variables = {
             **clean_variables(),
             "UV_CACHE_DIR": str(self.cache),
@@ -242,47 +255,4 @@ class Uv:
             **({"UV_OFFLINE": "1"} if self.wheels is not None else {}),
             **(extra or {}),
         }
-        _run([find_uv(), *arguments], variables, self.log, self.umask)
-
-
-def _run(
-    command: Sequence[str], variables: Mapping[str, str], log: Callable[[str], None] | None, umask: int = -1
-) -> str:
-    """Run a command to its end and return its output.
-
-    Raises
-    ------
-    BuildError
-        If it fails; with its last lines.
-    """
-    lines: list[str] = []
-    with subprocess.Popen(
-        command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", umask=umask, preexec_fn=_ends_with_its_parent(),
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                if log is not None:
-                    log(lines[-1])
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise BuildError(f"uv {command[1]} failed (exit code {process.returncode}):\n" + "\n".join(lines[-25:]))
-    return "\n".join(lines)
-
-
-def _ends_with_its_parent() -> Callable[[], None] | None:
-    """Return what makes a new process end with this one, where the system can do that.
-
-    If we are killed, uv must not go on writing behind the back of the next run. What runs in the new process before uv
-    is one system call, which no lock of another thread can stop.
-    """
-    if sys.platform != "linux":
-        return None
-    import ctypes
-
-    prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
-    return lambda: prctl(set_parent_death_signal, signal.SIGKILL) and None
+        return self.programs.run([find_uv(), *arguments], variables, self.log, self.umask)

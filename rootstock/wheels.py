@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import tomllib
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,12 @@ def _best(package: Mapping[str, Any], minor: str, folder: Path) -> Wheel:
 def runs_here(name: str, minor: str) -> bool:
     """Tell by a wheel's name whether it can be installed for a Python on this machine."""
     return _rank(name, minor) is not None
+
+
+def best_wheel(names: Iterable[str], minor: str) -> str:
+    """Return the wheel that an installer takes for a Python on this machine; empty if none fits."""
+    ranks = {name: rank for name in names if name.endswith(".whl") and (rank := _rank(name, minor)) is not None}
+    return min(ranks, key=lambda name: ranks[name], default="")
 
 
 def _rank(name: str, minor: str) -> int | None:

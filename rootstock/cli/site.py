@@ -67,13 +67,16 @@ main.add_command(verify)
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
               help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
+@click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="N",
+              help="Environments to build at a time [default: one for each processor, at most 4].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
 @plan_options
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
     template_dirs: tuple[Path, ...], bundle: Path | None, digest: str, device: str, accelerator: str | None,
-    no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
+    jobs: int | None, no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool, wait: float,
+    break_lock: bool,
 ) -> None:  # fmt: skip
     """Create a root, or bring one up to date.
 
@@ -104,7 +107,7 @@ def install(
     if plan.empty or dry_run:
         return
     confirm(yes)
-    carry_out(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin), wait, break_lock)
+    carry_out(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin, jobs or 0), wait, break_lock)
     if not as_json:
         click.echo(plan.next_steps())
 

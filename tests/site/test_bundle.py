@@ -16,7 +16,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from rootstock.access import Access
-from rootstock.build import make_build
+from rootstock.build import publish, stage
 from rootstock.bundle import create_bundle, unpack_bundle
 from rootstock.clusters import get_cluster
 from rootstock.errors import BuildError, BundleError, ConfigurationError
@@ -56,10 +56,11 @@ def install_tiny(bundle, root):
     layout.all_active.mkdir()
     plan = plan_environment(layout, get_cluster("local"), read_source(layout.environment_file(ENVIRONMENT)))
     bundle.check(plan)
-    return make_build(
-        plan, layout, Access("owner"), report=lambda line: None, log=lambda line: None, verify=lambda folder: [],
+    staged = stage(
+        plan, layout, Access("owner"), layout.uv_cache, report=lambda line: None, log=lambda line: None,
         wheels=bundle.wheels,
     )  # fmt: skip
+    return publish(staged, Access("owner"), lambda folder: [])
 
 
 def test_a_build_from_a_bundle_is_the_build_from_the_network(tiny, bundle, tmp_path):

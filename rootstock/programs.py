@@ -1,0 +1,103 @@
+"""Run other programs to their end: uv, and Python's compiler of bytecode."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rootstock.errors import BuildError
+
+_SHOWN = 25  # lines of what a program said that are part of an error
+
+
+class Programs:
+    """The programs that a command runs at the same time, so that they can be ended together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._over = False
+
+    def end(self) -> None:
+        """End all of them, and let none start any more."""
+        with self._lock:
+            self._over = True
+            for process in self._running:
+                process.kill()
+
+    def run(
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        log: Callable[[str], None] | None = None,
+        umask: int = -1,
+        folder: Path | None = None,
+    ) -> str:
+        """Run a program and return what it printed.
+
+        Parameters
+        ----------
+        command : sequence of str
+        variables : mapping
+            Its environment.
+        log : callable, optional
+            Is given every line that it prints.
+        umask : int
+            For the files that it makes; -1 is the caller's own.
+        folder : Path, optional
+            Where it runs.
+
+        Raises
+        ------
+        BuildError
+            If it fails; with its last lines.
+        """
+        lines: list[str] = []
+        with self._started(command, variables, umask, folder) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    lines.append(line.rstrip())
+                    if log is not None:
+                        log(lines[-1])
+            except BaseException:
+                process.kill()
+                raise
+        with self._lock:
+            self._running.discard(process)
+        if process.returncode:
+            name = f"{os.path.basename(command[0])} {command[1]}"
+            raise BuildError(f"{name} failed (exit code {process.returncode}):\n" + "\n".join(lines[-_SHOWN:]))
+        return "\n".join(lines)
+
+    def _started(
+        self, command: Sequence[str], variables: Mapping[str, str], umask: int, folder: Path | None
+    ) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._over:
+                raise BuildError("Interrupted.")
+            process = subprocess.Popen(
+                command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", umask=umask, cwd=folder, preexec_fn=_ends_with_its_parent(),
+            )  # fmt: skip
+            self._running.add(process)
+            return process
+
+
+def _ends_with_its_parent() -> Callable[[], None] | None:
+    """Return what makes a new process end with this one, where the system can do that.
+
+    If we are killed, uv must not go on writing behind the back of the next run. What runs in the new process before uv
+    is one system call, which no lock of another thread can stop.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
+    return lambda: prctl(set_parent_death_signal, signal.SIGKILL) and None

@@ -1,0 +1,206 @@
+"""Builds: several side by side, what each says of itself, and that two of one lock are alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rootstock.access import remove_tree
+from rootstock.integrity import check_build
+from rootstock.layout import RootLayout
+from rootstock.records import active_build, read_build
+from tests.conftest import SITE
+from tests.site.stress import (
+    PACKAGES,
+    TinyRoot,
+    make_wheel,
+    processes_at,
+    read_until,
+    run,
+    site_variables,
+    started,
+    wait_for,
+)
+
+ALPHA, BETA = PACKAGES
+FILE = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = {packages}
+# [tool.uv]
+# no-index = true
+# find-links = ["{wheels}"]
+# ///
+def setup(model, device="cpu"):
+    raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Return a root with the files of three environments, and the command that installs them."""
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    root.layout.environment_file("tiny").unlink()
+    for name, packages in {"one": [ALPHA], "two": [BETA], "three": [ALPHA, BETA]}.items():
+        root.layout.environment_file(name).write_text(FILE.format(packages=packages, wheels=root.wheels))
+    command = [str(SITE), "install", "--cluster", "local", "--root", str(root.path), "--no-client"]
+    for name in ("one", "two", "three"):
+        command += ["--env", name]
+    return root, command
+
+
+def active(root):
+    return {path.name for path in root.layout.all_active.iterdir() if not path.name.startswith(".")}
+
+
+def test_environments_are_built_side_by_side(three):
+    root, command = three
+    done = run([*command, "--jobs", "3"])
+    assert done.returncode == 0, done.stderr
+    assert active(root) == {"one", "two", "three"}
+    steps = [line.split(" ", 1)[1] for line in done.stderr.splitlines() if line[:2].isdigit()]
+    # All have begun before one is ready, and every line says whose it is.
+    assert {line.partition(":")[0] for line in steps[: steps.index(next(s for s in steps if "ready" in s))]} == {
+        "one", "two", "three",
+    }  # fmt: skip
+    for name in ("one", "two", "three"):
+        assert check_build(active_build(root.layout.active(name))) == []
+    # One change of the root, however many builds.
+    assert [path.name for path in root.layout.generations.iterdir()] == ["1.json"]
+    assert "nothing to do" in run(command).stdout
+
+
+@pytest.mark.parametrize("broken", [["two"], ["one", "two"]])
+def test_a_build_that_fails_does_not_lose_the_others(three, broken):
+    root, command = three
+    for name in broken:
+        file = root.layout.environment_file(name)
+        file.write_text(file.read_text().replace("dependencies = [", "dependencies = ['nowhere', "))
+    done = run(command)
+    assert done.returncode == 14
+    assert active(root) == {"one", "two", "three"} - {*broken}
+    assert f"{len(broken)} of 3 builds failed; the others are in use.\n" in done.stderr
+    for name in broken:
+        assert f"{name}: uv lock failed" in done.stderr
+    assert root.leftovers() == []
+    for name in broken:
+        file = root.layout.environment_file(name)
+        file.write_text(file.read_text().replace("'nowhere', ", ""))
+    assert run(command).returncode == 0
+    assert active(root) == {"one", "two", "three"}
+
+
+def test_an_interruption_ends_all(three):
+    root, command = three
+    with started([*command, "--jobs", "3"]) as process:
+        read_until(process, "installing")
+        os.kill(process.pid, signal.SIGINT)  # to it alone: those that it has started are its to end
+        assert process.wait(60) == 130
+        wait_for(lambda: not processes_at(root.layout.all_builds), "the end of its children", 4.0)
+    assert not list(root.layout.all_builds.glob("*/.*"))
+    assert run(command).returncode == 0
+    assert active(root) == {"one", "two", "three"}
+
+
+# -- what a build says of itself
+
+SIX = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["six==1.16.0", "colorama; sys_platform == 'win32'"]
+# ///
+def setup(model, device="cpu"):
+    raise NotImplementedError
+"""
+SIX_SHA256 = "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254"
+
+
+@pytest.fixture(scope="module")
+def six(site, tmp_path_factory):
+    """Return the command that builds one environment from PyPI, and its root."""
+    base = tmp_path_factory.mktemp("six")
+    (base / "six.py").write_text(SIX)
+    command = ("install", "--cluster", "local", "--root", base / "root", "--env", base / "six.py", "--no-client")
+    site(*command)
+    return RootLayout(base / "root"), command
+
+
+def test_the_record_names_every_source(six):
+    layout, _ = six
+    build = active_build(layout.active("six"))
+    record = read_build(build)
+    assert record.sources == [
+        {"package": "six", "version": "1.16.0", "file": "six-1.16.0-py2.py3-none-any.whl", "sha256": SIX_SHA256}
+    ]
+    inside = [path for path in build.rglob("*") if path.name not in ("SHA256SUMS", "build.json")]
+    assert record.inodes == len(inside) + 1
+    assert record.bytes == sum(path.stat().st_size for path in inside if path.is_file() and not path.is_symlink())
+    assert (record.built_on, record.python.count(".")) == (os.uname().nodename, 2)
+    assert record.interpreter and record.uv and record.built_by and record.built_at and record.lock_sha256
+
+
+def test_the_bill_of_materials(six):
+    layout, _ = six
+    build = active_build(layout.active("six"))
+    bill = json.loads((build / "sbom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert bill["serialNumber"].startswith("urn:uuid:")
+    assert {key: bill["metadata"]["component"][key] for key in ("type", "name", "version")} == {
+        "type": "application", "name": "six", "version": build.name,
+    }  # fmt: skip
+    # What is installed and nothing else: colorama is for another system.
+    (part,) = bill["components"]
+    assert (part["type"], part["name"], part["purl"]) == ("library", "six", "pkg:pypi/six@1.16.0")
+    hashes = {found["content"] for reference in part["externalReferences"] for found in reference["hashes"]}
+    assert SIX_SHA256 in hashes
+    refs = {bill["metadata"]["component"]["bom-ref"], part["bom-ref"]}
+    assert {entry["ref"] for entry in bill["dependencies"]} == refs
+    assert all(set(entry.get("dependsOn", ())) <= refs for entry in bill["dependencies"])
+
+
+def test_two_builds_of_a_lock_are_alike_to_the_last_byte(site, tmp_path, root):
+    """An environment with compiled modules: those of emt, numpy and scipy among them."""
+    layout = RootLayout(tmp_path / "root")
+    text = (RootLayout(root).environment_file("emt")).read_text()
+    layout.environments.mkdir(parents=True)
+    layout.environment_file("emt").write_text(text)
+    command = ("install", "--cluster", "local", "--root", layout.root, "--env", "emt", "--no-client")
+    lists = []
+    for _ in range(2):
+        site(*command)
+        build = active_build(layout.active("emt"))
+        lists.append((build / "SHA256SUMS").read_text().splitlines())
+        remove_tree(build)
+        shutil.rmtree(layout.uv_cache)  # nothing is shared but the lock
+    assert [line for line in lists[0] if line not in lists[1]] == []
+    assert lists[0] == lists[1]
+    assert sum(line.endswith(".pyc") for line in lists[0]) > 1000
+
+
+def test_bytecode_is_used_as_it_is_and_says_where_the_build_is(six):
+    layout, _ = six
+    build = active_build(layout.active("six"))
+    ask = (
+        "import six; print(six.__cached__, six.add_metaclass.__code__.co_filename)"
+    )
+    done = subprocess.run(
+        [build / "bin" / "python", "-I", "-c", ask], capture_output=True, text=True, env=site_variables()
+    )
+    cached, source = done.stdout.split()
+    assert source == str(next(build.glob("lib/python*/site-packages/six.py")))
+    assert Path(cached).read_bytes()[4:8] == bytes([1, 0, 0, 0])  # by hash, and not compared with the source
+    assert b".staging-" not in Path(cached).read_bytes()
+
+
+def test_a_module_that_is_no_python_of_this_version_is_left_as_it_is(tmp_path):
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    make_wheel(root.wheels, ALPHA, "2.0", b"print 'of old'\n")
+    done = root.install()
+    assert done.returncode == 0, done.stderr
+    assert root.imports() == ALPHA
