@@ -27,6 +27,7 @@ from rootstock.programs import Programs
 _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
 
+@functools.cache
 def find_uv() -> str:
     """Return the path of the uv program that is installed beside this package."""
     try:

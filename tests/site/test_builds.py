@@ -186,9 +186,7 @@ def test_two_builds_of_a_lock_are_alike_to_the_last_byte(site, tmp_path, root):
 def test_bytecode_is_used_as_it_is_and_says_where_the_build_is(six):
     layout, _ = six
     build = active_build(layout.active("six"))
-    ask = (
-        "import six; print(six.__cached__, six.add_metaclass.__code__.co_filename)"
-    )
+    ask = "import six; print(six.__cached__, six.add_metaclass.__code__.co_filename)"
     done = subprocess.run(
         [build / "bin" / "python", "-I", "-c", ask], capture_output=True, text=True, env=site_variables()
     )
