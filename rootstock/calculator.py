@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from copy import deepcopy
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,15 +12,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
+from rootstock.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
 from rootstock.channel.memory import PROPERTY_BITS
-from rootstock.clusters import find_root, require_root
-from rootstock.environment import EnvironmentManager
 from rootstock.errors import ConfigurationError, UnsupportedPropertyError
 from rootstock.inputs import Inputs
-from rootstock.layout import personal_root
-from rootstock.records import read_build
-from rootstock.session import Session, WorkerSpec
-from rootstock.sources import read_source
+from rootstock.parallel import session
 
 
 class RootstockCalculator(Calculator):
@@ -44,13 +39,15 @@ class RootstockCalculator(Calculator):
         Passed to the model: ``cuda``, ``cuda:1``, ``cpu``.
     environment : path or str, optional
         An environment file, or the name of a registered one.
+    checkpoint : str, optional
+        Another name of `model`, by which workflow programs call it.
     setup_kwargs : Mapping[str, Any], optional
         Further arguments of the environment's ``setup()``, such as ``{"default_dtype": "float64"}`` for MACE.
     launch : {'auto', 'build', 'uv-run'}
         Start the environment's build, or let uv make one in a root of your own. ``auto`` takes a build if there is one.
     threads : int, optional
         Threads of the worker's numerical libraries. By default ``OMP_NUM_THREADS``, or else the processors that this
-        process may use, shared among its workers.
+        process may use, shared with your other workers there.
     start_timeout : float
         Seconds from the start of the worker until the model is loaded.
     timeout : float
@@ -58,9 +55,19 @@ class RootstockCalculator(Calculator):
     log : path, optional
         File for what the worker prints. By default it is kept in a private temporary folder, and only if the worker
         fails.
+    comm : communicator, optional
+        In an MPI program, the ranks that compute the same together; the worker is on the first. By default
+        `ase.parallel.world`. ``MPI.COMM_SELF`` gives each rank a worker of its own, for atoms of its own.
+
+    Attributes
+    ----------
+    parameters : dict
+        These arguments. A change, here or by `set`, holds from the next call on.
 
     Raises
     ------
+    TypeError
+        If there is no such argument.
     ValueError
         If no root is named, two are, or an argument is wrong.
     FileNotFoundError
@@ -79,49 +86,97 @@ class RootstockCalculator(Calculator):
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
+    default_parameters = DEFAULTS
+
     def __init__(
         self,
-        model: str = "mace-medium",
+        model: str = DEFAULT_MODEL,
         cluster: str | None = None,
         root: str | os.PathLike[str] | None = None,
         device: str = "cuda",
         environment: str | os.PathLike[str] | None = None,
         *,
+        checkpoint: str | None = None,
         setup_kwargs: Mapping[str, Any] | None = None,
         launch: str = "auto",
         threads: int | None = None,
         start_timeout: float = 600.0,
         timeout: float = 3600.0,
         log: str | os.PathLike[str] | None = None,
+        comm: Any = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        spec = _find_worker(model, cluster, root, environment, device=device, options=_portable(setup_kwargs),
-                            mode=launch, threads=threads, start_timeout=start_timeout, timeout=timeout,
-                            log=None if log is None else Path(log).absolute())  # fmt: skip
-        self._arguments = {
-            "model": model, "root": str(spec.manager.layout.root), "device": device,
-            "environment": None if environment is None else os.fspath(environment), "setup_kwargs": spec.options,
-            "launch": launch, "threads": threads, "start_timeout": start_timeout, "timeout": timeout, "log": log,
-        }  # fmt: skip
-        self.parameters.update(
-            {key: self._arguments[key] for key in ("model", "root", "device") if self._arguments[key]},
-            **({"setup_kwargs": dict(spec.options)} if spec.options else {}),
-        )
+        spec, self._arguments = resolve({
+            "model": model, "cluster": cluster, "root": root, "device": device, "environment": environment,
+            "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
+            "start_timeout": start_timeout, "timeout": timeout, "log": log,
+        })  # fmt: skip
+        self._show_arguments()
         self._inputs = Inputs()
         self._results_for = self._inputs.state
         self._asked = self._usual = 0  # properties asked of these atoms, and of those before
-        self._session = Session(spec)
+        self._comm = comm
+        self._session = session(spec, comm)
         self._session.users.add(self)
+
+    def __repr__(self) -> str:
+        said = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
+        return f"RootstockCalculator({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
     # -- ASE's interface
 
     @property
     def implemented_properties(self) -> list[str]:  # type: ignore[override]
         """What the model can compute. Asking starts the worker."""
-        return self._session.client().properties
+        self._follow()
+        return self._session.properties()
 
     def _get_name(self) -> str:
         return "rootstock"
+
+    def get_spin_polarized(self) -> bool:
+        """Return False: there are no electrons."""
+        return False  # without this method, ASE gives each object one of its own, which keeps the object alive
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change arguments; the next call starts a worker for them. Copies keep theirs.
+
+        Parameters
+        ----------
+        **changes
+            By the names of the class.
+
+        Returns
+        -------
+        dict
+            What is new.
+        """
+        if not changes:  # as ASE's own constructor calls it
+            return {}
+        spec, arguments = resolve(changed(self._arguments, changes))
+        new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
+        self._arguments = arguments
+        self._show_arguments()
+        if set(new) <= PATIENCE:
+            self._session.spec = spec
+        else:
+            old, self._session = self._session, session(spec, self._comm)
+            if self in old.users:
+                old.release(self)
+                self._session.users.add(self)
+            self.reset()  # type: ignore[no-untyped-call]
+        return new
+
+    def _show_arguments(self) -> None:
+        self.parameters = type(self.parameters)({**self.parameters, **deepcopy(self._arguments)})
+        self._seen = {**self.parameters, **self._arguments}
+
+    def _follow(self) -> None:
+        """Take over what was changed in `parameters`. Entries that are no arguments are the caller's own."""
+        if self.parameters != self._seen:
+            there = self.parameters
+            self.set(**{name: there.get(name) for name in NAMES if there.get(name) != self._arguments[name]})
+            self._show_arguments()
 
     @property
     def atoms(self) -> Atoms | None:
@@ -158,6 +213,7 @@ class RootstockCalculator(Calculator):
         WorkerError
             If the model failed or the worker was lost; the next call starts anew.
         """
+        self._follow()
         if atoms is not None:
             self._inputs.update(atoms)
             if self._inputs.state != self._results_for:
@@ -178,6 +234,7 @@ class RootstockCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
         """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
+        self._follow()
         if atoms is not None:
             self._inputs.update(atoms)
         self._forget()
@@ -201,24 +258,17 @@ class RootstockCalculator(Calculator):
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
         usual = bits | self._usual if bits & self._usual == bits else bits
         try:
-            self.results |= self._evaluate(usual, bits)
+            self.results |= self._session.evaluate(self._inputs, usual, bits)
         except UnsupportedPropertyError as error:
             raise PropertyNotImplementedError(error.message) from error
-
-    def _evaluate(self, usual: int, needed: int) -> dict[str, Any]:
-        try:
-            return self._session.evaluate(self._inputs, usual)
-        except UnsupportedPropertyError:
-            if usual == needed:
-                raise
-            return self._session.evaluate(self._inputs, needed)
 
     # -- the worker
 
     def start(self) -> Self:
         """Start the worker now, if it is not running, and wait until the model is loaded."""
+        self._follow()
         self._session.users.add(self)
-        self._session.client()
+        self._session.properties()
         return self
 
     def close(self) -> None:
@@ -226,23 +276,16 @@ class RootstockCalculator(Calculator):
         self._session.release(self)
 
     def info(self) -> dict[str, Any]:
-        """Return what computes: environment, build, versions, device, node, and how long the start took."""
-        client = self._session.client()
-        build = client.launch.build
-        record = read_build(build) if build else None
-        return {
-            "environment": client.launch.name,
-            "launch": client.launch.mode,
-            "build": record.digest if record else None,
-            "lock_sha256": record.lock_sha256 if record else None,
-            "model": self._session.spec.model,
-            "device": self._session.spec.device,
-            "start_s": client.start_s,
-            "log": str(client.log),
-            **{
-                key: client.ready.get(key) for key in ("calculator", "host", "pid", "executable", "setup_s", "versions")
-            },
-        }
+        """Return what computes: all that a methods section needs, as JSON can hold it. Asking starts the worker.
+
+        Returns
+        -------
+        dict
+            Environment, build and lock (by their hashes), the versions of every package, model and options, device
+            and GPU, node, threads, and seconds: of the start, and of the calls (`Timings.summary`).
+        """
+        self._follow()
+        return self._session.info()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -255,61 +298,26 @@ class RootstockCalculator(Calculator):
     # -- copies: they share the worker, not the results (NEB makes one for each image)
 
     def __copy__(self) -> Self:
-        copy = type(self).__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy.parameters = type(self.parameters)(self.parameters)
-        copy.results, copy._inputs = dict(self.results), self._inputs.copy()
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._show_arguments()
+        twin.results, twin._inputs = dict(self.results), self._inputs.copy()
         if self in self._session.users:
-            self._session.users.add(copy)
-        return copy
+            self._session.users.add(twin)
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy = self.__copy__()
-        copy.results = {
-            name: value.copy() if isinstance(value, np.ndarray) else value for name, value in self.results.items()
-        }
-        memo[id(self)] = copy
-        return copy
+        memo[id(self)] = twin = self.__copy__()
+        twin.results = deepcopy(self.results)
+        return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {"results": self.results, "_inputs": self._inputs, "_results_for": self._results_for}
+        state = {
+            "results": self.results, "_inputs": self._inputs, "_results_for": self._results_for,
+            "parameters": self.parameters,
+        }  # fmt: skip
         return _rebuild, (type(self), self._arguments), state
 
 
 def _rebuild(kind: type[RootstockCalculator], arguments: Mapping[str, Any]) -> RootstockCalculator:
     return kind(**arguments)
-
-
-def _find_worker(
-    model: str,
-    cluster: str | None,
-    root: str | os.PathLike[str] | None,
-    environment: str | os.PathLike[str] | None,
-    **rest: Any,
-) -> WorkerSpec:
-    if not isinstance(model, str):
-        raise ConfigurationError(f"model must be a string, not {model!r}.", "For example: model='mace-medium'")
-    path = require_root(cluster, root) if environment is None else find_root(cluster, root) or personal_root()
-    manager = EnvironmentManager(path)
-    if environment is not None:
-        given = os.fspath(environment)
-        is_path = given.endswith(".py") or os.sep in given
-        source = read_source(Path(given).expanduser().absolute()) if is_path else manager.find(given)
-    else:
-        source, model = manager.find_model(model)
-        manager.used_source(source).check_model(model)
-    return WorkerSpec(manager, source, model, **rest)
-
-
-def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    options = dict(options or {})
-    try:
-        json.dumps(options)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"setup_kwargs must hold numbers, strings, lists and dicts of them: {error}.",
-            "They travel to another process as JSON.",
-        ) from error
-    if taken := {"model", "device"} & set(options):
-        raise ConfigurationError(f"{taken.pop()!r} is an argument of its own, not one of setup_kwargs.")
-    return options

@@ -17,7 +17,8 @@
     │   └── HookError
     └── WorkerError (RuntimeError)
         ├── WorkerStartError                     the worker never became ready
-        │   └── MissingWeightsError              the model's weights are not in the root
+        │   ├── MissingWeightsError              the model's weights are not in the root
+        │   └── DeviceError                      there is no such device where the worker runs
         ├── WorkerDiedError                      the worker's process ended
         ├── WorkerTimeoutError (TimeoutError)    no answer within the deadline; the worker was replaced
         ├── WorkerProtocolError                  the other end broke the protocol
@@ -174,6 +175,10 @@ class WorkerStartError(WorkerError):
 
 class MissingWeightsError(WorkerStartError):
     """The model's weights are not in the root."""
+
+
+class DeviceError(WorkerStartError):
+    """There is no such device where the worker runs, or the environment was not built for it."""
 
 
 class WorkerDiedError(WorkerError):

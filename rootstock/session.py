@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rootstock import __version__
 from rootstock.client import Client, Result
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import WorkerError, WorkerStartError
-from rootstock.gpu import no_gpu
+from rootstock.errors import UnsupportedPropertyError, WorkerError, WorkerStartError
 from rootstock.inputs import Inputs
+from rootstock.model import is_path
+from rootstock.processors import thread_count
+from rootstock.records import read_build
 from rootstock.sources import EnvironmentSource
 from rootstock.spawn import forks
-
-_alive: weakref.WeakSet[Client] = weakref.WeakSet()
+from rootstock.weights import WeightsFile, own_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -57,30 +61,43 @@ class WorkerSpec:
     timeout: float = 3600.0
     log: Path | None = None
 
-    def start(self, on_progress: Callable[[str], None] | None = None) -> Client:
-        """Start a worker and wait until it has loaded the model."""
-        launch = self.manager.launch(self.source, self.mode, self._thread_count(), self.device)
+    def start(self, *, for_all_ranks: bool = False) -> Client:
+        """Start a worker and wait until it has loaded the model; `for_all_ranks` as in `thread_count`."""
+        threads = self.threads
+        if threads is None:
+            threads = 0 if "OMP_NUM_THREADS" in os.environ else thread_count(for_all_ranks)  # 0: the worker inherits it
+        launch = self.manager.launch(self.source, self.mode, threads, self.device)
         try:
-            client = Client(
-                launch, self.model, self.device, self.options,
-                start_timeout=self.start_timeout, log=self.log, on_progress=on_progress,
+            return Client(
+                launch, self.model, self.device, self.options, start_timeout=self.start_timeout, log=self.log
             )  # fmt: skip
         except WorkerStartError as error:
-            gpu = no_gpu() if self.device.startswith("cuda") else ""
-            error.hint = error.hint or self.source.doubt(self.model) or gpu.replace("\n", ". ")
+            error.hint = error.hint or self.source.doubt(self.model)
             raise
-        _alive.add(client)
-        return client
 
-    def _thread_count(self) -> int:
-        if self.threads is not None:
-            return self.threads
-        if "OMP_NUM_THREADS" in os.environ:
-            return 0  # the worker inherits it
-        # Threads beyond the processors make each other wait: two workers with two threads each on two cores have
-        # been seen to run sixty times slower.
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, processors // (1 + sum(client.usable for client in _alive)))
+
+class Timings:
+    """How long evaluations took, from the question to the answer."""
+
+    RECENT = 1000
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, 0.0
+        self._recent: deque[float] = deque(maxlen=self.RECENT)
+        self.add_recent = self._recent.append
+
+    def summary(self) -> dict[str, float]:
+        """Return the number of evaluations and their mean, and of the last thousand the median, 95 % and maximum."""
+        if not self.count:
+            return {"count": 0}
+        recent = sorted(self._recent)
+        return {
+            "count": self.count,
+            "mean_s": self.total / self.count,
+            "median_s": recent[len(recent) // 2],
+            "p95_s": recent[len(recent) * 95 // 100],
+            "max_s": recent[-1],
+        }
 
 
 class Session:
@@ -90,9 +107,13 @@ class Session:
     to the process that this one was forked from is replaced first.
     """
 
+    _for_all_ranks = False
+
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.timings = Timings()
+        self._files: tuple[WeightsFile, ...] | None = None
         self._client: Client | None = None
         self._lock = threading.RLock()
         self._owner = forks()
@@ -106,21 +127,83 @@ class Session:
                 self._client.kill()
                 self._client = None
             if self._client is None:
-                self._client = self.spec.start()
+                self._client = self.spec.start(for_all_ranks=self._for_all_ranks)
             return self._client
 
-    def evaluate(self, inputs: Inputs, properties: int) -> Result:
-        """Compute properties; see `Client.evaluate`."""
+    def properties(self) -> list[str]:
+        """Return what the model can compute, by ASE's names. Asking starts the worker."""
+        return self.client().properties
+
+    def evaluate(self, inputs: Inputs, usual: int, needed: int) -> Result:
+        """Compute properties; see `Client.evaluate`.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        usual, needed : int
+            What is computed, unless the model cannot; and what must be, a part of it.
+        """
         with self._own_lock():
-            client = self._client
+            client, timings = self._client, self.timings
             if client is None or not client.idle:
                 client = self.client()
+            begun = time.perf_counter()
             try:
-                return client.evaluate(inputs, properties, self.spec.timeout)
+                results = self._ask(client, inputs, usual, needed)
             except WorkerError:
                 if not client.usable:
                     self._client = None  # nothing of a lost worker is kept
                 raise
+            took = time.perf_counter() - begun
+            timings.count += 1
+            timings.total += took
+            timings.add_recent(took)
+            return results
+
+    def _ask(self, client: Client, inputs: Inputs, usual: int, needed: int) -> Result:
+        try:
+            return client.evaluate(inputs, usual, self.spec.timeout)
+        except UnsupportedPropertyError:
+            if usual == needed:
+                raise
+            return client.evaluate(inputs, needed, self.spec.timeout)
+
+    def info(self) -> dict[str, Any]:
+        """Return what computes, and how long that takes; see `RootstockCalculator.info`."""
+        client = self.client()
+        record = read_build(client.launch.build) if client.launch.build else None
+        ready = client.ready
+        return {
+            "rootstock": __version__,
+            "environment": client.launch.name,
+            "environment_sha256": self.spec.source.sha256,
+            "launch": client.launch.mode,
+            "root": str(self.spec.manager.layout.root),
+            "build": record.digest if record else None,
+            "lock_sha256": record.lock_sha256 if record else None,
+            "accelerator": record.accelerator if record else None,
+            "model": self.spec.model,
+            "setup_kwargs": dict(self.spec.options),
+            "calculator": ready.get("calculator"),
+            "properties": client.properties,
+            "versions": ready.get("versions"),
+            "weights": self._weights(),
+            "device": self.spec.device,
+            **{key: ready.get(key) for key in ("gpu", "threads", "host", "pid", "executable")},
+            "start_s": client.start_s,
+            "setup_s": ready.get("setup_s"),
+            "calls": self.timings.summary(),
+            "log": str(client.log),
+        }
+
+    def _weights(self) -> list[dict[str, Any]] | None:
+        """Return the files that the model's weights are in, with their hashes; None where nobody recorded them."""
+        if self._files is None:
+            layout, source, model = self.spec.manager.layout, self.spec.source, self.spec.model
+            of_the_root = source.path == layout.environment_file(source.name) and not is_path(model)
+            recorded = weights_of(layout, source.name, source.named(model)) if of_the_root else None
+            self._files = recorded.files if recorded else own_weights(model)
+        return [asdict(file) for file in self._files] or None
 
     def _own_lock(self) -> Any:
         if self._owner != forks():  # forked: the worker, and whoever holds the lock, are the parent's

@@ -9,7 +9,7 @@ from typing import Any
 
 from rootstock.channel.endpoint import PeerGoneError
 from rootstock.channel.frames import Frame, Kind
-from rootstock.errors import MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
+from rootstock.errors import DeviceError, MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
 from rootstock.model import is_path
 from rootstock.spawn import WorkerProcess
 from rootstock.weights import how_to_fetch
@@ -48,6 +48,8 @@ def wait_until_ready(
 
     Raises
     ------
+    DeviceError
+        If the device is not there.
     MissingWeightsError
         If the model's weights are not in the root; with the command that fetches them.
     WorkerStartError
@@ -81,6 +83,9 @@ def wait_until_ready(
                 raise
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
+            if frame.kind == Kind.FAILURE and content.get("type") == DeviceError.__name__:
+                message, _, hint = str(content.get("message")).partition("\n")
+                raise DeviceError(message, hint)
             if frame.kind == Kind.FAILURE:
                 if content.get("lacks_weights") and not is_path(setup["model"]):
                     raise _missing_weights(process, setup["model"], content)

@@ -97,7 +97,7 @@ def gpu(case: Case) -> Iterator[Finding]:
     if case.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
-    what, _, remedy = no_gpu().partition("\n")
+    what, _, remedy = no_gpu(case.device).partition("\n")
     if what:
         yield failed(what, remedy, 18) if case.device_asked else warning(what, remedy)
         return

@@ -52,6 +52,7 @@ class Evaluator:
         self.memory = memory
         self.atoms: Atoms | None = None
         self._has_stress = False
+        self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
         self._asked: dict[int, list[str]] = {}
 
     def evaluate(self, frame: Frame, info: dict[str, Any]) -> int:
@@ -138,7 +139,7 @@ class Evaluator:
     def _store(self, views: dict[str, NDArray[Any]], wanted: int) -> int:
         bits = 0
         for name, value in self.calculator.results.items():
-            bit = PROPERTY_BITS.get(name, 0)
+            bit = PROPERTY_BITS.get(name, 0) & self._offered  # in process, ASE refuses what is not declared
             # Some models return a stress of atoms that have none: it means nothing.
             if not bit or value is None or (bit & _STRESS and not self._has_stress):
                 continue

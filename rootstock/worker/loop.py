@@ -15,6 +15,7 @@ from rootstock.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.channel.frames import Frame, Kind
 from rootstock.channel.memory import SharedMemory
 from rootstock.errors import WorkerProtocolError
+from rootstock.worker.device import check_device, describe
 from rootstock.worker.watch import Watch
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
@@ -48,6 +49,7 @@ def _receive(endpoint: Endpoint) -> tuple[Frame, dict[str, Any]]:
 
 def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], watch: Watch) -> Any:
     started = time.perf_counter()
+    check_device(content["device"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
     from rootstock.worker.evaluate import Evaluator, offered_properties
     from rootstock.worker.source import call_setup, load_setup
@@ -63,6 +65,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], w
         "pid": os.getpid(),
         "host": platform.node(),
         "executable": sys.executable,
+        **describe(content["device"]),
         "setup_s": time.perf_counter() - started,
         "opened": watch.opened,
         "asked": watch.asked,

@@ -1,0 +1,95 @@
+"""How many threads a worker should run."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_WORKER = "worker/__main__.py"
+# How many processes an MPI launcher started on this node: Hydra (MPICH, Intel MPI), Open MPI, MVAPICH.
+_LOCAL_RANKS = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+
+
+def thread_count(for_all_ranks: bool = False) -> int:
+    """Return how many threads one more worker of this process should run.
+
+    It is what this process may use (`processors`), shared among the workers that run there already, or among the ranks
+    of an MPI program that are not bound to processors of their own, each with a worker: unless this one worker is
+    `for_all_ranks`, which sleep while it computes.
+
+    Threads beyond the processors make each other wait: two workers with two threads each on two cores have been seen
+    to run sixty times slower.
+    """
+    ranks = 1 if for_all_ranks else _ranks_here(os.environ)
+    return max(1, processors(os.environ) // max(1 + _workers_here(), ranks))
+
+
+def processors(
+    variables: Mapping[str, str], proc: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return how many processors this process may use.
+
+    The least of: those it is bound to, the quota of its control group (containers have one), and what Slurm gave the
+    task (``SLURM_CPUS_PER_TASK``), which says more than the binding where a job's tasks share theirs.
+    """
+    bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    limits = [bound, *_quotas(proc, cgroups)]
+    if variables.get("SLURM_CPUS_PER_TASK", "").isdecimal():
+        limits.append(int(variables["SLURM_CPUS_PER_TASK"]))
+    return max(1, min(limits))
+
+
+def _quotas(proc: Path, cgroups: Path) -> Iterator[int]:
+    """Return the quotas of a control group and those around it, in whole processors, rounded up."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = cgroups / "cpu" if controllers else cgroups  # version 1 has a hierarchy for each controller
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents[: len(group.relative_to(top).parts)]):
+            quota, period = _quota(folder, bool(controllers))
+            if quota > 0 and period > 0:
+                yield math.ceil(quota / period)
+
+
+def _quota(folder: Path, first_version: bool) -> tuple[int, int]:
+    try:
+        if first_version:
+            return tuple(int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))  # type: ignore[return-value]
+        quota, period = (folder / "cpu.max").read_text().split()
+        return int(quota), int(period)
+    except (OSError, ValueError):  # there is none ("max"), or it cannot be seen from inside a container
+        return 0, 0
+
+
+def _workers_here() -> int:
+    """Count the workers of this user that share processors with this process, whoever started them."""
+    if sys.platform != "linux":
+        return 0
+    mine, user, count = os.sched_getaffinity(0), os.getuid(), 0
+    for entry in os.scandir("/proc"):
+        try:
+            if not entry.name.isdecimal() or entry.stat().st_uid != user:
+                continue
+            program, *arguments = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").split("\0")
+            is_worker = any(each.endswith(_WORKER) for each in arguments[:4]) and not program.endswith("uv")
+            count += is_worker and not mine.isdisjoint(os.sched_getaffinity(int(entry.name)))
+        except OSError:  # it has ended
+            continue
+    return count
+
+
+def _ranks_here(variables: Mapping[str, str]) -> int:
+    """Return how many ranks of an MPI program share the processors of this one; 1 if it is bound to its own."""
+    ranks = next((int(variables[name]) for name in _LOCAL_RANKS if variables.get(name, "").isdecimal()), 1)
+    if ranks > 1 and sys.platform == "linux" and os.sched_getaffinity(os.getppid()) != os.sched_getaffinity(0):
+        return 1
+    return ranks

@@ -1,0 +1,172 @@
+"""Whether the device that was asked for is there, before a library of gigabytes is imported to find out."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import itertools
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import DeviceError
+
+# Environments without any of these compute on the processor whatever the device is called: they are not refused.
+_LIBRARIES = ("torch", "jax", "tensorflow")
+
+# For each kind of GPU: the variables that choose among them, the devices that the kernel has, and what else may stand
+# for them (WSL, NVIDIA's Tegra). Intel's and AMD's share /dev/dri with any graphics card, so only its lack says much.
+_VARIABLES = {
+    "cuda": ("CUDA_VISIBLE_DEVICES",),
+    "rocm": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+    "xpu": ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"),
+}
+_DEVICES = {"cuda": "nvidia[0-9]*", "rocm": "kfd", "xpu": "dri/renderD*"}
+_SUBSTITUTES = {"cuda": ("dxg", "nvhost-gpu", "nvgpu", "nvmap"), "rocm": ("dxg",), "xpu": ("dxg",)}
+
+
+def check_device(
+    device: str,
+    variables: Mapping[str, str] = os.environ,
+    dev: Path = Path("/dev"),
+    proc: Path = Path("/proc"),
+    installed: Mapping[str, Path] | None = None,
+) -> None:
+    """Refuse a GPU that is certainly not there. In doubt, the model's own library decides.
+
+    Parameters
+    ----------
+    device : str
+        As torch names it: ``cuda``, ``cuda:1``, ``xpu``. Others are not looked at.
+    variables, dev, proc
+        Where to look.
+    installed : Mapping[str, Path], optional
+        GPU libraries of this environment: name -> folder. By default those that could be imported.
+
+    Raises
+    ------
+    DeviceError
+        If the environment computes with a GPU library, and that is built for processors only, the variables hide every
+        GPU or the one of that number, or the kernel has none.
+    """
+    kind = device.lower().partition(":")[0]
+    if kind not in ("cuda", "xpu"):
+        return
+    installed = _installed() if installed is None else installed
+    if not installed:
+        return
+    built_for = _built_for(installed.get("torch"))
+    if built_for is not None and kind not in built_for:
+        raise DeviceError(
+            f"device={device!r} was asked for, but this environment's torch is built for "
+            f"{' and '.join(sorted(built_for)) or 'processors only'}.",
+            "Use device='cpu', or ask the site's admin for a build with the torch of this machine's GPUs.",
+        )
+    kind = "rocm" if kind == "cuda" and built_for is not None and "rocm" in built_for else kind
+    if error := missing_gpu(device, kind, variables, dev, proc):
+        raise error
+
+
+def missing_gpu(
+    device: str,
+    kind: str,
+    variables: Mapping[str, str] = os.environ,
+    dev: Path = Path("/dev"),
+    proc: Path = Path("/proc"),
+) -> DeviceError | None:
+    """Return the error for a GPU of a kind (``cuda``, ``rocm``, ``xpu``) that is certainly not there."""
+    seen = [f"{name}={variables[name]!r}" for name in _VARIABLES[kind] if name in variables]
+    visible = _visible(variables) if kind == "cuda" else None
+    number = device.partition(":")[2]
+    if visible and number.isdecimal() and int(number) >= visible:
+        return DeviceError(
+            f"device={device!r} was asked for, but {seen[0]} leaves {visible} visible. They are numbered from 0 among "
+            "those, whatever their own numbers are.",
+            f"Use {' or '.join(f'cuda:{i}' for i in range(visible))}; 'cuda' is the first.",
+        )
+    reason = "every GPU is hidden" if visible == 0 else _no_device(kind, dev)
+    if not reason:
+        return None
+    jobs = [f"{name}={variables[name]}" for name in ("SLURM_JOB_ID", "PBS_JOBID") if name in variables]
+    where = ", ".join([f"node {platform.node()}", *jobs, *(seen or [f"{_VARIABLES[kind][0]} not set"])])
+    return DeviceError(
+        f"device={device!r} was asked for, but no GPU is visible: {reason} ({where}{_driver(kind, proc)}).",
+        "Ask the batch system for one (Slurm: --gres=gpu:1), or compute on the processor: device='cpu'.",
+    )
+
+
+def _visible(variables: Mapping[str, str]) -> int | None:
+    """Count the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible; None if it is not set.
+
+    It lists numbers or names (``GPU-...``, ``MIG-...``), and ends at the first entry that is neither, such as ``-1``
+    or Slurm's ``NoDevFiles`` (CUDA C++ Programming Guide, environment variables).
+    """
+    if "CUDA_VISIBLE_DEVICES" not in variables:
+        return None
+    entries = [entry.strip() for entry in variables["CUDA_VISIBLE_DEVICES"].split(",")]
+    return len(list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, entries)))
+
+
+def _no_device(kind: str, dev: Path) -> str:
+    """Say why this process can open no GPU; empty if it perhaps can."""
+    if sys.platform != "linux" or any((dev / name).exists() for name in _SUBSTITUTES[kind]):
+        return ""
+    devices = sorted(dev.glob(_DEVICES[kind]))
+    refused = [path for path in devices if not _opens(path)]
+    if not devices:
+        return f"there is no {dev / _DEVICES[kind]}"
+    return f"{refused[0]} may not be opened" if refused == devices else ""
+
+
+def _opens(device: Path) -> bool:
+    """Tell whether a device may be opened: a batch system's control groups allow a job its own GPUs only."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno not in (errno.EPERM, errno.EACCES)
+    return True
+
+
+def _driver(kind: str, proc: Path) -> str:
+    if kind != "cuda":
+        return ""
+    try:
+        lines = (proc / "driver" / "nvidia" / "version").read_text().splitlines()
+    except OSError:
+        return ", no NVIDIA driver"
+    return f", driver: {lines[0].partition(':')[2].strip()}" if lines else ""
+
+
+def _installed() -> dict[str, Path]:
+    found = {name: importlib.util.find_spec(name) for name in _LIBRARIES}
+    return {name: Path(spec.origin).parent for name, spec in found.items() if spec is not None and spec.origin}
+
+
+def _built_for(torch: Path | None) -> set[str] | None:
+    """Return the kinds of GPU that torch is built for, as its version.py says; None where that is not known."""
+    try:
+        text = (torch / "version.py").read_text(encoding="utf-8") if torch is not None else ""
+    except OSError:
+        return None
+    said = dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*=\s*(.+?)\s*$", text, re.MULTILINE))
+    if "cuda" not in said:
+        return None
+    names = {"cuda": {"cuda"}, "hip": {"cuda", "rocm"}, "xpu": {"xpu"}}  # torch for ROCm says "cuda" too
+    return set().union(*(names[key] for key, value in said.items() if value not in ("None", "''", '""')))
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Return the GPU's name and the number of threads, as torch tells them, if the model brought torch along."""
+    torch = sys.modules.get("torch")
+    said: dict[str, Any] = {"gpu": None, "threads": None}
+    try:
+        said["threads"] = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
+        if torch and device.startswith("cuda"):
+            said["gpu"] = torch.cuda.get_device_name(device)
+    except Exception:  # an answer that nobody needs must not keep a model from starting
+        return said
+    return said

@@ -1,0 +1,105 @@
+"""What every rank of an MPI program does with a calculator; the first argument says how. Each rank leaves a file."""
+
+import json
+import os
+import sys
+import time
+
+if sys.argv[1] != "plain":
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    rank = comm.rank
+else:
+    rank = int(os.environ["PMI_RANK"])
+
+import numpy as np
+from ase.build import bulk, molecule
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
+
+from rootstock import RootstockCalculator
+from rootstock.errors import RootstockError
+
+
+def answer(**found):
+    with open(f"{rank}.json", "w") as file:
+        json.dump(found, file)
+
+
+def children():
+    """Count the workers of this process."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return len(file.read().split())
+
+
+def copper(seed=1):
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    return atoms
+
+
+def together(**arguments):
+    """Relax on all ranks; every rank follows the same path, bit for bit."""
+    atoms = copper()
+    with RootstockCalculator("emt", device="cpu", **arguments) as calc:
+        atoms.calc = calc
+        BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.01)
+        return {
+            "energy": atoms.get_potential_energy().hex(), "forces": np.abs(atoms.get_forces()).max().hex(),
+            "properties": calc.implemented_properties, "workers": children(),
+            # Asked by rank 0 alone.
+            "pid": calc.info()["pid"] if rank == 0 else None, "threads": calc.info()["threads"],
+        }  # fmt: skip
+
+
+def failing():
+    """An error of the model, and of the arguments, on every rank; then all goes on."""
+    seen = []
+    with RootstockCalculator("emt", device="cpu") as calc:
+        for atoms in (bulk("Fe", cubic=True), molecule("H2O")):
+            atoms.calc = calc
+            try:
+                seen.append(atoms.get_stress() if len(atoms) == 3 else atoms.get_potential_energy())
+            except Exception as error:
+                seen.append(type(error).__name__)
+        atoms = copper()
+        atoms.calc = calc
+        return {"errors": seen, "energy": atoms.get_potential_energy(), "workers": children()}
+
+
+def different():
+    """Each rank asks about atoms of its own, which one worker cannot serve."""
+    atoms = copper(seed=rank)
+    atoms.calc = RootstockCalculator("emt", device="cpu")
+    try:
+        atoms.get_potential_energy()
+    except RootstockError as error:
+        message = str(error)
+    atoms.calc = RootstockCalculator("emt", device="cpu", comm=MPI.COMM_SELF)
+    return {"message": message, "energy": atoms.get_potential_energy(), "workers": children()}
+
+
+def late():
+    """Only rank 0 asks: it gives up, and says why."""
+    calc = RootstockCalculator("emt", device="cpu", start_timeout=1.0, timeout=1.0)
+    message = ""
+    if rank == 0:
+        try:
+            calc.start()
+        except RootstockError as error:
+            message = str(error)
+    answer(message=message)
+    if rank == 0:
+        comm.Abort(0)
+    time.sleep(300)
+
+
+def plain():
+    """Nothing says that this is an MPI program: every process is on its own."""
+    atoms = copper()
+    atoms.calc = calc = RootstockCalculator("emt", device="cpu")
+    return {"energy": atoms.get_potential_energy(), "workers": children(), "threads": calc.info()["threads"]}
+
+
+answer(**globals()[sys.argv[1]]())

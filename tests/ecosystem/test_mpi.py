@@ -1,0 +1,72 @@
+"""Programs under a real ``mpiexec``: one worker on rank 0, or one for each rank that says so."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ecosystem.conftest import PROGRAMS, Run, environment_with
+
+RANKS = 3
+
+
+@pytest.fixture(scope="module")
+def mpiexec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment_with(tmp_path_factory.mktemp("mpi"), "mpi4py", "mpich") / "mpiexec"
+
+
+@pytest.fixture
+def ranks(mpiexec: Path, run: Run, tmp_path: Path) -> Any:
+    """Run a function of ranks.py on several ranks, and return what each found."""
+
+    def call(what: str) -> list[dict[str, Any]]:
+        program = (mpiexec.with_name("python"), PROGRAMS / "ranks.py")
+        done = run(mpiexec, "-n", str(RANKS), "-localhost", "localhost", *program, what)
+        files = [tmp_path / f"{rank}.json" for rank in range(RANKS)]
+        assert all(file.is_file() for file in files), done.stdout + done.stderr
+        return [json.loads(file.read_text()) for file in files]
+
+    return call
+
+
+def test_one_worker_computes_for_all_ranks(ranks: Any) -> None:
+    first, *others = ranks("together")
+    assert first["workers"] == 1 and first["pid"]
+    for other in others:
+        assert other["workers"] == 0
+        for key in ("energy", "forces", "properties", "threads"):
+            assert other[key] == first[key]
+    assert float.fromhex(first["forces"]) < 0.01
+
+
+def test_errors_reach_every_rank(ranks: Any) -> None:
+    answers = ranks("failing")
+    for answer in answers:
+        assert answer["errors"] == ["ModelError", "PropertyNotImplementedError"]
+        assert answer["energy"] == answers[0]["energy"]
+    assert [answer["workers"] for answer in answers] == [1, 0, 0]
+
+
+def test_ranks_with_atoms_of_their_own(ranks: Any) -> None:
+    answers = ranks("different")
+    for answer in answers:
+        assert "The 3 MPI ranks ask for different atoms or properties" in answer["message"]
+        assert "comm=MPI.COMM_SELF" in answer["message"]
+        assert answer["workers"] >= 1
+    assert len({answer["energy"] for answer in answers}) == RANKS
+
+
+def test_a_rank_that_the_others_let_wait_gives_up(ranks: Any) -> None:
+    message = ranks("late")[0]["message"]
+    assert "MPI rank 0 waited 2 s for the other ranks to ask the same" in message
+
+
+def test_without_mpi4py_every_process_is_on_its_own(ranks: Any) -> None:
+    """Its threads are its share, all the same: the launcher said how many processes there are."""
+    for answer in ranks("plain"):
+        assert answer["workers"] == 1
+        assert answer["threads"] <= max(1, len(os.sched_getaffinity(0)) // RANKS)
