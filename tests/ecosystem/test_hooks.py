@@ -91,7 +91,7 @@ def test_ase_run(python: Path, run: Run, tmp_path: Path, root: Path) -> None:
     run(ase, "run", "rootstock", "ar.xyz", "-p", f"checkpoint=lj-argon,root={root},device=cpu", "-f", "0.1")
     assert read(tmp_path / "ar.traj").get_potential_energy() < -0.05
     done = run(ase, "run", "rootstock", "ar.xyz", "-p", "model=nosuch", check=False)
-    assert done.returncode == 1
+    assert done.returncode  # ASE chooses the number
     assert "Environment 'nosuch' not found" in done.stderr
     done = run(
         python, "-c", "import ase.io, sys; print('rootstock.calculator' in sys.modules, 'packaging' in sys.modules)"
