@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from rootstock.errors import BuildError
 
-AUTO, MANAGED = "auto", "managed"  # what a cluster can say in place of a path
+AUTO = "auto"  # what a cluster can say in place of a path
 
 # What builds need of an interpreter and some lack: modules whose libraries were absent when it was compiled.
 _QUESTION = (
@@ -104,7 +104,7 @@ def find_interpreter(
         The versions that the environment file allows.
     settings : sequence of str
         The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``auto`` for one of `own`,
-        the one this package runs on, or else the newest on PATH; ``managed`` for one of `own`.
+        the one this package runs on, or else the newest on PATH.
     readers : str
         The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
     own : sequence of Interpreter
@@ -117,11 +117,11 @@ def find_interpreter(
     """
     refused = []
     for setting in settings:
-        if setting in (AUTO, MANAGED):
+        if setting == AUTO:
             for interpreter in own:
                 if requires.contains(interpreter.version, prereleases=True):
                     return interpreter
-        for candidate in _candidates() if setting == AUTO else [setting] if setting != MANAGED else []:
+        for candidate in _candidates() if setting == AUTO else [setting]:
             found = _ask(candidate)
             if found is None:
                 refused.append(f"{candidate}: does not run, or lacks ssl, sqlite3 or ctypes")
@@ -134,7 +134,8 @@ def find_interpreter(
     raise NoInterpreterError(
         f"No Python {requires or 'of any version'} for this build. Looked at:\n"
         + "\n".join(f"  {line}" for line in refused),
-        "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3.",
+        "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3; or put one into the root, "
+        "where network is: uv python install --install-dir ROOT/python VERSION.",
     )
 
 

@@ -74,15 +74,8 @@ class Cluster:
     interpreters: tuple[str, ...] = _key(
         "python.interpreter", ("auto",),
         "The Python of the builds; the first that an environment can use. Each is a path that every reader can run, "
-        "`auto` (one of the root, the one that installs, or the newest on PATH; failing all, as `managed`), "
-        "or `managed` (one of the root; if there is none, uv fetches one into it).",
+        "or `auto`: one of the root (a bundle brings one), the one that installs, or the newest on PATH.",
     )  # fmt: skip
-    python_mirror: str = _key(
-        "python.mirror", "", "Where uv fetches interpreters from, in place of python-build-standalone's own releases."
-    )
-    python_downloads: str = _key(
-        "python.downloads", "", "A file or address of JSON in place of uv's own list of interpreters."
-    )
 
     default_index: str = _key("uv.default-index", "", "The package index in place of PyPI.")
     indexes: tuple[str, ...] = _key("uv.index", (), "Further package indexes, which outrank the default one.")

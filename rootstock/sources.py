@@ -185,8 +185,20 @@ class EnvironmentSource:
 
     @property
     def cache_variables(self) -> Mapping[str, str]:
-        """Environment variables of the worker: name -> folder under the root's cache."""
+        """Environment variables of the worker: name -> folder under the root's cache.
+
+        Raises
+        ------
+        ConfigurationError
+            If a folder would lie elsewhere: installations create these folders, and workers read what is in them.
+        """
         table: Mapping[str, str] = self.rootstock.get("cache", {})
+        for name, folder in table.items():
+            if not isinstance(folder, str) or not folder or folder.startswith("/") or ".." in folder.split("/"):
+                raise ConfigurationError(
+                    f"{self.path}: [tool.rootstock.cache] {name} must name a folder under the root's cache, "
+                    f"not {folder!r}."
+                )
         return table
 
     @property
@@ -240,10 +252,11 @@ def read_source(path: Path, name: str = "") -> EnvironmentSource:
     UnknownEnvironmentError
         If there is no such file.
     ConfigurationError
-        If it has no valid header, is not Python, or defines no ``setup()``.
+        If it has no valid header, is not Python, defines no ``setup()``, or wants a cache outside of the root.
     """
     source = read_header(path, name)
     _check_setup(path, source.text)
+    source.cache_variables.items()  # what leads out of the root is refused before anything is made
     return source
 
 

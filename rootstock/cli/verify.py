@@ -1,8 +1,9 @@
-"""``rootstock-site verify``: whether builds still compute the right numbers."""
+"""``rootstock-site verify``: whether builds still compute the right numbers, and are what was published."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from rootstock.cli.common import Command, Progress, cluster_options, found, json_option, show_json
 from rootstock.cli.completing import DEVICE, ENVIRONMENT
 from rootstock.errors import VerificationError
+from rootstock.layout import RootLayout
 from rootstock.roots import find_site
 
 
@@ -21,21 +23,24 @@ from rootstock.roots import find_site
 @click.option("--model", "models", multiple=True, metavar="MODEL",
               help="A model of the environments; repeatable [default: those that have references].")  # fmt: skip
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to compute on.")
+@click.option("--files", is_flag=True,
+              help="Compute nothing; compare every file of the builds in use with what was published.")  # fmt: skip
 @json_option
 def verify(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], device: str,
-    as_json: bool,
+    files: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Compute reference structures with the builds in use, and compare.
 
     Published values, forces and stress against differences of the energy, and what rotation, permutation and repetition
     must leave alone. Each result is kept in the root as it comes. Ends with 15 if one is missed, so a nightly job on a
-    node with a GPU can run it.
+    node with a GPU can run it. With --files it names each file that was changed, is missing or does not belong there.
 
     \b
     Examples:
       rootstock-site verify --device cuda
       rootstock-site verify --env mace --model small --json
+      rootstock-site verify --files
     """
     from rootstock.access import Access
     from rootstock.sources import registered_names
@@ -43,8 +48,11 @@ def verify(
 
     site = found(find_site(cluster, root, installed=True))
     progress = Progress(None)
-    results = []
     names = environments or registered_names(site.layout)
+    if files:
+        _verify_files(site.layout, names, progress, as_json)
+        return
+    results = []
     with progress.shown():
         for result in verify_builds(
             site.layout, Access.of(site.cluster), names, models, device, report=progress.step
@@ -63,3 +71,32 @@ def verify(
         show_json({"schema": 1, "root": str(site.layout.root), "verifications": [asdict(each) for each in results]})
     if any(result.missed for result in results):
         sys.exit(VerificationError.exit_code)
+
+
+def _verify_files(layout: RootLayout, names: Sequence[str], progress: Progress, as_json: bool) -> None:
+    from rootstock.environment import EnvironmentManager
+    from rootstock.integrity import check_build
+    from rootstock.variants import find_variants
+
+    found = []
+    with progress.shown():
+        for name in names:
+            EnvironmentManager(layout.root).find(name)
+            for variant in find_variants(layout, name):
+                progress.step(f"{name}: reading {variant.build}")
+                problems = check_build(variant.build)
+                found.append({"environment": name, "for": str(variant), "build": variant.build.name,
+                              "problems": [asdict(problem) for problem in problems]})  # fmt: skip
+                if not as_json:
+                    click.echo(
+                        f"{name}, {variant}: {f'{len(problems)} files are wrong' if problems else 'as published'}"
+                    )
+                    for problem in problems:
+                        click.echo(f"  {problem}")
+    if as_json:
+        show_json({"schema": 1, "root": str(layout.root), "builds": found})
+    if wrong := sorted({str(each["environment"]) for each in found if each["problems"]}):
+        raise VerificationError(
+            f"Builds hold other files than were published: {', '.join(wrong)}.",
+            f"Build them again: remove the build's folder in {layout.all_builds}, then rootstock-site install.",
+        )

@@ -96,3 +96,15 @@ def test_a_build_that_does_not_do_what_its_file_says_is_refused(
     assert done.returncode == 15
     assert message in done.stderr
     assert not (bare_root / "active/mine").exists()
+
+
+@pytest.mark.parametrize("folder", ['"../../elsewhere"', '"/tmp/elsewhere"', "3"])
+def test_a_cache_outside_of_the_root_is_refused_before_anything_is_made(
+    bare_root: Path, site: Site, tmp_path: Path, folder: str
+) -> None:
+    path = written(tmp_path, f"cache = {{ SOME_CACHE = {folder} }}")
+    done = site("install", "--root", bare_root, "--env", path, "--no-client", "--yes", check=False)
+    assert done.returncode == 3
+    assert "[tool.rootstock.cache] SOME_CACHE must name a folder under the root's cache, not " in done.stderr
+    assert not (bare_root / "builds").joinpath("mine").exists()
+    assert not (bare_root.parent / "elsewhere").exists()

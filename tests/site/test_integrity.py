@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -115,3 +116,27 @@ def test_what_differs_from_its_record_is_not_published(build):
     remove_tree(site_packages(build) / next(site_packages(build).glob("*.dist-info")).name)
     with pytest.raises(BuildError, match="holds no packages"):
         check_records(build, read_contents(build))
+
+
+def test_verify_names_every_file_that_is_wrong(build, tiny_root, site):
+    clean = site("verify", "--files", "--root", tiny_root)
+    assert clean.stdout.endswith(": as published\n")
+    (site_packages(build) / "six.py").write_text("changed")
+    (build / "more").write_text("")
+    done = site("verify", "--files", "--root", tiny_root, check=False)
+    assert done.returncode == 15
+    inside = site_packages(build).relative_to(build)
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("(main): 2 files are wrong")
+    assert lines[1:] == [
+        f"  {inside}/six.py: is not the file that was published",
+        "  more: was not there when the build was published",
+    ]
+    assert (
+        "Builds hold other files than were published: tiny.\nBuild them again: remove the build's folder" in done.stderr
+    )
+    printed = json.loads(site("verify", "--files", "--env", "tiny", "--root", tiny_root, "--json", check=False).stdout)
+    [found] = printed["builds"]
+    assert [problem["path"] for problem in found["problems"]] == [f"{inside}/six.py", "more"]
+    unknown = site("verify", "--files", "--env", "none", "--root", tiny_root, check=False)
+    assert unknown.returncode == 4

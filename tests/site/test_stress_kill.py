@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import threading
@@ -176,6 +178,31 @@ def test_killed_together_with_uv_at_any_time(in_use, delay_s):
         assert root.imports() in (OLD, NEW)
         put_right(root, NEW, delay_s)
     assert reader.failures == []
+
+
+def test_killed_together_with_uv_at_thirty_random_moments(in_use):
+    """Over the whole command, from the start of the interpreter to beyond its end."""
+    chance = random.Random(30)
+
+    def work(row, moments):
+        root, put_back = in_use(f"root{row}")
+        begun = time.monotonic()
+        assert root.install().returncode == 0
+        takes = time.monotonic() - begun
+        killed = 0
+        for moment in moments:
+            put_back()
+            with started(root.install_command) as process:
+                time.sleep(moment * takes)
+                killed += process.poll() is None
+                with contextlib.suppress(ProcessLookupError):  # it was over before
+                    os.killpg(process.pid, signal.SIGKILL)
+            assert root.imports() in (OLD, NEW), moment
+            put_right(root, NEW, moment)
+        # Should nearly every run be over before, this test would try nothing.
+        assert killed > len(moments) // 2
+
+    in_two_rows([chance.random() for _ in range(30)], work)
 
 
 @pytest.mark.parametrize("change", ["chmod", "rename"])
