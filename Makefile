@@ -10,7 +10,7 @@ TESTS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-models check docs bench clean
+.PHONY: demo test test-models test-gpu check docs bench clean
 
 demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
 	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
@@ -22,6 +22,9 @@ test: check  ## Lint, types, layers, and every test that this machine can run
 
 test-models: .venv/developer  ## Every model, also those that CI leaves out: ALIGNN, and ORB if PYTHON312 names a Python 3.12
 	$(BIN)/python -m pytest tests/models -m "models or all_models" $(TESTS)
+
+test-gpu: .venv/developer  ## CHGNet on a GPU of this machine; ROOTSTOCK_TEST_DEVICE=cuda:1 takes another
+	$(BIN)/python -m pytest tests/gpu -m gpu $(TESTS)
 
 check: .venv/developer docs  ## Lint, types, layers and documentation
 	$(BIN)/ruff check .

@@ -22,6 +22,8 @@ from rootstock.weights import write_variables
 from tests.conftest import Site, need
 
 PROGRAMS = Path(__file__).parent / "programs"
+# What a batch system or a container says about the GPU: libraries without Rootstock must see the same one.
+GPU_VARIABLES = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 Build = Callable[[str], Path]
@@ -79,7 +81,8 @@ def run_in(
     """Run one of our programs with the interpreter of an environment's build; return what it prints."""
     done = subprocess.run(
         [root / "active" / name / "bin" / "python", "-I", "-W", "ignore", PROGRAMS / program, *arguments],
-        env=variables or {**ONE_THREAD, "PATH": "/usr/bin:/bin", **write_variables(root.parent / "scratch")},
+        env=variables
+        or {**ONE_THREAD, **GPU_VARIABLES, "PATH": "/usr/bin:/bin", **write_variables(root.parent / "scratch")},
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,5 @@
+"""The builds, and the libraries without Rootstock, of the tests of models."""
+
+from tests.models.conftest import build, direct
+
+__all__ = ["build", "direct"]

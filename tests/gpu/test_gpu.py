@@ -1,0 +1,163 @@
+"""What only a GPU can show: CHGNet on the device that ROOTSTOCK_TEST_DEVICE names, ``cuda`` by default.
+
+It needs Linux, an NVIDIA GPU that nobody else uses, its driver, ``nvidia-smi``, about 10 GB of disk, and either network
+for torch with CUDA and CHGNet, or MODELS_ROOT: a root that holds such a build already. UV_FIND_LINKS must not name a
+folder with a torch for processors only. ``make test-gpu`` runs it.
+
+With ROOTSTOCK_TEST_DEVICE=cpu the same tests run without a GPU, all but those of ``CUDA_VISIBLE_DEVICES``; memory is
+then short because the worker is given less, by a limit on its address space.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from rootstock import RootstockCalculator
+from rootstock.errors import DeviceError, ModelError, WorkerDiedError
+from tests.conftest import need
+from tests.models.conftest import Build, Direct, exactly, rock_salt
+
+DEVICE = os.environ.get("ROOTSTOCK_TEST_DEVICE", "cuda")
+ON_GPU = DEVICE.startswith("cuda")
+NAMES = ["cuda", "cuda:0"] if DEVICE == "cuda" else [DEVICE]
+WANTED = ["energy", "forces", "stress"]
+LIBRARY = f"from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device={DEVICE!r})"
+ROOM_ON_CPU = 512 * 2**20
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
+only_cuda = pytest.mark.skipif(not ON_GPU, reason=f"{DEVICE} is no GPU of NVIDIA's")
+
+
+Say = Callable[[str], None]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Print a line that people see though the test passes."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")  # noqa: T201
+
+    return line
+
+
+@pytest.fixture(scope="module")
+def root(build: Build) -> Path:
+    return build("chgnet")
+
+
+@pytest.fixture
+def calc(root: Path) -> Iterator[RootstockCalculator]:
+    with RootstockCalculator("chgnet", root=root, device=DEVICE, threads=1) as calc:
+        yield calc
+
+
+def path_of_a_simulation() -> list[Atoms]:
+    structures = [rock_salt(), rock_salt().repeat((2, 2, 2))]
+    for seed in range(4):
+        atoms = structures[-1].copy()
+        atoms.rattle(0.03, seed=seed)
+        structures.append(atoms)
+    return structures
+
+
+def compute(calc: RootstockCalculator, atoms: Atoms) -> list[list[str]]:
+    calc.calculate(atoms, WANTED)
+    return exactly(*(calc.results[name] for name in WANTED))
+
+
+@pytest.mark.parametrize("device", NAMES)
+def test_the_librarys_own_numbers(root: Path, direct: Direct, device: str, say: Say) -> None:
+    """Bit for bit, if the library finds the same bits twice itself: a GPU may add up in another order each time."""
+    structures = path_of_a_simulation()
+    expected, again = (direct("chgnet", LIBRARY, structures) for _ in range(2))
+    with RootstockCalculator("chgnet", root=root, device=device, threads=1) as calc:
+        found = [compute(calc, atoms) for atoms in structures]
+        info = calc.info()
+    assert info["device"] == device
+    assert bool(info["gpu"]) == ON_GPU
+    spread = max(apart(*pair) for pair in zip(expected, again, strict=True))
+    say(f"{device}, {info['gpu']}: the library's own results differ by {spread:.3g} from run to run")
+    if spread == 0:
+        assert found == expected
+    else:
+        assert max(apart(*pair) for pair in zip(found, expected, strict=True)) < max(1e-4, 10 * spread)
+
+
+def apart(first: list[list[str]], second: list[list[str]]) -> float:
+    """Return the largest difference of two lists of exact numbers."""
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(np.subtract(*(list(map(float.fromhex, each)) for each in pair))).max()) for pair in pairs)
+
+
+@only_cuda
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_hidden_gpu_is_an_error_at_once(root: Path, hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    begun = time.monotonic()
+    with pytest.raises(DeviceError, match=f"CUDA_VISIBLE_DEVICES={hidden!r}"):
+        RootstockCalculator("chgnet", root=root, device=DEVICE).start()
+    assert time.monotonic() - begun < 5  # importing torch alone takes about as long
+
+
+@only_cuda
+def test_a_gpu_by_its_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shutil.which("nvidia-smi")
+    need(program, "nvidia-smi")
+    listed = subprocess.run([str(program), "-L"], capture_output=True, text=True, check=True).stdout
+    [name, *_] = re.findall(r"UUID: ((?:GPU|MIG)-[^)]+)\)", listed)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+    with RootstockCalculator("chgnet", root=root, device="cuda:0") as calc:
+        assert calc.get_potential_energy(rock_salt()) < 0
+        assert calc.info()["gpu"]
+    with pytest.raises(DeviceError, match="leaves 1 visible"):
+        RootstockCalculator("chgnet", root=root, device="cuda:1").start()
+
+
+def test_a_structure_too_large_for_the_memory(calc: RootstockCalculator, say: Say) -> None:
+    small = rock_salt()
+    before, worker = compute(calc, small), calc.info()["pid"]
+    if not ON_GPU:
+        pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + ROOM_ON_CPU
+        resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
+    error = first_failure(calc)
+    say(f"{DEVICE}: {type(error).__name__}: {error.message}")
+    if isinstance(error, ModelError):  # else the system ended the worker
+        assert re.search(r"memory|alloc", str(error), re.IGNORECASE)
+        assert calc.info()["pid"] == worker
+    again = compute(calc, small)
+    assert apart(again, before) <= (1e-4 if ON_GPU else 0)
+
+
+def first_failure(calc: RootstockCalculator) -> ModelError | WorkerDiedError:
+    for repeats in (8, 16, 24, 32, 40):
+        try:
+            calc.calculate(rock_salt().repeat(repeats), WANTED)
+        except (ModelError, WorkerDiedError) as error:
+            return error
+    pytest.fail("512000 atoms fit into the memory: this test needs a larger structure")
+
+
+@pytest.mark.parametrize("repeats", [1, 3, 5])
+def test_time_of_a_call(calc: RootstockCalculator, repeats: int, say: Say) -> None:
+    """Say what calls cost; how fast a machine is cannot fail, but every call must be counted."""
+    atoms = rock_salt().repeat(repeats)
+    for seed in range(10):
+        atoms.rattle(0.001, seed=seed)
+        calc.calculate(atoms, WANTED)
+    calls, info = calc.info()["calls"], calc.info()
+    assert calls["count"] == 10
+    say(f"{DEVICE}, {info['gpu'] or info['host']}, {len(atoms)} atoms: {calls}")
