@@ -83,14 +83,18 @@ def read_abilities(table: Mapping[str, Any], model: str, where: str) -> Abilitie
 
 def _variants(table: Mapping[str, Any], where: str) -> Iterator[Mapping[str, Any]]:
     for number, variant in enumerate(table.get("variants", []), start=1):
-        if unknown := sorted(set(variant) - _VARIANT_KEYS):
-            raise ConfigurationError(
-                f"{where}: variant {number} has an unknown key {unknown[0]!r}; "
-                f"known: {', '.join(sorted(_VARIANT_KEYS))}."
-            )
-        if not _texts(variant, "models", where):
-            raise ConfigurationError(f"{where}: variant {number} names no models.", 'For example: models = ["small-*"]')
+        check_variant(variant, number, where)
         yield variant
+
+
+def check_variant(variant: Mapping[str, Any], number: int, where: str) -> None:
+    """Refuse a variant that has an unknown key or names no models; `number` counts from 1."""
+    if unknown := sorted(set(variant) - _VARIANT_KEYS):
+        raise ConfigurationError(
+            f"{where}: variant {number} has an unknown key {unknown[0]!r}; known: {', '.join(sorted(_VARIANT_KEYS))}."
+        )
+    if not _texts(variant, "models", where):
+        raise ConfigurationError(f"{where}: variant {number} names no models.", 'For example: models = ["small-*"]')
 
 
 def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:

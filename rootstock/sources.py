@@ -216,9 +216,11 @@ class EnvironmentSource:
 
     def references(self) -> list[Reference]:
         """Return the structures that a build is verified with."""
-        return [self._reference(i, table) for i, table in enumerate(self.rootstock.get("references", []))]
+        return [self.reference(i) for i in range(len(self.rootstock.get("references", [])))]
 
-    def _reference(self, index: int, table: Mapping[str, Any]) -> Reference:
+    def reference(self, index: int) -> Reference:
+        """Return one of `references`."""
+        table: Mapping[str, Any] = self.rootstock["references"][index]
         where = f"{self.path}: [[tool.rootstock.references]] number {index + 1}"
         if unknown := sorted(set(table) - _REFERENCE_KEYS):
             raise ConfigurationError(
@@ -262,25 +264,39 @@ def read_source(path: Path, name: str = "") -> EnvironmentSource:
 
 def read_header(path: Path, name: str = "") -> EnvironmentSource:
     """Read an environment file as `read_source` does, but for the check that it defines ``setup()``."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UnknownEnvironmentError(f"There is no environment file {path}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Cannot read the environment file {path}: {error}.") from error
-    blocks = [match for match in _BLOCK.finditer(text) if match["type"] == "script"]
+    text = read_text(path)
+    blocks = header_blocks(text)
     if len(blocks) != 1:
         raise ConfigurationError(
             f"{path} has {len(blocks)} headers '# /// script ... # ///'; an environment file has one.",
             "environments/emt.py is an example.",
         )
-    lines = blocks[0]["content"].splitlines()
     try:
-        header = tomllib.loads("\n".join(line[2:] for line in lines))
+        header = tomllib.loads(header_text(blocks[0]))
         SpecifierSet(header.get("requires-python", ""))
     except (tomllib.TOMLDecodeError, InvalidSpecifier) as error:
         raise ConfigurationError(f"{path}: its header is not valid: {error}.") from error
     return EnvironmentSource(name or path.stem, path, text, header)
+
+
+def read_text(path: Path) -> str:
+    """Return what an environment file holds; errors are those of `read_source`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UnknownEnvironmentError(f"There is no environment file {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"Cannot read the environment file {path}: {error}.") from error
+
+
+def header_blocks(text: str) -> list[re.Match[str]]:
+    """Return the headers that a file has; one is right."""
+    return [match for match in _BLOCK.finditer(text) if match["type"] == "script"]
+
+
+def header_text(block: re.Match[str]) -> str:
+    """Return the TOML that a header holds, line by line."""
+    return "\n".join(line[2:] for line in block["content"].splitlines())
 
 
 def _check_setup(path: Path, text: str) -> None:

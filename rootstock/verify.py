@@ -234,7 +234,7 @@ def _check_properties(client: Client, source: EnvironmentSource, model: str) -> 
 
 def _check(client: Client, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
     _check_versions(client.ready["versions"], reference, source)
-    atoms = _structure(reference, source)
+    atoms = reference_atoms(reference, source)
     compute = functools.partial(_compute, client)
     if reference.expected:
         results = compute(atoms, tuple(reference.expected))
@@ -260,7 +260,16 @@ def _check_versions(versions: Mapping[str, str], reference: Reference, source: E
             )
 
 
-def _structure(reference: Reference, source: EnvironmentSource) -> Atoms:
+def reference_atoms(reference: Reference, source: EnvironmentSource) -> Atoms:
+    """Return the structure of a reference.
+
+    Raises
+    ------
+    ConfigurationError
+        If ASE can make no structure of it.
+    VerificationError
+        If it has elements that the file does not name.
+    """
     try:
         atoms = Atoms(**reference.structure)
     except (TypeError, ValueError, KeyError) as error:

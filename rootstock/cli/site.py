@@ -9,6 +9,7 @@ import click
 
 from rootstock import __version__
 from rootstock.cli.bundle import bundles, unpacked_bundle
+from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.common import (
     EXIT_CODES,
     PENDING,
@@ -46,7 +47,9 @@ def main() -> None:
 
 main.add_command(completion_of("rootstock-site"))
 main.add_command(bundles)
+main.add_command(check_env)
 main.add_command(lock)
+main.add_command(new_env)
 main.add_command(page)
 main.add_command(site_warm)
 main.add_command(verify)

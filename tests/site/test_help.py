@@ -70,6 +70,7 @@ WRITES = {
     "rootstock singlepoint",
     "rootstock relax",
     "rootstock md",  # write files of structures
+    "rootstock-site new-env",  # writes a file
     "rootstock-site render",  # writes files, or compares them: --check
 }
 

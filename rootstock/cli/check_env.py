@@ -1,0 +1,140 @@
+"""``rootstock-site new-env`` and ``check-env``: for those who write an environment file."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootstock.cli.common import Command, Progress, json_option, named_cluster, show_json
+from rootstock.cli.completing import CLUSTER, DEVICE
+from rootstock.errors import ConfigurationError, RootstockError, SiteError
+from rootstock.locking import Admin
+from rootstock.model import is_environment_name
+
+if TYPE_CHECKING:
+    from rootstock.verification import Verification
+
+
+@click.command("new-env", cls=Command)
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Where to write it; its name must be NAME.py [default: here].")  # fmt: skip
+def new_env(name: str, output: Path | None) -> None:
+    """Write NAME.py, an environment file to start from.
+
+    It works as it is, and its comments say what to change. A file that is there is never replaced.
+
+    \b
+    Examples:
+      rootstock-site new-env mymodel
+      rootstock-site new-env mymodel -o environments/mymodel.py
+    """
+    from rootstock.templating import render_template
+
+    if not is_environment_name(name) or name.endswith(".py"):
+        raise ConfigurationError(
+            f"{name!r} cannot name an environment: it becomes a file and a folder.",
+            "Use letters, digits and . _ - such as mymodel; without .py.",
+        )
+    path = output or Path(f"{name}.py")
+    if path.name != f"{name}.py":
+        raise ConfigurationError(
+            f"An environment is called as its file: {path} would not be {name!r}.",
+            f"Give -o {path.with_name(f'{name}.py')}, or another NAME.",
+        )
+    text = render_template("environment.py.j2", {"name": name}, ())
+    _write_new(path, text)
+    click.echo(f"Wrote {path}. Change it, then: rootstock-site check-env {path} --build")
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists, and is left as it is.", "Name another file with -o.") from None
+    except OSError as error:
+        raise SiteError(f"Cannot write {path}: {error.strerror}.", "Name a file elsewhere with -o.") from error
+    try:
+        with file:
+            file.write(text)
+    except OSError as error:
+        path.unlink(missing_ok=True)  # no half of it
+        raise SiteError(f"Cannot write {path}: {error.strerror}.", "Name a file elsewhere with -o.") from error
+
+
+@click.command("check-env", cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--build", is_flag=True, help="If no error is found, build and verify it in a root that is then removed.")
+@click.option("--cluster", type=CLUSTER, default="local", show_default=True, metavar="NAME",
+              help="With --build: the cluster whose settings hold.")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="With --build: a setting of the cluster file, such as uv.cache=/path.")  # fmt: skip
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="With --build: where to verify it.")
+@json_option
+def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Say all that is wrong with an environment file.
+
+    It is not executed. Errors end with 3; warnings alone are no failure. With --build it is then installed where nobody
+    uses it, and its references are computed; that ends as `rootstock-site install` would.
+
+    \b
+    Examples:
+      rootstock-site check-env mymodel.py
+      rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
+    """
+    from rootstock.check_environment import ERROR, check_environment
+
+    found = check_environment(file)
+    errors = sum(each.severity == ERROR for each in found)
+    said: dict[str, Any] = {
+        "schema": 1, "file": str(file), "errors": errors, "warnings": len(found) - errors,
+        "findings": [asdict(each) for each in found],
+    }  # fmt: skip
+    if not as_json:
+        for each in found:
+            where = file if each.line is None else f"{file}:{each.line}"
+            click.echo(f"{where}: {each.severity}: {each.text}")
+        click.echo(f"{file}: {errors} errors, {len(found) - errors} warnings")
+    try:
+        if build and not errors:
+            result = _build(file, cluster, settings, device)
+            said["build"] = {"passed": result.passed, "not_run": result.not_run, "checks": result.checks}
+            if not as_json:
+                click.echo(f"{file}: built; {result.passed} checks passed, {result.not_run} not run ({device})")
+    except RootstockError as error:
+        said["build"] = {"error": error.message}
+        raise
+    finally:
+        if as_json:
+            show_json(said)
+    if errors:
+        sys.exit(ConfigurationError.exit_code)
+
+
+def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> Verification:
+    """Install an environment into a root that is removed again, and return what was verified."""
+    from rootstock.access import remove_tree
+    from rootstock.install import apply
+    from rootstock.planning import plan_install
+    from rootstock.records import active_build, read_build
+    from rootstock.roots import find_site
+    from rootstock.verification import last_verification
+
+    folder = Path(tempfile.mkdtemp(prefix="rootstock-check-"))
+    progress = Progress(None)
+    try:
+        site = find_site(named_cluster(cluster), folder / "root", settings)
+        plan = plan_install(site.cluster, site.layout.root, [str(file.absolute())], device=device, client=False)
+        with progress.shown():
+            apply(plan, Admin(" ".join(sys.argv), 0.0, False, progress.step))
+        built = active_build(site.layout.active(file.stem))
+        record = read_build(built) if built else None
+        assert record is not None  # apply() has just written it
+        return last_verification(site.layout, record)
+    finally:
+        remove_tree(folder)
