@@ -30,7 +30,7 @@ def verify(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], device: str,
     files: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compute reference structures with the builds in use, and compare.
+    """Compute references with the builds in use, and compare.
 
     Published values, forces and stress against differences of the energy, and what rotation, permutation and repetition
     must leave alone. Each result is kept in the root as it comes. Ends with 15 if one is missed, so a nightly job on a
