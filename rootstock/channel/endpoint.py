@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import struct
@@ -11,9 +10,8 @@ from time import monotonic
 from typing import Any
 
 from rootstock.channel.frames import HEADER, Frame, decode, decode_payload, encode
-from rootstock.channel.wait import SHORT_S, SPIN_S, processors
 
-# A sleeping end looks this often whether the other process lives, where a child of it holds the socket open.
+# A waiting end looks this often whether the other process lives, where a child of it holds the socket open.
 _LOOK_S = 1.0
 _ROOM = 2**16
 _NOW = socket.MSG_DONTWAIT
@@ -48,8 +46,6 @@ class Endpoint:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(_LOOK_S), 0))
         self._buffer = bytearray(_ROOM)
         self._filled = self._last = 0  # bytes in the buffer; those of the frame that was returned last
-        self._may_spin = processors() > 1
-        self._spins = False
 
     def close(self) -> None:
         self._sock.close()
@@ -141,43 +137,33 @@ class Endpoint:
             self._buffer[0] = 0
 
     def _fill(self, size: int, deadline: float) -> None:
-        """Read until the buffer holds `size` bytes."""
-        if size > len(self._buffer):
-            self._buffer += bytes(size - len(self._buffer))
+        """Read until the buffer holds `size` bytes. It grows with what has come, never with what is announced."""
         while self._filled < size:
             if not self._filled:
                 self._filled = self._receive_some(self._buffer, deadline)
                 continue
+            if self._filled == len(self._buffer):
+                self._buffer += bytes(min(size - self._filled, self._filled))
             with memoryview(self._buffer)[self._filled :] as target:
                 received = self._receive_some(target, deadline)
             self._filled += received
 
     def _receive_some(self, target: bytearray | memoryview, deadline: float) -> int:
-        start = monotonic()
-        receive = self._sock.recv_into
-        spin_until = min(start + SPIN_S, deadline) if self._spins else start
-        try:
-            while True:
-                try:
-                    if (now := monotonic()) < spin_until:
-                        received = receive(target, 0, _NOW)
-                    elif deadline - now >= self._look_s:
-                        received = receive(target)
-                    else:
-                        received = self._receive_before(target, deadline)
-                except BlockingIOError:
-                    if now < spin_until:
-                        os.sched_yield()
-                    else:
-                        self._look(deadline)
-                    continue
-                if not received:
-                    raise PeerGoneError
-                return received
-        except ConnectionResetError:
-            raise PeerGoneError from None
-        finally:
-            self._spins = self._may_spin and monotonic() - start < SHORT_S
+        """Sleep in the kernel until something comes; look up once in `_look_s`."""
+        while True:
+            try:
+                if deadline - monotonic() >= self._look_s:
+                    received = self._sock.recv_into(target)
+                else:
+                    received = self._receive_before(target, deadline)
+            except BlockingIOError:
+                self._look(deadline)
+                continue
+            except ConnectionResetError:
+                raise PeerGoneError from None
+            if not received:
+                raise PeerGoneError
+            return received
 
     def _receive_before(self, target: bytearray | memoryview, deadline: float) -> int:
         """Receive within less time than the kernel is set to wait."""

@@ -82,6 +82,11 @@ def encode_positions(positions: Array) -> memoryview:
     return np.divide(positions, Bohr, order="C").astype("<f8", copy=False).data.cast("B")
 
 
+def _any_numbers() -> np.errstate:
+    """Keep numpy from warning of numbers that are not finite: whoever uses them refuses them."""
+    return np.errstate(all="ignore")
+
+
 class _Buffer:
     """Collects the bytes that arrive, in whatever pieces."""
 
@@ -152,7 +157,8 @@ class Decoder(_Buffer):
         if word == b"INIT":
             return self._init()
         if word == b"POSDATA":
-            return self._posdata()
+            with _any_numbers():
+                return self._posdata()
         raise WorkerProtocolError(f"The i-PI server sent {word!r}, which this driver does not know.")
 
     def _init(self) -> Init | None:
@@ -208,7 +214,8 @@ class ReplyDecoder(_Buffer):
             return _STATES[word]
         if word != b"FORCEREADY":
             raise WorkerProtocolError(f"The i-PI client sent {word!r}, which is no answer.")
-        return self._results(atoms)
+        with _any_numbers():
+            return self._results(atoms)
 
     def _results(self, atoms: int) -> ForceReady | None:
         start = HEADER_SIZE + _DOUBLE.size + _INT.size

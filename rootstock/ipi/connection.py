@@ -12,7 +12,6 @@ from collections.abc import Generator
 from time import monotonic
 from typing import Any
 
-from rootstock.channel.wait import Waiter
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerProtocolError, WorkerTimeoutError
 from rootstock.ipi.codec import ReplyDecoder
 from rootstock.ipi.messages import ForceReady, Reply
@@ -51,7 +50,9 @@ class Connection:
     def __init__(self, sock: socket.socket, process: ClientProcess | None) -> None:
         sock.setblocking(False)
         self._sock, self._process = sock, process
-        self._waiter = Waiter(sock.fileno(), *(() if process is None else process.fds))
+        self._poll = select.poll()
+        for fd in (sock.fileno(), *(() if process is None else process.fds)):
+            self._poll.register(fd, select.POLLIN)
         self._decoder, self._peer = ReplyDecoder(), Peer()
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
@@ -181,7 +182,7 @@ class Connection:
         while (reply := decoder.next_reply(self._atoms)) is None:
             self._phase = _Phase.WAITING
             remaining = deadline - monotonic()
-            ready = self._waiter.wait(remaining) if remaining > 0 else []
+            ready = [fd for fd, _ in self._poll.poll(1000 * remaining)] if remaining > 0 else []
             self._phase = _Phase.BUSY
             if self._sock.fileno() in ready:
                 self._read()
@@ -191,7 +192,8 @@ class Connection:
             elif self._process is not None:
                 if self._process.wait(_REAP_S) != 0:
                     raise _GoneError
-                self._waiter = Waiter(self._sock.fileno())  # it has handed over to another process
+                for fd in self._process.fds:  # it has handed over to another process
+                    self._poll.unregister(fd)
         return reply
 
     def _read(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 
-from rootstock.channel.wait import Waiter
 from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
 from rootstock.evaluation import evaluate, require
 from rootstock.ipi.codec import Decoder, encode, header
@@ -95,7 +95,8 @@ class Driver:
         WorkerError
             If the model fails. Nothing is sent then: a server must not go on with numbers that nobody computed.
         """
-        decoder, waiter, replies = Decoder(), Waiter(sock.fileno()), b""
+        decoder, poll, replies = Decoder(), select.poll(), b""
+        poll.register(sock, select.POLLIN)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server hung up
             while True:
                 try:
@@ -103,7 +104,7 @@ class Driver:
                 except BlockingIOError:
                     sock.sendall(replies)
                     replies = b""
-                    waiter.wait(_PATIENCE_S)
+                    poll.poll(1000 * _PATIENCE_S)
                     continue
                 decoder.received(count)
                 while (request := decoder.next_request()) is not None and not isinstance(request, Exit):

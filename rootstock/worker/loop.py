@@ -31,7 +31,10 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
         if frame.kind != Kind.SETUP:
             raise WorkerProtocolError(f"Expected SETUP, received kind {frame.kind}.")
         offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-        watch = Watch(content["root"], offline=offline, patience=content.get("patience", 0.0))
+        try:
+            watch = Watch(content["root"], offline=offline, patience=content.get("patience", 0.0))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkerProtocolError(f"Received SETUP without a root that is a path: {error!r}.") from error
         try:
             evaluator = _set_up(endpoint, memory, content, watch)
         except BaseException as error:
