@@ -157,7 +157,9 @@ def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
             # Some libraries create the folder where they look for weights; a user could not.
             plan.access.make_folder(plan.layout.cache / cache)
         launch = EnvironmentManager(plan.layout.root).launch_build(build.name, folder, threads=1)
-        return verify(launch, build.source, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
+        checks = verify(launch, build.source, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
+        admin.report(f"{build.label}: publishing")
+        return checks
 
     with explained(plan.layout):
         return publish(staged, plan.access, check)
