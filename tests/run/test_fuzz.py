@@ -37,7 +37,7 @@ ROOM = 2**18  # bytes that anybody may take, with pytest's and hypothesis' own
 TIMES = 8  # how often what has come may lie in memory: buffer, its successor while it grows, copy, text
 DEADLINE_S = 20.0  # for a process to end, on a machine that does other things too
 
-few = settings(deadline=None, max_examples=60)
+few = settings(deadline=None, max_examples=40)
 # Numbers at the edges of what 32 bits hold, and of our bounds.
 counts = st.sampled_from([-(2**31), -1, 0, 1, 2, codec.MAX_TEXT, codec.MAX_TEXT + 1, codec.MAX_ATOMS, 2**31 - 1])
 # Numbers that overflow in other units, an infinity, and a NaN that signals, among any.
@@ -304,14 +304,10 @@ PROTOCOL = "rootstock.errors.WorkerProtocolError: "
 @pytest.mark.parametrize(
     ("data", "last"),
     [
-        pytest.param(b"", "", id="nothing"),
-        pytest.param(SETUP[:1], "", id="one byte"),
-        pytest.param(SETUP[: HEADER.size], "", id="a header"),
         pytest.param(SETUP[:-1], "", id="all but one byte"),
         pytest.param(LARGEST, "", id="the largest announcement"),
         pytest.param(np.random.default_rng(1).bytes(10_000), PROTOCOL, id="random bytes"),
         pytest.param(encode(Frame(Kind.CLOSE)), PROTOCOL, id="another frame"),
-        pytest.param(encode(Frame(Kind.SETUP)), PROTOCOL, id="no content"),
         pytest.param(encode(Frame(Kind.SETUP), [1]), PROTOCOL, id="a list"),
         pytest.param(encode(Frame(Kind.SETUP), {"root": 1}), PROTOCOL, id="a number for a path"),
         pytest.param(encode(Frame(Kind.SETUP), {"root": "\0\ud800"}), PROTOCOL, id="no path"),
