@@ -37,8 +37,12 @@ check: .venv/developer docs  ## Lint, types, layers and documentation
 docs: .venv/developer  ## The documentation's pages in ./site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socket calculator
-	$(BIN)/python benchmarks/ipc_overhead.py
+bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socket calculator: figures and plots in build/bench
+	$(UV) --editable '.[bench]'
+	mkdir -p build/bench
+	$(BIN)/python benchmarks/ipc_overhead.py --json build/bench/ipc_overhead.json
+	$(BIN)/python benchmarks/ipi_overhead.py --json build/bench/ipi_overhead.json
+	$(BIN)/python benchmarks/plot.py build/bench/*.json --output build/bench
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv

@@ -12,9 +12,7 @@ Needs no root: uv makes the worker's environment in a temporary one.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import runpy
 import statistics
 import subprocess
@@ -23,12 +21,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import ase
 import numpy as np
+import record
 from ase import Atoms
 from ase.calculators.socketio import SocketIOCalculator
 
-from rootstock import RootstockCalculator, __version__
+from rootstock import RootstockCalculator
 
 NOTHING = Path(__file__).with_name("nothing.py")
 SIZES = [8, 64, 512, 4096, 32768, 262144]
@@ -70,6 +68,7 @@ def ase_calculator(n: int, folder: Path) -> SocketIOCalculator:
 
 
 def measure(n: int, rounds: int, rootstock: RootstockCalculator, folder: Path) -> dict[str, float]:
+    """Return microseconds for each way."""
     calls = max(60, min(1000, 300_000 // n))  # enough for each to warm up after the others
     with ase_calculator(n, folder) as socketio:
         contenders = {
@@ -90,28 +89,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="where to write the figures, in microseconds; plot.py reads it")
     arguments = parser.parse_args()
-    print(
-        f"rootstock {__version__}, ase {ase.__version__}, numpy {np.__version__}, Python {platform.python_version()}, "
-        f"{len(os.sched_getaffinity(0))} processors"
-    )
+    found = record.new("ipc_overhead")
     print(f"{'atoms':>8} {'in process':>12} {'rootstock':>12} {'ase socket':>12}   rootstock/in process  rootstock/ase")
-    rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
         RootstockCalculator(environment=NOTHING, model="", root=Path(folder, "root"), device="cpu") as rootstock,
     ):
         for n in arguments.atoms:
             row = measure(n, arguments.rounds, rootstock, Path(folder))
-            rows.append({"atoms": n, **row})
+            found["rows"].append({"atoms": n, **row})
             print(
                 f"{n:>8} {row['in process']:>9.0f} us {row['rootstock']:>9.0f} us {row['ase socket']:>9.0f} us   "
                 f"{row['rootstock'] / row['in process']:>20.2f} {row['rootstock'] / row['ase socket']:>14.3f}",
                 flush=True,
             )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    record.write(found, arguments.json)
 
 
 if __name__ == "__main__":

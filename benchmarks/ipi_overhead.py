@@ -10,9 +10,6 @@ does meets all; the figures are medians over all calls, and what counts is their
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import runpy
 import statistics
 import sys
@@ -20,11 +17,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-import ase
-import numpy as np
+import record
 from ipc_overhead import ASE_WORKER, NOTHING, SIZES, ase_calculator, make_atoms, time_calls
 
-from rootstock import __version__
 from rootstock.ipi import IPICalculator
 
 DRIVER = """
@@ -64,26 +59,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="where to write the figures, in microseconds; plot.py reads it")
     arguments = parser.parse_args()
-    print(
-        f"rootstock {__version__}, ase {ase.__version__}, numpy {np.__version__}, Python {platform.python_version()}, "
-        f"{len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}"
-    )
+    found = record.new("ipi_overhead")
     names = ["in process", "rootstock", "ase client", "ase both"]
     print(f"{'atoms':>8} " + " ".join(f"{name:>13}" for name in names) + "   rootstock/in process  rootstock/ase both")
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for n in arguments.atoms:
             row = measure(n, arguments.rounds, Path(folder))
-            rows.append({"atoms": n, **row})
+            found["rows"].append({"atoms": n, **row})
             print(
                 f"{n:>8} " + " ".join(f"{row[name]:>10.0f} us" for name in names)
                 + f"   {row['rootstock'] / row['in process']:>20.2f} {row['rootstock'] / row['ase both']:>19.3f}",
                 flush=True,
             )  # fmt: skip
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    record.write(found, arguments.json)
 
 
 if __name__ == "__main__":

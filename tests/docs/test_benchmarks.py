@@ -1,0 +1,76 @@
+"""The programs in benchmarks/ run, write what they found, and it can be drawn. How fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.docs.blocks import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+PLOTS = REPOSITORY / "docs" / "explanation" / "plots"
+CALLS = ["--atoms", "4096", "32768", "--rounds", "1"]
+
+
+def run(program: str, *arguments: object) -> str:
+    command = [sys.executable, BENCHMARKS / program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def figures(values: Any) -> list[float]:
+    """Return every number in rows."""
+    if isinstance(values, dict | list):
+        return [n for value in (values.values() if isinstance(values, dict) else values) for n in figures(value)]
+    return [values] if isinstance(values, float) else []
+
+
+def test_calls(tmp_path: Path) -> None:
+    found = {}
+    for name, ways in (
+        ("ipc_overhead", {"in process", "rootstock", "ase socket"}),
+        ("ipi_overhead", {"in process", "rootstock", "ase client", "ase both"}),
+    ):
+        run(f"{name}.py", *CALLS, "--json", tmp_path / f"{name}.json")
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found[name]["machine"]["cores"] >= 1
+        assert set(found[name]["machine"]["load"]) == {"start", "end"}
+        assert [row["atoms"] for row in found[name]["rows"]] == [4096, 32768]
+        assert all(set(row) == ways | {"atoms"} and min(row.values()) > 0 for row in found[name]["rows"])
+    run("plot.py", *(tmp_path / f"{name}.json" for name in found), "--output", tmp_path)
+    for name in found:
+        text = "".join(ElementTree.parse(tmp_path / f"{name}.svg").getroot().itertext())
+        assert "number of atoms" in text
+        assert "4,096" in text
+
+
+def test_a_start(root: Path, tmp_path: Path) -> None:
+    run("start_up.py", "--root", root, "--model", "emt", "--repeat", "1", "--json", tmp_path / "starts.json")
+    alone, worker, calculator = json.loads((tmp_path / "starts.json").read_text())["rows"]
+    assert [row["way"] for row in (alone, worker, calculator)] == ["alone", "worker", "calculator"]
+    for row in (alone, worker):
+        assert list(row["parts"]) == [
+            "build found", "interpreter and numpy", "ase", "environment file", "model", "first energy",
+        ]  # fmt: skip
+        assert sum(row["parts"].values()) == pytest.approx(row["total"])
+        assert min(row["parts"].values()) >= 0
+    assert calculator["total"] > 0
+
+
+@pytest.mark.parametrize("name", ["ipc_overhead", "ipi_overhead", "start_up"])
+def test_plots_show_the_figures_beside_them(name: str, tmp_path: Path) -> None:
+    record = json.loads((PLOTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert record["date"]
+    assert min(figures(record["rows"])) >= 0
+    run("plot.py", PLOTS / f"{name}.json", "--output", tmp_path)
+    text, shown = (
+        "".join(ElementTree.parse(folder / f"{name}.svg").getroot().itertext()) for folder in (tmp_path, PLOTS)
+    )
+    assert text.split() == shown.split()
