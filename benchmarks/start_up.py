@@ -29,10 +29,10 @@ from rootstock.client import Client
 from rootstock.environment import EnvironmentManager
 from rootstock.inputs import Inputs
 from rootstock.model import parse_model_string
-from rootstock.processors import thread_count
 from rootstock.sources import registered_names
 from rootstock.spawn import Launch
 
+THREADS = 1  # several wait for each other where other programs run, for seconds
 PARTS = ["build found", "interpreter and numpy", "ase", "environment file", "model", "first energy"]
 # time.monotonic() is the machine's clock: what two processes read can be compared.
 ALONE = """
@@ -58,7 +58,7 @@ os._exit(0)  # the end of the process costs neither of them anything here
 def launch_of(root: Path, model: str) -> tuple[Launch, str]:
     manager = EnvironmentManager(root)
     name, argument = parse_model_string(model, registered_names(manager.layout))
-    return manager.launch(manager.find(name), "build", thread_count()), argument
+    return manager.launch(manager.find(name), "build", THREADS), argument
 
 
 def alone(root: Path, model: str) -> list[float]:
@@ -100,7 +100,10 @@ def first_energy(**arguments: object) -> float:
 
 def measure(root: Path, model: str, repeat: int) -> list[dict[str, object]]:
     """Return a row for each way, in seconds; parts are medians, and so is the total, which is not quite their sum."""
-    runs = [(alone(root, model), worker(root, model), [first_energy(root=root, model=model)]) for _ in range(repeat)]
+    runs = [
+        (alone(root, model), worker(root, model), [first_energy(root=root, model=model, threads=THREADS)])
+        for _ in range(repeat)
+    ]
     rows: list[dict[str, object]] = []
     for way, times in zip(["alone", "worker", "calculator"], zip(*runs, strict=True), strict=True):
         row: dict[str, object] = {"model": model, "way": way, "total": statistics.median(map(sum, times))}
