@@ -22,7 +22,7 @@ from rootstock.plan import InstallPlan, PythonCopy
 from rootstock.programs import Programs
 from rootstock.recipes import BuildPlan
 from rootstock.records import write_file
-from rootstock.uv import find_uv, package_cache
+from rootstock.uv import package_cache, uv_version
 from rootstock.verify import verify
 
 _MOST_JOBS = 4
@@ -114,7 +114,7 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: i
     """
     failed: list[tuple[BuildPlan, RootstockError]] = []
     programs, cache = Programs(), package_cache(plan.layout, plan.cluster)
-    find_uv()  # once, before there are threads: it asks sysconfig, whose first answer to two at a time can be wrong
+    uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
     with ThreadPoolExecutor(max(1, min(jobs, len(builds)))) as pool:
         started = {pool.submit(_stage, build, plan, admin, cache, programs): build for build in builds}
         try:

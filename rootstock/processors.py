@@ -75,7 +75,11 @@ def _workers_here() -> int:
     if sys.platform != "linux":
         return 0
     mine, user, count = os.sched_getaffinity(0), os.getuid(), 0
-    for entry in os.scandir("/proc"):
+    try:
+        entries = list(os.scandir("/proc"))
+    except OSError:  # such as no descriptors left, which the start of a worker says better
+        return 0
+    for entry in entries:
         try:
             if not entry.name.isdecimal() or entry.stat().st_uid != user:
                 continue

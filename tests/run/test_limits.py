@@ -141,7 +141,8 @@ def test_a_start_that_takes_long_is_told(make: Make, caplog: pytest.LogCaptureFi
     calc = make(setup="time.sleep(1000)")
     launch = calc._session.spec.manager.launch(calc._session.spec.source)
     process = WorkerProcess(launch)
-    setup = {"environment": str(launch.environment_file), "model": "", "device": "cpu", "options": {}}
+    root = str(calc._session.spec.manager.layout.root)
+    setup = {"environment": str(launch.environment_file), "root": root, "model": "", "device": "cpu", "options": {}}
     with caplog.at_level(logging.WARNING, "rootstock"), pytest.raises(WorkerStartError, match="not ready after 6 s"):
         wait_until_ready(process, setup, 6.0, None, heartbeat=1.0)
     process.end(patience=0.0)
@@ -160,10 +161,10 @@ def test_a_stopped_start(make: Make) -> None:
 @pytest.mark.parametrize("sent", ["b'hello, this is no frame' * 9", "b'RSK1' + bytes(48)", "b'RSK1'"])
 def test_garbage_during_the_start(make: Make, sent: str) -> None:
     code = f"""
+    print("last words", flush=True)
     for fd in range(3, 50):
         if os.path.exists("/proc/self/fd/%d" % fd) and os.readlink("/proc/self/fd/%d" % fd).startswith("socket"):
             os.write(fd, {sent})
-    print("last words", flush=True)
     time.sleep(1000)
     """
     before = open_files()
