@@ -109,7 +109,7 @@ def test_a_sound_root_as_an_ordinary_user_sees_it(root: Path, tmp_path: Path, sc
         "space", "threads",
     }  # fmt: skip
     assert all(result == {"ok"} for result in results.values()), found
-    assert found["offline"][0]["reason"].startswith("a worker of emt was ready on cpu after ")
+    assert found["offline"][0]["reason"].startswith("a worker of lj was ready on cpu after ")
     assert found["scratch"][0]["reason"] == f"{scratch}/rootstock-{USER}, mode 0700, can be written"
 
 
@@ -319,7 +319,7 @@ def test_a_model_that_needs_the_network(copy: Path, doctor: Examine) -> None:
         for name in ("emt", "lj"):
             replace((copy / "active" / name).resolve() / "environment.py", ONLINE.format(port=server.getsockname()[1]))
         (failure,) = doctor(copy)["offline"]
-    assert failure["reason"].startswith("The worker of environment 'emt' could not start: OSError: OSError: [Errno")
+    assert failure["reason"].startswith("The worker of environment 'lj' could not start: OSError: OSError: [Errno")
     assert "Network is unreachable" in failure["reason"]
     assert failure["code"] == 18
 
@@ -379,7 +379,7 @@ def test_a_worker_that_is_too_slow_is_no_failure_unless_all_is_looked_at(copy: P
         replace(source, source.read_text().replace("def setup(", "import time\ntime.sleep(30)\ndef setup("))
     (slow,) = doctor(copy)["offline"]
     assert slow["result"] == "warning"
-    assert slow["reason"].startswith("a worker of emt was not ready after 8 s")
+    assert slow["reason"].startswith("a worker of lj was not ready after 8 s")
 
 
 def test_records_that_cannot_be_read(tiny_root: Path, doctor: Examine) -> None:
