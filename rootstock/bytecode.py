@@ -56,10 +56,13 @@ import py_compile, sys
 prefix, place, listed = sys.argv[1:]
 with open(listed, encoding="utf-8", errors="surrogateescape") as file:
     for path in file.read().split("\\0"):
-        py_compile.compile(
-            path, dfile=place + path[len(prefix):], quiet=2,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
+        try:
+            py_compile.compile(
+                path, dfile=place + path[len(prefix):], quiet=2,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+        except OSError as error:
+            sys.exit(f"Cannot compile {path}: {error.strerror}.")
 """
 
 
