@@ -340,6 +340,8 @@ def test_no_temporary_folder_at_all(make: Make) -> None:
     need(os.geteuid() == 0 and shutil.which("unshare"), "root and unshare, for mounts of its own")
     environment = str(make()._arguments["environment"])
     need(environment.startswith("/tmp"), "pytest's folder below /tmp")  # it is kept in sight by a second name
+    if sys.prefix.startswith(("/tmp/", "/var/tmp/")):
+        pytest.skip("this checkout is in a temporary folder itself, and would be hidden too")
     script = (
         "mkdir -p /run/rootstock-test && mount --bind /tmp /run/rootstock-test && "
         'for d in /tmp /var/tmp /usr/tmp; do [ -d $d ] && mount -t tmpfs -o ro none $d; done; exec "$0" "$@"'
