@@ -61,7 +61,8 @@ def intact(case: Case) -> Iterator[Finding]:
     if not found:
         yield skipped("nothing is built")
         return
-    remedy = f"An admin builds it again: rootstock-site install --root {case.layout.root} --env "
+    # As long as the damaged folder is there, an installation finds nothing to do.
+    remedy = f"rootstock-site install --root {case.layout.root} --env "
     damaged = False
     for name, build in found:
         problems = check_build(build, None if case.full else _SAMPLE)
@@ -69,7 +70,8 @@ def intact(case: Case) -> Iterator[Finding]:
             damaged = True
             shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
             more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            yield failed(f"{name} is damaged: {shown}{more} (in {build})", remedy + name, BuildError.exit_code)
+            yield failed(f"{name} is damaged: {shown}{more} (in {build})",
+                         f"An admin removes that folder, then: {remedy}{name}", BuildError.exit_code)  # fmt: skip
     if not damaged:
         looked = "every file" if case.full else f"{_SAMPLE} files of each; --full looks at all"
         yield ok(f"{', '.join(dict.fromkeys(name for name, _ in found))}: as published ({looked})")
