@@ -30,14 +30,15 @@ def load_package() -> None:
 
 
 def end_with(lifeline: int) -> None:
-    """End this process, whatever it is doing, when the other end of the pipe `lifeline` is closed.
+    """End this process and its children, whatever they do, when the other end of the pipe `lifeline` is closed.
 
     The client holds that end and never writes to it, so the kernel closes it when the client ends, however it ends.
     Linux then sends SIGKILL (signal-driven input, fcntl(2) F_SETSIG), which needs no interpreter: a model that
-    computes in C, holds the interpreter's lock or has been stopped ends too.
+    computes in C, holds the interpreter's lock or has been stopped ends too. The signal goes to the whole group,
+    which is the worker's own, so that also children whose parent has died before them are ended.
     """
     try:
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     except (AttributeError, OSError):  # macOS; a sandbox that does not know of it

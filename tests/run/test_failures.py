@@ -344,6 +344,33 @@ def test_no_orphan_though_a_forked_child_lives_on(client: Script) -> None:
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("parent", ["lives", "is dead"])
+def test_no_child_of_the_worker_after_the_client_is_killed(client: Script, tmp_path: Path, parent: str) -> None:
+    """Also if the client, being stopped, could not see that the worker died."""
+    child_file, death = tmp_path / "child", tmp_path / "death"
+    process = client(
+        "atoms.positions[0, 0] = 6\natoms.get_forces()\n",
+        "if self.atoms.positions[0, 0] > 5:\n"
+        "    child = os.fork()\n"
+        "    if child == 0: time.sleep(1000)\n"
+        f"    open('{child_file}.new', 'w').write(str(child)); os.rename('{child_file}.new', '{child_file}')\n"
+        f"    while not os.path.exists('{death}'): time.sleep(0.01)\n"
+        "    os._exit(5)",
+    )
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert eventually(child_file.exists)
+    child = int(child_file.read_text())
+    if parent == "is dead":
+        process.send_signal(signal.SIGSTOP)
+        death.touch()
+        assert eventually(lambda: gone(pid))
+    assert not gone(child)
+    process.kill()
+    process.wait(10)
+    assert eventually(lambda: gone(child)), f"the worker's child {child} outlives its client"
+
+
 def test_a_thread_that_started_the_worker_may_end(make: Make) -> None:
     import threading
 
