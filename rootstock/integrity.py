@@ -22,7 +22,7 @@ from rootstock.records import BUILD_RECORD, read_build
 
 SUMS = "SHA256SUMS"
 _OWN = (SUMS, BUILD_RECORD)  # not in the list: one is the list, and the other holds its hash
-_THREADS, _CHUNK = min(8, os.cpu_count() or 1), 64  # hashing is done outside Python's lock
+_THREADS, _CHUNK, _BLOCK = min(8, os.cpu_count() or 1), 64, 2**18  # hashing is done outside Python's lock
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,10 @@ def read_contents(build: Path, known: Contents | None = None) -> Contents:
         raise BuildError(f"{build} holds a file with a name that no list of hashes can hold: {wrong!r}.")
     before = known.hashes if known else {}
     hashes = {path: digest for path, digest in before.items() if path in files}
-    hashes |= dict(_hashes(build, sorted(files - set(hashes))))
+    hashes |= dict(_hashes(build, sorted(files.keys() - hashes.keys())))
     if unread := next((path for path, digest in hashes.items() if not digest), None):
         raise BuildError(f"{unread} in {build} cannot be read.", "Build it again.")
-    size = sum((build / path).stat().st_size for path in files)
-    return Contents(hashes, links, size, len(files) + len(links) + folders)
+    return Contents(hashes, links, sum(files.values()), len(files) + len(links) + folders)
 
 
 def check_records(build: Path, contents: Contents) -> Installed:
@@ -124,7 +123,7 @@ def check_records(build: Path, contents: Contents) -> Installed:
         if path not in contents.hashes:
             raise BuildError(f"{path} is missing from {build}.", "Build it again.")
         if expected and expected != (
-            contents.hashes[path] if algorithm == "sha256" else _hash(build / path, algorithm)
+            contents.hashes[path] if algorithm == "sha256" else _hash(f"{build}/{path}", algorithm)
         ):
             raise BuildError(
                 f"{path} in {build} is not the file that {name} {version} was published with.",
@@ -174,7 +173,7 @@ def check_build(build: Path, sample: int | None = None) -> list[Problem]:
             problems.append(Problem(path, "changed"))
     if sample is None and record.files_sha256:
         files, found, _ = _walk(build)
-        problems += [Problem(path, "extra") for path in (files | set(found)) - set(expected) - set(links)]
+        problems += [Problem(path, "extra") for path in {*files, *found} - set(expected) - set(links)]
     return sorted(set(problems), key=lambda problem: (problem.path, problem.what))
 
 
@@ -195,19 +194,23 @@ def _published(build: Path, digest: str, problems: list[Problem]) -> dict[str, s
     return {path: value for value, path in lines}
 
 
-def _walk(build: Path) -> tuple[set[str], dict[str, str], int]:
-    """Return the files and the symbolic links of a build, but for its record and its list, and how many folders."""
-    files, links, count = set(), {}, 0
-    for folder, folders, names in os.walk(build):
-        count += 1
-        relative = os.path.relpath(folder, build)
-        for name in (*names, *folders):
-            path, full = os.path.normpath(os.path.join(relative, name)), os.path.join(folder, name)
-            if os.path.islink(full):
-                links[path] = os.readlink(full)
-            elif name in names and path not in _OWN:
-                files.add(path)
-    return files, dict(sorted(links.items())), count
+def _walk(build: Path) -> tuple[dict[str, int], dict[str, str], int]:
+    """Return the files of a build with their sizes, but for its record and its list; its links; how many folders."""
+    files, links, folders = {}, {}, [""]
+    for folder in folders:  # it grows meanwhile
+        try:
+            entries = list(os.scandir(build / folder))
+        except OSError:
+            continue  # the files in it are found to be unreadable
+        for entry in entries:
+            path = f"{folder}{entry.name}"
+            if entry.is_symlink():
+                links[path] = os.readlink(entry.path)
+            elif entry.is_dir():
+                folders.append(f"{path}/")
+            elif path not in _OWN:
+                files[path] = entry.stat().st_size
+    return files, dict(sorted(links.items())), len(folders)
 
 
 def _recorded(build: Path) -> Iterator[tuple[Path, str, str, str]]:
@@ -225,18 +228,23 @@ def _recorded(build: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each path with the file's hash; an empty one where it cannot be read."""
+    prefix = os.fspath(build)
 
     def read(some: Sequence[str]) -> list[tuple[str, str]]:
-        return [(path, _hash(build / path)) for path in some]
+        return [(path, _hash(f"{prefix}/{path}")) for path in some]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for found in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
             yield from found
 
 
-def _hash(path: Path, algorithm: str = "sha256") -> str:
+def _hash(path: str, algorithm: str = "sha256") -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, algorithm).hexdigest()
+        with open(path, "rb", buffering=0) as file:
+            # Most files are small; hashlib.file_digest would clear a quarter of a megabyte for each.
+            digest = hashlib.new(algorithm)
+            while block := file.read(_BLOCK):
+                digest.update(block)
+            return digest.hexdigest()
     except OSError:
         return ""

@@ -165,15 +165,19 @@ def test_the_bill_of_materials(six):
 
 
 def test_two_builds_of_a_lock_are_alike_to_the_last_byte(site, tmp_path, root):
-    """An environment with compiled modules: those of emt, numpy and scipy among them."""
+    """Emt's: it has compiled modules, such as those of numpy and scipy. The second is made on a single processor."""
     layout = RootLayout(tmp_path / "root")
     text = (RootLayout(root).environment_file("emt")).read_text()
     layout.environments.mkdir(parents=True)
     layout.environment_file("emt").write_text(text)
     command = ("install", "--cluster", "local", "--root", layout.root, "--env", "emt", "--no-client")
-    lists = []
-    for _ in range(2):
-        site(*command)
+    lists, processors = [], os.sched_getaffinity(0)
+    for allowed in (processors, {min(processors)}):
+        os.sched_setaffinity(0, allowed)
+        try:
+            site(*command)
+        finally:
+            os.sched_setaffinity(0, processors)
         build = active_build(layout.active("emt"))
         lists.append((build / "SHA256SUMS").read_text().splitlines())
         remove_tree(build)
