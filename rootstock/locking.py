@@ -21,12 +21,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import filelock
+from typing import TYPE_CHECKING
 
 from rootstock.errors import LockBusyError, RootError
 from rootstock.layout import RootLayout
 from rootstock.records import now, user_name, write_file
+
+if TYPE_CHECKING:
+    import filelock  # takes longer to import than all else of `rootstock --help`
 
 _POLL_S = 0.5
 _MODE = 0o664  # every admin of the group can take the lock
@@ -117,6 +119,8 @@ def admin_lock(layout: RootLayout, admin: Admin) -> Iterator[None]:
     """
     if admin.break_lock:
         _break(layout, admin.report)
+    import filelock
+
     lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
     me = Holder(admin.command)
     _acquire(lock, layout, me, admin)
@@ -154,7 +158,7 @@ def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Re
     """Take the lock if it is free."""
     try:
         lock.acquire()
-    except filelock.Timeout:
+    except TimeoutError:  # filelock's own is a kind of it
         return False
     except (OSError, NotImplementedError) as error:
         number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
@@ -204,6 +208,8 @@ def probe_lock(layout: RootLayout) -> str:
     OSError
         If nothing can be written there.
     """
+    import filelock
+
     fd, name = tempfile.mkstemp(prefix=".probe-", dir=layout.locks)
     os.close(fd)
     try:

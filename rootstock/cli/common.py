@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import click
 
@@ -19,9 +19,6 @@ from rootstock.layout import RootLayout
 from rootstock.locking import Admin
 from rootstock.logs import log_line, new_log
 from rootstock.roots import Site
-
-if TYPE_CHECKING:
-    from rootstock.locking import Admin
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130

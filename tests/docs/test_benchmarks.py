@@ -53,8 +53,9 @@ def test_calls(tmp_path: Path) -> None:
 
 def test_a_start(root: Path, tmp_path: Path) -> None:
     run("start_up.py", "--root", root, "--model", "emt", "--repeat", "1", "--json", tmp_path / "starts.json")
-    alone, worker, calculator = json.loads((tmp_path / "starts.json").read_text())["rows"]
-    assert [row["way"] for row in (alone, worker, calculator)] == ["alone", "worker", "calculator"]
+    rows = {row["way"]: row for row in json.loads((tmp_path / "starts.json").read_text())["rows"]}
+    assert list(rows) == ["import rootstock", "rootstock --help", "alone", "worker", "calculator"]
+    alone, worker, calculator = rows["alone"], rows["worker"], rows["calculator"]
     for row in (alone, worker):
         assert list(row["parts"]) == [
             "build found", "interpreter and numpy", "ase", "environment file", "model", "first energy",

@@ -258,10 +258,29 @@ def test_long_tmpdir(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (folder / f"rootstock-{os.getuid()}").is_dir()
 
 
-def test_importing_rootstock_is_cheap() -> None:
-    code = "import rootstock, sys; print(sorted({'ase', 'numpy', 'jinja2', 'rich', 'click'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import rootstock", set()),
+        ("from rootstock.cli.user import main; main(['--help'])", {"click"}),
+        ("from rootstock.cli.site import main; main(['--help'])", {"click"}),
+    ],
+)
+def test_what_is_imported_at_once(code: str, allowed: set[str]) -> None:
+    """No more is imported than is needed to say what there is, and nothing slow: not ase, not numpy, not filelock."""
+    program = f"""
+import sys
+before = set(sys.modules)
+try:
+    {code}
+except SystemExit as end:
+    assert not end.code
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}} - set(sys.stdlib_module_names)
+slow = {{"asyncio", "http.client", "multiprocessing", "ssl", "unittest", "xml"}} & set(sys.modules)
+print(sorted(new), sorted(slow))
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{sorted({'rootstock'} | allowed)} []"
 
 
 def test_ones_own_environment(root: Path, tmp_path: Path) -> None:
