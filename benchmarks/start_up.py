@@ -70,9 +70,9 @@ at_depth(int(sys.argv[3]))
 import os
 os._exit(0)  # the end of the process costs neither of them anything here
 """
-# Python keeps the frames of calls in chunks, and fetches or drops memory whenever a call crosses the end of one. How many
-# calls of an import do so depends on how deep it begins: of CHGNet's 5,000 to 30,000, which is 4 % of its time. The
-# worker begins at a depth of its own, so what runs alone begins at several.
+# Python keeps the frames of calls in chunks, and fetches or drops memory whenever a call crosses the end of one. How
+# often an import does depends on how deep it begins: CHGNet's between 5,000 and 30,000 times, which is 4 % of its time.
+# The worker begins at a depth of its own, so what runs alone begins at several.
 DEPTHS = itertools.cycle(range(0, 20, 3))
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
 from rootstock.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
 from rootstock.channel.memory import PROPERTY_BITS
-from rootstock.errors import ConfigurationError, UnsupportedPropertyError
-from rootstock.inputs import Inputs
+from rootstock.errors import UnsupportedPropertyError
 from rootstock.parallel import session
+from rootstock.remote import RemoteCalculator
+from rootstock.session import Session
 
 
-class RootstockCalculator(Calculator):
+class RootstockCalculator(RemoteCalculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
@@ -84,9 +83,10 @@ class RootstockCalculator(Calculator):
     >>> atoms.get_potential_energy()  # doctest: +SKIP
     """
 
-    nolabel = True  # `ase run` passes a label to every calculator that does not say this
-
     default_parameters = DEFAULTS
+
+    _arguments: dict[str, Any]
+    _session: Session
 
     def __init__(
         self,
@@ -105,15 +105,13 @@ class RootstockCalculator(Calculator):
         log: str | os.PathLike[str] | None = None,
         comm: Any = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         spec, self._arguments = resolve({
             "model": model, "cluster": cluster, "root": root, "device": device, "environment": environment,
             "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
         self._show_arguments()
-        self._inputs = Inputs()
-        self._results_for = self._inputs.state
         self._asked = self._usual = 0  # properties asked of these atoms, and of those before
         self._comm = comm
         self._session = session(spec, comm)
@@ -133,10 +131,6 @@ class RootstockCalculator(Calculator):
 
     def _get_name(self) -> str:
         return "rootstock"
-
-    def get_spin_polarized(self) -> bool:
-        """Return False: there are no electrons."""
-        return False  # without this method, ASE gives each object one of its own, which keeps the object alive
 
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change arguments; the next call starts a worker for them. Copies keep theirs.
@@ -173,81 +167,35 @@ class RootstockCalculator(Calculator):
 
     def _follow(self) -> None:
         """Take over what was changed in `parameters`. Entries that are no arguments are the caller's own."""
-        if self.parameters != self._seen:
-            there = self.parameters
+        there = self.parameters
+        if there != self._seen:
             self.set(**{name: there.get(name) for name in NAMES if there.get(name) != self._arguments[name]})
             self._show_arguments()
 
-    @property
-    def atoms(self) -> Atoms | None:
-        """The atoms that `results` are for."""
-        return self._inputs.atoms() if self._inputs else None
-
-    @atoms.setter
-    def atoms(self, atoms: Atoms | None) -> None:
-        self._inputs = Inputs()
-        if atoms is not None:
-            self._inputs.update(atoms)
-        self._results_for = self._inputs.state
-
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
-        """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
-        return self._inputs.changes_to(atoms) if self._inputs else list(all_changes)
-
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Return a property, computing it if it is not known for these atoms.
-
-        Parameters
-        ----------
-        name : str
-            One of ASE's standard properties.
-        atoms : ase.Atoms, optional
-            By default those of the last call.
-        allow_calculation : bool
-            Whether to compute what is not known. If not, None is returned for it.
-
-        Raises
-        ------
-        PropertyNotImplementedError
-            If the model has no such property, or these atoms have none (stress without a periodic cell).
-        WorkerError
-            If the model failed or the worker was lost; the next call starts anew.
-        """
-        self._follow()
-        if atoms is not None:
-            self._inputs.update(atoms)
-            if self._inputs.state != self._results_for:
-                self._forget()
+        """Return a property, computing it if it is not known for these atoms; see `RemoteCalculator.get_property`."""
+        if self.parameters != self._seen:  # else a call is saved in every step
+            self._follow()
+        value = super().get_property(name, atoms, allow_calculation)
         if allow_calculation:
             self._asked |= PROPERTY_BITS.get(name, 0)
-        if name not in self.results:
-            if not allow_calculation:
-                return None
-            self._compute([name])
-        value = self.results[name]
-        return value.copy() if isinstance(value, np.ndarray) else value
+        return value
 
     def calculate(
         self,
         atoms: Atoms | None = None,
         properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
+        system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
+        """Compute properties into `results`; see `RemoteCalculator.calculate`."""
         self._follow()
-        if atoms is not None:
-            self._inputs.update(atoms)
-        self._forget()
-        self._compute(properties)
+        super().calculate(atoms, properties, system_changes)
 
     def _forget(self) -> None:
         self.results = {}
         self._usual, self._asked = self._asked, 0
-        self._results_for = self._inputs.state
 
     def _compute(self, properties: Sequence[str]) -> None:
-        if not self._inputs:
-            raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")
         bits = 0
         for name in properties:
             if name not in PROPERTY_BITS:
@@ -258,7 +206,7 @@ class RootstockCalculator(Calculator):
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
         usual = bits | self._usual if bits & self._usual == bits else bits
         try:
-            self.results |= self._session.evaluate(self._inputs, usual, bits)
+            self.results |= self._session.evaluate(self._the_inputs(), usual, bits)
         except UnsupportedPropertyError as error:
             raise PropertyNotImplementedError(error.message) from error
 
@@ -270,10 +218,6 @@ class RootstockCalculator(Calculator):
         self._session.users.add(self)
         self._session.properties()
         return self
-
-    def close(self) -> None:
-        """End the worker, unless copies of this calculator still use it. `results` stay."""
-        self._session.release(self)
 
     def info(self) -> dict[str, Any]:
         """Return what computes: all that a methods section needs, as JSON can hold it. Asking starts the worker.
@@ -289,35 +233,3 @@ class RootstockCalculator(Calculator):
 
     def __enter__(self) -> Self:
         return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    # -- copies: they share the worker, not the results (NEB makes one for each image)
-
-    def __copy__(self) -> Self:
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._show_arguments()
-        twin.results, twin._inputs = dict(self.results), self._inputs.copy()
-        if self in self._session.users:
-            self._session.users.add(twin)
-        return twin
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        memo[id(self)] = twin = self.__copy__()
-        twin.results = deepcopy(self.results)
-        return twin
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        state = {
-            "results": self.results, "_inputs": self._inputs, "_results_for": self._results_for,
-            "parameters": self.parameters,
-        }  # fmt: skip
-        return _rebuild, (type(self), self._arguments), state
-
-
-def _rebuild(kind: type[RootstockCalculator], arguments: Mapping[str, Any]) -> RootstockCalculator:
-    return kind(**arguments)

@@ -6,27 +6,26 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
-from rootstock.inputs import Inputs, all_finite, first_bad
+from rootstock.inputs import all_finite, first_bad
 from rootstock.ipi.cells import Frame, frame_of
 from rootstock.ipi.clients import Clients, ClientSpec, Prepare
 from rootstock.ipi.codec import encode_cell
 from rootstock.ipi.listener import check_place
 from rootstock.ipi.messages import ForceReady
+from rootstock.remote import RemoteCalculator
 
 _VOIGT = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
 
 _CAUSES = "Overlapping atoms, and structures that its potential was not made for, do this."
 
 
-class IPICalculator(Calculator):
+class IPICalculator(RemoteCalculator):
     """Energies, forces and stress from a client of the i-PI protocol: LAMMPS, ASE's SocketClient, i-PI's drivers.
 
     The protocol calls this end the server. It starts a client with `command`, or waits for one that somebody else
@@ -81,7 +80,7 @@ class IPICalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
-    nolabel = True
+    _session: Clients
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class IPICalculator(Calculator):
         timeout: float = 3600.0,
         log: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         if isinstance(command, str) or (command is not None and not command):
             raise ConfigurationError(f"command must be a list of a program and its arguments, not {command!r}.")
         check_place(address, host, port, command is not None)
@@ -110,98 +109,45 @@ class IPICalculator(Calculator):
         )
         self.extra = b""
         self._rotate = rotate
-        self._inputs = Inputs()
-        self._results_for = self._inputs.state
         self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
         spec = ClientSpec(
             None if command is None else tuple(os.fspath(each) for each in command), prepare, address, host, port,
             _path(directory), _path(log), start_timeout, timeout,
         )  # fmt: skip
-        self._clients = Clients(spec)
-        self._clients.users.add(self)
-
-    # -- ASE's interface
+        self._session = Clients(spec)
+        self._session.users.add(self)
 
     def _get_name(self) -> str:
         return "i-pi"
 
-    @property
-    def atoms(self) -> Atoms | None:
-        """The atoms that `results` are for."""
-        return self._inputs.atoms() if self._inputs else None
-
-    @atoms.setter
-    def atoms(self, atoms: Atoms | None) -> None:
-        self._inputs = Inputs()
-        if atoms is not None:
-            self._inputs.update(atoms)
-        self._results_for = self._inputs.state
-
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
-        """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
-        return self._inputs.changes_to(atoms) if self._inputs else list(all_changes)
-
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Return a property, computing it if it is not known for these atoms.
-
-        Parameters
-        ----------
-        name : str
-            ``energy``, ``free_energy``, ``forces`` or ``stress``.
-        atoms : ase.Atoms, optional
-            By default those of the last call.
-        allow_calculation : bool
-            Whether to compute what is not known. If not, None is returned for it.
+    def _compute(self, properties: Sequence[str]) -> None:
+        """Compute all that the protocol carries, unless that is known.
 
         Raises
         ------
         PropertyNotImplementedError
-            If these atoms have no such property, or the client did not send it: a virial of zero is how the protocol
-            says that there is none.
-        WorkerError
-            If the client failed or was lost; the next call starts or awaits another.
+            If it does not carry one of `properties`, or the client sent none: a virial of zero is how the protocol
+            says so.
         """
-        if name not in self.implemented_properties:
-            raise PropertyNotImplementedError(f"{name} is not a property that the i-PI protocol carries.")
-        if atoms is not None:
-            self._inputs.update(atoms)
-            if self._inputs.state != self._results_for:
-                self.results, self._results_for = {}, self._inputs.state
-        if "energy" not in self.results:
-            if not allow_calculation:
-                return None
-            self._compute()
-        if name not in self.results:
+        if foreign := [name for name in properties if name not in self.implemented_properties]:
+            raise PropertyNotImplementedError(f"{foreign[0]} is not a property that the i-PI protocol carries.")
+        if not self.results:
+            self._ask()
+        if "stress" in properties and "stress" not in self.results:
             raise PropertyNotImplementedError(
                 "The client sent a virial of zero, which is how it says that it computes none: no stress."
                 if self._has_volume()
                 else "Stress needs a cell of three vectors and a periodic direction."
             )
-        value = self.results[name]
-        return value.copy() if isinstance(value, np.ndarray) else value
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),  # noqa: ARG002  # the protocol always carries all
-        system_changes: Sequence[str] = all_changes,  # noqa: ARG002
-    ) -> None:
-        """Compute energy, forces and stress into `results`."""
-        if atoms is not None:
-            self._inputs.update(atoms)
-        self.results, self._results_for = {}, self._inputs.state
-        self._compute()
-
-    def _compute(self) -> None:
-        inputs = self._inputs
-        if not inputs:
-            raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")
+    def _ask(self) -> None:
+        inputs = self._the_inputs()
         key = (inputs.rest.cell, len(inputs))
         if self._frame[0] != key:
             frame = frame_of(np.frombuffer(inputs.rest.cell).reshape(3, 3), inputs.positions, self._rotate)
             self._frame = (key, frame, encode_cell(frame.cell, len(inputs)))
         _, frame, cell = self._frame
-        answer = self._clients.evaluate(inputs, cell, frame.out(inputs.positions))
+        answer = self._session.evaluate(inputs, cell, frame.out(inputs.positions))
         self.extra = answer.extra
         _check(answer)
         results = {"energy": answer.energy, "free_energy": answer.energy, "forces": frame.back(answer.forces)}
@@ -212,48 +158,6 @@ class IPICalculator(Calculator):
     def _has_volume(self) -> bool:
         sections = self._inputs.rest
         return bool(any(sections.pbc) and np.frombuffer(sections.cell).reshape(3, 3).any(axis=1).all())
-
-    # -- the client
-
-    def close(self) -> None:
-        """Tell the client that it is done, unless copies of this calculator still use it. `results` stay."""
-        self._clients.release(self)
-
-    def __enter__(self) -> Self:
-        self._clients.users.add(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    # -- copies: they share the client, not the results
-
-    def __copy__(self) -> Self:
-        copy = type(self).__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy.parameters = type(self.parameters)(self.parameters)
-        copy.results, copy._inputs = dict(self.results), self._inputs.copy()
-        if self in self._clients.users:
-            self._clients.users.add(copy)
-        return copy
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy = memo[id(self)] = self.__copy__()
-        copy.results = {
-            name: value.copy() if isinstance(value, np.ndarray) else value for name, value in self.results.items()
-        }
-        return copy
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._arguments), {
-            "results": self.results, "_inputs": self._inputs, "_results_for": self._results_for,
-        }  # fmt: skip
-
-
-def _rebuild(kind: type[IPICalculator], arguments: dict[str, Any]) -> IPICalculator:
-    return kind(**arguments)
 
 
 def _path(path: str | os.PathLike[str] | None) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import signal
 import socket
 import stat
@@ -325,11 +326,11 @@ def test_a_client_that_is_lost(fault: str, kind: type[WorkerError], message: str
         atoms.positions[0, 0] = 100
         with pytest.raises(kind, match=message) as error:
             atoms.get_forces()
-        assert Path(error.value.log).exists()
+        place = Path(Path(error.value.log).read_text().split()[0])
         atoms.calc = calc
         if step > 1:  # the next client does it again, so only its first evaluations are right
             check(atoms, 1)
-        assert not list(Path("/tmp").glob("ipi_*/s"))
+        assert place.name == "s" and not place.parent.exists()
 
 
 @pytest.mark.parametrize(
@@ -384,21 +385,30 @@ def test_after_an_interruption_the_next_call_is_right(step: int) -> None:
 
 def test_clients_that_do_not_come() -> None:
     atoms = bulk("Cu")
+    places = []
     for command, message in (
-        ([sys.executable, "-c", "print('no licence'); exit(5)"], "exited with code 5 before it conn(.|\n)*no licence"),
-        (["/nowhere/lmp", "{socket}"], "Cannot start /nowhere/lmp"),
-        ([sys.executable, "{port}"], r"wants \{port\}, which there is not"),
-        ([sys.executable, "-c", "import time; time.sleep(60)"], r"did not connect to /tmp/ipi_.* within 1 s"),
+        (["exit(5)", "{socket}"], "exited with code 5 before it conn(.|\n)*no licence"),
+        (["import time; time.sleep(60)", "{socket}"], r"did not connect to /tmp/ipi_.* within 1 s(.|\n)*no licence"),
+        (["pass", "{port}"], r"wants \{port\}, which there is not"),
     ):
-        with IPICalculator(command, start_timeout=1) as calc:
+        said = [sys.executable, "-c", "import sys; print('no licence at', sys.argv[1], flush=True); " + command[0]]
+        with IPICalculator([*said, command[1]], start_timeout=1) as calc:
             atoms.calc = calc
-            with pytest.raises(WorkerStartError, match=message):
+            with pytest.raises(WorkerStartError, match=message) as error:
                 atoms.get_potential_energy()
-    with IPICalculator(address=f"nobody{os.getpid()}", start_timeout=0.5) as calc:
+            places += re.findall(r"no licence at (\S+)/s", str(error.value))
+    assert len(places) == 2
+    with (
+        IPICalculator(["/nowhere/lmp", "{socket}"]) as calc,
+        pytest.raises(WorkerStartError, match="Cannot start /now"),
+    ):
+        calc.get_property("energy", atoms)
+    name = f"nobody{os.getpid()}"
+    with IPICalculator(address=name, start_timeout=0.5) as calc:
         atoms.calc = calc
-        with pytest.raises(WorkerStartError, match=r"No i-PI client connected to /tmp/ipi_nobody\d+ within 0 s"):
+        with pytest.raises(WorkerStartError, match=f"No i-PI client connected to /tmp/ipi_{name} within 0 s"):
             atoms.get_potential_energy()
-    assert not list(Path("/tmp").glob("ipi_*/s")) and not list(Path("/tmp").glob("ipi_nobody*"))
+    assert not any(Path(place).exists() for place in [*places, f"/tmp/ipi_{name}"])
 
 
 def test_a_command_that_leaves_the_work_to_another_process() -> None:
@@ -519,17 +529,19 @@ from rootstock.ipi import IPICalculator
 atoms = bulk("Cu", cubic=True)
 atoms.calc = calc = IPICalculator({client()!r})
 atoms.get_forces()
-print(calc._clients._connection._process.pid, flush=True)
+print(calc._session._connection._process.pid, flush=True)
 input()
 """
     with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True) as process:
         pid = int(process.stdout.readline())
+        said = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        place = Path(next(each for each in said if each.startswith("/tmp/ipi_")))
         process.kill()
     deadline = time.monotonic() + 20
     while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
         assert time.monotonic() < deadline, "the client lives on"
         time.sleep(0.05)
-    assert not [path for path in Path("/tmp").glob("ipi_*/s") if path.stat().st_uid == os.getuid()]
+    assert place.name == "s" and not place.parent.exists()
 
 
 @pytest.mark.parametrize(

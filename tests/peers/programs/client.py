@@ -2,7 +2,8 @@
 
     python client.py SOCKET [FAULT [STEP]]
 
-The energy is the number of the step, in Hartree; forces are the positions, the virial is the unit matrix.
+It prints the socket's path. The energy is the number of the step, in Hartree; forces are the positions, the virial is
+the unit matrix.
 """
 
 import os
@@ -13,6 +14,7 @@ import sys
 import time
 
 fault, step = (*sys.argv[2:], "none", "1")[:2] if len(sys.argv) < 4 else sys.argv[2:4]
+print(sys.argv[1], flush=True)  # noqa: T201
 with socket.socket(socket.AF_UNIX) as sock:
     sock.connect(sys.argv[1])
 

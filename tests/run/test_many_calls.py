@@ -1,0 +1,91 @@
+"""What many calls leave behind, on both sides, and what each of them costs the kernel."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+
+from rootstock import RootstockCalculator
+from tests.conftest import clean_environment
+from tests.run.conftest import Make
+
+CALLS, WARM_UP = 100_000, 10_000
+KB, OBJECTS = 512, 200  # what may come and go: pages of the allocators, entries of caches
+
+# Results that are new arrays each time, as a model's are; on request the number of objects in this process.
+MODEL = """\
+if self.atoms.info.get("count"):
+    import gc
+    gc.collect()
+    self.results["energy"] = float(len(gc.get_objects()))
+"""
+
+# In a process of its own: pytest keeps things of its own, and has imported what it liked.
+CLIENT = """
+import gc, os, sys
+from pathlib import Path
+from ase import Atoms
+from rootstock import RootstockCalculator
+
+environment, root, calls, warm_up = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+structures = [Atoms(f"Cu{n}", positions=[(3 * i, 0, 0) for i in range(n)], cell=[30, 30, 30], pbc=True)
+              for n in (1, 2, 8)]
+asked = [["energy"], ["forces"], ["energy", "forces", "stress"], ["stress"]]
+
+def measure(pid):
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    private = sum(int(line.split()[1]) for line in rollup if line.startswith(("Private_Dirty", "Swap:")))
+    return private, len(os.listdir(f"/proc/{pid}/fd"))
+
+def state():
+    counted = structures[0].copy()
+    counted.info["count"] = True
+    there = calc.get_property("energy", counted)
+    gc.collect()
+    return *measure(os.getpid()), len(gc.get_objects()), *measure(worker), int(there)
+
+with RootstockCalculator(environment=environment, model="", root=root, device="cpu") as calc:
+    worker = calc.info()["pid"]
+    for call in range(calls + warm_up):
+        if call == warm_up:
+            state()
+            before = state()
+        # Mostly as in a simulation; now and then other atoms, species, cells and info.
+        atoms = structures[call // 100 % 3]
+        atoms.positions[0, 0] = 1e-6 * call
+        if call % 100 == 50:
+            atoms.numbers[0] = 29 + call // 100 % 2
+            atoms.set_cell([30 + call % 7, 30, 30])
+            atoms.info["charge"] = call % 5
+        for name in asked[call // 10 % 4]:
+            calc.get_property(name, atoms)
+    after = state()
+    print(worker, calc.info()["calls"]["count"])
+    print(*(later - earlier for earlier, later in zip(before, after)))
+    print(*({"torch", "jax", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_no_growth(make: Make) -> None:
+    arguments = make(MODEL)._arguments
+    command = [
+        sys.executable, "-c", CLIENT, str(arguments["environment"]), str(arguments["root"]), str(CALLS), str(WARM_UP),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env=clean_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=500
+    )
+    assert not done.returncode, done.stderr
+    calls, growth, foreign = done.stdout.split("\n")[:3]
+    assert int(calls.split()[1]) >= CALLS
+    kb, descriptors, objects, worker_kb, worker_descriptors, worker_objects = map(int, growth.split())
+    assert (descriptors, worker_descriptors) == (0, 0), growth
+    assert kb < KB and worker_kb < KB, growth
+    assert objects < OBJECTS and worker_objects < OBJECTS, growth
+    assert not foreign
