@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from ase.build import bulk
-
-from rootstock import RootstockCalculator
-from tests.conftest import clean_environment
+from tests.conftest import clean_environment, need
 from tests.run.conftest import Make
 
 CALLS, WARM_UP = 100_000, 10_000
@@ -88,4 +84,57 @@ def test_no_growth(make: Make) -> None:
     assert (descriptors, worker_descriptors) == (0, 0), growth
     assert kb < KB and worker_kb < KB, growth
     assert objects < OBJECTS and worker_objects < OBJECTS, growth
-    assert not foreign
+    assert not foreign, foreign
+
+
+STEPS = """
+import sys
+from ase.build import bulk
+from rootstock import RootstockCalculator
+
+atoms = bulk("Cu", cubic=True)
+with RootstockCalculator(environment=sys.argv[1], model="", root=sys.argv[2], device="cpu") as calc:
+    atoms.calc = calc
+    worker = calc.info()["pid"]
+    for step in range(int(sys.argv[3])):
+        atoms.positions += 1e-3
+        atoms.get_forces()
+        atoms.get_potential_energy()
+    print(worker)
+"""
+
+
+def system_calls(make: Make, folder: Path, steps: int) -> tuple[Counter[str], Counter[str]]:
+    """Return how often the client and the worker of a simulation asked the kernel for what."""
+    folder.mkdir()
+    arguments = make()._arguments
+    client = [sys.executable, "-c", STEPS, str(arguments["environment"]), str(arguments["root"]), str(steps)]
+    done = subprocess.run(
+        ["strace", "-ff", "-qq", "-s", "1000", "-o", folder / "trace", *client],
+        env=clean_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    worker = folder / f"trace.{done.stdout.strip()}"
+    [client_trace] = [path for path in folder.iterdir() if "atoms.get_forces" in path.read_text()[:2000]]
+    return calls_in(client_trace), calls_in(worker)
+
+
+def calls_in(trace: Path) -> Counter[str]:
+    # A side that expects an answer within microseconds may let other processes run before it sleeps (sched_yield): how
+    # often, the load decides, and it does not wait for them.
+    calls = Counter(re.findall(r"^(\w+)\(", trace.read_text(), re.MULTILINE))
+    del calls["sched_yield"]
+    return calls
+
+
+def test_two_system_calls_for_each_step_and_side(make: Make, tmp_path: Path) -> None:
+    """One to send and one to receive; nothing else grows with the number of steps."""
+    need(shutil.which("strace"), "strace")
+    few, many = (system_calls(make, tmp_path / str(steps), steps) for steps in (100, 1100))
+    for side in range(2):
+        more = {name: count - few[side][name] for name, count in many[side].items()}
+        assert more.pop("sendto") == 1000
+        assert (
+            abs(more.pop("recvfrom") - 1000) < 10
+        )  # what is sent during the start may come in one piece or in several
+        assert all(count < 50 for count in more.values()), more
