@@ -148,6 +148,9 @@ class Clients:
         spec = self.spec
         if spec.prepare is not None:
             spec.prepare(inputs.atoms())
+        if self._listener is not None and not self._listener.reachable:
+            self._listener.close()
+            self._listener = None
         if self._listener is None:
             own = spec.address is None and spec.port is None
             self._listener = Listener.private() if own else Listener.at(spec.address, spec.host, spec.port)

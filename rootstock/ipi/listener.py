@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import shutil
@@ -44,7 +43,10 @@ class Listener:
         else:
             self.names = {"host": place[0], "address": place[0], "port": str(place[1])}
         sock.listen(1)
-        self._finalizer = weakref.finalize(self, _remove, sock, folder or self.names.get("socket", ""), os.getpid())
+        self._inode = _inode(self.names.get("socket", ""))
+        self._finalizer = weakref.finalize(
+            self, _remove, sock, folder, self.names.get("socket", ""), self._inode, os.getpid()
+        )
 
     @classmethod
     def private(cls) -> Listener:
@@ -80,6 +82,11 @@ class Listener:
                 f"Cannot listen at {where}: {error.strerror or error}.",
                 "Another server may be using it, or have left a file there: choose another address or port.",
             ) from error
+
+    @property
+    def reachable(self) -> bool:
+        """Whether clients can still find it: a socket's file may be removed, as by what sweeps temporary folders."""
+        return _inode(self.names.get("socket", "")) == self._inode
 
     def accept(self, timeout: float, process: ClientProcess | None) -> socket.socket | None:
         """Wait for a client; None if none came in time, or `process`, which was to become one, has failed."""
@@ -153,12 +160,19 @@ def _stale(path: str) -> bool:
     return False
 
 
-def _remove(sock: socket.socket, path: str, owner: int) -> None:
+def _inode(path: str) -> int:
+    """Return the number of a file, by which it can be told from another of its name; 0 if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def _remove(sock: socket.socket, folder: str, path: str, inode: int, owner: int) -> None:
     sock.close()
-    if path and os.getpid() == owner:
-        shutil.rmtree(path) if os.path.isdir(path) else _unlink(path)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    if os.getpid() != owner:
+        return
+    if path and _inode(path) == inode:  # not what another server has put there since
         os.unlink(path)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -522,6 +522,33 @@ def test_a_client_that_somebody_else_starts(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_socket_whose_file_is_removed(tmp_path: Path) -> None:
+    """As by what sweeps temporary folders. A client that is there stays; for another one the file is made anew."""
+    path = tmp_path / "here.sock"
+    atoms = bulk("Cu", cubic=True)
+    with IPICalculator(address=str(path), timeout=30, start_timeout=5) as calc:
+        atoms.calc = calc
+        with pytest.raises(WorkerStartError, match="No i-PI client connected to .*here.sock within 5 s"):
+            atoms.get_forces()
+        path.unlink()
+        with started(str(path)) as process:
+            check(atoms, 1)
+            path.unlink()
+            atoms.positions[0, 0] = 2
+            check(atoms, 2)
+            process.kill()
+            atoms.positions[0, 0] = 3
+            with pytest.raises(WorkerDiedError):
+                atoms.get_forces()
+        with started(str(path)):
+            check(atoms, 1)
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            calc.close()
+            assert path.exists()  # it is another server's
+
+
 def test_nothing_is_left_of_a_server_that_is_killed() -> None:
     script = f"""
 from ase.build import bulk

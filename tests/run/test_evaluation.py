@@ -276,25 +276,6 @@ def test_results_belong_to_the_caller(make: Make) -> None:
     assert kept[0, 0] == 1.0
 
 
-def test_no_growth_over_many_calls(emt: RootstockCalculator) -> None:
-    def resident(pid: int | str) -> int:
-        text = Path(f"/proc/{pid}/status").read_text()
-        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
-
-    atoms = bulk("Cu")
-    atoms.calc = emt
-    worker = emt.info()["pid"]
-    atoms.get_forces()
-    sizes, files = [], len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(3):
-        for i in range(3000):
-            atoms.positions[0, 0] = i * 1e-6
-            atoms.get_forces()
-        sizes.append((resident("self"), resident(worker)))
-    assert sizes[2][0] - sizes[1][0] < 500 and sizes[2][1] - sizes[1][1] < 500, sizes  # kB
-    assert len(list(Path("/proc/self/fd").iterdir())) == files
-
-
 def test_copies_share_the_worker_but_not_the_results(emt: RootstockCalculator) -> None:
     atoms = bulk("Cu", cubic=True)
     atoms.calc = emt

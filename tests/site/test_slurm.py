@@ -10,6 +10,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from tests.conftest import need
+from tests.run.test_device import torch_wheel
 from tests.site.slurm.cluster import PROGRAMS, UID, Slurm
 from tests.site.stress import need_programs, need_root, processes_at, wait_for
 
@@ -32,6 +33,32 @@ with RootstockCalculator("emt", device="cpu") as calculator:
         calculator.get_property("energy", bulk("Cu", a=3.7))
 """
 
+NEEDS_GPU = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch"]
+# [tool.uv.sources]
+# torch = { path = "WHEEL" }
+# ///
+import torch
+
+def setup(model, device="cuda"):
+    raise NotImplementedError
+"""
+
+ASK_FOR_GPU = """\
+from ase.build import bulk
+from rootstock import RootstockCalculator
+from rootstock.errors import DeviceError
+
+atoms = bulk("Cu")
+atoms.calc = RootstockCalculator("needs_gpu")
+try:
+    atoms.get_potential_energy()
+except DeviceError as error:
+    print(error)
+"""
+
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
@@ -41,6 +68,7 @@ def slurm(tmp_path_factory):
     open_to_all(state)
     cluster = Slurm(state)
     (cluster.home / "compute.py").write_text(COMPUTE)
+    (cluster.home / "ask_for_gpu.py").write_text(ASK_FOR_GPU)
     yield cluster
     cluster.close()
 
@@ -86,6 +114,26 @@ def test_each_job_sees_the_gpu_that_it_was_given(slurm, lmod, root):
     assert slurm.wait(first) == "CANCELLED"
     seen = [re.findall(r"CUDA_VISIBLE_DEVICES=\d+", slurm.output(number)) for number in (first, second, third)]
     assert seen == [["CUDA_VISIBLE_DEVICES=0"], ["CUDA_VISIBLE_DEVICES=1"], []]
+
+
+def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, tmp_path_factory):
+    """What was seen, and what to ask for; torch, which takes minutes on a cold file system, was not imported."""
+    need(not list(Path("/dev").glob("nvidia[0-9]*")), "a machine without a GPU")
+    base = tmp_path_factory.mktemp("gpu")
+    open_to_all(base)
+    torch_wheel(base, "cuda")
+    environment = base / "needs_gpu.py"
+    environment.write_text(NEEDS_GPU.replace("WHEEL", str(base / "torch-2.9.0-py3-none-any.whl")))
+    root = base / "root"
+    site("install", "--cluster", "local", "--root", root, "--env", environment, "--set", "access.readers=world")
+    number = slurm.submit(job(lmod.init, root).replace("compute.py", "ask_for_gpu.py"))
+    assert slurm.wait(number) == "COMPLETED", slurm.output(number)
+    said = slurm.output(number)
+    assert said.splitlines() == [
+        "device='cuda' was asked for, but no GPU is visible: there is no /dev/nvidia[0-9]* "
+        f"(node n1, SLURM_JOB_ID={number}, CUDA_VISIBLE_DEVICES not set, no NVIDIA driver).",
+        "Ask the batch system for one (Slurm: --gres=gpu:1), or compute on the processor: device='cpu'.",
+    ]
 
 
 @pytest.mark.parametrize("exec_", ["", "exec "], ids=["bash", "exec"])
