@@ -36,7 +36,7 @@ with RootstockCalculator("emt", device="cpu") as calculator:
 NEEDS_GPU = """\
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch"]
+# dependencies = ["ase>=3.23", "torch"]
 # [tool.uv.sources]
 # torch = { path = "WHEEL" }
 # ///
