@@ -8,7 +8,6 @@ again: an environment that was left half installed looks complete to uv.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from rootstock.bytecode import compile_bytecode
 from rootstock.errors import BuildError
 from rootstock.integrity import SUMS, Contents, Installed, check_records, read_contents
 from rootstock.layout import STAGING, RootLayout
-from rootstock.programs import Programs
+from rootstock.programs import Programs, short_of_space
 from rootstock.provenance import bill_of_materials, installed_files
 from rootstock.recipes import LOCK, RECIPE, BuildPlan, lock_text, sha256
 from rootstock.records import (
@@ -37,8 +36,6 @@ from rootstock.records import (
     write_file,
 )
 from rootstock.uv import Uv, clean_variables
-
-_LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 
 Report = Callable[[str], None]
 Verify = Callable[[Path], list[dict[str, Any]]]
@@ -133,7 +130,7 @@ def stage(
     except BaseException as error:
         remove_tree(staging)
         # uv has other names for a full file system, such as that a lock file is missing.
-        if isinstance(error, BuildError) and not error.hint and (hint := _short_of_space(folder)):
+        if isinstance(error, BuildError) and not error.hint and (hint := short_of_space(folder)):
             raise BuildError(error.message, hint) from error
         raise
 
@@ -181,15 +178,6 @@ def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
     for path in (plan.link, plan.lock_file):
         for leftover in path.parent.glob(f".{path.name}.*"):
             leftover.unlink(missing_ok=True)
-
-
-def _short_of_space(folder: Path) -> str:
-    """Say how little is left on a file system that is as good as full; empty if it is not."""
-    status = os.statvfs(folder)
-    left, files = status.f_bavail * status.f_frsize, status.f_favail
-    if left > _LITTLE_SPACE and (files > _FEW_FILES or not status.f_files):
-        return ""
-    return f"The file system of {folder} is nearly full: it has room for {left / 1e6:.1f} MB and {files} files."
 
 
 def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:

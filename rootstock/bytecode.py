@@ -20,12 +20,12 @@ _BATCH, _FILE = 2**19, 2**11  # bytes of source that are compiled at a time, and
 def compile_bytecode(
     prefix: Path, place: Path, variables: dict[str, str], *, umask: int, programs: Programs, log: Callable[[str], None]
 ) -> None:
-    """Compile every module in an environment.
+    """Compile every module in an environment, or of an interpreter.
 
     Parameters
     ----------
     prefix : Path
-        The environment.
+        Its folder.
     place : Path
         Where it will be.
     variables : dict
@@ -36,10 +36,10 @@ def compile_bytecode(
     log : callable
         Is given what the compiler says. A file that is no Python of this version is left as it is.
     """
-    sites = [site for site in prefix.glob("lib*/python*/site-packages") if not site.parents[1].is_symlink()]
-    modules = [(path.stat().st_size, path) for site in sites for path in site.rglob("*.py") if path.is_file()]
+    libraries = [folder for folder in prefix.glob("lib*/python*") if not folder.parent.is_symlink()]
+    modules = [(path.stat().st_size, path) for each in libraries for path in each.rglob("*.py") if path.is_file()]
     # No packages' own start-up code (-S), and no chance in the order of sets.
-    command = [str(prefix / "bin" / "python"), "-S", "-s", "-Wignore", "-c", _PROGRAM, str(prefix), str(place)]
+    command = [str(prefix / "bin" / "python3"), "-S", "-s", "-Wignore", "-c", _PROGRAM, str(prefix), str(place)]
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder, "modules")
         listed.write_text("\0\0".join("\0".join(batch) for batch in _batches(modules)), "utf-8", "surrogateescape")

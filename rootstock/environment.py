@@ -12,6 +12,7 @@ from rootstock.layout import RootLayout
 from rootstock.model import did_you_mean, is_environment_name, parse_model_string
 from rootstock.records import BUILD_SOURCE, active_build, read_marker
 from rootstock.scratch import private_scratch
+from rootstock.scripts import recipe_text, wrapper_file
 from rootstock.sources import (
     EnvironmentSource,
     model_strings,
@@ -21,7 +22,7 @@ from rootstock.sources import (
     registered_names,
 )
 from rootstock.spawn import Launch
-from rootstock.uv import clean_variables, find_uv, package_cache, recipe_text, wrapper_file
+from rootstock.uv import clean_variables, find_uv, package_cache
 from rootstock.variants import fitting_build
 from rootstock.weights import (
     LEAD_ASTRAY,

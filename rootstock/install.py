@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -11,18 +10,19 @@ from typing import Any
 
 import tomli_w
 
-from rootstock.access import Access, remove_tree
+from rootstock.access import Access
 from rootstock.build import Staged, publish, stage
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootstockError, SiteError
 from rootstock.generations import Change, changing, explained
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
-from rootstock.plan import InstallPlan, PythonCopy
+from rootstock.plan import InstallPlan
 from rootstock.programs import Programs
+from rootstock.pythons import put, users
 from rootstock.recipes import BuildPlan
 from rootstock.records import write_file
-from rootstock.uv import package_cache, uv_version
+from rootstock.uv import Uv, package_cache, uv_version
 from rootstock.verify import verify
 
 _MOST_JOBS = 4
@@ -58,8 +58,7 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
         if plan.reseal:
             _reseal(layout, access, admin)
         _write_files(plan, admin, published=False)
-        if plan.python:
-            _put_interpreter(plan.python, access, admin)
+        _put_pythons(plan, admin)
         try:
             _build([build for build in plan.builds if build.source is None], plan, admin, 1)
             _write_files(plan, admin, published=True)
@@ -83,13 +82,10 @@ def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
             admin.log(change.describe(layout.root))
 
 
-def _put_interpreter(python: PythonCopy, access: Access, admin: Admin) -> None:
-    admin.report(f"putting an interpreter into {python.target}")
-    staging = python.target.with_name(f"{STAGING}{python.target.name}")
-    remove_tree(staging)  # of an installation that was cut off
-    shutil.copytree(python.source, staging, symlinks=True)
-    access.seal(staging)
-    staging.rename(python.target)
+def _put_pythons(plan: InstallPlan, admin: Admin) -> None:
+    for python in plan.pythons:
+        uv = Uv(package_cache(plan.layout, plan.cluster), admin.log, plan.access.admin_umask, plan.wheels)
+        put(python, plan.layout, plan.cluster, plan.access, uv, report=admin.report, log=admin.log)
 
 
 def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
@@ -97,6 +93,8 @@ def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
         if not build.name.startswith(STAGING):
             admin.report(f"changing the modes of {build.relative_to(layout.root)}")
             access.seal(build)
+    for name in users(layout):
+        access.seal(layout.interpreter(name))
 
 
 def _usual_jobs() -> int:

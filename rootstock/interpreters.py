@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -16,18 +17,22 @@ from packaging.version import Version
 
 from rootstock.errors import BuildError
 
-AUTO = "auto"  # what a cluster can say in place of a path
+AUTO, MANAGED = "auto", "managed"  # what a cluster can say in place of a path
 
 # What builds need of an interpreter and some lack: modules whose libraries were absent when it was compiled.
 _QUESTION = (
     "import json, sys, ssl, sqlite3, ctypes, zlib\n"
     "print(json.dumps([sys.implementation.name, '.'.join(map(str, sys.version_info[:3])),"
-    " sys.executable, sys.base_prefix, sys.prefix != sys.base_prefix]))"
+    " sys.executable, sys.base_prefix, sys.prefix != sys.base_prefix and sys._base_executable]))"
 )
 
 
 class NoInterpreterError(BuildError):
     """No Python fits."""
+
+
+class _UnfitError(Exception):
+    """A program that no build can be made on; it says why."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,17 @@ class Interpreter:
         For example ``3.11.2``.
     prefix : str
         Where its standard library is installed.
+    download : str
+        uv's name of it, if it is to be fetched into the root before it is there; else empty.
+    address : str
+        Where it is fetched.
     """
 
     path: str
     version: str
     prefix: str
+    download: str = ""
+    address: str = ""
 
     def hidden_by(self) -> Path | None:
         """Return the file or folder that keeps other users from running this interpreter; None if nothing does."""
@@ -66,9 +77,11 @@ def own_interpreters(folder: Path) -> list[Interpreter]:
     folder : Path
         The root's folder of interpreters, each in a folder of its own.
     """
-    programs = sorted(folder.glob("[!.]*/bin/python3"))
-    found = [answer for program in programs if (answer := _ask(str(program))) is not None]
-    return sorted(found, key=lambda each: Version(each.version), reverse=True)
+    found = []
+    for program in folder.glob("[!.]*/bin/python3"):
+        with contextlib.suppress(_UnfitError):  # of another processor, for example
+            found.append(_ask(str(program)))
+    return sorted(found, key=lambda each: (Version(each.version), each.path), reverse=True)
 
 
 def movable_interpreter(folder: Path) -> Interpreter:
@@ -80,11 +93,10 @@ def movable_interpreter(folder: Path) -> Interpreter:
         If there is none, or it needs its standard library where it is now.
     """
     program = folder / "bin" / "python3"
-    found = _ask(str(program))
-    if found is None:
-        raise BuildError(
-            f"{program} does not run, or lacks ssl, sqlite3 or ctypes.", "Name the folder of a whole Python."
-        )
+    try:
+        found = _ask(str(program))
+    except _UnfitError as error:
+        raise BuildError(f"{program} {error}.", "Name the folder of a whole Python.") from None
     if Path(found.prefix).resolve() != folder.resolve():
         raise BuildError(
             f"{program} has its standard library in {found.prefix}: it cannot be moved.",
@@ -103,12 +115,13 @@ def find_interpreter(
     requires : SpecifierSet
         The versions that the environment file allows.
     settings : sequence of str
-        The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``auto`` for one of `own`,
-        the one this package runs on, or else the newest on PATH.
+        The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``managed`` for one of `own`;
+        ``auto`` for one of those that are there already, the one this package runs on, or else the newest on PATH.
     readers : str
         The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
     own : sequence of Interpreter
-        Those of the root, which every reader of the root may run.
+        Those of the root, which every reader of the root may run, and those that can be fetched into it; the best
+        first.
 
     Raises
     ------
@@ -117,15 +130,21 @@ def find_interpreter(
     """
     refused = []
     for setting in settings:
-        if setting == AUTO:
+        if setting in (AUTO, MANAGED):
             for interpreter in own:
-                if requires.contains(interpreter.version, prereleases=True):
+                fetched = setting == MANAGED or not interpreter.download
+                if fetched and requires.contains(interpreter.version, prereleases=True):
                     return interpreter
+        if setting == MANAGED:
+            refused.append(f"{MANAGED}: none that is in the root or can be fetched is {requires or 'there'}")
+            continue
         for candidate in _candidates() if setting == AUTO else [setting]:
-            found = _ask(candidate)
-            if found is None:
-                refused.append(f"{candidate}: does not run, or lacks ssl, sqlite3 or ctypes")
-            elif not requires.contains(found.version, prereleases=True):
+            try:
+                found = _ask(candidate)
+            except _UnfitError as error:
+                refused.append(f"{candidate}: {error}")
+                continue
+            if not requires.contains(found.version, prereleases=True):
                 refused.append(f"{candidate}: is {found.version}, not {requires}")
             elif readers != "owner" and (obstacle := found.hidden_by()):
                 refused.append(f"{candidate}: other users cannot get past {obstacle}")
@@ -134,8 +153,8 @@ def find_interpreter(
     raise NoInterpreterError(
         f"No Python {requires or 'of any version'} for this build. Looked at:\n"
         + "\n".join(f"  {line}" for line in refused),
-        "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3; or put one into the root, "
-        "where network is: uv python install --install-dir ROOT/python VERSION.",
+        "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3; or let uv fetch one into "
+        "the root, where network or a mirror is: --set python.interpreter=managed",
     )
 
 
@@ -151,13 +170,23 @@ def _candidates() -> Iterator[str]:
             yield path
 
 
-def _ask(program: str) -> Interpreter | None:
+def _ask(program: str) -> Interpreter:
+    """Return what a program says of itself.
+
+    Raises
+    ------
+    _UnfitError
+        If no build can be made on it.
+    """
     try:
         answer = subprocess.run(
             [program, "-I", "-c", _QUESTION], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-        name, version, path, prefix, is_virtual = json.loads(answer)
+        name, version, path, prefix, base = json.loads(answer)
     except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    # An environment must not be built on another one, which may be deleted any day.
-    return None if name != "cpython" or is_virtual else Interpreter(path, version, prefix)
+        raise _UnfitError("does not run, or lacks ssl, sqlite3 or ctypes") from None
+    if name != "cpython":
+        raise _UnfitError(f"is {name}, not cpython")
+    if base:
+        raise _UnfitError(f"is of a virtual environment, which may be deleted any day; name what it is made on: {base}")
+    return Interpreter(path, version, prefix)

@@ -143,6 +143,14 @@ class RootLayout:
         """Interpreters that builds use."""
         return self.root / "python"
 
+    def interpreter(self, name: str) -> Path:
+        """One interpreter, fetched by uv or brought by a bundle; nothing in it changes."""
+        return self.python / name
+
+    def interpreter_record(self, name: str) -> Path:
+        """Where that interpreter came from, and who put it there."""
+        return self.interpreter(name) / "interpreter.json"
+
     @property
     def modulepath(self) -> Path:
         """What a user gives to ``module use``."""

@@ -17,7 +17,7 @@ from typing import Any
 from rootstock.access import Access
 from rootstock.clusters import Cluster
 from rootstock.generations import Change, changing, latest
-from rootstock.interpreters import own_interpreters
+from rootstock.interpreters import AUTO, own_interpreters
 from rootstock.layout import RootLayout
 from rootstock.locking import Admin
 from rootstock.recipes import BuildPlan, lock_text, plan_environment
@@ -120,11 +120,13 @@ def plan_locks(
         If requirements cannot be met.
     """
     own, newest = own_interpreters(layout.python), latest(layout)
+    # A lock is for every interpreter; any that can run the environment serves, and none is fetched for it.
+    anyhow = replace(cluster, interpreters=(*cluster.interpreters, AUTO))
     plans: dict[Path, BuildPlan] = {}
     for source in sources:
         built = [variant.accelerator for variant in find_variants(layout, source.name)]
         for wanted in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
-            plan = _placed(plan_environment(layout, cluster, source, own, wanted), layout)
+            plan = _placed(plan_environment(layout, anyhow, source, own, wanted), layout)
             plans.setdefault(plan.lock_file, plan)
     changes = []
     with _uv_cache(layout, cluster, writes) as cache, tempfile.TemporaryDirectory() as scratch:

@@ -13,18 +13,13 @@ from rootstock.clusters import Cluster
 from rootstock.files import FileChange
 from rootstock.generations import explained
 from rootstock.layout import RootLayout
+from rootstock.pythons import NewPython
 from rootstock.recipes import BuildPlan
-from rootstock.room import megabytes, room_left, room_needed
+from rootstock.records import active_build
+from rootstock.room import PYTHON, Room, megabytes, room_left, room_needed
+from rootstock.sources import registered_names
 
 _SHOWN = 5  # changes of modes
-
-
-@dataclass(frozen=True)
-class PythonCopy:
-    """An interpreter that is to be copied into the root, and its folder there."""
-
-    source: Path
-    target: Path
 
 
 @dataclass(frozen=True)
@@ -47,8 +42,8 @@ class InstallPlan:
         Whether something was changed that no generation tells of.
     wheels : Path or None
         A folder with all packages; None: they are fetched.
-    python : PythonCopy or None
-        An interpreter that is to be put into the root.
+    pythons : tuple of NewPython
+        Interpreters that are to be put into the root.
     """
 
     layout: RootLayout
@@ -66,14 +61,14 @@ class InstallPlan:
     builds: tuple[BuildPlan, ...] = ()
     device: str = "cpu"
     wheels: Path | None = None
-    python: PythonCopy | None = None
+    pythons: tuple[NewPython, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not (
             self.created or self.files or self.modes or self.reseal or self.builds or self.unrecorded
-            or self.python
+            or self.pythons
             or self.new_marker != self.marker
         )  # fmt: skip
 
@@ -88,11 +83,10 @@ class InstallPlan:
         if self.reseal:
             found.append(f"change the modes of all builds: readable by {self.access.readers}")
         found += [change.describe(root) for change in self.files]
-        if self.python:
-            found.append(f"put an interpreter into {self.python.target.relative_to(root)}")
+        found += [f"{python.describe(root)}, {_about(PYTHON)}" for python in self.pythons]
         for plan in self.builds:
             interpreter, room = plan.interpreter, room_needed(plan)
-            takes = f", about {megabytes(room.bytes)} and {room.files} files" if room else ""
+            takes = f", {_about(room)}" if room else ""
             found.append(
                 f"build {plan.label} with Python {interpreter.version} at {interpreter.path} ({plan.reason}){takes}"
             )
@@ -123,6 +117,11 @@ class InstallPlan:
                  "interpreter": plan.interpreter.path, "room": vars(room) if (room := room_needed(plan)) else None}
                 for plan in self.builds
             ],
+            "pythons": [
+                {"version": python.interpreter.version, "path": str(python.target),
+                 "from": python.interpreter.address or str(python.source), "room": vars(PYTHON)}
+                for python in self.pythons
+            ],
             "room": {"bytes": left.bytes, "files": left.files},
             "warnings": list(self.warnings),
         }  # fmt: skip
@@ -136,10 +135,18 @@ class InstallPlan:
 
     def next_steps(self) -> str:
         """Say what a user does now."""
-        names = [build.source.name for build in self.builds if build.source]
-        model = names[0] if names else "MODEL"
-        return (
+        built = [build.source.name for build in self.builds if build.source]
+        there = [name for name in registered_names(self.layout) if active_build(self.layout.active(name))]
+        steps = (
             f"Done. To use it:\n  module use {shlex.quote(str(self.layout.modulepath))}\n  module load rootstock\n"
             f"or without modules:\n  . {shlex.quote(str(self.layout.activation('sh')))}\n"
-            f'then in Python:\n  RootstockCalculator(model="{model}", device="cpu")'
         )
+        if not (built or there):
+            return (
+                f"{steps}It has no model yet. To build one: rootstock-site install --root {self.layout.root} --env NAME"
+            )
+        return f'{steps}then in Python:\n  RootstockCalculator(model="{[*built, *there][0]}", device="cpu")'
+
+
+def _about(room: Room) -> str:
+    return f"about {megabytes(room.bytes)} and {room.files} files"

@@ -19,7 +19,8 @@ from rootstock.files import Written, hashes_after, is_ours, plan_files, sha256
 from rootstock.generations import latest, unrecorded
 from rootstock.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.layout import LAYOUT_VERSION, RootLayout
-from rootstock.plan import InstallPlan, PythonCopy
+from rootstock.plan import InstallPlan
+from rootstock.pythons import NewPython, root_interpreters
 from rootstock.recipes import BuildPlan, plan_client, plan_environment
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
@@ -81,7 +82,7 @@ def plan_install(
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
         **bundled,
     }
-    python, own = _interpreters(layout, bundle)
+    brought, own = _interpreters(layout, cluster, bundle)
     builds = [plan_environment(layout, cluster, source, own, accelerator) for source in sources]
     if client:
         builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), own))
@@ -93,8 +94,11 @@ def plan_install(
     if bundle:
         for build in needed:
             bundle.check(build)
-    check_room(root, needed)
-    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, python=python)
+    # Also those that are missing though their builds are there.
+    fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
+    pythons = (*brought, *fetched.values())
+    check_room(root, needed, len(pythons))
+    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons)
 
 
 def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:
@@ -122,17 +126,21 @@ def plan_render(
     return _assemble(cluster, layout, marker, wanted, wanted if force else ())
 
 
-def _interpreters(layout: RootLayout, bundle: Bundle | None) -> tuple[PythonCopy | None, list[Interpreter]]:
-    """Return what is to be copied into the root, and the interpreters that it then has."""
+def _interpreters(
+    layout: RootLayout, cluster: Cluster, bundle: Bundle | None
+) -> tuple[list[NewPython], list[Interpreter]]:
+    """Return what is to be copied into the root, and the interpreters that it then has, or can fetch."""
+    if bundle is None:
+        return [], root_interpreters(layout, cluster)
     own = own_interpreters(layout.python)
-    if bundle is None or bundle.python is None:
-        return None, own
+    if bundle.python is None:
+        return [], own
     brought = movable_interpreter(bundle.python)
-    target = layout.python / f"cpython-{brought.version}-{platform.machine()}"
+    target = layout.interpreter(f"cpython-{brought.version}-{platform.machine()}")
     if target.is_dir():
-        return None, own
+        return [], own
     there = Interpreter(str(target / "bin" / "python3"), brought.version, str(target))
-    return PythonCopy(bundle.python, target), [there, *own]
+    return [NewPython(there, bundle.python)], [there, *own]
 
 
 def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rootstock.errors import BuildError
 
+_LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 _SHOWN = 25  # lines of what a program said that are part of an error
 
 
@@ -101,3 +102,12 @@ def _ends_with_its_parent() -> Callable[[], None] | None:
 
     prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
     return lambda: prctl(set_parent_death_signal, signal.SIGKILL) and None
+
+
+def short_of_space(folder: Path) -> str:
+    """Say how little is left on a file system that is as good as full; nothing if it is not."""
+    status = os.statvfs(folder)
+    left, files = status.f_bavail * status.f_frsize, status.f_favail
+    if left > _LITTLE_SPACE and (files > _FEW_FILES or not status.f_files):
+        return ""
+    return f"The file system of {folder} is nearly full: it has room for {left / 1e6:.1f} MB and {files} files."

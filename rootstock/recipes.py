@@ -21,8 +21,9 @@ from rootstock.clusters import Cluster
 from rootstock.interpreters import Interpreter, find_interpreter
 from rootstock.layout import STAGING, VARIANT, RootLayout
 from rootstock.records import active_build, read_build
+from rootstock.scripts import recipe_text
 from rootstock.sources import EnvironmentSource
-from rootstock.uv import Uv, recipe_text, uv_version
+from rootstock.uv import Uv, uv_version
 from rootstock.variants import client_link, main_accelerator, variant_link
 
 CLIENT = "rootstock-client"  # the folder under builds/ for the client's environments

@@ -24,6 +24,7 @@ from rootstock.generations import Change, Generation, State, changing, explained
 from rootstock.hooks import run_hook
 from rootstock.layout import STAGING, RootLayout, environment_of
 from rootstock.locking import Admin, admin_lock
+from rootstock.pythons import users
 from rootstock.recipes import CLIENT
 from rootstock.records import BUILD_RECORD, read_marker
 from rootstock.room import Room, megabytes, room_taken
@@ -43,6 +44,8 @@ class GcPlan:
         Records that are dropped; going back to them is not possible any more.
     builds : tuple of (str, str)
         Name and digest.
+    pythons : tuple of str
+        Interpreters that Rootstock put into the root and that no build uses any more.
     leftovers : tuple of Path
         What builds that were cut off have left.
     spared : Mapping[(str, str), str]
@@ -57,6 +60,7 @@ class GcPlan:
     cluster: Cluster
     generations: tuple[int, ...]
     builds: tuple[Build, ...]
+    pythons: tuple[str, ...]
     leftovers: tuple[Path, ...]
     spared: Mapping[Build, str]
     room: Room
@@ -65,13 +69,14 @@ class GcPlan:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.generations or self.builds or self.leftovers)
+        return not (self.generations or self.builds or self.pythons or self.leftovers)
 
     def lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
         found = [f"forget generation {number}" for number in self.generations]
         found += [f"remove build {digest} of {name}" for name, digest in self.builds]
-        found += [f"remove {path.relative_to(self.layout.root)}, left by a build that was cut off"
+        found += [f"remove interpreter {name}: no build uses it" for name in self.pythons]
+        found += [f"remove {path.relative_to(self.layout.root)}, left by a command that was cut off"
                   for path in self.leftovers]  # fmt: skip
         if found:
             found.append(f"this frees {megabytes(self.room.bytes)} and {self.room.files} files")
@@ -86,6 +91,7 @@ class GcPlan:
             "empty": self.empty,
             "generations": list(self.generations),
             "builds": [{"name": name, "digest": digest} for name, digest in self.builds],
+            "pythons": list(self.pythons),
             "spared": [{"name": name, "digest": digest, "why": why} for (name, digest), why in self.spared.items()],
             "frees": {"bytes": self.room.bytes, "files": self.room.files},
         }
@@ -120,12 +126,17 @@ def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: floa
             spared[build] = f"made less than {older_than:g} days ago"
         else:
             builds.append(build)
-    leftovers = tuple(sorted(layout.all_builds.glob(f"*/{STAGING}*")))
+    pythons = tuple(
+        name for name, used in users(layout).items()
+        if not set(used) - set(builds) and layout.interpreter_record(name).stat().st_mtime <= before
+    )  # fmt: skip
+    leftovers = (*sorted(layout.all_builds.glob(f"*/{STAGING}*")), *sorted(layout.python.glob(f"{STAGING}*")))
     seen: set[tuple[int, int]] = set()
-    taken = [room_taken(path, seen) for path in (*(layout.build(*build) for build in builds), *leftovers)]
+    going = (*(layout.build(*build) for build in builds), *map(layout.interpreter, pythons), *leftovers)
+    taken = [room_taken(path, seen) for path in going]
     room = Room(sum(part.bytes for part in taken), sum(part.files or 0 for part in taken))
     return GcPlan(
-        layout, cluster, dropped, tuple(builds), leftovers, spared, room, found[-1].number if found else 0
+        layout, cluster, dropped, tuple(builds), pythons, leftovers, spared, room, found[-1].number if found else 0
     )  # fmt: skip
 
 
@@ -175,14 +186,20 @@ def collect(plan: GcPlan, admin: Admin) -> None:
             admin.log(f"forgot generation {number}")
         for name, digest in plan.builds:
             admin.report(f"removing build {digest} of {name}")
-            build = layout.build(name, digest)
-            # A build that is removed in part must not look like one.
-            doomed = build.with_name(f"{STAGING}{digest}")
-            build.rename(doomed)
-            remove_tree(doomed)
+            _remove(layout.build(name, digest))
+        for name in plan.pythons:
+            admin.report(f"removing interpreter {name}")
+            _remove(layout.interpreter(name))
         for path in plan.leftovers:
             admin.report(f"removing {path.relative_to(layout.root)}")
             remove_tree(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what was published. If that is done in part, it must not look as if it were there."""
+    doomed = folder.with_name(f"{STAGING}{folder.name}")
+    folder.rename(doomed)
+    remove_tree(doomed)
 
 
 @dataclass(frozen=True)

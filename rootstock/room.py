@@ -22,6 +22,10 @@ class Room:
     files: int | None
 
 
+# About what an interpreter takes with its bytecode. Nobody says so before it is fetched.
+PYTHON = Room(200 * 10**6, 8000)
+
+
 def room_left(path: Path) -> Room:
     """Return what is left for this user where `path` is, or will be."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -42,15 +46,15 @@ def room_needed(plan: BuildPlan) -> Room | None:
     return Room(int(stated[0] * 10**6), stated[1]) if stated else None
 
 
-def check_room(root: Path, builds: Sequence[BuildPlan]) -> None:
-    """Refuse builds that are known not to fit.
+def check_room(root: Path, builds: Sequence[BuildPlan], pythons: int = 0) -> None:
+    """Refuse builds, and interpreters under them, that are known not to fit.
 
     Raises
     ------
     RootError
         With what is left and what is needed.
     """
-    needed = [room for plan in builds if (room := room_needed(plan)) is not None]
+    needed = [room for plan in builds if (room := room_needed(plan)) is not None] + [PYTHON] * pythons
     size, files = sum(room.bytes for room in needed), sum(room.files or 0 for room in needed)
     left = room_left(root)
     if left.bytes < size or (left.files is not None and left.files < files):
@@ -80,6 +84,15 @@ def room_taken(tree: Path, seen: set[tuple[int, int]] | None = None) -> Room:
                 seen.add(key)
                 size, files = size + status.st_blocks * 512, files + 1
     return Room(size, files)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write how many there are for people.
+
+    >>> counted(1, "file"), counted(2, "file")
+    ('1 file', '2 files')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def megabytes(size: float) -> str:

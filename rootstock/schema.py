@@ -73,8 +73,23 @@ class Cluster:
 
     interpreters: tuple[str, ...] = _key(
         "python.interpreter", ("auto",),
-        "The Python of the builds; the first that an environment can use. Each is a path that every reader can run, "
-        "or `auto`: one of the root (a bundle brings one), the one that installs, or the newest on PATH.",
+        "The Python of the builds; the first that an environment can use. Each is a path that every reader can run; "
+        "`auto`: one of the root, the one that installs, or the newest on PATH; or `managed`: one that uv fetches into "
+        "the root.",
+    )  # fmt: skip
+    python_version: str = _key(
+        "python.version", "3.12",
+        "The release, such as `3.12` or `3.12.4`, that `managed` stands for. An environment that it does not suit gets "
+        "the next newer one, or else the next older.",
+    )  # fmt: skip
+    python_mirror: str = _key(
+        "python.mirror", "",
+        "Where uv fetches a `managed` Python, such as `file:///software/mirror`. Empty: the releases of "
+        "python-build-standalone.",
+    )  # fmt: skip
+    python_downloads: str = _key(
+        "python.downloads", "",
+        "uv's list of what can be fetched, with hashes: a path or an address. Empty: the one that is part of uv.",
     )  # fmt: skip
 
     default_index: str = _key("uv.default-index", "", "The package index in place of PyPI.")

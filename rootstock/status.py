@@ -9,8 +9,9 @@ from typing import Any
 from rootstock.generations import Generation, read_generations, read_state
 from rootstock.layout import STAGING, RootLayout, environment_of
 from rootstock.locking import Holder, read_holder
+from rootstock.pythons import users
 from rootstock.records import BUILD_SOURCE, active_build, read_build, read_marker
-from rootstock.room import Room, megabytes, room_left, room_taken
+from rootstock.room import Room, counted, megabytes, room_left, room_taken
 from rootstock.roots import installed_versions
 from rootstock.sources import read_source, registered_names
 from rootstock.variants import find_variants
@@ -83,6 +84,8 @@ class Status:
     ----------
     versions : tuple of str
         The versions of Rootstock that it holds.
+    pythons : dict of str to int
+        Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
         Builds that are not in use.
     holder : Holder or None
@@ -95,6 +98,7 @@ class Status:
     marker: dict[str, Any]
     versions: tuple[str, ...]
     environments: tuple[Environment, ...]
+    pythons: dict[str, int]
     idle_builds: int
     generations: tuple[Generation, ...]
     holder: Holder | None
@@ -109,6 +113,7 @@ class Status:
             **{key: value for key, value in self.marker.items() if key != "written"},
             "versions": list(self.versions),
             "environments": [asdict(environment) for environment in self.environments],
+            "pythons": self.pythons,
             "idle_builds": self.idle_builds,
             "generations": [asdict(generation) for generation in self.generations],
             "holder": asdict(self.holder) if self.holder else None,
@@ -123,11 +128,13 @@ class Status:
         yield f"rootstock {', '.join(versions)}"
         yield f"readers: {self.marker.get('readers')}; group: {self.marker.get('group') or 'unchanged'}"
         for env in self.environments:
-            built = f"build {env.digest}, {env.built_at} by {env.built_by}, {env.verified} checks passed"
+            built = f"build {env.digest}, {env.built_at} by {env.built_by}, {counted(env.verified, 'check')} passed"
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
             for variant, digest in env.variants.items():
                 yield f"environment {env.name} for {variant}: build {digest}"
-        yield f"{self.idle_builds} builds not in use (rootstock-site gc --dry-run)"
+        for name, number in self.pythons.items():
+            yield f"interpreter {name}: {counted(number, 'build')} on it"
+        yield f"{counted(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
         for generation in self.generations[-5:]:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
         if self.holder:
@@ -161,6 +168,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         marker=marker,
         versions=tuple(installed_versions(layout)),
         environments=tuple(list_environments(layout)),
+        pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(read_generations(layout)),
         holder=read_holder(layout),

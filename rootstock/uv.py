@@ -1,26 +1,24 @@
 """The only module that runs uv.
 
 uv is asked for what it does best: locking and installing. It never sees the caller's own uv or pip settings, which
-would silently change what is resolved; a site's settings reach it through the recipe (`recipe_text`).
+would silently change what is resolved; a site's settings reach it through the recipe (`rootstock.scripts`).
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from rootstock.clusters import Cluster
-from rootstock.errors import ConfigurationError, RootError
+from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.layout import RootLayout
 from rootstock.programs import Programs
 
@@ -76,94 +74,51 @@ def package_cache(layout: RootLayout, cluster: Cluster) -> Path:
     return cache
 
 
-def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -> str:
-    """Return the script that uv locks and installs: an environment file's header with the site's settings in it.
+@dataclass(frozen=True)
+class Download:
+    """A Python that uv can fetch for this machine: uv's name for it, its version, and where it comes from."""
 
-    The environment file's own settings come first where order matters. Its ``[tool.rootstock]`` is left out: it
-    changes nothing that is installed.
+    key: str
+    version: str
+    address: str
 
-    Parameters
-    ----------
-    header : Mapping
-        The inline metadata of the environment file.
-    cluster : Cluster
-    accelerator : str
-        What the build is for.
+
+def python_downloads(cluster: Cluster) -> list[Download]:
+    """Return the finished releases of CPython that uv can fetch, by its own list or the site's, newest first.
 
     Raises
     ------
-    ConfigurationError
-        If a path in the header's settings for uv is relative.
+    BuildError
+        If the site's list cannot be read.
     """
-    tools = {key: value for key, value in header.get("tool", {}).items() if key != "rootstock"}
-    dependencies = list(header.get("dependencies", []))
-    uv = dict(tools.get("uv", {}))
-    _refuse_relative_paths(uv)
-    lists = {
-        "find-links": cluster.find_links,
-        "constraint-dependencies": cluster.constraints,
-        "override-dependencies": cluster.overrides,
+    command = [find_uv(), "python", "list", "--only-downloads", "--all-versions", "--output-format", "json"]
+    variables = {**clean_variables(), "UV_NO_CONFIG": "1", "UV_NO_CACHE": "1", **_python_source(cluster)}
+    try:
+        said = Programs().run(command, variables)
+    except BuildError as error:
+        hint = f"The setting python.downloads is {cluster.python_downloads!r}."
+        raise BuildError(f"Cannot list the Pythons that uv can fetch.\n{error.message}", hint) from error
+    found = [entry for line in said.splitlines() if line.startswith("[") for entry in json.loads(line)]
+    return [
+        Download(entry["key"], entry["version"], _address(entry["url"], cluster.python_mirror))
+        for entry in sorted(found, key=lambda entry: Version(entry["version"]), reverse=True)
+        if (entry["implementation"], entry["variant"]) == ("cpython", "default")
+        and not Version(entry["version"]).is_prerelease
+    ]
+
+
+def _address(address: str, mirror: str) -> str:
+    """Return where a Python is fetched: a mirror keeps the last two parts of its address, the day and the file."""
+    return "/".join([mirror.rstrip("/"), *address.rsplit("/", 2)[1:]]) if mirror else address
+
+
+def _python_source(cluster: Cluster) -> dict[str, str]:
+    """Return what tells uv where the site has its Pythons fetched."""
+    settings = {
+        "UV_PYTHON_INSTALL_MIRROR": cluster.python_mirror,
+        "UV_PYTHON_DOWNLOADS_JSON_URL": cluster.python_downloads,
     }
-    for key, values in lists.items():
-        if values:
-            uv[key] = [*uv.get(key, []), *values]
-    indexes: list[dict[str, Any]] = [{"url": url} for url in cluster.indexes]
-    if cluster.default_index:
-        indexes.append({"url": cluster.default_index, "default": True})
-    if (url := cluster.torch_index(accelerator)) and "torch" in map(_package, dependencies):
-        name, sources = f"torch-{accelerator}", uv.get("sources", {})
-        indexes.insert(0, {"name": name, "url": url, "explicit": True})
-        extra = cluster.torch_packages if accelerator == cluster.accelerator else ()
-        uv["sources"] = {**{package: {"index": name} for package in ("torch", *extra)}, **sources}
-        # uv asks such an index only for what a script itself depends on.
-        dependencies += sorted({*extra} - {*map(_package, dependencies)})
-    if indexes:
-        uv["index"] = [*uv.get("index", []), *indexes]
-    if uv:
-        tools["uv"] = uv
-    recipe = {key: value for key, value in header.items() if key != "tool"}
-    if dependencies:
-        recipe["dependencies"] = dependencies
-    if tools:
-        recipe["tool"] = tools
-    import tomli_w
-
-    body = "\n".join(f"# {line}".rstrip() for line in tomli_w.dumps(recipe).splitlines())
-    return f"# /// script\n{body}\n# ///\n"
-
-
-def _package(requirement: str) -> str:
-    """Return the normalized name of the package that a requirement is for; uv says what is wrong with a bad one."""
-    return canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0])
-
-
-def _refuse_relative_paths(settings: Mapping[str, Any]) -> None:
-    sources = settings.get("sources", {}).values()
-    tables = [table for source in sources for table in (source if isinstance(source, list) else [source])]
-    paths = [*settings.get("find-links", []), *(table.get("path") for table in tables),
-             *(index.get("url") for index in settings.get("index", []))]  # fmt: skip
-    for path in paths:
-        if isinstance(path, str) and "://" not in path and not os.path.isabs(path):
-            raise ConfigurationError(
-                f"[tool.uv] in an environment file names {path!r}, a relative path.",
-                "Write it as an absolute one: the file is copied into roots.",
-            )
-
-
-def wrapper_file(folder: Path, recipe: str) -> Path:
-    """Return a script for ``uv run`` that runs the Python file given as its first argument.
-
-    uv names the environment that it makes for a script by the script's path. The path here follows from the content,
-    so the same requirements find the same environment again.
-    """
-    text = recipe + 'import runpy, sys\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name="__main__")\n'
-    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / "rootstock_environment.py"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)
-    return path
+    return {name: value for name, value in settings.items() if value}
 
 
 @dataclass(frozen=True)
@@ -197,6 +152,13 @@ class Uv:
         """
         options = ["--upgrade" if package == "*" else f"--upgrade-package={package}" for package in renew]
         self._uv("lock", "--script", str(script), "--python", interpreter, *options)
+
+    def install_python(self, key: str, folder: Path, cluster: Cluster) -> None:
+        """Fetch the Python of that name into a folder of its own below `folder`, and compare it with uv's hash."""
+        self._uv(
+            "python", "install", "--no-bin", "--install-dir", str(folder), key,
+            extra={"UV_PYTHON_DOWNLOADS": "manual", **_python_source(cluster)},
+        )  # fmt: skip
 
     def make_environment(self, prefix: Path, interpreter: str) -> None:
         """Make an empty environment at `prefix` that may be moved."""

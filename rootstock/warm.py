@@ -30,7 +30,7 @@ from rootstock.model import is_path, parse_model_string
 from rootstock.plan import InstallPlan
 from rootstock.planning import find_source, plan_install
 from rootstock.records import BUILD_SOURCE, active_build, now, user_name
-from rootstock.room import megabytes
+from rootstock.room import counted, megabytes
 from rootstock.sources import EnvironmentSource, packaged_names, read_source, registered_names
 from rootstock.spawn import Launch
 from rootstock.variants import find_variants, fitting_build
@@ -269,7 +269,7 @@ def _warm(plan: WarmPlan, model: ModelPlan, admin: Admin) -> None:
     )  # fmt: skip
     plan.access.make_folder(layout.weights(model.environment))
     write_weights(layout, weights, plan.access.file)
-    step(f"{len(weights.files)} files, {megabytes(weights.bytes)}")
+    step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
 def _load(plan: WarmPlan, launch: Launch, model: ModelPlan, step: Callable[[str], None]) -> dict[str, Any]:

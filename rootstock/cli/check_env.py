@@ -88,6 +88,7 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
       rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
     """
     from rootstock.check_environment import ERROR, check_environment
+    from rootstock.room import counted
 
     found = check_environment(file)
     errors = sum(each.severity == ERROR for each in found)
@@ -105,7 +106,9 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
             result = _build(file, cluster, settings, device)
             said["build"] = {"passed": result.passed, "not_run": result.not_run, "checks": result.checks}
             if not as_json:
-                click.echo(f"{file}: built; {result.passed} checks passed, {result.not_run} not run ({device})")
+                click.echo(
+                    f"{file}: built; {counted(result.passed, 'check')} passed, {result.not_run} not run ({device})"
+                )
     except RootstockError as error:
         said["build"] = {"error": error.message}
         raise

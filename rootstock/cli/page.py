@@ -29,6 +29,7 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
       rootstock-site page --cluster della -o /var/www/html/models --sizes
     """
     from rootstock.page import read_page, write_page
+    from rootstock.room import counted
 
     site = found(find_site(cluster, root, installed=True))
     read = read_page(site.layout, site.cluster, sizes=sizes)
@@ -38,5 +39,5 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
     if as_json:
         show_json({"schema": 1, "html": str(html), "json": str(data), "problems": dict(read.problems)})
     else:
-        click.echo(f"{html}: {len(read.models)} models of {len(read.environments)} environments")
+        click.echo(f"{html}: {counted(len(read.models), 'model')} of {counted(len(read.environments), 'environment')}")
         click.echo(str(data))

@@ -76,6 +76,7 @@ def verify(
 def _verify_files(layout: RootLayout, names: Sequence[str], progress: Progress, as_json: bool) -> None:
     from rootstock.environment import EnvironmentManager
     from rootstock.integrity import check_build
+    from rootstock.room import counted
     from rootstock.variants import find_variants
 
     found = []
@@ -88,15 +89,15 @@ def _verify_files(layout: RootLayout, names: Sequence[str], progress: Progress, 
                 found.append({"environment": name, "for": str(variant), "build": variant.build.name,
                               "problems": [asdict(problem) for problem in problems]})  # fmt: skip
                 if not as_json:
-                    click.echo(
-                        f"{name}, {variant}: {f'{len(problems)} files are wrong' if problems else 'as published'}"
-                    )
+                    verb = "is" if len(problems) == 1 else "are"
+                    wrong = f"{counted(len(problems), 'file')} {verb} wrong"
+                    click.echo(f"{name}, {variant}: {wrong if problems else 'as published'}")
                     for problem in problems:
                         click.echo(f"  {problem}")
     if as_json:
         show_json({"schema": 1, "root": str(layout.root), "builds": found})
-    if wrong := sorted({str(each["environment"]) for each in found if each["problems"]}):
+    if damaged := sorted({str(each["environment"]) for each in found if each["problems"]}):
         raise VerificationError(
-            f"Builds hold other files than were published: {', '.join(wrong)}.",
+            f"Builds hold other files than were published: {', '.join(damaged)}.",
             f"Build them again: remove the build's folder in {layout.all_builds}, then rootstock-site install.",
         )

@@ -15,6 +15,7 @@ from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.integrity import check_build
 from rootstock.model import is_path
 from rootstock.records import BuildRecord, active_build, read_build
+from rootstock.room import counted
 from rootstock.spawn import cannot_start
 from rootstock.variants import find_variants, fitting_build
 from rootstock.weights import Weights, how_to_fetch, own_weights, read_weights
@@ -122,13 +123,13 @@ def weights(case: Case) -> Iterator[Finding]:
         yield skipped("no weights are recorded; rootstock-site warm fetches and records them")
     elif not missing:
         size = sum(each.bytes for each in recorded) / 1e6
-        yield ok(f"those of {len(recorded)} models, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
+        yield ok(f"those of {counted(len(recorded), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
 
 
 def _of_model(case: Case, name: str, argument: str) -> Finding:
     if is_path(argument):
         files = own_weights(argument)
-        return ok(f"{len(files)} files at {argument}") if files else failed(
+        return ok(f"{counted(len(files), 'file')} at {argument}") if files else failed(
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
     source = EnvironmentManager(case.layout.root).find(name)
@@ -139,9 +140,9 @@ def _of_model(case: Case, name: str, argument: str) -> Finding:
         return skipped("nobody has recorded what this model reads: the worker will tell")
     if not found.files:
         return ok("they come with the packages, or it has none")
-    return ok(f"{len(found.files)} files, {found.bytes / 1e6:.0f} MB") if found.present(case.layout) else _missing(
-        case, found
-    )  # fmt: skip
+    if not found.present(case.layout):
+        return _missing(case, found)
+    return ok(f"{counted(len(found.files), 'file')}, {found.bytes / 1e6:.0f} MB")
 
 
 def _missing(case: Case, found: Weights) -> Finding:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -23,6 +22,7 @@ from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.recipes import plan_environment
 from rootstock.sources import packaged_source, read_source
+from tests.site.mirror import movable_python
 from tests.site.stress import ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run
 
 
@@ -237,20 +237,6 @@ from rootstock import RootstockCalculator
 with RootstockCalculator("emt", root=sys.argv[1], device="cpu") as calculator:
     print(calculator.get_property("energy", bulk("Cu")))
 """
-
-
-def movable_python(folder: Path) -> Path:
-    """Copy the system's Python so that it finds its library wherever it lies."""
-    program = Path("/usr/bin/python3").resolve()
-    library = Path("/usr/lib") / program.name
-    ignore = shutil.ignore_patterns(
-        "test", "tests", "idlelib", "ensurepip", "__pycache__", "config-*", "sitecustomize.py"
-    )
-    shutil.copytree(library, folder / "lib" / program.name, ignore=ignore)
-    (folder / "bin").mkdir()
-    shutil.copy(program, folder / "bin")
-    (folder / "bin" / "python3").symlink_to(program.name)
-    return folder
 
 
 def test_an_interpreter_that_cannot_be_moved_is_refused(tmp_path):

@@ -185,7 +185,7 @@ def test_gc_removes_what_was_cut_off(site, tiny_root):
     leftover = tiny_root / "builds/tiny/.staging-abc"
     shutil.copytree(tiny_root / "active/tiny", leftover, symlinks=True)
     done = site("gc", "--root", tiny_root, "--yes")
-    assert "  remove builds/tiny/.staging-abc, left by a build that was cut off\n" in done.stdout
+    assert "  remove builds/tiny/.staging-abc, left by a command that was cut off\n" in done.stdout
     assert not leftover.exists()
 
 

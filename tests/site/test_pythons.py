@@ -1,0 +1,281 @@
+"""Interpreters under the root: fetched by uv from a mirror, run by everybody, removed when no build needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rootstock.access import remove_tree
+from rootstock.integrity import check_build
+from tests.conftest import SITE
+from tests.site.mirror import Mirror
+from tests.site.stress import (
+    PACKAGES,
+    TinyRoot,
+    need_programs,
+    need_root,
+    processes_at,
+    read_until,
+    run,
+    started,
+    wait_for,
+)
+
+OUTSIDER = 65534
+
+
+@pytest.fixture(scope="module")
+def version():
+    """Return the version of the system's Python, of which the mirror has a copy."""
+    done = run(["/usr/bin/python3", "-c", "import platform; print(platform.python_version())"])
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def mirror(tmp_path, version):
+    return Mirror.create(tmp_path / "mirror", version)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Return a root with an environment that is built in a second, which other users can get to."""
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    return TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+
+
+def install(tiny, *options, prefix=()):
+    return run([*prefix, *tiny.install_command, "--set", "access.readers=world", *options])
+
+
+def pythons(tiny):
+    """Return what lies in the folder of interpreters, leftovers too."""
+    return sorted(path.name for path in tiny.layout.python.iterdir()) if tiny.layout.python.is_dir() else []
+
+
+def test_a_build_on_a_fetched_interpreter(tiny, mirror):
+    home = tiny.path.parent / "home"
+    home.mkdir()
+    plan = install(tiny, *mirror.settings(), "--dry-run")
+    key = mirror.key()
+    line = next(line for line in plan.stdout.splitlines() if "fetch Python" in line)
+    assert f"fetch Python {mirror.version} into python/{key} from {mirror.folder.as_uri()}" in line
+    assert re.search(r"about \d+ MB and \d+ files", line)
+    assert not tiny.layout.python.exists()
+    done = install(tiny, *mirror.settings(), prefix=["env", f"HOME={home}"])
+    assert done.returncode == 0, done.stderr
+    steps = [line.split(" ", 1)[1] for line in done.stderr.splitlines() if f"python {mirror.version}: " in line]
+    assert [step.split()[2] for step in steps] == ["fetching", "compiling", "ready"]
+    # uv's own files are not left, neither here nor in the home of whoever installs.
+    assert pythons(tiny) == [key]
+    assert list(home.iterdir()) == []
+    python = tiny.layout.interpreter(key)
+    assert (tiny.active() / "bin" / "python").resolve().parent == python / "bin"
+    assert tiny.imports() == PACKAGES[0]
+    assert [path for path in python.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o222] == []
+    # Its library is compiled, for where it is: readers could not do that.
+    ask = "import json.tool as t; print(t.__cached__, t.main.__code__.co_filename)"
+    cached, source = run([python / "bin" / "python3", "-I", "-c", ask]).stdout.split()
+    assert Path(cached).read_bytes()[4:8] == bytes([1, 0, 0, 0])
+    assert Path(source).is_relative_to(python)
+    assert f'"{python}/lib"' in next(python.rglob(mirror.sysconfig)).read_text()
+    record = json.loads(tiny.layout.interpreter_record(key).read_text())
+    assert (record["version"], record["from"].startswith(mirror.folder.as_uri())) == (mirror.version, True)
+    again = install(tiny)
+    assert again.stdout == f"{tiny.path}: nothing to do.\n"
+    said = run([SITE, "status", "--root", tiny.path]).stdout
+    assert f"interpreter {key}: 1 build on it\n" in said
+
+
+def test_another_user_runs_it(tiny, mirror):
+    need_root()
+    need_programs(setpriv="util-linux")
+    assert install(tiny, *mirror.settings()).returncode == 0
+    command = [
+        tiny.active() / "bin" / "python",
+        "-I",
+        "-B",
+        "-c",
+        "import ssl, sqlite3, ctypes, rsalpha; print('runs')",
+    ]
+    user = ["setpriv", f"--reuid={OUTSIDER}", f"--regid={OUTSIDER}", "--clear-groups"]
+    done = run([*user, *command], cwd="/")
+    assert done.stdout == "runs\n", done.stderr
+
+
+def test_each_environment_gets_the_release_that_it_needs(tiny, mirror):
+    """Only planned: one of these interpreters is really there."""
+    mirror.offer("3.10.4", "3.11.8", "3.11.9", "3.12.3", "3.13.1", "3.14.0")
+    wanted = {">=3.10": "3.12.3", ">=3.13": "3.13.1", ">3.13.1": "3.14.0", "<3.12": "3.11.9", "<3.11": "3.10.4"}
+    for number, requires in enumerate(wanted):
+        tiny.layout.environment_file(f"e{number}").write_text(
+            f'# /// script\n# requires-python = "{requires}"\n# dependencies = []\n# ///\n'
+            "def setup(model, device): ...\n"
+        )
+    names = [f"--env=e{number}" for number in range(len(wanted))]
+    options = ["--cluster", "local", "--root", tiny.path, "--no-client", *names, "--dry-run", "--json"]
+
+    def plan(*settings):
+        done = run([SITE, "install", *options, *settings])
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    found = plan(*mirror.settings(version="3.12"))
+    assert [build["python"] for build in found["builds"]] == [*wanted.values()]
+    assert {python["version"] for python in found["pythons"]} == {*wanted.values()}
+    assert all(python["room"]["bytes"] > 0 for python in found["pythons"])
+    exact = plan(*mirror.settings(version="3.11.8"))
+    assert [build["python"] for build in exact["builds"]] == ["3.11.8", "3.13.1", "3.14.0", "3.11.8", "3.10.4"]
+    # A path that comes first is taken where it can be.
+    given = plan(*mirror.settings(interpreter=f"{os.path.realpath('/usr/bin/python3')},managed", version="3.12"))
+    assert mirror.version in [build["python"] for build in given["builds"]]
+    assert given["builds"][1]["python"] == "3.13.1"
+
+
+def test_an_interpreter_that_is_gone_comes_back(tiny, mirror):
+    assert install(tiny, *mirror.settings()).returncode == 0
+    build = tiny.active()
+    remove_tree(tiny.layout.interpreter(mirror.key()))
+    plan = install(tiny, "--dry-run").stdout
+    assert f"fetch Python {mirror.version}" in plan
+    assert "build tiny" not in plan
+    assert install(tiny).returncode == 0
+    assert tiny.active() == build
+    assert tiny.imports() == PACKAGES[0]
+
+
+# -- failures
+
+
+def wrong_hash(mirror):
+    mirror.offer(mirror.version, sha256="0" * 64)
+
+
+def another_version(mirror):
+    other = f"{mirror.version.rpartition('.')[0]}.77"
+    shutil.copy(mirror.archive(mirror.version), mirror.archive(other))
+    mirror.offer(other)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "changes", "message"),
+    [
+        (wrong_hash, {}, "Hash mismatch"),
+        (another_version, {}, "holds Python"),
+        (lambda mirror: mirror.archive(mirror.version).unlink(), {}, "The setting python.mirror ('file://"),
+        (
+            lambda mirror: None,
+            {"mirror": "http://127.0.0.1:9/nothing"},
+            "The setting python.mirror ('http://127.0.0.1:9/",
+        ),
+        (lambda mirror: mirror.list.unlink(), {}, "The setting python.downloads is '/"),
+        (lambda mirror: mirror.list.write_text("[]"), {}, "The setting python.downloads is '/"),
+        (lambda mirror: mirror.offer("3.9.1"), {}, "managed: none that is in the root or can be fetched is >=3.10"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_clear_error(tiny, mirror, prepare, changes, message):
+    file = tiny.layout.environment_file("tiny")
+    file.write_text(file.read_text().replace("# dependencies", '# requires-python = ">=3.10"\n# dependencies', 1))
+    prepare(mirror)
+    done = install(tiny, *mirror.settings(**changes))
+    assert done.returncode == 14, done.stdout + done.stderr
+    assert done.stderr.count("Error: ") == 1
+    assert message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert pythons(tiny) == []
+    assert not list(tiny.layout.all_active.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"version": "three"}, "The setting python.version is 'three'; it must be as 3.12 is."),
+        ({"mirror": "/software/mirror"}, "The setting python.mirror is '/software/mirror'; it must be an address."),
+        ({"downloads": "list.json"}, "The setting python.downloads is 'list.json'; it must be an absolute path"),
+    ],
+)
+def test_a_wrong_setting(tiny, mirror, setting, message):
+    done = install(tiny, *mirror.settings(**setting))
+    assert done.returncode == 3
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("step", ["fetching", "compiling", "ready"])
+def test_killed_while_it_is_put_there(tiny, mirror, step):
+    command = [*tiny.install_command, *mirror.settings()]
+    with started(command) as process:
+        read_until(process, f"python {mirror.version}: {step}")
+        os.kill(process.pid, signal.SIGKILL)  # it alone: what it has started must end by itself
+        process.wait(30)
+        wait_for(lambda: not processes_at(tiny.layout.python), "the end of its children", 4.0)
+    there = [name for name in pythons(tiny) if not name.startswith(".")]
+    assert there in ([], [mirror.key()])
+    assert all(tiny.layout.interpreter_record(name).is_file() for name in there)
+    done = install(tiny)
+    assert done.returncode == 0, done.stderr
+    assert pythons(tiny) == [mirror.key()] or step == "ready"
+    assert tiny.imports() == PACKAGES[0]
+
+
+def test_a_full_disk(tmp_path, mirror):
+    """It is full only when the work has begun, by a program of the site's: what is known before is refused before."""
+    need_root()
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m,mode=755", "tmpfs", small], check=True, timeout=30)
+    try:
+        tiny = TinyRoot.create(small / "root", tmp_path / "wheels")
+        hook = tiny.layout.hook("pre", "install")
+        hook.parent.mkdir()
+        hook.write_text(f"#!/bin/sh\nhead -c 295m /dev/zero > {small}/ballast || true\n")
+        hook.chmod(0o755)
+        done = run([*tiny.install_command, *mirror.settings()])
+        assert done.returncode in (14, 16), done.stderr
+        assert done.stderr.count("Error: ") == 1
+        assert re.search("No space left on device|is nearly full", done.stderr), done.stderr
+        assert pythons(tiny) == []
+        hook.unlink()
+        (small / "ballast").unlink()
+        done = run(tiny.install_command)
+        assert done.returncode == 0, done.stderr
+        assert check_build(tiny.active()) == []
+    finally:
+        subprocess.run(["umount", small], check=True, timeout=30)
+
+
+# -- the end of one
+
+
+def test_gc_removes_what_no_build_uses(tiny, mirror):
+    assert install(tiny, *mirror.settings()).returncode == 0
+    collect = [SITE, "gc", "--root", tiny.path, "--older-than", "0", "--keep", "1", "--yes"]
+    assert run(collect).returncode == 0
+    assert pythons(tiny) == [mirror.key()]
+    by_hand = tiny.layout.python / "by-hand"
+    by_hand.mkdir()
+    (tiny.layout.python / ".staging-left").mkdir()
+    assert install(tiny, "--set", f"python.interpreter={os.path.realpath('/usr/bin/python3')}").returncode == 0
+    plan = run([*collect, "--dry-run"]).stdout
+    assert f"remove interpreter {mirror.key()}: no build uses it\n" in plan
+    assert "remove python/.staging-left, left by a command that was cut off\n" in plan
+    assert run(collect).returncode == 0
+    assert pythons(tiny) == ["by-hand"]
+    assert tiny.imports() == PACKAGES[0]
+
+
+def test_the_python_of_a_virtual_environment_is_refused_by_its_name(tiny, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
+    done = install(tiny, "--set", f"python.interpreter={tmp_path}/venv/bin/python", "--dry-run")
+    assert done.returncode == 14
+    base = os.path.realpath(sys._base_executable)
+    found = re.search(r"is of a virtual environment, .*; name what it is made on: (.*)", done.stderr)
+    assert found, done.stderr
+    assert os.path.realpath(found[1]) == base
