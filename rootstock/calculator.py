@@ -198,15 +198,16 @@ class RootstockCalculator(RemoteCalculator):
     def _compute(self, properties: Sequence[str]) -> None:
         bits = 0
         for name in properties:
-            if name not in PROPERTY_BITS:
+            bit = PROPERTY_BITS.get(name)
+            if bit is None:
                 raise PropertyNotImplementedError(f"{name} is not a property that Rootstock carries.")
-            bits |= PROPERTY_BITS[name]
+            bits |= bit
         self._asked |= bits
         # Most simulations ask the same of every step, one property after the other. What was asked of the last atoms
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
         usual = bits | self._usual if bits & self._usual == bits else bits
         try:
-            self.results |= self._session.evaluate(self._the_inputs(), usual, bits)
+            self.results |= self._session.evaluate(self._inputs, usual, bits)
         except UnsupportedPropertyError as error:
             raise PropertyNotImplementedError(error.message) from error
 

@@ -44,7 +44,7 @@ class RemoteCalculator(Calculator):
         self._results_for = self._inputs.state
 
     def _compute(self, properties: Sequence[str]) -> None:
-        """Add these properties of `_the_inputs` to `results`, or raise."""
+        """Add these properties of `_inputs` to `results`, or raise."""
         raise NotImplementedError
 
     def get_spin_polarized(self) -> bool:
@@ -97,6 +97,8 @@ class RemoteCalculator(Calculator):
         if name not in self.results:
             if not allow_calculation:
                 return None
+            if atoms is None:
+                self._need_atoms()
             self._compute((name,))
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
@@ -108,7 +110,9 @@ class RemoteCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
         """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
-        if atoms is not None:
+        if atoms is None:
+            self._need_atoms()
+        else:
             self._inputs.update(atoms)
         self._results_for = self._inputs.state
         self._forget()
@@ -117,17 +121,9 @@ class RemoteCalculator(Calculator):
     def _forget(self) -> None:
         self.results = {}
 
-    def _the_inputs(self) -> Inputs:
-        """Return the atoms to compute for.
-
-        Raises
-        ------
-        ConfigurationError
-            If there are none.
-        """
-        if self._inputs.stamp is None:
+    def _need_atoms(self) -> None:
+        if not self._inputs:
             raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")
-        return self._inputs
 
     # -- the process
 

@@ -141,7 +141,7 @@ class IPICalculator(RemoteCalculator):
             )
 
     def _ask(self) -> None:
-        inputs = self._the_inputs()
+        inputs = self._inputs
         key = (inputs.rest.cell, len(inputs))
         if self._frame[0] != key:
             frame = frame_of(np.frombuffer(inputs.rest.cell).reshape(3, 3), inputs.positions, self._rotate)
