@@ -177,6 +177,7 @@ class WorkerProcess:
 
     def failure(self, kind: type[WorkerError], what: str, report: Mapping[str, Any]) -> WorkerError:
         """Return the error for an exception that the worker reported."""
+        self._keep_log |= issubclass(kind, WorkerStartError)  # it ends of itself, as if all were well
         return kind(
             f"{what}: {report.get('type')}: {report.get('message')}",
             log=str(self.log),
@@ -187,6 +188,7 @@ class WorkerProcess:
     def died(self, kind: type[WorkerError], when: str) -> WorkerError:
         """Return the error for a worker whose end of the socket is closed, and let go of it."""
         exited = self._over or self._exits(_REAP_S)
+        self._keep_log = True  # also if it said that all is well, by exit code 0
         code = self.end(patience=0.0)
         how = describe_exit(code) if exited else "closed its channel, and was ended,"
         error = kind(f"The worker {self.title} {how} {when}.", log=str(self.log), tail=self.tail())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
 import pickle
@@ -17,6 +18,7 @@ import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
+from rootstock.client import Client
 from rootstock.errors import (
     ModelError,
     WorkerDiedError,
@@ -80,6 +82,7 @@ def test_requirements_that_cannot_be_met(personal: Path, tmp_path: Path) -> None
     ("how", "message"),
     [
         ("os._exit(3)", "exited with code 3"),
+        ("os._exit(0)", "exited with code 0"),
         ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
         ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
     ],
@@ -103,7 +106,7 @@ def test_death(make: Make, how: str, message: str, when: str) -> None:
     assert "my last words" in caught.value.tail
     assert "my last words" in Path(caught.value.log).read_text()
     if when == "evaluation":
-        assert caught.value.returncode  # type: ignore[attr-defined]
+        assert caught.value.returncode is not None  # type: ignore[attr-defined]
         atoms.positions[0, 0] = 0.0
         assert atoms.get_potential_energy() == 1.0
         assert calc.info()["pid"] != first
@@ -157,6 +160,18 @@ def test_a_start_that_hangs(make: Make) -> None:
     assert time.monotonic() - begun < 16
     assert "fetching" in caught.value.tail
     assert "start_timeout=" in str(caught.value)
+
+
+def test_a_start_that_does_not_begin(make: Make) -> None:
+    """As when uv waits for a lock, or the file system does not answer: the deadline is that of everything."""
+    calc = make()
+    launch = calc._session.spec.manager.launch(calc._session.spec.source)
+    silent = dataclasses.replace(launch, command=("sh", "-c", "echo waiting; exec sleep 1000"))
+    begun = time.monotonic()
+    with pytest.raises(WorkerStartError, match="not ready after 2 s; it stopped at: waiting for uv") as caught:
+        Client(silent, "", "cpu", {}, start_timeout=2.0)
+    assert time.monotonic() - begun < 8
+    assert caught.value.tail == "waiting"
 
 
 def test_an_evaluation_that_hangs(make: Make) -> None:
