@@ -13,6 +13,7 @@ from tests.run.conftest import Make
 
 CALLS, WARM_UP = 100_000, 10_000
 KB, OBJECTS = 512, 200  # what may come and go: pages of the allocators, entries of caches
+WEIGHTS_KB = 2**17
 
 # Results that are new arrays each time, as a model's are; on request the number of objects in this process.
 MODEL = """\
@@ -62,14 +63,15 @@ with RootstockCalculator(environment=environment, model="", root=root, device="c
         for name in asked[call // 10 % 4]:
             calc.get_property(name, atoms)
     after = state()
-    print(worker, calc.info()["calls"]["count"])
+    print(calc.info()["calls"]["count"], before[0], before[3])
     print(*(later - earlier for earlier, later in zip(before, after)))
     print(*({"torch", "jax", "matplotlib"} & set(sys.modules)))
 """
 
 
-def test_no_growth(make: Make) -> None:
-    arguments = make(MODEL)._arguments
+def test_no_growth_and_no_copy_of_the_model(make: Make) -> None:
+    weights = f"calc = Calculator(); calc.weights = np.ones({WEIGHTS_KB * 128}); return calc"
+    arguments = make(MODEL, setup=weights)._arguments
     command = [
         sys.executable, "-c", CLIENT, str(arguments["environment"]), str(arguments["root"]), str(CALLS), str(WARM_UP),
     ]  # fmt: skip
@@ -77,8 +79,10 @@ def test_no_growth(make: Make) -> None:
         command, env=clean_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=500
     )
     assert not done.returncode, done.stderr
-    calls, growth, foreign = done.stdout.split("\n")[:3]
-    assert int(calls.split()[1]) >= CALLS
+    there, growth, foreign = done.stdout.split("\n")[:3]
+    calls, client_kb, with_weights_kb = map(int, there.split())
+    assert calls >= CALLS
+    assert client_kb < WEIGHTS_KB <= with_weights_kb
     kb, descriptors, objects, worker_kb, worker_descriptors, worker_objects = map(int, growth.split())
     assert (descriptors, worker_descriptors) == (0, 0), growth
     assert kb < KB and worker_kb < KB, growth
