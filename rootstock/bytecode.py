@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rootstock.programs import Programs
 
-_BATCH, _FILE = 2**19, 2**11  # bytes of source that are compiled at a time, and what a file costs beside its bytes
+_BATCH, _FILE = 2**21, 2**11  # bytes of source that are compiled at a time, and what a file costs beside its bytes
 
 
 def compile_bytecode(

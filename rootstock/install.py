@@ -151,9 +151,6 @@ def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
     def check(folder: Path) -> list[dict[str, Any]]:
         if build.source is None:
             return []
-        for cache in build.source.cache_variables.values():
-            # Some libraries create the folder where they look for weights; a user could not.
-            plan.access.make_folder(plan.layout.cache / cache)
         launch = EnvironmentManager(plan.layout.root).launch_build(build.name, folder, threads=1)
         checks = verify(launch, build.source, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
         admin.report(f"{build.label}: publishing")

@@ -89,7 +89,7 @@ def plan_install(
     given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     locks = _given_locks(builds, layout)
     wanted |= locks
-    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *locks, *bundled})
+    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *locks, *bundled}, sources)
     needed = tuple(needed for build in builds if (needed := build.needed(wanted.get(build.lock_file))))
     if bundle:
         for build in needed:
@@ -186,6 +186,7 @@ def _assemble(
     marker: Mapping[str, Any],
     wanted: Mapping[Path, bytes | None],
     forced: Iterable[Path],
+    sources: Iterable[EnvironmentSource] = (),
 ) -> InstallPlan:
     access = Access.of(cluster)
     written: Written = marker.get("written", {})
@@ -199,7 +200,7 @@ def _assemble(
         marker=marker,
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
         files=files,
-        modes=tuple(_modes(layout, access, wanted)),
+        modes=(*_modes(layout, access, wanted), *_caches(layout, access, sources)),
         reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
         warnings=tuple(_warnings(layout, cluster, access, created=not marker)),
         since=newest.number if newest else 0,
@@ -235,6 +236,15 @@ def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterat
         change = access.needs(path, access.at(path, layout).file)
         if change and change.old is not None:
             yield change
+
+
+def _caches(layout: RootLayout, access: Access, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
+    """Yield the folders where environments look for weights: some libraries create them, and a user could not."""
+    named = {layout.cache / folder for source in sources for folder in source.cache_variables.values()}
+    folders = {parent for path in named for parent in (path, *path.parents) if layout.cache in parent.parents}
+    for folder in sorted(folders - {*layout.folders()}):
+        if not folder.is_dir():
+            yield ModeChange(folder, None, access.folder)
 
 
 def _warnings(layout: RootLayout, cluster: Cluster, access: Access, *, created: bool) -> Iterator[str]:

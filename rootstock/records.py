@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 import tomllib
@@ -143,6 +144,11 @@ def user_name() -> str:
 def now() -> str:
     """Return the time, with its zone, as records hold it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def is_half_written(name: str) -> bool:
+    """Tell whether a file has such a name as `write_file` and `point` give to what is not in its place yet."""
+    return re.fullmatch(r"\..+\.([a-z0-9_]{8}|\d+)", name) is not None
 
 
 def write_file(path: Path, content: bytes, mode: int) -> None:

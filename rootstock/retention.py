@@ -26,7 +26,7 @@ from rootstock.layout import STAGING, RootLayout, environment_of
 from rootstock.locking import Admin, admin_lock
 from rootstock.pythons import users
 from rootstock.recipes import CLIENT
-from rootstock.records import BUILD_RECORD, read_marker
+from rootstock.records import BUILD_RECORD, is_half_written, read_marker
 from rootstock.room import Room, megabytes, room_taken
 
 _DAY_S = 86400.0
@@ -130,7 +130,8 @@ def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: floa
         name for name, used in users(layout).items()
         if not set(used) - set(builds) and layout.interpreter_record(name).stat().st_mtime <= before
     )  # fmt: skip
-    leftovers = (*sorted(layout.all_builds.glob(f"*/{STAGING}*")), *sorted(layout.python.glob(f"{STAGING}*")))
+    staging = (*layout.all_builds.glob(f"*/{STAGING}*"), *layout.python.glob(f"{STAGING}*"))
+    leftovers = (*sorted(staging), *sorted(_half_written(layout)))
     seen: set[tuple[int, int]] = set()
     going = (*(layout.build(*build) for build in builds), *map(layout.interpreter, pythons), *leftovers)
     taken = [room_taken(path, seen) for path in going]
@@ -138,6 +139,16 @@ def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: floa
     return GcPlan(
         layout, cluster, dropped, tuple(builds), pythons, leftovers, spared, room, found[-1].number if found else 0
     )  # fmt: skip
+
+
+def _half_written(layout: RootLayout) -> Iterator[Path]:
+    """Yield files that were to replace others when their command was killed: nobody has touched them for a day."""
+    others = {layout.all_builds, layout.cache, layout.python, layout.templates, layout.hooks}
+    for folder, folders, names in os.walk(layout.root):
+        folders[:] = [name for name in folders if Path(folder, name) not in others]
+        for path in (Path(folder, name) for name in (*names, *folders) if is_half_written(name)):
+            if path.lstat().st_mtime < time.time() - _DAY_S and (path.is_symlink() or path.is_file()):
+                yield path
 
 
 def _dropped(found: Sequence[Generation], keep: int, before: float) -> Iterator[int]:
@@ -192,7 +203,10 @@ def collect(plan: GcPlan, admin: Admin) -> None:
             _remove(layout.interpreter(name))
         for path in plan.leftovers:
             admin.report(f"removing {path.relative_to(layout.root)}")
-            remove_tree(path)
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _remove(folder: Path) -> None:

@@ -26,50 +26,10 @@ from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
 from rootstock.model import did_you_mean, is_environment_name, is_path
 from rootstock.reach import refusal
+from rootstock.references import Reference, read_reference
 
 # The reference expression of the specification.
 _BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
-
-_REFERENCE_KEYS = {
-    "name", "source", "versions", "model", "options", "needs_weights", "symbols", "cell", "pbc", "positions",
-    "scaled_positions", "expected", "tolerance",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A structure with the values that a model must give for it.
-
-    Attributes
-    ----------
-    name, source : str
-        What it is, and who published the values.
-    model : str
-        Argument of ``setup()``.
-    options : Mapping[str, Any]
-        Further arguments of ``setup()``.
-    needs_weights : bool
-        The model's weights are no part of the build: where they are missing, the reference cannot be run.
-    versions : Mapping[str, SpecifierSet]
-        Distributions, and the versions of them that the values hold for.
-    structure : Mapping[str, Any]
-        Arguments of `ase.Atoms`.
-    expected : Mapping[str, Any]
-        Property -> value: eV, Angstrom, stress in eV/Angstrom^3 in Voigt order. Empty: only the consistency of
-        energy, forces and stress is checked.
-    tolerance : Mapping[str, float]
-        Property -> largest absolute difference.
-    """
-
-    name: str
-    source: str
-    model: str
-    options: Mapping[str, Any]
-    needs_weights: bool
-    versions: Mapping[str, SpecifierSet]
-    structure: Mapping[str, Any]
-    expected: Mapping[str, Any]
-    tolerance: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -220,30 +180,8 @@ class EnvironmentSource:
 
     def reference(self, index: int) -> Reference:
         """Return one of `references`."""
-        table: Mapping[str, Any] = self.rootstock["references"][index]
         where = f"{self.path}: [[tool.rootstock.references]] number {index + 1}"
-        if unknown := sorted(set(table) - _REFERENCE_KEYS):
-            raise ConfigurationError(
-                f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_REFERENCE_KEYS))}."
-            )
-        for key in ("name", "source", "symbols"):
-            if not isinstance(table.get(key), str):
-                raise ConfigurationError(f"{where} has no text {key!r}.")
-        if not isinstance(table.get("needs_weights", False), bool):
-            raise ConfigurationError(f"{where}: 'needs_weights' is true or false.")
-        expected, tolerance = table.get("expected", {}), table.get("tolerance", {})
-        if set(expected) != set(tolerance):
-            raise ConfigurationError(f"{where}: 'expected' and 'tolerance' must name the same properties.")
-        structure = {key: table[key] for key in ("symbols", "cell", "positions", "scaled_positions") if key in table}
-        structure["pbc"] = table.get("pbc", "cell" in table)
-        try:
-            versions = {name: SpecifierSet(text) for name, text in table.get("versions", {}).items()}
-        except InvalidSpecifier as error:
-            raise ConfigurationError(f"{where}: {error}.") from error
-        return Reference(
-            table["name"], table["source"], table.get("model", ""), table.get("options", {}),
-            table.get("needs_weights", False), versions, structure, expected, tolerance,
-        )  # fmt: skip
+        return read_reference(self.rootstock["references"][index], where)
 
 
 def read_source(path: Path, name: str = "") -> EnvironmentSource:

@@ -24,7 +24,8 @@ from rootstock.errors import ConfigurationError, MissingWeightsError, RootstockE
 from rootstock.inputs import Inputs
 from rootstock.layout import RootLayout
 from rootstock.records import BUILD_SOURCE
-from rootstock.sources import EnvironmentSource, Reference, read_source
+from rootstock.references import Reference
+from rootstock.sources import EnvironmentSource, read_source
 from rootstock.spawn import Launch
 from rootstock.variants import fitting_build
 from rootstock.verification import Run, Verification

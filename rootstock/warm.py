@@ -42,14 +42,20 @@ _TOLD_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model whose weights are to be fetched or recorded, and why."""
+    """A model whose weights are to be fetched or recorded, and why; `weights`: whether it has any."""
 
     environment: str
     model: str
     reason: str
+    weights: bool = True
 
     def __str__(self) -> str:
         return f"{self.environment}-{self.model}" if self.model else self.environment
+
+    def describe(self) -> str:
+        """Say in a line what is to be done."""
+        task = f"fetch the weights of {self}" if self.weights else f"load {self}, which has no weights"
+        return f"{task} ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class WarmPlan:
 
     def lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
-        models = [f"fetch the weights of {model} ({model.reason})" for model in self.models]
+        models = [model.describe() for model in self.models]
         return [*(self.install.lines() if self.install else []), *models]
 
     def to_json(self) -> dict[str, Any]:
@@ -202,7 +208,8 @@ def _plan_model(layout: RootLayout, environment: str, model: str) -> ModelPlan |
         reason = "the build changed"
     else:
         return None
-    return ModelPlan(environment, model, reason)
+    has_weights = _source(layout, environment).rootstock.get("licence", {}).get("weights") != ""
+    return ModelPlan(environment, model, reason, has_weights)
 
 
 def apply(plan: WarmPlan, admin: Admin) -> None:

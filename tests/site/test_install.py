@@ -107,6 +107,33 @@ def test_an_environment_file_is_the_admins(site, tiny_root, tiny):
     assert active_build(RootLayout(tiny_root).active("tiny")) == first
 
 
+def test_the_folders_where_a_library_looks_for_weights(site, tiny_root, tiny):
+    """Also where the build is there already: a user's worker could not make them."""
+    tiny.write_text(
+        tiny.read_text().replace("# ///\ndef", '# [tool.rootstock.cache]\n# TINY_HOME = "tiny/deep"\n# ///\ndef')
+    )
+    command = ("install", "--root", tiny_root, "--env", tiny, "--no-client")
+    site(*command)
+    (tiny_root / "cache/tiny/deep").rmdir()
+    assert "create cache/tiny/deep with mode" in site(*command).stdout
+    assert (tiny_root / "cache/tiny/deep").is_dir()
+    assert site(*command).stdout == f"{tiny_root}: nothing to do.\n"
+
+
+def test_what_is_said_at_the_end(site, tmp_path, bare_root, tiny_root):
+    force = ("--set", "contact=somebody")
+    assert "It has no model yet." in site("install", "--root", bare_root, "--no-client", *force).stdout
+    done = site("install", "--root", tiny_root, "--no-client", "--set", "environments=", *force)
+    assert 'RootstockCalculator(model="tiny", device="cpu")' in done.stdout
+
+
+def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):
+    assert (
+        "load emt, which has no weights (not recorded yet)"
+        in site("warm", "--root", root, "--env", "emt", "--dry-run").stdout
+    )
+
+
 def test_templates_of_the_site(site, bare_root, tmp_path):
     def write(folder, text):
         folder.mkdir()

@@ -189,6 +189,27 @@ def test_gc_removes_what_was_cut_off(site, tiny_root):
     assert not leftover.exists()
 
 
+def test_gc_removes_what_was_half_written_days_ago(site, tiny_root):
+    old = [
+        tiny_root / ".clusters.toml.ab12cd_x",
+        tiny_root / "generations/.1.json.zyxw9876",
+        tiny_root / "active/.tiny.77",
+    ]
+    others = [
+        tiny_root / ".clusters.toml.00000000",
+        tiny_root / "environments/.hidden",
+        tiny_root / "builds/.x.ab12cd34",
+    ]
+    for path in (*old, *others):
+        path.symlink_to("nowhere") if path.name == ".tiny.77" else path.write_text("half")
+        if path is not others[0]:  # that one may be somebody's who is at work
+            os.utime(path, (time.time() - 90000,) * 2, follow_symlinks=False)
+    done = site("gc", "--root", tiny_root, "--yes")
+    assert "  remove active/.tiny.77, left by a command that was cut off\n" in done.stdout
+    assert not any(os.path.lexists(path) for path in old)
+    assert all(path.is_file() for path in others)
+
+
 @pytest.mark.parametrize("command", [("gc", "--keep", "1", "--older-than", "0"), ("uninstall",)])
 def test_what_cannot_be_undone_asks(site, old_and_new, command):
     root, old, _ = old_and_new

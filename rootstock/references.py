@@ -1,0 +1,82 @@
+"""References: structures with the values that a model must give for them, as an environment file's header has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from rootstock.errors import ConfigurationError
+
+_KEYS = {
+    "name", "source", "versions", "model", "options", "needs_weights", "symbols", "cell", "pbc", "positions",
+    "scaled_positions", "expected", "tolerance",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A structure with the values that a model must give for it.
+
+    Attributes
+    ----------
+    name, source : str
+        What it is, and who published the values.
+    model : str
+        Argument of ``setup()``.
+    options : Mapping[str, Any]
+        Further arguments of ``setup()``.
+    needs_weights : bool
+        The model's weights are no part of the build: where they are missing, the reference cannot be run.
+    versions : Mapping[str, SpecifierSet]
+        Distributions, and the versions of them that the values hold for.
+    structure : Mapping[str, Any]
+        Arguments of `ase.Atoms`.
+    expected : Mapping[str, Any]
+        Property -> value: eV, Angstrom, stress in eV/Angstrom^3 in Voigt order. Empty: only the consistency of
+        energy, forces and stress is checked.
+    tolerance : Mapping[str, float]
+        Property -> largest absolute difference.
+    """
+
+    name: str
+    source: str
+    model: str
+    options: Mapping[str, Any]
+    needs_weights: bool
+    versions: Mapping[str, SpecifierSet]
+    structure: Mapping[str, Any]
+    expected: Mapping[str, Any]
+    tolerance: Mapping[str, float]
+
+
+def read_reference(table: Mapping[str, Any], where: str) -> Reference:
+    """Return the reference that a table describes.
+
+    Raises
+    ------
+    ConfigurationError
+        If something about it is wrong; it begins with `where`.
+    """
+    if unknown := sorted(set(table) - _KEYS):
+        raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}.")
+    for key in ("name", "source", "symbols"):
+        if not isinstance(table.get(key), str):
+            raise ConfigurationError(f"{where} has no text {key!r}.")
+    if not isinstance(table.get("needs_weights", False), bool):
+        raise ConfigurationError(f"{where}: 'needs_weights' is true or false.")
+    expected, tolerance = table.get("expected", {}), table.get("tolerance", {})
+    if set(expected) != set(tolerance):
+        raise ConfigurationError(f"{where}: 'expected' and 'tolerance' must name the same properties.")
+    structure = {key: table[key] for key in ("symbols", "cell", "positions", "scaled_positions") if key in table}
+    structure["pbc"] = table.get("pbc", "cell" in table)
+    try:
+        versions = {name: SpecifierSet(text) for name, text in table.get("versions", {}).items()}
+    except InvalidSpecifier as error:
+        raise ConfigurationError(f"{where}: {error}.") from error
+    return Reference(
+        table["name"], table["source"], table.get("model", ""), table.get("options", {}),
+        table.get("needs_weights", False), versions, structure, expected, tolerance,
+    )  # fmt: skip
