@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rootstock.channel.bell import CLIENT, Bell
 from rootstock.channel.endpoint import Endpoint
 from rootstock.channel.memory import SharedMemory
 from rootstock.data import PACKAGE
@@ -118,7 +119,7 @@ class WorkerProcess:
             # A worker's own children may hold the socket open after its death; this tells the truth.
             self._exit_fd = _exit_descriptor(self._process)
             ours.callback(os.close, self._exit_fd)
-            self.endpoint = Endpoint(sock, self._exit_fd)
+            self.endpoint = Endpoint(sock, Bell(self.memory.fd, CLIENT), self._exit_fd)
         except BaseException:
             self._process.kill()
             self._process.wait(_KILL_S)

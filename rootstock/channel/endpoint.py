@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+from rootstock.channel.bell import Bell
 from rootstock.channel.frames import HEADER, Frame, decode, decode_payload, encode
 
 # A waiting end looks this often whether the other process lives, where a child of it holds the socket open.
@@ -31,14 +32,16 @@ class Endpoint:
     ----------
     sock : socket.socket
         A connected stream socket, owned from now on.
+    bell : Bell
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
     """
 
-    def __init__(self, sock: socket.socket, exit_fd: int | None = None) -> None:
+    def __init__(self, sock: socket.socket, bell: Bell, exit_fd: int | None = None) -> None:
         # Reading blocks in the kernel: one system call where polling first would take two.
         sock.setblocking(True)
         self._sock = sock
+        self._bell = bell
         self._exit, self._look_s = None, inf
         if exit_fd is not None:
             self._exit, self._look_s = select.poll(), _LOOK_S
@@ -75,6 +78,7 @@ class Endpoint:
             raise PeerGoneError from None
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:], monotonic() + timeout)
+        self._bell.ring()
 
     def _send_rest(self, data: memoryview, deadline: float) -> None:
         poll = select.poll()
@@ -112,7 +116,9 @@ class Endpoint:
         self._drop_last()
         deadline = monotonic() + timeout
         if not self._filled:
+            self._bell.listen()
             self._fill(1, deadline)
+            self._bell.heard()
         size = HEADER.size
         if self._filled < size:
             deadline = min(deadline, monotonic() + rest)
@@ -127,12 +133,14 @@ class Endpoint:
 
     def _drop_last(self) -> None:
         """Make room for the next frame."""
-        if self._filled:
+        if self._filled > self._last or len(self._buffer) > _ROOM:
             remaining = self._buffer[self._last : self._filled]
             if len(self._buffer) > _ROOM >= len(remaining):
                 self._buffer = bytearray(_ROOM)
             self._buffer[: len(remaining)] = remaining
             self._filled, self._last = len(remaining), 0
+        else:
+            self._filled = self._last = 0
         if not self._filled:
             self._buffer[0] = 0
 

@@ -1,8 +1,8 @@
 """The memory that both ends share: where each array lies in it.
 
-It is an anonymous file. Its layout follows from one number, the capacity in atoms: first the sections of fixed size,
-then the ones per atom, each aligned to a cache line. Pages that nobody touches cost nothing, so every section has its
-place whether it is used or not.
+It is an anonymous file. Its layout follows from one number, the capacity in atoms: after the bell's flags the sections
+of fixed size, then the ones per atom, each aligned to a cache line. Pages that nobody touches cost nothing, so every
+section has its place whether it is used or not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rootstock.channel.bell import ROOM
 from rootstock.channel.frames import MAX_ATOMS
 from rootstock.errors import WorkerError, WorkerProtocolError
 
@@ -71,7 +72,7 @@ PROPERTY_BITS = {section.name: 1 << i for i, section in enumerate(PROPERTIES)}
 
 
 def _place(capacity: int) -> tuple[dict[str, int], int]:
-    offsets, end = {}, 0
+    offsets, end = {}, ROOM
     for section in (*INPUTS, *PROPERTIES):
         offsets[section.name] = end
         end += -(-section.bytes(capacity) // _ALIGN) * _ALIGN
@@ -106,13 +107,15 @@ class SharedMemory:
         try:
             fd = os.memfd_create("rootstock", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except AttributeError:
-            return cls(_unnamed_file())
+            fd = _unnamed_file()
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
                 raise
-            return cls(_unnamed_file())  # a sandbox without memfd
-        # Nobody can cut it short: reading what is no longer there would kill the client.
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            fd = _unnamed_file()  # a sandbox without memfd
+        else:
+            # Nobody can cut it short: reading what is no longer there would kill the client.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        os.ftruncate(fd, ROOM)
         return cls(fd)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from time import monotonic
 from typing import Any
 
+from rootstock.channel.eager import EagerWait
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerProtocolError, WorkerTimeoutError
 from rootstock.ipi.codec import ReplyDecoder
 from rootstock.ipi.messages import ForceReady, Reply
@@ -53,6 +54,7 @@ class Connection:
         self._poll = select.poll()
         for fd in (sock.fileno(), *(() if process is None else process.fds)):
             self._poll.register(fd, select.POLLIN)
+        self._eager = EagerWait()
         self._decoder, self._peer = ReplyDecoder(), Peer()
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
@@ -182,7 +184,8 @@ class Connection:
         while (reply := decoder.next_reply(self._atoms)) is None:
             self._phase = _Phase.WAITING
             remaining = deadline - monotonic()
-            ready = [fd for fd, _ in self._poll.poll(1000 * remaining)] if remaining > 0 else []
+            found = self._eager.until(self._look) or (self._poll.poll(1000 * remaining) if remaining > 0 else [])
+            ready = [fd for fd, _ in found]
             self._phase = _Phase.BUSY
             if self._sock.fileno() in ready:
                 self._read()
@@ -195,6 +198,9 @@ class Connection:
                 for fd in self._process.fds:  # it has handed over to another process
                     self._poll.unregister(fd)
         return reply
+
+    def _look(self) -> list[tuple[int, int]]:
+        return self._poll.poll(0)
 
     def _read(self) -> None:
         try:

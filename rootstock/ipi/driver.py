@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 
+from rootstock.channel.eager import EagerWait
 from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
 from rootstock.evaluation import evaluate, require
 from rootstock.ipi.codec import Decoder, encode, header
@@ -95,7 +96,7 @@ class Driver:
         WorkerError
             If the model fails. Nothing is sent then: a server must not go on with numbers that nobody computed.
         """
-        decoder, poll, replies = Decoder(), select.poll(), b""
+        decoder, poll, eager, replies = Decoder(), select.poll(), EagerWait(), b""
         poll.register(sock, select.POLLIN)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server hung up
             while True:
@@ -104,7 +105,8 @@ class Driver:
                 except BlockingIOError:
                     sock.sendall(replies)
                     replies = b""
-                    poll.poll(1000 * _PATIENCE_S)
+                    if not eager.until(lambda: poll.poll(0)):
+                        poll.poll(1000 * _PATIENCE_S)
                     continue
                 decoder.received(count)
                 while (request := decoder.next_request()) is not None and not isinstance(request, Exit):

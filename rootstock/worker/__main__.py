@@ -63,13 +63,14 @@ def main(arguments: list[str]) -> None:
     faulthandler.enable()  # a crash leaves its traceback in the log
     if __package__ != "rootstock.worker":
         load_package()
+    from rootstock.channel.bell import WORKER, Bell
     from rootstock.channel.endpoint import Endpoint
     from rootstock.channel.memory import SharedMemory
     from rootstock.worker.loop import serve
 
     for fd in (socket_fd, memory_fd, lifeline):
         os.set_inheritable(fd, False)
-    serve(Endpoint(socket.socket(fileno=socket_fd)), SharedMemory(memory_fd))
+    serve(Endpoint(socket.socket(fileno=socket_fd), Bell(memory_fd, WORKER)), SharedMemory(memory_fd))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import resource
 import socket
 import struct
@@ -18,6 +20,8 @@ from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rootstock.channel.bell import CLIENT, ROOM, WORKER, Bell
+from rootstock.channel.eager import EagerWait
 from rootstock.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
 from rootstock.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
@@ -29,11 +33,17 @@ from rootstock.spawn import WORKER_ENTRY, Launch
 from rootstock.uv import find_uv
 
 
+def listening(sock: socket.socket) -> Endpoint:
+    """Return an endpoint that nobody rings for."""
+    with closing(SharedMemory.create()) as memory:
+        return Endpoint(sock, Bell(memory.fd, CLIENT))
+
+
 @contextmanager
 def pair() -> Iterator[tuple[socket.socket, Endpoint]]:
     """A raw socket, and an endpoint at its other end."""
     raw, other = socket.socketpair()
-    end = Endpoint(other)
+    end = listening(other)
     with raw, closing(end):
         yield raw, end
 
@@ -55,7 +65,7 @@ frames = st.builds(
 @given(frames, st.none() | st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.floats(allow_nan=False))))
 def test_what_is_sent_is_received(frame: Frame, content: dict[str, object] | None) -> None:
     with pair() as (raw, theirs):
-        with closing(Endpoint(raw)) as ours:
+        with closing(listening(raw)) as ours:
             ours.send(frame, content)
             received, payload = theirs.receive(5.0)
         assert received._replace(payload=0) == frame
@@ -127,6 +137,57 @@ def test_a_peer_that_does_not_read() -> None:
         raw.close()
         with pytest.raises(PeerGoneError):
             end.send(Frame(Kind.SETUP))
+
+
+def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
+    """So that it costs next to nothing where it is of no use, and is found again where it is."""
+    wait, asked = EagerWait(), 0
+
+    def no() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    tried = []
+    for number in range(1000):
+        before = asked
+        assert wait.until(no) is None
+        if asked > before:
+            tried.append(number)
+    if not tried:
+        pytest.skip("one processor: nobody waits awake")
+    assert [b - a - 1 for a, b in itertools.pairwise(tried)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]
+    while wait.until(lambda: "found") is None:
+        pass
+    assert wait.until(lambda: "found") == "found"
+
+
+@pytest.mark.parametrize("flag", [0, 1, 200])
+def test_flags_are_only_hints(flag: int) -> None:
+    """Whatever they say, what was sent arrives, and what was not is waited for until the deadline."""
+    memory, (mine, theirs) = SharedMemory.create(), socket.socketpair()
+    flags = mmap.mmap(memory.fd, ROOM)
+    with mine, theirs:
+        end = Endpoint(mine, Bell(memory.fd, CLIENT))
+        for number in range(5):
+            theirs.sendall(encode(Frame(Kind.RESULT, sequence=number)))
+            flags[WORKER] = flag
+            assert end.receive(5.0)[0].sequence == number
+        flags[WORKER] = flag + 1
+        with pytest.raises(TimeoutError):
+            end.receive(0.05)
+
+
+def test_a_ring_is_heard() -> None:
+    memory, (mine, theirs) = SharedMemory.create(), socket.socketpair()
+    with mine, theirs:
+        client, worker = Endpoint(mine, Bell(memory.fd, CLIENT)), Bell(memory.fd, WORKER)
+        for number in range(300):  # the count goes round
+            client.send(Frame(Kind.EVALUATE, sequence=number))
+            assert worker._rings()
+            theirs.recv(HEADER.size)
+            worker.heard()
+            assert not worker._rings()
 
 
 def test_shared_memory_of_another_size() -> None:

@@ -25,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rootstock.channel.bell import CLIENT, Bell
 from rootstock.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.channel.frames import HEADER, MAGIC, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
 from rootstock.channel.memory import ALL_BITS, SharedMemory
@@ -69,11 +70,17 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 # -- the native channel
 
 
+def silent() -> Bell:
+    """Return a bell that nobody rings."""
+    with closing(SharedMemory.create()) as memory:
+        return Bell(memory.fd, CLIENT)
+
+
 def receive_all(parts: list[bytes]) -> list[tuple[Frame, dict[str, object]]]:
     """Return the frames that come out of a peer that sends these parts and is gone."""
     found = []
     raw, other = socket.socketpair()
-    with closing(Endpoint(other)) as end, raw:
+    with closing(Endpoint(other, silent())) as end, raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
         for part in parts:
             raw.sendall(part)
@@ -329,7 +336,7 @@ def test_a_worker_outlives_wrong_questions_and_ends_with_nonsense(tmp_path: Path
     environment.write_text(CONSTANT)
     folder.mkdir()
     content = json.loads(SETUP[HEADER.size :]) | {"environment": str(environment)}
-    with worker(folder) as it, closing(Endpoint(it.socket)) as end:
+    with worker(folder) as it, closing(Endpoint(it.socket, Bell(it.memory.fd, CLIENT))) as end:
         it.memory.views(64)["numbers"][...] = 1
         end.send(Frame(Kind.SETUP), content)
         while (kind := end.receive(DEADLINE_S)[0].kind) == Kind.PROGRESS:
