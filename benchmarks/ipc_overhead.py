@@ -4,7 +4,7 @@ Three ways in one run: the calculator in this process; the same in a worker, thr
 process, through ASE's SocketIOCalculator over a Unix socket. They take turns, so that whatever else the machine does
 meets all three; the figures are medians over all calls, and what counts is their ratio.
 
-    python benchmarks/ipc_overhead.py [--atoms 8 64 ...] [--rounds 7] [--json FILE]
+    python benchmarks/ipc_overhead.py [--atoms 8 64 ...] [--rounds 7] [--model-ms 5] [--json FILE]
 
 Needs no root: uv makes the worker's environment in a temporary one.
 """
@@ -35,7 +35,7 @@ import runpy, sys
 from ase.calculators.socketio import SocketClient
 from ase.io import read
 atoms = read(sys.argv[2])
-atoms.calc = runpy.run_path(sys.argv[1])["setup"]("", "cpu")
+atoms.calc = runpy.run_path(sys.argv[1])["setup"](sys.argv[4], "cpu")
 SocketClient(unixsocket=sys.argv[3]).run(atoms, use_stress=True)
 """
 
@@ -56,23 +56,23 @@ def time_calls(atoms: Atoms, calls: int) -> list[float]:
     return times[calls // 5 :]  # the first ones find cold caches
 
 
-def ase_calculator(n: int, folder: Path) -> SocketIOCalculator:
+def ase_calculator(n: int, folder: Path, model: str = "") -> SocketIOCalculator:
     structure = folder / f"{n}.traj"
     make_atoms(n).write(structure)
     name = f"rootstock_benchmark_{os.getpid()}_{n}"
 
     def launch(atoms: Atoms, properties: object, port: object, unixsocket: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", ASE_WORKER, str(NOTHING), str(structure), unixsocket])
+        return subprocess.Popen([sys.executable, "-c", ASE_WORKER, str(NOTHING), str(structure), unixsocket, model])
 
     return SocketIOCalculator(unixsocket=name, launch_client=launch)
 
 
-def measure(n: int, rounds: int, rootstock: RootstockCalculator, folder: Path) -> dict[str, float]:
+def measure(n: int, rounds: int, rootstock: RootstockCalculator, folder: Path, model: str) -> dict[str, float]:
     """Return microseconds for each way."""
-    calls = max(60, min(1000, 300_000 // n))  # enough for each to warm up after the others
-    with ase_calculator(n, folder) as socketio:
+    calls = 100 if model else max(60, min(1000, 300_000 // n))  # enough for each to warm up after the others
+    with ase_calculator(n, folder, model) as socketio:
         contenders = {
-            "in process": runpy.run_path(str(NOTHING))["setup"](""),
+            "in process": runpy.run_path(str(NOTHING))["setup"](model),
             "rootstock": rootstock,
             "ase socket": socketio,
         }
@@ -89,16 +89,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--model-ms", default="", help="let the potential take so many milliseconds (default: none)")
     parser.add_argument("--json", type=Path, help="where to write the figures, in microseconds; plot.py reads it")
     arguments = parser.parse_args()
     found = record.new("ipc_overhead")
     print(f"{'atoms':>8} {'in process':>12} {'rootstock':>12} {'ase socket':>12}   rootstock/in process  rootstock/ase")
     with (
         tempfile.TemporaryDirectory() as folder,
-        RootstockCalculator(environment=NOTHING, model="", root=Path(folder, "root"), device="cpu") as rootstock,
+        RootstockCalculator(
+            environment=NOTHING, model=arguments.model_ms, root=Path(folder, "root"), device="cpu"
+        ) as rootstock,
     ):
         for n in arguments.atoms:
-            row = measure(n, arguments.rounds, rootstock, Path(folder))
+            row = measure(n, arguments.rounds, rootstock, Path(folder), arguments.model_ms)
             found["rows"].append({"atoms": n, **row})
             print(
                 f"{n:>8} {row['in process']:>9.0f} us {row['rootstock']:>9.0f} us {row['ase socket']:>9.0f} us   "

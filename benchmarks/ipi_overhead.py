@@ -42,7 +42,7 @@ def measure(n: int, rounds: int, folder: Path) -> dict[str, float]:
             "in process": runpy.run_path(str(NOTHING))["setup"](""),
             "rootstock": stack.enter_context(IPICalculator(command=[sys.executable, "-c", DRIVER, *files, "{socket}"])),
             "ase client": stack.enter_context(
-                IPICalculator(command=[sys.executable, "-c", ASE_WORKER, *files, "{address}"])
+                IPICalculator(command=[sys.executable, "-c", ASE_WORKER, *files, "{address}", ""])
             ),
             "ase both": stack.enter_context(ase_calculator(n, folder)),
         }

@@ -2,22 +2,43 @@
 # requires-python = ">=3.10"
 # dependencies = ["ase>=3.23"]
 # ///
-"""A potential that costs nothing, written as any ASE calculator is: what is left is the cost of the call."""
+"""A potential that costs nothing, written as any ASE calculator is: what is left is the cost of the call.
+
+With a number for a model, each calculation takes so many milliseconds and leaves none of its caller's data in the
+processor's caches, as a real model does.
+"""
+
+from time import perf_counter
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
+
+PIECE = 2**13
 
 
 class Nothing(Calculator):
     implemented_properties = ["energy", "forces", "stress"]
     forces = np.zeros((0, 3))
 
+    def __init__(self, milliseconds):
+        super().__init__()
+        self.seconds = 1e-3 * milliseconds
+        self.junk = np.zeros(2**22 if milliseconds else 0)  # 32 MB
+
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
+        if self.seconds:
+            self.take_time()
         if len(self.forces) != len(atoms):
             self.forces = np.zeros((len(atoms), 3))
         self.results = {"energy": 0.0, "free_energy": 0.0, "forces": self.forces, "stress": np.zeros(6)}
 
+    def take_time(self):
+        end, place = perf_counter() + self.seconds, 0
+        while perf_counter() < end:
+            self.junk[place : place + PIECE] += 1.0
+            place = (place + PIECE) % len(self.junk)
+
 
 def setup(model, device="cpu"):
-    return Nothing()
+    return Nothing(float(model or 0))
