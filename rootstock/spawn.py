@@ -97,6 +97,8 @@ class WorkerProcess:
     def _start(self, output: int, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
         self.memory = SharedMemory.create()
         ours.callback(self.memory.close)
+        bell = Bell(self.memory.fd, CLIENT)
+        ours.callback(bell.close)
         sock, their_socket = socket.socketpair()
         ours.enter_context(sock)
         theirs.enter_context(their_socket)
@@ -119,7 +121,7 @@ class WorkerProcess:
             # A worker's own children may hold the socket open after its death; this tells the truth.
             self._exit_fd = _exit_descriptor(self._process)
             ours.callback(os.close, self._exit_fd)
-            self.endpoint = Endpoint(sock, Bell(self.memory.fd, CLIENT), self._exit_fd)
+            self.endpoint = Endpoint(sock, bell, self._exit_fd)
         except BaseException:
             self._process.kill()
             self._process.wait(_KILL_S)

@@ -46,3 +46,7 @@ class Bell:
     def heard(self) -> None:
         """Take note that a frame was received: the next ring is told from it."""
         self._heard = self._flags[self._theirs]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._flags.close()

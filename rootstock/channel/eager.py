@@ -17,7 +17,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _TRY_S = 2e-4  # the other end may be asleep itself, and has to be woken first
-_LONGEST_PAUSE = 256  # a model that takes long is waited for awake once in so many evaluations: for a microsecond of each
+_LONGEST_PAUSE = 256  # so a model that takes long costs a microsecond of each evaluation
 
 
 class EagerWait:

@@ -33,6 +33,7 @@ class Endpoint:
     sock : socket.socket
         A connected stream socket, owned from now on.
     bell : Bell
+        Owned too.
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
     """
@@ -52,6 +53,7 @@ class Endpoint:
 
     def close(self) -> None:
         self._sock.close()
+        self._bell.close()
 
     @property
     def untouched(self) -> bool:
