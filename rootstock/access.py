@@ -154,6 +154,12 @@ class Access:
             elif stat.S_ISREG(status.st_mode):
                 self._set(path, _READ[self.readers] & ~0o111, status)
 
+    def hand_over(self, tree: Path) -> None:
+        """Give a folder of admins, and all below it, to the readers and the other admins."""
+        for path, status in _walk(tree):
+            if not stat.S_ISLNK(status.st_mode):
+                self._set(path, self.folder if stat.S_ISDIR(status.st_mode) else self.file, status)
+
     def sweep(self, tree: Path) -> None:
         """Take from everybody else the right to write to what a program left below an admin's folder."""
         excess = self.admin_umask & 0o022

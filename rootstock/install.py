@@ -10,7 +10,7 @@ from typing import Any
 
 import tomli_w
 
-from rootstock.access import Access
+from rootstock.access import Access, ModeChange
 from rootstock.build import Staged, publish, stage
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootstockError, SiteError
@@ -89,12 +89,20 @@ def _put_pythons(plan: InstallPlan, admin: Admin) -> None:
 
 
 def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
+    """Give what was made under other settings the modes that these say; the plan has the folders of every root."""
     for build in sorted(layout.all_builds.glob("*/*")):
         if not build.name.startswith(STAGING):
             admin.report(f"changing the modes of {build.relative_to(layout.root)}")
             access.seal(build)
     for name in users(layout):
         access.seal(layout.interpreter(name))
+    for folder in layout.all_builds.iterdir():
+        access.grant(ModeChange(folder, 0, access.folder))
+    for cache in layout.cache.iterdir():
+        if cache != layout.uv_cache and not cache.name.startswith(STAGING):
+            access.share(cache)
+    for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.generations):
+        access.hand_over(folder)
 
 
 def _usual_jobs() -> int:

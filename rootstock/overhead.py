@@ -92,7 +92,7 @@ def sanity_check(
     launch = manager.launch(manager.find(name), "build", _THREADS)
     report(f"{len(atoms)} atoms of copper, {model} on {device}: starting both sides")
     with (
-        _InProcess(launch, argument, device, atoms) as direct,
+        InProcess(launch, argument, device, atoms) as direct,
         RootstockCalculator(model, root=root, device=device, threads=_THREADS, launch="build") as calc,
     ):
         atoms.calc = calc
@@ -143,7 +143,7 @@ def summary(found: dict[str, Any]) -> str:
     )
 
 
-def _round(direct: _InProcess, ours: Dynamics, steps: int, *, first_ours: bool) -> tuple[float, float]:
+def _round(direct: InProcess, ours: Dynamics, steps: int, *, first_ours: bool) -> tuple[float, float]:
     """Let each side do some steps, who begins taking turns."""
     if first_ours:
         through = ours.run(steps)
@@ -151,7 +151,7 @@ def _round(direct: _InProcess, ours: Dynamics, steps: int, *, first_ours: bool) 
     return direct.run(steps), ours.run(steps)
 
 
-class _InProcess:
+class InProcess:
     """The model's own calculator in a Python of its environment."""
 
     def __init__(self, launch: Launch, model: str, device: str, atoms: Atoms) -> None:
@@ -163,7 +163,7 @@ class _InProcess:
         self._first = {"structure": as_arguments(atoms), "timestep": _TIMESTEP_FS}
         self.energy = 0.0
 
-    def __enter__(self) -> _InProcess:
+    def __enter__(self) -> InProcess:
         try:
             self._ask(self._first)
         except BaseException:

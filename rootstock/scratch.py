@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import tempfile
@@ -12,6 +13,7 @@ from rootstock.errors import WorkerStartError
 
 _TAIL_BYTES = 8000
 _TAIL_LINES = 30
+_KEPT_LOGS = 50  # of workers that failed
 
 
 def private_scratch() -> Path:
@@ -45,6 +47,8 @@ def private_scratch() -> Path:
 def open_log(name: str, path: Path | None) -> tuple[Path, int]:
     """Open the log of a worker: `path`, or if that is None a new file in the user's scratch folder.
 
+    There the logs of the last workers that failed stay: as many as `_KEPT_LOGS`.
+
     Raises
     ------
     WorkerStartError
@@ -57,12 +61,44 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
         folder.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "._@-" else "_" for c in name)[:60]
         fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_SH)  # the worker inherits it: whose log is locked lives
+        _prune(folder)
         return Path(text), fd
     except OSError as error:
         raise WorkerStartError(
             f"Cannot write a log for the worker ({error.filename or path or folder}: {error.strerror}).",
             "Set TMPDIR to a folder on this node that you can write, or pass log=PATH.",
         ) from error
+
+
+def _prune(folder: Path) -> None:
+    """Remove the oldest logs of workers that are gone."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # of a worker that ended well just now
+                found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    ended = [path for _, path in sorted(found, reverse=True) if _is_free(path)]
+    for path in ended[_KEPT_LOGS:]:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _is_free(path: str) -> bool:
+    """Tell whether no worker holds a log."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
 
 
 def last_lines(log: Path) -> str:

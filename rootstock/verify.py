@@ -6,18 +6,17 @@ Each check is kept as it comes, with value, expected value, tolerance and source
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from rootstock import physics
 from rootstock.access import Access
 from rootstock.channel.memory import PROPERTY_BITS
+from rootstock.checks import Check, compare, describe, head
 from rootstock.client import Client
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import ConfigurationError, MissingWeightsError, RootstockError, VerificationError
@@ -32,7 +31,6 @@ from rootstock.verification import Run, Verification
 
 _START_S, _CALL_S = 1800.0, 1800.0
 
-Check = dict[str, Any]
 Report = Callable[[str], None]
 
 
@@ -124,7 +122,7 @@ def verify_builds(
                 for check, versions in check_model(launch, source, device, these, report=step):
                     run.add(check, versions)
             except RootstockError as error:
-                run.add({**_head(these[0], device), "passed": False, "reason": str(error)}, {})
+                run.add({**head(these[0], device), "passed": False, "reason": str(error)}, {})
         run.end()
         yield run.verification
 
@@ -202,7 +200,7 @@ def check_model(
             raise
         report(f"not verified, for lack of weights: {', '.join(reference.name for reference in references)}")
         for reference in references:
-            yield {**_head(reference, device), "reason": error.message, "passed": None}, {}
+            yield {**head(reference, device), "reason": error.message, "passed": None}, {}
         return
     versions: Mapping[str, str] = client.ready["versions"]
     try:
@@ -212,14 +210,10 @@ def check_model(
             begun = time.perf_counter()
             for check in _check(client, reference, source):
                 now = time.perf_counter()
-                yield {**_head(reference, device), **check, "seconds": round(now - begun, 3)}, versions
+                yield {**head(reference, device), **check, "seconds": round(now - begun, 3)}, versions
                 begun = time.perf_counter()
     finally:
         client.close()
-
-
-def _head(reference: Reference, device: str) -> Check:
-    return {"model": reference.model, "device": device, "reference": reference.name, "source": reference.source}
 
 
 def _check_properties(client: Client, source: EnvironmentSource, model: str) -> None:
@@ -240,14 +234,14 @@ def _check(client: Client, reference: Reference, source: EnvironmentSource) -> I
     if reference.expected:
         results = compute(atoms, tuple(reference.expected))
         for name, expected in reference.expected.items():
-            yield _compare(name, reference.source, results[name], expected, reference.tolerance[name])
+            yield compare(name, reference.source, results[name], expected, reference.tolerance[name])
     differences = {**physics.FINITE_DIFFERENCES, **source.rootstock.get("finite-differences", {})}
     consistency = {"rotation": True, **physics.CONSISTENCY, **source.rootstock.get("consistency", {})}
     rotation = consistency.pop("rotation")
     for law in physics.derivatives(compute, atoms, client.properties, differences):
-        yield _compare(*law)
+        yield compare(*law)
     for law in physics.symmetries(compute, atoms, client.properties, consistency, rotation=rotation):
-        yield _compare(*law)
+        yield compare(*law)
 
 
 def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:
@@ -288,32 +282,3 @@ def _compute(client: Client, atoms: Atoms, properties: tuple[str, ...]) -> dict[
     inputs = Inputs()
     inputs.update(atoms)
     return client.evaluate(inputs, sum(PROPERTY_BITS[name] for name in properties), _CALL_S)
-
-
-def _compare(name: str, source: str, value: Any, expected: Any, tolerance: float) -> Check:
-    value, wanted = np.asarray(value, dtype=float), np.asarray(expected, dtype=float)
-    error = float(np.abs(value - wanted).max()) if value.shape == wanted.shape else math.inf
-    return {
-        "property": name,
-        "source": source,
-        "value": value.tolist(),
-        "expected": wanted.tolist(),
-        "error": error,
-        "tolerance": float(tolerance),
-        "unit": _UNITS.get(name.split()[0], ""),
-        "passed": error <= tolerance,
-    }
-
-
-_UNITS = {"energy": "eV", "energies": "eV", "forces": "eV/Å", "stress": "eV/Å³", "magmoms": "µB"}
-
-
-def describe(check: Check) -> str:
-    """Say in a line how a check came out."""
-    what = f"{check['reference']}{', model ' + check['model'] if check['model'] else ''}"
-    if "property" not in check:
-        return f"{what}: {check['reason']}"
-    return (
-        f"{what}: {check['property']} differs by {check['error']:.3g} {check['unit']}, "
-        f"allowed is {check['tolerance']:.3g} (source: {check['source']})"
-    )

@@ -1,27 +1,16 @@
-"""Fetch weights into a root, so that workers on nodes without network find them.
-
-A model's own ``setup()`` does it, in a worker that may use the network. Its caches are a staging folder: libraries
-write downloads in place, and one that is cut off must not look complete. What came is moved into the root's cache by
-renames. Then a worker without network, as any user starts it, must load the model; only that is recorded.
-"""
+"""Which environments and weights a root lacks for some models, and having them built and fetched."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rootstock.access import Access, remove_tree
-from rootstock.client import Client
 from rootstock.clusters import Cluster
-from rootstock.environment import EnvironmentManager
-from rootstock.errors import ConfigurationError, RootError, WeightsError, WorkerError
+from rootstock.errors import ConfigurationError, WeightsError, WorkerError
+from rootstock.fetch import Fetch, fetch
 from rootstock.generations import Change, changing, latest
 from rootstock.install import apply as install
 from rootstock.layout import STAGING, RootLayout
@@ -29,15 +18,10 @@ from rootstock.locking import Admin
 from rootstock.model import is_path, parse_model_string
 from rootstock.plan import InstallPlan
 from rootstock.planning import find_source, plan_install
-from rootstock.records import BUILD_SOURCE, active_build, now, user_name
-from rootstock.room import counted, megabytes
+from rootstock.records import BUILD_SOURCE, active_build
 from rootstock.sources import EnvironmentSource, packaged_names, read_source, registered_names
-from rootstock.spawn import Launch
 from rootstock.variants import find_variants, fitting_build
-from rootstock.weights import Weights, measured, weights_of, write_weights
-
-_LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
-_TOLD_EVERY_S = 5.0
+from rootstock.weights import weights_of
 
 
 @dataclass(frozen=True)
@@ -233,122 +217,9 @@ def apply(plan: WarmPlan, admin: Admin) -> None:
             remove_tree(leftover)
         for model in plan.models:
             try:
-                _warm(plan, model, admin)
+                fetch(layout, plan.access, Fetch(model.environment, model.model, plan.device, plan.patience), admin)
             except (WorkerError, WeightsError) as error:
                 failures.append(f"{model}: {error}")
                 admin.report(f"{model}: failed")
     if failures:
         raise WeightsError("Weights could not be fetched.\n" + "\n".join(failures), "The others are there.")
-
-
-def _warm(plan: WarmPlan, model: ModelPlan, admin: Admin) -> None:
-    layout, manager = plan.layout, EnvironmentManager(plan.layout.root)
-    build = fitting_build(layout, model.environment, plan.device)
-    if build is None:
-        raise RootError(f"Environment {model.environment!r} has lost its build.", "Run the command again.")
-
-    def step(text: str) -> None:
-        admin.report(f"{model}: {text}")
-
-    with tempfile.TemporaryDirectory(prefix="rootstock-home-") as home:
-        offline = manager.launch_offline(model.environment, build, Path(home))
-        fetched: list[Path] = []
-        sources: list[str] = []
-        try:
-            step("looking whether its weights are here")
-            opened = _load(plan, offline, model, step)["opened"]
-        except WorkerError as error:
-            admin.log(f"{model}: {error}")
-            fetched, sources = _fetch(plan, manager, build, model, step)
-            step("starting a worker without network")
-            try:
-                opened = _load(plan, offline, model, step)["opened"]
-            except WorkerError as failure:
-                raise WeightsError(
-                    f"They were fetched, but a worker without network does not find them: {failure}",
-                    "Its library may keep them elsewhere: name its variable in [tool.rootstock.cache].",
-                ) from failure
-    files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
-    root = layout.root.resolve()
-    weights = Weights(
-        model.environment, model.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
-        now(), user_name(), platform.node(),
-    )  # fmt: skip
-    plan.access.make_folder(layout.weights(model.environment))
-    write_weights(layout, weights, plan.access.file)
-    step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
-
-
-def _load(plan: WarmPlan, launch: Launch, model: ModelPlan, step: Callable[[str], None]) -> dict[str, Any]:
-    client = Client(launch, model.model, plan.device, {}, start_timeout=_LOAD_S, on_progress=step)
-    client.close()
-    return client.ready
-
-
-def _fetch(
-    plan: WarmPlan, manager: EnvironmentManager, build: Path, model: ModelPlan, step: Callable[[str], None]
-) -> tuple[list[Path], list[str]]:
-    """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
-
-    Returns
-    -------
-    tuple of (list of Path, list of str)
-        The files, and the addresses that they came from.
-    """
-    cache = plan.layout.cache
-    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cache))
-    try:
-        step("fetching")
-        launch = manager.launch_fetch(model.environment, build, staging)
-        with _told(staging, step):
-            client = Client(
-                launch, model.model, plan.device, {}, start_timeout=_FETCH_S, on_progress=step, patience=plan.patience
-            )
-            client.close()
-        for lock in staging.rglob("*.lock"):  # of libraries, while they fetch
-            if lock.is_file():
-                lock.unlink()
-        plan.access.share(staging)
-        return list(_publish(staging, cache)), client.ready["asked"]
-    finally:
-        remove_tree(staging)
-
-
-@contextlib.contextmanager
-def _told(folder: Path, step: Callable[[str], None]) -> Iterator[None]:
-    """Say now and then how much has come."""
-    over = threading.Event()
-
-    def tell() -> None:
-        before = 0
-        while not over.wait(_TOLD_EVERY_S):
-            size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-            if size != before:
-                step(f"fetching, {megabytes(size)} so far")
-            before = size
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def _publish(source: Path, target: Path) -> Iterator[Path]:
-    """Move everything below a folder to another one, and yield the files there.
-
-    A folder that is new arrives by one rename, so with all that it holds. In one that exists, links come after the
-    files that they lead to.
-    """
-    for entry in sorted(source.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
-        goal = target / entry.name
-        if entry.is_dir() and not entry.is_symlink() and goal.is_dir():
-            yield from _publish(entry, goal)
-            continue
-        os.replace(entry, goal)
-        if goal.is_symlink() or goal.is_file():
-            yield goal
-        else:
-            yield from (path for path in goal.rglob("*") if path.is_file())

@@ -27,6 +27,13 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("ROOTSTOCK_")} | changes
 
 
+def open_to_readers(folder: Path) -> None:
+    """Let other users reach a folder of ours; pytest makes its own private."""
+    for each in (folder, *folder.parents):
+        if each.stat().st_uid == os.getuid() and each.stat().st_mode & 0o055 != 0o055:
+            each.chmod(0o755)
+
+
 Site = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -56,9 +63,7 @@ def site() -> Site:
 def root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root with the environments emt and lj, readable by everybody. Tests must not change it."""
     base = tmp_path_factory.mktemp("site")
-    for folder in (base, *base.parents):  # other users must get here; pytest makes its folders private
-        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest", "site")):
-            folder.chmod(0o755)
+    open_to_readers(base)
     path = base / "root"
     site(
         "install", "--cluster", "local", "--root", path, "--env", "emt", "--env", "lj", "--set", "access.readers=world"

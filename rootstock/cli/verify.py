@@ -43,8 +43,9 @@ def verify(
       rootstock-site verify --files
     """
     from rootstock.access import Access
+    from rootstock.checks import describe
     from rootstock.sources import registered_names
-    from rootstock.verify import describe, verify_builds
+    from rootstock.verify import verify_builds
 
     site = found(find_site(cluster, root, installed=True))
     progress = Progress(None)

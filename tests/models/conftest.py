@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from ase import Atoms
 
 from rootstock.environment import EnvironmentManager
 from rootstock.weights import write_variables
-from tests.conftest import Site, need
+from tests.conftest import Site, need, open_to_readers
+from tests.models.cases import CASES
 
 PROGRAMS = Path(__file__).parent / "programs"
 # What a batch system or a container says about the GPU: libraries without Rootstock must see the same one.
@@ -28,6 +30,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 Build = Callable[[str], Path]
 Make = Callable[..., Path]
+Fetched = Callable[[str], str]
 Numbers = list[list[list[str]]]
 Direct = Callable[[str, str, Sequence[Atoms]], Numbers]
 Call = tuple[str, dict[str, object], str]
@@ -45,16 +48,25 @@ def torch_settings() -> list[str]:
 
 def settings_for(name: str) -> list[str]:
     """Return the site's settings to build an environment with."""
-    if name != "orb":
-        return torch_settings()
-    python = os.environ.get("PYTHON312", "")
-    need(python, "PYTHON312, an interpreter for ORB")
-    return ["--set", f"python.interpreter={python}"]
+    return [] if name == "orb" else torch_settings()
+
+
+def put_python_into(root: Path) -> None:
+    """Copy the Python that ORB needs into a root, as an admin does: all readers of the root can run it there."""
+    program = os.environ.get("PYTHON312", "")
+    need(program, "PYTHON312, an interpreter for ORB")
+    if not (root / "python").is_dir():
+        command = [program, "-c", "import sys; print(sys.base_prefix)"]
+        prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        shutil.copytree(prefix, root / "python" / "3.12", symlinks=True, ignore=shutil.ignore_patterns("test"))
 
 
 @pytest.fixture(scope="session")
 def build(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Build an environment, once, and return its root: one for all, but ORB's, which has settings of its own."""
+    """Build an environment, once, and return its root, which everybody may read: one for all, but ORB's.
+
+    ORB has a Python and a torch of its own.
+    """
     kept = os.environ.get("MODELS_ROOT")
     base = Path(kept) if kept else tmp_path_factory.mktemp("models") / "root"
     done: set[str] = set()
@@ -62,7 +74,11 @@ def build(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Build:
     def install(name: str) -> Path:
         root = base.with_name(f"{base.name}-orb") if name == "orb" else base
         if name not in done:
-            site("install", "--cluster", "local", "--root", root, "--no-client", "--env", name, *settings_for(name))
+            if name == "orb":
+                put_python_into(root)
+            options = ("--env", name, "--set", "access.readers=world", *settings_for(name))
+            site("install", "--cluster", "local", "--root", root, *options)
+            open_to_readers(root)
             done.add(name)
         return root
 
@@ -113,6 +129,27 @@ def make_model(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Make:
         return path
 
     return make
+
+
+@pytest.fixture
+def fetched(build: Build, make_model: Make) -> Iterator[Fetched]:
+    """Put a small model with random weights where a library keeps those of a released one; return the latter's name."""
+    new: list[Path] = []
+
+    def put(name: str) -> str:
+        released, place = CASES[name].weights
+        if not released:
+            return ""
+        path = build(name) / "cache" / place
+        new.append([path, *(folder for folder in path.parents if not folder.exists())][-1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model = make_model(name)
+        shutil.copytree(model, path) if model.is_dir() else shutil.copyfile(model, path)
+        return released
+
+    yield put
+    for path in new:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture(scope="session")

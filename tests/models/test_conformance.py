@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,59 +14,10 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from rootstock import RootstockCalculator
 from rootstock.errors import ConfigurationError, NonFiniteError, WorkerStartError
 from rootstock.sources import packaged_names
+from tests.models.cases import CASES, Case, marked
 from tests.models.conftest import Build, Direct, Make, exactly, rock_salt
 
 WANTED = ["energy", "forces", "stress"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What differs from environment to environment.
-
-    Attributes
-    ----------
-    direct : str
-        How its library is used without Rootstock: code that makes ``calc``. MODEL stands for the path of a small model
-        with random weights, which ``programs/make_NAME.py`` writes; without it, the default model is taken.
-    elements : tuple of str
-        Two that the model knows.
-    mark : str
-        The marker, if building takes a real model's packages.
-    """
-
-    direct: str
-    elements: tuple[str, str] = ("Na", "Cl")
-    mark: str = ""
-
-
-CASES = {
-    "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au")),
-    "lj": Case("from ase.calculators.lj import LennardJones; calc = LennardJones(rc=10.0)"),
-    "chgnet": Case(
-        "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='cpu')", mark="models"
-    ),
-    "mace": Case(
-        "from mace.calculators import MACECalculator; calc = MACECalculator('MODEL', device='cpu')", mark="models"
-    ),
-    "alignn": Case(
-        "from alignn.ff.calculators import AlignnAtomwiseCalculator as C; calc = C(path='MODEL', device='cpu')",
-        mark="all_models",
-    ),
-    "orb": Case(
-        """
-from orb_models.forcefield import pretrained
-from orb_models.forcefield.inference.calculator import ORBCalculator
-model, adapter = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="cpu", compile=False)
-calc = ORBCalculator(model, adapter, device="cpu")
-""",
-        mark="all_models",
-    ),
-}
-
-
-def parameter(name: str) -> object:
-    mark = CASES[name].mark if name in CASES else ""
-    return pytest.param(name, marks=[getattr(pytest.mark, mark)] if mark else [])
 
 
 def test_every_environment_is_here() -> None:
@@ -76,7 +26,7 @@ def test_every_environment_is_here() -> None:
     )
 
 
-@pytest.fixture(scope="module", params=map(parameter, packaged_names()))
+@pytest.fixture(scope="module", params=marked())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

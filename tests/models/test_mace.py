@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rootstock import RootstockCalculator
 from rootstock.records import active_build, read_build
-from tests.models.conftest import Build, DeadProxy, Direct, Make, call_setup, exactly, rock_salt
+from tests.models.conftest import Build, DeadProxy, Direct, Fetched, Make, call_setup, exactly, rock_salt
 
 pytestmark = pytest.mark.models
 
@@ -22,16 +21,6 @@ def root(build: Build) -> Path:
 @pytest.fixture(scope="module")
 def model(make_model: Make) -> Path:
     return make_model("mace")
-
-
-@pytest.fixture
-def released(root: Path, model: Path) -> Iterator[str]:
-    """Put weights where the library keeps those of its model "small"; return its name."""
-    file = root / "cache" / "xdg" / "mace" / "20231210mace128L0_energy_epoch249model"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.symlink_to(model)
-    yield "small"
-    file.unlink()
 
 
 def test_what_is_refused(root: Path, model: Path, dead_proxy: DeadProxy) -> None:
@@ -75,13 +64,13 @@ def test_what_is_taken(root: Path, model: Path, tmp_path: Path) -> None:
 
 
 def test_released_weights_are_read_from_the_roots_cache(
-    root: Path, model: Path, released: str, direct: Direct, dead_proxy: DeadProxy
+    root: Path, model: Path, fetched: Fetched, direct: Direct, dead_proxy: DeadProxy
 ) -> None:
     """With an option; and no more is computed than asked for, which changes no bit of it."""
     atoms, options = rock_salt(), {"default_dtype": "float64"}
     code = f"from mace.calculators import mace_mp as mp; calc = mp({str(model)!r}, 'cpu', default_dtype='float64')"
     [expected] = direct("mace", code, [atoms])
-    name = f"mace-{released}"
+    name = f"mace-{fetched('mace')}"
     with RootstockCalculator(model=name, root=root, device="cpu", threads=1, setup_kwargs=options) as calc:
         for i, (asked, computed) in enumerate([
             ("energy", {"energy", "energies"}),

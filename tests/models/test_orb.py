@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ from rootstock import RootstockCalculator
 from rootstock.sources import packaged_source
 from rootstock.uv import find_uv
 from tests.conftest import Site
-from tests.models.conftest import Build, DeadProxy, Make, call_setup, rock_salt
+from tests.models.conftest import Build, DeadProxy, Fetched, Make, call_setup, rock_salt
 
 
 @pytest.fixture(scope="module")
@@ -74,26 +73,15 @@ def test_what_is_refused(root: Path, make_model: Make, dead_proxy: DeadProxy) ->
 
 @pytest.mark.all_models
 def test_weights_are_read_from_the_roots_cache_without_asking_the_network(
-    root: Path, make_model: Make, dead_proxy: DeadProxy
+    root: Path, make_model: Make, fetched: Fetched, dead_proxy: DeadProxy
 ) -> None:
     """The library would ask for a newer file at every start, and without network wait for half a minute."""
-    url = (
-        "https://orbitalmaterials-public-models.s3.us-west-1.amazonaws.com/forcefields/orb-v3/"
-        "orb-v3-conservative-inf-omat-20250404.ckpt"
-    )
-    name = ".".join(hashlib.sha256(text.encode()).hexdigest() for text in (url, '"etag"'))
-    file = root / "cache" / "cached_path" / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    weights = make_model("orb")
-    file.symlink_to(weights)
     energies = []
-    try:
-        for model in ("orb", f"orb-{weights}"):
-            with RootstockCalculator(model=model, root=root, device="cpu", threads=1) as calc:
-                atoms = rock_salt()
-                atoms.calc = calc
-                energies.append(atoms.get_potential_energy())
-    finally:
-        file.unlink()
+    assert fetched("orb") == packaged_source("orb").named("")
+    for model in ("orb", f"orb-{make_model('orb')}"):
+        with RootstockCalculator(model=model, root=root, device="cpu", threads=1) as calc:
+            atoms = rock_salt()
+            atoms.calc = calc
+            energies.append(atoms.get_potential_energy())
     assert energies[0] == energies[1]
     assert not dead_proxy.was_asked()

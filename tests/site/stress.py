@@ -201,7 +201,7 @@ def processes_at(path: Path) -> list[str]:
 CHANGES = ("mkdir", "rename", "symlink", "unlink", "rmdir", "chmod")
 
 
-def changes_made_by(command: Sequence[str], log: Path) -> list[tuple[str, int, str]]:
+def changes_made_by(command: Sequence[str], log: Path, **options: object) -> list[tuple[str, int, str]]:
     """Run a command and list the changes that its own process made to files.
 
     Returns
@@ -209,7 +209,7 @@ def changes_made_by(command: Sequence[str], log: Path) -> list[tuple[str, int, s
     list of (str, int, str)
         System call, how many calls of that name this was, and the arguments.
     """
-    done = run(["strace", "-o", log, "-e", f"trace={','.join(CHANGES)}", *command])
+    done = run(["strace", "-o", log, "-e", f"trace={','.join(CHANGES)}", *command], **options)
     assert done.returncode == 0, done.stderr
     counts = dict.fromkeys(CHANGES, 0)
     found = []

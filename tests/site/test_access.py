@@ -159,6 +159,9 @@ def test_a_group_that_does_not_exist(site, tmp_path):
 
 def test_other_readers_get_other_modes(site, tiny_root):
     command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
+    for name in ("cache/web/model", "weights/tiny/model.json"):  # as a library and `warm` leave them
+        (tiny_root / name).parent.mkdir(mode=0o700)
+        (tiny_root / name).touch(mode=0o600)
     found = modes(tiny_root)
     # But for the lock file, in a folder of the admins, and the modulefiles, in a root that nobody else can enter.
     assert {name for name, mode in found.items() if mode & 0o077 and not name.startswith("modulefiles")} == {
@@ -174,6 +177,8 @@ def test_other_readers_get_other_modes(site, tiny_root):
     assert (found["."], found["environments/tiny.py"], found[name], found[f"{name}/build.json"]) == (
         0o755, 0o644, 0o555, 0o444,
     )  # fmt: skip
+    closed = {name.split("/")[0] for name, mode in found.items() if not mode & 0o004 and name != "cache/uv"}
+    assert closed == {"locks", "log"}
     assert site(*command).stdout.endswith("nothing to do.\n")
 
 

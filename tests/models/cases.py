@@ -1,0 +1,77 @@
+"""What differs from environment to environment, for the tests that are the same for all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import pytest
+
+from rootstock.sources import packaged_names
+
+ORB_URL = (
+    "https://orbitalmaterials-public-models.s3.us-west-1.amazonaws.com/forcefields/orb-v3/"
+    "orb-v3-conservative-inf-omat-20250404.ckpt"
+)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Case:
+    """What differs from environment to environment.
+
+    Attributes
+    ----------
+    direct : str
+        How its library is used without Rootstock: code that makes ``calc``. MODEL stands for the path of a small model
+        with random weights, which ``programs/make_NAME.py`` writes; without it, the default model is taken.
+    elements : tuple of str
+        Two that the model knows.
+    mark : str
+        The marker, if building takes a real model's packages.
+    weights : tuple of str
+        A released model whose weights are fetched, and the place under the root's cache where its library keeps them.
+    """
+
+    direct: str
+    elements: tuple[str, str] = ("Na", "Cl")
+    mark: str = ""
+    weights: tuple[str, str] = ("", "")
+
+
+CASES = {
+    "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au")),
+    "lj": Case("from ase.calculators.lj import LennardJones; calc = LennardJones(rc=10.0)"),
+    "chgnet": Case(
+        "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='cpu')", mark="models"
+    ),
+    "mace": Case(
+        "from mace.calculators import MACECalculator; calc = MACECalculator('MODEL', device='cpu')",
+        mark="models",
+        weights=("small", "xdg/mace/20231210mace128L0_energy_epoch249model"),
+    ),
+    "alignn": Case(
+        "from alignn.ff.calculators import AlignnAtomwiseCalculator as C; calc = C(path='MODEL', device='cpu')",
+        mark="all_models",
+        weights=("matpes_r2scan", "atomgptlab/alignn_ff/matpes_r2scan"),
+    ),
+    "orb": Case(
+        """
+from orb_models.forcefield import pretrained
+from orb_models.forcefield.inference.calculator import ORBCalculator
+model, adapter = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="cpu", compile=False)
+calc = ORBCalculator(model, adapter, device="cpu")
+""",
+        mark="all_models",
+        weights=("orb-v3-conservative-inf-omat", f"cached_path/{sha256(ORB_URL)}.{sha256('etag')}"),
+    ),
+}
+
+
+def marked() -> list[object]:
+    """Return the names of all environments, each with its marker, as parameters of a test."""
+    marks = {name: CASES[name].mark if name in CASES else "" for name in packaged_names()}
+    return [pytest.param(name, marks=[getattr(pytest.mark, mark)] if mark else []) for name, mark in marks.items()]

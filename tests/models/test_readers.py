@@ -1,0 +1,50 @@
+"""Every environment, for somebody who may only read its root: another user, without network, whose home is closed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rootstock import __version__
+from rootstock.layout import RootLayout
+from tests.conftest import open_to_readers
+from tests.models.cases import CASES, marked
+from tests.models.conftest import Build, Fetched, as_arguments, rock_salt
+from tests.readers import need_readers, run_as, seen_under, traced
+
+READER = 54321
+COMPUTE = """
+import json, os, sys
+from ase import Atoms
+from rootstock import RootstockCalculator
+root, model, structure = sys.argv[1:]
+assert not os.access(root, os.W_OK) and not os.access(os.environ["HOME"], os.W_OK)
+with RootstockCalculator(model, root=root, device="cpu", threads=1, launch="build") as calc:
+    atoms = Atoms(**json.loads(structure), calculator=calc)
+    print(atoms.get_potential_energy(), atoms.get_forces().shape, atoms.get_stress().shape)
+"""
+
+
+@pytest.mark.parametrize("name", marked())
+def test_a_reader_computes_and_tries_to_write_nothing_into_the_root(
+    name: str, build: Build, fetched: Fetched, tmp_path: Path
+) -> None:
+    """Not even in vain: what a library tries to write would, in its owner's hands, change the root for everybody."""
+    need_readers()
+    open_to_readers(tmp_path)
+    root, log = build(name), tmp_path / f"scratch-{READER}" / "log"
+    model = f"{name}-{fetched(name)}".rstrip("-")
+    python = RootLayout(root).client(__version__) / "bin" / "python"
+    structure = json.dumps(as_arguments(rock_salt(CASES[name].elements)))
+    # The Python that was copied into ORB's root, may look for its library where it was compiled to be.
+    libraries = {"LD_LIBRARY_PATH": str(root / "python" / "3.12" / "lib")}
+    command = [*traced(log), python, "-c", COMPUTE, root, model, structure]
+    done = run_as(READER, command, tmp_path, timeout=500.0, **libraries)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" (8, 3) (6,)\n")
+    touched, changing = seen_under(log, root)
+    for part in (root / "client", root / "builds" / name):  # the client and the worker were both seen
+        assert any(str(part) in line for line in touched)
+    assert changing == []

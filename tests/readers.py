@@ -1,0 +1,60 @@
+"""Readers of a root: other users than its owner, without network, whose home belongs to somebody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.conftest import need
+
+# System calls that change files by their names, and those that open them, for reading or not.
+_CHANGE = (
+    "creat,mkdir,mkdirat,rmdir,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,truncate,mknod,"
+    "mknodat,chmod,fchmodat,chown,lchown,fchownat,utime,utimes,futimesat,utimensat,setxattr,lsetxattr,removexattr"
+)
+_OPEN = "open,openat,openat2"
+# As strace writes it, whether it came to be or was refused.
+_CHANGING = re.compile(
+    rf"^\d+ +(?:(?:{_CHANGE.replace(',', '|')})\(|open(?:at2?)?\(.*O_(?:WRONLY|RDWR|CREAT|TRUNC|TMPFILE))"
+)
+
+
+def need_readers() -> None:
+    """Ask for what the functions below use."""
+    need(os.geteuid() == 0, "the rights of root")
+    for program, package in {"setpriv": "util-linux", "unshare": "util-linux", "strace": "strace"}.items():
+        need(shutil.which(program), f"the program {program} (apt-get install {package})")
+
+
+def run_as(
+    uid: int, command: Sequence[str | Path], place: Path, *, groups: str = "", timeout: float = 120.0, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as another user; `place`, a folder that they can reach and do not own, is their home.
+
+    `more` are variables.
+    """
+    scratch = place / f"scratch-{uid}"
+    scratch.mkdir(exist_ok=True)
+    os.chown(scratch, uid, uid)
+    who = ["--reuid", str(uid), "--regid", str(uid), *(["--groups", groups] if groups else ["--clear-groups"])]
+    return subprocess.run(
+        ["unshare", "--net", "setpriv", *who, *map(str, command)],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(place), "TMPDIR": str(scratch), "LANG": "C.UTF-8"} | more,
+        cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def traced(log: Path) -> list[str]:
+    """Return the prefix of a command that lists, in `log`, what files it and its children open or change."""
+    options = ("-f", "--seccomp-bpf", "-y", "-qq", "-e", f"trace={_OPEN},{_CHANGE}", "-e", "signal=none")
+    return ["strace", *options, "-o", str(log)]
+
+
+def seen_under(log: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Return the system calls that opened something under a folder or would have changed it, and the latter alone."""
+    touched = [line for line in log.read_text().splitlines() if str(folder) in line]
+    return touched, [line for line in touched if _CHANGING.match(line)]
