@@ -28,7 +28,7 @@ logger = logging.getLogger("rootstock")
 WORKER_ENTRY = PACKAGE / "worker" / "__main__.py"
 FRAME_S = 30.0  # for the rest of a frame that has begun
 _REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
-_KILL_S = 5.0  # after SIGKILL; a process that hangs in the kernel takes longer, or for ever
+KILL_S = 5.0  # after SIGKILL; a process that hangs in the kernel takes longer, or for ever
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class WorkerProcess:
             self.endpoint = Endpoint(sock, bell, self._exit_fd)
         except BaseException:
             self._process.kill()
-            self._process.wait(_KILL_S)
+            self._process.wait(KILL_S)
             raise
 
     @property
@@ -153,16 +153,12 @@ class WorkerProcess:
             # It, and what processes a model started. They are one session, whose number is theirs until it is reaped.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            gone = self._exits(_KILL_S)
+            gone = self._exits(KILL_S)
             self.abandon()
         if gone:
             self._process.wait()
         else:
-            _given_up.append(self._process)  # Python reaps it some day, and does not complain that nobody did
-            logger.warning(
-                "Worker %d of %s does not end, not even by SIGKILL: it hangs in the kernel, as on a dead file system. "
-                "It was given up. Its output: %s", self._process.pid, self.launch.name, self.log,
-            )  # fmt: skip
+            give_up(self._process, f"Worker of {self.launch.name}", self.log)
         code = self._process.returncode
         if code == 0 and not self._keep_log:
             self.log.unlink(missing_ok=True)
@@ -228,6 +224,16 @@ def _tell_exit(process: subprocess.Popen[bytes], writer: int) -> None:
 
 
 _given_up: list[subprocess.Popen[bytes]] = []
+
+
+def give_up(process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+    """Leave a process alone that even SIGKILL does not end, and say so."""
+    _given_up.append(process)  # Python reaps it some day, and does not complain that nobody did
+    logger.warning(
+        "%s (process %d) does not end, not even by SIGKILL: it hangs in the kernel, as on a dead file system. "
+        "It was given up. Its output: %s", what, process.pid, log,
+    )  # fmt: skip
+
 
 # A forked child inherits the lifelines of its parent's workers and would keep them alive after the parent's death.
 _lifelines: set[int] = set()

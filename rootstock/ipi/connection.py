@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import logging
 import os
 import select
 import socket
@@ -19,8 +18,6 @@ from rootstock.ipi.messages import ForceReady, Reply
 from rootstock.ipi.process import ClientProcess
 from rootstock.ipi.server import EXIT, Peer, Writes
 from rootstock.spawn import describe_exit
-
-logger = logging.getLogger("rootstock")
 
 _GOODBYE_S = 5.0
 _REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
@@ -225,5 +222,4 @@ def _finish(sock: socket.socket, process: ClientProcess | None, owner: int, *, p
     if process is None or os.getpid() != owner:
         return
     # Programs end with an error when they are told to end (LAMMPS does), which means nothing.
-    if process.end(_GOODBYE_S if polite else 0.0, well=True) is None:
-        logger.warning("Process %d of %s does not end; it was given up.", process.pid, process.program)
+    process.end(_GOODBYE_S if polite else 0.0, well=True)

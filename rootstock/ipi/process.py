@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rootstock.errors import WorkerStartError
 from rootstock.scratch import last_lines, open_log
+from rootstock.spawn import KILL_S, give_up
 
 
 class ClientProcess:
@@ -40,20 +41,33 @@ class ClientProcess:
         self._keep_log = log is not None
         filled = [_fill(argument, names) for argument in command]
         self.log, output = open_log(self.program, log)
+        self.fds: tuple[int, ...] = ()
         try:
             # Its own session: Ctrl-C in the terminal reaches us only.
             self._process = subprocess.Popen(
                 filled, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         except OSError as error:
-            raise WorkerStartError(
-                f"Cannot start {filled[0]} in {directory or Path.cwd()}: {error.strerror}.",
-                "command= names the program and its arguments; no shell reads it.",
-            ) from error
+            self._drop_log()
+            raise self._not_started(filled[0], directory, error) from error
         finally:
             os.close(output)
-        # Readable when the process has ended.
-        self.fds = (os.pidfd_open(self._process.pid),) if hasattr(os, "pidfd_open") else ()
+        try:
+            # Readable when the process has ended.
+            self.fds = (os.pidfd_open(self._process.pid),) if hasattr(os, "pidfd_open") else ()
+        except OSError as error:
+            self.end(0.0, well=True)
+            raise self._not_started(filled[0], directory, error) from error
+
+    def _not_started(self, program: str, directory: Path | None, error: OSError) -> WorkerStartError:
+        return WorkerStartError(
+            f"Cannot start {program} in {directory or Path.cwd()}: {error.strerror}.",
+            "command= names the program and its arguments; no shell reads it.",
+        )
+
+    def _drop_log(self) -> None:
+        if not self._keep_log:
+            self.log.unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
@@ -75,12 +89,14 @@ class ClientProcess:
         if code is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            code = self.wait(5.0)
+            code = self.wait(KILL_S)
+            if code is None:
+                give_up(self._process, f"i-PI client {self.program!r}", self.log)
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
-        if well and not self._keep_log:
-            self.log.unlink(missing_ok=True)
+        if well:
+            self._drop_log()
         return code
 
     def tail(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import pickle
 import re
+import resource
 import signal
 import socket
 import stat
@@ -46,6 +48,10 @@ from rootstock.ipi.codec import Decoder, ReplyDecoder, encode, encode_cell, enco
 from rootstock.ipi.messages import ForceReady, PosData, Reply, State
 from rootstock.ipi.server import Peer
 from rootstock.ipi.states import HAVEDATA, NEEDINIT, READY
+from tests.run.test_failures import eventually, gone
+from tests.run.test_limits import FREEZER, Group, group, limit, logs, open_files
+
+__all__ = ["group"]
 
 CLIENT = Path(__file__).parent / "programs" / "client.py"
 RESULT = ForceReady(-1.5, np.arange(6.0).reshape(2, 3), np.arange(9.0).reshape(3, 3) * np.eye(3), b"{}")
@@ -409,6 +415,54 @@ def test_clients_that_do_not_come() -> None:
         with pytest.raises(WorkerStartError, match=f"No i-PI client connected to /tmp/ipi_{name} within 0 s"):
             atoms.get_potential_energy()
     assert not any(Path(place).exists() for place in [*places, f"/tmp/ipi_{name}"])
+
+
+def test_a_client_that_cannot_be_started_leaves_nothing() -> None:
+    """No log of a program that never ran, no process that nobody can watch."""
+    before = logs("lmp"), open_files()
+    with IPICalculator(["/nowhere/lmp", "{socket}"]) as calc, pytest.raises(WorkerStartError, match="Cannot start"):
+        calc.get_property("energy", bulk("Cu"))
+    assert (logs("lmp"), open_files()) == before
+    before = logs("python"), open_files()
+    told = []
+    for spare in range(12):
+        with IPICalculator(client(), start_timeout=30) as calc:
+            holes = [os.open("/dev/null", os.O_RDONLY) for _ in range(max(map(int, os.listdir("/proc/self/fd"))))]
+            with limit(resource.RLIMIT_NOFILE, max(holes) + 1 + spare):
+                try:
+                    calc.get_property("energy", bulk("Cu"))
+                except WorkerError as error:
+                    told.append(str(error))
+            for fd in holes:
+                os.close(fd)
+    assert any("Cannot start" in text for text in told)
+    assert all("Too many open files" in text for text in told)
+    assert (logs("python"), open_files()) == before
+
+
+def test_a_client_that_cannot_be_killed(group: Group, caplog: pytest.LogCaptureFixture) -> None:
+    """A frozen process ignores SIGKILL, as one does that waits for a dead file system."""
+    atoms = bulk("Cu", cubic=True)
+    with IPICalculator(client(), timeout=1, start_timeout=30) as calc:
+        atoms.calc = calc
+        check(atoms, 1)
+        pid, folder = calc._session._connection._process.pid, group(FREEZER)
+        (folder / "cgroup.procs").write_text(str(pid))
+        (folder / "freezer.state").write_text("FROZEN")
+        try:
+            atoms.positions[0, 0] = 1
+            begun = time.monotonic()
+            with (
+                caplog.at_level(logging.WARNING, "rootstock"),
+                pytest.raises(WorkerTimeoutError, match="gave no answer"),
+            ):
+                atoms.get_forces()
+            assert time.monotonic() - begun < 20
+            assert caplog.text.count(f"(process {pid}) does not end, not even by SIGKILL") == 1
+            check(atoms, 1)  # by another
+        finally:
+            (folder / "freezer.state").write_text("THAWED")
+    assert eventually(lambda: gone(pid))
 
 
 def test_a_command_that_leaves_the_work_to_another_process() -> None:

@@ -46,8 +46,8 @@ def open_files() -> set[str]:
     return {os.readlink(fd) for fd in folder.iterdir() if fd.is_symlink()}
 
 
-def logs() -> set[Path]:
-    return set(Path("/tmp", f"rootstock-{os.getuid()}", "log").glob("misbehaving-*"))
+def logs(name: str = "misbehaving") -> set[Path]:
+    return set(Path("/tmp", f"rootstock-{os.getuid()}", "log").glob(f"{name}-*"))
 
 
 @contextlib.contextmanager
@@ -406,8 +406,11 @@ def test_a_death_on_a_kernel_without_pidfd(make: Make, tmp_path: Path) -> None:
 FREEZER, MEMORY = Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup/memory")
 
 
+Group = Callable[[Path], Path]
+
+
 @pytest.fixture
-def group() -> Iterator[Callable[[Path], Path]]:
+def group() -> Iterator[Group]:
     """Return a function that makes a control group (version 1)."""
     made = []
 
@@ -424,9 +427,7 @@ def group() -> Iterator[Callable[[Path], Path]]:
         folder.rmdir()
 
 
-def test_a_worker_that_cannot_be_killed(
-    make: Make, group: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_worker_that_cannot_be_killed(make: Make, group: Group, caplog: pytest.LogCaptureFixture) -> None:
     """A frozen process ignores SIGKILL, as one does that waits for a dead file system."""
     atoms = bulk("Cu")
     atoms.calc = calc = make(timeout=2.0)
@@ -442,7 +443,7 @@ def test_a_worker_that_cannot_be_killed(
         with caplog.at_level(logging.WARNING, "rootstock"), pytest.raises(WorkerTimeoutError, match="gave no answer"):
             atoms.get_potential_energy()
         assert time.monotonic() - begun < 20
-        assert f"Worker {uv} of misbehaving does not end, not even by SIGKILL" in caplog.text
+        assert f"Worker of misbehaving (process {uv}) does not end, not even by SIGKILL" in caplog.text
         assert not gone(pid)
         left = open_files() - before
         assert not left, left
@@ -453,7 +454,7 @@ def test_a_worker_that_cannot_be_killed(
     assert eventually(lambda: gone(pid)) and eventually(lambda: gone(uv))
 
 
-def test_out_of_memory(make: Make, group: Callable[[Path], Path]) -> None:
+def test_out_of_memory(make: Make, group: Group) -> None:
     """The kernel kills a worker whose control group has no memory left, as Slurm arranges it."""
     atoms = bulk("Cu")
     body = "if self.atoms.positions[0, 0] > 5: self.eaten = [np.ones(2**20) for _ in range(100)]"
