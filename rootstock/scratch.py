@@ -63,7 +63,8 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
         fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)  # the worker inherits it: whose log is locked lives
-        _prune(folder)
+        with contextlib.suppress(OSError):  # no descriptor is left: the start says so, not this
+            _prune(folder)
         return Path(text), fd
     except OSError as error:
         raise WorkerStartError(

@@ -198,7 +198,7 @@ def test_no_descriptors(make: Make) -> None:
         worked = calc._session._client is not None
         calc.close()
         assert open_files() == before, spare
-        assert logs() == files, spare
+        assert not logs() - files, spare  # old ones may have gone
         if worked:
             break
     assert worked and len(told) >= 5 and all("Too many open files" in text for text in told)
