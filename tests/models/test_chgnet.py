@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ from rootstock.weights import write_variables
 from tests.conftest import clean_environment
 
 pytestmark = pytest.mark.models
+
+
+def test_the_benchmark_of_its_dynamics(models_root: Path, tmp_path: Path) -> None:
+    """It runs, and the three ways go through the same energies."""
+    found = tmp_path / "found.json"
+    program = Path(__file__).parents[2] / "benchmarks" / "md_without_stress.py"
+    few = ["--repeat", "1", "--rounds", "2", "--steps", "3"]
+    subprocess.run([sys.executable, program, "--root", models_root, *few, "--json", found], check=True, timeout=300)
+    [row] = json.loads(found.read_text())["rows"]
+    assert row["atoms"] == 8 and min(row["stock"], row["file"], row["rootstock"]) > 0
+    assert row["energy difference"] < 1e-4
 
 
 @pytest.fixture(scope="module")
