@@ -7,6 +7,9 @@ does meets all three. Figures are medians over the turns; the first turn is not 
 
     python benchmarks/md_without_stress.py --root ROOT [--repeat 1 2] [--rounds 20] [--steps 50] [--json FILE]
 
+In process, ASE multiplies CHGNet's forces in single precision; Rootstock's are the same numbers in double. So the
+energies part in their last digit after some tens of steps.
+
 CHGNet must be built in ROOT. The structure is its reference, LiMnO2 of 8 atoms, repeated in all directions.
 """
 

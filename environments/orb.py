@@ -102,9 +102,10 @@
 
 import inspect
 import os
+import tempfile
 from pathlib import Path
 
-from cached_path import find_latest_cached
+from cached_path import find_latest_cached, get_cache_dir, set_cache_dir
 from orb_models.forcefield.inference.calculator import ORBCalculator
 from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
 
@@ -153,9 +154,15 @@ def setup(
         raise ValueError(f"Unknown architecture {architecture!r}: it is none of {', '.join(_MODELS)}.")
     if compile is None and device == "cpu":
         compile = False  # noqa: A001
-    network, adapter = ORB_PRETRAINED_MODELS[architecture](
-        weights_path=weights, device=device, precision=precision, compile=compile
-    )
+    cache = get_cache_dir()
+    if os.path.isfile(weights):  # the library would make the cache's folder all the same, and that is the root's
+        set_cache_dir(tempfile.gettempdir())
+    try:
+        network, adapter = ORB_PRETRAINED_MODELS[architecture](
+            weights_path=weights, device=device, precision=precision, compile=compile
+        )
+    finally:
+        set_cache_dir(cache)
     return ORBCalculator(network, adapter, device=device, **kwargs)
 
 
