@@ -80,6 +80,8 @@ def _prune(folder: Path) -> None:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # of a worker that ended well just now
                 found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    if len(found) <= _KEPT_LOGS:
+        return  # as in nearly every start
     ended = [path for _, path in sorted(found, reverse=True) if _is_free(path)]
     for path in ended[_KEPT_LOGS:]:
         with contextlib.suppress(OSError):
