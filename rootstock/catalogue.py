@@ -14,6 +14,7 @@ from typing import Any
 
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.layout import RootLayout
+from rootstock.model import model_string
 from rootstock.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
 from rootstock.sources import EnvironmentSource, read_header, registered_names
 from rootstock.variants import other_variants
@@ -193,7 +194,7 @@ def describe(layout: RootLayout, held: Held, argument: str) -> Model:
     weights = held.weights.get(source.named(argument))
     package, version = main_package(source, held.record)
     return Model(
-        model=f"{source.name}-{argument}" if argument else source.name,
+        model=model_string(source.name, argument),
         environment=source.name,
         argument=argument,
         description=source.models.get(argument) or source.description,

@@ -23,6 +23,7 @@ from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootError, WeightsError, WorkerError
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
+from rootstock.model import model_string
 from rootstock.records import now, user_name
 from rootstock.room import counted, megabytes
 from rootstock.spawn import Launch
@@ -55,7 +56,7 @@ class Fetch:
     patience: float
 
     def __str__(self) -> str:
-        return f"{self.environment}-{self.model}" if self.model else self.environment
+        return model_string(self.environment, self.model)
 
 
 def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> None:

@@ -29,6 +29,15 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", "~", "./", "../"))
 
 
+def model_string(environment: str, argument: str) -> str:
+    """Return the model string of an environment and an argument for its ``setup()``.
+
+    >>> model_string("mace", "medium"), model_string("emt", "")
+    ('mace-medium', 'emt')
+    """
+    return f"{environment}-{argument}" if argument else environment
+
+
 def parse_model_string(model: str, registered: Iterable[str] = ()) -> tuple[str, str]:
     """Split a model string into the environment's name and the argument for its ``setup()``.
 

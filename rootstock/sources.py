@@ -24,7 +24,7 @@ from rootstock.abilities import Abilities, read_abilities
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.layout import RootLayout
-from rootstock.model import did_you_mean, is_environment_name, is_path
+from rootstock.model import did_you_mean, is_environment_name, is_path, model_string
 from rootstock.reach import refusal
 from rootstock.references import Reference, read_reference
 
@@ -99,7 +99,7 @@ class EnvironmentSource:
 
     def strings(self) -> list[str]:
         """Return the model strings that the file names; at least one."""
-        return [f"{self.name}-{argument}" if argument else self.name for argument in self.arguments()]
+        return [model_string(self.name, argument) for argument in self.arguments()]
 
     def doubt(self, model: str) -> str:
         """Say that the file names no model `model`; empty if it does, if it names none, or if that is a path."""

@@ -15,7 +15,7 @@ from rootstock.generations import Change, changing, latest
 from rootstock.install import apply as install
 from rootstock.layout import STAGING, RootLayout
 from rootstock.locking import Admin
-from rootstock.model import is_path, parse_model_string
+from rootstock.model import is_path, model_string, parse_model_string
 from rootstock.plan import InstallPlan
 from rootstock.planning import find_source, plan_install
 from rootstock.records import BUILD_SOURCE, active_build
@@ -34,7 +34,7 @@ class ModelPlan:
     weights: bool = True
 
     def __str__(self) -> str:
-        return f"{self.environment}-{self.model}" if self.model else self.environment
+        return model_string(self.environment, self.model)
 
     def describe(self) -> str:
         """Say in a line what is to be done."""

@@ -13,7 +13,7 @@ from rootstock.doctor.finding import Case, Finding, check, failed, from_error, o
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.integrity import check_build
-from rootstock.model import is_path
+from rootstock.model import is_path, model_string
 from rootstock.records import BuildRecord, active_build, read_build
 from rootstock.room import counted
 from rootstock.spawn import cannot_start
@@ -147,9 +147,8 @@ def _of_model(case: Case, name: str, argument: str) -> Finding:
 
 def _missing(case: Case, found: Weights) -> Finding:
     gone = next((file.path for file in found.files if not (case.layout.root / file.path).is_file()), "a file")
-    model = f"{found.environment}-{found.model}" if found.model else found.environment
     return failed(
-        f"the weights of {model} are not there, or not whole: {gone}",
+        f"the weights of {model_string(found.environment, found.model)} are not there, or not whole: {gone}",
         how_to_fetch(case.layout.root, found.environment, found.model),
         WeightsError.exit_code,
     )

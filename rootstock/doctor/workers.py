@@ -17,6 +17,7 @@ from rootstock.doctor.finding import Case, Finding, check, failed, ok, skipped, 
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.gpu import no_gpu
+from rootstock.model import model_string
 from rootstock.records import BuildRecord
 from rootstock.spawn import Launch
 
@@ -55,7 +56,7 @@ def _start(case: Case, name: str, argument: str) -> Finding:
     manager = EnvironmentManager(case.layout.root)
     device = case.device if case.argument is not None or not case.device.startswith("cuda") else "cpu"
     launch, how = _without_network(manager.launch(manager.find(name), "build", threads=1, device=device))
-    model = f"{name}-{argument}" if argument else name
+    model = model_string(name, argument)
     try:
         client = Client(launch, argument, device, {}, start_timeout=case.patience)
     except WorkerStartError as error:
