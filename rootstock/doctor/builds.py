@@ -12,11 +12,11 @@ from pathlib import Path
 from rootstock.doctor.finding import Case, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import BuildError, RootError, WeightsError
+from rootstock.exits import cannot_start
 from rootstock.integrity import check_build
 from rootstock.model import is_path, model_string
 from rootstock.records import BuildRecord, active_build, read_build
 from rootstock.room import counted
-from rootstock.spawn import cannot_start
 from rootstock.variants import find_variants, fitting_build
 from rootstock.weights import Weights, how_to_fetch, own_weights, read_weights
 

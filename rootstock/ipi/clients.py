@@ -14,13 +14,13 @@ from typing import Any
 from ase import Atoms
 
 from rootstock.errors import ConfigurationError, WorkerDiedError, WorkerError, WorkerStartError
+from rootstock.exits import describe_exit
 from rootstock.inputs import Inputs
 from rootstock.ipi.codec import encode_positions
 from rootstock.ipi.connection import Connection
 from rootstock.ipi.listener import Listener
 from rootstock.ipi.messages import ForceReady
 from rootstock.ipi.process import ClientProcess
-from rootstock.spawn import describe_exit
 
 Prepare = Callable[[Atoms], object]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from rootstock.channel.eager import EagerWait
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerProtocolError, WorkerTimeoutError
+from rootstock.exits import describe_exit
 from rootstock.ipi.codec import ReplyDecoder
 from rootstock.ipi.messages import ForceReady, Reply
 from rootstock.ipi.process import ClientProcess
 from rootstock.ipi.server import EXIT, Peer, Writes
-from rootstock.spawn import describe_exit
 
 _GOODBYE_S = 5.0
 _REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped

@@ -1,0 +1,43 @@
+"""How a process did not start, or ended, in words."""
+
+from __future__ import annotations
+
+import errno
+import signal
+
+from rootstock.errors import WorkerStartError
+
+
+def cannot_start(program: str, error: OSError, log: str = "") -> WorkerStartError:
+    """Return the error for a program that does not start."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        hint = "ulimit -a shows this process's limits: -n is open files, -u processes, -v memory."
+    else:
+        hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
+    return WorkerStartError(f"Cannot start {program}: {error.strerror}.", hint, log=log)
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended.
+
+    >>> describe_exit(3), describe_exit(-9)
+    ('exited with code 3', 'was killed by SIGKILL (out of memory, or someone ended it)')
+    """
+    if code is None:
+        return "is gone, its exit code unknown"
+    # A shell, or uv, reports its child's signal as 128 and its number.
+    number = -code if code < 0 else code - 128
+    if not 0 < number < signal.NSIG:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    causes = {
+        "SIGKILL": " (out of memory, or someone ended it)",
+        "SIGSEGV": " (a crash in compiled code)",
+        "SIGABRT": " (a crash in compiled code)",
+        "SIGBUS": " (a file it uses was cut short, or memory ran out)",
+        "SIGILL": " (a build for another processor)",
+    }
+    return f"was killed by {name}{causes.get(name, '')}"
