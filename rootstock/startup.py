@@ -83,13 +83,8 @@ def wait_until_ready(
                 raise
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
-            if frame.kind == Kind.FAILURE and content.get("type") == DeviceError.__name__:
-                message, _, hint = str(content.get("message")).partition("\n")
-                raise DeviceError(message, hint)
             if frame.kind == Kind.FAILURE:
-                if content.get("lacks_weights") and not is_path(setup["model"]):
-                    raise _missing_weights(process, setup["model"], content)
-                raise process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
+                raise _failure(process, setup["model"], content)
             if frame.kind != Kind.PROGRESS:
                 raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
             stage = str(content.get("stage", ""))
@@ -108,6 +103,16 @@ def wait_until_ready(
         log=str(process.log),
         tail=process.tail(),
     )
+
+
+def _failure(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> Exception:
+    """Return the error for what a worker reported."""
+    if content.get("type") == DeviceError.__name__:
+        message, _, hint = str(content.get("message")).partition("\n")
+        return DeviceError(message, hint)
+    if content.get("lacks_weights") and not is_path(model):
+        return _missing_weights(process, model, content)
+    return process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
 
 
 def _missing_weights(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> WorkerError:

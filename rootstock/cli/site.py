@@ -12,7 +12,6 @@ from rootstock.cli.bundle import bundles, unpacked_bundle
 from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.common import (
     EXIT_CODES,
-    PENDING,
     Group,
     Progress,
     carry_out,
@@ -28,6 +27,7 @@ from rootstock.cli.completing import DEVICE, ENVIRONMENT, VERSION
 from rootstock.cli.completion import completion_of
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
+from rootstock.cli.render import render
 from rootstock.cli.verify import verify
 from rootstock.cli.warm import site_warm
 from rootstock.locking import Admin
@@ -51,6 +51,7 @@ main.add_command(check_env)
 main.add_command(lock)
 main.add_command(new_env)
 main.add_command(page)
+main.add_command(render)
 main.add_command(site_warm)
 main.add_command(verify)
 
@@ -113,65 +114,6 @@ def install(
     carry_out(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin, jobs or 0), wait, break_lock)
     if not as_json:
         click.echo(plan.next_steps())
-
-
-@main.command()
-@cluster_options
-@click.option("--output", type=click.Path(path_type=Path), help="Write to OUTPUT/CLUSTER/rootstock instead of a root.")
-@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
-@click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a file differs or is left over.")
-@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
-def render(
-    cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool,
-    force: bool,
-) -> None:  # fmt: skip
-    """Render the modulefiles anew.
-
-    Those of a root, or, with --output, those of one cluster or all known ones.
-
-    \b
-    Examples:
-      rootstock-site render --root ~/rootstock
-      rootstock-site render --output modulefiles --check
-      rootstock-site render --cluster della --output /tmp/look
-    """
-    if output is not None:
-        _render_to(cluster, root, output, template_dirs, check)
-        return
-    from rootstock.install import apply
-    from rootstock.planning import plan_render
-
-    site = found(find_site(cluster, root, installed=True))
-    plan = plan_render(
-        site.cluster, site.layout.root, force=force, template_dirs=(*template_dirs, *site.template_dirs)
-    )  # fmt: skip
-    show_plan(plan, site.layout.root, as_json=False)
-    if check:
-        click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
-        sys.exit(0 if plan.empty else PENDING)
-    if not plan.empty:
-        carry_out(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
-
-
-def _render_to(
-    cluster: str | None, root: Path | None, output: Path, template_dirs: tuple[Path, ...], check: bool
-) -> None:
-    from rootstock.render import committed_renderings, module_tree
-    from rootstock.renderings import compare, write
-
-    if cluster is None:
-        texts = committed_renderings(__version__)
-    else:
-        site = find_site(cluster, root)
-        tree = module_tree(site.cluster, site.layout.root, __version__, template_dirs=template_dirs)
-        texts = {Path(site.cluster.name) / path: text for path, text in tree.items()}
-    differences = compare(output, texts)
-    for difference in differences:
-        click.echo(difference)
-    if check:
-        sys.exit(PENDING if differences else 0)
-    write(differences)
 
 
 @main.command()

@@ -1,0 +1,71 @@
+"""``rootstock-site render``: modulefiles from their templates."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from rootstock import __version__
+from rootstock.cli.common import PENDING, Command, carry_out, cluster_options, found, show_plan
+from rootstock.roots import find_site
+
+
+@click.command(cls=Command)
+@cluster_options
+@click.option("--output", type=click.Path(path_type=Path), help="Write to OUTPUT/CLUSTER/rootstock instead of a root.")
+@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
+              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
+@click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a file differs or is left over.")
+@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
+def render(
+    cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool,
+    force: bool,
+) -> None:  # fmt: skip
+    """Render the modulefiles anew.
+
+    Those of a root, or, with --output, those of one cluster or all known ones.
+
+    \b
+    Examples:
+      rootstock-site render --root ~/rootstock
+      rootstock-site render --output modulefiles --check
+      rootstock-site render --cluster della --output /tmp/look
+    """
+    if output is not None:
+        _render_to(cluster, root, output, template_dirs, check)
+        return
+    from rootstock.install import apply
+    from rootstock.planning import plan_render
+
+    site = found(find_site(cluster, root, installed=True))
+    plan = plan_render(
+        site.cluster, site.layout.root, force=force, template_dirs=(*template_dirs, *site.template_dirs)
+    )  # fmt: skip
+    show_plan(plan, site.layout.root, as_json=False)
+    if check:
+        click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
+        sys.exit(0 if plan.empty else PENDING)
+    if not plan.empty:
+        carry_out(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
+
+
+def _render_to(
+    cluster: str | None, root: Path | None, output: Path, template_dirs: tuple[Path, ...], check: bool
+) -> None:
+    from rootstock.render import committed_renderings, module_tree
+    from rootstock.renderings import compare, write
+
+    if cluster is None:
+        texts = committed_renderings(__version__)
+    else:
+        site = find_site(cluster, root)
+        tree = module_tree(site.cluster, site.layout.root, __version__, template_dirs=template_dirs)
+        texts = {Path(site.cluster.name) / path: text for path, text in tree.items()}
+    differences = compare(output, texts)
+    for difference in differences:
+        click.echo(difference)
+    if check:
+        sys.exit(PENDING if differences else 0)
+    write(differences)
