@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import json
 import logging
-import math
-import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rootstock.arrays import Arrays, Result, sections
 from rootstock.channel.endpoint import PeerGoneError
 from rootstock.channel.frames import Frame, Kind
-from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, Section
+from rootstock.channel.memory import INFO_BIT, PROPERTY_BITS
 from rootstock.errors import (
     ModelError,
-    NonFiniteError,
     UnsupportedPropertyError,
     WorkerDiedError,
     WorkerError,
     WorkerProtocolError,
     WorkerTimeoutError,
 )
-from rootstock.inputs import Inputs, Rest, State, all_finite, first_bad
+from rootstock.inputs import Inputs
 from rootstock.spawn import FRAME_S, Launch, WorkerProcess, forks
 from rootstock.startup import wait_until_ready
 
 logger = logging.getLogger("rootstock")
 
 _GOODBYE_S = 5.0
-
-Result = dict[str, Any]
-
-
-_POSITIONS = 1 << [section.name for section in INPUTS].index("positions")
 
 
 class _Phase(enum.Enum):
@@ -93,12 +82,9 @@ class Client:
         self._owner = forks()
         self._phase = _Phase.IDLE
         self._sequence = 0
-        self._sent: State | None = None  # what the worker is known to have seen
-        self._present = 0
-        self._atoms = 0
-        self._handed_out: dict[str, NDArray[np.float64]] = {}
         started = time.perf_counter()
         self._process = WorkerProcess(launch, log)
+        self._arrays = Arrays(self._process.memory, self._process.title)
         # What nobody closes is closed when it is garbage, or at the end of the interpreter.
         self._finalizer = weakref.finalize(self, _finish, self._process, self._owner)
         setup = {
@@ -188,14 +174,14 @@ class Client:
         WorkerDiedError, WorkerTimeoutError, WorkerProtocolError
             If the worker is lost; this object is then of no more use.
         """
-        if missing := _sections(properties & ~self.offered):
+        if missing := sections(properties & ~self.offered):
             raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
         frame, content = self._exchange(inputs, properties, timeout)
         if frame.kind == Kind.FAILURE:
-            self._sent = None
+            self._arrays.seen = None
             kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
             raise self._process.failure(kind, f"The model {self._process.title} failed", content)
-        return self._results(frame)
+        return self._arrays.results(frame.properties)
 
     def kill(self) -> None:
         """End the worker at once."""
@@ -224,13 +210,16 @@ class Client:
             raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
         # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
         # again as long as nothing was received, anything else makes this worker useless.
-        self._phase = _Phase.SENDING
+        self._phase, arrays = _Phase.SENDING, self._arrays
         try:
-            frame = self._prepare(inputs, properties)
+            changes = arrays.put(inputs)
         except WorkerError:
             self._phase = _Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
-        content = {"info": json.loads(inputs.rest.info)} if frame.changes & INFO_BIT and inputs.rest.info else None
+        self._sequence += 1
+        atoms, capacity = arrays.atoms, self._process.memory.capacity
+        frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self._sequence, atoms, capacity)
+        content = {"info": json.loads(inputs.rest.info)} if changes & INFO_BIT and inputs.rest.info else None
         try:
             self._process.endpoint.send(frame, content)
             self._phase = _Phase.WAITING
@@ -244,44 +233,9 @@ class Client:
             self.kill()
             error.log, error.tail = str(self.log), self._process.tail()
             raise
-        self._sent = inputs.state
+        arrays.seen = inputs.state
         self._phase = _Phase.IDLE
         return answer
-
-    def _prepare(self, inputs: Inputs, properties: int) -> Frame:
-        """Put what is new into the memory and return the frame that says so."""
-        memory, sent, rest = self._process.memory, self._sent, inputs.rest
-        self._sent = None  # until the worker has answered, it is not known to have seen this
-        atoms = len(inputs.positions)
-        if atoms != self._atoms:
-            memory.grow(atoms)
-            self._atoms, sent = atoms, None
-        changes = 0
-        if sent is None or sent[0] is not inputs.stamp:
-            memory.views(atoms)["positions"][...] = inputs.positions
-            changes = _POSITIONS
-        if sent is None:
-            self._write_rest(rest, None)
-            changes = ALL_BITS
-        elif rest is not sent[1]:
-            changes |= self._write_rest(rest, sent[1])
-        self._sequence += 1
-        return Frame(Kind.EVALUATE, properties, changes, self._present, 0, self._sequence, atoms, memory.capacity)
-
-    def _write_rest(self, new: Rest, old: Rest | None) -> int:
-        """Put what is new beside the positions into the memory, and return the sections that changed."""
-        changes, self._present = 0, _POSITIONS
-        for i, (section, data) in enumerate(zip(INPUTS[1:], new, strict=False), start=1):
-            if data is not None:
-                self._present |= 1 << i
-            if old is not None and data == old[i - 1]:
-                continue
-            changes |= 1 << i
-            if isinstance(data, bytes):
-                self._process.memory.write(section.name, data)
-        if old is not None and new.info != old.info:
-            changes |= INFO_BIT
-        return changes
 
     def _receive(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
         """Wait for the answer to the last question."""
@@ -291,7 +245,8 @@ class Client:
                 f"The worker {self._process.title} answered with kind {frame.kind}, number {frame.sequence}; "
                 f"expected the answer to number {self._sequence}."
             )
-        if frame.kind == Kind.RESULT and (frame.atoms, frame.capacity) != (self._atoms, self._process.memory.capacity):
+        asked = self._arrays.atoms, self._process.memory.capacity
+        if frame.kind == Kind.RESULT and (frame.atoms, frame.capacity) != asked:
             raise WorkerProtocolError(
                 f"The worker {self._process.title} answered for other atoms than it was asked about."
             )
@@ -308,51 +263,6 @@ class Client:
             log=str(self.log),
             tail=self._process.tail(),
         )
-
-    def _results(self, frame: Frame) -> Result:
-        views = self._process.memory.views(frame.atoms)
-        results: Result = {}
-        for section in _sections(frame.properties):
-            name = section.name
-            view = views[name]
-            if view.ndim:
-                results[name] = array = self._copy(name, view)
-                finite = all_finite(array)
-            else:
-                results[name] = number = view.item()
-                finite = math.isfinite(number)
-            if not finite:
-                raise NonFiniteError(
-                    f"The model {self._process.title} returned NaN or infinity in {name}{first_bad(view)}.",
-                    "Overlapping atoms and structures far from its training data do this.",
-                )
-        return results
-
-    def _copy(self, name: str, view: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Copy a result out of the shared memory, into the array of the last one if nobody holds that any more.
-
-        New pages from the kernel cost more than the copy itself, and an array that is freed in every step gives its
-        pages back every time.
-        """
-        array = self._handed_out.pop(name, None)
-        if array is None or array.shape != view.shape or sys.getrefcount(array) > _ALONE:
-            array = np.empty(view.shape)
-        array[...] = view
-        self._handed_out[name] = array
-        return array
-
-
-@functools.cache
-def _sections(properties: int) -> tuple[Section, ...]:
-    return tuple(section for section in PROPERTIES if properties & PROPERTY_BITS[section.name])
-
-
-def _references_to_a_local() -> int:
-    array = np.empty(0)
-    return sys.getrefcount(array)
-
-
-_ALONE = _references_to_a_local()
 
 
 def _finish(process: WorkerProcess, owner: int) -> None:

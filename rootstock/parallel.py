@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from rootstock.client import Result
+from rootstock.arrays import Result
 from rootstock.errors import ConfigurationError, WorkerTimeoutError
 from rootstock.inputs import Inputs
 from rootstock.session import Session, WorkerSpec

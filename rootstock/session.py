@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.client import Client, Result
+from rootstock.arrays import Result
+from rootstock.client import Client
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import UnsupportedPropertyError, WorkerError, WorkerStartError
 from rootstock.inputs import Inputs
