@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import os
 import resource
 import socket
 import struct
@@ -31,6 +32,7 @@ from rootstock.errors import WorkerProtocolError
 from rootstock.inputs import Inputs
 from rootstock.spawn import WORKER_ENTRY, Launch
 from rootstock.uv import find_uv
+from tests.conftest import need
 
 
 def listening(sock: socket.socket) -> Endpoint:
@@ -141,6 +143,7 @@ def test_a_peer_that_does_not_read() -> None:
 
 def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
     """So that it costs next to nothing where it is of no use, and is found again where it is."""
+    need(len(os.sched_getaffinity(0)) > 1, "a second processor")
     wait, asked = EagerWait(), 0
 
     def no() -> bool:
@@ -154,12 +157,20 @@ def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
         assert wait.until(no) is None
         if asked > before:
             tried.append(number)
-    if not tried:
-        pytest.skip("one processor: nobody waits awake")
     assert [b - a - 1 for a, b in itertools.pairwise(tried)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]
     while wait.until(lambda: "found") is None:
         pass
     assert wait.until(lambda: "found") == "found"
+
+
+def test_on_one_processor_nobody_waits_awake() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        wait = EagerWait()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert [wait.until(lambda: "asked") for _ in range(1000)] == [None] * 1000
 
 
 @pytest.mark.parametrize("flag", [0, 1, 200])
