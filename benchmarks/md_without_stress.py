@@ -5,7 +5,8 @@ same; the environment file's calculator in process, which does not; and `Rootsto
 of the build's own environment. They take turns of some steps, the order rotating, so that whatever else the machine
 does meets all three. Figures are medians over the turns; the first turn is not counted.
 
-    python benchmarks/md_without_stress.py --root ROOT [--repeat 1 2] [--rounds 20] [--steps 50] [--json FILE]
+    python benchmarks/md_without_stress.py --root ROOT [--repeat 1 2] [--rounds 20] [--steps 50]
+                                           [--device cpu] [--json FILE]
 
 In process, ASE multiplies CHGNet's forces in single precision; Rootstock's are the same numbers in double. So the
 energies part in their last digit after some tens of steps.
@@ -47,7 +48,7 @@ def structure(root: Path, repeat: int) -> Atoms:
     return atoms
 
 
-def measure(root: Path, atoms: Atoms, rounds: int, steps: int) -> dict[str, object]:
+def measure(root: Path, atoms: Atoms, rounds: int, steps: int, device: str) -> dict[str, object]:
     """Return seconds of a step for each way, the ratios, and how far the energies are apart after all steps."""
     manager = EnvironmentManager(root)
     launch = manager.launch(manager.find("chgnet"), "build", threads=1)
@@ -55,9 +56,9 @@ def measure(root: Path, atoms: Atoms, rounds: int, steps: int) -> dict[str, obje
         file = Path(folder, "stock.py")
         file.write_text(STOCK)
         with (
-            InProcess(replace(launch, environment_file=file), "", "cpu", atoms) as stock,
-            InProcess(launch, "", "cpu", atoms) as own,
-            RootstockCalculator("chgnet", root=root, device="cpu", threads=1, launch="build") as calc,
+            InProcess(replace(launch, environment_file=file), "", device, atoms) as stock,
+            InProcess(launch, "", device, atoms) as own,
+            RootstockCalculator("chgnet", root=root, device=device, threads=1, launch="build") as calc,
         ):
             atoms.calc = calc
             ours = Dynamics(atoms, TIMESTEP_FS)
@@ -84,14 +85,15 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
     parser.add_argument("--json", type=Path, help="where to write the figures, in seconds and eV")
     arguments = parser.parse_args()
     root = arguments.root.absolute()
-    found = record.new("md_without_stress")
+    found = record.new("md_without_stress", device=arguments.device)
     for repeat in arguments.repeat:
         # About as long for a large structure as for a small one.
         steps = max(1, arguments.steps // repeat**3)
-        row = measure(root, structure(root, repeat), arguments.rounds, steps)
+        row = measure(root, structure(root, repeat), arguments.rounds, steps, arguments.device)
         found["rows"].append(row)
         print(
             f"{row['atoms']:>4} atoms, {arguments.rounds * steps} steps: "

@@ -15,10 +15,11 @@ import numpy as np
 from rootstock import __version__
 
 
-def new(benchmark: str) -> dict[str, Any]:
+def new(benchmark: str, **more: str) -> dict[str, Any]:
     """Return the record of a run that begins now, without rows, and print where it runs.
 
-    ``load`` is the load average over a minute. At the start it is what the machine did besides the benchmark.
+    ``load`` is the load average over a minute. At the start it is what the machine did besides the benchmark. `more` is
+    recorded as it is.
     """
     machine = {
         "cores": len(os.sched_getaffinity(0)),
@@ -26,6 +27,7 @@ def new(benchmark: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "ase": ase.__version__,
         "rootstock": __version__,
+        **more,
         "load": {"start": round(os.getloadavg()[0], 2)},
     }
     print(", ".join(f"{name} {value}" for name, value in machine.items() if name != "load"), end=", ")

@@ -1,7 +1,7 @@
 """Time from nothing to the first energy, and its parts, against the same imports and model load without Rootstock.
 
     ROOT/client/VERSION/bin/python benchmarks/start_up.py --root ROOT [--model emt chgnet ...] [--repeat 6] [--uv-run]
-                                                          [--json FILE]
+                                                          [--device cpu] [--json FILE]
 
 Of each model, which must be built in ROOT: the interpreter of the build runs the environment file and computes an
 energy, once by itself, once as a worker whose stages are timed, and once through `RootstockCalculator`. Before these
@@ -57,7 +57,7 @@ def compute():
     exec(source, globals())
     marks.append(time.monotonic())
     atoms = Atoms("Cu4", cell=[3.61] * 3, pbc=True, scaled_positions=[(0, 0, 0), (0, .5, .5), (.5, 0, .5), (.5, .5, 0)])
-    atoms.calc = setup(sys.argv[2], "cpu")
+    atoms.calc = setup(sys.argv[2], sys.argv[4])
     marks.append(time.monotonic())
     atoms.get_potential_energy()
     marks.append(time.monotonic())
@@ -82,24 +82,24 @@ def launch_of(root: Path, model: str) -> tuple[Launch, str]:
     return manager.launch(manager.find(name), "build", THREADS), argument
 
 
-def alone(root: Path, model: str) -> list[float]:
+def alone(root: Path, model: str, device: str) -> list[float]:
     launch, argument = launch_of(root, model)  # without Rootstock, it is known where the build is
     start = time.monotonic()
-    command = [*launch.command, "-c", ALONE, str(launch.environment_file), argument, str(next(DEPTHS))]
+    command = [*launch.command, "-c", ALONE, str(launch.environment_file), argument, str(next(DEPTHS)), device]
     printed = subprocess.run(
         command, env=dict(launch.variables), capture_output=True, text=True, check=True, start_new_session=True
     ).stdout
     return [0.0, *parts([start, *json.loads(printed.splitlines()[-1])])]
 
 
-def worker(root: Path, model: str) -> list[float]:
+def worker(root: Path, model: str, device: str) -> list[float]:
     inputs = Inputs()
     inputs.update(bulk("Cu", cubic=True))
     marks = [time.monotonic()]
     launch, argument = launch_of(root, model)
     marks.append(time.monotonic())
     client = Client(
-        launch, argument, "cpu", {}, start_timeout=600.0, on_progress=lambda stage: marks.append(time.monotonic())
+        launch, argument, device, {}, start_timeout=600.0, on_progress=lambda stage: marks.append(time.monotonic())
     )
     marks.append(time.monotonic())
     client.evaluate(inputs, PROPERTY_BITS["energy"], 600.0)
@@ -112,10 +112,10 @@ def parts(marks: list[float]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(marks)]
 
 
-def first_energy(**arguments: object) -> float:
+def first_energy(device: str, **arguments: object) -> float:
     atoms = bulk("Cu", cubic=True)
     start = time.monotonic()
-    with RootstockCalculator(device="cpu", **arguments) as calc:  # type: ignore[arg-type]
+    with RootstockCalculator(device=device, **arguments) as calc:  # type: ignore[arg-type]
         atoms.calc = calc
         atoms.get_potential_energy()
         return time.monotonic() - start
@@ -133,12 +133,12 @@ def in_turns(ways: dict[str, Callable[[], list[float]]], repeat: int) -> dict[st
     return found
 
 
-def measure(root: Path, model: str, repeat: int) -> list[dict[str, object]]:
+def measure(root: Path, model: str, device: str, repeat: int) -> list[dict[str, object]]:
     """Return a row for each way, in seconds; parts are medians, and so is the total, which is not quite their sum."""
     ways: dict[str, Callable[[], list[float]]] = {
-        "alone": lambda: alone(root, model),
-        "worker": lambda: worker(root, model),
-        "calculator": lambda: [first_energy(root=root, model=model, threads=THREADS)],
+        "alone": lambda: alone(root, model, device),
+        "worker": lambda: worker(root, model, device),
+        "calculator": lambda: [first_energy(device, root=root, model=model, threads=THREADS)],
     }
     rows: list[dict[str, object]] = []
     for way, times in in_turns(ways, repeat).items():
@@ -173,7 +173,7 @@ def uv_run(root: Path, repeat: int) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "emt.py")
         shutil.copy(EnvironmentManager(root).find("emt").path, file)
-        times = [first_energy(root=Path(folder, "root"), environment=file, model="") for _ in range(repeat + 1)]
+        times = [first_energy("cpu", root=Path(folder, "root"), environment=file, model="") for _ in range(repeat + 1)]
     first, later = times[0], statistics.median(times[1:])
     return [
         {"model": "emt", "way": "uv run, the first", "total": first},
@@ -187,13 +187,14 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["emt"])
     parser.add_argument("--repeat", type=int, default=6)
     parser.add_argument("--uv-run", action="store_true")
+    parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
     parser.add_argument("--json", type=Path, help="where to write the figures, in seconds; plot.py reads it")
     arguments = parser.parse_args()
     root = arguments.root.absolute()
-    found = record.new("start_up")
+    found = record.new("start_up", device=arguments.device)
     found["rows"] += at_once(3 * arguments.repeat)
     for model in arguments.model:
-        found["rows"] += measure(root, model, arguments.repeat)
+        found["rows"] += measure(root, model, arguments.device, arguments.repeat)
     if arguments.uv_run:
         found["rows"] += uv_run(root, arguments.repeat)
     alone_took = {row["model"]: row["total"] for row in found["rows"] if row["way"] == "alone"}

@@ -166,7 +166,7 @@ class Client:
         Raises
         ------
         ModelError
-            If the model raised an exception; the worker lives on.
+            If the model raised an exception; the worker lives on, unless the GPU refuses it anything else.
         UnsupportedPropertyError
             If it does not compute one of `properties`.
         NonFiniteError
@@ -179,8 +179,15 @@ class Client:
         frame, content = self._exchange(inputs, properties, timeout)
         if frame.kind == Kind.FAILURE:
             self._arrays.seen = None
+            what = f"The model {self._process.title} failed"
+            if content.get("lost_gpu"):
+                self.kill()
+                error = self._process.failure(ModelError, what, content)
+                error.tail = self._process.tail()  # there CUDA says which assertion failed
+                error.hint = "The GPU refuses all else of that worker, which was ended: the next call starts a new one."
+                raise error
             kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
-            raise self._process.failure(kind, f"The model {self._process.title} failed", content)
+            raise self._process.failure(kind, what, content)
         return self._arrays.results(frame.properties)
 
     def kill(self) -> None:

@@ -202,7 +202,10 @@ class WorkerProtocolError(WorkerError):
 
 
 class ModelError(WorkerError):
-    """The model raised an exception. The worker lives, and can be asked again."""
+    """The model raised an exception, and can be asked again.
+
+    The worker lives, unless the exception made the GPU refuse it all else; the next call then starts another one.
+    """
 
 
 class UnsupportedPropertyError(ModelError):

@@ -159,6 +159,23 @@ def _built_for(torch: Path | None) -> set[str] | None:
     return set().union(*(names[key] for key, value in said.items() if value not in ("None", "''", '""')))
 
 
+def lost_gpu(device: str) -> bool:
+    """Tell whether the GPU refuses whatever this process asks of it from now on.
+
+    So does CUDA after a failed assertion, an illegal access or a time-out on the device: its runtime API says of such
+    an error that the process "must be terminated and relaunched". Too little memory is no such error.
+    """
+    kind = device.lower().partition(":")[0]
+    library = getattr(sys.modules.get("torch"), kind if kind in ("cuda", "xpu") else "", None)
+    if library is None or not library.is_initialized():
+        return False
+    try:
+        library.synchronize(device)
+    except Exception:
+        return True
+    return False
+
+
 def describe(device: str) -> dict[str, Any]:
     """Return the GPU's name and the number of threads, as torch tells them, if the model brought torch along."""
     torch = sys.modules.get("torch")

@@ -15,7 +15,7 @@ from rootstock.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.channel.frames import Frame, Kind
 from rootstock.channel.memory import SharedMemory
 from rootstock.errors import WorkerProtocolError
-from rootstock.worker.device import check_device, describe
+from rootstock.worker.device import check_device, describe, lost_gpu
 from rootstock.worker.watch import Watch
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
@@ -41,7 +41,7 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
             lack = offline and (bool(watch.refused) or isinstance(error, FileNotFoundError))
             endpoint.send(Frame(Kind.FAILURE), {**_report(error), "lacks_weights": lack}, timeout=inf)
             return
-        _answer(endpoint, evaluator)
+        _answer(endpoint, evaluator, content["device"])
     except PeerGoneError:
         return
 
@@ -78,7 +78,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], w
     return Evaluator(calculator, memory)
 
 
-def _answer(endpoint: Endpoint, evaluator: Any) -> None:
+def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
     while True:
         frame, content = _receive(endpoint)
         if frame.kind == Kind.CLOSE:
@@ -89,7 +89,8 @@ def _answer(endpoint: Endpoint, evaluator: Any) -> None:
             properties = evaluator.evaluate(frame, content.get("info", {}))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
-            endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), _report(error), timeout=inf)
+            report = {**_report(error), "lost_gpu": lost_gpu(device)}
+            endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
             endpoint.send(answer, timeout=inf)

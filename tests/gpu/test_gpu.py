@@ -1,8 +1,8 @@
-"""What only a GPU can show: CHGNet on the device that ROOTSTOCK_TEST_DEVICE names, ``cuda`` by default.
+"""What only a GPU can show: the models on the device that ROOTSTOCK_TEST_DEVICE names, ``cuda`` by default.
 
-It needs Linux, an NVIDIA GPU that nobody else uses, its driver, ``nvidia-smi``, about 10 GB of disk, and either network
-for torch with CUDA and CHGNet, or MODELS_ROOT: a root that holds such a build already. UV_FIND_LINKS must not name a
-folder with a torch for processors only. ``make test-gpu`` runs it.
+It needs Linux, an NVIDIA GPU that nobody else uses, its driver, ``nvidia-smi``, about 15 GB of disk, and either network
+for torch with CUDA and the models, or MODELS_ROOT: a root that holds such builds already. UV_FIND_LINKS must not name a
+folder with a torch for processors only. ``make test-gpu`` runs it; without PYTHON312 it leaves ORB out.
 
 With ROOTSTOCK_TEST_DEVICE=cpu the same tests run without a GPU, all but those of ``CUDA_VISIBLE_DEVICES``; memory is
 then short because the worker is given less, by a limit on its address space.
@@ -14,26 +14,55 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from rootstock import RootstockCalculator
 from rootstock.errors import DeviceError, ModelError, WorkerDiedError
 from rootstock.worker.device import missing_gpu
-from tests.conftest import need
-from tests.models.conftest import Build, Direct, exactly, rock_salt
+from tests.conftest import Site, need
+from tests.models.cases import CASES
+from tests.models.conftest import Build, Direct, Make, exactly, rock_salt, torch_settings
 
 DEVICE = os.environ.get("ROOTSTOCK_TEST_DEVICE", "cuda")
 ON_GPU = DEVICE.startswith("cuda")
-NAMES = ["cuda", "cuda:0"] if DEVICE == "cuda" else [DEVICE]
+MODELS = [name for name in CASES if CASES[name].mark]
+DEVICES = [(name, DEVICE) for name in MODELS] + [("chgnet", "cuda:0")] * (DEVICE == "cuda")
 WANTED = ["energy", "forces", "stress"]
-LIBRARY = f"from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device={DEVICE!r})"
 ROOM_ON_CPU = 512 * 2**20
+FREED_S, FREED_MB = 30.0, 50  # how soon a driver has the memory of a process back, and what may differ
+
+ASSERTS = """\
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["ase>=3.23", "torch"]
+# ///
+import torch
+from ase.calculators.emt import EMT
+
+
+class Asserting(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        index = torch.tensor([atoms.info.get("index", 0)], device=self.device)
+        self.results["energy"] += float(torch.zeros(4, device=self.device)[index].sum())
+
+
+def setup(model, device="cuda"):
+    calculator = Asserting()
+    calculator.device = device
+    return calculator
+"""
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 only_cuda = pytest.mark.skipif(not ON_GPU, reason=f"{DEVICE} is no GPU of NVIDIA's")
@@ -85,22 +114,31 @@ def compute(calc: RootstockCalculator, atoms: Atoms) -> list[list[str]]:
     return exactly(*(calc.results[name] for name in WANTED))
 
 
-@pytest.mark.parametrize("device", NAMES)
-def test_the_librarys_own_numbers(root: Path, direct: Direct, device: str, say: Say) -> None:
+@pytest.mark.parametrize(("name", "device"), DEVICES)
+def test_the_librarys_own_numbers(
+    build: Build, direct: Direct, make_model: Make, name: str, device: str, say: Say
+) -> None:
     """Bit for bit, if the library finds the same bits twice itself: a GPU may add up in another order each time."""
+    root, case = build(name), CASES[name]
+    model = str(make_model(name)) if "MODEL" in case.direct else ""
     structures = path_of_a_simulation()
-    expected, again = (direct("chgnet", LIBRARY, structures) for _ in range(2))
-    with RootstockCalculator("chgnet", root=root, device=device, threads=1) as calc:
+    expected, again = (direct(name, case.code(model, device), structures) for _ in range(2))
+    full = f"{name}-{model}" if model else name
+    with RootstockCalculator(full, root=root, device=device, threads=1) as calc:
         found = [compute(calc, atoms) for atoms in structures]
         info = calc.info()
     assert info["device"] == device
     assert bool(info["gpu"]) == ON_GPU
     spread = max(apart(*pair) for pair in zip(expected, again, strict=True))
-    say(f"{device}, {info['gpu']}: the library's own results differ by {spread:.3g} from run to run")
+    ours = max(apart(*pair) for pair in zip(found, expected, strict=True))
+    say(
+        f"{name}, {device}, {info['gpu']}: the library's own results differ by {spread:.3g} from run to run, "
+        f"ours from them by {ours:.3g}"
+    )
     if spread == 0:
         assert found == expected
     else:
-        assert max(apart(*pair) for pair in zip(found, expected, strict=True)) < max(1e-4, 10 * spread)
+        assert ours < max(1e-4, 10 * spread)
 
 
 def apart(first: list[list[str]], second: list[list[str]]) -> float:
@@ -145,6 +183,65 @@ def test_a_structure_too_large_for_the_memory(calc: RootstockCalculator, say: Sa
         assert calc.info()["pid"] == worker
     again = compute(calc, small)
     assert apart(again, before) <= (1e-4 if ON_GPU else 0)
+
+
+def test_an_assertion_on_the_device(build: Build, site: Site, tmp_path: Path, say: Say) -> None:
+    """CUDA then refuses the process all else: the worker ends, and the next call starts another."""
+    root = build("chgnet")
+    file = tmp_path / "asserts.py"
+    file.write_text(ASSERTS)
+    site("install", "--cluster", "local", "--root", root, "--env", file, *torch_settings())
+    atoms = bulk("Cu")
+    with RootstockCalculator("asserts", root=root, device=DEVICE) as calc:
+        calc.calculate(atoms, ["energy"])
+        worker, energy = calc.info()["pid"], calc.results["energy"]
+        atoms.info["index"] = 5
+        with pytest.raises(ModelError) as caught:
+            calc.calculate(atoms, ["energy"])
+        say(f"{DEVICE}: {caught.value}")
+        assert ("the next call starts a new one" in caught.value.hint) == ON_GPU
+        assert re.search(r"device-side assert" if ON_GPU else r"index 5 is out of bounds", str(caught.value))
+        del atoms.info["index"]
+        calc.calculate(atoms, ["energy"])
+        assert calc.results["energy"] == energy
+        assert (calc.info()["pid"] != worker) == ON_GPU
+
+
+@only_cuda
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_the_memory_is_given_back(root: Path, how: str, say: Say) -> None:
+    """Also that of a worker that was killed while it computed."""
+    before = memory_in_use()
+    with RootstockCalculator("chgnet", root=root, device=DEVICE) as calc:
+        calc.calculate(rock_salt(), WANTED)
+        worker = calc.info()["pid"]
+        assert memory_in_use() > before + FREED_MB
+        begun = time.monotonic()
+        if how == "killed":
+            threading.Timer(2.0, os.kill, (worker, signal.SIGKILL)).start()
+            with pytest.raises(WorkerDiedError):
+                compute_for_ever(calc)
+        else:
+            calc.close()
+        say(f"{DEVICE}: {how} within {time.monotonic() - begun:.2f} s")
+        deadline = time.monotonic() + FREED_S
+        while memory_in_use() > before + FREED_MB and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert memory_in_use() <= before + FREED_MB
+        if how == "killed":
+            calc.calculate(rock_salt(), WANTED)
+            assert calc.info()["pid"] != worker
+
+
+def compute_for_ever(calc: RootstockCalculator) -> NoReturn:
+    while True:
+        calc.calculate(rock_salt().repeat(6), WANTED)
+
+
+def memory_in_use() -> int:
+    """Return the megabytes that are in use on the first GPU."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def first_failure(calc: RootstockCalculator) -> ModelError | WorkerDiedError:

@@ -26,8 +26,9 @@ class Case:
     Attributes
     ----------
     direct : str
-        How its library is used without Rootstock: code that makes ``calc``. MODEL stands for the path of a small model
-        with random weights, which ``programs/make_NAME.py`` writes; without it, the default model is taken.
+        How its library is used without Rootstock: code that makes ``calc``. DEVICE stands for the device, MODEL for
+        the path of a small model with random weights, which ``programs/make_NAME.py`` writes; without it, the default
+        model is taken.
     elements : tuple of str
         Two that the model knows.
     mark : str
@@ -41,20 +42,24 @@ class Case:
     mark: str = ""
     weights: tuple[str, str] = ("", "")
 
+    def code(self, model: str, device: str = "cpu") -> str:
+        """Return what makes ``calc`` on a device."""
+        return self.direct.replace("MODEL", model).replace("DEVICE", device)
+
 
 CASES = {
     "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au")),
     "lj": Case("from ase.calculators.lj import LennardJones; calc = LennardJones(rc=10.0)"),
     "chgnet": Case(
-        "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='cpu')", mark="models"
+        "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='DEVICE')", mark="models"
     ),
     "mace": Case(
-        "from mace.calculators import MACECalculator; calc = MACECalculator('MODEL', device='cpu')",
+        "from mace.calculators import MACECalculator; calc = MACECalculator('MODEL', device='DEVICE')",
         mark="models",
         weights=("small", "xdg/mace/20231210mace128L0_energy_epoch249model"),
     ),
     "alignn": Case(
-        "from alignn.ff.calculators import AlignnAtomwiseCalculator as C; calc = C(path='MODEL', device='cpu')",
+        "from alignn.ff.calculators import AlignnAtomwiseCalculator as C; calc = C(path='MODEL', device='DEVICE')",
         mark="all_models",
         weights=("matpes_r2scan", "atomgptlab/alignn_ff/matpes_r2scan"),
     ),
@@ -62,8 +67,8 @@ CASES = {
         """
 from orb_models.forcefield import pretrained
 from orb_models.forcefield.inference.calculator import ORBCalculator
-model, adapter = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="cpu", compile=False)
-calc = ORBCalculator(model, adapter, device="cpu")
+model, adapter = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="DEVICE", compile=False)
+calc = ORBCalculator(model, adapter, device="DEVICE")
 """,
         mark="all_models",
         weights=("orb-v3-conservative-inf-omat", f"cached_path/{sha256(ORB_URL)}.{sha256('etag')}"),

@@ -83,7 +83,7 @@ def test_bit_for_bit_the_librarys_own_calculator(
     name: str, case: Case, model: str, calc: RootstockCalculator, direct: Direct
 ) -> None:
     structures = simulation(case.elements)
-    expected = direct(name, case.direct.replace("MODEL", model), structures)
+    expected = direct(name, case.code(model), structures)
     for atoms, numbers in zip(structures, expected, strict=True):
         atoms.calc = calc
         assert exactly(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()) == numbers

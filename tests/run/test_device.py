@@ -11,9 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.errors import DeviceError
+from rootstock.errors import DeviceError, ModelError
 from rootstock.worker.device import check_device
 from tests.conftest import need
 
@@ -181,3 +182,37 @@ def test_the_device_reaches_setup_as_it_is(make, device: str) -> None:
     calc = make(setup="raise ValueError(f'device is {device!r}')", device=device)
     with pytest.raises(RuntimeError, match=f"device is {device!r}"):
         calc.start()
+
+
+@pytest.mark.parametrize(("device", "lost"), [("cuda", True), ("cuda:1", True), ("cpu", False)])
+def test_a_lost_gpu_takes_the_worker_along(make, tmp_path: Path, device: str, lost: bool) -> None:
+    """After some errors CUDA refuses all else: until the process ends, every computation would fail."""
+    broken = tmp_path / "broken"
+    setup = f"""
+        import types
+
+        def synchronize(which):
+            assert which == {device!r}
+            if os.path.exists({str(broken)!r}):
+                raise RuntimeError("CUDA error: device-side assert triggered")
+
+        cuda = types.SimpleNamespace(is_initialized=lambda: True, synchronize=synchronize)
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+        return Calculator()
+        """
+    body = f"""
+        if os.path.exists({str(broken)!r}):
+            print("Assertion `index < size` failed.", flush=True)
+            raise ArithmeticError("what the library says of it")
+        """
+    calc, atoms = make(body, setup, device=device), bulk("Cu")
+    calc.calculate(atoms, ["energy"])
+    worker = calc.info()["pid"]
+    broken.touch()
+    with pytest.raises(ModelError, match="what the library says of it") as caught:
+        calc.calculate(atoms, ["energy"])
+    assert ("the next call starts a new one" in caught.value.hint) == lost
+    assert ("Assertion `index < size` failed." in caught.value.tail) == lost
+    broken.unlink()
+    calc.calculate(atoms, ["energy"])
+    assert (calc.info()["pid"] != worker) == lost
