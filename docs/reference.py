@@ -84,8 +84,8 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def frame_fields() -> Iterator[str]:
     """Yield the fields of a frame's header: their places, types and meanings."""
-    _, _, text = (frames.Frame.__doc__ or "").partition("----------\n")
-    described = re.findall(r"^    (\w+) : .*\n((?:        .*\n?)+)", text, re.M)
+    _, _, text = (inspect.getdoc(frames.Frame) or "").partition("----------\n")
+    described = re.findall(r"^(\w+) : .*\n((?:    .*\n?)+)", text, re.M)
     meanings = {"magic": f"`{frames.MAGIC.decode()}`", "kind": "what the frame says", **dict(described)}
     yield "| bytes | type | field | meaning |\n|---|---|---|---|"
     start = 0
