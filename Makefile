@@ -23,7 +23,7 @@ test: check  ## Lint, types, layers, and every test that this machine can run
 test-models: .venv/developer  ## Every model, also those that CI leaves out: ALIGNN, and ORB if PYTHON312 names a Python 3.12
 	$(BIN)/python -m pytest tests/models -m "models or all_models" $(TESTS)
 
-test-gpu: .venv/developer  ## CHGNet on a GPU of this machine; ROOTSTOCK_TEST_DEVICE=cuda:1 takes another
+test-gpu: .venv/developer  ## Models on a GPU of this machine; ROOTSTOCK_TEST_DEVICE=cuda:1 takes another
 	$(BIN)/python -m pytest tests/gpu -m gpu $(TESTS)
 
 check: .venv/developer docs  ## Lint, types, layers and documentation

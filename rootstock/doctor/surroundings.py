@@ -52,10 +52,11 @@ def _of_others() -> Iterator[Finding]:
             "Workers ignore it",
             "unset PYTHONPATH",
         )
-    if os.environ.get("LD_LIBRARY_PATH"):
+    # A container finds the GPU's driver by this variable.
+    folders = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isdir(path)]
+    if folders := [path for path in folders if not Path(path, "libcuda.so.1").exists()]:
         yield warning(
-            f"LD_LIBRARY_PATH is set ({os.environ['LD_LIBRARY_PATH']}): libraries there replace those of a build, "
-            "in workers too",
+            f"LD_LIBRARY_PATH is set ({':'.join(folders)}): libraries there replace those of a build, in workers too",
             "unset LD_LIBRARY_PATH, or unload the modules that set it (CUDA and compilers are not needed)",
         )
     if os.environ.get("LD_PRELOAD"):

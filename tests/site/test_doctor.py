@@ -233,7 +233,12 @@ def test_variables_that_do_not_fit(tiny_root: Path, doctor: Examine, tmp_path: P
     (tmp_path / "conda/bin").mkdir(parents=True)
     (tmp_path / "conda/bin/python").symlink_to("/usr/bin/true")
     path = f"{tmp_path}/conda/bin:/usr/bin:/bin"
-    others = complaints(LD_LIBRARY_PATH="/cuda/lib", CONDA_PREFIX=str(tmp_path / "conda"), PATH=path)
+    driver, toolkit = tmp_path / "nvidia" / "lib64", tmp_path / "cuda" / "lib"
+    for library in (driver / "libcuda.so.1", toolkit / "libcudart.so.13"):
+        library.parent.mkdir(parents=True)
+        library.touch()
+    assert complaints(LD_LIBRARY_PATH=f"{driver}:{driver.parent / 'lib'}:") == []
+    others = complaints(LD_LIBRARY_PATH=f"{driver}:{toolkit}", CONDA_PREFIX=str(tmp_path / "conda"), PATH=path)
     assert [reason.split(" (")[0].split(",")[0] for reason in others] == ["LD_LIBRARY_PATH is set", "python is conda's"]
 
 
