@@ -52,7 +52,15 @@ _BOOTSTRAP_TEXT = f"""\
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 target=${{1:?usage: sh bootstrap.sh DIR [PYTHON]}}
-python=${{2:-python3}}
+version=VERSION # the packages are for this one
+for python in "${{2:-python$version}}" "${{2:-python3}}" "${{2:-$here/{_PYTHON}/bin/python$version}}" ""; do
+    "$python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' $version 2>/dev/null && break
+done
+if [ -z "$python" ]; then
+    echo "${{2:-python3}} is not Python $version, which these packages are for." >&2
+    echo "Name one: sh $here/{_BOOTSTRAP} $target /path/to/python$version" >&2
+    exit 13
+fi
 (cd "$here" && sha256sum --check --quiet {SUMS})
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -212,7 +220,8 @@ def create_bundle(
                 target.write_bytes(wheel)
             plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
             plans.append((plan, folder / _CLIENT_LOCK, None))
-            (folder / _BOOTSTRAP).write_text(_BOOTSTRAP_TEXT, encoding="utf-8")
+            text = _BOOTSTRAP_TEXT.replace("VERSION", minor_version(plan.interpreter.version), 1)
+            (folder / _BOOTSTRAP).write_text(text, encoding="utf-8")
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
             wheels = _lock(plan, existing, lock, layout, uv)

@@ -195,7 +195,8 @@ def test_what_is_written_down(root: Path, tmp_path: Path) -> None:
     assert said == {"model": "lj", "root": str(root), "device": "cpu", "setup_kwargs": {"epsilon": 2.0}}
     with connect(tmp_path / "atoms.db") as database:
         database.write(atoms)
-    row = connect(tmp_path / "atoms.db").get(1)
+    with connect(tmp_path / "atoms.db") as database:
+        row = database.get(1)
     assert (row.calculator, row.calculator_parameters["model"]) == ("rootstock", "lj")
     with Trajectory(tmp_path / "atoms.traj", "w") as trajectory:
         trajectory.write(atoms)

@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -260,8 +261,20 @@ def test_everything_without_a_network(site, tmp_path):
     by_hand.mkdir()
     subprocess.run(["tar", "-xf", path, "-C", by_hand], check=True, timeout=60)
     alone = ["unshare", "--net", "env", f"HOME={tmp_path}", "PATH=/usr/bin:/bin"]
-    program = next((by_hand / "python" / "bin").glob("python3.*"))
-    made = run([*alone, "sh", by_hand / "bootstrap.sh", tmp_path / "first", program])
+    tools, version = tmp_path / "bin", f"{sys.version_info[0]}.{sys.version_info[1]}"
+    tools.mkdir()
+    for name in ("sh", "dirname", "sha256sum", "mktemp", "rm", "chmod"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")  # as one of another version would answer
+    (tools / "python3").chmod(0o755)
+    by_bundle = [*alone[:-1], f"PATH={tools}", "sh", by_hand / "bootstrap.sh", tmp_path / "first"]
+    refused = run([*by_bundle, tools / "python3"])
+    assert (refused.returncode, refused.stderr.splitlines()) == (13, [
+        f"{tools}/python3 is not Python {version}, which these packages are for.",
+        f"Name one: sh {by_hand}/bootstrap.sh {tmp_path}/first /path/to/python{version}",
+    ])  # fmt: skip
+    assert not (tmp_path / "first").exists()
+    made = run(by_bundle)
     assert made.returncode == 0, made.stderr
     rootstock_site = made.stdout.strip()
     assert run([rootstock_site, "--version"]).stdout.startswith("rootstock-site")

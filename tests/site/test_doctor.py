@@ -211,7 +211,7 @@ def test_a_scratch_folder_that_is_full(
     full = next(finding for finding in findings if finding["check"] == "scratch")
     assert full["reason"] == f"Cannot write a megabyte to {scratch}/rootstock-0: No space left on device."
     assert full["remedy"] == "Set TMPDIR to a folder that you can write."
-    assert any(f["reason"].startswith("scratch: 0 MB") and f["result"] == "warning" for f in findings)
+    assert any(f["reason"].startswith("scratch: 0 MB") and f["result"] == "warning" for f in findings), findings
     assert done.returncode == 18
 
 
