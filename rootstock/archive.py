@@ -128,7 +128,7 @@ def _unpack(
 
 def _link(folder: Path, name: PurePosixPath, target: str, path: Path) -> None:
     end = PurePosixPath(os.path.normpath(name.parent / target))
-    if ".." in name.parts or len(name.parts) < 2 or end.parts[:1] != name.parts[:1]:
+    if ".." in name.parts or len(name.parts) < 3 or end.parts[:2] != name.parts[:2]:  # out of its interpreter
         raise BundleError(f"{path} holds the link {str(name)!r}, which leads out of it.")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).symlink_to(target)

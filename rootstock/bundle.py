@@ -10,7 +10,7 @@ file::
     environments/       environment files and their locks
     client.lock         the lock of the environment that the module puts on PATH
     wheels/             every package, ours and uv's included
-    python/             an interpreter, if one was put in
+    python/             interpreters, if any were put in
 
 Whoever unpacks one checks every file against ``SHA256SUMS``, and the hash of that list, which is the bundle's own,
 against what they were told.
@@ -33,8 +33,9 @@ from rootstock.archive import SUMS, pack, unpack
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, wheel_bytes
 from rootstock.errors import BundleError
-from rootstock.interpreters import movable_interpreter
-from rootstock.layout import RootLayout
+from rootstock.interpreters import Interpreter, movable_interpreter
+from rootstock.layout import ANY_ROOT, RootLayout
+from rootstock.pythons import NewPython, carry, root_interpreters
 from rootstock.recipes import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
 from rootstock.records import now
 from rootstock.sources import EnvironmentSource
@@ -44,7 +45,6 @@ from rootstock.wheels import Wheel, minor_version, runs_here, wheels_of
 SCHEMA = 1
 _MANIFEST, _BOOTSTRAP = "bundle.json", "bootstrap.sh"
 _ENVIRONMENTS, _CLIENT_LOCK, _WHEELS, _PYTHON = "environments", "client.lock", "wheels", "python"
-_ROOT = "/rootstock-root"  # stands in locks for the root, which is known only where the bundle is installed
 
 _BOOTSTRAP_TEXT = f"""\
 #!/bin/sh
@@ -53,11 +53,13 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 target=${{1:?usage: sh bootstrap.sh DIR [PYTHON]}}
 version=VERSION # the packages are for this one
-for python in "${{2:-python$version}}" "${{2:-python3}}" "${{2:-$here/{_PYTHON}/bin/python$version}}" ""; do
+[ $# -gt 1 ] || set -- "$target" "python$version" python3 "$here"/{_PYTHON}/*/bin/"python$version"
+shift
+for python in "$@" ""; do
     "$python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' $version 2>/dev/null && break
 done
 if [ -z "$python" ]; then
-    echo "${{2:-python3}} is not Python $version, which these packages are for." >&2
+    echo "No Python $version, which these packages are for. Tried: $*" >&2
     echo "Name one: sh $here/{_BOOTSTRAP} $target /path/to/python$version" >&2
     exit 13
 fi
@@ -105,10 +107,13 @@ class Bundle:
         return tuple(self.manifest["environments"])
 
     @property
-    def python(self) -> Path | None:
-        """The folder of the interpreter that it brings along."""
-        folder = self.folder / _PYTHON
-        return folder if folder.is_dir() else None
+    def pythons(self) -> list[Path]:
+        """The folders of the interpreters that it brings along, by the names that they have in a root."""
+        return sorted((self.folder / _PYTHON).glob("*"))
+
+    def suits(self, name: str, interpreter: Interpreter) -> bool:
+        """Tell whether the packages for a build are for this interpreter."""
+        return bool(self.manifest["python"].get(name) == minor_version(interpreter.version))
 
     def files(self, layout: RootLayout) -> dict[Path, bytes]:
         """Return what a root must hold before its environments can be built from this: their files, and all locks."""
@@ -119,7 +124,7 @@ class Bundle:
             found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
         if self.manifest["client"]:
             lock = (self.folder / _CLIENT_LOCK).read_text(encoding="utf-8")
-            found[client_lock(layout)] = lock.replace(_ROOT, _quoted(layout.root)).encode()
+            found[client_lock(layout)] = lock.replace(_quoted(ANY_ROOT), _quoted(layout.root)).encode()
         return found
 
     def check(self, plan: BuildPlan) -> None:
@@ -178,7 +183,8 @@ def create_bundle(
     client : bool
         Whether to put in what `bootstrap.sh` and the module need.
     python : Path, optional
-        The folder of an interpreter that may be moved, to be put in.
+        The folder of an interpreter that may be moved, to be put in. Without it those that the cluster's setting
+        ``managed`` stands for are fetched and put in.
     report, log : callable
         Are given a line for each step, and every line that uv prints.
 
@@ -208,7 +214,8 @@ def create_bundle(
             "python": {},
             "wheels": {},
         }
-        own = [movable_interpreter(python)] if python is not None and (sources or client) else []
+        brought = [_brought(python, layout)] if python is not None else []
+        own = [movable_interpreter(python)] if python is not None else root_interpreters(layout, cluster)
         plans: list[tuple[BuildPlan, Path, Path | None]] = []
         for source in sources:
             (folder / _ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
@@ -222,6 +229,9 @@ def create_bundle(
             plans.append((plan, folder / _CLIENT_LOCK, None))
             text = _BOOTSTRAP_TEXT.replace("VERSION", minor_version(plan.interpreter.version), 1)
             (folder / _BOOTSTRAP).write_text(text, encoding="utf-8")
+        fetched = {plan.interpreter for plan, _, _ in plans if plan.interpreter.download}
+        for new in [*brought, *map(NewPython, sorted(fetched, key=lambda each: each.version))]:
+            carry(new, folder / _PYTHON, layout, cluster, uv, report=report)
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
             wheels = _lock(plan, existing, lock, layout, uv)
@@ -231,10 +241,14 @@ def create_bundle(
                 if not (folder / _WHEELS / found.name).exists():
                     report(f"{plan.name}: fetching {found.name}")
                     found.fetch(folder / _WHEELS)
-        if python is not None:
-            shutil.copytree(python, folder / _PYTHON, symlinks=True)
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return pack(folder, path)
+
+
+def _brought(python: Path, layout: RootLayout) -> NewPython:
+    version = movable_interpreter(python).version
+    target = layout.interpreter(f"cpython-{version}-{platform.machine()}")
+    return NewPython(Interpreter(str(target / "bin" / "python3"), version, str(target)), python)
 
 
 def _quoted(path: Path) -> str:
@@ -252,7 +266,7 @@ def _lock(plan: BuildPlan, existing: Path | None, lock: Path, layout: RootLayout
         uv.lock(recipe, plan.interpreter.path)
         uv.export(recipe, listed, plan.interpreter.path)
         text = Path(f"{recipe}.lock").read_text(encoding="utf-8")
-        lock.write_text(text.replace(_quoted(layout.root), _ROOT), encoding="utf-8")
+        lock.write_text(text.replace(_quoted(layout.root), _quoted(ANY_ROOT)), encoding="utf-8")
         return [wheel for wheel in wheels_of(listed, plan.interpreter.version) if wheel.name != WHEEL_NAME]
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 LAYOUT_VERSION = 1
 VARIANT = "+"  # between a name and what a build beside the main one is for; no environment's name holds it
+ANY_ROOT = Path("/rootstock-root")  # stands in a bundle for the root, which is known only where that is installed
 STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
 
 

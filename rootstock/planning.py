@@ -21,7 +21,7 @@ from rootstock.interpreters import Interpreter, movable_interpreter, own_interpr
 from rootstock.layout import LAYOUT_VERSION, RootLayout
 from rootstock.plan import InstallPlan
 from rootstock.pythons import NewPython, root_interpreters
-from rootstock.recipes import BuildPlan, plan_client, plan_environment
+from rootstock.recipes import CLIENT, BuildPlan, plan_client, plan_environment
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.room import check_room
@@ -83,9 +83,13 @@ def plan_install(
         **bundled,
     }
     brought, own = _interpreters(layout, cluster, bundle)
-    builds = [plan_environment(layout, cluster, source, own, accelerator) for source in sources]
+
+    def pythons_for(name: str) -> list[Interpreter]:
+        return sorted(own, key=lambda each: not bundle.suits(name, each)) if bundle else own
+
+    builds = [plan_environment(layout, cluster, source, pythons_for(source.name), accelerator) for source in sources]
     if client:
-        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), own))
+        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), pythons_for(CLIENT)))
     given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     locks = _given_locks(builds, layout)
     wanted |= locks
@@ -132,15 +136,13 @@ def _interpreters(
     """Return what is to be copied into the root, and the interpreters that it then has, or can fetch."""
     if bundle is None:
         return [], root_interpreters(layout, cluster)
-    own = own_interpreters(layout.python)
-    if bundle.python is None:
-        return [], own
-    brought = movable_interpreter(bundle.python)
-    target = layout.interpreter(f"cpython-{brought.version}-{platform.machine()}")
-    if target.is_dir():
-        return [], own
-    there = Interpreter(str(target / "bin" / "python3"), brought.version, str(target))
-    return [NewPython(there, bundle.python)], [there, *own]
+    brought = []
+    for folder in bundle.pythons:
+        target = layout.interpreter(folder.name)
+        if not target.is_dir():
+            version = movable_interpreter(folder).version
+            brought.append(NewPython(Interpreter(str(target / "bin" / "python3"), version, str(target)), folder))
+    return brought, [*(each.interpreter for each in brought), *own_interpreters(layout.python)]
 
 
 def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:

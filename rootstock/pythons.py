@@ -20,7 +20,7 @@ from rootstock.bytecode import compile_bytecode
 from rootstock.clusters import Cluster
 from rootstock.errors import BuildError, ConfigurationError
 from rootstock.interpreters import MANAGED, Interpreter, movable_interpreter, own_interpreters
-from rootstock.layout import STAGING, RootLayout
+from rootstock.layout import ANY_ROOT, STAGING, RootLayout
 from rootstock.programs import short_of_space
 from rootstock.records import now, user_name
 from rootstock.uv import Uv, clean_variables, python_downloads, uv_version
@@ -125,9 +125,11 @@ def put(
         if python.source is not None:
             report(f"{label}: copying")
             shutil.copytree(python.source, staging, symlinks=True)
+            _name_place(staging, _anywhere(target.name), target)
         else:
             report(f"{label}: fetching {python.interpreter.address}")
-            _fetch(python.interpreter, staging, target, layout, cluster, uv)
+            _fetch(python.interpreter, staging, layout, cluster, uv)
+            _name_place(staging, staging, target)
         if (found := movable_interpreter(staging).version) != python.interpreter.version:
             raise BuildError(f"{python.interpreter.address or python.source} holds Python {found}.")
         report(f"{label}: compiling")
@@ -150,7 +152,33 @@ def put(
         remove_tree(staging)
 
 
-def _fetch(interpreter: Interpreter, staging: Path, target: Path, layout: RootLayout, cluster: Cluster, uv: Uv) -> None:
+def carry(python: NewPython, folder: Path, layout: RootLayout, cluster: Cluster, uv: Uv, *, report: Report) -> None:
+    """Put an interpreter into a folder of its own below `folder`, for `put` to copy it from on another machine.
+
+    One that is fetched is put into the root too, as it is: it only has to run there.
+
+    Raises
+    ------
+    BuildError
+        If it cannot be fetched.
+    """
+    target, source = python.target, python.source
+    carried = folder / target.name
+    if source is None:
+        report(f"python {python.interpreter.version}: fetching {python.interpreter.address}")
+        layout.python.mkdir(parents=True, exist_ok=True)
+        _fetch(python.interpreter, target, layout, cluster, uv)
+        source = target
+    shutil.copytree(source, carried, symlinks=True)
+    _name_place(carried, source, _anywhere(target.name))
+
+
+def _anywhere(name: str) -> Path:
+    """Return what stands for an interpreter's place until it has one."""
+    return RootLayout(ANY_ROOT).interpreter(name)
+
+
+def _fetch(interpreter: Interpreter, place: Path, layout: RootLayout, cluster: Cluster, uv: Uv) -> None:
     # uv keeps files of its own beside what it fetches.
     with tempfile.TemporaryDirectory(prefix=STAGING, dir=layout.python) as folder:
         try:
@@ -163,13 +191,13 @@ def _fetch(interpreter: Interpreter, staging: Path, target: Path, layout: RootLa
                 "it is fetched; python.interpreter can name a Python that is there already.",
             ) from error
         found = Path(folder, interpreter.download)
-        _rename_within(found, target)
-        found.rename(staging)
+        _name_place(found, found, place)
+        found.rename(place)
 
 
-def _rename_within(folder: Path, target: Path) -> None:
-    """Write the place where an interpreter will be into what names the place where it is: what compilers are told."""
-    old, new = str(folder).encode(), str(target).encode()
+def _name_place(folder: Path, before: Path, after: Path) -> None:
+    """Write an interpreter's place anew into what names it: what compilers are told."""
+    old, new = str(before).encode(), str(after).encode()
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             content = path.read_bytes()

@@ -28,7 +28,8 @@ def bundles() -> None:
               help="Environment to put in; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the cluster file.")
 @click.option("--python", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
-              help="An interpreter that may be moved: it goes into the root, and the builds use it.")  # fmt: skip
+              help="An interpreter that may be moved: it goes into the root, and the builds use it "
+                   "[default: those that the setting `managed` stands for, if it is set].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out what the module and the bundle's bootstrap.sh need.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(

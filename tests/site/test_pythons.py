@@ -18,6 +18,7 @@ from rootstock.integrity import check_build
 from tests.conftest import SITE
 from tests.site.mirror import Mirror
 from tests.site.stress import (
+    ENVIRONMENT,
     PACKAGES,
     TinyRoot,
     need_programs,
@@ -279,3 +280,27 @@ def test_the_python_of_a_virtual_environment_is_refused_by_its_name(tiny, tmp_pa
     found = re.search(r"is of a virtual environment, .*; name what it is made on: (.*)", done.stderr)
     assert found, done.stderr
     assert os.path.realpath(found[1]) == base
+
+
+def test_a_bundle_brings_what_managed_stands_for(tiny, mirror, tmp_path):
+    need_root()
+    need_programs(unshare="util-linux")
+    bundle, settings = tmp_path / "tiny.bundle", mirror.settings()
+    file = tiny.layout.environment_file(ENVIRONMENT)
+    made = run([SITE, "bundle", "create", bundle, "--cluster", "local", "--no-client", "--env", file, *settings])
+    assert made.returncode == 0, made.stderr
+    assert f"python {mirror.version}: fetching " in made.stderr
+    shutil.rmtree(mirror.folder)
+    for wheel in tiny.wheels.iterdir():
+        wheel.unlink()
+    other = TinyRoot(tmp_path / "other", tiny.wheels)
+    command = ["unshare", "--net", *other.install_command, "--bundle", bundle, *settings]
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    assert pythons(other) == [mirror.key()]
+    python = other.layout.interpreter(mirror.key())
+    assert (other.active() / "bin" / "python").resolve().is_relative_to(python)
+    assert other.imports() == PACKAGES[0]
+    [told] = python.glob(f"lib/python3.*/{mirror.sysconfig}")
+    assert f'"prefix": "{python}"' in told.read_text()
+    assert run(command).stdout == f"{other.path}: nothing to do.\n"
