@@ -35,7 +35,7 @@ from rootstock.distribution import WHEEL_NAME, wheel_bytes
 from rootstock.errors import BundleError
 from rootstock.interpreters import Interpreter, movable_interpreter
 from rootstock.layout import ANY_ROOT, RootLayout
-from rootstock.pythons import NewPython, carry, root_interpreters
+from rootstock.pythons import NewPython, carry, copied, root_interpreters
 from rootstock.recipes import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
 from rootstock.records import now
 from rootstock.sources import EnvironmentSource
@@ -214,7 +214,7 @@ def create_bundle(
             "python": {},
             "wheels": {},
         }
-        brought = [_brought(python, layout)] if python is not None else []
+        brought = [copied(python, layout)] if python is not None else []
         own = [movable_interpreter(python)] if python is not None else root_interpreters(layout, cluster)
         plans: list[tuple[BuildPlan, Path, Path | None]] = []
         for source in sources:
@@ -243,12 +243,6 @@ def create_bundle(
                     found.fetch(folder / _WHEELS)
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return pack(folder, path)
-
-
-def _brought(python: Path, layout: RootLayout) -> NewPython:
-    version = movable_interpreter(python).version
-    target = layout.interpreter(f"cpython-{version}-{platform.machine()}")
-    return NewPython(Interpreter(str(target / "bin" / "python3"), version, str(target)), python)
 
 
 def _quoted(path: Path) -> str:

@@ -17,10 +17,10 @@ from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_
 from rootstock.errors import RootError
 from rootstock.files import Written, hashes_after, is_ours, plan_files, sha256
 from rootstock.generations import latest, unrecorded
-from rootstock.interpreters import Interpreter, movable_interpreter, own_interpreters
+from rootstock.interpreters import Interpreter, own_interpreters
 from rootstock.layout import LAYOUT_VERSION, RootLayout
 from rootstock.plan import InstallPlan
-from rootstock.pythons import NewPython, root_interpreters
+from rootstock.pythons import NewPython, copied, root_interpreters
 from rootstock.recipes import CLIENT, BuildPlan, plan_client, plan_environment
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
@@ -136,12 +136,8 @@ def _interpreters(
     """Return what is to be copied into the root, and the interpreters that it then has, or can fetch."""
     if bundle is None:
         return [], root_interpreters(layout, cluster)
-    brought = []
-    for folder in bundle.pythons:
-        target = layout.interpreter(folder.name)
-        if not target.is_dir():
-            version = movable_interpreter(folder).version
-            brought.append(NewPython(Interpreter(str(target / "bin" / "python3"), version, str(target)), folder))
+    new = [folder for folder in bundle.pythons if not layout.interpreter(folder.name).is_dir()]
+    brought = [copied(folder, layout, folder.name) for folder in new]
     return brought, [*(each.interpreter for each in brought), *own_interpreters(layout.python)]
 
 

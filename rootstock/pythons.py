@@ -56,6 +56,13 @@ class NewPython:
         return f"fetch Python {self.interpreter.version} into {name} from {self.interpreter.address}"
 
 
+def copied(source: Path, layout: RootLayout, name: str = "") -> NewPython:
+    """Return how an interpreter that may be moved comes into a root, under a name of its own or one that it has."""
+    version = movable_interpreter(source).version
+    target = layout.interpreter(name or f"cpython-{version}-{platform.machine()}")
+    return NewPython(Interpreter(str(target / "bin" / "python3"), version, str(target)), source)
+
+
 def root_interpreters(layout: RootLayout, cluster: Cluster) -> list[Interpreter]:
     """Return the interpreters of a root, and those that can be fetched into it; the best first.
 

@@ -166,8 +166,8 @@ def lost_gpu(device: str) -> bool:
     an error that the process "must be terminated and relaunched". Too little memory is no such error.
     """
     kind = device.lower().partition(":")[0]
-    library = getattr(sys.modules.get("torch"), kind if kind in ("cuda", "xpu") else "", None)
-    if library is None or not library.is_initialized():
+    library: Any = getattr(sys.modules.get("torch"), kind if kind in ("cuda", "xpu") else "", None)
+    if not getattr(library, "is_initialized", bool)():  # also if no library was imported, or not to its end
         return False
     try:
         library.synchronize(device)
