@@ -203,7 +203,6 @@ def create_bundle(
         for part in (folder / _ENVIRONMENTS, folder / _WHEELS, layout.runtime(__version__)):
             part.mkdir(parents=True)
         uv = Uv(Path(scratch, "cache"), log)
-        wheel = wheel_bytes()
         manifest: dict[str, Any] = {
             "schema": SCHEMA,
             "rootstock": __version__,
@@ -214,7 +213,6 @@ def create_bundle(
             "python": {},
             "wheels": {},
         }
-        brought = [copied(python, layout)] if python is not None else []
         own = [movable_interpreter(python)] if python is not None else root_interpreters(layout, cluster)
         plans: list[tuple[BuildPlan, Path, Path | None]] = []
         for source in sources:
@@ -222,15 +220,9 @@ def create_bundle(
             lock = folder / _ENVIRONMENTS / f"{source.name}.py.lock"
             plans.append((plan_environment(layout, cluster, source, own), lock, source.path.with_name(lock.name)))
         if client:
-            ours = layout.runtime(__version__) / WHEEL_NAME
-            for target in (ours, folder / _WHEELS / WHEEL_NAME):
-                target.write_bytes(wheel)
-            plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
-            plans.append((plan, folder / _CLIENT_LOCK, None))
-            text = _BOOTSTRAP_TEXT.replace("VERSION", minor_version(plan.interpreter.version), 1)
-            (folder / _BOOTSTRAP).write_text(text, encoding="utf-8")
-        fetched = {plan.interpreter for plan, _, _ in plans if plan.interpreter.download}
-        for new in [*brought, *map(NewPython, sorted(fetched, key=lambda each: each.version))]:
+            plans.append((_put_client(folder, layout, cluster, own), folder / _CLIENT_LOCK, None))
+        fetched = dict.fromkeys(plan.interpreter for plan, _, _ in plans if plan.interpreter.download)
+        for new in [copied(own[0], layout)] if python is not None else map(NewPython, fetched):
             carry(new, folder / _PYTHON, layout, cluster, uv, report=report)
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
@@ -243,6 +235,17 @@ def create_bundle(
                     found.fetch(folder / _WHEELS)
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return pack(folder, path)
+
+
+def _put_client(folder: Path, layout: RootLayout, cluster: Cluster, own: Sequence[Interpreter]) -> BuildPlan:
+    """Put in what a machine begins with that has nothing of ours, and return how the client is built."""
+    wheel, ours = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
+    for target in (ours, folder / _WHEELS / WHEEL_NAME):
+        target.write_bytes(wheel)
+    plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
+    text = _BOOTSTRAP_TEXT.replace("VERSION", minor_version(plan.interpreter.version), 1)
+    (folder / _BOOTSTRAP).write_text(text, encoding="utf-8")
+    return plan
 
 
 def _quoted(path: Path) -> str:

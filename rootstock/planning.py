@@ -17,7 +17,7 @@ from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_
 from rootstock.errors import RootError
 from rootstock.files import Written, hashes_after, is_ours, plan_files, sha256
 from rootstock.generations import latest, unrecorded
-from rootstock.interpreters import Interpreter, own_interpreters
+from rootstock.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.layout import LAYOUT_VERSION, RootLayout
 from rootstock.plan import InstallPlan
 from rootstock.pythons import NewPython, copied, root_interpreters
@@ -137,7 +137,7 @@ def _interpreters(
     if bundle is None:
         return [], root_interpreters(layout, cluster)
     new = [folder for folder in bundle.pythons if not layout.interpreter(folder.name).is_dir()]
-    brought = [copied(folder, layout, folder.name) for folder in new]
+    brought = [copied(movable_interpreter(folder), layout, folder.name) for folder in new]
     return brought, [*(each.interpreter for each in brought), *own_interpreters(layout.python)]
 
 

@@ -56,11 +56,11 @@ class NewPython:
         return f"fetch Python {self.interpreter.version} into {name} from {self.interpreter.address}"
 
 
-def copied(source: Path, layout: RootLayout, name: str = "") -> NewPython:
+def copied(found: Interpreter, layout: RootLayout, name: str = "") -> NewPython:
     """Return how an interpreter that may be moved comes into a root, under a name of its own or one that it has."""
-    version = movable_interpreter(source).version
-    target = layout.interpreter(name or f"cpython-{version}-{platform.machine()}")
-    return NewPython(Interpreter(str(target / "bin" / "python3"), version, str(target)), source)
+    target = layout.interpreter(name or f"cpython-{found.version}-{platform.machine()}")
+    there = Interpreter(str(target / "bin" / "python3"), found.version, str(target))
+    return NewPython(there, Path(found.prefix))
 
 
 def root_interpreters(layout: RootLayout, cluster: Cluster) -> list[Interpreter]:
@@ -162,22 +162,24 @@ def put(
 def carry(python: NewPython, folder: Path, layout: RootLayout, cluster: Cluster, uv: Uv, *, report: Report) -> None:
     """Put an interpreter into a folder of its own below `folder`, for `put` to copy it from on another machine.
 
-    One that is fetched is put into the root too, as it is: it only has to run there.
+    One that is fetched is put into the root too, where it only has to run. One that is there already is copied as it
+    is: its place may be called as much else in it is.
 
     Raises
     ------
     BuildError
         If it cannot be fetched.
     """
-    target, source = python.target, python.source
+    target = python.target
     carried = folder / target.name
-    if source is None:
-        report(f"python {python.interpreter.version}: fetching {python.interpreter.address}")
-        layout.python.mkdir(parents=True, exist_ok=True)
-        _fetch(python.interpreter, target, layout, cluster, uv)
-        source = target
-    shutil.copytree(source, carried, symlinks=True)
-    _name_place(carried, source, _anywhere(target.name))
+    if python.source is not None:
+        shutil.copytree(python.source, carried, symlinks=True)
+        return
+    report(f"python {python.interpreter.version}: fetching {python.interpreter.address}")
+    layout.python.mkdir(parents=True, exist_ok=True)
+    _fetch(python.interpreter, target, layout, cluster, uv)
+    shutil.copytree(target, carried, symlinks=True)
+    _name_place(carried, target, _anywhere(target.name))
 
 
 def _anywhere(name: str) -> Path:

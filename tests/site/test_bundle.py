@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 
 import pytest
@@ -213,14 +212,18 @@ def test_a_package_without_a_wheel_is_named(tiny, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_an_interpreter_comes_along_as_it_is(tiny, tmp_path):
-    python = movable_python(tmp_path / "cpython")
+def test_an_interpreter_comes_along_as_it_is(tmp_path, monkeypatch):
+    """Though its folder is called as much in the library is."""
+    monkeypatch.chdir(tmp_path)
+    python = movable_python(tmp_path / "cpython").relative_to(tmp_path)
     create_bundle(get_cluster("local"), [], tmp_path / "x", client=False, python=python)
     [folder] = unpack(tmp_path / "x", tmp_path / "unpacked").pythons
     assert run([folder / "bin" / "python3", "-c", "import sys; print(sys.prefix)"]).stdout == f"{folder}\n"
     program = os.readlink(folder / "bin" / "python3")
     assert program == os.readlink(python / "bin" / "python3")
     assert not os.access(folder / "lib" / program / "os.py", os.X_OK)
+    library = {path.relative_to(python): path.read_bytes() for path in python.rglob("*.py")}
+    assert library == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
 
 
 # -- all of it, with nothing but the bundle and a Python
@@ -255,7 +258,8 @@ def test_everything_without_a_network(site, tmp_path):
     by_hand.mkdir()
     subprocess.run(["tar", "-xf", path, "-C", by_hand], check=True, timeout=60)
     alone = ["unshare", "--net", "env", f"HOME={tmp_path}", "PATH=/usr/bin:/bin"]
-    tools, version = tmp_path / "bin", f"{sys.version_info[0]}.{sys.version_info[1]}"
+    [program] = (by_hand / "python").glob("*/bin/python3.*")
+    tools, version = tmp_path / "bin", program.name.removeprefix("python")
     tools.mkdir()
     for name in ("sh", "dirname", "sha256sum", "mktemp", "rm", "chmod"):
         (tools / name).symlink_to(str(shutil.which(name)))
