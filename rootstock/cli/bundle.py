@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from rootstock.cli.common import Group, Progress, cluster_options, found, show_json
 from rootstock.cli.completing import ENVIRONMENT
+from rootstock.errors import BundleError, RootstockError
 from rootstock.roots import find_site
 
 if TYPE_CHECKING:
@@ -51,10 +53,17 @@ def create(
     site = found(find_site(cluster, root, settings))
     sources = [find_source(site.layout, name) for name in environments or site.cluster.environments]
     progress = Progress(None)
-    with progress.shown():
-        digest = create_bundle(
-            site.cluster, sources, file.absolute(), client=not no_client, python=python, report=progress.step
-        )
+    try:
+        with progress.shown():
+            digest = create_bundle(
+                site.cluster, sources, file.absolute(), client=not no_client, python=python, report=progress.step
+            )
+    except OSError as error:
+        if isinstance(error, RootstockError):
+            raise
+        # Of the files of an interpreter that could not be copied, the first says why.
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
+        raise BundleError(f"Cannot write {file.absolute()}: {why}.", "Name a file in a folder with room.") from error
     if as_json:
         show_json({"schema": 1, "bundle": str(file.absolute()), "digest": digest})
     else:

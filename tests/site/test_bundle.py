@@ -22,6 +22,7 @@ from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.recipes import plan_environment
 from rootstock.sources import packaged_source, read_source
+from tests.conftest import SITE
 from tests.site.mirror import movable_python
 from tests.site.stress import ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run
 
@@ -224,6 +225,27 @@ def test_an_interpreter_comes_along_as_it_is(tmp_path, monkeypatch):
     assert not os.access(folder / "lib" / program / "os.py", os.X_OK)
     library = {path.relative_to(python): path.read_bytes() for path in python.rglob("*.py")}
     assert library == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
+
+
+def test_a_file_that_cannot_be_written(site, tmp_path):
+    for folder, why in ((tmp_path / "missing", "No such file or directory"), (tmp_path / "file", "Not a directory")):
+        (tmp_path / "file").touch()
+        done = site("bundle", "create", folder / "x", "--cluster", "local", "--env", "emt", check=False)
+        assert done.returncode == 13
+        assert done.stderr == f"Error: Cannot write {folder}/x: {why}.\nName a file in a folder with room.\n"
+
+
+def test_an_interpreter_for_which_there_is_no_room(tmp_path):
+    need_root()
+    need_programs(unshare="util-linux")
+    python, small = movable_python(tmp_path / "cpython"), tmp_path / "small"
+    small.mkdir()
+    script = 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"'
+    create = [SITE, "bundle", "create", small / "x", "--cluster", "local", "--no-client", "--env", "emt"]
+    done = run(["unshare", "--mount", "sh", "-c", script, "sh", small, *create, "--python", python])
+    assert done.returncode == 13
+    assert done.stderr.startswith(f"Error: Cannot write {small}/x: [Errno 28] No space left on device")
+    assert "Traceback" not in done.stderr
 
 
 # -- all of it, with nothing but the bundle and a Python
