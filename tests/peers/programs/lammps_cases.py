@@ -35,7 +35,7 @@ START = """units {units}
 atom_style atomic
 atom_modify map array
 boundary {boundary}
-read_data start.data
+read_data {data}
 pair_style zero 2.0 nocoeff
 pair_coeff * *
 thermo 10
@@ -56,15 +56,16 @@ def crystal(size=2):
 
 
 def start(atoms, units="metal", boundary="p p p"):
-    write_lammps_data("start.data", atoms, atom_style="atomic", units=units, masses=True, velocities=True,
+    data = Path(f"{os.getpid()}.data")  # each process of an MPI run writes one: one for all could be read half written
+    write_lammps_data(data, atoms, atom_style="atomic", units=units, masses=True, velocities=True,
                       specorder=ELEMENTS, force_skew=True)  # fmt: skip
-    lines = Path("start.data").read_text().splitlines()
+    lines = data.read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("Atoms")) + 2
     block = lines[first : first + len(atoms)]
     lines[first : first + len(atoms)] = [block[i] for i in np.random.default_rng(1).permutation(len(block))]
-    Path("start.data").write_text("\n".join(lines) + "\n")  # atoms do not come in the order of their numbers
+    data.write_text("\n".join(lines) + "\n")  # atoms do not come in the order of their numbers
     lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
-    lmp.commands_string(START.format(units=units, boundary=boundary))
+    lmp.commands_string(START.format(units=units, boundary=boundary, data=data))
     return lmp
 
 
