@@ -19,7 +19,7 @@ from rootstock import __version__
 from rootstock.access import Access, remove_tree
 from rootstock.bytecode import compile_bytecode
 from rootstock.errors import BuildError
-from rootstock.integrity import SUMS, Contents, Installed, check_records, read_contents
+from rootstock.integrity import Contents, Installed, check_records, read_contents
 from rootstock.layout import STAGING, RootLayout
 from rootstock.programs import Programs, short_of_space
 from rootstock.provenance import bill_of_materials, installed_files
@@ -158,8 +158,7 @@ def publish(staged: Staged, access: Access, verify: Verify) -> Path:
             checks = verify(folder)
             # Among the rest are what libraries leave in their own folder when they first run.
             contents = read_contents(folder, staged.contents)
-            (folder / SUMS).write_text(contents.text(), encoding="utf-8", errors="surrogateescape")
-            record = _record(staged, contents, checks)
+            record = _record(staged, contents, contents.write(folder), checks)
             (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
             access.seal(folder)
             folder.rename(staged.build)
@@ -189,7 +188,7 @@ def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:
     (staging / ".lock").unlink(missing_ok=True)
 
 
-def _record(staged: Staged, contents: Contents, checks: list[dict[str, Any]]) -> BuildRecord:
+def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[dict[str, Any]]) -> BuildRecord:
     plan, packages = staged.plan, staged.installed.packages
     return BuildRecord(
         name=plan.name,
@@ -206,7 +205,7 @@ def _record(staged: Staged, contents: Contents, checks: list[dict[str, Any]]) ->
         built_at=now(),
         verification=checks,
         header=plan.source.summary() if plan.source else {},
-        files_sha256=sha256(contents.text().encode("utf-8", "surrogateescape")),
+        files_sha256=files_sha256,
         links=contents.links,
         **plan.inputs,
     )

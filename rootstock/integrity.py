@@ -1,8 +1,9 @@
-"""Whether a build holds the files that it was published with.
+"""Whether a build, or an interpreter in the root, holds the files that it was published with.
 
-When it is made, every installed file is compared with what its wheel says (`check_records`), and then all that the
-build holds is listed with its hash: ``SHA256SUMS``, as `sha256sum -c` reads it. ``build.json`` has the hash of that
-list, and the symbolic links. `check_build` compares a build with them at any time later.
+When a build is made, every installed file is compared with what its wheel says (`check_records`), and then all that
+it holds is listed with its hash: ``SHA256SUMS``, as `sha256sum -c` reads it. ``build.json`` has the hash of that
+list, and the symbolic links. `check_build` compares a build with them at any time later. An interpreter has the same
+list, and ``interpreter.json``; `check_interpreter` compares those.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -18,21 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.errors import BuildError, RootError
+from rootstock.layout import INTERPRETER_RECORD
 from rootstock.records import BUILD_RECORD, read_build
 
 SUMS = "SHA256SUMS"
-_OWN = (SUMS, BUILD_RECORD)  # not in the list: one is the list, and the other holds its hash
+_OWN = (SUMS, BUILD_RECORD, INTERPRETER_RECORD)  # not in the list: one is the list, and the others hold its hash
 _THREADS, _CHUNK, _BLOCK = min(8, os.cpu_count() or 1), 64, 2**18  # hashing is done outside Python's lock
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a build holds.
+    """What a build or an interpreter holds.
 
     Attributes
     ----------
     hashes : dict of str to str
-        Path within the build -> SHA-256, for every file.
+        Path within it -> SHA-256, for every file.
     links : dict of str to str
         The same -> where the symbolic link leads.
     bytes, inodes : int
@@ -44,9 +47,12 @@ class Contents:
     bytes: int
     inodes: int
 
-    def text(self) -> str:
-        """Return the list of hashes as `sha256sum -c` reads it."""
-        return "".join(f"{digest}  {path}\n" for path, digest in sorted(self.hashes.items()))
+    def write(self, folder: Path) -> str:
+        """Put the list of hashes into a folder, as `sha256sum -c` reads it, and return the list's own hash."""
+        lines = (f"{digest}  {path}\n" for path, digest in sorted(self.hashes.items()))
+        content = "".join(lines).encode("utf-8", "surrogateescape")
+        (folder / SUMS).write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,12 @@ class Installed:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of a build that is not as it was published.
+    """A file that is not as it was published.
 
     Attributes
     ----------
     path : str
-        Path within the build.
+        Path within the build, or the interpreter's folder.
     what : {'changed', 'missing', 'extra', 'unreadable'}
     """
 
@@ -78,17 +84,17 @@ class Problem:
 _TEXTS = {
     "changed": "is not the file that was published",
     "missing": "is missing",
-    "extra": "was not there when the build was published",
+    "extra": "was not there when the rest was published",
     "unreadable": "cannot be read",
 }
 
 
-def read_contents(build: Path, known: Contents | None = None) -> Contents:
-    """Hash everything in a build.
+def read_contents(folder: Path, known: Contents | None = None) -> Contents:
+    """Hash everything in a build, or in an interpreter's folder.
 
     Parameters
     ----------
-    build : Path
+    folder : Path
     known : Contents, optional
         What is known already; only other files are hashed.
 
@@ -97,14 +103,14 @@ def read_contents(build: Path, known: Contents | None = None) -> Contents:
     BuildError
         If a file's name cannot stand in a list.
     """
-    files, links, folders = _walk(build)
+    files, links, folders = _walk(folder)
     if wrong := next((path for path in files if "\n" in path or "\\" in path), None):
-        raise BuildError(f"{build} holds a file with a name that no list of hashes can hold: {wrong!r}.")
+        raise BuildError(f"{folder} holds a file with a name that no list of hashes can hold: {wrong!r}.")
     before = known.hashes if known else {}
     hashes = {path: digest for path, digest in before.items() if path in files}
-    hashes |= dict(_hashes(build, sorted(files.keys() - hashes.keys())))
+    hashes |= dict(_hashes(folder, sorted(files.keys() - hashes.keys())))
     if unread := next((path for path, digest in hashes.items() if not digest), None):
-        raise BuildError(f"{unread} in {build} cannot be read.", "Build it again.")
+        raise BuildError(f"{unread} in {folder} cannot be read.", "Try again.")
     return Contents(hashes, links, sum(files.values()), len(files) + len(links) + folders)
 
 
@@ -157,49 +163,73 @@ def check_build(build: Path, sample: int | None = None) -> list[Problem]:
     record = read_build(build)
     if record is None:
         raise RootError(f"{build} is not a build: it has no {BUILD_RECORD}.", "Build it again.")
-    problems = [] if record.digest == build.name else [Problem(BUILD_RECORD, "changed")]
-    expected, links = _published(build, record.files_sha256, problems), record.links
-    paths = sorted(expected)
+    own = [] if record.digest == build.name else [Problem(BUILD_RECORD, "changed")]
+    if record.files_sha256:
+        return _in_order(own + _differences(build, record.files_sha256, record.links, sample))
+    # It was made before builds had a list.
+    recorded = {path: value for _, path, algorithm, value in _recorded(build) if algorithm == "sha256"}
+    return _in_order(own + _wrong_files(build, recorded, sample) + _wrong_links(build, record.links))
+
+
+def check_interpreter(folder: Path, sample: int | None = None) -> list[Problem]:
+    """Compare an interpreter that Rootstock put into a root with what it put there; otherwise as `check_build`."""
+    try:
+        record = json.loads((folder / INTERPRETER_RECORD).read_bytes())
+        digest, links = record.get("files_sha256", ""), record.get("links", {})
+    except (OSError, ValueError, AttributeError):
+        return [Problem(INTERPRETER_RECORD, "unreadable")]
+    return _in_order(_differences(folder, digest, links, sample))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.path, problem.what))
+
+
+def _differences(folder: Path, digest: str, links: dict[str, str], sample: int | None) -> list[Problem]:
+    """Compare a folder with the list in it, whose hash is known, and with its links."""
+    try:
+        content = (folder / SUMS).read_bytes()
+    except OSError:
+        return [Problem(SUMS, "missing")]
+    if hashlib.sha256(content).hexdigest() != digest:
+        return [Problem(SUMS, "changed")]  # it vouches for nothing
+    lines = (line.split("  ", 1) for line in content.decode("utf-8", "surrogateescape").splitlines())
+    hashes = {path: value for value, path in lines}
+    problems = _wrong_files(folder, hashes, sample) + _wrong_links(folder, links)
+    if sample is None:
+        files, found, _ = _walk(folder)
+        problems += [Problem(path, "extra") for path in {*files, *found} - set(hashes) - set(links)]
+    return problems
+
+
+def _wrong_files(folder: Path, hashes: dict[str, str], sample: int | None) -> list[Problem]:
+    paths = sorted(hashes)
     if sample is not None:
         paths = sorted(random.sample(paths, min(sample, len(paths))))
-    for path, digest in _hashes(build, paths):
-        if digest != expected[path]:
-            there = os.path.lexists(build / path)
+    problems = []
+    for path, digest in _hashes(folder, paths):
+        if digest != hashes[path]:
+            there = os.path.lexists(folder / path)
             problems.append(Problem(path, "changed" if digest else "unreadable" if there else "missing"))
+    return problems
+
+
+def _wrong_links(folder: Path, links: dict[str, str]) -> list[Problem]:
+    problems = []
     for path, target in links.items():
-        if not (build / path).is_symlink():
-            problems.append(Problem(path, "changed" if os.path.lexists(build / path) else "missing"))
-        elif os.readlink(build / path) != target:
+        if not os.path.lexists(folder / path):
+            problems.append(Problem(path, "missing"))
+        elif not (folder / path).is_symlink() or os.readlink(folder / path) != target:
             problems.append(Problem(path, "changed"))
-    if sample is None and record.files_sha256:
-        files, found, _ = _walk(build)
-        problems += [Problem(path, "extra") for path in {*files, *found} - set(expected) - set(links)]
-    return sorted(set(problems), key=lambda problem: (problem.path, problem.what))
+    return problems
 
 
-def _published(build: Path, digest: str, problems: list[Problem]) -> dict[str, str]:
-    """Return the hashes that a build was published with."""
-    if not digest:  # it was made before builds had a list
-        recorded = ((path, value) for _, path, algorithm, value in _recorded(build) if algorithm == "sha256")
-        return dict(recorded)
-    try:
-        content = (build / SUMS).read_bytes()
-    except OSError:
-        problems.append(Problem(SUMS, "missing"))
-        return {}
-    if hashlib.sha256(content).hexdigest() != digest:
-        problems.append(Problem(SUMS, "changed"))
-        return {}
-    lines = (line.split("  ", 1) for line in content.decode("utf-8", "surrogateescape").splitlines())
-    return {path: value for value, path in lines}
-
-
-def _walk(build: Path) -> tuple[dict[str, int], dict[str, str], int]:
-    """Return the files of a build with their sizes, but for its record and its list; its links; how many folders."""
+def _walk(top: Path) -> tuple[dict[str, int], dict[str, str], int]:
+    """Return the files in a folder with their sizes, but for its record and its list; its links; how many folders."""
     files, links, folders = {}, {}, [""]
     for folder in folders:  # it grows meanwhile
         try:
-            entries = list(os.scandir(build / folder))
+            entries = list(os.scandir(top / folder))
         except OSError:
             continue  # the files in it are found to be unreadable
         for entry in entries:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 LAYOUT_VERSION = 1
 VARIANT = "+"  # between a name and what a build beside the main one is for; no environment's name holds it
 ANY_ROOT = Path("/rootstock-root")  # stands in a bundle for the root, which is known only where that is installed
+INTERPRETER_RECORD = "interpreter.json"  # in the folder of each interpreter that Rootstock put there
 STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
 
 
@@ -150,7 +151,7 @@ class RootLayout:
 
     def interpreter_record(self, name: str) -> Path:
         """Where that interpreter came from, and who put it there."""
-        return self.interpreter(name) / "interpreter.json"
+        return self.interpreter(name) / INTERPRETER_RECORD
 
     @property
     def modulepath(self) -> Path:

@@ -7,7 +7,6 @@ import platform
 import re
 import shutil
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,11 @@ from rootstock.access import Access, remove_tree
 from rootstock.bytecode import compile_bytecode
 from rootstock.clusters import Cluster
 from rootstock.errors import BuildError, ConfigurationError
+from rootstock.integrity import read_contents
 from rootstock.interpreters import MANAGED, Interpreter, movable_interpreter, own_interpreters
-from rootstock.layout import ANY_ROOT, STAGING, RootLayout
+from rootstock.layout import ANY_ROOT, INTERPRETER_RECORD, STAGING, RootLayout
 from rootstock.programs import short_of_space
+from rootstock.published import interpreter_of
 from rootstock.records import now, user_name
 from rootstock.uv import Uv, clean_variables, python_downloads, uv_version
 
@@ -141,13 +142,13 @@ def put(
             raise BuildError(f"{python.interpreter.address or python.source} holds Python {found}.")
         report(f"{label}: compiling")
         compile_bytecode(staging, target, clean_variables(), umask=uv.umask, programs=uv.programs, log=log)
+        contents = read_contents(staging)
         record = {
             "schema": 1, "version": python.interpreter.version, "from": python.interpreter.address or "a bundle",
             "uv": uv_version(), "rootstock": __version__, "put_by": user_name(), "put_on": platform.node(),
-            "put_at": now(),
+            "put_at": now(), "files_sha256": contents.write(staging), "links": contents.links,
         }  # fmt: skip
-        name = layout.interpreter_record(target.name).name
-        (staging / name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (staging / INTERPRETER_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         access.seal(staging)
         if target.exists():  # it did not run, or it would be used as it is
             broken = layout.python / f"{STAGING}broken-{target.name}"
@@ -222,10 +223,9 @@ def users(layout: RootLayout) -> dict[str, list[tuple[str, str]]]:
     dict of str to list of (str, str)
         Name of the interpreter's folder -> name and digest of each build.
     """
-    found, folder = defaultdict(list), layout.python.resolve()
-    for build in layout.all_builds.glob("*/[!.]*"):
-        program = (build / "bin" / "python").resolve()
-        if program.is_relative_to(folder):
-            found[program.relative_to(folder).parts[0]].append((build.parent.name, build.name))
-    names = sorted(path.name for path in layout.python.glob("[!.]*"))
-    return {name: sorted(found[name]) for name in names if layout.interpreter_record(name).is_file()}
+    records = layout.python.glob(f"[!.]*/{INTERPRETER_RECORD}")
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in sorted(record.parent.name for record in records)}
+    for build in sorted(layout.all_builds.glob("*/[!.]*")):
+        if name := interpreter_of(layout, build):
+            found[name].append((build.parent.name, build.name))
+    return found

@@ -24,7 +24,8 @@ from rootstock.roots import find_site
               help="A model of the environments; repeatable [default: those that have references].")  # fmt: skip
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to compute on.")
 @click.option("--files", is_flag=True,
-              help="Compute nothing; compare every file of the builds in use with what was published.")  # fmt: skip
+              help="Compute nothing; compare every file of the builds in use, the module's too, and of their "
+                   "interpreters in the root, with what was published.")  # fmt: skip
 @json_option
 def verify(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], device: str,
@@ -49,11 +50,10 @@ def verify(
 
     site = found(find_site(cluster, root, installed=True))
     progress = Progress(None)
-    names = environments or registered_names(site.layout)
     if files:
-        _verify_files(site.layout, names, progress, as_json)
+        _verify_files(site.layout, environments, progress, as_json)
         return
-    results = []
+    names, results = environments or registered_names(site.layout), []
     with progress.shown():
         for result in verify_builds(
             site.layout, Access.of(site.cluster), names, models, device, report=progress.step
@@ -74,31 +74,34 @@ def verify(
         sys.exit(VerificationError.exit_code)
 
 
-def _verify_files(layout: RootLayout, names: Sequence[str], progress: Progress, as_json: bool) -> None:
+def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Progress, as_json: bool) -> None:
     from rootstock.environment import EnvironmentManager
-    from rootstock.integrity import check_build
+    from rootstock.published import published
     from rootstock.room import counted
-    from rootstock.variants import find_variants
+    from rootstock.sources import registered_names
 
-    found = []
+    for name in environments:
+        EnvironmentManager(layout.root).find(name)
+    damaged, found = [], []
     with progress.shown():
-        for name in names:
-            EnvironmentManager(layout.root).find(name)
-            for variant in find_variants(layout, name):
-                progress.step(f"{name}: reading {variant.build}")
-                problems = check_build(variant.build)
-                found.append({"environment": name, "for": str(variant), "build": variant.build.name,
-                              "problems": [asdict(problem) for problem in problems]})  # fmt: skip
-                if not as_json:
-                    verb = "is" if len(problems) == 1 else "are"
-                    wrong = f"{counted(len(problems), 'file')} {verb} wrong"
-                    click.echo(f"{name}, {variant}: {wrong if problems else 'as published'}")
-                    for problem in problems:
-                        click.echo(f"  {problem}")
+        for each in published(layout, environments or registered_names(layout), clients=not environments):
+            progress.step(f"{each}: reading {each.folder}")
+            problems = each.problems()
+            if problems:
+                damaged.append(str(each.folder))
+            found.append({"kind": each.kind, "name": each.name, "for": each.variant, "folder": str(each.folder),
+                          "problems": [asdict(problem) for problem in problems]})  # fmt: skip
+            if not as_json:
+                verb = "is" if len(problems) == 1 else "are"
+                wrong = f"{counted(len(problems), 'file')} {verb} wrong"
+                title = f"{each}, {each.variant}" if each.variant else str(each)
+                click.echo(f"{title}: {wrong if problems else 'as published'}")
+                for problem in problems:
+                    click.echo(f"  {problem}")
     if as_json:
-        show_json({"schema": 1, "root": str(layout.root), "builds": found})
-    if damaged := sorted({str(each["environment"]) for each in found if each["problems"]}):
+        show_json({"schema": 2, "root": str(layout.root), "published": found})
+    if damaged:
         raise VerificationError(
-            f"Builds hold other files than were published: {', '.join(damaged)}.",
-            f"Build them again: remove the build's folder in {layout.all_builds}, then rootstock-site install.",
+            f"Other files than were published are in {', '.join(damaged)}.",
+            "Remove the folder, and rootstock-site install puts it there again.",
         )

@@ -13,11 +13,11 @@ from rootstock.doctor.finding import Case, Finding, check, failed, from_error, o
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.exits import cannot_start
-from rootstock.integrity import check_build
 from rootstock.model import is_path, model_string
+from rootstock.published import published
 from rootstock.records import BuildRecord, active_build, read_build
 from rootstock.room import counted
-from rootstock.variants import find_variants, fitting_build
+from rootstock.variants import fitting_build
 from rootstock.weights import Weights, how_to_fetch, own_weights, read_weights
 
 _SAMPLE = 200  # files of each build
@@ -57,25 +57,24 @@ def builds(case: Case) -> Iterator[Finding]:
 
 @check
 def intact(case: Case) -> Iterator[Finding]:
-    """Check that the files of the builds are those that were published."""
-    found = [(name, each.build) for name in case.environments for each in find_variants(case.layout, name)]
-    if not found:
+    """Check that the files of the builds, and of their interpreters in the root, are those that were published."""
+    checked = {each: each.problems(None if case.full else _SAMPLE)
+               for each in published(case.layout, case.environments, clients=case.argument is None)}  # fmt: skip
+    if not checked:
         yield skipped("nothing is built")
         return
-    # As long as the damaged folder is there, an installation finds nothing to do.
-    remedy = f"rootstock-site install --root {case.layout.root} --env "
-    damaged = False
-    for name, build in found:
-        problems = check_build(build, None if case.full else _SAMPLE)
+    for each, problems in checked.items():
         if problems:
-            damaged = True
             shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
             more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            yield failed(f"{name} is damaged: {shown}{more} (in {build})",
-                         f"An admin removes that folder, then: {remedy}{name}", BuildError.exit_code)  # fmt: skip
-    if not damaged:
+            # As long as the damaged folder is there, an installation finds nothing to do.
+            names = [each.name] if each.kind == "environment" else case.environments[:1]
+            remedy = " ".join([f"rootstock-site install --root {case.layout.root}", *(f"--env {n}" for n in names)])
+            yield failed(f"{each} is damaged: {shown}{more} (in {each.folder})",
+                         f"An admin removes that folder, then: {remedy}", BuildError.exit_code)  # fmt: skip
+    if not any(checked.values()):
         looked = "every file" if case.full else f"{_SAMPLE} files of each; --full looks at all"
-        yield ok(f"{', '.join(dict.fromkeys(name for name, _ in found))}: as published ({looked})")
+        yield ok(f"{', '.join(dict.fromkeys(map(str, checked)))}: as published ({looked})")
 
 
 @check

@@ -134,13 +134,12 @@ def test_verify_names_every_file_that_is_wrong(build, tiny_root, site):
     assert lines[0].endswith("(main): 2 files are wrong")
     assert lines[1:] == [
         f"  {inside}/six.py: is not the file that was published",
-        "  more: was not there when the build was published",
+        "  more: was not there when the rest was published",
     ]
-    assert (
-        "Builds hold other files than were published: tiny.\nBuild them again: remove the build's folder" in done.stderr
-    )
+    assert f"Other files than were published are in {build.resolve()}.\nRemove the folder, and" in done.stderr
     printed = json.loads(site("verify", "--files", "--env", "tiny", "--root", tiny_root, "--json", check=False).stdout)
-    [found] = printed["builds"]
+    [found] = printed["published"]
+    assert (found["kind"], found["name"], found["folder"]) == ("environment", "tiny", str(build.resolve()))
     assert [problem["path"] for problem in found["problems"]] == [f"{inside}/six.py", "more"]
     unknown = site("verify", "--files", "--env", "none", "--root", tiny_root, check=False)
     assert unknown.returncode == 4

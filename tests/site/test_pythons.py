@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.access import remove_tree
-from rootstock.integrity import check_build
+from rootstock.integrity import check_build, check_interpreter, read_contents
 from tests.conftest import SITE
 from tests.site.mirror import Mirror
 from tests.site.stress import (
@@ -151,6 +151,61 @@ def test_an_interpreter_that_is_gone_comes_back(tiny, mirror):
     assert install(tiny).returncode == 0
     assert tiny.active() == build
     assert tiny.imports() == PACKAGES[0]
+
+
+def test_a_file_of_it_that_is_not_what_was_put_there_is_named(tiny, mirror):
+    assert install(tiny, *mirror.settings()).returncode == 0
+    python = tiny.layout.interpreter(mirror.key())
+    listed = run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=python)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    verify = [SITE, "verify", "--files", "--root", tiny.path]
+    clean = run(verify)
+    assert clean.stdout.endswith(f"(main): as published\ninterpreter {mirror.key()}: as published\n"), clean.stderr
+    library = next(python.glob("lib/python3*/wsgiref"))
+    for path in (library, library / "headers.py"):
+        path.chmod(0o755)
+    (library / "headers.py").write_text("evil = 1\n")
+    (library / "evil.py").write_text("")
+    (library / "validate.py").unlink()
+    done = run([*verify, "--env", ENVIRONMENT])
+    inside = library.relative_to(python)
+    assert done.returncode == 15
+    assert done.stdout.endswith(
+        f"interpreter {mirror.key()}: 3 files are wrong\n"
+        f"  {inside}/evil.py: was not there when the rest was published\n"
+        f"  {inside}/headers.py: is not the file that was published\n"
+        f"  {inside}/validate.py: is missing\n"
+    )
+    assert f"Other files than were published are in {python}." in done.stderr
+    doctor = run([Path(SITE).with_name("rootstock"), "doctor", "--full", "--json", "--root", tiny.path])
+    assert doctor.returncode == 14, doctor.stderr
+    [failure] = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
+    assert failure["reason"].startswith(f"interpreter {mirror.key()} is damaged: {inside}/evil.py: was not")
+    assert failure["remedy"].endswith(f"rootstock-site install --root {tiny.path} --env {ENVIRONMENT}")
+    # As that says.
+    remove_tree(python)
+    assert install(tiny).returncode == 0
+    assert run(verify).stdout == clean.stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda record: record.write_text("{"), "interpreter.json: cannot be read"),
+        (lambda record: record.write_text("[]"), "interpreter.json: cannot be read"),
+        (lambda record: record.write_text("{}"), "SHA256SUMS: is not the file that was published"),
+        (lambda record: record.with_name("SHA256SUMS").unlink(), "SHA256SUMS: is missing"),
+    ],
+)
+def test_without_a_record_nothing_vouches_for_it(tmp_path, spoil, problem):
+    """Only the files matter here: this is no interpreter."""
+    (tmp_path / "library.py").write_text("")
+    digest = read_contents(tmp_path).write(tmp_path)
+    record = tmp_path / "interpreter.json"
+    record.write_text(json.dumps({"files_sha256": digest, "links": {}}))
+    assert check_interpreter(tmp_path) == []
+    spoil(record)
+    assert [str(each) for each in check_interpreter(tmp_path)] == [problem]
 
 
 # -- failures

@@ -112,5 +112,28 @@ def test_clients_are_not_collected(site, upgraded):
     assert json.loads(done.stdout)["builds"] == []
 
 
+def test_the_files_of_the_clients_are_looked_at(site, upgraded):
+    as_published = f"client {__version__}: as published\nclient {NEWER}: as published\n"
+    assert site("verify", "--files", "--root", upgraded).stdout == as_published
+    build = RootLayout(upgraded).client(NEWER).resolve()
+    path = next(build.glob("lib/python3*/site-packages/rootstock/calculator.py"))
+    mode, content = path.stat().st_mode, path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content + b"# a slip\n")
+    done = site("verify", "--files", "--root", upgraded, check=False)
+    assert (done.returncode, f"client {NEWER}: 1 file is wrong\n" in done.stdout) == (15, True)
+    said = subprocess.run(
+        [SITE.with_name("rootstock"), "doctor", "--full", "--root", upgraded],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.returncode == 14
+    assert f"client {NEWER} is damaged: {path.relative_to(build)}: is not the file that was published" in said.stdout
+    path.write_bytes(content)
+    path.chmod(mode)
+    assert site("verify", "--files", "--root", upgraded).stdout == as_published
+
+
 def test_nothing_is_writable_by_everybody(upgraded):
     assert not [path for path in Path(upgraded).rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o002]
