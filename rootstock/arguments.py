@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     given["setup_kwargs"] = _portable(given["setup_kwargs"])
     if not isinstance(given["device"], str):
         raise ConfigurationError(f"device must be a string, not {given['device']!r}.", "For example: device='cuda'")
+    for name in ("start_timeout", "timeout"):
+        given[name] = _seconds(name, given[name])
+    threads = given["threads"]
+    if threads is not None and not (isinstance(threads, Integral) and int(threads) >= 0):
+        raise ConfigurationError(f"threads must be a number of threads, not {threads!r}.", "For example: threads=4")
     spec = _worker(given)
     given["root"] = spec.manager.layout.root
     return spec, {name: _text(given[name]) if name in _PATHS else given[name] for name in NAMES}
@@ -114,6 +120,12 @@ def _worker(given: Mapping[str, Any]) -> WorkerSpec:
         threads=given["threads"], start_timeout=given["start_timeout"], timeout=given["timeout"],
         log=None if given["log"] is None else Path(given["log"]).absolute(),
     )  # fmt: skip
+
+
+def _seconds(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not float(value) > 0:
+        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r}.", f"For example: {name}=60.0")
+    return float(value)
 
 
 def _text(path: Any) -> str | None:

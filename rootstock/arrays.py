@@ -92,18 +92,20 @@ class Arrays:
             changes |= INFO_BIT
         return changes
 
-    def results(self, properties: int) -> Result:
+    def results(self, properties: int, asked: int) -> Result:
         """Take results out.
 
         Parameters
         ----------
         properties : int
             Which, as bits of `PROPERTY_BITS`.
+        asked : int
+            Those that were asked for. Another one that is not finite is left out.
 
         Raises
         ------
         NonFiniteError
-            If one is NaN or infinite.
+            If one that was asked for is NaN or infinite.
         """
         views = self._memory.views(self.atoms)
         results: Result = {}
@@ -117,6 +119,9 @@ class Arrays:
                 results[name] = number = view.item()
                 finite = math.isfinite(number)
             if not finite:
+                del results[name]
+                if not PROPERTY_BITS[name] & asked:
+                    continue
                 raise NonFiniteError(
                     f"The model {self._title} returned NaN or infinity in {name}{first_bad(view)}.",
                     "Overlapping atoms and structures far from its training data do this.",
@@ -130,7 +135,7 @@ class Arrays:
         pages back every time.
         """
         array = self._handed_out.pop(name, None)
-        if array is None or array.shape != view.shape or sys.getrefcount(array) > _ALONE:
+        if array is None or array.shape != view.shape or sys.getrefcount(array) > _ALONE or not array.flags.writeable:
             array = np.empty(view.shape)
         array[...] = view
         self._handed_out[name] = array

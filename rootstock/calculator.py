@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any, Self
 
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
 from rootstock.channel.memory import PROPERTY_BITS
@@ -111,11 +111,15 @@ class RootstockCalculator(RemoteCalculator):
             "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
-        self._show_arguments()
+        self.parameters, self._seen = self._shown(self._arguments)
         self._asked = self._usual = 0  # properties asked of these atoms, and of those before
         self._comm = comm
-        self._session = session(spec, comm)
-        self._session.users.add(self)
+        self._use(session(spec, comm))
+
+    def _open(self) -> None:
+        spec, self._arguments = resolve(self._arguments)
+        self._comm = None
+        self._use(session(spec))
 
     def __repr__(self) -> str:
         said = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
@@ -149,51 +153,48 @@ class RootstockCalculator(RemoteCalculator):
             return {}
         spec, arguments = resolve(changed(self._arguments, changes))
         new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
-        self._arguments = arguments
-        self._show_arguments()
+        old = following = self._session
         if set(new) <= PATIENCE:
-            self._session.spec = spec
+            old.spec = spec
         else:
-            old, self._session = self._session, session(spec, self._comm)
-            if self in old.users:
-                old.release(self)
-                self._session.users.add(self)
+            following = session(spec, self._comm)
             self.reset()  # type: ignore[no-untyped-call]
+        parameters, seen = self._shown(arguments)
+        # All at once: no interruption leaves arguments that are not those of the worker.
+        self._session, self._arguments, self.parameters, self._seen = following, arguments, parameters, seen
+        if following is not old and self in old.users:
+            following.users.add(self)
+            old.release(self)
         return new
 
-    def _show_arguments(self) -> None:
-        self.parameters = type(self.parameters)({**self.parameters, **deepcopy(self._arguments)})
-        self._seen = {**self.parameters, **self._arguments}
+    def _shown(self, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return `parameters` with these arguments, and what shows later whether somebody has changed them."""
+        parameters = type(self.parameters)({**self.parameters, **deepcopy(arguments)})
+        return parameters, {**parameters, **arguments}
 
     def _follow(self) -> None:
         """Take over what was changed in `parameters`. Entries that are no arguments are the caller's own."""
         there = self.parameters
-        if there != self._seen:
+        try:
+            same = there == self._seen
+        except ValueError:  # arrays, among the caller's own
+            same = False
+        if not same:
             self.set(**{name: there.get(name) for name in NAMES if there.get(name) != self._arguments[name]})
-            self._show_arguments()
+            self.parameters, self._seen = self._shown(self._arguments)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, computing it if it is not known for these atoms; see `RemoteCalculator.get_property`."""
-        if self.parameters != self._seen:  # else a call is saved in every step
-            self._follow()
+        self._follow()
         value = super().get_property(name, atoms, allow_calculation)
         if allow_calculation:
             self._asked |= PROPERTY_BITS.get(name, 0)
         return value
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
-    ) -> None:
-        """Compute properties into `results`; see `RemoteCalculator.calculate`."""
-        self._follow()
-        super().calculate(atoms, properties, system_changes)
-
     def _forget(self) -> None:
         self.results = {}
-        self._usual, self._asked = self._asked, 0
+        if self._asked:
+            self._usual, self._asked = self._asked, 0
 
     def _compute(self, properties: Sequence[str]) -> None:
         bits = 0

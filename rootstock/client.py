@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import json
 import logging
 import time
 import weakref
@@ -188,7 +187,7 @@ class Client:
                 raise error
             kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
             raise self._process.failure(kind, what, content)
-        return self._arrays.results(frame.properties)
+        return self._arrays.results(frame.properties, properties)
 
     def kill(self) -> None:
         """End the worker at once."""
@@ -226,7 +225,7 @@ class Client:
         self._sequence += 1
         atoms, capacity = arrays.atoms, self._process.memory.capacity
         frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self._sequence, atoms, capacity)
-        content = {"info": json.loads(inputs.rest.info)} if changes & INFO_BIT and inputs.rest.info else None
+        content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None
         try:
             self._process.endpoint.send(frame, content)
             self._phase = _Phase.WAITING

@@ -147,8 +147,13 @@ class Simulation:
             with self.files["stats"].open("a") as file:
                 file.write(self.line() + "\n")
         if self.step % self.settings.traj_every == 0:
-            self.atoms.info["step"] = self.step
-            write(self.files["traj"], self.atoms, format="extxyz", append=True)
+            # In the file only: a model may read info, so what changes in it is a new question.
+            info = self.atoms.info
+            try:
+                self.atoms.info = {**info, "step": self.step}
+                write(self.files["traj"], self.atoms, format="extxyz", append=True)
+            finally:
+                self.atoms.info = info
 
     def line(self) -> str:
         """Return where it is, in the columns of the file of statistics."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 from numpy.typing import NDArray
 
+from rootstock.channel.frames import MAX_PAYLOAD
+from rootstock.channel.info import decode_info, encode_info
 from rootstock.channel.memory import INPUTS
-from rootstock.errors import NonFiniteError
+from rootstock.errors import ConfigurationError, NonFiniteError
 
 _FLOAT, _INT = np.dtype("f8"), np.dtype("i8")
+_MAX_INFO = MAX_PAYLOAD // 2 - 1024  # as text in a payload it may grow: quotation marks are written as two characters
 _SMALL = 4096  # numbers; a larger product BLAS might spread over threads
 
 
@@ -80,11 +83,13 @@ class Inputs:
         Parameters
         ----------
         atoms : ase.Atoms
-            Entries of ``atoms.info`` that JSON can hold (numbers, strings, lists, arrays of them) are taken;
-            others stay with the caller.
+            Entries of ``atoms.info`` that `rootstock.channel.info.encode_info` can write are taken; others stay with
+            the caller.
 
         Raises
         ------
+        ConfigurationError
+            If the entries of ``atoms.info`` are larger than a worker can be told. Nothing is taken then.
         NonFiniteError
             If a position, the cell, or an initial charge or magnetic moment is NaN or infinite. Nothing is taken then.
         """
@@ -133,16 +138,15 @@ class Inputs:
             None if magmoms is None else _floats(magmoms, "initial_magmoms"),
             None if vectors is None else _floats(vectors, "initial_magmoms"),
             None if tags is None else _ints(tags),
-            _portable_info(atoms.info) if atoms.info else "",
+            _info(atoms.info) if atoms.info else "",
         )
         return None if rest == old else rest
 
     def changes_to(self, atoms: Atoms) -> list[str]:
-        """Return the names of the sections in which `atoms` differ from these."""
-        other = self.copy()
-        other.update(atoms)
-        names = [] if self.stamp is other.stamp else ["positions"]
-        return names + [name for name, a, b in zip(Rest._fields, self.rest, other.rest, strict=True) if a != b]
+        """Return what differs in `atoms`; see `changes`."""
+        positions = _as_floats(atoms.arrays["positions"])
+        same = len(positions) == len(self.positions) and positions.data == self.positions.data
+        return changes(self.state, (self.stamp if same else None, self._rest(atoms, self.rest) or self.rest))
 
     def atoms(self) -> Atoms:
         """Return the atoms that these inputs were taken from, as far as they were taken."""
@@ -156,11 +160,18 @@ class Inputs:
             self.positions.copy(),
             cell=arrays.pop("cell")[0].copy(),
             pbc=arrays.pop("pbc")[0] != 0,
-            info=json.loads(self.rest.info or "{}"),
+            info=decode_info(self.rest.info),
         )
         for name, value in arrays.items():
             atoms.set_array(name.replace("magmom_vectors", "magmoms"), value.copy())
         return atoms
+
+
+def changes(one: State, other: State) -> list[str]:
+    """Return what differs between two inputs, by ASE's names for changes: there are none for tags and info."""
+    pairs = zip(("positions", *Rest._fields), (one[0], *one[1]), (other[0], *other[1]), strict=True)
+    names = [name.replace("magmom_vectors", "magmoms") for name, a, b in pairs if a != b]
+    return [name for name in all_changes if name in names]
 
 
 def all_finite(array: NDArray[Any]) -> bool:
@@ -196,15 +207,14 @@ def _ints(array: NDArray[Any]) -> bytes:
     return (array if array.dtype == _INT else array.astype(_INT)).tobytes()
 
 
-def _portable_info(info: dict[str, Any]) -> str:
-    portable = {}
-    for key, value in info.items():
-        if isinstance(value, np.ndarray | np.generic):
-            value = value.tolist()
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError, RecursionError):
-            continue  # an object, such as a space group: no model reads it
-        if isinstance(key, str):
-            portable[key] = value
-    return json.dumps(portable) if portable else ""
+def _info(info: dict[str, Any]) -> str:
+    entries = encode_info(info)
+    text = f"{{{', '.join(entries.values())}}}" if entries else ""
+    if len(text) > _MAX_INFO:
+        name = max(entries, key=lambda key: len(entries[key]))
+        raise ConfigurationError(
+            f"atoms.info is {len(text) / 2**20:.0f} MB, most of it its entry {name!r}: a worker can be told "
+            f"{_MAX_INFO / 2**20:.0f} MB.",
+            f"Take that entry out, and keep it elsewhere: big = atoms.info.pop({name!r})",
+        )
+    return text

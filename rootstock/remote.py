@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -10,10 +10,10 @@ from weakref import WeakSet
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from rootstock.errors import ConfigurationError
-from rootstock.inputs import Inputs
+from rootstock.inputs import Inputs, changes
 
 
 class Shared(Protocol):
@@ -28,20 +28,27 @@ class Shared(Protocol):
 class RemoteCalculator(Calculator):
     """The part of a calculator that does not depend on who computes.
 
-    A class of this kind computes in `_compute`, and sets `_arguments`, by which it can be made anew, and `_session`,
-    which keeps the process. Copies share the process, not the results (NEB makes one for each image). A pickle holds
-    arguments, atoms and results; the process is started again when it is needed.
+    A class of this kind computes in `_compute`, and sets `_session`, which keeps the process, in `_open`. Copies share
+    the process, not the results (NEB makes one for each image). A pickle holds arguments, atoms and results; the
+    process is started again when it is needed.
     """
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
-    _arguments: Mapping[str, Any]
     _session: Shared
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._inputs = Inputs()
         self._results_for = self._inputs.state
+
+    def _open(self) -> None:
+        """Set `_session` to one that this calculator uses, by its arguments."""
+        raise NotImplementedError
+
+    def _use(self, session: Shared) -> None:
+        self._session = session
+        session.users.add(self)
 
     def _compute(self, properties: Sequence[str]) -> None:
         """Add these properties of `_inputs` to `results`, or raise."""
@@ -66,8 +73,16 @@ class RemoteCalculator(Calculator):
         self._results_for = self._inputs.state
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
-        """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used."""
-        return self._inputs.changes_to(atoms) if self._inputs else list(all_changes)
+        """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used.
+
+        As with any ASE calculator, tags and ``atoms.info`` are not compared, so a step's number in ``atoms.info`` does
+        not keep results from being written with the atoms. `get_property` does compare them.
+        """
+        return self._inputs.changes_to(atoms) if self._known() else list(all_changes)
+
+    def _known(self) -> bool:
+        """Tell whether `results` are for the last atoms seen; an interruption can come in between."""
+        return bool(self._inputs) and self._inputs.state == self._results_for
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, computing it if it is not known for these atoms.
@@ -79,7 +94,8 @@ class RemoteCalculator(Calculator):
         atoms : ase.Atoms, optional
             By default those of the last call.
         allow_calculation : bool
-            Whether to compute what is not known. If not, None is returned for it.
+            Whether to compute what is not known. If not, None is returned for what `results` lack, or where
+            `check_state` finds a change.
 
         Raises
         ------
@@ -88,18 +104,26 @@ class RemoteCalculator(Calculator):
         WorkerError
             If what computes failed or was lost; the next call starts anew.
         """
+        if not allow_calculation:
+            stale = self.check_state(atoms) if atoms is not None else not self._known()
+            value = None if stale else self.results.get(name)
+            return value.copy() if isinstance(value, np.ndarray) else value
+        before = self._results_for
         if atoms is not None:
             self._inputs.update(atoms)
-            state = self._inputs.state
-            if state != self._results_for:
-                self._results_for = state
+            if self._inputs.state != before:
+                # In this order: after an interruption in between, no result is taken for one of these atoms.
                 self._forget()
+                self._results_for = self._inputs.state
         if name not in self.results:
-            if not allow_calculation:
-                return None
             if atoms is None:
                 self._need_atoms()
-            self._compute((name,))
+            if getattr(self.calculate, "__func__", None) is RemoteCalculator.calculate:
+                self._compute((name,))
+            else:  # somebody's own: a correction on top, perhaps
+                self.calculate(self.atoms if atoms is None else atoms, [name], changes(before, self._results_for))
+                if name not in self.results:
+                    raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -110,13 +134,17 @@ class RemoteCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
         """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
+        self._follow()
         if atoms is None:
             self._need_atoms()
         else:
             self._inputs.update(atoms)
-        self._results_for = self._inputs.state
         self._forget()
+        self._results_for = self._inputs.state
         self._compute(properties)
+
+    def _follow(self) -> None:
+        """Take over what was changed in `parameters`."""
 
     def _forget(self) -> None:
         self.results = {}
@@ -156,10 +184,9 @@ class RemoteCalculator(Calculator):
         twin.results = deepcopy(self.results)
         return twin
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        names = ("results", "parameters", "_inputs", "_results_for")
-        return _rebuild, (type(self), self._arguments), {name: getattr(self, name) for name in names}
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_session", "_comm")}
 
-
-def _rebuild(kind: type[RemoteCalculator], arguments: Mapping[str, Any]) -> RemoteCalculator:
-    return kind(**arguments)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()

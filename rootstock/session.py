@@ -16,7 +16,7 @@ from rootstock import __version__
 from rootstock.arrays import Result
 from rootstock.client import Client
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import UnsupportedPropertyError, WorkerError, WorkerStartError
+from rootstock.errors import ModelError, NonFiniteError, WorkerError, WorkerStartError
 from rootstock.inputs import Inputs
 from rootstock.model import is_path
 from rootstock.processors import thread_count
@@ -116,12 +116,17 @@ class Session:
         self.timings = Timings()
         self._files: tuple[WeightsFile, ...] | None = None
         self._client: Client | None = None
-        self._lock = threading.RLock()
+        self._lock, self._asking = threading.RLock(), False
         self._owner = forks()
 
     def client(self) -> Client:
         """Return a worker that is ready."""
         with self._own_lock():
+            if self._asking:  # by this thread, in whose call a signal came: the lock keeps others out
+                raise WorkerError(
+                    "A signal handler asks a worker in the middle of the call that the signal interrupted.",
+                    "Let the handler set a flag, and ask where the program looks at it, between two steps.",
+                )
             if not self.users:
                 raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
             if self._client is not None and not self._client.settle(self.spec.timeout):
@@ -146,15 +151,18 @@ class Session:
         """
         with self._own_lock():
             client, timings = self._client, self.timings
-            if client is None or not client.idle:
+            if client is None or not client.idle or self._asking:
                 client = self.client()
             begun = time.perf_counter()
             try:
+                self._asking = True  # nothing can interrupt between this and the try, nor between finally and its line
                 results = self._ask(client, inputs, usual, needed)
             except WorkerError:
                 if not client.usable:
                     self._client = None  # nothing of a lost worker is kept
                 raise
+            finally:
+                self._asking = False
             took = time.perf_counter() - begun
             timings.count += 1
             timings.total += took
@@ -164,8 +172,9 @@ class Session:
     def _ask(self, client: Client, inputs: Inputs, usual: int, needed: int) -> Result:
         try:
             return client.evaluate(inputs, usual, self.spec.timeout)
-        except UnsupportedPropertyError:
-            if usual == needed:
+        except (ModelError, NonFiniteError):
+            # What nobody has asked for must not be in the way: a stress that is not finite, or takes too much memory.
+            if usual == needed or not client.usable:
                 raise
             return client.evaluate(inputs, needed, self.spec.timeout)
 
@@ -208,7 +217,7 @@ class Session:
 
     def _own_lock(self) -> Any:
         if self._owner != forks():  # forked: the worker, and whoever holds the lock, are the parent's
-            self._lock, self._client, self._owner = threading.RLock(), None, forks()
+            self._lock, self._asking, self._client, self._owner = threading.RLock(), False, None, forks()
         return self._lock
 
     def release(self, user: Any) -> None:

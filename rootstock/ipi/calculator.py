@@ -80,6 +80,7 @@ class IPICalculator(RemoteCalculator):
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
+    _arguments: dict[str, Any]
     _session: Clients
 
     def __init__(
@@ -110,12 +111,17 @@ class IPICalculator(RemoteCalculator):
         self.extra = b""
         self._rotate = rotate
         self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
+        self._open()
+
+    def _open(self) -> None:
+        given = self._arguments
+        command = given["command"]
         spec = ClientSpec(
-            None if command is None else tuple(os.fspath(each) for each in command), prepare, address, host, port,
-            _path(directory), _path(log), start_timeout, timeout,
+            None if command is None else tuple(os.fspath(each) for each in command), given["prepare"],
+            given["address"], given["host"], given["port"], _path(given["directory"]), _path(given["log"]),
+            given["start_timeout"], given["timeout"],
         )  # fmt: skip
-        self._session = Clients(spec)
-        self._session.users.add(self)
+        self._use(Clients(spec))
 
     def _get_name(self) -> str:
         return "i-pi"

@@ -11,6 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from rootstock.channel.frames import Frame
+from rootstock.channel.info import decode_info
 from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
 from rootstock.errors import WorkerProtocolError
 
@@ -55,8 +56,8 @@ class Evaluator:
         self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
         self._asked: dict[int, list[str]] = {}
 
-    def evaluate(self, frame: Frame, info: dict[str, Any]) -> int:
-        """Compute what `frame` asks for.
+    def evaluate(self, frame: Frame, info: str) -> int:
+        """Compute what `frame` asks for; `info` is the text of ``atoms.info``.
 
         Returns
         -------
@@ -91,7 +92,7 @@ class Evaluator:
             self._asked[properties] = list(dict.fromkeys(names))
         return list(self._asked[properties])
 
-    def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: dict[str, Any]) -> list[str]:
+    def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: str) -> list[str]:
         """Bring the Atoms object up to date and return what ASE calls the system changes."""
         changed = frame.changes
         atoms = self.atoms
@@ -118,7 +119,7 @@ class Evaluator:
             if changed & _BIT[name]:
                 self._set_array(atoms, name, views[name] if frame.present & _BIT[name] else None)
         if changed & INFO_BIT:
-            atoms.info = info
+            atoms.info = decode_info(info)
         if changed & (_BIT["cell"] | _BIT["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
         if changed & _UNTRACKED:

@@ -86,7 +86,7 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
         if frame.kind != Kind.EVALUATE:
             raise WorkerProtocolError(f"Expected EVALUATE, received kind {frame.kind}.")
         try:
-            properties = evaluator.evaluate(frame, content.get("info", {}))
+            properties = evaluator.evaluate(frame, content.get("info", ""))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
             report = {**_report(error), "lost_gpu": lost_gpu(device)}

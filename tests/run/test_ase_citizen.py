@@ -14,16 +14,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.db import connect
 from ase.io import Trajectory, read, write
+from ase.md.verlet import VelocityVerlet
 from ase.mep import NEB
 from ase.optimize import BFGS
+from ase.units import fs
 
 from rootstock import RootstockCalculator
-from rootstock.errors import WorkerError
+from rootstock.errors import RootstockError, WorkerError
 from tests.conftest import clean_environment
 from tests.run.conftest import Make
 
@@ -107,6 +110,52 @@ def test_charge_and_spin_are_part_of_the_question(make: Make) -> None:
     assert atoms.calc.info()["calls"]["count"] == 5
 
 
+def test_a_label_does_not_keep_results_from_being_written(root: Path, tmp_path: Path) -> None:
+    """As with a calculator in process: energies and forces are in the file, whatever was written into info and tags."""
+    atoms = copper(root)
+    dynamics = VelocityVerlet(atoms, fs)
+    path = tmp_path / "md.traj"
+    with Trajectory(path, "w", atoms) as trajectory:
+        dynamics.attach(lambda: atoms.info.update(step=dynamics.nsteps))
+        dynamics.attach(trajectory)
+        dynamics.run(3)
+    frames = read(path, ":")
+    assert [frame.info["step"] for frame in frames] == [0, 1, 2, 3]
+    assert len({frame.get_potential_energy() for frame in frames}) == 4
+    assert all(np.abs(frame.get_forces()).max() > 0 for frame in frames)
+    atoms.set_tags(range(4))
+    atoms.write(tmp_path / "tagged.xyz")
+    assert read(tmp_path / "tagged.xyz").get_potential_energy() == pytest.approx(frames[-1].get_potential_energy())
+    with connect(tmp_path / "all.db") as database:
+        database.write(atoms)
+        assert database.get(1).energy == frames[-1].get_potential_energy()
+
+
+def test_what_nobody_asked_for_is_not_in_the_way(make: Make) -> None:
+    """Stress is computed along, for it was asked of the step before; if that fails, what was asked for does not."""
+    body = """
+    x = self.atoms.positions[0, 0]
+    if "stress" in properties and x == 1:
+        raise MemoryError("stress")
+    if x >= 2:
+        self.results["stress"][:] = float("nan")
+    if x < 3:  # a model that computes more than it is asked for
+        self.results = {name: self.results[name] for name in properties}
+    """
+    atoms = bulk("Cu")
+    atoms.calc = calc = make(body)
+    pid = calc.start().info()["pid"]
+    for x in (1, 2, 3):
+        atoms.positions[0, 0] = 0
+        assert (atoms.get_potential_energy(), atoms.get_stress().tolist()) == (1.0, [0, 1, 2, 3, 4, 5])
+        atoms.positions[0, 0] = x
+        assert atoms.get_potential_energy() == 1.0
+        with pytest.raises(RootstockError, match="MemoryError: stress" if x == 1 else "NaN or infinity in stress"):
+            atoms.get_stress()
+        assert atoms.get_potential_energy() == 1.0
+    assert calc.info()["pid"] == pid
+
+
 # -- parameters
 
 
@@ -144,6 +193,23 @@ def test_a_change_of_patience_keeps_the_worker(root: Path) -> None:
     assert atoms.calc.info()["pid"] != pid and ended(pid)
 
 
+def test_parameters_that_are_not_ours(root: Path) -> None:
+    atoms = copper(root)
+    before = atoms.get_potential_energy()
+    atoms.calc.parameters["note"] = np.array([1, 2])
+    atoms.calc = copy.deepcopy(atoms.calc)
+    assert atoms.get_potential_energy() == before
+    assert atoms.calc.parameters["note"].tolist() == [1, 2]
+
+
+def test_results_that_are_made_read_only(root: Path) -> None:
+    atoms = copper(root)
+    before = atoms.get_forces()
+    atoms.calc.results["forces"].flags.writeable = False
+    atoms.rattle(0.1, seed=2)
+    assert not (atoms.get_forces() == before).all()
+
+
 def test_wrong_changes(root: Path) -> None:
     atoms = copper(root)
     energy = atoms.get_potential_energy()
@@ -153,6 +219,11 @@ def test_wrong_changes(root: Path) -> None:
         atoms.calc.set(model="nosuch")
     with pytest.raises(ValueError, match="device must be a string"):
         atoms.calc.set(device=0)
+    for timeout in (None, "5", 0, float("nan")):
+        with pytest.raises(ValueError, match=f"^timeout must be a number of seconds, not {timeout!r}"):
+            atoms.calc.set(timeout=timeout)
+    with pytest.raises(ValueError, match="threads must be a number of threads, not '4'"):
+        atoms.calc.set(threads="4")
     assert atoms.get_potential_energy() == energy  # nothing was changed
     atoms.calc.parameters["version"] = "1"  # the caller's own, as quacc sets it
     assert atoms.get_potential_energy() == energy

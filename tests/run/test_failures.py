@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import linecache
 import os
 import pickle
 import signal
@@ -13,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from ase.build import bulk
 
-from rootstock import RootstockCalculator
+from rootstock import RootstockCalculator, inputs
 from rootstock.client import Client
 from rootstock.errors import (
     ModelError,
@@ -448,13 +451,15 @@ def interrupt():
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.001)
 threading.Thread(target=interrupt, daemon=True).start()
-x = 0.0
+x, again = 0.0, False
 while time.monotonic() < end:
     try:
-        x += 1.0
+        x += 0.0 if again else 1.0  # after an interruption, the same atoms again
+        again = True
         atoms.positions[0, 0] = x
         energy = atoms.get_potential_energy()
         assert energy == x, (energy, x)
+        again = False
         done += 1
     except KeyboardInterrupt:
         hits += 1
@@ -470,6 +475,75 @@ print(hits, done, flush=True)
     assert process.returncode == 0, out
     hits, done = map(int, out.split())
     assert hits > 100 and done > 100, (hits, done)
+
+
+def test_an_interruption_at_every_line(make: Make) -> None:
+    """Whichever line of ours it comes before, the next call is right: for the same atoms, and for the next."""
+    atoms = bulk("Cu")
+    atoms.calc = make("self.results['energy'] = self.atoms.positions[0, 0]")
+    atoms.get_potential_energy()
+    package = str(Path(inputs.__file__).parent)
+    cut: list[str] = []
+    left = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        path = frame.f_code.co_filename
+        if not path.startswith(package):
+            return None
+        # Python looks for signals where functions are called and loops go round, so not before this line.
+        if event == "line" and linecache.getline(path, frame.f_lineno).strip() != "self._asking = False":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                cut.append(f"{Path(path).name}:{frame.f_lineno}")
+                raise KeyboardInterrupt
+        return trace
+
+    x, more = 0.0, True
+    while more:
+        left, more, x = len(cut), False, x + 1.0
+        atoms.positions[0, 0] = x
+        try:
+            sys.settrace(trace)
+            atoms.get_potential_energy()
+        except KeyboardInterrupt:
+            more = True
+        finally:
+            sys.settrace(None)
+        assert atoms.get_potential_energy() == x, cut[-1]
+        x = atoms.positions[0, 0] = x + 1.0
+        assert atoms.get_potential_energy() == x, cut[-1]
+    assert {"remote.py", "inputs.py", "calculator.py", "session.py", "client.py", "arrays.py", "endpoint.py"} <= {
+        where.partition(":")[0] for where in cut
+    }
+
+
+def test_a_signal_handler_that_asks_is_refused(client: Script) -> None:
+    """It would take the answer that the call waits for which the signal interrupted."""
+    script = """
+seen = []
+def ask(*_):
+    try:
+        seen.append(atoms.get_potential_energy())
+    except RuntimeError as error:
+        seen.append(str(error))
+signal.signal(signal.SIGUSR1, ask)
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+pid = atoms.calc.info()["pid"]
+atoms.positions[0, 0] = 6.0
+print(atoms.get_potential_energy(), atoms.calc.info()["pid"] == pid, flush=True)
+ask()
+print(seen[1], seen[0], flush=True)
+"""
+    process = client(
+        "import threading\n" + script, "self.results['energy'] = self.atoms.positions[0, 0]; time.sleep(1)"
+    )
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    answer, seen = out.splitlines()[1:3]
+    assert answer == "6.0 True"
+    assert seen.startswith("6.0 A signal handler asks a worker in the middle of the call"), seen
 
 
 def test_at_the_end_of_the_script_the_worker_ends(client: Script) -> None:

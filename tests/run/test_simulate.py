@@ -24,6 +24,7 @@ from ase.io import read, write
 from ase.optimize import LBFGS
 from ase.units import GPa
 
+from rootstock import RootstockCalculator
 from rootstock.dynamics import Dynamics, Simulation, thermal_momenta
 from rootstock.errors import ConfigurationError
 from rootstock.simulate import Relaxation, singlepoint
@@ -83,6 +84,17 @@ def test_stopped_and_continued_is_never_stopped(
         assert np.ptp(rows[:, 4]) < 0.01
         assert (whole.atoms.positions[0] == start.positions[0]).all()
     assert (np.ptp(rows[:, 6]) > 0) == (ensemble == "npt-mtk")
+
+
+def test_each_step_is_computed_once(tmp_path: Path, root: Path) -> None:
+    """What is written beside a step, such as its number, is no reason to compute it again."""
+    settings = Dynamics("nve", steps=20, stats_every=1, traj_every=1, restart_every=5)
+    with RootstockCalculator("emt", root=root, device="cpu") as calc:
+        assert Simulation(crystal(), calc, settings, str(tmp_path / "md")).run()
+        assert calc.info()["calls"]["count"] <= 22
+    frames = read(tmp_path / "md-traj.extxyz", ":")
+    assert [frame.info["step"] for frame in frames] == list(range(21))
+    assert len({frame.get_potential_energy() for frame in frames}) == 21
 
 
 def test_initial_velocities(tmp_path: Path) -> None:
