@@ -24,16 +24,27 @@ _MAX_SUMS = 64 * 2**20  # far more than the list of any bundle
 
 
 def pack(folder: Path, path: Path) -> str:
-    """Write a folder as such a file, and return the hash of its list."""
+    """Write a folder as such a file, and return the hash of its list.
+
+    Raises
+    ------
+    BundleError
+        If it holds what `unpack` would refuse.
+    """
     links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
     targets = {link.relative_to(folder).as_posix(): os.readlink(link) for link in links}
+    for name, target in targets.items():
+        _check_link(PurePosixPath(name), target, path)
     (folder / LINKS).write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
     members = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     lines = []
     for member in members:
         with member.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{digest}  {member.relative_to(folder).as_posix()}\n")
+        name = member.relative_to(folder).as_posix()
+        if "\n" in name or not name.isprintable():
+            raise BundleError(f"{name!r} cannot go into a bundle: its name holds what a list of hashes cannot.")
+        lines.append(f"{digest}  {name}\n")
     sums = folder / SUMS
     sums.write_text("".join(lines), encoding="utf-8")
     fresh = folder.parent / "bundle.tar"
@@ -45,7 +56,7 @@ def pack(folder: Path, path: Path) -> str:
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out who made a file and when; hard links become files of their own."""
+    """Leave out who made a file; hard links become files of their own."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
@@ -92,8 +103,7 @@ def unpack(path: Path, folder: Path, digest: str) -> str:
             _unpack(archive, member, folder, expected, path)
     if expected:
         raise BundleError(f"{path} lacks {min(expected)}.", "Copy it again.")
-    for name, target in json.loads((folder / LINKS).read_bytes()).items():
-        _link(folder, PurePosixPath(name), target, path)
+    _make_links(folder, json.loads((folder / LINKS).read_bytes()), path)
     return actual
 
 
@@ -126,12 +136,30 @@ def _unpack(
     target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
 
 
-def _link(folder: Path, name: PurePosixPath, target: str, path: Path) -> None:
+def _check_link(name: PurePosixPath, target: str, path: Path) -> None:
     end = PurePosixPath(os.path.normpath(name.parent / target))
     if ".." in name.parts or len(name.parts) < 3 or end.parts[:2] != name.parts[:2]:  # out of its interpreter
         raise BundleError(f"{path} holds the link {str(name)!r}, which leads out of it.")
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).symlink_to(target)
+
+
+def _make_links(folder: Path, targets: dict[str, str], path: Path) -> None:
+    folder = folder.resolve()
+    for text, target in targets.items():
+        name = PurePosixPath(text)
+        _check_link(name, target, path)
+        place = folder / name
+        if place.parent.resolve() != place.parent:
+            raise BundleError(f"{path} holds the link {text!r}, which is to lie behind another link.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+    for text in targets:  # links that lead through others
+        top = folder.joinpath(*PurePosixPath(text).parts[:2])
+        try:
+            outside = not (folder / text).resolve().is_relative_to(top)
+        except (OSError, RuntimeError):  # a circle
+            outside = True
+        if outside:
+            raise BundleError(f"{path} holds the link {text!r}, which leads out of it.")
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:

@@ -18,12 +18,13 @@ against what they were told.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ from rootstock import __version__
 from rootstock.archive import SUMS, pack, unpack
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, wheel_bytes
-from rootstock.errors import BundleError
-from rootstock.interpreters import Interpreter, movable_interpreter
+from rootstock.errors import BundleError, RootstockError
+from rootstock.interpreters import MANAGED, Interpreter, movable_interpreter
 from rootstock.layout import ANY_ROOT, RootLayout
 from rootstock.pythons import NewPython, carry, copied, root_interpreters
 from rootstock.recipes import CLIENT, BuildPlan, client_lock, plan_client, plan_environment
@@ -43,6 +44,7 @@ from rootstock.uv import Uv
 from rootstock.wheels import Wheel, minor_version, runs_here, wheels_of
 
 SCHEMA = 1
+_KEYS = {"machine", "client", "environments", "python", "wheels"}
 _MANIFEST, _BOOTSTRAP = "bundle.json", "bootstrap.sh"
 _ENVIRONMENTS, _CLIENT_LOCK, _WHEELS, _PYTHON = "environments", "client.lock", "wheels", "python"
 
@@ -66,11 +68,13 @@ fi
 (cd "$here" && sha256sum --check --quiet {SUMS})
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-"$python" -m zipfile -e "$here"/{_WHEELS}/uv-*.whl "$scratch"
+"$python" -m zipfile -e "$here"/{_WHEELS}/UV "$scratch"
 uv=$(echo "$scratch"/uv-*.data/scripts/uv)
 chmod +x "$uv"
 export UV_NO_CONFIG=1 UV_CACHE_DIR="$scratch/cache" UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
-"$uv" venv --quiet --python "$python" "$target"
+clear=
+if [ -f "$target/pyvenv.cfg" ]; then clear=--clear; fi # it was made by an earlier bundle
+"$uv" venv --quiet $clear --python "$python" "$target"
 "$uv" pip install --quiet --offline --no-index --find-links "$here/{_WHEELS}" --python "$target/bin/python" \\
     "rootstock=={__version__}"
 echo "$target/bin/rootstock-site"
@@ -115,10 +119,13 @@ class Bundle:
         """Tell whether the packages for a build are for this interpreter."""
         return bool(self.manifest["python"].get(name) == minor_version(interpreter.version))
 
-    def files(self, layout: RootLayout) -> dict[Path, bytes]:
-        """Return what a root must hold before its environments can be built from this: their files, and all locks."""
+    def files(self, layout: RootLayout, names: Iterable[str]) -> dict[Path, bytes]:
+        """Return what a root must hold before environments can be built from this: their files, and all locks.
+
+        Of `names`, those that it holds.
+        """
         found = {}
-        for name in self.environments:
+        for name in set(names) & set(self.environments):
             path = self.folder / _ENVIRONMENTS / f"{name}.py"
             found[layout.environment_file(name)] = path.read_bytes()
             found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
@@ -126,6 +133,14 @@ class Bundle:
             lock = (self.folder / _CLIENT_LOCK).read_text(encoding="utf-8")
             found[client_lock(layout)] = lock.replace(_quoted(ANY_ROOT), _quoted(layout.root)).encode()
         return found
+
+    def check_machine(self) -> None:
+        """Refuse a bundle that was made for other processors."""
+        if self.manifest["machine"] != platform.machine():
+            raise BundleError(
+                f"The bundle is for {self.manifest['machine']}; this is {platform.machine()}.",
+                "Make one on a machine like this.",
+            )
 
     def check(self, plan: BuildPlan) -> None:
         """Refuse a build that this bundle does not hold the packages for.
@@ -138,13 +153,11 @@ class Bundle:
         known = {*self.environments, *([CLIENT] if self.manifest["client"] else [])}
         if plan.name not in known:
             raise BundleError(f"The bundle holds no {plan.name!r}. It holds: {', '.join(sorted(known))}.")
-        minor = minor_version(plan.interpreter.version)
-        made_for = self.manifest["python"][plan.name], self.manifest["machine"]
-        if (minor, platform.machine()) != made_for:
+        minor, made_for = minor_version(plan.interpreter.version), self.manifest["python"][plan.name]
+        if minor != made_for:
             raise BundleError(
-                f"The bundle holds {plan.name!r} for Python {made_for[0]} on {made_for[1]}; "
-                f"this is Python {minor} on {platform.machine()}.",
-                "Name another interpreter with --set python.interpreter=PATH, or make a bundle on a machine like this.",
+                f"The bundle holds {plan.name!r} for Python {made_for}; this is Python {minor}.",
+                "Name another interpreter with --set python.interpreter=PATH, or make a bundle with this one.",
             )
         ours = self.wheels / WHEEL_NAME
         if plan.source is None and hashlib.sha256(ours.read_bytes()).hexdigest() not in plan.recipe:
@@ -198,6 +211,11 @@ def create_bundle(
     BundleError
         If a package has no wheel for this machine, or cannot be fetched.
     """
+    if any(character in '"\\' or not character.isprintable() for character in str(path)):
+        raise BundleError(
+            f"The name {str(path)!r} cannot stand in a lock, which is made beside it.",
+            "Name a file whose path is without quotation marks, backslashes and line breaks; it can be moved.",
+        )
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         folder, layout = Path(scratch, "bundle"), RootLayout(Path(scratch, "root"))
         for part in (folder / _ENVIRONMENTS, folder / _WHEELS, layout.runtime(__version__)):
@@ -221,6 +239,12 @@ def create_bundle(
             plans.append((plan_environment(layout, cluster, source, own), lock, source.path.with_name(lock.name)))
         if client:
             plans.append((_put_client(folder, layout, cluster, own), folder / _CLIENT_LOCK, None))
+        if python is not None and plans and all(plan.interpreter != own[0] for plan, _, _ in plans):
+            raise BundleError(
+                f"No build would use the interpreter in {python}: python.interpreter is "
+                f"{', '.join(cluster.interpreters)}.",
+                f"Leave --python out, or add --set python.interpreter={MANAGED}.",
+            )
         fetched = dict.fromkeys(plan.interpreter for plan, _, _ in plans if plan.interpreter.download)
         for new in [copied(own[0], layout)] if python is not None else map(NewPython, fetched):
             carry(new, folder / _PYTHON, layout, cluster, uv, report=report)
@@ -233,19 +257,25 @@ def create_bundle(
                 if not (folder / _WHEELS / found.name).exists():
                     report(f"{plan.name}: fetching {found.name}")
                     found.fetch(folder / _WHEELS)
+        if client:
+            _put_bootstrap(folder, manifest["python"][CLIENT], manifest["wheels"][CLIENT])
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return pack(folder, path)
 
 
 def _put_client(folder: Path, layout: RootLayout, cluster: Cluster, own: Sequence[Interpreter]) -> BuildPlan:
-    """Put in what a machine begins with that has nothing of ours, and return how the client is built."""
+    """Put in ourselves, and return how the client is built."""
     wheel, ours = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     for target in (ours, folder / _WHEELS / WHEEL_NAME):
         target.write_bytes(wheel)
-    plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
-    text = _BOOTSTRAP_TEXT.replace("VERSION", minor_version(plan.interpreter.version), 1)
+    return plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
+
+
+def _put_bootstrap(folder: Path, minor: str, wheels: Sequence[str]) -> None:
+    """Put in what a machine begins with that has nothing of ours."""
+    uv = next(name for name in wheels if name.startswith("uv-"))
+    text = _BOOTSTRAP_TEXT.replace("=VERSION ", f"={minor} ", 1).replace("/UV ", f"/{uv} ", 1)
     (folder / _BOOTSTRAP).write_text(text, encoding="utf-8")
-    return plan
 
 
 def _quoted(path: Path) -> str:
@@ -284,11 +314,26 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
     BundleError
         If a file is missing, was changed or does not belong there. It names the file.
     """
-    actual = unpack(path, folder, digest)
-    manifest = json.loads((folder / _MANIFEST).read_bytes())
-    if manifest.get("schema") != SCHEMA or manifest["rootstock"] != __version__:
+    try:
+        actual = unpack(path, folder, digest)
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        schema, version, lacks = manifest.get("schema"), manifest.get("rootstock"), _KEYS - manifest.keys()
+    except RootstockError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BundleError(
+                f"There is no room to unpack {path} into {folder}: {error.strerror}.",
+                "It takes as much again as the file: TMPDIR=/path/with/room rootstock-site install ...",
+            ) from error
+        raise BundleError(f"{path} cannot be unpacked: {error}.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is no bundle that `bundle create` made: {error}.") from error
+    if schema != SCHEMA or version != __version__:
         raise BundleError(
-            f"{path} was made by rootstock {manifest.get('rootstock')}; this is {__version__}.",
+            f"{path} was made by rootstock {version}; this is {__version__}.",
             f"Use the rootstock-site that its {_BOOTSTRAP} makes.",
         )
+    if lacks:
+        raise BundleError(f"{path} is no bundle that `bundle create` made: {_MANIFEST} lacks {min(lacks)}.")
     return Bundle(folder, actual, manifest)

@@ -160,7 +160,10 @@ def _told(folder: Path, step: Step) -> Iterator[None]:
     def tell() -> None:
         before = 0
         while not over.wait(_TOLD_EVERY_S):
-            size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+            try:
+                size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+            except OSError:  # libraries rename what they have fetched, just now
+                continue
             if size != before:
                 step(f"fetching, {megabytes(size)} so far")
             before = size

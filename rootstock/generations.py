@@ -19,6 +19,7 @@ from rootstock.errors import LockBusyError, RootError, SiteError
 from rootstock.hooks import run_hook
 from rootstock.layout import RootLayout
 from rootstock.locking import Admin, admin_lock
+from rootstock.reach import cause
 from rootstock.records import now, read_marker, user_name, write_file
 
 
@@ -178,6 +179,6 @@ def explained(layout: RootLayout) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise SiteError(
-            f"Cannot write {error.filename or layout.root}: {error.strerror}.",
+            f"Cannot write {error.filename or layout.root}: {cause(error)}.",
             "What was installed before is untouched. Run the same command again when this is mended.",
         ) from error

@@ -14,11 +14,12 @@ from rootstock.access import Access, ModeChange
 from rootstock.bundle import Bundle
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
-from rootstock.errors import RootError
+from rootstock.errors import BuildError, BundleError, ConfigurationError, RootError
 from rootstock.files import Written, hashes_after, is_ours, plan_files, sha256
 from rootstock.generations import latest, unrecorded
 from rootstock.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.layout import LAYOUT_VERSION, RootLayout
+from rootstock.model import is_environment_name
 from rootstock.plan import InstallPlan
 from rootstock.pythons import NewPython, copied, root_interpreters
 from rootstock.recipes import CLIENT, BuildPlan, plan_client, plan_environment
@@ -71,16 +72,17 @@ def plan_install(
         If an environment is neither in the root nor in this package.
     """
     layout, marker = RootLayout(root), _own_marker(RootLayout(root), cluster)
-    bundled = bundle.files(layout) if bundle else {}
-    found = [find_source(layout, name, marker.get("written", {}), bundle) for name in environments]
-    sources = list({source.name: source for source in found}.values())
+    if bundle:
+        bundle.check_machine()
+    sources = find_sources(layout, environments, marker.get("written", {}), bundle)
+    bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     wanted = {
         wheel_path: wheel,
         layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
         **_rendered(cluster, root, marker.get("default", __version__), template_dirs),
-        **{layout.environment_file(source.name): source.text.encode() for source in sources},
         **bundled,
+        **{layout.environment_file(source.name): source.text.encode() for source in sources},
     }
     brought, own = _interpreters(layout, cluster, bundle)
 
@@ -137,7 +139,13 @@ def _interpreters(
     if bundle is None:
         return [], root_interpreters(layout, cluster)
     new = [folder for folder in bundle.pythons if not layout.interpreter(folder.name).is_dir()]
-    brought = [copied(movable_interpreter(folder), layout, folder.name) for folder in new]
+    try:
+        brought = [copied(movable_interpreter(folder), layout, folder.name) for folder in new]
+    except BuildError as error:
+        raise BundleError(
+            f"An interpreter of the bundle cannot be used: {error.message}",
+            "If programs may not run in that folder (noexec), unpack into another: TMPDIR=/path rootstock-site ...",
+        ) from error
     return brought, [*(each.interpreter for each in brought), *own_interpreters(layout.python)]
 
 
@@ -154,6 +162,26 @@ def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:
     return marker
 
 
+def find_sources(
+    layout: RootLayout, names: Iterable[str], written: Written | None = None, bundle: Bundle | None = None
+) -> list[EnvironmentSource]:
+    """Return environment files, as `find_source` finds them.
+
+    Raises
+    ------
+    ConfigurationError
+        If two of them are of one name.
+    """
+    found: dict[str, EnvironmentSource] = {}
+    for name in names:
+        source = find_source(layout, name, written, bundle)
+        if (other := found.setdefault(source.name, source)).path != source.path:
+            raise ConfigurationError(
+                f"{other.path} and {source.path} are both of an environment {source.name!r}.", "Name one of them."
+            )
+    return list(found.values())
+
+
 def find_source(
     layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
 ) -> EnvironmentSource:
@@ -161,7 +189,12 @@ def find_source(
     if bundle and name in bundle.environments:
         return read_source(bundle.folder / "environments" / f"{name}.py")
     if name.endswith(".py") or os.sep in name:
-        return read_source(Path(name).expanduser().absolute())
+        path = Path(name).expanduser().absolute()
+        if not is_environment_name(path.stem):
+            raise ConfigurationError(
+                f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."
+            )
+        return read_source(path)
     path = layout.environment_file(name)
     if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written or {})):
         return read_source(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def refusal(path: Path, error: OSError) -> RootError:
     """Return the error for a file or folder of a root that cannot be read."""
     what, _, remedy = (obstacle(path) if isinstance(error, PermissionError) else "").partition("\n")
     return RootError(f"Cannot read {path}: {what or error.strerror or error}", remedy or "Ask the site's admin.")
+
+
+def cause(error: OSError) -> str:
+    """Say in words what the system refused; of the files of a folder that could not be copied, the first."""
+    return str(error.args[0][0][2]) if isinstance(error, shutil.Error) else error.strerror or str(error)
 
 
 def _explain(path: Path, status: os.stat_result) -> str:

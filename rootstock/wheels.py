@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
-import shutil
+import netrc
+import os
 import tomllib
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -45,20 +48,57 @@ class Wheel:
         ------
         BundleError
             If it cannot be had, or is another file than the lock names.
+        OSError
+            If it cannot be written.
         """
-        path = folder / self.name
-        for attempt in range(_ATTEMPTS):
-            try:
-                with urllib.request.urlopen(self.url, timeout=_TIMEOUT_S) as source, path.open("wb") as target:  # noqa: S310
-                    shutil.copyfileobj(source, target, 2**20)
-                break
-            except OSError as error:
-                if attempt + 1 == _ATTEMPTS:
-                    raise BundleError(f"Cannot fetch {self.url}: {error}.", "Run the same command again.") from error
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if actual != self.sha256:
-            raise BundleError(f"{self.url} is not the file that the lock names: {actual}, expected {self.sha256}.")
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            digest = hashlib.sha256()
+            with (folder / self.name).open("wb") as target:
+                try:
+                    for block in _blocks(self.url):
+                        digest.update(block)
+                        target.write(block)
+                except _CutError as error:
+                    reason = str(error)
+                    continue
+            if digest.hexdigest() != self.sha256:
+                raise BundleError(
+                    f"{self.url} is not the file that the lock names: {digest.hexdigest()}, expected {self.sha256}."
+                )
+            return
+        raise BundleError(f"Cannot fetch {self.url}: {reason}.", "Run the same command again.")
+
+
+class _CutError(Exception):
+    """A file did not come, or not to its end; it says why."""
+
+
+def _blocks(url: str) -> Iterator[bytes]:
+    """Yield a file piece by piece."""
+    request, received = urllib.request.Request(url), 0  # noqa: S310  # the address is the lock's
+    if credentials := _credentials(urlsplit(url).hostname or ""):
+        # Not for where a server may send us on to.
+        request.add_unredirected_header("Authorization", f"Basic {credentials}")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as source:  # noqa: S310  # the address is the lock's
+            while block := source.read(2**20):
+                received += len(block)
+                yield block
+            length = source.headers["Content-Length"]
+    except (OSError, HTTPException) as error:
+        raise _CutError(str(error) or type(error).__name__) from error
+    if length is not None and received < int(length):
+        raise _CutError(f"it ended after {received} of {length} bytes")
+
+
+def _credentials(host: str) -> str:
+    """Return what ``~/.netrc`` says for a host, as uv finds it there too; empty if that is nothing."""
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return ""
+    return base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode() if known else ""
 
 
 def wheels_of(lock: Path, python: str) -> list[Wheel]:
@@ -90,13 +130,19 @@ def _best(package: Mapping[str, Any], minor: str, folder: Path) -> Wheel:
         url = entry.get("url") or (folder / entry["path"]).resolve().as_uri()
         name = entry.get("name") or unquote(urlsplit(url).path).rpartition("/")[2]
         if name.endswith(".whl") and (rank := _rank(name, minor)) is not None:
-            found.append((rank, Wheel(name, url, entry["hashes"]["sha256"])))
+            found.append((rank, Wheel(name, url, entry["hashes"].get("sha256", ""))))
     if not found:
         raise BundleError(
             f"{package['name']} {package.get('version', '')} has no wheel for Python {minor} on this machine.",
             "Build one, and name its folder with --set uv.find-links=DIR.",
         )
-    return min(found, key=lambda pair: pair[0])[1]
+    best = min(found, key=lambda pair: pair[0])[1]
+    if not best.sha256:
+        raise BundleError(
+            f"The index of {best.url} gives no SHA-256 of it, by which a bundle's packages are known.",
+            "Name an index that does: --set uv.default-index=https://...",
+        )
+    return best
 
 
 def runs_here(name: str, minor: str) -> bool:

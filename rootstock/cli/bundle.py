@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ import click
 
 from rootstock.cli.common import Group, Progress, cluster_options, found, show_json
 from rootstock.cli.completing import ENVIRONMENT
-from rootstock.errors import BundleError, RootstockError
+from rootstock.errors import BundleError, ConfigurationError, RootstockError
+from rootstock.reach import cause
 from rootstock.roots import find_site
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def bundles() -> None:
 
 
 @bundles.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @cluster_options
 @click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME|FILE",
               help="Environment to put in; repeatable [default: the cluster's].")  # fmt: skip
@@ -48,10 +49,10 @@ def create(
       rootstock-site install --cluster della --bundle della.bundle --digest 4f1c...
     """
     from rootstock.bundle import create_bundle
-    from rootstock.planning import find_source
+    from rootstock.planning import find_sources
 
     site = found(find_site(cluster, root, settings))
-    sources = [find_source(site.layout, name) for name in environments or site.cluster.environments]
+    sources = find_sources(site.layout, environments or site.cluster.environments)
     progress = Progress(None)
     try:
         with progress.shown():
@@ -61,20 +62,36 @@ def create(
     except OSError as error:
         if isinstance(error, RootstockError):
             raise
-        # Of the files of an interpreter that could not be copied, the first says why.
-        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
-        raise BundleError(f"Cannot write {file.absolute()}: {why}.", "Name a file in a folder with room.") from error
+        if error.filename and not Path(error.filename).is_relative_to(file.absolute().parent):
+            raise BundleError(f"Cannot make {file}: {error.filename}: {error.strerror}.") from error
+        raise BundleError(
+            f"Cannot write {file.absolute()}: {cause(error)}.", "Name a file in a folder with room."
+        ) from error
     if as_json:
         show_json({"schema": 1, "bundle": str(file.absolute()), "digest": digest})
     else:
         click.echo(digest)
 
 
-def unpacked_bundle(file: Path | None, digest: str) -> Bundle | None:
-    """Unpack a bundle for as long as the command runs; None if there is none."""
+def unpacked_bundle(file: Path | None, digest: str | None) -> Bundle | None:
+    """Unpack a bundle for as long as the command runs; None if there is none.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is a digest without a bundle, or one that is none: it would seem to have been compared.
+    """
     if file is None:
+        if digest is not None:
+            raise ConfigurationError("--digest is of a bundle; none was named.", "Add --bundle FILE.")
         return None
+    digest = digest and digest.strip().lower()
+    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigurationError(
+            f"--digest is {digest!r}, not the 64 characters that `bundle create` prints.",
+            "Leave it out only if you know by other means who made the bundle.",
+        )
     from rootstock.bundle import unpack_bundle
 
     folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="rootstock-bundle-"))
-    return unpack_bundle(file, Path(folder), digest)
+    return unpack_bundle(file, Path(folder), digest or "")

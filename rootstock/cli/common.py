@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +44,21 @@ Exit codes:
 """
 
 
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, end a command as Ctrl-C does: nothing half made is left."""
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+
+
 class Command(click.Command):
     """A command whose errors are one clear message and a documented exit code, never a traceback."""
 
@@ -50,7 +67,8 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(context)
+            with _ended_like_ctrl_c():
+                return super().invoke(context)
         except RootstockError as error:
             click.echo(f"Error: {error.message}", err=True)
             details = str(error)[len(error.message) :].strip("\n")

@@ -65,9 +65,9 @@ main.add_command(verify)
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
 @click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
               help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
-@click.option("--bundle", type=click.Path(exists=True, path_type=Path), metavar="FILE",
+@click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
-@click.option("--digest", default="", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
+@click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
               help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
@@ -78,7 +78,7 @@ main.add_command(verify)
 @plan_options
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
-    template_dirs: tuple[Path, ...], bundle: Path | None, digest: str, device: str, accelerator: str | None,
+    template_dirs: tuple[Path, ...], bundle: Path | None, digest: str | None, device: str, accelerator: str | None,
     jobs: int | None, no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool, wait: float,
     break_lock: bool,
 ) -> None:  # fmt: skip

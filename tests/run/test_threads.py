@@ -103,5 +103,8 @@ def test_the_share_of_a_rank_that_is_not_bound() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
         return list(map(int, done.stdout.split()))
 
-    alone = counts()[0]
-    assert counts(MPI_LOCALNRANKS=str(BOUND)) == [1, alone]
+    for _ in range(20):  # others of this user may start and end workers meanwhile
+        before, shared, after = counts()[0], counts(MPI_LOCALNRANKS=str(BOUND)), counts()[0]
+        if before == after:
+            break
+    assert shared == [1, before]

@@ -296,6 +296,16 @@ def test_an_installation_from_a_bundle_needs_no_network(site, tmp_path, tiny):
         )  # fmt: skip
         assert (done.returncode, wanted in done.stdout) == (0, True), done.stderr
     assert not list(tmp_path.glob("rootstock-bundle-*"))
-    done = site("install", "--root", root, "--bundle", bundle, "--no-client", "--digest", "4f1c", check=False)
+    other = "4f" * 32
+    done = site("install", "--root", root, "--bundle", bundle, "--no-client", "--digest", other, check=False)
     assert done.returncode == 13
-    assert f"Error: {bundle} is another bundle: its digest is {digest}, expected 4f1c.\n" in done.stderr
+    assert f"Error: {bundle} is another bundle: its digest is {digest}, expected {other}.\n" in done.stderr
+    assert site("install", "--root", root, "--bundle", bundle, "--no-client", "--digest", f" {digest.upper()}\n")
+    # What was meant as a comparison never is none: an empty file, half a digest, no bundle.
+    for given, message in (("", "--digest is '', not the 64 characters"), ("4f1c", "--digest is '4f1c', not the 64")):
+        done = site("install", "--root", root, "--bundle", bundle, "--no-client", "--digest", given, check=False)
+        assert (done.returncode, message in done.stderr) == (3, True), done.stderr
+    done = site("install", "--root", root, "--no-client", "--digest", digest, check=False)
+    assert (done.returncode, "--digest is of a bundle; none was named" in done.stderr) == (3, True)
+    done = site("install", "--root", root, "--bundle", tmp_path, check=False)
+    assert (done.returncode, "is a directory" in done.stderr) == (2, True)
