@@ -1,0 +1,119 @@
+"""Packages are fetched from a server that cuts connections, asks who one is, and sends one elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rootstock.errors import BundleError
+from rootstock.wheels import Wheel, wheels_of
+
+CONTENT = bytes(range(256)) * 1000
+LOGIN = "Basic " + base64.b64encode(b"ann:secret").decode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What the path says, as often as ``{times}`` says; then the content."""
+
+    def do_GET(self):
+        kind, _, times = self.path.strip("/").partition("-")
+        self.server.seen.append((self.path, self.headers["Authorization"]))
+        asked = sum(path == self.path for path, _ in self.server.seen)
+        if kind == "login" and self.headers["Authorization"] != LOGIN:
+            self.send_error(401)
+        elif kind == "elsewhere":
+            self.send_response(302)
+            # By another name: credentials are for the host that they are of.
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/plain")
+            self.end_headers()
+        elif kind == "cut" and asked <= int(times):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[:1000])
+        elif kind == "chunks" and asked <= int(times):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"100\r\n" + CONTENT[:99])
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(b"other" + CONTENT[5:] if kind == "other" else CONTENT)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as it:
+        it.seen = []
+        Handler.protocol_version = "HTTP/1.1"
+        threading.Thread(target=it.serve_forever, daemon=True).start()
+        yield it
+        it.shutdown()
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """Fetch a path from the server, and return what is there then."""
+
+    def call(path):
+        url = f"http://127.0.0.1:{server.server_port}/{path}"
+        Wheel("a.whl", url, hashlib.sha256(CONTENT).hexdigest()).fetch(tmp_path)
+        return (tmp_path / "a.whl").read_bytes()
+
+    return call
+
+
+@pytest.mark.parametrize("path", ["plain", "elsewhere", "cut-1", "cut-2", "chunks-2"])
+def test_a_package_is_fetched(fetch, path):
+    assert fetch(path) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "asked"),
+    [
+        ("cut-9", r"Cannot fetch http://127\.0\.0\.1:\d+/cut-9: it ended after 1000 of 256000 bytes", 3),
+        ("chunks-9", r"Cannot fetch http://127\.0\.0\.1:\d+/chunks-9: IncompleteRead", 3),
+        ("other", "is not the file that the lock names: ", 1),
+        ("login", "HTTP Error 401", 3),
+    ],
+)
+def test_what_cannot_be_had_is_one_clear_error(fetch, server, path, message, asked):
+    with pytest.raises(BundleError, match=message):
+        fetch(path)
+    assert len(server.seen) == asked
+
+
+def test_credentials_are_those_of_netrc_and_for_that_host_only(fetch, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert fetch("login") == CONTENT
+    server.seen.clear()
+    assert fetch("elsewhere") == CONTENT
+    assert server.seen == [("/elsewhere", LOGIN), ("/plain", None)]
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_server(fetch, server, tmp_path):
+    (tmp_path / "a.whl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        fetch("plain")
+    assert len(server.seen) == 1
+
+
+def test_an_index_without_sha256_is_refused(tmp_path):
+    lock = tmp_path / "pylock.toml"
+    lock.write_text(
+        'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\n'
+        'wheels = [{ url = "http://127.0.0.1/a-1-py3-none-any.whl", hashes = { md5 = "00" } }]\n'
+    )
+    with pytest.raises(BundleError, match=r"gives no SHA-256 of it"):
+        wheels_of(lock, "3.11.2")
