@@ -124,8 +124,8 @@ class Bundle:
 
         Of `names`, those that it holds.
         """
-        found = {}
-        for name in set(names) & set(self.environments):
+        found, wanted = {}, set(names)
+        for name in [name for name in self.environments if name in wanted]:
             path = self.folder / _ENVIRONMENTS / f"{name}.py"
             found[layout.environment_file(name)] = path.read_bytes()
             found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()

@@ -53,7 +53,7 @@ def _text_key(key: Any) -> str:
 def _portable(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
-        if array.dtype.kind not in _KINDS:
+        if array.dtype.kind not in _KINDS or isinstance(value, np.ma.MaskedArray):
             raise TypeError
         data = base64.b64encode(array.tobytes()).decode()
         return {_ARRAY: [array.dtype.str, None if isinstance(value, np.generic) else array.shape, data]}
