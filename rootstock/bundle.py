@@ -211,11 +211,7 @@ def create_bundle(
     BundleError
         If a package has no wheel for this machine, or cannot be fetched.
     """
-    if any(character in '"\\' or not character.isprintable() for character in str(path)):
-        raise BundleError(
-            f"The name {str(path)!r} cannot stand in a lock, which is made beside it.",
-            "Name a file whose path is without quotation marks, backslashes and line breaks; it can be moved.",
-        )
+    _check_name(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         folder, layout = Path(scratch, "bundle"), RootLayout(Path(scratch, "root"))
         for part in (folder / _ENVIRONMENTS, folder / _WHEELS, layout.runtime(__version__)):
@@ -239,13 +235,14 @@ def create_bundle(
             plans.append((plan_environment(layout, cluster, source, own), lock, source.path.with_name(lock.name)))
         if client:
             plans.append((_put_client(folder, layout, cluster, own), folder / _CLIENT_LOCK, None))
-        if python is not None and plans and all(plan.interpreter != own[0] for plan, _, _ in plans):
+        used = dict.fromkeys(plan.interpreter for plan, _, _ in plans)
+        if python is not None and used and own[0] not in used:
             raise BundleError(
                 f"No build would use the interpreter in {python}: python.interpreter is "
                 f"{', '.join(cluster.interpreters)}.",
                 f"Leave --python out, or add --set python.interpreter={MANAGED}.",
             )
-        fetched = dict.fromkeys(plan.interpreter for plan, _, _ in plans if plan.interpreter.download)
+        fetched = [interpreter for interpreter in used if interpreter.download]
         for new in [copied(own[0], layout)] if python is not None else map(NewPython, fetched):
             carry(new, folder / _PYTHON, layout, cluster, uv, report=report)
         for plan, lock, existing in plans:
@@ -261,6 +258,14 @@ def create_bundle(
             _put_bootstrap(folder, manifest["python"][CLIENT], manifest["wheels"][CLIENT])
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return pack(folder, path)
+
+
+def _check_name(path: Path) -> None:
+    if any(character in '"\\' or not character.isprintable() for character in str(path)):
+        raise BundleError(
+            f"The name {str(path)!r} cannot stand in a lock, which is made beside it.",
+            "Name a file whose path is without quotation marks, backslashes and line breaks; it can be moved.",
+        )
 
 
 def _put_client(folder: Path, layout: RootLayout, cluster: Cluster, own: Sequence[Interpreter]) -> BuildPlan:
