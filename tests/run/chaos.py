@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import gc
 import json
+import logging
 import os
 import random
 import signal
@@ -237,6 +238,9 @@ def processes(word: str) -> list[str]:
 def run(root: Path, lives: int, seed: int, at_once: int) -> dict[str, object]:
     """Run processes with a batch of lives each; one in three is killed on the way."""
     root.with_name("chaos.py").write_text(MODEL)
+    logging.getLogger("rootstock").setLevel(logging.ERROR)  # a slow start is told of, and is no fault
+    # uv fetches the packages now, which no bound below is for.
+    RootstockCalculator("pass", environment=root.with_name("chaos.py"), root=root, device="cpu").start().close()
     chance, seen, problems, lived, killed = random.Random(seed), Counter(), [], 0, 0
     running: dict[int, tuple[int, float, bytearray]] = {}
     while lived < lives or running:

@@ -58,10 +58,13 @@ def test_only_workers_on_the_same_processors_count(root: Path) -> None:
 
     with RootstockCalculator("emt", root=root, device="cpu") as calc:
         os.sched_setaffinity(calc.info()["pid"], [first])
-        bound = seen_from(first), seen_from(others[0])
-    assert bound[0] >= 1
-    if bound[0] == 1:  # nobody else's workers run here
-        assert bound[1] == 0
+        for _ in range(20):  # others of this user may start and end workers meanwhile
+            before, elsewhere, after = seen_from(first), seen_from(others[0]), seen_from(first)
+            if before == after:
+                break
+    assert before >= 1
+    if before == 1:  # nobody else's workers run here
+        assert elsewhere == 0
 
 
 @pytest.mark.parametrize("groups", [{"": "max 100000", "job": "150000 100000"}, {"": "150000 100000", "job": "max 1"}])
