@@ -121,7 +121,11 @@ class RemoteCalculator(Calculator):
             if getattr(self.calculate, "__func__", None) is RemoteCalculator.calculate:
                 self._compute((name,))
             else:  # somebody's own: a correction on top, perhaps
-                self.calculate(self.atoms if atoms is None else atoms, [name], changes(before, self._results_for))
+                try:
+                    self.calculate(self.atoms if atoms is None else atoms, [name], changes(before, self._results_for))
+                except BaseException:
+                    self.results = {}  # some may lack the correction
+                    raise
                 if name not in self.results:
                     raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
         value = self.results[name]

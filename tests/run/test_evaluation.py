@@ -364,6 +364,14 @@ def test_a_subclass_with_a_calculate_of_its_own(root: Path, emt: RootstockCalcul
             ours.rattle(0.05, seed=9)
             atoms.rattle(0.05, seed=9)
             assert ours.get_potential_energy() == atoms.get_potential_energy() + 100.0
+    cut = Shifted(100.0, root)
+    cut.shift = None  # type: ignore[assignment]  # so that it fails after the model has computed, as Ctrl-C can
+    with cut:
+        ours.calc = cut
+        with pytest.raises(TypeError):
+            ours.get_potential_energy()
+        cut.shift = 100.0
+        assert ours.get_potential_energy() == atoms.get_potential_energy() + 100.0
     with RootstockCalculator("emt", root=root, device="cpu") as wrapped:  # and one that somebody put a function over
         usual = wrapped.calculate
         wrapped.calculate = lambda *given: (usual(*given), wrapped.results.update(energy=-1.0))  # type: ignore[method-assign,func-returns-value,assignment,misc]
