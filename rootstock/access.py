@@ -6,6 +6,7 @@ group matters has the setgid bit, so that what a program like uv makes in it bel
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -71,6 +72,12 @@ class Access:
             If there is no such group, or the caller is not in it.
         """
         shared = cluster.writers == "group"
+        if shared and cluster.readers == "owner":
+            raise ConfigurationError(
+                "With access.writers=group every admin must be able to read what another one has installed; "
+                "access.readers is owner.",
+                "Add --set access.readers=group, or world.",
+            )
         return cls(cluster.readers, _group_id(cluster.group) if cluster.group else -1, shared)
 
     def at(self, path: Path, layout: RootLayout) -> Access:
@@ -144,7 +151,15 @@ class Access:
                     os.chown(path, -1, self.gid, follow_symlinks=False)
             else:
                 executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100
-                self._set(path, read if executable else read & ~0o111, status)
+                mode = read if executable else read & ~0o111
+                try:
+                    self._set(path, mode, status)
+                except PermissionError:
+                    # uv has linked it from its cache, where it is another admin's.
+                    if not stat.S_ISREG(status.st_mode) or status.st_uid == os.geteuid():
+                        raise
+                    _make_own(path)
+                    self._set(path, mode)
 
     def share(self, tree: Path) -> None:
         """Make everything below `tree`, and `tree` itself, readable by the readers; admins may add to its folders."""
@@ -214,6 +229,22 @@ def _walk(tree: Path) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.join(folder, name)
             yield path, os.lstat(path)
     yield os.fspath(tree), os.lstat(tree)
+
+
+def _make_own(path: str) -> None:
+    """Replace a file by a copy of it, which is ours."""
+    fresh = f"{path}.own"
+    try:
+        shutil.copy2(path, fresh)
+        os.replace(fresh, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+
+
+def may_remove(path: Path) -> bool:
+    """Tell whether this user may remove what was sealed: its owner may, and root."""
+    return os.geteuid() in (0, path.lstat().st_uid)
 
 
 def remove_tree(tree: Path) -> None:

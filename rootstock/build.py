@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.access import Access, remove_tree
+from rootstock.access import Access, may_remove, remove_tree
 from rootstock.bytecode import compile_bytecode
 from rootstock.errors import BuildError
 from rootstock.integrity import Contents, Installed, check_records, read_contents
@@ -171,8 +171,8 @@ def publish(staged: Staged, access: Access, verify: Verify) -> Path:
 
 
 def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
-    """Remove what builds that were cut off have left behind."""
-    for leftover in folder.glob(f"{STAGING}*"):
+    """Remove what builds that were cut off have left behind; what another admin's left is theirs."""
+    for leftover in filter(may_remove, folder.glob(f"{STAGING}*")):
         remove_tree(leftover)
     for path in (plan.link, plan.lock_file):
         for leftover in path.parent.glob(f".{path.name}.*"):

@@ -24,7 +24,7 @@ from typing import Any
 
 from rootstock.data import data_folder
 from rootstock.errors import ConfigurationError
-from rootstock.layout import RootLayout
+from rootstock.layout import RootLayout, absolute
 from rootstock.schema import Cluster, checked, field_name, flatten, nest, parse_setting
 
 __all__ = [
@@ -207,7 +207,7 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
         raise ConfigurationError("Cannot specify both 'cluster' and 'root'.", "Either finds the root; leave one out.")
     root = root or (None if cluster else os.environ.get("ROOTSTOCK_ROOT"))
     if root:
-        return Path(root).expanduser().absolute()
+        return absolute(Path(root))
     cluster = cluster or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
     return get_root_for_cluster(cluster).absolute() if cluster else None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rootstock.clusters import Cluster, Scope, get_cluster, read_scope
 from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
-from rootstock.layout import RootLayout
+from rootstock.layout import RootLayout, absolute
 from rootstock.model import did_you_mean, is_environment_name, parse_model_string
 from rootstock.records import BUILD_SOURCE, active_build, read_marker
 from rootstock.scratch import private_scratch
@@ -50,7 +50,7 @@ class EnvironmentManager:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.layout = RootLayout(Path(root).expanduser().absolute())
+        self.layout = RootLayout(absolute(Path(root)))
 
     def get_spawn_command(self, wrapper_path: str | os.PathLike[str]) -> list[str]:
         """Return the command that runs a script with inline metadata in an environment that uv makes for it.

@@ -181,9 +181,9 @@ def _publish(source: Path, target: Path) -> Iterator[Path]:
     """Move everything below a folder to another one, and yield the files there.
 
     A folder that is new arrives by one rename, so with all that it holds. In one that exists, links come after the
-    files that they lead to.
+    files that they lead to, and a Hugging Face repository's ``refs`` after the snapshots that they name.
     """
-    for entry in sorted(source.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
+    for entry in sorted(source.iterdir(), key=lambda path: (path.is_symlink(), path.name == "refs", path.name)):
         goal = target / entry.name
         if entry.is_dir() and not entry.is_symlink() and goal.is_dir():
             yield from _publish(entry, goal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,14 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
         for folder in (layout.root, layout.locks, layout.generations):
             access.make_folder(folder, private=folder in layout.admin_folders())
     with changing(layout, access, Change("install", plan.cluster.name, plan.since), admin):
-        _write_marker(plan)
+        # Who may read is noted when all of it is done: until then, the next installation has it to do.
+        _write_marker(plan, {**plan.new_marker, **_access_of(plan.marker)} if plan.reseal else plan.new_marker)
         for change in plan.modes:
             access.grant(change)
             admin.log(f"mode {change.new:04o} of {change.path}")
         if plan.reseal:
             _reseal(layout, access, admin)
+            _write_marker(plan, plan.new_marker)
         _write_files(plan, admin, published=False)
         _put_pythons(plan, admin)
         try:
@@ -67,9 +69,13 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
             access.sweep(layout.uv_cache)  # uv makes its own lock files writable by everybody
 
 
-def _write_marker(plan: InstallPlan) -> None:
-    if plan.new_marker != plan.marker:
-        write_file(plan.layout.marker, tomli_w.dumps(plan.new_marker).encode(), plan.access.file)
+def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
+    if marker != plan.marker:
+        write_file(plan.layout.marker, tomli_w.dumps(marker).encode(), plan.access.file)
+
+
+def _access_of(marker: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: marker[key] for key in ("readers", "group", "writers") if key in marker}
 
 
 def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:

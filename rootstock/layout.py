@@ -18,6 +18,12 @@ INTERPRETER_RECORD = "interpreter.json"  # in the folder of each interpreter tha
 STAGING = ".staging-"  # how the names of folders begin that are not finished, or no longer wanted
 
 
+def absolute(root: Path) -> Path:
+    """Return where a root is, as its user names it; but ``..`` may lead through what is gone later, and is followed."""
+    root = root.expanduser().absolute()
+    return root.resolve() if ".." in root.parts else root
+
+
 @dataclass(frozen=True)
 class RootLayout:
     """Paths under the root. The first line of what each says of itself is in the documentation.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.access import Access, ModeChange
+from rootstock.access import Access, ModeChange, may_remove
 from rootstock.bundle import Bundle
 from rootstock.clusters import Cluster
 from rootstock.distribution import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
@@ -22,6 +22,7 @@ from rootstock.layout import LAYOUT_VERSION, RootLayout
 from rootstock.model import is_environment_name
 from rootstock.plan import InstallPlan
 from rootstock.pythons import NewPython, copied, root_interpreters
+from rootstock.reach import owner
 from rootstock.recipes import CLIENT, BuildPlan, plan_client, plan_environment
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
@@ -96,6 +97,7 @@ def plan_install(
     locks = _given_locks(builds, layout)
     wanted |= locks
     plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *locks, *bundled}, sources)
+    plan = replace(plan, new_marker=_without_own(plan.new_marker, sources, layout, bundle))
     needed = tuple(needed for build in builds if (needed := build.needed(wanted.get(build.lock_file))))
     if bundle:
         for build in needed:
@@ -105,6 +107,21 @@ def plan_install(
     pythons = (*brought, *fetched.values())
     check_room(root, needed, len(pythons))
     return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons)
+
+
+def _without_own(
+    marker: Mapping[str, Any], sources: Iterable[EnvironmentSource], layout: RootLayout, bundle: Bundle | None
+) -> dict[str, Any]:
+    """Return a marker in which an admin's own file under the name of one of ours does not pass for ours."""
+    own = {
+        str(layout.environment_file(source.name).relative_to(layout.root))
+        for source in sources
+        if given_by_path(source, layout)
+        and source.name in packaged_names()
+        and source.text != packaged_source(source.name).text
+        and not (bundle and source.path.is_relative_to(bundle.folder))
+    }
+    return {**marker, "written": {name: hashes for name, hashes in marker["written"].items() if name not in own}}
 
 
 def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:
@@ -222,6 +239,7 @@ def _assemble(
     access = Access.of(cluster)
     written: Written = marker.get("written", {})
     files = plan_files(layout.root, wanted, written, forced)
+    modes = tuple(_modes(layout, access, wanted))
     newest = latest(layout)
     return InstallPlan(
         layout=layout,
@@ -231,9 +249,9 @@ def _assemble(
         marker=marker,
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
         files=files,
-        modes=(*_modes(layout, access, wanted), *_caches(layout, access, sources)),
+        modes=(*(change for change in modes if _may_change(change)), *_caches(layout, access, sources)),
         reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
-        warnings=tuple(_warnings(layout, cluster, access, created=not marker)),
+        warnings=(*_warnings(layout, cluster, access, created=not marker), *_others(modes)),
         since=newest.number if newest else 0,
         unrecorded=bool(marker) and unrecorded(layout),
     )
@@ -267,6 +285,16 @@ def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterat
         change = access.needs(path, access.at(path, layout).file)
         if change and change.old is not None:
             yield change
+
+
+def _may_change(change: ModeChange) -> bool:
+    return change.old is None or may_remove(change.path)
+
+
+def _others(modes: Iterable[ModeChange]) -> Iterator[str]:
+    for change in modes:
+        if not _may_change(change):
+            yield f"{change.path} has mode {change.old:04o}, not {change.new:04o}: {owner(change.path)} can change that"
 
 
 def _caches(layout: RootLayout, access: Access, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:

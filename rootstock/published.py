@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rootstock.integrity import Problem, check_build, check_interpreter
 from rootstock.layout import RootLayout
-from rootstock.records import active_build
+from rootstock.records import BUILD_RECORD, active_build
 from rootstock.variants import find_variants
 
 
@@ -36,6 +36,8 @@ class Published:
 
     def problems(self, sample: int | None = None) -> list[Problem]:
         """Compare its files with the list; `sample` as in `rootstock.integrity.check_build`."""
+        if self.kind != "interpreter" and not (self.folder / BUILD_RECORD).is_file():
+            return [Problem(BUILD_RECORD, "missing")]
         return (check_interpreter if self.kind == "interpreter" else check_build)(self.folder, sample)
 
 
@@ -46,16 +48,23 @@ def published(layout: RootLayout, environments: Sequence[str], *, clients: bool)
         for name in environments
         for variant in find_variants(layout, name)
     ]
+    for name in environments:
+        if is_broken(layout, name):
+            builds.append(Published("environment", name, "", layout.active(name).resolve()))
     if clients:
         builds += _clients(layout)
     names = sorted({name for build in builds if (name := interpreter_of(layout, build.folder))})
     return [*builds, *(Published("interpreter", name, "", layout.interpreter(name)) for name in names)]
 
 
+def is_broken(layout: RootLayout, name: str) -> bool:
+    """Tell whether an environment's main build is in use and not there."""
+    return layout.active(name).is_symlink() and active_build(layout.active(name)) is None
+
+
 def _clients(layout: RootLayout) -> Iterator[Published]:
     for link in sorted(layout.clients.glob("[!.]*")):
-        if build := active_build(link):
-            yield Published("client", link.name, "", build)
+        yield Published("client", link.name, "", active_build(link) or link.resolve())
 
 
 def interpreter_of(layout: RootLayout, build: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from rootstock import __version__
-from rootstock.access import Access, remove_tree
+from rootstock.access import Access, may_remove, remove_tree
 from rootstock.bytecode import compile_bytecode
 from rootstock.clusters import Cluster
 from rootstock.errors import BuildError, ConfigurationError
@@ -126,9 +126,10 @@ def put(
         If it cannot be fetched, or is none that builds can use. Nothing is left then.
     """
     target, label = python.target, f"python {python.interpreter.version}"
-    for leftover in layout.python.glob(f"{STAGING}*"):
+    for leftover in filter(may_remove, layout.python.glob(f"{STAGING}*")):
         remove_tree(leftover)
-    staging = layout.python / f"{STAGING}{target.name}"
+    scratch = Path(tempfile.mkdtemp(prefix=STAGING, dir=layout.python))
+    staging = scratch / target.name
     try:
         if python.source is not None:
             report(f"{label}: copying")
@@ -151,13 +152,11 @@ def put(
         (staging / INTERPRETER_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         access.seal(staging)
         if target.exists():  # it did not run, or it would be used as it is
-            broken = layout.python / f"{STAGING}broken-{target.name}"
-            target.rename(broken)
-            remove_tree(broken)
+            target.rename(scratch / "broken")
         staging.rename(target)
         report(f"{label}: ready")
     finally:
-        remove_tree(staging)
+        remove_tree(scratch)
 
 
 def carry(python: NewPython, folder: Path, layout: RootLayout, cluster: Cluster, uv: Uv, *, report: Report) -> None:

@@ -52,7 +52,7 @@ def cause(error: OSError) -> str:
 
 def _explain(path: Path, status: os.stat_result) -> str:
     mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
-    what = f"{path} does not let you in: its mode is {mode:04o}, its owner {_owner(status.st_uid)}, its group {group}."
+    what = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
         return f"{what}\nAsk the site's admin to add you to the group {group}; then log in again."
     return (
@@ -61,9 +61,11 @@ def _explain(path: Path, status: os.stat_result) -> str:
     )
 
 
-def _owner(uid: int) -> str:
+def owner(path: Path) -> str:
+    """Return the name of whom something belongs to; a number where the machine knows no name."""
     import pwd
 
+    uid = path.lstat().st_uid
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

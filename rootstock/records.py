@@ -123,7 +123,9 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
         raise refusal(path, error) from error
     except ValueError as error:
         raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin.") from error
-    if marker.get("layout", 0) > LAYOUT_VERSION:
+    if not isinstance(marker.get("layout"), int) or not isinstance(marker.get("cluster"), str):
+        raise RootError(f"Cannot read {path}: it names no layout and cluster.", "Ask the site's admin.")
+    if marker["layout"] > LAYOUT_VERSION:
         raise RootError(
             f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",
             "Load the site's newer module: module load rootstock",

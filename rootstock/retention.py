@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rootstock.access import Access, remove_tree
+from rootstock.access import Access, may_remove, remove_tree
 from rootstock.clusters import Cluster
 from rootstock.errors import RootError
 from rootstock.generations import Change, Generation, State, changing, explained, read_generations, read_state
@@ -25,6 +25,7 @@ from rootstock.hooks import run_hook
 from rootstock.layout import STAGING, RootLayout, environment_of
 from rootstock.locking import Admin, admin_lock
 from rootstock.pythons import users
+from rootstock.reach import owner
 from rootstock.recipes import CLIENT
 from rootstock.records import BUILD_RECORD, is_half_written, read_marker
 from rootstock.room import Room, megabytes, room_taken
@@ -92,6 +93,7 @@ class GcPlan:
             "generations": list(self.generations),
             "builds": [{"name": name, "digest": digest} for name, digest in self.builds],
             "pythons": list(self.pythons),
+            "leftovers": [path.relative_to(self.layout.root).as_posix() for path in self.leftovers],
             "spared": [{"name": name, "digest": digest, "why": why} for (name, digest), why in self.spared.items()],
             "frees": {"bytes": self.room.bytes, "files": self.room.files},
         }
@@ -124,14 +126,17 @@ def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: floa
             spared[build] = f"in use on this machine by process {', '.join(map(str, sorted(pids)))}"
         elif (layout.build(*build) / BUILD_RECORD).stat().st_mtime > before:
             spared[build] = f"made less than {older_than:g} days ago"
+        elif not may_remove(layout.build(*build)):
+            spared[build] = f"only {owner(layout.build(*build))} can remove it"
         else:
             builds.append(build)
     pythons = tuple(
         name for name, used in users(layout).items()
         if not set(used) - set(builds) and layout.interpreter_record(name).stat().st_mtime <= before
+        and may_remove(layout.interpreter(name))
     )  # fmt: skip
     staging = (*layout.all_builds.glob(f"*/{STAGING}*"), *layout.python.glob(f"{STAGING}*"))
-    leftovers = (*sorted(staging), *sorted(_half_written(layout)))
+    leftovers = (*sorted(filter(may_remove, staging)), *sorted(_half_written(layout)))
     seen: set[tuple[int, int]] = set()
     going = (*(layout.build(*build) for build in builds), *map(layout.interpreter, pythons), *leftovers)
     taken = [room_taken(path, seen) for path in going]
@@ -249,6 +254,13 @@ def plan_uninstall(layout: RootLayout, cluster: str) -> UninstallPlan:
             f"{layout.root} holds what Rootstock did not put there: {', '.join(strangers[:5])}.",
             "Move it elsewhere first; everything under the root would be removed.",
         )
+    sealed = (*layout.all_builds.glob("*/*"), *layout.python.glob("*"))
+    if others := [path for path in sealed if not may_remove(path)]:
+        raise RootError(
+            f"Only {owner(others[0])} can remove {others[0].relative_to(layout.root)}"
+            f"{f', and there are {len(others) - 1} more such folders' if len(others) > 1 else ''}.",
+            "Ask them to uninstall, or for rootstock-site gc; or do it as root.",
+        )
     for (name, digest), pids in running_builds(layout).items():
         itself = "That is this command itself: use a rootstock-site that lies elsewhere."
         raise RootError(
@@ -276,4 +288,7 @@ def uninstall(plan: UninstallPlan, admin: Admin) -> None:
         remove_tree(layout.locks)
         layout.clusters_file.unlink(missing_ok=True)
         layout.marker.unlink()
-        layout.root.resolve().rmdir()
+        try:
+            layout.root.resolve().rmdir()
+        except OSError as error:  # a mount point, or in a folder that the admin may not change
+            admin.report(f"the empty folder {layout.root} stays: {error.strerror}")

@@ -20,7 +20,7 @@ from rootstock.clusters import (
     recognise,
 )
 from rootstock.errors import ConfigurationError, RootError
-from rootstock.layout import RootLayout
+from rootstock.layout import RootLayout, absolute
 from rootstock.records import read_marker
 
 
@@ -79,14 +79,16 @@ def find_site(
     """
     if root is None and not name and (variable := os.environ.get("ROOTSTOCK_ROOT")):
         root = Path(variable)
-    layout = None if root is None else RootLayout(root.expanduser().absolute())
+    layout = None if root is None else RootLayout(absolute(root))
     if layout is not None and installed:
         read_marker(layout)  # a folder that is no root says nothing about its cluster
     name, host = _cluster_name(name, layout)
     if layout is None:
         layout = RootLayout(get_root_for_cluster(name).absolute())
-        if installed:
-            read_marker(layout)
+    if installed and (own := read_marker(layout).get("cluster")) != name:
+        raise RootError(
+            f"{layout.root} is the root of cluster {own!r}, not {name!r}.", f"Use --cluster {own}, or another --root."
+        )
     scopes = [read_scope(layout.clusters_file)] if layout.clusters_file.is_file() else []
     given = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
     scopes.append(argument_scope(name, {"root": str(layout.root), **given}))

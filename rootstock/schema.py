@@ -173,6 +173,8 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
         inner = table
         for parent in parents:
             inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigurationError(f"Unknown key {parent!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
         inner[last] = value
     return table
 

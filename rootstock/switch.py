@@ -182,6 +182,9 @@ def apply(plan: SwitchPlan, admin: Admin) -> None:
     """Carry out a plan: the environments first, the default version last."""
     layout, access = plan.layout, Access.of(plan.cluster)
     with changing(layout, access, Change(plan.command, plan.cluster.name, plan.since, plan.restores), admin):
+        for change in plan.links:
+            if change.new is not None and read_build(change.new) is None:
+                raise RootError(f"{change.new} is gone: it was collected by gc meanwhile.", "Run the command again.")
         written = hashes_after(layout.root, plan.marker.get("written", {}), plan.files)
         marker = {**plan.marker, "default": plan.default, "written": written}
         for change in plan.links:

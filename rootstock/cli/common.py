@@ -16,7 +16,7 @@ import click
 
 from rootstock.cli.completing import CLUSTER
 from rootstock.clusters import AUTO, recognise, require_root
-from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.errors import ConfigurationError, RootError, RootstockError
 from rootstock.layout import RootLayout
 from rootstock.locking import Admin
 from rootstock.logs import log_line, new_log
@@ -75,6 +75,11 @@ class Command(click.Command):
             if details:
                 click.echo(details, err=True)
             context.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # click ends quietly where nobody reads on
+        except OSError as error:
+            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
+            context.exit(RootError.exit_code)
         except KeyboardInterrupt:
             click.echo(self.interrupted, err=True)
             context.exit(INTERRUPTED)

@@ -45,6 +45,7 @@ def verify(
     """
     from rootstock.access import Access
     from rootstock.checks import describe
+    from rootstock.published import is_broken
     from rootstock.sources import registered_names
     from rootstock.verify import verify_builds
 
@@ -70,6 +71,15 @@ def verify(
                     click.echo(f"  {'missed' if check['passed'] is False else 'not run'}: {describe(check)}")
     if as_json:
         show_json({"schema": 1, "root": str(site.layout.root), "verifications": [asdict(each) for each in results]})
+    verified = {result.environment for result in results}
+    missing = [
+        name for name in names
+        if name not in verified and (name in environments or is_broken(site.layout, name))
+    ]  # fmt: skip
+    if missing:
+        raise VerificationError(
+            f"No build was verified of {', '.join(missing)}.", "rootstock-site install builds what is missing."
+        )
     if any(result.missed for result in results):
         sys.exit(VerificationError.exit_code)
 

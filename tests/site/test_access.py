@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from rootstock import __version__
 from rootstock.layout import RootLayout
 from rootstock.records import active_build
 from tests.conftest import SITE, clean_environment, need
+from tests.site.stress import at_change
 
 GROUP = 7301  # needs no name on this machine
 
@@ -136,6 +138,87 @@ def test_every_member_of_a_group_of_admins_can_install(field, tiny, tmp_path):
     assert (done.returncode, done.stdout) == (
         0, f"{root}:\n  take other out of use (build {active_digest(root, 'other')} stays)\n"
     )  # fmt: skip
+
+
+SHARED = ("--group", str(GROUP), "--set", "access.readers=world", "--set", "access.writers=group")
+
+
+def test_what_another_admin_has_left_is_no_obstacle(field, tiny, tmp_path):
+    """Sealed builds, what a killed build leaves, and files with modes of their own are their owner's alone to remove."""
+    tiny.chmod(0o644)
+    root = field / "root"
+    install_as(4001, root, "--env", tiny, *SHARED)
+    old = RootLayout(root).build("tiny", active_digest(root, "tiny"))
+    leftover, closed = old.with_name(".staging-killed"), root / "environments" / "mine.py"
+    assert run_as(4001, "mkdir", "--mode=0700", leftover, member=True).returncode == 0
+    assert run_as(4001, "touch", closed, member=True, umask=0o077).returncode == 0
+    # What a build that failed has left in the cache, which uv links into the next one.
+    linked = ("find", root / "cache/uv", "-type", "f", "-name", "*.py", "-exec", "chmod", "0660", "{}", "+")
+    assert run_as(4001, *linked, member=True).returncode == 0
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "tiny.py").write_text(tiny.read_text() + "# newer\n")
+    for path in (newer, newer / "tiny.py"):
+        path.chmod(path.stat().st_mode | 0o055)
+    done = run_as(4002, SITE, "install", "--root", root, "--no-client", "--env", newer / "tiny.py", member=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Note: {closed} has mode 0600, not 0664: 4001 can change that\n" in done.stderr
+    build = active_build(RootLayout(root).active("tiny"))
+    assert {path.lstat().st_uid for path in (build, *build.rglob("*"))} == {4002}
+    assert {stat.S_IMODE(path.lstat().st_mode) for path in build.rglob("*.py")} == {0o444}
+    collect = ("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
+    done = run_as(4002, SITE, *collect, member=True)
+    assert done.returncode == 0, done.stderr
+    assert f"keep build {old.name} of tiny: only 4001 can remove it\n" in done.stdout
+    assert old.is_dir() and leftover.is_dir()
+    # Nothing of what users need is gone before it is known that all can go.
+    done = run_as(4002, SITE, "uninstall", "--root", root, "--yes", member=True)
+    assert done.returncode == 10
+    assert done.stderr.startswith("Error: Only 4001 can remove builds/tiny/")
+    assert run_as(4009, root / "active/tiny/bin/python", "-I", "-c", "import six").returncode == 0
+    done = run_as(4001, SITE, *collect, member=True)
+    assert done.returncode == 0, done.stderr
+    assert not old.exists() and not leftover.exists()
+
+
+def test_admins_who_cannot_read_what_others_install_are_refused(field, tiny):
+    tiny.chmod(0o644)
+    options = ("--env", tiny, "--group", str(GROUP), "--set", "access.writers=group", "--set", "access.readers=owner")
+    command = (SITE, "install", "--cluster", "local", "--root", field / "root", "--no-client", *options)
+    done = run_as(4001, *command, member=True)
+    assert (done.returncode, "Add --set access.readers=group, or world." in done.stderr) == (3, True)
+    assert not (field / "root").exists()
+
+
+def test_a_root_in_a_folder_that_its_admin_cannot_change(field, tiny):
+    """Such as a mount point, or the folder of a site's software."""
+    tiny.chmod(0o644)
+    root = field / "root"
+    install_as(4001, root, "--env", tiny)
+    os.chown(field, 0, 0)
+    field.chmod(0o755)
+    done = run_as(4001, SITE, "uninstall", "--root", root, "--yes", member=True)
+    assert done.returncode == 0, done.stderr
+    assert f"the empty folder {root} stays: Permission denied" in done.stderr
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [1, 20, 60])
+def test_a_change_of_readers_that_was_cut_off_is_finished(site, tiny_root, number):
+    """Whichever change of a mode it was cut off at."""
+    need(shutil.which("strace"), "strace")
+    command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
+    cut = subprocess.run(
+        [*at_change("chmod", number, "KILL"), SITE, *command],
+        env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert cut.returncode in (-9, 137), cut.stdout
+    site(*command)
+    build = active_build(RootLayout(tiny_root).active("tiny"))
+    assert [
+        path for path in (build, *build.rglob("*")) if not path.is_symlink() and path.stat().st_mode & 0o444 != 0o444
+    ] == []
+    assert site(*command).stdout.endswith("nothing to do.\n")
 
 
 def active_digest(root, name):

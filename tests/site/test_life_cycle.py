@@ -12,8 +12,14 @@ import time
 import pytest
 
 from rootstock import __version__
+from rootstock.access import remove_tree
+from rootstock.errors import RootError
 from rootstock.layout import RootLayout
+from rootstock.locking import Admin
 from rootstock.records import active_build
+from rootstock.roots import find_site
+from rootstock.sources import packaged_source
+from rootstock.switch import apply, plan_rollback
 from tests.conftest import SITE, clean_environment
 from tests.site.test_lock import holder
 
@@ -44,6 +50,80 @@ def old_and_new(site, tiny_root):
     environment.write_text(environment.read_text() + "# newer\n")
     install(site, tiny_root, "tiny")
     return tiny_root, old, active(tiny_root)
+
+
+def test_a_build_that_is_gone_is_damage(site, old_and_new):
+    root, _, new = old_and_new
+    remove_tree(RootLayout(root).build("tiny", new))
+    done = site("verify", "--files", "--root", root, check=False)
+    assert (done.returncode, done.stdout) == (15, "tiny: 1 file is wrong\n  build.json: is missing\n")
+    for options in ((), ("--env", "tiny")):
+        done = site("verify", "--root", root, *options, check=False)
+        assert done.returncode == 15
+        assert done.stderr.endswith(
+            "Error: No build was verified of tiny.\nrootstock-site install builds what is missing.\n"
+        )
+
+
+def test_a_rollback_to_what_gc_has_collected_meanwhile(old_and_new):
+    """While the admin was asked whether to go on."""
+    root, old, new = old_and_new
+    layout, cluster = RootLayout(root), find_site(None, root, installed=True).cluster
+    plan = plan_rollback(layout, cluster)
+    remove_tree(layout.build("tiny", old))
+    nobody = Admin("test", 0.0, False, lambda line: None, lambda line: None)
+    with pytest.raises(RootError, match=f"{old} is gone: it was collected by gc meanwhile"):
+        apply(plan, nobody)
+    assert active(root) == new
+    assert numbers(root) == [1, 2]
+
+
+def test_another_clusters_name_is_refused(site, tiny_root):
+    for command in (["default", __version__, "--dry-run"], ["gc", "--dry-run"], ["verify"], ["uninstall", "--dry-run"]):
+        done = site(*command, "--root", tiny_root, "--cluster", "della", check=False)
+        assert done.returncode == 10, command
+        assert done.stderr.startswith(f"Error: {tiny_root} is the root of cluster 'local', not 'della'.\n"), command
+
+
+def test_an_own_file_under_the_name_of_ours_stays(site, bare_root, tmp_path):
+    """Given by its path once, it is the admin's: later installations do not take it back."""
+    own = tmp_path / "emt.py"
+    own.write_text(packaged_source("emt").text + "# mine\n")
+    install(site, bare_root, own)
+    build = active(bare_root, "emt")
+    assert install(site, bare_root, "emt").stdout == f"{bare_root}: nothing to do.\n"
+    assert (bare_root / "environments/emt.py").read_text() == own.read_text()
+    (bare_root / "environments/emt.py").unlink()  # ours again
+    install(site, bare_root, "emt")
+    assert active(bare_root, "emt") != build
+    assert (bare_root / "environments/emt.py").read_text() == packaged_source("emt").text
+
+
+def test_a_root_that_is_named_by_a_way_that_goes_later(site, tmp_path):
+    (tmp_path / "checkout").mkdir()
+    root = tmp_path / "root"
+    site(
+        "install",
+        "--cluster",
+        "local",
+        "--root",
+        tmp_path / "checkout/../root",
+        "--set",
+        "environments=",
+        "--no-client",
+    )
+    (tmp_path / "checkout").rmdir()
+    assert "checkout" not in (root / "activate/rootstock.sh").read_text() + (root / "clusters.toml").read_text()
+    assert str(root) in (root / "clusters.toml").read_text()
+
+
+@pytest.mark.parametrize("text", ["", 'layout = "one"\ncluster = "local"\n', "layout = 1\n"])
+def test_a_marker_that_says_nothing(site, bare_root, text):
+    (bare_root / "rootstock.toml").write_text(text)
+    for command in ("status", "gc", "render"):
+        done = site(command, "--root", bare_root, check=False)
+        assert done.returncode == 10, command
+        assert "rootstock.toml: it names no layout and cluster." in done.stderr
 
 
 def test_a_change_is_a_generation(old_and_new):
