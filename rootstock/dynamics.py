@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from ase.units import GPa, fs, kB
 
 from rootstock.errors import ConfigurationError
 from rootstock.records import write_file
-from rootstock.simulate import has_stress
+from rootstock.simulate import has_whole_cell
 from rootstock.structures import write_structures
 
 _FORMAT = 1
@@ -85,14 +86,11 @@ class Simulation:
     Raises
     ------
     ConfigurationError
-        If these atoms have no volume, and the ensemble wants one.
+        If the ensemble is not for these atoms, or a setting is none for it.
     """
 
     def __init__(self, atoms: Atoms, calculator: Any, settings: Dynamics, prefix: str) -> None:
-        if settings.ensemble == "npt-mtk" and not has_stress(atoms):
-            raise ConfigurationError(
-                "These atoms have no periodic cell, so no pressure.", "Use an ensemble of fixed cell."
-            )
+        _check(atoms, settings)
         self.files = files_of(prefix)
         self.settings, self.calculator = settings, calculator
         self.rng = np.random.default_rng(settings.seed)
@@ -101,7 +99,11 @@ class Simulation:
         self.drawn = not np.any(self.atoms.get_momenta())
         if self.drawn:
             self.atoms.set_momenta(thermal_momenta(self.atoms, settings.temp, self.rng))
-        self.dynamics = _integrator(self.atoms, settings, self.rng)
+        try:
+            self.dynamics = _integrator(self.atoms, settings, self.rng)
+        except (ArithmeticError, ValueError, NotImplementedError) as error:  # ASE's own refusals
+            raise ConfigurationError(f"{settings.ensemble}: {error}.") from error
+        self.start = _fingerprint(atoms)
 
     @property
     def step(self) -> int:
@@ -121,7 +123,9 @@ class Simulation:
         bool
             Whether the last step was done. If not, the restart file is for the step that was.
         """
+        self.atoms.get_forces()  # if that fails, no file is there yet that would have to be gone on from
         if self.step == 0:
+            self.files["final"].unlink(missing_ok=True)  # of a simulation that is overwritten
             self.files["stats"].write_text("# " + "  ".join(_COLUMNS) + "\n")
             self.files["traj"].write_bytes(b"")
             self._record()
@@ -139,6 +143,7 @@ class Simulation:
             self.save()
         if self.step < self.settings.steps:
             return False
+        self.atoms.get_potential_energy()  # known, but for a simulation that had come to its end before
         write_structures(self.files["final"], [self.atoms])
         return True
 
@@ -174,6 +179,7 @@ class Simulation:
             "ase": ase.__version__,
             "settings": asdict(self.settings) | _identity(self.calculator),
             "step": self.step,
+            "start": self.start,
             "atoms": self.atoms.todict(),
             "random": json.dumps(self.rng.bit_generator.state),
             "integrator": _state(self.dynamics),
@@ -182,18 +188,34 @@ class Simulation:
         write_file(self.files["restart"], encode(record).encode(), 0o666 & ~_umask())
 
     @classmethod
-    def resume(cls, calculator: Any, settings: Dynamics, prefix: str) -> Simulation:
+    def resume(
+        cls, calculator: Any, settings: Dynamics, prefix: str, *, start: Atoms | None = None, seed: int | None = None
+    ) -> Simulation:
         """Go on from a restart file. Lines and frames that were written after it are cut off, and come again.
+
+        Parameters
+        ----------
+        calculator, settings, prefix
+            As of the simulation before; the number of steps may differ, and the seed is that of before.
+        start : ase.Atoms, optional
+            What the simulation must have begun with.
+        seed : int, optional
+            What the seed must have been.
 
         Raises
         ------
         ConfigurationError
-            If it is not what it should be, or of a simulation with other settings.
+            If it is not what it should be, or of another simulation.
         """
         files = files_of(prefix)
         record = _read_restart(files["restart"])
+        if start is not None and record.get("start", "") not in ("", _fingerprint(start)):
+            raise ConfigurationError(
+                f"{files['restart']} is of a simulation that began with another structure.",
+                "Begin another simulation with --file-prefix.",
+            )
         before = record["settings"] | {"steps": settings.steps}
-        settings = replace(settings, seed=before["seed"])
+        settings = replace(settings, seed=before["seed"] if seed is None else seed)
         now = asdict(settings) | _identity(calculator)
         if changed := [name for name in now if before.get(name) != now[name]]:
             name = changed[0]
@@ -202,6 +224,7 @@ class Simulation:
                 "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
             )
         self = cls(Atoms.fromdict(record["atoms"]), calculator, settings, prefix)
+        self.start = record.get("start", "")
         self.rng.bit_generator.state = json.loads(record["random"])
         _restore(self.dynamics, record["integrator"])
         self.dynamics.nsteps = record["step"]
@@ -212,6 +235,28 @@ class Simulation:
                 )
             os.truncate(files[name], size)
         return self
+
+
+def _check(atoms: Atoms, settings: Dynamics) -> None:
+    ensemble = settings.ensemble
+    if ensemble == "npt-mtk" and not has_whole_cell(atoms):
+        raise ConfigurationError(
+            "npt-mtk is for atoms that are periodic in all three directions: what is vacuum would shrink.",
+            "Use an ensemble of fixed cell.",
+        )
+    if ensemble in ("nvt-nh", "npt-mtk") and atoms.constraints:
+        raise ConfigurationError(
+            f"{ensemble} knows of no constraints: atoms that do not move would be counted as if they did.",
+            "Use nvt or nvt-csvr, or take the constraints away.",
+        )
+    if ensemble in ("nvt-csvr", "nvt-nh", "npt-mtk") and not settings.temp > 0:
+        raise ConfigurationError(f"{ensemble} needs a temperature above 0 K.")
+
+
+def _fingerprint(atoms: Atoms) -> str:
+    """Return what tells the structure that a simulation begins with from others."""
+    parts = (atoms.numbers.astype("i8"), atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta())
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
 def files_of(prefix: str) -> dict[str, Path]:
@@ -252,8 +297,11 @@ def _integrator(atoms: Atoms, s: Dynamics, rng: np.random.Generator) -> Any:
 
 
 def _identity(calculator: Any) -> dict[str, Any]:
-    """Return what must be the same when a simulation goes on."""
-    return {name: calculator.parameters.get(name) for name in ("model", "setup_kwargs")}
+    """Return what must be the same when a simulation goes on, as it is read again."""
+    found: dict[str, Any] = decode(
+        encode({name: calculator.parameters.get(name) for name in ("model", "setup_kwargs")})
+    )
+    return found
 
 
 def _parts(integrator: Any) -> list[tuple[str, Any]]:

@@ -10,17 +10,23 @@ from typing import Any
 import ase.optimize
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
-from ase.io import write
 from ase.units import GPa
 
 from rootstock.errors import ConfigurationError
+from rootstock.structures import add_structure
 
 
 def has_stress(atoms: Atoms) -> bool:
     """Return whether these atoms have one: a cell of three vectors and a periodic direction."""
     return bool(atoms.cell.rank == 3 and atoms.pbc.any())
+
+
+def has_whole_cell(atoms: Atoms) -> bool:
+    """Return whether these atoms are periodic in all directions: then nothing of the cell is vacuum."""
+    return bool(atoms.cell.rank == 3 and atoms.pbc.all())
 
 
 def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -> Atoms:
@@ -41,7 +47,7 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
     Raises
     ------
     ConfigurationError
-        If the model does not know one of them.
+        If the model does not know one of them, or these atoms have none.
     """
     offered = calculator.implemented_properties
     if unknown := [name for name in properties if name not in offered]:
@@ -49,8 +55,13 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
     if not properties:
         usual = ("energy", "forces", "stress") if has_stress(atoms) else ("energy", "forces")
         properties = [name for name in usual if name in offered]
-    calculator.calculate(atoms, list(properties))
-    return _holding(atoms, {name: calculator.results[name] for name in properties})
+    try:
+        calculator.calculate(atoms, list(properties))
+    except PropertyNotImplementedError as error:
+        raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
+    found = _holding(atoms, {name: calculator.results[name] for name in properties})
+    found.info.pop("converged", None)  # of a relaxation before
+    return found
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,12 @@ class Relaxation:
         """
         atoms = atoms.copy()
         atoms.calc = calculator
-        if self.cell != "fixed" and not has_stress(atoms):
-            raise ConfigurationError("These atoms have no periodic cell that could be relaxed.")
+        if self.cell != "fixed" and not has_whole_cell(atoms):
+            raise ConfigurationError(
+                "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and what is "
+                "vacuum would shrink.",
+                "Relax the atoms alone.",
+            )
         moving: Any = atoms
         if self.cell != "fixed":
             moving = FrechetCellFilter(
@@ -120,7 +135,7 @@ class Relaxation:
         for reached in optimizer.irun(fmax=self.fmax, steps=self.steps):
             converged = bool(reached)
             if trajectory is not None:
-                write(trajectory, _results_of(atoms, calculator, ()), append=True)
+                add_structure(trajectory, _results_of(atoms, calculator, ()))
             on_step(optimizer.nsteps, atoms, float(np.linalg.norm(moving.get_forces(), axis=1).max()))
         atoms.info["converged"] = converged
         return _results_of(atoms, calculator, ("stress",) if self.cell != "fixed" else ())

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
-from ase.io import read, write
+from ase.io import Trajectory, read, write
 from ase.io.formats import filetype, ioformats
 
 from rootstock.errors import ConfigurationError
+
+# ASE looks at the whole name first: for it, POSCAR-relaxed.extxyz is one of VASP's.
+_BY_ENDING = {".extxyz": "extxyz", ".xyz": "extxyz", ".traj": "traj", ".cif": "cif"}
+_GROWING = ("extxyz", "traj")
+_OTHER = "Use .extxyz or .traj, which hold everything."
 
 
 def read_structures(names: Sequence[str]) -> list[Atoms]:
@@ -30,17 +35,38 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
     found: list[Atoms] = []
     for name in names:
         whole = Path(name).exists()
-        if not whole and not Path(name.rpartition("@")[0]).is_file():
+        path = Path(name if whole else name.rpartition("@")[0])
+        if not whole and not path.is_file():
             raise ConfigurationError(f"There is no file {name}.")
         try:
-            images: Any = read(name, index=":" if whole else None, do_not_split_by_at_sign=whole)
+            images: Any = read(name, index=":" if whole else None, do_not_split_by_at_sign=whole, format=_reading(path))
         except Exception as error:  # every format has errors of its own
             raise ConfigurationError(f"Cannot read {name}: {type(error).__name__}: {error}.") from error
         images = [images] if isinstance(images, Atoms) else images
         if not any(len(atoms) for atoms in images):
             raise ConfigurationError(f"{name} holds no atoms.")
+        if any(_partly_occupied(atoms) for atoms in images):
+            raise ConfigurationError(
+                f"{name} has sites that are occupied in part: no single structure is meant.",
+                "Make one of it first, or an ensemble of them.",
+            )
         found += images
     return found
+
+
+def _reading(path: Path) -> str | None:
+    """Return the format of a file that is there, where its ending tells more than the rest of its name."""
+    return _BY_ENDING.get(path.suffix) if path.suffix in (".extxyz", ".traj") else None
+
+
+def _partly_occupied(atoms: Atoms) -> bool:
+    sites = atoms.info.get("occupancy", {})  # as ASE keeps it, from CIF files
+    return any(share < 1 - 1e-6 for site in sites.values() for share in site.values())
+
+
+def _format(path: Path) -> str:
+    """Return ASE's name of the format of a file that is to be written."""
+    return _BY_ENDING.get(path.suffix) or str(filetype(os.fspath(path), read=False))
 
 
 def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool = False) -> None:
@@ -62,12 +88,12 @@ def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool
         If ASE cannot write such a file, the folder is missing or cannot be written, or the file exists.
     """
     try:
-        kind = ioformats[filetype(os.fspath(path), read=False)]
+        kind = ioformats[_format(path)]
     except Exception as error:  # ASE has an error of its own for this, and others for odd names
         raise ConfigurationError(
             f"ASE knows no format by the name of {path}.", "Use .extxyz, .traj, .cif ..."
         ) from error
-    if not kind.can_write or (many and kind.single) or (grows and not kind.can_append):
+    if not kind.can_write or (many and kind.single) or (grows and kind.name not in _GROWING):
         need = "grow" if grows else "hold several structures" if many else "be written"
         raise ConfigurationError(f"{path}: files of format {kind.name} cannot {need}.", "Use .extxyz or .traj.")
     if path.exists() and not overwrite:
@@ -87,11 +113,22 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
     """
     fresh = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        write(fresh, list(images) if len(images) > 1 else images[0], format=filetype(os.fspath(path), read=False))
+        write(fresh, list(images) if len(images) > 1 else images[0], format=_format(path))
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror or error}.") from error
+    except Exception as error:  # every format has errors of its own
+        raise ConfigurationError(f"Cannot write {path}: {type(error).__name__}: {error}.", _OTHER) from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def add_structure(path: Path, atoms: Atoms) -> None:
+    """Add a structure to the end of a file, which may not be there yet; `check_output` says which can grow."""
+    if _format(path) == "traj":
+        with Trajectory(path, "a", atoms) as trajectory:
+            trajectory.write()
+    else:
+        write(path, atoms, format="extxyz", append=True)

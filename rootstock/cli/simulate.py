@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
 _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
+
+
+class Finite(click.FloatRange):
+    """A number within bounds, and neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number that can be computed with.", param, ctx)
+        return found
+
 
 model_options = options(
     cluster_options,
@@ -76,7 +89,7 @@ def singlepoint(
 @click.option("--optimizer", type=click.Choice(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE's name.")
 @click.option(
     "--fmax",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=0.1,
     show_default=True,
     help="Largest force of a relaxed structure [eV/Å].",
@@ -84,7 +97,7 @@ def singlepoint(
 @click.option("--steps", type=click.IntRange(0), default=1000, show_default=True, help="How many steps at most.")
 @click.option("--opt-cell-lengths", is_flag=True, help="Relax the size of the cell too, not its shape.")
 @click.option("--opt-cell-fully", is_flag=True, help="Relax lengths and angles of the cell too.")
-@click.option("--pressure", default=0.0, show_default=True, help="Pressure on the cell [GPa].")
+@click.option("--pressure", type=Finite(), default=0.0, show_default=True, help="Pressure on the cell [GPa].")
 @click.option(
     "--traj",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -116,7 +129,6 @@ def relax(
 
     if traj is not None:
         check_output(traj, overwrite=overwrite, grows=True)
-        traj.unlink(missing_ok=True)
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
 
     def one(atoms: Atoms, calc: Any, show: Callable[[str], None]) -> Atoms:
@@ -125,7 +137,7 @@ def relax(
 
         return relaxation.run(atoms, calc, on_step=on_step, trajectory=traj)
 
-    done, path = _each(model, structures, out, "relaxed", overwrite, where, one)
+    done, path = _each(model, structures, out, "relaxed", overwrite, where, one, traj)
     if late := [number for number, atoms in enumerate(done, 1) if not atoms.info["converged"]]:
         raise NotConvergedError(
             f"{len(late)} of {len(done)} structures did not reach {fmax} eV/Å in {steps} steps: number "
@@ -144,13 +156,23 @@ def relax(
     help="nve; nvt: Langevin; nvt-csvr: Bussi; nvt-nh: Nose-Hoover chain; npt-mtk: isotropic barostat.",
 )
 @click.option("--steps", type=click.IntRange(0), required=True, help="The last step.")
-@click.option("--timestep", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="[fs]")
-@click.option("--temp", type=click.FloatRange(0), default=300.0, show_default=True, help="Temperature [K].")
-@click.option("--pressure", default=0.0, show_default=True, help="Of npt-mtk [GPa].")
-@click.option("--friction", default=0.005, show_default=True, help="Of nvt [1/fs].")
-@click.option("--taut", default=100.0, show_default=True, help="Time constant of nvt-csvr [fs].")
-@click.option("--thermostat-time", default=100.0, show_default=True, help="Of nvt-nh and npt-mtk [fs].")
-@click.option("--barostat-time", default=1000.0, show_default=True, help="Of npt-mtk [fs].")
+@click.option("--timestep", type=Finite(0, min_open=True), default=1.0, show_default=True, help="[fs]")
+@click.option("--temp", type=Finite(0), default=300.0, show_default=True, help="Temperature [K].")
+@click.option("--pressure", type=Finite(), default=0.0, show_default=True, help="Of npt-mtk [GPa].")
+@click.option("--friction", type=Finite(0), default=0.005, show_default=True, help="Of nvt [1/fs].")
+@click.option(
+    "--taut", type=Finite(0, min_open=True), default=100.0, show_default=True, help="Time constant of nvt-csvr [fs]."
+)
+@click.option(
+    "--thermostat-time",
+    type=Finite(0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Of nvt-nh and npt-mtk [fs].",
+)
+@click.option(
+    "--barostat-time", type=Finite(0, min_open=True), default=1000.0, show_default=True, help="Of npt-mtk [fs]."
+)
 @click.option("--seed", type=click.IntRange(0), help="Of velocities and thermostat [default: drawn, and told].")
 @click.option("--stats-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between lines.")
 @click.option("--traj-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between frames.")
@@ -178,24 +200,26 @@ def md(
     from rootstock import dynamics as run
     from rootstock.structures import check_output, read_structures
 
+    if settings["pressure"] and settings["ensemble"] != "npt-mtk":
+        raise ConfigurationError(f"--pressure is for npt-mtk; {settings['ensemble']} keeps the cell as it is.")
     prefix = file_prefix or f"{_stem(structure)}-{settings['ensemble']}"
     files = run.files_of(prefix)
     resumed = restart and files["restart"].exists()
     if not resumed:
         for path in (files["stats"], files["restart"]):  # of formats that ASE does not know
             check_output(path.with_suffix(".xyz"), overwrite=True)
-            if path.exists() and not overwrite:
+            if path.exists() and not (overwrite or (restart and _never_began(files["stats"]))):
                 raise ConfigurationError(f"{path} exists.", "Go on with --restart, or begin anew with --overwrite.")
-        check_output(files["traj"], overwrite=overwrite)
+        check_output(files["traj"], overwrite=overwrite or (restart and _never_began(files["stats"])))
         check_output(files["final"], overwrite=overwrite)
-    images = [] if resumed else read_structures([structure])
+    images = read_structures([structure])
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
     told = seed if seed is not None else secrets.randbits(32)
     dynamics = run.Dynamics(seed=told, **settings)
     with _calculator(model, cluster, root, device, calc_kwargs) as calc, stopped_gently() as stopped:
         if resumed:
-            simulation = run.Simulation.resume(calc, dynamics, prefix)
+            simulation = run.Simulation.resume(calc, dynamics, prefix, start=images[0], seed=seed)
             click.echo(f"Going on after step {simulation.step}, from {files['restart']}.", err=True)
         else:
             simulation = run.Simulation(images[0], calc, dynamics, prefix)
@@ -206,6 +230,11 @@ def md(
         click.echo(f"Stopped after step {simulation.step}. The same command with --restart goes on there.", err=True)
         click.get_current_context().exit(INTERRUPTED)
     click.echo(f"Step {simulation.step} of {dynamics.steps}: {files['final']}")
+
+
+def _never_began(stats: Path) -> bool:
+    """Tell whether a simulation was cut off before its first restart file, so that there is nothing to go on from."""
+    return not stats.exists() or len(stats.read_text().splitlines()) <= 2
 
 
 def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
@@ -227,9 +256,12 @@ def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
 
 def _each(
     model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
-    one: Callable[[Atoms, Any, Callable[[str], None]], Atoms],
+    one: Callable[[Atoms, Any, Callable[[str], None]], Atoms], traj: Path | None = None,
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
-    """Do one thing with each structure of some files, in one worker, and write all results."""
+    """Do one thing with each structure of some files, in one worker, and write all results.
+
+    What `traj` holds from before is taken away when all that was asked for is known to be possible.
+    """
     from rootstock.structures import check_output, read_structures, write_structures
 
     if out is None and len(names) > 1:
@@ -237,8 +269,12 @@ def _each(
     path = out or Path(f"{_stem(names[0])}-{ending}.extxyz")
     images = read_structures(names)
     check_output(path, overwrite=overwrite, many=len(images) > 1)
+    if traj is not None and traj.resolve() in {each.resolve() for each in (path, *map(_file, names))}:
+        raise ConfigurationError(f"{traj} cannot hold the steps: it is another file of this command.")
     done: list[Atoms] = []
     with _calculator(model, **where) as calc:
+        if traj is not None:
+            traj.unlink(missing_ok=True)
         try:
             for number, atoms in enumerate(images, 1):
                 title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
@@ -247,11 +283,16 @@ def _each(
                 click.echo(_line(title, done[-1]))
         except BaseException:
             if done:
-                partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+                partial = _free(path.with_name(f"{path.stem}.partial{path.suffix}"))
                 write_structures(partial, done)
                 click.echo(f"The {len(done)} that were done are in {partial}.", err=True)
             raise
-    write_structures(path, done)
+    try:
+        write_structures(path, done)
+    except ConfigurationError as error:
+        spare = _free(path.with_name(f"{path.stem}.results.extxyz"))
+        write_structures(spare, done)
+        raise ConfigurationError(error.message, f"The results are in {spare}.") from error
     click.echo(f"{path}: {len(done)} structure{'s' if len(done) > 1 else ''}")
     return done, path
 
@@ -262,7 +303,7 @@ def _line(title: str, atoms: Any) -> str:
     if "energy" in results:
         parts.append(f"energy {results['energy']:.6f} eV")
     if "forces" in results:
-        parts.append(f"largest force {(results['forces'] ** 2).sum(axis=1).max() ** 0.5:.4f} eV/Å")
+        parts.append(f"largest force {(atoms.get_forces() ** 2).sum(axis=1).max() ** 0.5:.4f} eV/Å")
     if "converged" in atoms.info:
         parts.append("converged" if atoms.info["converged"] else "NOT converged")
     return f"{title}: {', '.join(parts) or ', '.join(results)}"
@@ -282,6 +323,16 @@ def _calculator(model: str, cluster: str | None, root: Path | None, device: str,
     return RootstockCalculator(model=model, cluster=cluster, root=root, device=device, setup_kwargs=setup)
 
 
+def _file(name: str) -> Path:
+    """Return the file of a structure that may be picked from many."""
+    return Path(name if Path(name).exists() else name.rpartition("@")[0] or name)
+
+
 def _stem(name: str) -> str:
-    path = name if Path(name).exists() else name.rpartition("@")[0]
-    return Path(path or name).stem
+    return _file(name).stem
+
+
+def _free(path: Path) -> Path:
+    """Return a name like this one that no file has."""
+    names = (path, *(path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(2, 1000)))
+    return next((name for name in names if not name.exists()), path)

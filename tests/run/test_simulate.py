@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.morse import MorsePotential
 from ase.constraints import FixAtoms
@@ -130,7 +130,7 @@ def test_restart_files_that_do_not_fit(tmp_path: Path, change: dict[str, Any], m
 
 
 def test_no_pressure_without_a_cell(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no periodic cell"):
+    with pytest.raises(ConfigurationError, match="periodic in all three directions"):
         Simulation(molecule("N2"), EMT(), Dynamics("npt-mtk"), str(tmp_path / "a"))
 
 
@@ -167,7 +167,7 @@ def test_relaxation(cell: str, tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_not_there() -> None:
-    with pytest.raises(ConfigurationError, match="no periodic cell"):
+    with pytest.raises(ConfigurationError, match="not periodic in all three directions"):
         Relaxation(cell="full").run(molecule("N2"), EMT())
 
 
@@ -325,3 +325,144 @@ def test_wrong_arguments(rootstock: Command, tmp_path: Path, more: tuple[str, ..
     assert done.returncode == 3
     assert message in done.stderr
     assert sorted(os.listdir(tmp_path)) == before
+
+
+# -- what was asked for is what is written
+
+
+@pytest.mark.parametrize("name", ["steps.extxyz", "steps.traj"])
+def test_the_steps_of_a_relaxation(rootstock: Command, tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.extxyz", [crystal(), crystal("Au")])
+    (tmp_path / name).write_text("old")
+    more = ("relax", "a.extxyz", "--fmax", "0.05", "--traj", name)
+    assert "exists" in rootstock(*more).stderr
+    for other in (("--traj", "a.extxyz"), ("--out", "same.xyz", "--traj", "same.xyz")):
+        refused = rootstock(*more, *other, "--overwrite")
+        assert (refused.returncode, "it is another file of this command" in refused.stderr) == (3, True), refused.stderr
+    missing = rootstock("relax", "none.xyz", "--traj", name, "--overwrite")
+    assert (missing.returncode, (tmp_path / name).read_text()) == (3, "old")  # nothing is lost to a slip
+    done = rootstock(*more, "--overwrite")
+    assert not done.returncode, done.stderr
+    frames = read(tmp_path / name, ":")
+    ends = read(tmp_path / "a-relaxed.extxyz", ":")
+    energies = [atoms.get_potential_energy() for atoms in frames]
+    assert len(frames) > 6
+    for end in ends:
+        assert min(abs(end.get_potential_energy() - energy) for energy in energies) < 1e-6
+    assert abs(ends[1].get_potential_energy() - energies[-1]) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "CONTCAR.vasp", "OUTCAR-like.extxyz"])
+def test_results_hold_energies_whatever_the_input_is_called(rootstock: Command, tmp_path: Path, name: str) -> None:
+    """ASE takes a name with POSCAR in it for one of VASP's files."""
+    crystal().write(tmp_path / name, format="extxyz" if name.endswith("xyz") else "vasp")
+    done = rootstock("singlepoint", name)
+    assert not done.returncode, done.stderr
+    found = read(tmp_path / f"{Path(name).stem}-results.extxyz", format="extxyz")
+    assert found.get_potential_energy() == pytest.approx(with_emt(crystal()).get_potential_energy(), abs=1e-6)
+    done = rootstock("md", name, "--ensemble", "nve", "--steps", "2", "--file-prefix", name)
+    assert not done.returncode, done.stderr
+    assert read(tmp_path / f"{name}-final.extxyz", format="extxyz").get_forces().any()
+
+
+def test_results_survive_a_format_that_cannot_hold_them(rootstock: Command, tmp_path: Path) -> None:
+    crystal().write(tmp_path / "a.extxyz")
+    done = rootstock("singlepoint", "a.extxyz", "--out", "a.pwi")  # it wants to know pseudopotentials
+    assert done.returncode == 3
+    assert "Cannot write a.pwi: " in done.stderr and "Traceback" not in done.stderr
+    assert "The results are in a.results.extxyz." in done.stderr
+    assert read(tmp_path / "a.results.extxyz").get_forces().any()
+
+
+def test_an_earlier_rescue_is_not_replaced(rootstock: Command, tmp_path: Path) -> None:
+    write(tmp_path / "a.extxyz", [crystal(), bulk("U", "fcc", a=5.0)])
+    (tmp_path / "a-results.partial.extxyz").write_text("of an earlier run")
+    done = rootstock("singlepoint", "a.extxyz")
+    assert "The 1 that were done are in a-results.partial-2.extxyz" in done.stderr
+    assert (tmp_path / "a-results.partial.extxyz").read_text() == "of an earlier run"
+
+
+def test_the_vacuum_of_a_slab_is_not_relaxed_away(rootstock: Command, tmp_path: Path) -> None:
+    slab = fcc111("Cu", (2, 2, 3), vacuum=8)
+    slab.info.clear()
+    slab.write(tmp_path / "slab.extxyz")
+    for more in (("relax", "slab.extxyz", "--opt-cell-fully"), ("md", "slab.extxyz", "--ensemble", "npt-mtk",
+                                                                "--steps", "1")):  # fmt: skip
+        done = rootstock(*more)
+        assert (done.returncode, "periodic in all three directions" in done.stderr) == (3, True), done.stderr
+    assert os.listdir(tmp_path) == ["slab.extxyz"]
+
+
+def test_a_crystal_with_sites_that_are_shared_is_refused(tmp_path: Path) -> None:
+    alloy = bulk("Cu", cubic=True)
+    alloy.info["occupancy"] = {str(i): {"Cu": 0.5, "Au": 0.5} for i in range(4)}
+    alloy.set_array("spacegroup_kinds", np.arange(4))
+    write(tmp_path / "alloy.cif", alloy)
+    with pytest.raises(ConfigurationError, match="sites that are occupied in part"):
+        read_structures([str(tmp_path / "alloy.cif")])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--ensemble", "nvt-nh"), "nvt-nh knows of no constraints"),
+        (("--ensemble", "npt-mtk"), "npt-mtk knows of no constraints"),
+        (("--ensemble", "nvt-csvr", "--temp", "0"), "nvt-csvr needs a temperature above 0 K"),
+        (("--ensemble", "nve", "--pressure", "1"), "--pressure is for npt-mtk"),
+        (("--ensemble", "nvt", "--temp", "nan"), "nan is no number"),
+        (("--ensemble", "nvt", "--pressure", "inf"), "inf is no number"),
+        (("--ensemble", "nvt-csvr", "--taut", "0"), "0.0 is not in the range"),
+        (("--ensemble", "nvt", "--friction", "-1"), "-1.0 is not in the range"),
+    ],
+)
+def test_what_an_ensemble_cannot_do(rootstock: Command, tmp_path: Path, more: tuple[str, ...], message: str) -> None:
+    atoms = crystal()
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.write(tmp_path / "a.traj")
+    done = rootstock("md", "a.traj", "--steps", "1", *more)
+    assert done.returncode in (2, 3)
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == ["a.traj"]
+
+
+def test_properties_that_these_atoms_do_not_have(rootstock: Command, tmp_path: Path) -> None:
+    molecule("H2O").write(tmp_path / "a.xyz")
+    done = rootstock("singlepoint", "a.xyz", "--properties", "stress")
+    assert (done.returncode, "Stress needs a cell" in done.stderr, "Traceback" in done.stderr) == (3, True, False)
+
+
+def test_a_restart_is_of_the_same_simulation(rootstock: Command, tmp_path: Path) -> None:
+    write(tmp_path / "two.xyz", [crystal(), crystal("Au")])
+    line = ("md", "two.xyz@0", "--ensemble", "nvt", "--steps", "3", "--restart", "--file-prefix", "x", "--seed", "1")
+    assert not rootstock(*line).returncode
+    final = (tmp_path / "x-final.extxyz").read_bytes()
+    other = rootstock(*line[:1], "two.xyz@1", *line[2:])
+    assert (other.returncode, "began with another structure" in other.stderr) == (3, True), other.stderr
+    other = rootstock(*line, "--seed", "2")
+    assert (other.returncode, "of a simulation with seed = 1, not 2" in other.stderr) == (3, True), other.stderr
+    again = rootstock(*line)  # it is at its end already
+    assert not again.returncode, again.stderr
+    assert read(tmp_path / "x-final.extxyz").get_potential_energy()
+    assert len(final) == (tmp_path / "x-final.extxyz").stat().st_size
+
+
+def test_a_line_that_failed_at_once_can_be_run_again(rootstock: Command, tmp_path: Path) -> None:
+    bulk("U", "fcc", a=5.0).write(tmp_path / "u.xyz")
+    line = ("md", "u.xyz", "--ensemble", "nve", "--steps", "3", "--restart")
+    for _ in range(2):
+        done = rootstock(*line)
+        assert (done.returncode, "No EMT-potential for U" in done.stderr) == (18, True), done.stderr
+    # Killed between its first files and the restart file.
+    crystal().write(tmp_path / "u.xyz")
+    (tmp_path / "u-nve-stats.dat").write_text("# step\n0 0.0\n")
+    (tmp_path / "u-nve-traj.extxyz").write_text("1\n")
+    assert not rootstock(*line).returncode
+    assert np.loadtxt(tmp_path / "u-nve-stats.dat").ndim
+
+
+def test_an_overwritten_simulation_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
+    settings = Dynamics("nve", steps=2)
+    simulation = Simulation(crystal(), EMT(), settings, str(tmp_path / "x"))
+    simulation.files["final"].write_text("old")
+    assert not simulation.run(on_step=lambda now: False)
+    assert not simulation.files["final"].exists()

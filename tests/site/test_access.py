@@ -144,7 +144,7 @@ SHARED = ("--group", str(GROUP), "--set", "access.readers=world", "--set", "acce
 
 
 def test_what_another_admin_has_left_is_no_obstacle(field, tiny, tmp_path):
-    """Sealed builds, what a killed build leaves, and files with modes of their own are their owner's alone to remove."""
+    """Sealed builds, what a killed build leaves, files with modes of their own: their owner alone can remove them."""
     tiny.chmod(0o644)
     root = field / "root"
     install_as(4001, root, "--env", tiny, *SHARED)
