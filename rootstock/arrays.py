@@ -112,16 +112,16 @@ class Arrays:
         for section in sections(properties):
             name = section.name
             view = views[name]
+            value: Any
             if view.ndim:
-                results[name] = array = self._copy(name, view)
-                finite = all_finite(array)
+                value = self._copy(name, view)
+                finite = all_finite(value)
             else:
-                results[name] = number = view.item()
-                finite = math.isfinite(number)
-            if not finite:
-                del results[name]
-                if not PROPERTY_BITS[name] & asked:
-                    continue
+                value = view.item()
+                finite = math.isfinite(value)
+            if finite:
+                results[name] = value
+            elif PROPERTY_BITS[name] & asked:
                 raise NonFiniteError(
                     f"The model {self._title} returned NaN or infinity in {name}{first_bad(view)}.",
                     "Overlapping atoms and structures far from its training data do this.",

@@ -206,11 +206,12 @@ def md(
     files = run.files_of(prefix)
     resumed = restart and files["restart"].exists()
     if not resumed:
+        anew = overwrite or (restart and _never_began(files["stats"]))
         for path in (files["stats"], files["restart"]):  # of formats that ASE does not know
             check_output(path.with_suffix(".xyz"), overwrite=True)
-            if path.exists() and not (overwrite or (restart and _never_began(files["stats"]))):
+            if path.exists() and not anew:
                 raise ConfigurationError(f"{path} exists.", "Go on with --restart, or begin anew with --overwrite.")
-        check_output(files["traj"], overwrite=overwrite or (restart and _never_began(files["stats"])))
+        check_output(files["traj"], overwrite=anew)
         check_output(files["final"], overwrite=overwrite)
     images = read_structures([structure])
     if len(images) > 1:

@@ -460,6 +460,13 @@ def test_a_line_that_failed_at_once_can_be_run_again(rootstock: Command, tmp_pat
     assert np.loadtxt(tmp_path / "u-nve-stats.dat").ndim
 
 
+def test_arguments_that_json_changes_are_the_same_after_a_restart(tmp_path: Path) -> None:
+    settings, calc = Dynamics("nve", steps=1), EMT()
+    calc.parameters["setup_kwargs"] = {"k": (1, 2)}
+    assert Simulation(crystal(), calc, settings, str(tmp_path / "x")).run()
+    assert Simulation.resume(calc, settings, str(tmp_path / "x")).step == 1
+
+
 def test_an_overwritten_simulation_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
     settings = Dynamics("nve", steps=2)
     simulation = Simulation(crystal(), EMT(), settings, str(tmp_path / "x"))

@@ -27,7 +27,7 @@ from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.layout import RootLayout
 from rootstock.recipes import plan_environment
 from rootstock.sources import packaged_source, read_source
-from tests.conftest import SITE, clean_environment
+from tests.conftest import SITE, clean_environment, open_to_readers
 from tests.site.mirror import movable_python
 from tests.site.stress import ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run, wait_for
 
@@ -407,6 +407,24 @@ def test_an_interpreter_comes_along_as_it_is(tmp_path, monkeypatch):
     assert not os.access(folder / "lib" / program / "os.py", os.X_OK)
     library = {path.relative_to(python): path.read_bytes() for path in python.rglob("*.py")}
     assert library == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
+
+
+def test_a_lock_that_cannot_be_read_is_named(tiny, tmp_path):
+    need_root()
+    need_programs(setpriv="util-linux")
+    open_to_readers(tmp_path)
+    lock, out = tiny.layout.lock_file(ENVIRONMENT), tmp_path / "out"
+    lock.unlink(missing_ok=True)
+    lock.touch(mode=0)
+    out.mkdir()
+    out.chmod(0o777)
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    environment = tiny.layout.environment_file(ENVIRONMENT)
+    create = [SITE, "bundle", "create", out / "x", "--cluster", "local", "--no-client", "--env", environment]
+    done = run([*user, *create], cwd="/", env=clean_environment(HOME=str(out)))
+    assert done.returncode == 13, done.stderr
+    assert done.stderr.endswith(f"Error: Cannot make {out}/x: {lock}: Permission denied.\n"), done.stderr
+    assert list(out.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written(site, tmp_path):

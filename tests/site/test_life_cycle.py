@@ -126,6 +126,24 @@ def test_a_marker_that_says_nothing(site, bare_root, text):
         assert "rootstock.toml: it names no layout and cluster." in done.stderr
 
 
+def test_what_a_killed_build_has_left_is_in_the_plan_for_programs(site, tiny_root):
+    (tiny_root / "builds/tiny/.staging-killed").mkdir()
+    plan = json.loads(site("gc", "--root", tiny_root, "--dry-run", "--json").stdout)
+    assert (plan["empty"], plan["leftovers"]) == (False, ["builds/tiny/.staging-killed"])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--set", "access=1", "--set", "access.readers=group"), 3, "Error: Unknown key 'access'"),
+        (("--root", f"/tmp/{'x' * 300}"), 10, "File name too long"),
+    ],
+)
+def test_no_slip_ends_in_a_traceback(site, tmp_path, options, code, message):
+    done = site("install", "--cluster", "local", "--root", tmp_path / "new", *options, check=False)
+    assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
 def test_a_change_is_a_generation(old_and_new):
     root, old, new = old_and_new
     assert numbers(root) == [1, 2]

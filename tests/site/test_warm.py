@@ -20,6 +20,7 @@ from ase import Atoms
 from rootstock import RootstockCalculator
 from rootstock.access import remove_tree
 from rootstock.errors import ConfigurationError, MissingWeightsError, WorkerStartError
+from rootstock.fetch import _publish
 from rootstock.layout import RootLayout
 from rootstock.weights import read_weights
 from tests.conftest import SITE, Site, clean_environment
@@ -198,6 +199,16 @@ def test_failures_are_named_and_keep_no_other_model_from_arriving(root: Path, se
     assert set(read_weights(RootLayout(root), "web")) == {"small"}
     assert {path.name for path in (root / "cache" / "web").iterdir()} == {"small"}
     assert not list((root / "cache").glob(".*"))
+
+
+def test_no_reference_arrives_before_what_it_names(tmp_path: Path) -> None:
+    """In a repository that is there already: a job may start in between."""
+    for name in ("refs/main", "snapshots/2/model", "blobs/2"):
+        for folder in ("new", "cache"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / name).write_text("2")
+    found = [path.relative_to(tmp_path / "cache").parts[0] for path in _publish(tmp_path / "new", tmp_path / "cache")]
+    assert found == ["blobs", "snapshots", "refs"]
 
 
 def test_a_silent_server_is_given_up(root: Path, server: Server, warm) -> None:
