@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
-from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
@@ -85,6 +84,7 @@ class RootstockCalculator(RemoteCalculator):
 
     default_parameters = DEFAULTS
 
+    _not_pickled = (*RemoteCalculator._not_pickled, "_comm")
     _arguments: dict[str, Any]
     _session: Session
 
@@ -183,13 +183,8 @@ class RootstockCalculator(RemoteCalculator):
             self.set(**{name: there.get(name) for name in NAMES if there.get(name) != self._arguments[name]})
             self.parameters, self._seen = self._shown(self._arguments)
 
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Return a property, computing it if it is not known for these atoms; see `RemoteCalculator.get_property`."""
-        self._follow()
-        value = super().get_property(name, atoms, allow_calculation)
-        if allow_calculation:
-            self._asked |= PROPERTY_BITS.get(name, 0)
-        return value
+    def _remember(self, name: str) -> None:
+        self._asked |= PROPERTY_BITS.get(name, 0)
 
     def _forget(self) -> None:
         self.results = {}

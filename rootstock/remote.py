@@ -104,6 +104,7 @@ class RemoteCalculator(Calculator):
         WorkerError
             If what computes failed or was lost; the next call starts anew.
         """
+        self._follow()
         if not allow_calculation:
             stale = self.check_state(atoms) if atoms is not None else not self._known()
             value = None if stale else self.results.get(name)
@@ -128,6 +129,7 @@ class RemoteCalculator(Calculator):
                     raise
                 if name not in self.results:
                     raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
+        self._remember(name)
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -149,6 +151,9 @@ class RemoteCalculator(Calculator):
 
     def _follow(self) -> None:
         """Take over what was changed in `parameters`."""
+
+    def _remember(self, name: str) -> None:
+        """Take note that a property of these atoms was asked for."""
 
     def _forget(self) -> None:
         self.results = {}
@@ -188,9 +193,17 @@ class RemoteCalculator(Calculator):
         twin.results = deepcopy(self.results)
         return twin
 
+    # Pickles are kept and read by later versions, so they name no module of ours that may move: atoms, no inputs.
+    _not_pickled: tuple[str, ...] = ("_session", "_inputs", "_results_for")
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_session", "_comm")}
+        state = {name: value for name, value in self.__dict__.items() if name not in self._not_pickled}
+        if self._inputs.state != self._results_for:  # an interruption came in between
+            state["results"] = {}
+        return state | {"atoms": self.atoms}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update((name, value) for name, value in state.items() if name != "atoms")
+        if "atoms" in state:  # in pickles of version 0.3.0 there are `_inputs`
+            self.atoms = state["atoms"]
         self._open()

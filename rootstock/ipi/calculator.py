@@ -79,7 +79,10 @@ class IPICalculator(RemoteCalculator):
     ['energy', 'free_energy', 'forces', 'stress']
     """
 
+    __module__ = "rootstock.ipi"  # where it is imported from; pickles record it
+
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
+    _not_pickled = (*RemoteCalculator._not_pickled, "_frame")
     _arguments: dict[str, Any]
     _session: Clients
 
@@ -110,10 +113,10 @@ class IPICalculator(RemoteCalculator):
         )
         self.extra = b""
         self._rotate = rotate
-        self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
         self._open()
 
     def _open(self) -> None:
+        self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
         given = self._arguments
         command = given["command"]
         spec = ClientSpec(
