@@ -13,9 +13,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rootstock.clusters import Cluster
 from rootstock.errors import ConfigurationError
 from rootstock.layout import RootLayout
 
@@ -45,6 +44,17 @@ class ModeChange:
         return {"path": self.path.relative_to(root).as_posix(), "old": old, "new": f"{self.new:04o}"}
 
 
+class AccessSettings(Protocol):
+    """Who may read and who may install, as a cluster file says it."""
+
+    @property
+    def readers(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def writers(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Access:
     """Modes for the readers and the admins of a root.
@@ -63,7 +73,7 @@ class Access:
     shared: bool = False
 
     @classmethod
-    def of(cls, cluster: Cluster) -> Access:
+    def of(cls, cluster: AccessSettings) -> Access:
         """Return the access that a cluster's settings ask for.
 
         Raises

@@ -16,7 +16,8 @@ from rootstock.layout import RootLayout
 from rootstock.pythons import NewPython
 from rootstock.recipes import BuildPlan
 from rootstock.records import active_build
-from rootstock.room import PYTHON, Room, megabytes, room_left, room_needed
+from rootstock.room import Room, megabytes, room_left
+from rootstock.room_needed import PYTHON, room_needed
 from rootstock.sources import registered_names
 
 _SHOWN = 5  # changes of modes

@@ -26,7 +26,7 @@ from rootstock.reach import owner
 from rootstock.recipes import CLIENT, BuildPlan, plan_client, plan_environment
 from rootstock.records import now, read_marker, user_name
 from rootstock.render import render_activation, render_default, render_modulefiles, render_registry
-from rootstock.room import check_room
+from rootstock.room_needed import check_room
 from rootstock.roots import installed_versions, is_new
 from rootstock.sources import EnvironmentSource, given_by_path, packaged_names, packaged_source, read_source
 

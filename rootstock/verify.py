@@ -19,10 +19,11 @@ from rootstock.channel.memory import PROPERTY_BITS
 from rootstock.checks import Check, compare, describe, head
 from rootstock.client import Client
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import ConfigurationError, MissingWeightsError, RootstockError, VerificationError
+from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
 from rootstock.inputs import Inputs
 from rootstock.layout import RootLayout
 from rootstock.records import BUILD_SOURCE
+from rootstock.reference_structure import reference_atoms
 from rootstock.references import Reference
 from rootstock.sources import EnvironmentSource, read_source
 from rootstock.spawn import Launch
@@ -253,29 +254,6 @@ def _check_versions(versions: Mapping[str, str], reference: Reference, source: E
                 f"installed is {version or 'none'}.",
                 f"Pin {package} in {source.path.name}, or give the values of the new version with their source.",
             )
-
-
-def reference_atoms(reference: Reference, source: EnvironmentSource) -> Atoms:
-    """Return the structure of a reference.
-
-    Raises
-    ------
-    ConfigurationError
-        If ASE can make no structure of it.
-    VerificationError
-        If it has elements that the file does not name.
-    """
-    try:
-        atoms = Atoms(**reference.structure)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"{source.path}: reference {reference.name!r} is no structure: {error}.") from error
-    elements = source.abilities(reference.model).elements
-    if elements and (strange := sorted(set(atoms.get_chemical_symbols()) - {*elements})):
-        raise VerificationError(
-            f"{source.path.name} has no {', '.join(strange)} among its elements; its reference {reference.name!r} has.",
-            f"Correct 'elements' in the header of {source.path}.",
-        )
-    return atoms
 
 
 def _compute(client: Client, atoms: Atoms, properties: tuple[str, ...]) -> dict[str, Any]:

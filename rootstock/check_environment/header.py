@@ -21,8 +21,8 @@ from rootstock.check_environment.kinds import KEYS, REFERENCE, SUBKEYS, TEXTS, V
 from rootstock.check_environment.lines import Lines
 from rootstock.errors import RootstockError
 from rootstock.model import did_you_mean
+from rootstock.reference_structure import reference_atoms
 from rootstock.sources import EnvironmentSource, header_blocks, header_text
-from rootstock.verify import reference_atoms
 
 _HEADER_KEYS = ("requires-python", "dependencies", "tool")
 _LOWER_BOUNDS = {">=", ">", "==", "===", "~="}
