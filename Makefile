@@ -30,7 +30,7 @@ check: .venv/developer docs  ## Lint, types, layers and documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.10 rootstock/errors.py rootstock/channel rootstock/worker
+	$(BIN)/mypy --python-version 3.10 rootstock/errors.py rootstock/worker
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/rootstock-site render --output modulefiles --check
 

@@ -4,8 +4,9 @@
 
 A Volume has no file locks, and of two writers the last one wins. So there is one writer at a time (`one_writer`),
 which commits what it did; everybody else mounts the Volume read-only and reloads it before reading. The functions of
-the app are a few lines each around `install`, `warm`, `inspect_root`, `rootstock.trial` and `rootstock.overhead`, which
-run on any machine. docs/guides/modal.md says how to use this, and what nobody could try without an account.
+the app are a few lines each around `install`, `warm`, `inspect_root`, `rootstock.reports.trial` and
+`rootstock.reports.overhead`, which run on any machine. docs/guides/modal.md says how to use this, and what nobody could
+try without an account.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import modal
 
 if TYPE_CHECKING:
-    from rootstock.locking import Admin
+    from rootstock.root.lock import Admin
 
 ROOT = "/vol/rootstock"  # what the cluster file of Modal says
 ENVIRONMENTS = "mace,chgnet"
@@ -132,9 +133,9 @@ def install(
     RootstockError
         What ``rootstock-site install`` would end with.
     """
-    from rootstock.install import apply
-    from rootstock.planning import plan_install
-    from rootstock.roots import find_site
+    from rootstock.admin.install import apply
+    from rootstock.admin.install_plan import plan_install
+    from rootstock.config.site import find_site
 
     site = find_site("modal", Path(root), settings)
     # The image is the client. Without a GPU here, the builds are verified on the CPU.
@@ -150,9 +151,9 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
 
     Returns and raises as `install` does.
     """
-    from rootstock.model import parse_model_string
-    from rootstock.roots import find_site
-    from rootstock.warm import apply, plan_warm
+    from rootstock.admin.warm import apply, plan_warm
+    from rootstock.config.model_string import parse_model_string
+    from rootstock.config.site import find_site
 
     site = find_site("modal", Path(root), installed=True)
     models = {model: parse_model_string(model, environments)[0] for model in site.cluster.models}
@@ -164,8 +165,8 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
 
 def carry_out(plan: Any, apply: Callable[[Any, Admin], None], what: str) -> dict[str, Any]:
     """Print a plan, carry it out with its log in the root, and return it."""
-    from rootstock.locking import Admin
-    from rootstock.logs import log_line, new_log
+    from rootstock.root.command_log import log_line, new_log
+    from rootstock.root.lock import Admin
 
     for line in plan.lines() or [f"{what}: nothing to do"]:
         print(line, flush=True)
@@ -183,9 +184,9 @@ def carry_out(plan: Any, apply: Callable[[Any, Admin], None], what: str) -> dict
 
 def inspect_root(root: str | Path) -> dict[str, Any]:
     """Print what a root holds and what it takes; return it."""
-    from rootstock.layout import RootLayout
-    from rootstock.room import megabytes
-    from rootstock.status import read_status
+    from rootstock.reports.status import read_status
+    from rootstock.root.disk_usage import megabytes
+    from rootstock.root.layout import RootLayout
 
     layout = RootLayout(Path(root))
     status = read_status(layout, sizes=True)
@@ -225,8 +226,8 @@ def build_environments(environments: str = ENVIRONMENTS) -> dict[str, Any]:
 
 @app.function(volumes=READER, timeout=30 * MINUTE, gpu=GPU, block_network=True)
 def test_new_api() -> dict[str, Any]:
-    """Run models cold and warm on a GPU; see `rootstock.trial.try_root`."""
-    from rootstock.trial import try_root
+    """Run models cold and warm on a GPU; see `rootstock.reports.trial.try_root`."""
+    from rootstock.reports.trial import try_root
 
     volume.reload()
     return try_root(ROOT, "cuda", report=print)
@@ -241,8 +242,8 @@ def inspect_cache() -> dict[str, Any]:
 
 @app.function(volumes=READER, timeout=30 * MINUTE, gpu=GPU, block_network=True)
 def sanity_check() -> dict[str, Any]:
-    """Measure what Rootstock adds to molecular dynamics on a GPU; see `rootstock.overhead.sanity_check`."""
-    from rootstock import overhead
+    """Measure what Rootstock adds to molecular dynamics on a GPU; see `rootstock.reports.overhead.sanity_check`."""
+    from rootstock.reports import overhead
 
     volume.reload()
     return overhead.sanity_check(ROOT, report=print)

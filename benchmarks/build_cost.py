@@ -24,10 +24,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from rootstock.access import remove_tree
-from rootstock.layout import RootLayout
-from rootstock.recipes import RECIPE
-from rootstock.uv import clean_variables, find_uv
+from rootstock.builds.plan import RECIPE
+from rootstock.builds.uv import clean_variables, find_uv
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
 
 LIMIT = 1.5
 SITE = Path(sys.executable).with_name("rootstock-site")

@@ -25,7 +25,7 @@ from rootstock.ipi import IPICalculator
 DRIVER = """
 import runpy, sys
 from ase.io import read
-from rootstock.ipi.driver import Driver, connect
+from rootstock.interfaces.ipi.driver import Driver, connect
 atoms = read(sys.argv[2])
 atoms.calc = runpy.run_path(sys.argv[1])["setup"]("", "cpu")
 Driver(atoms).serve(connect(sys.argv[3], 30))

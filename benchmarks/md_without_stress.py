@@ -28,7 +28,7 @@ from ase import Atoms, units
 
 from rootstock import RootstockCalculator
 from rootstock.environment import EnvironmentManager
-from rootstock.overhead import InProcess
+from rootstock.reports.overhead import InProcess
 from rootstock.worker.dynamics import Dynamics
 
 STOCK = """

@@ -34,13 +34,13 @@ import record
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.channel.memory import PROPERTY_BITS
-from rootstock.client import Client
+from rootstock.client.connection import Client
+from rootstock.client.inputs import Inputs
+from rootstock.client.process import Launch
+from rootstock.config.environment_file import registered_names
+from rootstock.config.model_string import parse_model_string
 from rootstock.environment import EnvironmentManager
-from rootstock.inputs import Inputs
-from rootstock.model import parse_model_string
-from rootstock.sources import registered_names
-from rootstock.spawn import Launch
+from rootstock.worker.channel.memory import PROPERTY_BITS
 
 THREADS = 1  # several wait for each other where other programs run, for seconds
 PARTS = ["build found", "interpreter and numpy", "ase", "environment file", "model", "first energy"]

@@ -16,12 +16,12 @@ from typing import Any
 import click
 
 from rootstock import errors
-from rootstock.channel import frames, memory
 from rootstock.cli.common import INTERRUPTED, PENDING
 from rootstock.cli.site import main as site
 from rootstock.cli.user import main as user
-from rootstock.layout import RootLayout
-from rootstock.schema import Cluster
+from rootstock.config.cluster_settings import Cluster
+from rootstock.root.layout import RootLayout
+from rootstock.worker.channel import frames, memory
 
 _PLACE = re.compile(r"^<!-- reference: (\S+)(?: (\S+))? -->$", re.M)
 COMMANDS: dict[str, click.Group] = {"rootstock": user, "rootstock-site": site}

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.3.0"
 
 if TYPE_CHECKING:
-    from rootstock.calculator import RootstockCalculator
-    from rootstock.clusters import CLUSTER_REGISTRY, get_root_for_cluster
-    from rootstock.model import parse_model_string
+    from rootstock.config.clusters import CLUSTER_REGISTRY, get_root_for_cluster
+    from rootstock.config.model_string import parse_model_string
+    from rootstock.interfaces.calculator import RootstockCalculator
 
 __all__ = ["CLUSTER_REGISTRY", "RootstockCalculator", "__version__", "get_root_for_cluster", "parse_model_string"]
 
 # Names are looked up when first used (PEP 562): `import rootstock` costs nothing, and the worker, which imports
 # this package in environments that hold numpy and ase only, never meets what the client needs.
 _HOME = {
-    "CLUSTER_REGISTRY": "rootstock.clusters",
-    "RootstockCalculator": "rootstock.calculator",
-    "get_root_for_cluster": "rootstock.clusters",
-    "parse_model_string": "rootstock.model",
+    "CLUSTER_REGISTRY": "rootstock.config.clusters",
+    "RootstockCalculator": "rootstock.interfaces.calculator",
+    "get_root_for_cluster": "rootstock.config.clusters",
+    "parse_model_string": "rootstock.config.model_string",
 }
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.data import PACKAGE
-from rootstock.distribution import WHEEL_NAME, wheel_bytes
-from rootstock.sources import packaged_names
-from rootstock.uv import find_uv
+from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
+from rootstock.builds.uv import find_uv
+from rootstock.config.environment_file import packaged_names
+from rootstock.config.packaged import PACKAGE
 
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if "_data" not in path.parts]
 
@@ -28,20 +28,20 @@ def joined(path: Path) -> set[str]:
 
 def test_only_layout_knows_paths_under_the_root() -> None:
     folders = {"builds", "active", "client", "runtime", "generations", "locks", "rootstock.toml"}
-    assert folders <= joined(PACKAGE / "layout.py")
+    assert folders <= joined(PACKAGE / "root/layout.py")
     for path in MODULES:
-        if path.name != "layout.py":
+        if path != PACKAGE / "root/layout.py":
             assert not joined(path) & folders, path
 
 
 def test_only_uv_runs_uv() -> None:
-    users = {path.name for path in MODULES if re.search(r"\bfind_uv\b", path.read_text(encoding="utf-8"))}
-    assert users <= {"uv.py", "environment.py", "bundle.py"}  # environment.py names it in a command for the worker
+    users = {path for path in MODULES if re.search(r"\bfind_uv\b", path.read_text(encoding="utf-8"))}
+    assert users == {PACKAGE / "builds/uv.py", PACKAGE / "client/launch.py"}  # which names it in a worker's command
 
 
 def test_the_worker_side_pickles_and_evaluates_nothing() -> None:
     for path in MODULES:
-        if path.parent.name in ("worker", "channel") and path.name != "source.py":
+        if path.is_relative_to(PACKAGE / "worker") and path != PACKAGE / "worker/environment_file.py":
             assert not re.search(r"\b(pickle|eval|exec|marshal|ctypes)\b", path.read_text(encoding="utf-8")), path
 
 
@@ -68,7 +68,7 @@ def test_a_wheel_works_as_a_checkout_does(wheel: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "env"
     subprocess.run([find_uv(), "venv", "-q", "--python", sys.executable, prefix], check=True)
     subprocess.run([find_uv(), "pip", "install", "-q", "--python", prefix / "bin/python", wheel], check=True)
-    code = "from rootstock.sources import packaged_names; from rootstock import CLUSTER_REGISTRY as c, render"
+    code = "from rootstock.config.environment_file import packaged_names; from rootstock import CLUSTER_REGISTRY as c"
     done = subprocess.run(
         [prefix / "bin/python", "-I", "-c", f"{code}; print(packaged_names(), dict(c)['modal'])"],
         capture_output=True, text=True, check=True, cwd=tmp_path,

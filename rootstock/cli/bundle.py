@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Group, Progress, cluster_options, found, show_json
-from rootstock.cli.completing import ENVIRONMENT
+from rootstock.cli.parameter_types import ENVIRONMENT
+from rootstock.config.site import find_site
 from rootstock.errors import BundleError, ConfigurationError, RootstockError
-from rootstock.reach import cause
-from rootstock.roots import find_site
+from rootstock.root.reachability import cause
 
 if TYPE_CHECKING:
-    from rootstock.bundle import Bundle
+    from rootstock.admin.bundle import Bundle
 
 
 @click.group("bundle", cls=Group)
@@ -48,8 +48,8 @@ def create(
       rootstock-site bundle create della.bundle --cluster della --env mace
       rootstock-site install --cluster della --bundle della.bundle --digest 4f1c...
     """
-    from rootstock.bundle import create_bundle
-    from rootstock.planning import find_sources
+    from rootstock.admin.bundle import create_bundle
+    from rootstock.admin.install_plan import find_sources
 
     site = found(find_site(cluster, root, settings))
     sources = find_sources(site.layout, environments or site.cluster.environments)
@@ -91,7 +91,7 @@ def unpacked_bundle(file: Path | None, digest: str | None) -> Bundle | None:
             f"--digest is {digest!r}, not the 64 characters that `bundle create` prints.",
             "Leave it out only if you know by other means who made the bundle.",
         )
-    from rootstock.bundle import unpack_bundle
+    from rootstock.admin.bundle import unpack_bundle
 
     folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="rootstock-bundle-"))
     return unpack_bundle(file, Path(folder), digest or "")

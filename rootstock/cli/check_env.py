@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import Command, Progress, json_option, named_cluster, show_json
-from rootstock.cli.completing import CLUSTER, DEVICE
+from rootstock.cli.parameter_types import CLUSTER, DEVICE
+from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError, RootstockError, SiteError
-from rootstock.locking import Admin
-from rootstock.model import is_environment_name
+from rootstock.root.lock import Admin
 
 if TYPE_CHECKING:
-    from rootstock.verification import Verification
+    from rootstock.root.verification_records import Verification
 
 
 @click.command("new-env", cls=Command)
@@ -34,7 +34,7 @@ def new_env(name: str, output: Path | None) -> None:
       rootstock-site new-env mymodel
       rootstock-site new-env mymodel -o environments/mymodel.py
     """
-    from rootstock.templating import render_template
+    from rootstock.config.templates import render_template
 
     if not is_environment_name(name) or name.endswith(".py"):
         raise ConfigurationError(
@@ -87,8 +87,8 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
       rootstock-site check-env mymodel.py
       rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
     """
-    from rootstock.check_environment import ERROR, check_environment
-    from rootstock.room import counted
+    from rootstock.reports.envfile_lint import ERROR, check_environment
+    from rootstock.root.disk_usage import counted
 
     found = check_environment(file)
     errors = sum(each.severity == ERROR for each in found)
@@ -121,12 +121,12 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
 
 def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> Verification:
     """Install an environment into a root that is removed again, and return what was verified."""
-    from rootstock.access import remove_tree
-    from rootstock.install import apply
-    from rootstock.planning import plan_install
-    from rootstock.records import active_build, read_build
-    from rootstock.roots import find_site
-    from rootstock.verification import last_verification
+    from rootstock.admin.install import apply
+    from rootstock.admin.install_plan import plan_install
+    from rootstock.config.site import find_site
+    from rootstock.root.permissions import remove_tree
+    from rootstock.root.records import active_build, read_build
+    from rootstock.root.verification_records import last_verification
 
     folder = Path(tempfile.mkdtemp(prefix="rootstock-check-"))
     progress = Progress(None)

@@ -14,13 +14,13 @@ from typing import Any, Protocol, TextIO
 
 import click
 
-from rootstock.cli.completing import CLUSTER
-from rootstock.clusters import AUTO, recognise, require_root
+from rootstock.cli.parameter_types import CLUSTER
+from rootstock.config.clusters import AUTO, recognise, require_root
+from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError, RootError, RootstockError
-from rootstock.layout import RootLayout
-from rootstock.locking import Admin
-from rootstock.logs import log_line, new_log
-from rootstock.roots import Site
+from rootstock.root.command_log import log_line, new_log
+from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Admin
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
@@ -162,8 +162,8 @@ def carry_out(
     site: Site, folder: Path, command: str, run: Callable[[Admin], None], wait: float, break_lock: bool
 ) -> None:
     """Run the second half of a command, with its progress shown and logged in `folder`."""
-    from rootstock.access import Access
-    from rootstock.generations import explained
+    from rootstock.root.generations import explained
+    from rootstock.root.permissions import Access
 
     with explained(site.layout), log_file(folder, command, Access.of(site.cluster).admin_file) as log:
         progress = Progress(log)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Command, cluster_options, json_option, named_cluster, show_json
-from rootstock.cli.completing import DEVICE, MODEL
+from rootstock.cli.parameter_types import DEVICE, MODEL
 
 if TYPE_CHECKING:
-    from rootstock.doctor import Finding
+    from rootstock.reports.doctor import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _device = click.option(
@@ -41,7 +41,7 @@ def doctor(cluster: str | None, root: Path | None, device: str | None, full: boo
       srun --gres=gpu:1 rootstock doctor --device cuda
       rootstock doctor --full --json > doctor.json
     """
-    from rootstock.doctor import examine
+    from rootstock.reports.doctor import examine
 
     _report(examine(named_cluster(cluster), root, device=device, full=full), as_json)
 
@@ -64,7 +64,7 @@ def why_not(model: str, cluster: str | None, root: Path | None, device: str | No
       rootstock why-not mace-medium
       rootstock why-not chgnet --device cuda
     """
-    from rootstock.doctor import why_not as go_through
+    from rootstock.reports.doctor import why_not as go_through
 
     if not _report(go_through(model, named_cluster(cluster), root, device=device, patience=wait), as_json):
         click.echo(f"{model} runs here.", err=True)
@@ -72,7 +72,7 @@ def why_not(model: str, cluster: str | None, root: Path | None, device: str | No
 
 def _report(findings: Iterator[Finding], as_json: bool) -> int:
     """Show findings as they come, and end with the exit code that they call for."""
-    from rootstock.doctor import exit_code
+    from rootstock.reports.doctor import exit_code
 
     seen = []
     for finding in findings:

@@ -18,7 +18,7 @@ from rootstock.cli.common import (
     plan_options,
     show_plan,
 )
-from rootstock.roots import find_site
+from rootstock.config.site import find_site
 
 
 @click.command(cls=Command)
@@ -51,10 +51,10 @@ def lock(
       rootstock-site lock --root ~/rootstock --env mace --upgrade mace-torch
       rootstock-site lock --cluster local --env ./mymodel.py
     """
-    from rootstock.lockfiles import apply, plan_locks
-    from rootstock.planning import find_source
-    from rootstock.records import read_marker
-    from rootstock.sources import registered_names
+    from rootstock.admin.install_plan import find_source
+    from rootstock.admin.lock import apply, plan_locks
+    from rootstock.config.environment_file import registered_names
+    from rootstock.root.records import read_marker
 
     site = found(find_site(cluster, root))
     if not all(name.endswith(".py") for name in environments) or not environments:
@@ -76,6 +76,6 @@ def lock(
     if installed:
         carry_out(site, site.layout.log, "lock", lambda admin: apply(plan, admin), wait, break_lock)
     else:
-        from rootstock.locking import Admin
+        from rootstock.root.lock import Admin
 
         apply(plan, Admin(" ".join(sys.argv)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rootstock.cli.common import Command, cluster_options, found, json_option, show_json
-from rootstock.roots import find_site
+from rootstock.config.site import find_site
 
 
 @click.command(cls=Command)
@@ -28,8 +28,8 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
       rootstock-site page --root ~/rootstock -o /tmp/models
       rootstock-site page --cluster della -o /var/www/html/models --sizes
     """
-    from rootstock.page import read_page, write_page
-    from rootstock.room import counted
+    from rootstock.reports.page import read_page, write_page
+    from rootstock.root.disk_usage import counted
 
     site = found(find_site(cluster, root, installed=True))
     read = read_page(site.layout, site.cluster, sizes=sizes)

@@ -9,7 +9,7 @@ import click
 
 from rootstock import __version__
 from rootstock.cli.common import PENDING, Command, carry_out, cluster_options, found, show_plan
-from rootstock.roots import find_site
+from rootstock.config.site import find_site
 
 
 @click.command(cls=Command)
@@ -36,8 +36,8 @@ def render(
     if output is not None:
         _render_to(cluster, root, output, template_dirs, check)
         return
-    from rootstock.install import apply
-    from rootstock.planning import plan_render
+    from rootstock.admin.install import apply
+    from rootstock.admin.install_plan import plan_render
 
     site = found(find_site(cluster, root, installed=True))
     plan = plan_render(
@@ -54,8 +54,8 @@ def render(
 def _render_to(
     cluster: str | None, root: Path | None, output: Path, template_dirs: tuple[Path, ...], check: bool
 ) -> None:
-    from rootstock.render import committed_renderings, module_tree
-    from rootstock.renderings import compare, write
+    from rootstock.config.committed_modulefiles import compare, write
+    from rootstock.config.render import committed_renderings, module_tree
 
     if cluster is None:
         texts = committed_renderings(__version__)

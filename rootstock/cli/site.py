@@ -23,15 +23,15 @@ from rootstock.cli.common import (
     show_json,
     show_plan,
 )
-from rootstock.cli.completing import DEVICE, ENVIRONMENT, VERSION
-from rootstock.cli.completion import completion_of
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION
 from rootstock.cli.render import render
+from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.verify import verify
 from rootstock.cli.warm import site_warm
-from rootstock.locking import Admin
-from rootstock.roots import find_site
+from rootstock.config.site import find_site
+from rootstock.root.lock import Admin
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,8 +93,8 @@ def install(
       rootstock-site install --cluster local --root ~/rootstock --env emt
       rootstock-site install --cluster della --env mace --dry-run
     """
-    from rootstock.install import apply
-    from rootstock.planning import plan_install
+    from rootstock.admin.install import apply
+    from rootstock.admin.install_plan import plan_install
 
     site = found(find_site(cluster, root, settings, group))
     unpacked = unpacked_bundle(bundle, digest)
@@ -130,7 +130,7 @@ def default(
     Example:
       rootstock-site default 0.3.0 --cluster della
     """
-    from rootstock.switch import apply, plan_default
+    from rootstock.admin.rollback import apply, plan_default
 
     site = found(find_site(cluster, root, installed=True))
     plan = plan_default(site.layout, site.cluster, version, template_dirs=site.template_dirs)
@@ -159,7 +159,7 @@ def rollback(
       rootstock-site rollback --dry-run
       rootstock-site rollback --to 4
     """
-    from rootstock.switch import apply, plan_rollback
+    from rootstock.admin.rollback import apply, plan_rollback
 
     site = found(find_site(cluster, root, installed=True))
     plan = plan_rollback(site.layout, site.cluster, to, template_dirs=site.template_dirs)
@@ -191,7 +191,7 @@ def gc(
       rootstock-site gc --dry-run
       rootstock-site gc --keep 3 --older-than 30 --yes
     """
-    from rootstock.retention import collect, plan_gc
+    from rootstock.admin.gc import collect, plan_gc
 
     site = found(find_site(cluster, root, installed=True))
     plan = plan_gc(site.layout, site.cluster, keep=keep, older_than=older_than)
@@ -214,7 +214,7 @@ def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -
       rootstock-site status --sizes
       rootstock-site status --json | jq .room
     """
-    from rootstock.status import read_status
+    from rootstock.reports.status import read_status
 
     held = read_status(found(find_site(cluster, root, installed=True)).layout, sizes=sizes)
     if as_json:
@@ -235,8 +235,8 @@ def uninstall(
     Example:
       rootstock-site uninstall --root ~/rootstock --dry-run
     """
-    from rootstock.retention import plan_uninstall
-    from rootstock.retention import uninstall as remove
+    from rootstock.admin.gc import plan_uninstall
+    from rootstock.admin.gc import uninstall as remove
 
     site = found(find_site(cluster, root, installed=True))
     plan = plan_uninstall(site.layout, site.cluster.name)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from rootstock import __version__
-from rootstock.cli.catalogue import list_, show
 from rootstock.cli.common import EXIT_CODES, Group, json_option, named_cluster, show_json
-from rootstock.cli.completing import CLUSTER
-from rootstock.cli.completion import completion_of
 from rootstock.cli.doctor import doctor, why_not
-from rootstock.cli.simulate import md, relax, singlepoint
+from rootstock.cli.list_show import list_, show
+from rootstock.cli.parameter_types import CLUSTER
+from rootstock.cli.shell_completion import completion_of
+from rootstock.cli.simulations import md, relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
-from rootstock.clusters import cluster_names, get_cluster
+from rootstock.config.clusters import cluster_names, get_cluster
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from rootstock.cli.common import Command, Progress, cluster_options, found, json_option, show_json
-from rootstock.cli.completing import DEVICE, ENVIRONMENT
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT
+from rootstock.config.site import find_site
 from rootstock.errors import VerificationError
-from rootstock.layout import RootLayout
-from rootstock.roots import find_site
+from rootstock.root.layout import RootLayout
 
 
 @click.command("verify", cls=Command)
@@ -43,11 +43,11 @@ def verify(
       rootstock-site verify --env mace --model small --json
       rootstock-site verify --files
     """
-    from rootstock.access import Access
-    from rootstock.checks import describe
-    from rootstock.published import is_broken
-    from rootstock.sources import registered_names
-    from rootstock.verify import verify_builds
+    from rootstock.admin.verify import verify_builds
+    from rootstock.admin.verify_checks import describe
+    from rootstock.config.environment_file import registered_names
+    from rootstock.root.permissions import Access
+    from rootstock.root.published import is_broken
 
     site = found(find_site(cluster, root, installed=True))
     progress = Progress(None)
@@ -85,10 +85,10 @@ def verify(
 
 
 def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Progress, as_json: bool) -> None:
-    from rootstock.environment import EnvironmentManager
-    from rootstock.published import published
-    from rootstock.room import counted
-    from rootstock.sources import registered_names
+    from rootstock.client.launch import EnvironmentManager
+    from rootstock.config.environment_file import registered_names
+    from rootstock.root.disk_usage import counted
+    from rootstock.root.published import published
 
     for name in environments:
         EnvironmentManager(layout.root).find(name)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Command, carry_out, cluster_options, confirm, found, options, plan_options, show_plan
-from rootstock.cli.completing import DEVICE, ENVIRONMENT, MODEL
-from rootstock.layout import RootLayout, personal_root
-from rootstock.roots import Site, find_site, is_new
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
+from rootstock.config.site import Site, find_site, is_new
+from rootstock.root.layout import RootLayout, personal_root
 
 if TYPE_CHECKING:
-    from rootstock.warm import WarmPlan
+    from rootstock.admin.warm import WarmPlan
 
 _fetch_options = options(
     click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to load the models on."),
@@ -46,7 +46,7 @@ def site_warm(
       rootstock-site warm --env mace --model small --model medium-mpa-0
       rootstock-site warm --model orb --model alignn-matpes_pbe
     """
-    from rootstock.warm import plan_warm
+    from rootstock.admin.warm import plan_warm
 
     site = found(find_site(cluster, root, installed=True))
     plan = plan_warm(
@@ -73,7 +73,7 @@ def user_warm(
       rootstock warm mace-small
       rootstock warm mace-small chgnet --root /scratch/me/rootstock
     """
-    from rootstock.warm import plan_warm
+    from rootstock.admin.warm import plan_warm
 
     own = (root or personal_root()).expanduser().absolute()
     site = find_site("local" if is_new(RootLayout(own)) else None, own)
@@ -85,7 +85,7 @@ def user_warm(
 
 def _warm(site: Site, plan: WarmPlan, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool) -> bool:
     """Show a plan and carry it out; tell whether that was done."""
-    from rootstock.warm import apply
+    from rootstock.admin.warm import apply
 
     show_plan(plan, site.layout.root, as_json)
     if plan.empty or dry_run:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rootstock.cli.common import Command, cluster_options
-from rootstock.cli.completing import DEVICE, MODEL
+from rootstock.cli.parameter_types import DEVICE, MODEL
 from rootstock.errors import ConfigurationError
 
 
@@ -45,8 +45,8 @@ def worker(
     where = _where(path, address, port, host)
     from ase.io import read
 
-    from rootstock.calculator import RootstockCalculator
-    from rootstock.ipi.driver import Driver, check_structure, connect
+    from rootstock.interfaces.calculator import RootstockCalculator
+    from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
 
     atoms: Any = _read(read, structure)
     check_structure(atoms, not no_stress)

@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> None:
     faulthandler.enable()  # a crash leaves its traceback in the log
     if __package__ != "rootstock.worker":
         load_package()
-    from rootstock.channel.bell import WORKER, Bell
-    from rootstock.channel.endpoint import Endpoint
-    from rootstock.channel.memory import SharedMemory
+    from rootstock.worker.channel.endpoint import Endpoint
+    from rootstock.worker.channel.memory import SharedMemory
+    from rootstock.worker.channel.wakeup import WORKER, Bell
     from rootstock.worker.loop import serve
 
     for fd in (socket_fd, memory_fd, lifeline):

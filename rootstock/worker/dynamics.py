@@ -1,7 +1,7 @@
 """Molecular dynamics whose steps are timed, on a calculator in this process.
 
-`rootstock.overhead` runs the same `Dynamics` twice: on a `RootstockCalculator`, and by `serve` in the environment of
-the model, on the model's own calculator. What differs between the two is Rootstock.
+`rootstock.reports.overhead` runs the same `Dynamics` twice: on a `RootstockCalculator`, and by `serve` in the
+environment of the model, on the model's own calculator. What differs between the two is Rootstock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 
-from rootstock.worker.source import call_setup, load_setup
+from rootstock.worker.environment_file import call_setup, load_setup
 
 
 class Dynamics:

@@ -10,10 +10,10 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from rootstock.channel.frames import Frame
-from rootstock.channel.info import decode_info
-from rootstock.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
 from rootstock.errors import WorkerProtocolError
+from rootstock.worker.channel.frames import Frame
+from rootstock.worker.channel.info import decode_info
+from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
 
 _BIT = {section.name: 1 << i for i, section in enumerate(INPUTS)}
 _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "tags")

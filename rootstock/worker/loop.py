@@ -11,12 +11,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from rootstock.channel.endpoint import Endpoint, PeerGoneError
-from rootstock.channel.frames import Frame, Kind
-from rootstock.channel.memory import SharedMemory
 from rootstock.errors import WorkerProtocolError
+from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
+from rootstock.worker.channel.frames import Frame, Kind
+from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.device import check_device, describe, lost_gpu
-from rootstock.worker.watch import Watch
+from rootstock.worker.guard import Watch
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
 
@@ -54,8 +54,8 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], w
     started = time.perf_counter()
     check_device(content["device"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
+    from rootstock.worker.environment_file import call_setup, load_setup
     from rootstock.worker.evaluate import Evaluator, offered_properties
-    from rootstock.worker.source import call_setup, load_setup
 
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "running the environment file"})
     setup = load_setup(content["environment"])

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 import modal_app
-from rootstock.data import PACKAGE
+from rootstock.config.packaged import PACKAGE
 from rootstock.errors import BuildError, WorkerError
-from rootstock.layout import RootLayout
-from rootstock.overhead import sanity_check, summary, verdict
-from rootstock.records import active_build, read_build
-from rootstock.trial import Check, try_root
-from rootstock.weights import weights_of
+from rootstock.reports.overhead import sanity_check, summary, verdict
+from rootstock.reports.trial import Check, try_root
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build, read_build
+from rootstock.root.weights import weights_of
 from tests.conftest import clean_environment, need
 
 NO_FLOCK = Path(__file__).parent / "programs" / "noflock.c"

@@ -17,10 +17,10 @@ import pytest
 
 import modal_app
 from rootstock import get_root_for_cluster
-from rootstock.clusters import cluster_from, packaged_scopes
-from rootstock.data import PACKAGE
+from rootstock.builds.uv import find_uv
+from rootstock.config.clusters import cluster_from, packaged_scopes
+from rootstock.config.packaged import PACKAGE
 from rootstock.errors import LockBusyError
-from rootstock.uv import find_uv
 
 SERVER = Path(__file__).parent / "programs" / "modal_server.py"
 GUIDE = PACKAGE.parent / "docs" / "guides" / "modal.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
-from rootstock.schema import Cluster
+from rootstock.config.cluster_settings import Cluster
 from tests.docs.blocks import REPOSITORY
 
 

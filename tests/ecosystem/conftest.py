@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rootstock.distribution import WHEEL_NAME, wheel_bytes
-from rootstock.uv import find_uv
+from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
+from rootstock.builds.uv import find_uv
 from tests.conftest import clean_environment
 
 PROGRAMS = Path(__file__).parent / "programs"

@@ -93,9 +93,8 @@ def test_ase_run(python: Path, run: Run, tmp_path: Path, root: Path) -> None:
     done = run(ase, "run", "rootstock", "ar.xyz", "-p", "model=nosuch", check=False)
     assert done.returncode  # ASE chooses the number
     assert "Environment 'nosuch' not found" in done.stderr
-    done = run(
-        python, "-c", "import ase.io, sys; print('rootstock.calculator' in sys.modules, 'packaging' in sys.modules)"
-    )
+    code = "import ase.io, sys; print('rootstock.interfaces.calculator' in sys.modules, 'packaging' in sys.modules)"
+    done = run(python, "-c", code)
     assert done.stdout.split() == ["False", "False"]
 
 

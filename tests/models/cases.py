@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rootstock.sources import packaged_names
+from rootstock.config.environment_file import packaged_names
 
 ORB_URL = (
     "https://orbitalmaterials-public-models.s3.us-west-1.amazonaws.com/forcefields/orb-v3/"

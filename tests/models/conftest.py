@@ -19,7 +19,7 @@ import pytest
 from ase import Atoms
 
 from rootstock.environment import EnvironmentManager
-from rootstock.weights import write_variables
+from rootstock.root.weights import write_variables
 from tests.conftest import Site, need, open_to_readers
 from tests.models.cases import CASES
 

@@ -17,10 +17,10 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.units import GPa
 
 from rootstock import RootstockCalculator
+from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError, WorkerStartError
-from rootstock.records import active_build, read_build
-from rootstock.sources import packaged_source
-from rootstock.weights import write_variables
+from rootstock.root.records import active_build, read_build
+from rootstock.root.weights import write_variables
 from tests.conftest import clean_environment
 
 pytestmark = pytest.mark.models

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.overhead import sanity_check
-from rootstock.trial import try_root
+from rootstock.reports.overhead import sanity_check
+from rootstock.reports.trial import try_root
 
 pytestmark = pytest.mark.models
 

@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock import RootstockCalculator
+from rootstock.config.environment_file import packaged_names
 from rootstock.errors import ConfigurationError, NonFiniteError, WorkerStartError
-from rootstock.sources import packaged_names
 from tests.models.cases import CASES, Case, marked
 from tests.models.conftest import Build, Direct, Make, exactly, rock_salt
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import RootstockCalculator
-from rootstock.records import active_build, read_build
+from rootstock.root.records import active_build, read_build
 from tests.models.conftest import Build, DeadProxy, Direct, Fetched, Make, call_setup, exactly, rock_salt
 
 pytestmark = pytest.mark.models

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rootstock import RootstockCalculator
-from rootstock.sources import packaged_source
-from rootstock.uv import find_uv
+from rootstock.builds.uv import find_uv
+from rootstock.config.environment_file import packaged_source
 from tests.conftest import Site
 from tests.models.conftest import Build, DeadProxy, Fetched, Make, call_setup, rock_salt
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rootstock import RootstockCalculator
+from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
-from rootstock.sources import packaged_source
 from tests.conftest import Site
 from tests.models.conftest import as_arguments, exactly, rock_salt, run_in
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
-from rootstock.layout import RootLayout
+from rootstock.root.layout import RootLayout
 from tests.conftest import open_to_readers
 from tests.models.cases import CASES, marked
 from tests.models.conftest import Build, Fetched, as_arguments, rock_salt

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.uv import find_uv
+from rootstock.builds.uv import find_uv
 
 PROJECT = Path(__file__).parents[2]
 

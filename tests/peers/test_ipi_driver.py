@@ -24,10 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
-from rootstock.ipi.codec import Decoder, encode, header
-from rootstock.ipi.driver import Driver, check_structure, connect
-from rootstock.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Status
-from rootstock.ipi.states import HAVEDATA, NEEDINIT, READY, next_state
+from rootstock.interfaces.ipi.codec import Decoder, encode, header
+from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
+from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Status
+from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY, next_state
 from tests.conftest import clean_environment
 
 ROOTSTOCK = Path(sys.executable).with_name("rootstock")

@@ -43,12 +43,12 @@ from rootstock.errors import (
     WorkerStartError,
     WorkerTimeoutError,
 )
+from rootstock.interfaces.ipi.cells import frame_of
+from rootstock.interfaces.ipi.codec import Decoder, ReplyDecoder, encode, encode_cell, encode_positions, header
+from rootstock.interfaces.ipi.messages import ForceReady, PosData, Reply, State
+from rootstock.interfaces.ipi.server import Peer
+from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
 from rootstock.ipi import IPICalculator
-from rootstock.ipi.cells import frame_of
-from rootstock.ipi.codec import Decoder, ReplyDecoder, encode, encode_cell, encode_positions, header
-from rootstock.ipi.messages import ForceReady, PosData, Reply, State
-from rootstock.ipi.server import Peer
-from rootstock.ipi.states import HAVEDATA, NEEDINIT, READY
 from tests.run.test_failures import eventually, gone
 from tests.run.test_limits import FREEZER, Group, group, limit, logs, open_files
 

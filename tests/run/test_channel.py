@@ -21,17 +21,17 @@ from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootstock.channel.bell import CLIENT, ROOM, WORKER, Bell
-from rootstock.channel.eager import EagerWait
-from rootstock.channel.endpoint import Endpoint, PeerGoneError
-from rootstock.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
-from rootstock.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
-from rootstock.client import Client
-from rootstock.distribution import worker_bytes
+from rootstock.builds.own_wheel import worker_bytes
+from rootstock.builds.uv import find_uv
+from rootstock.client.connection import Client
+from rootstock.client.inputs import Inputs
+from rootstock.client.process import WORKER_ENTRY, Launch
 from rootstock.errors import WorkerProtocolError
-from rootstock.inputs import Inputs
-from rootstock.spawn import WORKER_ENTRY, Launch
-from rootstock.uv import find_uv
+from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
+from rootstock.worker.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
+from rootstock.worker.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
+from rootstock.worker.channel.spin import EagerWait
+from rootstock.worker.channel.wakeup import CLIENT, ROOM, WORKER, Bell
 from tests.conftest import need
 
 

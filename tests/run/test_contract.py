@@ -19,9 +19,9 @@ from rootstock import (
     get_root_for_cluster,
     parse_model_string,
 )
+from rootstock.builds.uv import find_uv
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootError
-from rootstock.uv import find_uv
 from tests.conftest import clean_environment
 from tests.run.conftest import HEADER, Make
 

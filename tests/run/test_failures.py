@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from ase.build import bulk
 
-from rootstock import RootstockCalculator, inputs
-from rootstock.client import Client
+from rootstock import RootstockCalculator
+from rootstock.client.connection import Client
+from rootstock.config.packaged import PACKAGE
 from rootstock.errors import (
     ModelError,
     WorkerDiedError,
@@ -482,7 +483,7 @@ def test_an_interruption_at_every_line(make: Make) -> None:
     atoms = bulk("Cu")
     atoms.calc = make("self.results['energy'] = self.atoms.positions[0, 0]")
     atoms.get_potential_energy()
-    package = str(Path(inputs.__file__).parent)
+    package = str(PACKAGE)
     cut: list[str] = []
     left, usual = 0, sys.gettrace()  # what measures coverage
 
@@ -514,9 +515,8 @@ def test_an_interruption_at_every_line(make: Make) -> None:
         assert atoms.get_potential_energy() == x, cut[-1]
         x = atoms.positions[0, 0] = x + 1.0
         assert atoms.get_potential_energy() == x, cut[-1]
-    assert {"remote.py", "inputs.py", "calculator.py", "session.py", "client.py", "arrays.py", "endpoint.py"} <= {
-        where.partition(":")[0] for where in cut
-    }
+    per_call = {"base", "inputs", "calculator", "session", "connection", "shared_arrays", "endpoint"}
+    assert per_call <= {where.partition(".py:")[0] for where in cut}
 
 
 def test_a_signal_handler_that_asks_is_refused(client: Script) -> None:

@@ -25,14 +25,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rootstock.channel.bell import CLIENT, Bell
-from rootstock.channel.endpoint import Endpoint, PeerGoneError
-from rootstock.channel.frames import HEADER, MAGIC, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
-from rootstock.channel.memory import ALL_BITS, SharedMemory
+from rootstock.client.process import WORKER_ENTRY
 from rootstock.errors import WorkerProtocolError
-from rootstock.ipi import codec
-from rootstock.ipi.messages import ForceReady
-from rootstock.spawn import WORKER_ENTRY
+from rootstock.interfaces.ipi import codec
+from rootstock.interfaces.ipi.messages import ForceReady
+from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
+from rootstock.worker.channel.frames import (
+    HEADER,
+    MAGIC,
+    MAX_ATOMS,
+    MAX_PAYLOAD,
+    Frame,
+    Kind,
+    decode,
+    decode_payload,
+    encode,
+)
+from rootstock.worker.channel.memory import ALL_BITS, SharedMemory
+from rootstock.worker.channel.wakeup import CLIENT, Bell
 
 ROOM = 2**18  # bytes that anybody may take, with pytest's and hypothesis' own
 TIMES = 8  # how often what has come may lie in memory: buffer, its successor while it grows, copy, text

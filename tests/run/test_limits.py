@@ -21,8 +21,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from rootstock.channel.memory import PROPERTY_BITS
-from rootstock.client import Client
+from rootstock.client.connection import Client
+from rootstock.client.handshake import wait_until_ready
+from rootstock.client.inputs import Inputs
+from rootstock.client.process import WorkerProcess
 from rootstock.errors import (
     ModelError,
     RootstockError,
@@ -31,9 +33,7 @@ from rootstock.errors import (
     WorkerStartError,
     WorkerTimeoutError,
 )
-from rootstock.inputs import Inputs
-from rootstock.spawn import WorkerProcess
-from rootstock.startup import wait_until_ready
+from rootstock.worker.channel.memory import PROPERTY_BITS
 from tests.conftest import clean_environment, need
 from tests.run.conftest import Make
 from tests.run.test_failures import eventually, gone

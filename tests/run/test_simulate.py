@@ -25,10 +25,10 @@ from ase.optimize import LBFGS
 from ase.units import GPa
 
 from rootstock import RootstockCalculator
-from rootstock.dynamics import Dynamics, Simulation, thermal_momenta
 from rootstock.errors import ConfigurationError
-from rootstock.simulate import Relaxation, singlepoint
-from rootstock.structures import check_output, read_structures, write_structures
+from rootstock.simulations.dynamics import Dynamics, Simulation, thermal_momenta
+from rootstock.simulations.relax import Relaxation, singlepoint
+from rootstock.simulations.structures import check_output, read_structures, write_structures
 from tests.conftest import clean_environment
 
 ROOTSTOCK = Path(sys.executable).with_name("rootstock")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import RootstockCalculator
-from rootstock.processors import processors, thread_count
+from rootstock.client.threads import processors, thread_count
 from tests.conftest import clean_environment
 
 BOUND = len(os.sched_getaffinity(0))
@@ -40,7 +40,7 @@ def test_workers_share_the_processors(root: Path) -> None:
     """Those of other processes too."""
     with RootstockCalculator("emt", root=root, device="cpu"):
         assert thread_count() <= max(1, BOUND // 2)
-        code = "from rootstock.processors import thread_count as n; print(n())"
+        code = "from rootstock.client.threads import thread_count as n; print(n())"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert int(done.stdout) <= max(1, BOUND // 2)
 
@@ -49,7 +49,7 @@ def test_only_workers_on_the_same_processors_count(root: Path) -> None:
     if BOUND < 2:
         pytest.skip("one processor")
     first, *others = sorted(os.sched_getaffinity(0))
-    code = "import os, sys; from rootstock.processors import _workers_here as n; "
+    code = "import os, sys; from rootstock.client.threads import _workers_here as n; "
     code += "os.sched_setaffinity(0, [int(sys.argv[1])]); print(n())"
 
     def seen_from(processor: int) -> int:
@@ -99,7 +99,7 @@ def test_what_slurm_gave_the_task(tmp_path: Path) -> None:
 
 def test_the_share_of_a_rank_that_is_not_bound() -> None:
     """Unless one worker computes for all ranks."""
-    code = "from rootstock.processors import thread_count as n; print(n(), n(for_all_ranks=True))"
+    code = "from rootstock.client.threads import thread_count as n; print(n(), n(for_all_ranks=True))"
 
     def counts(**variables: str) -> list[int]:
         environment = clean_environment(**variables)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.access import remove_tree
-from rootstock.clusters import Cluster
-from rootstock.layout import RootLayout
-from rootstock.render import render_activation, render_default, render_modulefiles
+from rootstock.config.clusters import Cluster
+from rootstock.config.render import render_activation, render_default, render_modulefiles
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
 from tests.conftest import Site
 
 LMOD = Path("/usr/share/lmod/lmod")

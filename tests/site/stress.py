@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.integrity import check_build
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
+from rootstock.root.checksums import check_build
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build, read_build
 from tests.conftest import SITE, clean_environment, need
 
 DEADLINE_S = 120.0

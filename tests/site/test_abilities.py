@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from ase.data import chemical_symbols
 
-from rootstock.abilities import SYMBOLS, compress, expand
-from rootstock.channel.memory import PROPERTY_BITS
+from rootstock.config.capabilities import SYMBOLS, compress, expand
+from rootstock.config.environment_file import packaged_names, packaged_source, read_source
 from rootstock.errors import ConfigurationError
-from rootstock.sources import packaged_names, packaged_source, read_source
+from rootstock.worker.channel.memory import PROPERTY_BITS
 from tests.conftest import Site
 
 HEADER = """\

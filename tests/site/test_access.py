@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
-from rootstock.layout import RootLayout
-from rootstock.records import active_build
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build
 from tests.conftest import SITE, clean_environment, need
 from tests.site.stress import at_change
 

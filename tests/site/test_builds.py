@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.access import remove_tree
-from rootstock.integrity import check_build
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
+from rootstock.root.checksums import check_build
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.records import active_build, read_build
 from tests.conftest import SITE
 from tests.site.stress import (
     PACKAGES,

@@ -19,14 +19,14 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from rootstock import __version__
-from rootstock.access import Access
-from rootstock.build import publish, stage
-from rootstock.bundle import create_bundle, unpack_bundle
-from rootstock.clusters import get_cluster
+from rootstock.admin.bundle import create_bundle, unpack_bundle
+from rootstock.builds.make import publish, stage
+from rootstock.builds.plan import plan_environment
+from rootstock.config.clusters import get_cluster
+from rootstock.config.environment_file import packaged_source, read_source
 from rootstock.errors import BuildError, BundleError, ConfigurationError
-from rootstock.layout import RootLayout
-from rootstock.recipes import plan_environment
-from rootstock.sources import packaged_source, read_source
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import Access
 from tests.conftest import SITE, clean_environment, open_to_readers
 from tests.site.mirror import movable_python
 from tests.site.stress import ENVIRONMENT, PACKAGES, TinyRoot, need_programs, need_root, run, wait_for

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.layout import RootLayout
-from rootstock.records import BuildRecord, read_build
-from rootstock.sources import packaged_source, read_source
-from rootstock.verification import Run, Verification
-from rootstock.weights import Weights, measured, write_weights
+from rootstock.config.environment_file import packaged_source, read_source
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import BuildRecord, read_build
+from rootstock.root.verification_records import Run, Verification
+from rootstock.root.weights import Weights, measured, write_weights
 from tests.conftest import SITE, clean_environment
 
 ROOTSTOCK = SITE.with_name("rootstock")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.check_environment import check_environment
-from rootstock.check_environment.kinds import KEYS
-from rootstock.data import data_folder
-from rootstock.sources import packaged_names
+from rootstock.config.environment_file import packaged_names
+from rootstock.config.packaged import data_folder
+from rootstock.reports.envfile_lint import check_environment
+from rootstock.reports.envfile_lint.kinds import KEYS
 from tests.conftest import SITE, Site, clean_environment
 
 REPOSITORY = Path(__file__).parents[2]

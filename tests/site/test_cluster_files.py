@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.clusters import CLUSTER_REGISTRY, cluster_from, cluster_names, get_root_for_cluster, packaged_scopes
-from rootstock.data import PACKAGE, data_folder
+from rootstock.config.clusters import (
+    CLUSTER_REGISTRY,
+    cluster_from,
+    cluster_names,
+    get_root_for_cluster,
+    packaged_scopes,
+)
+from rootstock.config.packaged import PACKAGE, data_folder
 from rootstock.errors import ConfigurationError
 
 NAMES = cluster_names(packaged_scopes())

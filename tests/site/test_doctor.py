@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from rootstock import RootstockCalculator, __version__
-from rootstock.access import remove_tree
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
-from rootstock.layout import RootLayout
-from rootstock.records import read_build
-from rootstock.weights import Weights, WeightsFile, write_weights
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.records import read_build
+from rootstock.root.weights import Weights, WeightsFile, write_weights
 from tests.conftest import SITE, need
 
 ROOTSTOCK = SITE.with_name("rootstock")

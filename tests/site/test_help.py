@@ -9,10 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from rootstock import (
-    archive,  # noqa: F401  # it has an error of its own
-    errors,
-)
+from rootstock import errors
+from rootstock.admin import bundle_archive  # noqa: F401  # it has an error of its own
 from rootstock.cli.site import main as site
 from rootstock.cli.user import main as user
 

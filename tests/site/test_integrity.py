@@ -9,11 +9,11 @@ import subprocess
 
 import pytest
 
-from rootstock.access import remove_tree
 from rootstock.errors import BuildError, RootError
-from rootstock.integrity import Problem, check_build, check_records, read_contents
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
+from rootstock.root.checksums import Problem, check_build, check_records, read_contents
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.records import active_build, read_build
 
 
 @pytest.fixture

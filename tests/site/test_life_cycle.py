@@ -12,14 +12,14 @@ import time
 import pytest
 
 from rootstock import __version__
-from rootstock.access import remove_tree
+from rootstock.admin.rollback import apply, plan_rollback
+from rootstock.config.environment_file import packaged_source
+from rootstock.config.site import find_site
 from rootstock.errors import RootError
-from rootstock.layout import RootLayout
-from rootstock.locking import Admin
-from rootstock.records import active_build
-from rootstock.roots import find_site
-from rootstock.sources import packaged_source
-from rootstock.switch import apply, plan_rollback
+from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Admin
+from rootstock.root.permissions import remove_tree
+from rootstock.root.records import active_build
 from tests.conftest import SITE, clean_environment
 from tests.site.test_lock import holder
 

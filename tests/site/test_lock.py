@@ -12,14 +12,14 @@ import sys
 
 import pytest
 
-from rootstock.layout import RootLayout
+from rootstock.root.layout import RootLayout
 from tests.conftest import SITE, clean_environment, need
 
 HOLD = """
 import sys
 from pathlib import Path
-from rootstock.layout import RootLayout
-from rootstock.locking import Admin, admin_lock
+from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Admin, admin_lock
 with admin_lock(RootLayout(Path(sys.argv[1])), Admin("rootstock-site build mace", report=print)):
     print("held", flush=True)
     sys.stdin.read()

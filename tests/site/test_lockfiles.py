@@ -8,8 +8,8 @@ import tomllib
 import pytest
 
 from rootstock.cli.common import PENDING
-from rootstock.layout import RootLayout
-from rootstock.records import active_build
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build
 from tests.site.stress import PACKAGES, TinyRoot, make_wheel
 
 ALPHA, BETA = PACKAGES

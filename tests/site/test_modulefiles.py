@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import rootstock
-from rootstock.clusters import Cluster
-from rootstock.data import data_folder
-from rootstock.layout import RootLayout
-from rootstock.render import committed_renderings
+from rootstock.config.clusters import Cluster
+from rootstock.config.packaged import data_folder
+from rootstock.config.render import committed_renderings
+from rootstock.root.layout import RootLayout
 
 CLUSTER = Cluster(
     name="hill", origins={}, description="Hill University, Hill", contact="help@hill.example", environments=("mace",)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.environment import EnvironmentManager
-from rootstock.layout import RootLayout
+from rootstock.root.layout import RootLayout
 from tests.conftest import Site, need
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.data import data_folder
-from rootstock.layout import RootLayout
-from rootstock.records import read_build
-from rootstock.verification import Run, Verification
+from rootstock.config.packaged import data_folder
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import read_build
+from rootstock.root.verification_records import Run, Verification
 from tests.conftest import SITE, Site, clean_environment, need
 from tests.site.browser import Browser
 from tests.site.test_catalogue import mace_root  # noqa: F401  # a fixture

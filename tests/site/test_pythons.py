@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.access import remove_tree
-from rootstock.integrity import check_build, check_interpreter, read_contents
+from rootstock.root.checksums import check_build, check_interpreter, read_contents
+from rootstock.root.permissions import remove_tree
 from tests.conftest import SITE
 from tests.site.mirror import Mirror
 from tests.site.stress import (

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.config.environment_file import packaged_source
 from rootstock.errors import RootError
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
-from rootstock.sources import packaged_source
-from rootstock.verification import Run, Verification, last_verification, read_verifications
-from rootstock.weights import Weights, measured, own_weights, read_weights, weights_of, write_weights
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build, read_build
+from rootstock.root.verification_records import Run, Verification, last_verification, read_verifications
+from rootstock.root.weights import Weights, measured, own_weights, read_weights, weights_of, write_weights
 
 
 @pytest.fixture

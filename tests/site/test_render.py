@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootstock.clusters import Cluster, cluster_from, cluster_names, packaged_scopes, read_scope
-from rootstock.errors import RenderError
-from rootstock.layout import RootLayout
-from rootstock.render import (
+from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes, read_scope
+from rootstock.config.render import (
     JOB_KINDS,
     render_activation,
     render_default,
@@ -21,6 +19,8 @@ from rootstock.render import (
     render_modulefiles,
     render_registry,
 )
+from rootstock.errors import RenderError
+from rootstock.root.layout import RootLayout
 
 ROOT = Path("/opt/rootstock")
 CLUSTER = Cluster(

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from rootstock import __version__
-from rootstock.data import data_folder
+from rootstock.config.packaged import data_folder
 
 MODULE = f"della/rootstock/{__version__}.lua"
 

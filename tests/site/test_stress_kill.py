@@ -17,10 +17,10 @@ import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.access import remove_tree
-from rootstock.integrity import check_build
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
+from rootstock.root.checksums import check_build
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.records import active_build, read_build
 from tests.conftest import SITE
 from tests.site.stress import (
     ENVIRONMENT,

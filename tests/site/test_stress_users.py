@@ -18,8 +18,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from rootstock import __version__
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build, read_build
 from tests.conftest import open_to_readers
 from tests.readers import need_readers, run_as, seen_under, traced
 from tests.site.stress import DEADLINE_S, ENVIRONMENT, PACKAGES, TinyRoot, run
@@ -133,7 +133,7 @@ def test_modes_do_not_depend_on_the_umask_of_the_owner(as_user, place, umask):
 SWAP = """
 import sys
 from pathlib import Path
-from rootstock.records import point
+from rootstock.root.records import point
 link, *builds = map(Path, sys.argv[1:])
 swaps = 0
 print("swapping", flush=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.clusters import Cluster
+from rootstock.config.clusters import Cluster
+from rootstock.config.render import render_modulefiles
+from rootstock.config.templates import line, quote, word
 from rootstock.errors import RenderError
-from rootstock.render import render_modulefiles
-from rootstock.templating import line, quote, word
 
 ROOT = Path("/opt/rootstock")
 CLUSTER = Cluster(name="hill", origins={}, contact="help@hill.example")
@@ -178,7 +178,7 @@ def test_macros_and_captured_text_are_checked_once(tmp_path):
         ("\n\n{{ rot | lua }}\n", "line 3: 'rot' is undefined.", "A template knows cluster, root, version,"),
         (
             "{{ cluster.rot | lua }}\n",
-            "'rootstock.schema.Cluster object' has no attribute 'rot'.",
+            "'rootstock.config.cluster_settings.Cluster object' has no attribute 'rot'.",
             "A template knows",
         ),
         ("\n{% block %}\n", "line 2: expected token 'name', got 'end of statement block'", "Correct that line."),
@@ -208,5 +208,5 @@ def test_a_template_that_is_no_text(tmp_path):
 
 
 def test_rendering_is_no_part_of_importing_rootstock():
-    code = "import rootstock, rootstock.clusters, sys; print('jinja2' in sys.modules)"
+    code = "import rootstock, rootstock.config.clusters, sys; print('jinja2' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
-from rootstock.data import FOLDERS, PACKAGE, data_folder
-from rootstock.layout import RootLayout
-from rootstock.uv import find_uv
+from rootstock.builds.uv import find_uv
+from rootstock.config.packaged import FOLDERS, PACKAGE, data_folder
+from rootstock.root.layout import RootLayout
 from tests.conftest import SITE, clean_environment
 
 NEWER = "99.10.0"
@@ -116,7 +116,7 @@ def test_the_files_of_the_clients_are_looked_at(site, upgraded):
     as_published = f"client {__version__}: as published\nclient {NEWER}: as published\n"
     assert site("verify", "--files", "--root", upgraded).stdout == as_published
     build = RootLayout(upgraded).client(NEWER).resolve()
-    path = next(build.glob("lib/python3*/site-packages/rootstock/calculator.py"))
+    path = next(build.glob("lib/python3*/site-packages/rootstock/interfaces/calculator.py"))
     mode, content = path.stat().st_mode, path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(content + b"# a slip\n")

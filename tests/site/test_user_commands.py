@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from rootstock.data import data_folder
+from rootstock.config.packaged import data_folder
 from tests.conftest import SITE, clean_environment, need
 
 ROOTSTOCK = SITE.with_name("rootstock")

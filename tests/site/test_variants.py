@@ -13,12 +13,12 @@ import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.catalogue import read_catalogue
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootError
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
-from rootstock.variants import fitting_build
+from rootstock.reports.catalogue import read_catalogue
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build, read_build
+from rootstock.root.variants import fitting_build
 from tests.conftest import SITE, clean_environment, need
 from tests.site.stress import TinyRoot, make_wheel
 

@@ -17,11 +17,11 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from rootstock import physics
-from rootstock.access import remove_tree
-from rootstock.layout import RootLayout
-from rootstock.records import active_build, read_build
-from rootstock.verification import read_verifications
+from rootstock.admin import verify_physics as physics
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.records import active_build, read_build
+from rootstock.root.verification_records import read_verifications
 from tests.conftest import SITE, Site, clean_environment
 
 

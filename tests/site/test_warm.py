@@ -18,11 +18,11 @@ import pytest
 from ase import Atoms
 
 from rootstock import RootstockCalculator
-from rootstock.access import remove_tree
+from rootstock.admin.weights_download import _publish
 from rootstock.errors import ConfigurationError, MissingWeightsError, WorkerStartError
-from rootstock.fetch import _publish
-from rootstock.layout import RootLayout
-from rootstock.weights import read_weights
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.weights import read_weights
 from tests.conftest import SITE, Site, clean_environment
 
 ENVIRONMENT = """\

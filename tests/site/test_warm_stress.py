@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.access import remove_tree
-from rootstock.layout import RootLayout
-from rootstock.weights import read_weights
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import remove_tree
+from rootstock.root.weights import read_weights
 from tests.conftest import SITE, clean_environment, need
 from tests.site import test_warm
 from tests.site.stress import at_change, changes_made_by, need_programs, need_root, run, site_variables, wait_for

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rootstock.builds.wheel_tags import Wheel, wheels_of
 from rootstock.errors import BundleError
-from rootstock.wheels import Wheel, wheels_of
 
 CONTENT = bytes(range(256)) * 1000
 LOGIN = "Basic " + base64.b64encode(b"ann:secret").decode()

@@ -1,0 +1,185 @@
+"""Install a root, or bring one up to date, by a plan that `rootstock.admin.install_plan_view` has made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from rootstock.admin.install_plan_view import InstallPlan
+from rootstock.admin.verify import verify
+from rootstock.builds.make import Staged, publish, stage
+from rootstock.builds.plan import BuildPlan
+from rootstock.builds.root_interpreters import put, users
+from rootstock.builds.subprocesses import Programs
+from rootstock.builds.uv import Uv, package_cache, uv_version
+from rootstock.client.launch import EnvironmentManager
+from rootstock.errors import RootstockError, SiteError
+from rootstock.root.generations import Change, changing, explained
+from rootstock.root.layout import STAGING, RootLayout
+from rootstock.root.lock import Admin
+from rootstock.root.permissions import Access, ModeChange
+from rootstock.root.records import write_file
+
+_MOST_JOBS = 4
+
+
+def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
+    """Carry out a plan.
+
+    What `module load` finds is written when what it leads to is there: our own wheel first, then the client that is
+    built from it, then the modulefiles, and the environments last.
+
+    Parameters
+    ----------
+    plan : InstallPlan
+    admin : Admin
+    jobs : int
+        How many environments to build at a time; 0 for as many as is usual.
+
+    Raises
+    ------
+    BuildError, VerificationError
+        If a build fails. What was in use before still is.
+    """
+    layout, access = plan.layout, plan.access
+    with explained(layout):
+        for folder in (layout.root, layout.locks, layout.generations):
+            access.make_folder(folder, private=folder in layout.admin_folders())
+    with changing(layout, access, Change("install", plan.cluster.name, plan.since), admin):
+        # Who may read is noted when all of it is done: until then, the next installation has it to do.
+        _write_marker(plan, {**plan.new_marker, **_access_of(plan.marker)} if plan.reseal else plan.new_marker)
+        for change in plan.modes:
+            access.grant(change)
+            admin.log(f"mode {change.new:04o} of {change.path}")
+        if plan.reseal:
+            _reseal(layout, access, admin)
+            _write_marker(plan, plan.new_marker)
+        _write_files(plan, admin, published=False)
+        _put_pythons(plan, admin)
+        try:
+            _build([build for build in plan.builds if build.source is None], plan, admin, 1)
+            _write_files(plan, admin, published=True)
+            _build([build for build in plan.builds if build.source is not None], plan, admin, jobs or _usual_jobs())
+        finally:
+            access.sweep(layout.uv_cache)  # uv makes its own lock files writable by everybody
+
+
+def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
+    if marker != plan.marker:
+        write_file(plan.layout.marker, tomli_w.dumps(marker).encode(), plan.access.file)
+
+
+def _access_of(marker: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: marker[key] for key in ("readers", "group", "writers") if key in marker}
+
+
+def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
+    layout = plan.layout
+    for change in plan.files:
+        if (change.path.is_relative_to(layout.modulepath) or layout.activations in change.path.parents) == published:
+            access = plan.access.at(change.path, layout)
+            access.make_folder(change.target.parent)
+            change.apply(access.file)
+            admin.log(change.describe(layout.root))
+
+
+def _put_pythons(plan: InstallPlan, admin: Admin) -> None:
+    for python in plan.pythons:
+        uv = Uv(package_cache(plan.layout, plan.cluster), admin.log, plan.access.admin_umask, plan.wheels)
+        put(python, plan.layout, plan.cluster, plan.access, uv, report=admin.report, log=admin.log)
+
+
+def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
+    """Give what was made under other settings the modes that these say; the plan has the folders of every root."""
+    for build in sorted(layout.all_builds.glob("*/*")):
+        if not build.name.startswith(STAGING):
+            admin.report(f"changing the modes of {build.relative_to(layout.root)}")
+            access.seal(build)
+    for name in users(layout):
+        access.seal(layout.interpreter(name))
+    for folder in layout.all_builds.iterdir():
+        access.grant(ModeChange(folder, 0, access.folder))
+    for cache in layout.cache.iterdir():
+        if cache != layout.uv_cache and not cache.name.startswith(STAGING):
+            access.share(cache)
+    for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.generations):
+        access.hand_over(folder)
+
+
+def _usual_jobs() -> int:
+    """Return how many builds are worth making at a time: uv and the compiler use all processors for one already."""
+    return min(_MOST_JOBS, os.cpu_count() or 1)
+
+
+def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: int) -> None:
+    """Make builds, some at a time. Each is verified and published when it is installed, one after the other.
+
+    Raises
+    ------
+    RootstockError
+        If builds failed, after the others are in use.
+    """
+    failed: list[tuple[BuildPlan, RootstockError]] = []
+    programs, cache = Programs(), package_cache(plan.layout, plan.cluster)
+    uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
+    with ThreadPoolExecutor(max(1, min(jobs, len(builds)))) as pool:
+        started = {pool.submit(_stage, build, plan, admin, cache, programs): build for build in builds}
+        try:
+            for done in as_completed(started):
+                build = started[done]
+                try:
+                    folder = _publish(done.result(), plan, admin)
+                    admin.report(f"{build.label}: ready ({folder.name})")
+                except RootstockError as error:
+                    failed.append((build, error))
+                    admin.report(f"{build.label}: failed")
+        except BaseException:
+            programs.end()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for done in started:
+                if not done.cancelled() and done.exception() is None:
+                    done.result().discard()
+    if failed:
+        raise _failure(sorted(failed, key=lambda pair: pair[0].label), len(builds))
+
+
+def _stage(build: BuildPlan, plan: InstallPlan, admin: Admin, cache: Path, programs: Programs) -> Staged:
+    with explained(plan.layout):
+        return stage(
+            build, plan.layout, plan.access, cache, wheels=plan.wheels, programs=programs,
+            report=lambda text: admin.report(f"{build.label}: {text}"),
+            log=lambda line: admin.log(f"{build.label}: {line}"),
+        )  # fmt: skip
+
+
+def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
+    build = staged.plan
+
+    def check(folder: Path) -> list[dict[str, Any]]:
+        if build.source is None:
+            return []
+        launch = EnvironmentManager(plan.layout.root).launch_build(build.name, folder, threads=1)
+        checks = verify(launch, build.source, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
+        admin.report(f"{build.label}: publishing")
+        return checks
+
+    with explained(plan.layout):
+        return publish(staged, plan.access, check)
+
+
+def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) -> RootstockError:
+    """Return one error for all builds that failed; it ends a command as the first of them would."""
+    first = failed[0][1]
+    if number == 1:
+        return first
+    said = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
+    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{said}", first.hint)
+    error.exit_code = first.exit_code
+    return error

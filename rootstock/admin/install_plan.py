@@ -1,0 +1,322 @@
+"""Decide what an installation changes: read everything, write nothing. `rootstock.admin.install` carries it out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rootstock import __version__
+from rootstock.admin.bundle import Bundle
+from rootstock.admin.install_plan_view import InstallPlan
+from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
+from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
+from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
+from rootstock.builds.room_needed import check_room
+from rootstock.builds.root_interpreters import NewPython, copied, root_interpreters
+from rootstock.config.clusters import Cluster
+from rootstock.config.environment_file import (
+    EnvironmentSource,
+    given_by_path,
+    packaged_names,
+    packaged_source,
+    read_source,
+)
+from rootstock.config.model_string import is_environment_name
+from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
+from rootstock.config.site import installed_versions, is_new
+from rootstock.errors import BuildError, BundleError, ConfigurationError, RootError
+from rootstock.root.generations import latest, unrecorded
+from rootstock.root.layout import LAYOUT_VERSION, RootLayout
+from rootstock.root.managed_files import Written, hashes_after, is_ours, plan_files, sha256
+from rootstock.root.permissions import Access, ModeChange, may_remove
+from rootstock.root.reachability import owner
+from rootstock.root.records import now, read_marker, user_name
+
+
+def plan_install(
+    cluster: Cluster,
+    root: Path,
+    environments: Sequence[str],
+    *,
+    device: str,
+    accelerator: str = "",
+    client: bool = True,
+    force: bool = False,
+    template_dirs: Sequence[Path] = (),
+    bundle: Bundle | None = None,
+) -> InstallPlan:
+    """Decide what an installation has to change.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    root : Path
+        The root, absolute.
+    environments : sequence of str
+        Environments to build, or paths of environment files to put into the root and build.
+    device : str
+        Where the builds are verified.
+    accelerator : str
+        What the environments are built for; by default the cluster's. Builds for anything else stay.
+    client : bool
+        Whether to build the environment that ``module load rootstock`` puts on PATH.
+    force : bool
+        Whether to overwrite files that somebody edited; what they hold is kept beside them.
+    template_dirs : sequence of Path
+        Folders of templates that outrank the packaged ones, the first most.
+    bundle : Bundle, optional
+        Where environments, their locks and all packages come from; nothing is fetched then.
+
+    Raises
+    ------
+    RootError
+        If the folder is something else, belongs to another cluster, or is too small.
+    UnknownEnvironmentError
+        If an environment is neither in the root nor in this package.
+    """
+    layout, marker = RootLayout(root), _own_marker(RootLayout(root), cluster)
+    if bundle:
+        bundle.check_machine()
+    sources = find_sources(layout, environments, marker.get("written", {}), bundle)
+    bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
+    wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
+    wanted = {
+        wheel_path: wheel,
+        layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
+        **_rendered(cluster, root, marker.get("default", __version__), template_dirs),
+        **bundled,
+        **{layout.environment_file(source.name): source.text.encode() for source in sources},
+    }
+    brought, own = _interpreters(layout, cluster, bundle)
+
+    def pythons_for(name: str) -> list[Interpreter]:
+        return sorted(own, key=lambda each: not bundle.suits(name, each)) if bundle else own
+
+    builds = [plan_environment(layout, cluster, source, pythons_for(source.name), accelerator) for source in sources]
+    if client:
+        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), pythons_for(CLIENT)))
+    given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
+    locks = _given_locks(builds, layout)
+    wanted |= locks
+    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *locks, *bundled}, sources)
+    plan = replace(plan, new_marker=_without_own(plan.new_marker, sources, layout, bundle))
+    needed = tuple(needed for build in builds if (needed := build.needed(wanted.get(build.lock_file))))
+    if bundle:
+        for build in needed:
+            bundle.check(build)
+    # Also those that are missing though their builds are there.
+    fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
+    pythons = (*brought, *fetched.values())
+    check_room(root, needed, len(pythons))
+    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons)
+
+
+def _without_own(
+    marker: Mapping[str, Any], sources: Iterable[EnvironmentSource], layout: RootLayout, bundle: Bundle | None
+) -> dict[str, Any]:
+    """Return a marker in which an admin's own file under the name of one of ours does not pass for ours."""
+    own = {
+        str(layout.environment_file(source.name).relative_to(layout.root))
+        for source in sources
+        if given_by_path(source, layout)
+        and source.name in packaged_names()
+        and source.text != packaged_source(source.name).text
+        and not (bundle and source.path.is_relative_to(bundle.folder))
+    }
+    return {**marker, "written": {name: hashes for name, hashes in marker["written"].items() if name not in own}}
+
+
+def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:
+    """Return the locks that lie beside environment files that were given by their path."""
+    beside = {
+        build.lock_file: build.source.path.with_name(build.lock_file.name)
+        for build in builds
+        if build.source and given_by_path(build.source, layout)
+    }
+    return {target: path.read_bytes() for target, path in beside.items() if path.is_file()}
+
+
+def plan_render(
+    cluster: Cluster, root: Path, *, force: bool = False, template_dirs: Sequence[Path] = ()
+) -> InstallPlan:
+    """Decide which files of a root have to be rendered anew; parameters and errors are those of `plan_install`."""
+    layout = RootLayout(root)
+    marker = read_marker(layout) and _own_marker(layout, cluster)
+    if __version__ not in installed_versions(layout):
+        raise RootError(
+            f"{root} holds rootstock {', '.join(installed_versions(layout))}, not {__version__}.",
+            "Install this version there first, or use one that it holds.",
+        )
+    wanted = _rendered(cluster, root, marker["default"], template_dirs)
+    return _assemble(cluster, layout, marker, wanted, wanted if force else ())
+
+
+def _interpreters(
+    layout: RootLayout, cluster: Cluster, bundle: Bundle | None
+) -> tuple[list[NewPython], list[Interpreter]]:
+    """Return what is to be copied into the root, and the interpreters that it then has, or can fetch."""
+    if bundle is None:
+        return [], root_interpreters(layout, cluster)
+    new = [folder for folder in bundle.pythons if not layout.interpreter(folder.name).is_dir()]
+    try:
+        brought = [copied(movable_interpreter(folder), layout, folder.name) for folder in new]
+    except BuildError as error:
+        raise BundleError(
+            f"An interpreter of the bundle cannot be used: {error.message}",
+            "If programs may not run in that folder (noexec), unpack into another: TMPDIR=/path rootstock-site ...",
+        ) from error
+    return brought, [*(each.interpreter for each in brought), *own_interpreters(layout.python)]
+
+
+def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:
+    """Return the marker; an empty one if the root is yet to be made."""
+    if is_new(layout):
+        return {}
+    marker = read_marker(layout)
+    if marker.get("cluster") != cluster.name:
+        raise RootError(
+            f"{layout.root} is the root of cluster {marker.get('cluster')!r}, not {cluster.name!r}.",
+            f"Use --cluster {marker.get('cluster')}, or another --root.",
+        )
+    return marker
+
+
+def find_sources(
+    layout: RootLayout, names: Iterable[str], written: Written | None = None, bundle: Bundle | None = None
+) -> list[EnvironmentSource]:
+    """Return environment files, as `find_source` finds them.
+
+    Raises
+    ------
+    ConfigurationError
+        If two of them are of one name.
+    """
+    found: dict[str, EnvironmentSource] = {}
+    for name in names:
+        source = find_source(layout, name, written, bundle)
+        if (other := found.setdefault(source.name, source)).path != source.path:
+            raise ConfigurationError(
+                f"{other.path} and {source.path} are both of an environment {source.name!r}.", "Name one of them."
+            )
+    return list(found.values())
+
+
+def find_source(
+    layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
+) -> EnvironmentSource:
+    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours."""
+    if bundle and name in bundle.environments:
+        return read_source(bundle.folder / "environments" / f"{name}.py")
+    if name.endswith(".py") or os.sep in name:
+        path = Path(name).expanduser().absolute()
+        if not is_environment_name(path.stem):
+            raise ConfigurationError(
+                f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."
+            )
+        return read_source(path)
+    path = layout.environment_file(name)
+    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written or {})):
+        return read_source(path)
+    return packaged_source(name)
+
+
+def _rendered(cluster: Cluster, root: Path, default: str, template_dirs: Sequence[Path]) -> dict[Path, bytes | None]:
+    texts: dict[Path, str | None] = {
+        RootLayout(root).clusters_file: render_registry(cluster, root, template_dirs=template_dirs),
+        **render_modulefiles(cluster, root, version=__version__, template_dirs=template_dirs),
+        **render_activation(cluster, root, version=__version__, template_dirs=template_dirs),
+        **render_default(cluster, root, version=default, template_dirs=template_dirs),
+    }
+    return {path: None if text is None else text.encode() for path, text in texts.items()}
+
+
+def _assemble(
+    cluster: Cluster,
+    layout: RootLayout,
+    marker: Mapping[str, Any],
+    wanted: Mapping[Path, bytes | None],
+    forced: Iterable[Path],
+    sources: Iterable[EnvironmentSource] = (),
+) -> InstallPlan:
+    access = Access.of(cluster)
+    written: Written = marker.get("written", {})
+    files = plan_files(layout.root, wanted, written, forced)
+    modes = tuple(_modes(layout, access, wanted))
+    newest = latest(layout)
+    return InstallPlan(
+        layout=layout,
+        cluster=cluster,
+        access=access,
+        created=not marker,
+        marker=marker,
+        new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
+        files=files,
+        modes=(*(change for change in modes if _may_change(change)), *_caches(layout, access, sources)),
+        reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
+        warnings=(*_warnings(layout, cluster, access, created=not marker), *_others(modes)),
+        since=newest.number if newest else 0,
+        unrecorded=bool(marker) and unrecorded(layout),
+    )
+
+
+def _access_settings(cluster: Cluster) -> dict[str, str]:
+    return {"readers": cluster.readers, "group": cluster.group, "writers": cluster.writers}
+
+
+def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -> dict[str, Any]:
+    made_by = f"rootstock {__version__}, {user_name()} on {platform.node()}"
+    return {
+        "layout": LAYOUT_VERSION,
+        "cluster": cluster.name,
+        "default": marker.get("default", __version__),
+        **_access_settings(cluster),
+        "made_by": marker.get("made_by", made_by),
+        "made_at": marker.get("made_at") or now(),
+        # What we wrote last: a file that differs from this was edited, and is kept.
+        "written": written,
+    }
+
+
+def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterator[ModeChange]:
+    for folder in layout.folders():
+        mode = access.admin_folder if folder in layout.admin_folders() else access.at(folder, layout).folder
+        if change := access.needs(folder, mode):
+            yield change
+    # What an admin wrote there by hand has the modes of their umask.
+    for path in sorted({*wanted, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
+        change = access.needs(path, access.at(path, layout).file)
+        if change and change.old is not None:
+            yield change
+
+
+def _may_change(change: ModeChange) -> bool:
+    return change.old is None or may_remove(change.path)
+
+
+def _others(modes: Iterable[ModeChange]) -> Iterator[str]:
+    for change in modes:
+        if not _may_change(change):
+            yield f"{change.path} has mode {change.old:04o}, not {change.new:04o}: {owner(change.path)} can change that"
+
+
+def _caches(layout: RootLayout, access: Access, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
+    """Yield the folders where environments look for weights: some libraries create them, and a user could not."""
+    named = {layout.cache / folder for source in sources for folder in source.cache_variables.values()}
+    folders = {parent for path in named for parent in (path, *path.parents) if layout.cache in parent.parents}
+    for folder in sorted(folders - {*layout.folders()}):
+        if not folder.is_dir():
+            yield ModeChange(folder, None, access.folder)
+
+
+def _warnings(layout: RootLayout, cluster: Cluster, access: Access, *, created: bool) -> Iterator[str]:
+    if created:
+        yield from cluster.notes
+        if os.geteuid() == 0:
+            yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
+    for folder in access.obstacles(layout.root):
+        whom = "other users" if access.readers == "world" else "the group"
+        yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"

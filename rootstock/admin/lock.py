@@ -1,0 +1,192 @@
+"""Refresh the locks beside environment files, without building anything.
+
+A lock says for every package of an environment its version, and its files with their hashes. Builds keep one that fits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rootstock.builds.interpreters import AUTO, own_interpreters
+from rootstock.builds.plan import BuildPlan, lock_text, plan_environment
+from rootstock.builds.uv import Uv, package_cache
+from rootstock.config.clusters import Cluster
+from rootstock.config.environment_file import EnvironmentSource, given_by_path
+from rootstock.root.generations import Change, changing, latest
+from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Admin
+from rootstock.root.permissions import Access
+from rootstock.root.records import write_file
+from rootstock.root.variants import find_variants
+
+_SHOWN = 12  # packages that a line names
+
+
+@dataclass(frozen=True)
+class LockChange:
+    """A lock that is to be written.
+
+    Attributes
+    ----------
+    path : Path
+    old : str or None
+        What is there now.
+    new : str
+    """
+
+    path: Path
+    old: str | None
+    new: str
+
+    def describe(self, root: Path) -> str:
+        """Say in a line what is to be done."""
+        path = self.path.relative_to(root).as_posix() if self.path.is_relative_to(root) else str(self.path)
+        if self.old is None:
+            return f"write {path}: {len(_versions(self.new))} packages"
+        changes = list(_differences(_versions(self.old), _versions(self.new)))
+        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        return f"update {path}: {', '.join(changes[:_SHOWN]) or 'the same versions, for other requirements'}{more}"
+
+
+@dataclass(frozen=True)
+class LockPlan:
+    """The locks that are to be written; `since` is the newest generation of the root."""
+
+    layout: RootLayout
+    cluster: Cluster
+    changes: tuple[LockChange, ...]
+    since: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.changes
+
+    def lines(self) -> list[str]:
+        """Describe the plan, a line for each change."""
+        return [change.describe(self.layout.root) for change in self.changes]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
+        return {
+            "schema": 1,
+            "command": "lock",
+            "root": str(self.layout.root),
+            "empty": self.empty,
+            "changes": self.lines(),
+            "locks": [
+                {"path": str(change.path), "old": change.old and _versions(change.old), "new": _versions(change.new)}
+                for change in self.changes
+            ],
+        }
+
+
+def plan_locks(
+    layout: RootLayout,
+    cluster: Cluster,
+    sources: Sequence[EnvironmentSource],
+    *,
+    accelerator: str = "",
+    upgrade: Sequence[str] = (),
+    writes: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> LockPlan:
+    """Resolve the requirements of environments, and compare with the locks that there are.
+
+    Parameters
+    ----------
+    layout, cluster
+    sources : sequence of EnvironmentSource
+        A file outside the root has its lock beside it.
+    accelerator : str
+        What to lock for; by default everything that the environment is built for, or else the cluster's.
+    upgrade : sequence of str
+        Packages to resolve anew though they fit; ``*`` is all of them.
+    writes : bool
+        Whether uv may keep in the root's cache what it reads.
+    report : callable
+        Is given a line for each environment.
+
+    Raises
+    ------
+    BuildError
+        If requirements cannot be met.
+    """
+    own, newest = own_interpreters(layout.python), latest(layout)
+    # A lock is for every interpreter; any that can run the environment serves, and none is fetched for it.
+    anyhow = replace(cluster, interpreters=(*cluster.interpreters, AUTO))
+    plans: dict[Path, BuildPlan] = {}
+    for source in sources:
+        built = [variant.accelerator for variant in find_variants(layout, source.name)]
+        for wanted in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
+            plan = _placed(plan_environment(layout, anyhow, source, own, wanted), layout)
+            plans.setdefault(plan.lock_file, plan)
+    changes = []
+    with _uv_cache(layout, cluster, writes) as cache, tempfile.TemporaryDirectory() as scratch:
+        uv = Uv(cache, lambda _: None, Access.of(cluster).admin_umask)
+        for path, plan in plans.items():
+            report(f"{path.name}: resolving")
+            old = path.read_text(encoding="utf-8") if path.is_file() else None
+            new = lock_text(plan, Path(scratch), uv, upgrade)
+            if new != old:
+                changes.append(LockChange(path, old, new))
+    return LockPlan(layout, cluster, tuple(changes), newest.number if newest else 0)
+
+
+def _placed(plan: BuildPlan, layout: RootLayout) -> BuildPlan:
+    """Return the plan of a file outside the root with its lock beside the file."""
+    source = plan.source
+    assert source is not None  # the client's lock follows our wheel
+    if not given_by_path(source, layout):
+        return plan
+    return replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
+
+
+@contextlib.contextmanager
+def _uv_cache(layout: RootLayout, cluster: Cluster, writes: bool) -> Iterator[Path]:
+    """Give uv the site's cache if it may write there, else one that goes away again."""
+    if writes and os.access(layout.uv_cache, os.W_OK):
+        yield package_cache(layout, cluster)
+    else:
+        with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as folder:
+            yield Path(folder)
+
+
+def apply(plan: LockPlan, admin: Admin) -> None:
+    """Write the locks."""
+    access, layout = Access.of(plan.cluster), plan.layout
+    inside = [change for change in plan.changes if change.path.parent == layout.environments]
+    for change in plan.changes:
+        if change not in inside:
+            write_file(change.path, change.new.encode(), 0o644)
+    if inside:
+        with changing(layout, access, Change("lock", plan.cluster.name, plan.since, always=False), admin):
+            for change in inside:
+                write_file(change.path, change.new.encode(), access.file)
+                admin.log(change.describe(layout.root))
+            access.sweep(layout.uv_cache)
+
+
+def _versions(lock: str) -> dict[str, str]:
+    """Return the versions that a lock names; of a package with several, all."""
+    found: dict[str, set[str]] = {}
+    for package in tomllib.loads(lock).get("package", []):
+        found.setdefault(package["name"], set()).add(package.get("version", "?"))
+    return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
+
+
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        if name not in new:
+            yield f"{name} {old[name]} goes"
+        elif name not in old:
+            yield f"{name} {new[name]} comes"
+        elif old[name] != new[name]:
+            yield f"{name} {old[name]} -> {new[name]}"

@@ -1,0 +1,262 @@
+"""Check the numbers of builds: workers compute reference structures, and what must hold for any potential.
+
+Each check is kept as it comes, with value, expected value, tolerance and source.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ase import Atoms
+
+from rootstock.admin import verify_physics as physics
+from rootstock.admin.verify_checks import Check, compare, describe, head
+from rootstock.client.connection import Client
+from rootstock.client.inputs import Inputs
+from rootstock.client.launch import EnvironmentManager
+from rootstock.client.process import Launch
+from rootstock.config.environment_file import EnvironmentSource, read_source
+from rootstock.config.reference_structure import reference_atoms
+from rootstock.config.references import Reference
+from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import Access
+from rootstock.root.records import BUILD_SOURCE
+from rootstock.root.variants import fitting_build
+from rootstock.root.verification_records import Run, Verification
+from rootstock.worker.channel.memory import PROPERTY_BITS
+
+_START_S, _CALL_S = 1800.0, 1800.0
+
+Report = Callable[[str], None]
+
+
+def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Report) -> list[Check]:
+    """Run the references of an environment file on a worker.
+
+    Parameters
+    ----------
+    launch : Launch
+        How to start the worker.
+    source : EnvironmentSource
+        The environment file, with its references.
+    device : str
+        Device to compute on.
+    report : callable
+        Is given a line for each structure.
+
+    Returns
+    -------
+    list of dict
+        See `check_model`. Without references nothing is checked, and the list is empty.
+
+    Raises
+    ------
+    VerificationError
+        If a value misses its reference.
+    """
+    references = source.references()
+    found = [
+        check for these in _groups(references) for check, _ in check_model(launch, source, device, these, report=report)
+    ]
+    if missed := [check for check in found if check["passed"] is False]:
+        raise VerificationError(
+            f"Environment {source.name!r} computes other numbers than its references say:\n"
+            + "\n".join(f"  {describe(check)}" for check in missed),
+            "Look at the versions that were installed; pin those that the references hold for.",
+        )
+    return found
+
+
+def verify_builds(
+    layout: RootLayout,
+    access: Access,
+    names: Sequence[str],
+    models: Sequence[str],
+    device: str,
+    *,
+    report: Report,
+) -> Iterator[Verification]:
+    """Verify builds in use, and keep what was seen in the root, each check as it comes.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    access : Access
+        Who may read the results.
+    names : sequence of str
+        Environments.
+    models : sequence of str
+        Arguments of ``setup()``; empty for those that have references. One without any is checked on the environment's
+        other structures for what must hold for any potential.
+    device : str
+    report : callable
+        Is given a line for each step, and for what cannot be stored.
+
+    Yields
+    ------
+    Verification
+        For each environment; a worker that does not start is a check that did not pass.
+
+    Raises
+    ------
+    RootError
+        If an environment has no build for this machine and device.
+    """
+    manager = EnvironmentManager(layout.root)
+    for name in names:
+        source = manager.used_source(manager.find(name))
+        build = fitting_build(layout, name, device)
+        if build is None:
+            report(f"{name}: not built")
+            continue
+        source = read_source(build / BUILD_SOURCE, name)
+        launch = manager.launch_build(name, build, threads=1)
+        run = _start_run(layout, access, Verification(name, build.name, device), report)
+        for these in _groups(_chosen(source, models)):
+            step = functools.partial(_step, report, name)
+            try:
+                for check, versions in check_model(launch, source, device, these, report=step):
+                    run.add(check, versions)
+            except RootstockError as error:
+                run.add({**head(these[0], device), "passed": False, "reason": str(error)}, {})
+        run.end()
+        yield run.verification
+
+
+def _step(report: Report, name: str, text: str) -> None:
+    report(f"{name}: {text}")
+
+
+def _start_run(layout: RootLayout, access: Access, verification: Verification, report: Report) -> Run:
+    folder = layout.verifications(verification.environment, verification.build)
+    try:
+        access.make_folder(folder)
+        return Run(folder, verification, access.file)
+    except OSError as error:  # a root that is mounted read-only, or somebody who is no admin of it
+        report(f"the results are not stored: {error.strerror} ({error.filename})")
+        return Run(None, verification, access.file)
+
+
+def _chosen(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:
+    references = source.references()
+    if not models:
+        return references
+    chosen = []
+    for model in map(source.named, models):
+        source.check_model(model)
+        own = [each for each in references if source.named(each.model) == model]
+        chosen += own or [
+            replace(
+                each, model=model, options={}, source="none", expected={}, tolerance={}, versions={}, needs_weights=True
+            )
+            for each in references[-1:]
+        ]
+    return chosen
+
+
+def _groups(references: Sequence[Reference]) -> list[list[Reference]]:
+    """Return references of the same model and options together."""
+    groups: list[list[Reference]] = []
+    for reference in references:
+        for group in groups:
+            if (group[0].model, group[0].options) == (reference.model, reference.options):
+                group.append(reference)
+                break
+        else:
+            groups.append([reference])
+    return groups
+
+
+def check_model(
+    launch: Launch, source: EnvironmentSource, device: str, references: Sequence[Reference], *, report: Report
+) -> Iterator[tuple[Check, Mapping[str, str]]]:
+    """Start a worker of one model and check references with it.
+
+    Parameters
+    ----------
+    launch, source, device, report
+        See `verify`.
+    references : sequence of Reference
+        Of the same model and options.
+
+    Yields
+    ------
+    tuple of (dict, Mapping[str, str])
+        A check: model, device, reference, property, source, value, expected, error, tolerance, unit, passed, seconds.
+        A reference whose model has no weights here has a reason instead of values, and ``passed`` is None. And the
+        versions of the distributions in the worker.
+    """
+    first = references[0]
+    report(f"starting a worker ({device})")
+    try:
+        client = Client(launch, first.model, device, first.options, start_timeout=_START_S, on_progress=report)
+    except MissingWeightsError as error:
+        # It got as far as looking for the weights, so the environment works; there are no numbers to check.
+        if not all(reference.needs_weights for reference in references):
+            raise
+        report(f"not verified, for lack of weights: {', '.join(reference.name for reference in references)}")
+        for reference in references:
+            yield {**head(reference, device), "reason": error.message, "passed": None}, {}
+        return
+    versions: Mapping[str, str] = client.ready["versions"]
+    try:
+        _check_properties(client, source, first.model)
+        for reference in references:
+            report(f"verifying {reference.name}")
+            begun = time.perf_counter()
+            for check in _check(client, reference, source):
+                now = time.perf_counter()
+                yield {**head(reference, device), **check, "seconds": round(now - begun, 3)}, versions
+                begun = time.perf_counter()
+    finally:
+        client.close()
+
+
+def _check_properties(client: Client, source: EnvironmentSource, model: str) -> None:
+    """Compare what the environment file says of a model with what the worker says."""
+    stated = source.abilities(model).properties
+    if missing := [name for name in stated if name not in client.properties]:
+        raise VerificationError(
+            f"{source.path.name} says that model {model or '(default)'!r} computes {', '.join(missing)}; "
+            f"the worker computes {', '.join(client.properties)}.",
+            f"Correct 'properties' in the header of {source.path}.",
+        )
+
+
+def _check(client: Client, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
+    _check_versions(client.ready["versions"], reference, source)
+    atoms = reference_atoms(reference, source)
+    compute = functools.partial(_compute, client)
+    if reference.expected:
+        results = compute(atoms, tuple(reference.expected))
+        for name, expected in reference.expected.items():
+            yield compare(name, reference.source, results[name], expected, reference.tolerance[name])
+    differences = {**physics.FINITE_DIFFERENCES, **source.rootstock.get("finite-differences", {})}
+    consistency = {"rotation": True, **physics.CONSISTENCY, **source.rootstock.get("consistency", {})}
+    rotation = consistency.pop("rotation")
+    for law in physics.derivatives(compute, atoms, client.properties, differences):
+        yield compare(*law)
+    for law in physics.symmetries(compute, atoms, client.properties, consistency, rotation=rotation):
+        yield compare(*law)
+
+
+def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:
+    for package, specifier in reference.versions.items():
+        version = versions.get(package.replace("-", "_"), "")
+        if not version or not specifier.contains(version, prereleases=True):
+            raise VerificationError(
+                f"Reference {reference.name!r} of {source.name!r} holds for {package} {specifier}; "
+                f"installed is {version or 'none'}.",
+                f"Pin {package} in {source.path.name}, or give the values of the new version with their source.",
+            )
+
+
+def _compute(client: Client, atoms: Atoms, properties: tuple[str, ...]) -> dict[str, Any]:
+    inputs = Inputs()
+    inputs.update(atoms)
+    return client.evaluate(inputs, sum(PROPERTY_BITS[name] for name in properties), _CALL_S)

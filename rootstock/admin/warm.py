@@ -1,0 +1,225 @@
+"""Which environments and weights a root lacks for some models, and having them built and fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.admin.install import apply as install
+from rootstock.admin.install_plan import find_source, plan_install
+from rootstock.admin.install_plan_view import InstallPlan
+from rootstock.admin.weights_download import Fetch, fetch
+from rootstock.config.clusters import Cluster
+from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
+from rootstock.config.model_string import is_path, model_string, parse_model_string
+from rootstock.errors import ConfigurationError, WeightsError, WorkerError
+from rootstock.root.generations import Change, changing, latest
+from rootstock.root.layout import STAGING, RootLayout
+from rootstock.root.lock import Admin
+from rootstock.root.permissions import Access, remove_tree
+from rootstock.root.records import BUILD_SOURCE, active_build
+from rootstock.root.variants import find_variants, fitting_build
+from rootstock.root.weights import weights_of
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model whose weights are to be fetched or recorded, and why; `weights`: whether it has any."""
+
+    environment: str
+    model: str
+    reason: str
+    weights: bool = True
+
+    def __str__(self) -> str:
+        return model_string(self.environment, self.model)
+
+    def describe(self) -> str:
+        """Say in a line what is to be done."""
+        task = f"fetch the weights of {self}" if self.weights else f"load {self}, which has no weights"
+        return f"{task} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class WarmPlan:
+    """What is missing for some models.
+
+    Attributes
+    ----------
+    install : InstallPlan or None
+        How their environments are built that are not.
+    models : tuple of ModelPlan
+    device : str
+        Where the models are loaded.
+    patience : float
+        Seconds that a server may keep silent.
+    """
+
+    layout: RootLayout
+    cluster: Cluster
+    access: Access
+    install: InstallPlan | None
+    models: tuple[ModelPlan, ...]
+    device: str = "cpu"
+    patience: float = 120.0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.install is None and not self.models
+
+    def lines(self) -> list[str]:
+        """Describe the plan, a line for each change."""
+        models = [model.describe() for model in self.models]
+        return [*(self.install.lines() if self.install else []), *models]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
+        return {
+            "schema": 1,
+            "command": "warm",
+            "root": str(self.layout.root),
+            "empty": self.empty,
+            "install": self.install.to_json() if self.install else None,
+            "models": [vars(model) for model in self.models],
+        }
+
+    def prepare_log(self) -> Path:
+        """Create the root's folder for logs, and return it."""
+        return self.install.prepare_log() if self.install else self.layout.log
+
+
+def plan_warm(
+    cluster: Cluster,
+    root: Path,
+    environments: Sequence[str] = (),
+    models: Sequence[str] = (),
+    *,
+    all_models: bool = False,
+    device: str = "cpu",
+    patience: float = 120.0,
+    client: bool = False,
+) -> WarmPlan:
+    """Decide what has to be built and fetched for some models.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    root : Path
+        The root, absolute.
+    environments : sequence of str
+        By default those of `models`, or of the cluster's ``models``, or every environment of the root.
+    models : sequence of str
+        With one environment, arguments of its ``setup()``; else model strings such as ``mace-small``. By default those
+        that the environment file lists as ``warm``.
+    all_models : bool
+        Every released model that the environment files name.
+    device : str
+        Where the models are loaded.
+    patience : float
+        Seconds that a server may keep silent.
+    client : bool
+        Whether a root that is built for this gets the environment that ``module load`` puts on PATH.
+
+    Raises
+    ------
+    ConfigurationError
+        If an environment has no such model.
+    UnknownEnvironmentError
+        If there is no such environment.
+    """
+    layout = RootLayout(root)
+    wanted = list(dict.fromkeys(_wanted(layout, cluster, environments, models, all_models)))
+    names = dict.fromkeys(environment for environment, _ in wanted)
+    missing = [name for name in names if fitting_build(layout, name, device) is None]
+    build = plan_install(cluster, root, missing, device=device, client=client) if missing else None
+    plans = (_plan_model(layout, environment, model) for environment, model in wanted)
+    return WarmPlan(
+        layout, cluster, Access.of(cluster), build, tuple(plan for plan in plans if plan), device, patience
+    )  # fmt: skip
+
+
+def _wanted(
+    layout: RootLayout, cluster: Cluster, environments: Sequence[str], models: Sequence[str], all_models: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield environments and models, the default one by its name."""
+    registered = registered_names(layout)
+    if len(environments) == 1 and models:
+        pairs = [(environments[0], model) for model in models]
+    elif models or not (environments or all_models):
+        strings = models or cluster.models
+        pairs = [parse_model_string(text, [*registered, *packaged_names()]) for text in strings]
+        if strange := [name for name, _ in pairs if environments and name not in environments]:
+            raise ConfigurationError(
+                f"{strange[0]!r} is none of the environments {', '.join(environments)}.",
+                "With several environments, name models as users do: --model mace-small",
+            )
+    else:
+        pairs = []
+    for name, model in pairs:
+        source = _source(layout, name)
+        check_model(source, model)
+        yield source.name, source.named(model)
+    if not pairs:
+        for name in environments or registered:
+            source = _source(layout, name)
+            for model in source.released if all_models else source.warm:
+                yield source.name, model
+
+
+def _source(layout: RootLayout, name: str) -> EnvironmentSource:
+    """Return the environment file that the active build was made from, or that a build would be made from."""
+    build = active_build(layout.active(name))
+    return read_source(build / BUILD_SOURCE, name) if build else find_source(layout, name)
+
+
+def check_model(source: EnvironmentSource, model: str) -> None:
+    """Refuse what has no weights to be fetched."""
+    if is_path(model):
+        raise ConfigurationError(f"{model} is a checkpoint of your own: there is nothing to fetch.")
+    source.check_model(model)
+
+
+def _plan_model(layout: RootLayout, environment: str, model: str) -> ModelPlan | None:
+    recorded = weights_of(layout, environment, model)
+    if recorded is None:
+        reason = "not recorded yet"
+    elif not recorded.present(layout):
+        reason = "files are missing"
+    elif recorded.build not in {variant.build.name for variant in find_variants(layout, environment)}:
+        reason = "the build changed"
+    else:
+        return None
+    has_weights = _source(layout, environment).rootstock.get("licence", {}).get("weights") != ""
+    return ModelPlan(environment, model, reason, has_weights)
+
+
+def apply(plan: WarmPlan, admin: Admin) -> None:
+    """Carry out a plan; a model that fails keeps none of the others from being fetched.
+
+    Raises
+    ------
+    WeightsError
+        If weights of a model could not be fetched.
+    BuildError, VerificationError
+        If an environment cannot be built.
+    """
+    layout = plan.layout
+    if plan.install:
+        install(plan.install, admin)
+    newest = latest(layout)
+    change = Change("warm", plan.cluster.name, newest.number if newest else 0, always=False)
+    failures = []
+    with changing(layout, plan.access, change, admin):
+        for leftover in layout.cache.glob(f"{STAGING}*"):
+            remove_tree(leftover)
+        for model in plan.models:
+            try:
+                fetch(layout, plan.access, Fetch(model.environment, model.model, plan.device, plan.patience), admin)
+            except (WorkerError, WeightsError) as error:
+                failures.append(f"{model}: {error}")
+                admin.report(f"{model}: failed")
+    if failures:
+        raise WeightsError("Weights could not be fetched.\n" + "\n".join(failures), "The others are there.")

@@ -1,0 +1,195 @@
+"""Fetch the weights of a model into a root, so that workers on nodes without network find them.
+
+The model's own ``setup()`` does it, in a worker that may use the network. Its caches are a staging folder: libraries
+write downloads in place, and one that is cut off must not look complete. What came is moved into the root's cache by
+renames. Then a worker without network, as any user starts it, must load the model; only that is recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.client.connection import Client
+from rootstock.client.launch import EnvironmentManager
+from rootstock.client.process import Launch
+from rootstock.config.model_string import model_string
+from rootstock.errors import RootError, WeightsError, WorkerError
+from rootstock.root.disk_usage import counted, megabytes
+from rootstock.root.layout import STAGING, RootLayout
+from rootstock.root.lock import Admin
+from rootstock.root.permissions import Access, remove_tree
+from rootstock.root.records import now, user_name
+from rootstock.root.variants import fitting_build
+from rootstock.root.weights import Weights, measured, write_weights
+
+_LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
+_TOLD_EVERY_S = 5.0
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Weights to be had.
+
+    Attributes
+    ----------
+    environment, model : str
+        The model by the name that ``setup()`` takes.
+    device : str
+        Where it is loaded.
+    patience : float
+        Seconds that a server may keep silent.
+    """
+
+    environment: str
+    model: str
+    device: str
+    patience: float
+
+    def __str__(self) -> str:
+        return model_string(self.environment, self.model)
+
+
+def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> None:
+    """Bring the weights of a model into a root, if they are not there, and record them.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    access : Access
+        Who may read them.
+    wanted : Fetch
+    admin : Admin
+        Is told of each step.
+
+    Raises
+    ------
+    RootError
+        If the environment has no build.
+    WorkerError
+        If ``setup()`` fails, with the network.
+    WeightsError
+        If it then fails without.
+    """
+    manager = EnvironmentManager(layout.root)
+    build = fitting_build(layout, wanted.environment, wanted.device)
+    if build is None:
+        raise RootError(f"Environment {wanted.environment!r} has lost its build.", "Run the command again.")
+
+    def step(text: str) -> None:
+        admin.report(f"{wanted}: {text}")
+
+    with tempfile.TemporaryDirectory(prefix="rootstock-home-") as home:
+        offline = manager.launch_offline(wanted.environment, build, Path(home))
+        fetched: list[Path] = []
+        sources: list[str] = []
+        try:
+            step("looking whether its weights are here")
+            opened = _load(wanted, offline, step)["opened"]
+        except WorkerError as error:
+            admin.log(f"{wanted}: {error}")
+            fetched, sources = _download(layout.cache, access, wanted, manager, build, step)
+            step("starting a worker without network")
+            try:
+                opened = _load(wanted, offline, step)["opened"]
+            except WorkerError as failure:
+                raise WeightsError(
+                    f"They were fetched, but a worker without network does not find them: {failure}",
+                    "Its library may keep them elsewhere: name its variable in [tool.rootstock.cache].",
+                ) from failure
+    files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
+    root = layout.root.resolve()
+    weights = Weights(
+        wanted.environment, wanted.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
+        now(), user_name(), platform.node(),
+    )  # fmt: skip
+    access.make_folder(layout.weights(wanted.environment))
+    write_weights(layout, weights, access.file)
+    step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
+
+
+def _load(wanted: Fetch, launch: Launch, step: Step) -> dict[str, Any]:
+    client = Client(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
+    client.close()
+    return client.ready
+
+
+def _download(
+    cache: Path, access: Access, wanted: Fetch, manager: EnvironmentManager, build: Path, step: Step
+) -> tuple[list[Path], list[str]]:
+    """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
+
+    Returns
+    -------
+    tuple of (list of Path, list of str)
+        The files, and the addresses that they came from.
+    """
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cache))
+    try:
+        step("fetching")
+        launch = manager.launch_fetch(wanted.environment, build, staging)
+        with _told(staging, step):
+            client = Client(
+                launch, wanted.model, wanted.device, {}, start_timeout=_FETCH_S, on_progress=step,
+                patience=wanted.patience,
+            )  # fmt: skip
+            client.close()
+        for lock in staging.rglob("*.lock"):  # of libraries, while they fetch
+            if lock.is_file():
+                lock.unlink()
+        access.share(staging)
+        return list(_publish(staging, cache)), client.ready["asked"]
+    finally:
+        remove_tree(staging)
+
+
+@contextlib.contextmanager
+def _told(folder: Path, step: Step) -> Iterator[None]:
+    """Say now and then how much has come."""
+    over = threading.Event()
+
+    def tell() -> None:
+        before = 0
+        while not over.wait(_TOLD_EVERY_S):
+            try:
+                size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+            except OSError:  # libraries rename what they have fetched, just now
+                continue
+            if size != before:
+                step(f"fetching, {megabytes(size)} so far")
+            before = size
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _publish(source: Path, target: Path) -> Iterator[Path]:
+    """Move everything below a folder to another one, and yield the files there.
+
+    A folder that is new arrives by one rename, so with all that it holds. In one that exists, links come after the
+    files that they lead to, and a Hugging Face repository's ``refs`` after the snapshots that they name.
+    """
+    for entry in sorted(source.iterdir(), key=lambda path: (path.is_symlink(), path.name == "refs", path.name)):
+        goal = target / entry.name
+        if entry.is_dir() and not entry.is_symlink() and goal.is_dir():
+            yield from _publish(entry, goal)
+            continue
+        os.replace(entry, goal)
+        if goal.is_symlink() or goal.is_file():
+            yield goal
+        else:
+            yield from (path for path in goal.rglob("*") if path.is_file())

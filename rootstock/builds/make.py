@@ -1,0 +1,211 @@
+"""Make builds: immutable environments, named by their content.
+
+A build comes about in a staging folder beside its final place: uv installs it, every file is checked against what its
+wheel says, a worker is run on it, modes are set, and one rename gives it its name. A staging folder is never taken up
+again: an environment that was left half installed looks complete to uv.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rootstock import __version__
+from rootstock.builds.bytecode import compile_bytecode
+from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text, sha256
+from rootstock.builds.sbom import bill_of_materials, installed_files
+from rootstock.builds.subprocesses import Programs, short_of_space
+from rootstock.builds.uv import Uv, clean_variables
+from rootstock.errors import BuildError
+from rootstock.root.checksums import Contents, Installed, check_records, read_contents
+from rootstock.root.layout import STAGING, RootLayout
+from rootstock.root.permissions import Access, may_remove, remove_tree
+from rootstock.root.records import (
+    BUILD_RECORD,
+    BUILD_SOURCE,
+    SBOM,
+    BuildRecord,
+    now,
+    point,
+    read_build,
+    user_name,
+    write_file,
+)
+
+Report = Callable[[str], None]
+Verify = Callable[[Path], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A build that is installed and checked, and not published yet.
+
+    Attributes
+    ----------
+    plan : BuildPlan
+    lock : str
+    build : Path
+        Where it will be.
+    folder : Path or None
+        Where it is; None: it is published already, from an earlier time.
+    """
+
+    plan: BuildPlan
+    lock: str
+    build: Path
+    folder: Path | None
+    contents: Contents = field(default_factory=lambda: Contents({}, {}, 0, 0))
+    installed: Installed = field(default_factory=lambda: Installed(0, {}))
+
+    def discard(self) -> None:
+        """Remove what was not published."""
+        if self.folder is not None:
+            remove_tree(self.folder)
+
+
+def stage(
+    plan: BuildPlan,
+    layout: RootLayout,
+    access: Access,
+    cache: Path,
+    *,
+    report: Report,
+    log: Report,
+    wheels: Path | None = None,
+    programs: Programs | None = None,
+) -> Staged:
+    """Lock and install what a plan describes, and check every file.
+
+    Parameters
+    ----------
+    plan : BuildPlan
+    layout : RootLayout
+    access : Access
+        Who may read it.
+    cache : Path
+        uv's.
+    report, log : callable
+        Are given a line for each step, and every line that uv prints.
+    wheels : Path, optional
+        A folder with every package that the lock asks for. Nothing is fetched then, and the lock must fit as it is.
+    programs : Programs, optional
+        By which what runs can be ended from another thread.
+
+    Raises
+    ------
+    BuildError
+        If uv fails, or installs other files than the wheels hold. Nothing is left then.
+    """
+    uv = Uv(cache, log, access.admin_umask, wheels, programs or Programs())
+    folder = layout.builds(plan.name)
+    access.make_folder(folder)
+    _remove_leftovers(plan, folder)
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+    try:
+        report("locking")
+        lock = lock_text(plan, folder, uv)
+        build = layout.build(plan.name, plan.digest(lock))
+        if read_build(build) is not None:
+            remove_tree(staging)
+            return Staged(plan, lock, build, None)
+        report("installing")
+        _install(plan, lock, staging, uv)
+        report("compiling")
+        compile_bytecode(staging, build, clean_variables(), umask=uv.umask, programs=uv.programs, log=log)
+        report("checking files")
+        contents = read_contents(staging)
+        installed = check_records(staging, contents)
+        materials = bill_of_materials(
+            uv.export_sbom(staging / RECIPE, plan.interpreter.path), plan.name, build.name, installed.packages
+        )  # fmt: skip
+        (staging / SBOM).write_text(json.dumps(materials, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if plan.source is not None:
+            (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
+        return Staged(plan, lock, build, staging, contents, installed)
+    except BaseException as error:
+        remove_tree(staging)
+        # uv has other names for a full file system, such as that a lock file is missing.
+        if isinstance(error, BuildError) and not error.hint and (hint := short_of_space(folder)):
+            raise BuildError(error.message, hint) from error
+        raise
+
+
+def publish(staged: Staged, access: Access, verify: Verify) -> Path:
+    """Verify a build, give it its name, and point its link to it.
+
+    Parameters
+    ----------
+    staged : Staged
+        It is used up, also by an error.
+    access : Access
+        Who may read it.
+    verify : callable
+        Is given the folder of the finished build, and returns what it checked; raises if the build is not fit for use.
+
+    Returns
+    -------
+    Path
+        The build's folder.
+    """
+    plan, folder = staged.plan, staged.folder
+    try:
+        if folder is not None:
+            checks = verify(folder)
+            # Among the rest are what libraries leave in their own folder when they first run.
+            contents = read_contents(folder, staged.contents)
+            record = _record(staged, contents, contents.write(folder), checks)
+            (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
+            access.seal(folder)
+            folder.rename(staged.build)
+    finally:
+        staged.discard()
+    if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != staged.lock:
+        write_file(plan.lock_file, staged.lock.encode(), access.file)
+    point(plan.link, staged.build)
+    return staged.build
+
+
+def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
+    """Remove what builds that were cut off have left behind; what another admin's left is theirs."""
+    for leftover in filter(may_remove, folder.glob(f"{STAGING}*")):
+        remove_tree(leftover)
+    for path in (plan.link, plan.lock_file):
+        for leftover in path.parent.glob(f".{path.name}.*"):
+            leftover.unlink(missing_ok=True)
+
+
+def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:
+    uv.make_environment(staging, plan.interpreter.path)
+    (staging / RECIPE).write_text(plan.recipe, encoding="utf-8")
+    (staging / LOCK).write_text(lock, encoding="utf-8")
+    uv.sync(staging / RECIPE, staging, plan.interpreter.path)
+    # uv's lock file, writable by everybody; nobody is to change this environment again.
+    (staging / ".lock").unlink(missing_ok=True)
+
+
+def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[dict[str, Any]]) -> BuildRecord:
+    plan, packages = staged.plan, staged.installed.packages
+    return BuildRecord(
+        name=plan.name,
+        digest=staged.build.name,
+        lock_sha256=sha256(staged.lock.encode()),
+        rootstock=__version__,
+        packages=packages,
+        files=staged.installed.files,
+        bytes=contents.bytes,
+        inodes=contents.inodes,
+        sources=installed_files(staged.lock, plan.interpreter.version, packages),
+        built_by=user_name(),
+        built_on=platform.node(),
+        built_at=now(),
+        verification=checks,
+        header=plan.source.summary() if plan.source else {},
+        files_sha256=files_sha256,
+        links=contents.links,
+        **plan.inputs,
+    )

@@ -1,0 +1,212 @@
+"""What a build is made from: its recipe, the interpreter, the machine, and the lock.
+
+A root can hold several builds of an environment, for other processors and accelerators (`rootstock.root.variants`).
+Those with the same recipe share a lock, which holds for every processor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+from rootstock import __version__
+from rootstock.builds.interpreters import Interpreter, find_interpreter
+from rootstock.builds.uv import Uv, uv_version
+from rootstock.builds.uv_scripts import recipe_text
+from rootstock.config.clusters import Cluster
+from rootstock.config.environment_file import EnvironmentSource
+from rootstock.root.layout import STAGING, VARIANT, RootLayout
+from rootstock.root.records import active_build, read_build
+from rootstock.root.variants import client_link, main_accelerator, variant_link
+
+CLIENT = "rootstock-client"  # the folder under builds/ for the client's environments
+_CLIENT_PYTHON = ">=3.11"
+RECIPE, LOCK = "recipe.py", "recipe.py.lock"
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A build that is to be made.
+
+    Attributes
+    ----------
+    name : str
+        Name of the environment.
+    source : EnvironmentSource or None
+        Its file; None for the client's environment, which has none.
+    recipe : str
+        What uv locks and installs.
+    interpreter : Interpreter
+    platform, accelerator : str
+        What the build is for.
+    link, lock_file : Path
+        What points to the build in use, and where its lock is kept.
+    seed : Path or None
+        A lock to begin with where there is none: its versions are kept where they fit.
+    reason : str
+        Why it is to be made.
+    """
+
+    name: str
+    source: EnvironmentSource | None
+    recipe: str
+    interpreter: Interpreter
+    platform: str
+    accelerator: str
+    link: Path
+    lock_file: Path
+    seed: Path | None = None
+    reason: str = ""
+
+    @property
+    def main(self) -> bool:
+        """Whether it is the one that an environment's name leads to."""
+        return VARIANT not in self.link.name
+
+    @property
+    def label(self) -> str:
+        """The build's name for people: of a variant, it says of which."""
+        return self.name if self.source is None else self.link.name
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the build is made from, except for the lock."""
+        return {
+            "source_sha256": self.source.sha256 if self.source else "",
+            "recipe_sha256": sha256(self.recipe.encode()),
+            "interpreter": self.interpreter.path,
+            "python": self.interpreter.version,
+            "platform": self.platform,
+            "accelerator": self.accelerator,
+            "uv": uv_version(),
+        }
+
+    def digest(self, lock: str) -> str:
+        """Return the name of the build."""
+        content = {**self.inputs, "lock_sha256": sha256(lock.encode())}
+        return sha256(json.dumps(content, sort_keys=True).encode())[:16]
+
+    def needed(self, lock: bytes | None = None) -> BuildPlan | None:
+        """Return the plan with the reason for it; None if the active build is what it would make.
+
+        `lock` is what the lock file is about to hold, if that is not what it holds now.
+        """
+        if lock is None and self.lock_file.is_file():
+            lock = self.lock_file.read_bytes()
+        reason = self._difference(lock)
+        return replace(self, reason=reason) if reason else None
+
+    def _difference(self, lock: bytes | None) -> str:
+        active = active_build(self.link)
+        record = read_build(active) if active else None
+        if record is None:
+            return "not built yet"
+        names = {"source_sha256": "environment file", "recipe_sha256": "requirements"}
+        for key, value in self.inputs.items():
+            if getattr(record, key) != value:
+                return f"{names.get(key, key)} changed"
+        return "" if lock is not None and sha256(lock) == record.lock_sha256 else "lock changed"
+
+
+def plan_environment(
+    layout: RootLayout,
+    cluster: Cluster,
+    source: EnvironmentSource,
+    own: Sequence[Interpreter] = (),
+    accelerator: str = "",
+) -> BuildPlan:
+    """Return how the build of an environment for this machine is made.
+
+    Parameters
+    ----------
+    layout, cluster, source
+    own : sequence of Interpreter
+        The root's interpreters.
+    accelerator : str
+        What to build for; by default the cluster's.
+    """
+    accelerator, machine = accelerator or cluster.accelerator, platform.machine()
+    interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, own)
+    recipe = recipe_text(source.header, cluster, accelerator)
+    link = variant_link(layout, source.name, machine, accelerator)
+    main, lock_file, seed = main_accelerator(layout, source.name), layout.lock_file(source.name), None
+    if main not in ("", accelerator) and recipe != recipe_text(source.header, cluster, main):
+        lock_file, seed = layout.lock_file(source.name, accelerator), lock_file
+    return BuildPlan(source.name, source, recipe, interpreter, machine, accelerator, link, lock_file, seed)
+
+
+def plan_client(
+    layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256: str, own: Sequence[Interpreter] = ()
+) -> BuildPlan:
+    """Return how this version's client environment is made.
+
+    Parameters
+    ----------
+    layout, cluster
+    wheel : Path
+        Our wheel in the root.
+    wheel_sha256 : str
+        Its hash: the same version can be another build of a checkout.
+    own : sequence of Interpreter
+        The root's interpreters.
+    """
+    header = {
+        "requires-python": _CLIENT_PYTHON,
+        "dependencies": [f"rootstock=={__version__}"],
+        "tool": {
+            "uv": {"sources": {"rootstock": {"path": str(wheel)}}},
+            "rootstock-client": {"wheel-sha256": wheel_sha256},
+        },
+    }
+    machine = platform.machine()
+    interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, own)
+    return BuildPlan(
+        CLIENT, None, recipe_text(header, cluster, cluster.accelerator), interpreter, machine, cluster.accelerator,
+        client_link(layout, __version__, machine), client_lock(layout),
+    )  # fmt: skip
+
+
+def client_lock(layout: RootLayout) -> Path:
+    """Return where the lock of this version's client environment is kept."""
+    return layout.runtime(__version__) / "client.lock"
+
+
+def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()) -> str:
+    """Return the lock that a plan's recipe has now: the one that is kept, with what no longer fits resolved anew.
+
+    Parameters
+    ----------
+    plan : BuildPlan
+    folder : Path
+        For uv to work in.
+    uv : Uv
+    upgrade : sequence of str
+        Packages to resolve anew though they fit; ``*`` is all of them.
+
+    Raises
+    ------
+    BuildError
+        If the requirements cannot be met.
+    """
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as scratch:
+        recipe, lock = Path(scratch, RECIPE), Path(scratch, LOCK)
+        recipe.write_text(plan.recipe, encoding="utf-8")
+        kept = next((path for path in (plan.lock_file, plan.seed) if path and path.is_file()), None)
+        if kept is not None:
+            lock.write_bytes(kept.read_bytes())
+        # Our wheel can change under the same version and path: its hash is not to be kept.
+        renew = () if plan.source or uv.wheels else ("rootstock",)
+        uv.lock(recipe, plan.interpreter.path, renew=(*renew, *upgrade))
+        return lock.read_text(encoding="utf-8")
+
+
+def sha256(content: bytes) -> str:
+    """Return the hash of `content` as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

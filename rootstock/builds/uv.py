@@ -1,0 +1,221 @@
+"""The only module that runs uv.
+
+uv is asked for what it does best: locking and installing. It never sees the caller's own uv or pip settings, which
+would silently change what is resolved; a site's settings reach it through the recipe (`rootstock.builds.uv_scripts`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from rootstock.builds.subprocesses import Programs
+from rootstock.config.clusters import Cluster
+from rootstock.errors import BuildError, ConfigurationError, RootError
+from rootstock.root.layout import RootLayout
+
+_FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
+
+
+@functools.cache
+def find_uv() -> str:
+    """Return the path of the uv program that is installed beside this package."""
+    try:
+        from uv import find_uv_bin
+
+        return os.fspath(find_uv_bin())
+    except (ImportError, FileNotFoundError) as error:
+        raise ConfigurationError(
+            f"The program uv is missing from this installation of rootstock: {error}.",
+            "Install the package 'uv' into it.",
+        ) from error
+
+
+@functools.cache
+def uv_version() -> str:
+    """Return the version of uv."""
+    return Programs().run([find_uv(), "--version"], clean_variables()).split()[1]
+
+
+def clean_variables() -> dict[str, str]:
+    """Return the caller's environment without what would change how uv or Python behave."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def package_cache(layout: RootLayout, cluster: Cluster) -> Path:
+    """Return uv's cache, and make the folder: the root's, or where the cluster's setting ``uv.cache`` says.
+
+    Raises
+    ------
+    RootError
+        If the folder cannot be made, or is somebody else's: what they put there would be installed.
+    """
+    cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else layout.uv_cache
+    if not cache.is_absolute():
+        raise ConfigurationError(f"The setting uv.cache is {cluster.uv_cache!r}; it must be an absolute path.")
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700 if cluster.uv_cache else 0o777)
+        owner = cache.stat().st_uid
+    except OSError as error:
+        raise RootError(f"Cannot create uv's cache {cache}: {error.strerror}.") from error
+    if cluster.uv_cache and owner not in (0, os.geteuid()):
+        raise RootError(
+            f"The folder {cache}, which the setting uv.cache names, belongs to another user.",
+            "Name a folder of your own, such as: --set uv.cache=~/.cache/uv",
+        )
+    return cache
+
+
+@dataclass(frozen=True)
+class Download:
+    """A Python that uv can fetch for this machine: uv's name for it, its version, and where it comes from."""
+
+    key: str
+    version: str
+    address: str
+
+
+def python_downloads(cluster: Cluster) -> list[Download]:
+    """Return the finished releases of CPython that uv can fetch, by its own list or the site's, newest first.
+
+    Raises
+    ------
+    BuildError
+        If the site's list cannot be read.
+    """
+    command = [find_uv(), "python", "list", "--only-downloads", "--all-versions", "--output-format", "json"]
+    variables = {**clean_variables(), "UV_NO_CONFIG": "1", "UV_NO_CACHE": "1", **_python_source(cluster)}
+    try:
+        said = Programs().run(command, variables)
+    except BuildError as error:
+        hint = f"The setting python.downloads is {cluster.python_downloads!r}."
+        raise BuildError(f"Cannot list the Pythons that uv can fetch.\n{error.message}", hint) from error
+    found = [entry for line in said.splitlines() if line.startswith("[") for entry in json.loads(line)]
+    return [
+        Download(entry["key"], entry["version"], _address(entry["url"], cluster.python_mirror))
+        for entry in sorted(found, key=lambda entry: Version(entry["version"]), reverse=True)
+        if (entry["implementation"], entry["variant"]) == ("cpython", "default")
+        and not Version(entry["version"]).is_prerelease
+    ]
+
+
+def _address(address: str, mirror: str) -> str:
+    """Return where a Python is fetched: a mirror keeps the last two parts of its address, the day and the file."""
+    return "/".join([mirror.rstrip("/"), *address.rsplit("/", 2)[1:]]) if mirror else address
+
+
+def _python_source(cluster: Cluster) -> dict[str, str]:
+    """Return what tells uv where the site has its Pythons fetched."""
+    settings = {
+        "UV_PYTHON_INSTALL_MIRROR": cluster.python_mirror,
+        "UV_PYTHON_DOWNLOADS_JSON_URL": cluster.python_downloads,
+    }
+    return {name: value for name, value in settings.items() if value}
+
+
+@dataclass(frozen=True)
+class Uv:
+    """Runs uv with one package cache.
+
+    Parameters
+    ----------
+    cache : Path
+        uv's cache.
+    log : Callable[[str], None]
+        Is given every line that uv prints.
+    umask : int
+        For the files that uv makes, whatever the caller's own is.
+    wheels : Path or None
+        A folder with every package that is needed: nothing is fetched then.
+    programs : Programs
+        What runs at the same time.
+    """
+
+    cache: Path
+    log: Callable[[str], None]
+    umask: int = 0o077
+    wheels: Path | None = None
+    programs: Programs = field(default_factory=Programs)
+
+    def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
+        """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`.
+
+        In `renew`, ``*`` means every package.
+        """
+        options = ["--upgrade" if package == "*" else f"--upgrade-package={package}" for package in renew]
+        self._uv("lock", "--script", str(script), "--python", interpreter, *options)
+
+    def install_python(self, key: str, folder: Path, cluster: Cluster) -> None:
+        """Fetch the Python of that name into a folder of its own below `folder`, and compare it with uv's hash."""
+        self._uv(
+            "python", "install", "--no-bin", "--install-dir", str(folder), key,
+            extra={"UV_PYTHON_DOWNLOADS": "manual", **_python_source(cluster)},
+        )  # fmt: skip
+
+    def make_environment(self, prefix: Path, interpreter: str) -> None:
+        """Make an empty environment at `prefix` that may be moved."""
+        self._uv("venv", "--relocatable", "--no-project", "--python", interpreter, str(prefix))
+
+    def sync(self, script: Path, prefix: Path, interpreter: str) -> None:
+        """Install what ``<script>.lock`` says, and nothing else, into `prefix`; fails if the lock does not fit."""
+        if self.wheels is not None:
+            self._sync_from(self.wheels, script, prefix, interpreter)
+            return
+        self._uv(
+            "sync", "--script", str(script), "--locked", "--active", "--python", interpreter,
+            extra={"VIRTUAL_ENV": str(prefix), **self._links(prefix)},
+        )  # fmt: skip
+
+    def _sync_from(self, wheels: Path, script: Path, prefix: Path, interpreter: str) -> None:
+        # `uv sync` fetches from the addresses in the lock, whatever else it is given. A list of what it would install,
+        # with the hashes, can be served from anywhere.
+        with tempfile.TemporaryDirectory() as folder:
+            requirements = Path(folder, "requirements.txt")
+            self.export(script, requirements, interpreter)
+            self._uv(
+                "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index", "--find-links", str(wheels),
+                "--only-binary=:all:", str(requirements), extra=self._links(prefix),
+            )  # fmt: skip
+
+    def _links(self, prefix: Path) -> dict[str, str]:
+        """Say that files are to be copied where the cache is on another file system; else uv warns at every build."""
+        same = self.cache.is_dir() and self.cache.stat().st_dev == prefix.stat().st_dev
+        return {} if same else {"UV_LINK_MODE": "copy"}
+
+    def export(self, script: Path, target: Path, interpreter: str) -> None:
+        """Write what ``<script>.lock`` says in a standard format: ``requirements.txt`` or ``pylock.toml``."""
+        self._uv(
+            "export", "--script", str(script), "--locked", "--python", interpreter, "--format", target.name,
+            "--output-file", str(target), "--quiet",
+        )  # fmt: skip
+
+    def export_sbom(self, script: Path, interpreter: str) -> dict[str, Any]:
+        """Return what ``<script>.lock`` says as a software bill of materials (CycloneDX)."""
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "sbom.cdx.json")
+            self._uv(
+                "export", "--script", str(script), "--locked", "--python", interpreter, "--format", "cyclonedx1.5",
+                "--preview-features", "sbom-export", "--output-file", str(target), "--quiet",
+            )  # fmt: skip
+            found: dict[str, Any] = json.loads(target.read_bytes())
+            return found
+
+    def _uv(self, *arguments: str, extra: Mapping[str, str] | None = None) -> str:
+        variables = {
+            **clean_variables(),
+            "UV_CACHE_DIR": str(self.cache),
+            "UV_NO_CONFIG": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+            **({"UV_OFFLINE": "1"} if self.wheels is not None else {}),
+            **(extra or {}),
+        }
+        return self.programs.run([find_uv(), *arguments], variables, self.log, self.umask)

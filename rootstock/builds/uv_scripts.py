@@ -1,0 +1,108 @@
+"""The scripts that uv is given: what it locks and installs, and what it runs.
+
+A site's settings reach uv through them and in no other way: see ADR 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+from rootstock.config.clusters import Cluster
+from rootstock.errors import ConfigurationError
+
+
+def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -> str:
+    """Return the script that uv locks and installs: an environment file's header with the site's settings in it.
+
+    The environment file's own settings come first where order matters. Its ``[tool.rootstock]`` is left out: it
+    changes nothing that is installed.
+
+    Parameters
+    ----------
+    header : Mapping
+        The inline metadata of the environment file.
+    cluster : Cluster
+    accelerator : str
+        What the build is for.
+
+    Raises
+    ------
+    ConfigurationError
+        If a path in the header's settings for uv is relative.
+    """
+    tools = {key: value for key, value in header.get("tool", {}).items() if key != "rootstock"}
+    dependencies = list(header.get("dependencies", []))
+    uv = dict(tools.get("uv", {}))
+    _refuse_relative_paths(uv)
+    lists = {
+        "find-links": cluster.find_links,
+        "constraint-dependencies": cluster.constraints,
+        "override-dependencies": cluster.overrides,
+    }
+    for key, values in lists.items():
+        if values:
+            uv[key] = [*uv.get(key, []), *values]
+    indexes: list[dict[str, Any]] = [{"url": url} for url in cluster.indexes]
+    if cluster.default_index:
+        indexes.append({"url": cluster.default_index, "default": True})
+    if (url := cluster.torch_index(accelerator)) and "torch" in map(_package, dependencies):
+        name, sources = f"torch-{accelerator}", uv.get("sources", {})
+        indexes.insert(0, {"name": name, "url": url, "explicit": True})
+        extra = cluster.torch_packages if accelerator == cluster.accelerator else ()
+        uv["sources"] = {**{package: {"index": name} for package in ("torch", *extra)}, **sources}
+        # uv asks such an index only for what a script itself depends on.
+        dependencies += sorted({*extra} - {*map(_package, dependencies)})
+    if indexes:
+        uv["index"] = [*uv.get("index", []), *indexes]
+    if uv:
+        tools["uv"] = uv
+    recipe = {key: value for key, value in header.items() if key != "tool"}
+    if dependencies:
+        recipe["dependencies"] = dependencies
+    if tools:
+        recipe["tool"] = tools
+    import tomli_w
+
+    body = "\n".join(f"# {line}".rstrip() for line in tomli_w.dumps(recipe).splitlines())
+    return f"# /// script\n{body}\n# ///\n"
+
+
+def _package(requirement: str) -> str:
+    """Return the normalized name of the package that a requirement is for; uv says what is wrong with a bad one."""
+    return canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0])
+
+
+def _refuse_relative_paths(settings: Mapping[str, Any]) -> None:
+    sources = settings.get("sources", {}).values()
+    tables = [table for source in sources for table in (source if isinstance(source, list) else [source])]
+    paths = [*settings.get("find-links", []), *(table.get("path") for table in tables),
+             *(index.get("url") for index in settings.get("index", []))]  # fmt: skip
+    for path in paths:
+        if isinstance(path, str) and "://" not in path and not os.path.isabs(path):
+            raise ConfigurationError(
+                f"[tool.uv] in an environment file names {path!r}, a relative path.",
+                "Write it as an absolute one: the file is copied into roots.",
+            )
+
+
+def wrapper_file(folder: Path, recipe: str) -> Path:
+    """Return a script for ``uv run`` that runs the Python file given as its first argument.
+
+    uv names the environment that it makes for a script by the script's path. The path here follows from the content,
+    so the same requirements find the same environment again.
+    """
+    text = recipe + 'import runpy, sys\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name="__main__")\n'
+    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / "rootstock_environment.py"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
+    return path

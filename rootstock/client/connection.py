@@ -1,0 +1,279 @@
+"""The client's end: one worker, asked one thing at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rootstock.client.handshake import wait_until_ready
+from rootstock.client.inputs import Inputs
+from rootstock.client.process import FRAME_S, Launch, WorkerProcess, forks
+from rootstock.client.shared_arrays import Arrays, Result, sections
+from rootstock.errors import (
+    ModelError,
+    UnsupportedPropertyError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerProtocolError,
+    WorkerTimeoutError,
+)
+from rootstock.worker.channel.endpoint import PeerGoneError
+from rootstock.worker.channel.frames import Frame, Kind
+from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
+
+logger = logging.getLogger("rootstock")
+
+_GOODBYE_S = 5.0
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()
+    SENDING = enum.auto()
+    WAITING = enum.auto()
+    OVER = enum.auto()
+
+
+class Client:
+    """A started worker.
+
+    Parameters
+    ----------
+    launch : Launch
+        How to start it.
+    model, device : str
+        Arguments of the environment's ``setup()``.
+    options : Mapping[str, Any]
+        Further keyword arguments of ``setup()``; JSON must be able to hold them.
+    start_timeout : float
+        Seconds from the start of the process until the model is loaded.
+    log : Path, optional
+        Where the worker's output goes.
+    on_progress : callable, optional
+        Called with a line of text as the start proceeds. By default a start that takes long is logged.
+    patience : float
+        Seconds that a server may keep silent from which weights are fetched; 0: for ever.
+
+    Raises
+    ------
+    WorkerStartError
+        If the worker does not become ready.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        model: str,
+        device: str,
+        options: Mapping[str, Any],
+        *,
+        start_timeout: float,
+        log: Path | None = None,
+        on_progress: Callable[[str], None] | None = None,
+        patience: float = 0.0,
+    ) -> None:
+        self.launch = launch
+        self._owner = forks()
+        self._phase = _Phase.IDLE
+        self._sequence = 0
+        started = time.perf_counter()
+        self._process = WorkerProcess(launch, log)
+        self._arrays = Arrays(self._process.memory, self._process.title)
+        # What nobody closes is closed when it is garbage, or at the end of the interpreter.
+        self._finalizer = weakref.finalize(self, _finish, self._process, self._owner)
+        setup = {
+            "environment": str(launch.environment_file),
+            "model": model,
+            "device": device,
+            "options": dict(options),
+            "root": str(launch.root),
+            "patience": patience,
+        }
+        try:
+            self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
+            self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
+        except BaseException:
+            self.kill()
+            raise
+        self.start_s = time.perf_counter() - started
+
+    @property
+    def pid(self) -> int:
+        """Process number of what was started: the worker, or the ``uv`` that started it."""
+        return self._process.pid
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may still be asked something."""
+        return self._phase is not _Phase.OVER and self._owner == forks()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be asked at once."""
+        return self._phase is _Phase.IDLE and self._owner == forks()
+
+    @property
+    def log(self) -> Path:
+        """Where the worker's output goes."""
+        return self._process.log
+
+    @property
+    def properties(self) -> list[str]:
+        """What the model can compute, by ASE's names."""
+        return [name for name in PROPERTY_BITS if name in self.ready["properties"]]
+
+    def settle(self, timeout: float) -> bool:
+        """Make ready for the next evaluation; tell whether this worker can serve it.
+
+        An evaluation that was interrupted (Ctrl-C) is waited for and its answer dropped. A worker whose channel was
+        cut in the middle of a frame, that has died, or that belongs to the process this one was forked from,
+        cannot serve.
+        """
+        if self._owner != forks():
+            return False
+        if self._phase is _Phase.WAITING and self._process.endpoint.untouched:
+            try:
+                self._receive(timeout)
+                self._phase = _Phase.IDLE
+            except (PeerGoneError, TimeoutError, WorkerProtocolError):
+                return False
+        return self._phase is _Phase.IDLE
+
+    def evaluate(self, inputs: Inputs, properties: int, timeout: float) -> Result:
+        """Compute properties of atoms.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            The atoms.
+        properties : int
+            What to compute, as bits of `rootstock.worker.channel.memory.PROPERTY_BITS`.
+        timeout : float
+            Seconds to wait for the answer.
+
+        Returns
+        -------
+        dict of str to float or ndarray
+            What was asked for, and what else the model computed on the way: energies in eV, lengths in Angstrom,
+            stress in eV/Angstrom^3 in Voigt order, all float64.
+
+        Raises
+        ------
+        ModelError
+            If the model raised an exception; the worker lives on, unless the GPU refuses it anything else.
+        UnsupportedPropertyError
+            If it does not compute one of `properties`.
+        NonFiniteError
+            If a result is NaN or infinite.
+        WorkerDiedError, WorkerTimeoutError, WorkerProtocolError
+            If the worker is lost; this object is then of no more use.
+        """
+        if missing := sections(properties & ~self.offered):
+            raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
+        frame, content = self._exchange(inputs, properties, timeout)
+        if frame.kind == Kind.FAILURE:
+            self._arrays.seen = None
+            what = f"The model {self._process.title} failed"
+            if content.get("lost_gpu"):
+                self.kill()
+                error = self._process.failure(ModelError, what, content)
+                error.tail = self._process.tail()  # there CUDA says which assertion failed
+                error.hint = "The GPU refuses all else of that worker, which was ended: the next call starts a new one."
+                raise error
+            kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
+            raise self._process.failure(kind, what, content)
+        return self._arrays.results(frame.properties, properties)
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self._end(patience=0.0)
+
+    def close(self) -> None:
+        """End the worker, giving it a moment to do so by itself."""
+        if self._phase is _Phase.IDLE and self._finalizer.alive and self._owner == forks():
+            self._phase = _Phase.OVER
+            try:
+                self._process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
+            except (PeerGoneError, TimeoutError):
+                self._end(patience=0.0)
+            else:
+                self._end(patience=_GOODBYE_S)
+        else:
+            self._end(patience=0.0)
+
+    def _end(self, patience: float) -> None:
+        self._phase = _Phase.OVER
+        if self._finalizer.detach() is not None and self._owner == forks():
+            self._process.end(patience=patience)
+
+    def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, dict[str, Any]]:
+        if self._phase is not _Phase.IDLE:
+            raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
+        # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
+        # again as long as nothing was received, anything else makes this worker useless.
+        self._phase, arrays = _Phase.SENDING, self._arrays
+        try:
+            changes = arrays.put(inputs)
+        except WorkerError:
+            self._phase = _Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
+            raise
+        self._sequence += 1
+        atoms, capacity = arrays.atoms, self._process.memory.capacity
+        frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self._sequence, atoms, capacity)
+        content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None
+        try:
+            self._process.endpoint.send(frame, content)
+            self._phase = _Phase.WAITING
+            answer = self._receive(timeout)
+        except PeerGoneError:
+            self._phase = _Phase.OVER
+            raise self._process.died(WorkerDiedError, "during an evaluation") from None
+        except TimeoutError:
+            raise self._too_late(timeout) from None
+        except WorkerProtocolError as error:
+            self.kill()
+            error.log, error.tail = str(self.log), self._process.tail()
+            raise
+        arrays.seen = inputs.state
+        self._phase = _Phase.IDLE
+        return answer
+
+    def _receive(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
+        """Wait for the answer to the last question."""
+        frame, content = self._process.endpoint.receive(timeout, FRAME_S)
+        if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self._sequence:
+            raise WorkerProtocolError(
+                f"The worker {self._process.title} answered with kind {frame.kind}, number {frame.sequence}; "
+                f"expected the answer to number {self._sequence}."
+            )
+        asked = self._arrays.atoms, self._process.memory.capacity
+        if frame.kind == Kind.RESULT and (frame.atoms, frame.capacity) != asked:
+            raise WorkerProtocolError(
+                f"The worker {self._process.title} answered for other atoms than it was asked about."
+            )
+        return frame, content
+
+    def _too_late(self, timeout: float) -> WorkerTimeoutError:
+        """End the worker and return the error for an answer that did not come, or not to its end."""
+        half = not self._process.endpoint.untouched
+        self.kill()
+        what = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
+        return WorkerTimeoutError(
+            f"The worker {self._process.title} {what} and was ended.",
+            "" if half else "If the model needs longer, pass a larger timeout=.",
+            log=str(self.log),
+            tail=self._process.tail(),
+        )
+
+
+def _finish(process: WorkerProcess, owner: int) -> None:
+    """End a worker that nobody closed."""
+    if forks() == owner:
+        with contextlib.suppress(PeerGoneError, TimeoutError, OSError):
+            process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
+        process.end(patience=_GOODBYE_S)

@@ -1,0 +1,126 @@
+"""Wait until a worker has loaded its model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rootstock.client.process import WorkerProcess
+from rootstock.config.model_string import is_path
+from rootstock.errors import DeviceError, MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
+from rootstock.root.weights import how_to_fetch
+from rootstock.worker.channel.endpoint import PeerGoneError
+from rootstock.worker.channel.frames import Frame, Kind
+
+logger = logging.getLogger("rootstock")
+
+HEARTBEAT_S = 30.0
+_LATE_FRAMES = 100  # a worker sends a handful in all
+
+
+def wait_until_ready(
+    process: WorkerProcess,
+    setup: Mapping[str, Any],
+    timeout: float,
+    on_progress: Callable[[str], None] | None,
+    heartbeat: float = HEARTBEAT_S,
+) -> dict[str, Any]:
+    """Tell a worker what to load, and wait for it.
+
+    Parameters
+    ----------
+    process : WorkerProcess
+    setup : Mapping[str, Any]
+        Environment file, model, device and options.
+    timeout : float
+        Seconds from now until the model must be loaded.
+    on_progress : callable or None
+        Is given each stage. None: a start that takes long is logged.
+    heartbeat : float
+        Every how many seconds.
+
+    Returns
+    -------
+    dict
+        What the worker says about itself.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there.
+    MissingWeightsError
+        If the model's weights are not in the root; with the command that fetches them.
+    WorkerStartError
+        If it ends, fails, or is not ready in time. It says how far it came.
+    WorkerProtocolError
+        If what it sends is not what a worker sends.
+    """
+    begun = told = time.monotonic()
+    late = 0
+    stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
+    try:
+        process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
+        while True:
+            now = time.monotonic()
+            if on_progress is None and now - told >= heartbeat:
+                told = now
+                logger.warning(
+                    "Still starting a worker %s after %.0f s (%s). Its output: %s",
+                    process.title, now - begun, stage, process.log,
+                )  # fmt: skip
+            # What has already come is read though the time is over: this process may itself have been stopped.
+            remaining = max(0.0, begun + timeout - now)
+            late += not remaining
+            if late > _LATE_FRAMES:
+                raise TimeoutError
+            try:
+                frame, content = process.endpoint.receive(min(remaining, heartbeat))
+            except TimeoutError:
+                if remaining > heartbeat:
+                    continue
+                raise
+            if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
+                return content
+            if frame.kind == Kind.FAILURE:
+                raise _failure(process, setup["model"], content)
+            if frame.kind != Kind.PROGRESS:
+                raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
+            stage = str(content.get("stage", ""))
+            if on_progress is not None:
+                on_progress(stage)
+    except PeerGoneError:
+        raise process.died(WorkerStartError, f"during the start ({stage})") from None
+    except WorkerProtocolError as error:
+        error.log, error.tail = str(process.log), process.tail()
+        raise
+    except TimeoutError:
+        pass  # or it did not read, or stopped in the middle of a frame
+    raise WorkerStartError(
+        f"The worker {process.title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
+        "A first start from a cold file system can take long: pass a larger start_timeout=.",
+        log=str(process.log),
+        tail=process.tail(),
+    )
+
+
+def _failure(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> Exception:
+    """Return the error for what a worker reported."""
+    if content.get("type") == DeviceError.__name__:
+        message, _, hint = str(content.get("message")).partition("\n")
+        return DeviceError(message, hint)
+    if content.get("lacks_weights") and not is_path(model):
+        return _missing_weights(process, model, content)
+    return process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
+
+
+def _missing_weights(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> WorkerError:
+    launch = process.launch
+    error = process.failure(
+        MissingWeightsError,
+        f"The weights of model {model or '(default)'!r} of environment {launch.name!r} are not in {launch.root}",
+        content,
+    )
+    error.hint = how_to_fetch(launch.root, launch.name, model)
+    return error

@@ -1,0 +1,128 @@
+"""MPI programs: one worker, on rank 0, for all ranks of a communicator that run the same simulation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from rootstock.client.inputs import Inputs
+from rootstock.client.session import Session, WorkerSpec
+from rootstock.client.shared_arrays import Result
+from rootstock.errors import ConfigurationError, WorkerTimeoutError
+
+logger = logging.getLogger("rootstock")
+
+_HEARTBEAT_S = 30.0
+_SPIN_S = 0.002  # then waiting ranks sleep: the worker needs their processors
+_NAP_S = 0.0005
+_APART_A = 1e-6  # the same simulation on processors of two kinds differs by rounding
+
+T = TypeVar("T")
+
+
+def session(spec: WorkerSpec, comm: Any = None) -> Session:
+    """Return a session for the ranks of `comm`: ASE's world, a communicator of ASE's kind, or one of mpi4py."""
+    from ase.parallel import MPI4PY, world
+
+    if comm is None:
+        comm = world
+    elif hasattr(comm, "Get_rank"):
+        comm = MPI4PY(comm)
+    return Session(spec) if comm.size == 1 else ParallelSession(spec, comm)
+
+
+class ParallelSession(Session):
+    """A session in which every rank of a communicator asks for the same thing at the same time.
+
+    That is what a program does that runs the same lines on all of them. Rank 0 has the worker, and tells the others
+    its answers, errors too.
+    """
+
+    _for_all_ranks = True
+
+    def __init__(self, spec: WorkerSpec, comm: Any) -> None:
+        super().__init__(spec)
+        self._comm = comm
+        self._known: list[str] | None = None
+        self._info: dict[str, Any] = {}
+
+    def properties(self) -> list[str]:
+        if self._known is None:
+            mine: Any = super()
+            self._known, self._info = self._together("start", lambda: (mine.properties(), mine.info()))
+        return self._known
+
+    def evaluate(self, inputs: Inputs, usual: int, needed: int) -> Result:
+        self.properties()
+        mine: Any = super()
+        question = (usual, needed, inputs.rest, inputs.positions)
+        return self._together(question, lambda: mine.evaluate(inputs, usual, needed))
+
+    def info(self) -> dict[str, Any]:
+        """Return what computes. It may be asked by one rank alone, once the worker was started by all."""
+        self.properties()
+        return super().info() if self._comm.rank == 0 else dict(self._info)
+
+    def _together(self, question: Any, answer: Callable[[], T]) -> T:
+        from ase.parallel import broadcast
+
+        self._meet("to ask the same")
+        spec = self.spec
+        mine = (str(spec.source.path), spec.model, spec.device, spec.options, question)
+        if self._comm.sum_scalar(int(not _same(broadcast(mine, 0, self._comm), mine))):
+            raise ConfigurationError(
+                f"The {self._comm.size} MPI ranks ask for different atoms or properties at the same time.",
+                "One worker on rank 0 serves a program in which all ranks do the same. Where each has atoms of its "
+                "own, give each a worker: RootstockCalculator(..., comm=MPI.COMM_SELF).",
+            )
+        outcome: tuple[Any, BaseException | None] = (None, None)
+        if self._comm.rank == 0:
+            try:
+                outcome = answer(), None
+            except BaseException as error:  # noqa: BLE001  # Ctrl-C too: the others wait for rank 0
+                outcome = None, error
+        self._meet("for rank 0 to compute")
+        result, failure = broadcast(outcome, 0, self._comm)
+        if failure is not None:
+            raise failure
+        return cast(T, result)
+
+    def _meet(self, what: str) -> None:
+        """Wait until every rank is here, asleep where the communicator can do that.
+
+        A rank that waits in MPI's own barrier runs its processor at full speed, and would do so for ever if another
+        rank never came.
+        """
+        mpi = self._comm
+        while mpi is not None and not hasattr(mpi, "Ibarrier"):  # ASE's world holds ASE's object, which holds mpi4py's
+            mpi = getattr(mpi, "comm", None)
+        if mpi is None:
+            self._comm.barrier()
+            return
+        limit = self.spec.start_timeout + self.spec.timeout
+        request, begun = mpi.Ibarrier(), time.monotonic()
+        told = begun
+        while not request.Test():
+            waited = (now := time.monotonic()) - begun
+            if waited > limit:
+                raise WorkerTimeoutError(
+                    f"MPI rank {self._comm.rank} waited {waited:.0f} s for the other ranks {what}.",
+                    "All ranks must ask; where each has atoms of its own: RootstockCalculator(..., comm=MPI.COMM_SELF)",
+                )
+            if now - told > _HEARTBEAT_S:
+                told = now
+                logger.warning("MPI rank %d still waits for the others %s, %.0f s.", self._comm.rank, what, waited)
+            time.sleep(_NAP_S if waited > _SPIN_S else 0)
+
+
+def _same(first: Any, mine: Any) -> bool:
+    """Compare two questions; positions, the only arrays, need not agree to the last bit."""
+    if isinstance(first, np.ndarray) and isinstance(mine, np.ndarray):
+        return first.shape == mine.shape and bool(np.abs(first - mine).max(initial=0.0) < _APART_A)
+    if type(first) is tuple and type(mine) is tuple:
+        return len(first) == len(mine) and all(map(_same, first, mine))
+    return bool(first == mine)

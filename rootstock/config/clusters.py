@@ -1,0 +1,259 @@
+"""The registry of clusters: what is known about each, and which file said so.
+
+A cluster is a table of settings. They are merged from several files, each outranking those before it::
+
+    packaged    site_templates/clusters/NAME.toml
+    site        /etc/rootstock/clusters.toml, then {ROOTSTOCK_ROOT}/clusters.toml
+    user        clusters.toml in the user's configuration folder (~/.config/rootstock)
+    argument    what a command line or a call says
+
+The site's and the user's files hold ``[clusters.NAME]`` tables, and may name a default cluster with
+``default = "NAME"``. All of them are read when they are asked for, never at import.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rootstock.config.cluster_settings import Cluster, checked, field_name, flatten, nest, parse_setting
+from rootstock.config.packaged import data_folder
+from rootstock.errors import ConfigurationError
+from rootstock.root.layout import RootLayout, absolute
+
+__all__ = [
+    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "argument_scope", "cluster_from", "cluster_names",
+    "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
+    "read_scope", "recognise", "require_root", "scopes",
+]  # fmt: skip
+
+AUTO = "auto"  # in place of a cluster's name: the one that this machine belongs to
+SITE_FILE = Path("/etc/rootstock/clusters.toml")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one file, or the caller, says about clusters."""
+
+    origin: str
+    clusters: Mapping[str, Mapping[str, Any]]
+    default: str = ""
+
+
+def argument_scope(name: str, settings: Mapping[str, Any]) -> Scope:
+    """Return the scope of the caller's own settings for cluster `name`, given by dotted key."""
+    return Scope("argument", {name: nest(settings)})
+
+
+def scopes() -> list[Scope]:
+    """Read every scope but the caller's, lowest rank first."""
+    found = packaged_scopes()
+    shared = [SITE_FILE]
+    if root := os.environ.get("ROOTSTOCK_ROOT"):
+        shared.append(RootLayout(Path(root)).clusters_file)
+    import platformdirs  # here, since who names a root needs none of this: see test_ones_own_environment
+
+    for path in (*shared, Path(platformdirs.user_config_dir("rootstock")) / "clusters.toml"):
+        try:
+            found.append(read_scope(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
+    return found
+
+
+def packaged_scopes() -> list[Scope]:
+    """Read the cluster files that come with Rootstock."""
+    paths = sorted((data_folder("site_templates") / "clusters").glob("*.toml"))
+    return [Scope(str(path), {path.stem: _read(path)}) for path in paths]
+
+
+def read_scope(path: Path) -> Scope:
+    """Read a registry file of the site or of the user."""
+    data = _read(path)
+    clusters, default = data.get("clusters", {}), data.get("default", "")
+    if not isinstance(clusters, dict) or not all(isinstance(table, dict) for table in clusters.values()):
+        raise ConfigurationError(f"{path}: 'clusters' must hold one table for each cluster, [clusters.NAME].")
+    if not isinstance(default, str):
+        raise ConfigurationError(f"{path}: 'default' must be the name of a cluster.")
+    if unknown := sorted(set(data) - {"clusters", "default"}):
+        raise ConfigurationError(f"{path}: unknown key {unknown[0]!r}; there are 'default' and [clusters.NAME] tables.")
+    return Scope(str(path), clusters, default)
+
+
+def cluster_names(found: list[Scope] | None = None) -> list[str]:
+    """Return the names of all known clusters."""
+    return sorted({name for scope in (scopes() if found is None else found) for name in scope.clusters})
+
+
+def default_cluster() -> str:
+    """Return the cluster that the user's or the site's registry names as the default; empty if none does."""
+    return next((scope.default for scope in reversed(scopes()) if scope.default), "")
+
+
+def get_cluster(name: str, *extra: Scope) -> Cluster:
+    """Return the settings of a cluster.
+
+    Parameters
+    ----------
+    name : str
+        A registered cluster.
+    *extra : Scope
+        Scopes that outrank all others.
+
+    Raises
+    ------
+    ConfigurationError
+        If no scope knows the cluster, or a value is wrong. It names the file, the key and what is allowed.
+    """
+    return cluster_from([*scopes(), *extra], name)
+
+
+def cluster_from(found: list[Scope], name: str) -> Cluster:
+    """Return the settings of a cluster by the scopes `found`, lowest rank first; raise as `get_cluster` does."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for scope in found:
+        for key, value in flatten(scope.clusters.get(name, {})):
+            values[key] = checked(key, value, f"{scope.origin}, cluster {name}")
+            origins[key] = scope.origin
+    if not values:
+        raise ConfigurationError(
+            f"Unknown cluster {name!r}. Known clusters: {', '.join(cluster_names(found))}.",
+            "For any other place give its path: root='/path/to/rootstock'.",
+        )
+    return Cluster(name=name, origins=origins, **{field_name(key): value for key, value in values.items()})
+
+
+def recognise() -> tuple[str, str]:
+    """Return the cluster whose host name patterns this machine's name fits, and that name.
+
+    Raises
+    ------
+    ConfigurationError
+        If it fits none, or several.
+    """
+    found = scopes()
+    patterns = {name: cluster_from(found, name).hosts for name in cluster_names(found)}
+    host, names = "", []
+    # The short name is there at once; the full one may take the name service a while.
+    for ask in (socket.gethostname, socket.getfqdn):
+        host = ask()
+        names = [name for name, own in patterns.items() if any(fnmatchcase(host, pattern) for pattern in own)]
+        if names:
+            break
+    if len(names) != 1:
+        fits = f"fits several clusters: {', '.join(names)}" if names else "fits no known cluster"
+        raise ConfigurationError(
+            f"The name of this machine, {host!r}, {fits}.",
+            f"Give --cluster NAME. Known: {', '.join(cluster_names(found))}.",
+        )
+    return names[0], host
+
+
+def get_root_for_cluster(name: str) -> Path:
+    """Return the root of a registered cluster.
+
+    Parameters
+    ----------
+    name : str
+        A registered cluster, as `rootstock cluster list` shows them.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If the cluster is not registered. The message lists those that are.
+    """
+    root = get_cluster(name).root
+    if not root:
+        raise ConfigurationError(
+            f"Cluster {name!r} has no root of its own.", "Give its path: root='/path/to/rootstock'."
+        )
+    return Path(root).expanduser()
+
+
+def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path | None:
+    """Return the root that the arguments, the variables or the user's registry name, in this order.
+
+    Parameters
+    ----------
+    cluster : str or None
+        A registered cluster.
+    root : path or None
+        A root. Not both.
+
+    Returns
+    -------
+    Path or None
+        None if nothing names one.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or the cluster is unknown.
+    """
+    if cluster and root:
+        raise ConfigurationError("Cannot specify both 'cluster' and 'root'.", "Either finds the root; leave one out.")
+    root = root or (None if cluster else os.environ.get("ROOTSTOCK_ROOT"))
+    if root:
+        return absolute(Path(root))
+    cluster = cluster or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    return get_root_for_cluster(cluster).absolute() if cluster else None
+
+
+def require_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path:
+    """Return the root as `find_root` does.
+
+    Raises
+    ------
+    ValueError
+        If nothing names one; and as `find_root`.
+    """
+    found = find_root(cluster, root)
+    if found is None:
+        raise ConfigurationError(
+            "Must specify either 'cluster' or 'root'.",
+            "Or run 'module load rootstock', set ROOTSTOCK_ROOT, or name a default cluster in "
+            "~/.config/rootstock/clusters.toml.",
+        )
+    return found
+
+
+class _Registry(Mapping[str, str]):
+    """Cluster name -> root, read anew at each use so that a change of the site's files is seen."""
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            return str(get_root_for_cluster(name))
+        except ConfigurationError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in cluster_names() if get_cluster(name).root)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"CLUSTER_REGISTRY({dict(self)!r})"
+
+
+CLUSTER_REGISTRY: Mapping[str, str] = _Registry()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error

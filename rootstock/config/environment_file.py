@@ -1,0 +1,298 @@
+"""Environment files: read their header and their shape, never execute them.
+
+The header is inline script metadata as Python packaging defines it (PEP 723). Ours is the table
+``[tool.rootstock]`` in it; ``docs/reference/environment-files.md`` describes every key.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from rootstock.config.capabilities import Abilities, read_abilities
+from rootstock.config.model_string import did_you_mean, is_environment_name, is_path, model_string
+from rootstock.config.packaged import data_folder
+from rootstock.config.references import Reference, read_reference
+from rootstock.errors import ConfigurationError, UnknownEnvironmentError
+from rootstock.root.layout import RootLayout
+from rootstock.root.reachability import refusal
+
+# The reference expression of the specification.
+_BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+
+
+@dataclass(frozen=True)
+class EnvironmentSource:
+    """An environment file.
+
+    Attributes
+    ----------
+    name : str
+        Name of the environment: the file's name without ``.py``.
+    path : Path
+    text : str
+    header : Mapping[str, Any]
+        The inline metadata.
+    """
+
+    name: str
+    path: Path
+    text: str
+    header: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def requires_python(self) -> SpecifierSet:
+        return SpecifierSet(self.header.get("requires-python", ""))
+
+    @property
+    def rootstock(self) -> Mapping[str, Any]:
+        """The table ``[tool.rootstock]``; empty in files of the older contract."""
+        table: Mapping[str, Any] = self.header.get("tool", {}).get("rootstock", {})
+        return table
+
+    @property
+    def description(self) -> str:
+        return str(self.rootstock.get("description", ""))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the part of the header that users are shown, as JSON can hold it: all but the references."""
+        table = {key: value for key, value in self.rootstock.items() if key != "references"}
+        header = {"dependencies": self.header.get("dependencies", []), "tool": {"rootstock": table}}
+        shown: dict[str, Any] = json.loads(json.dumps(header, default=str))
+        return shown
+
+    def abilities(self, model: str) -> Abilities:
+        """Return what a model can do; see `read_abilities`."""
+        return read_abilities(self.rootstock, model, str(self.path))
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """Arguments of ``setup()`` that the file names, each with what it is in a line; empty if it names none.
+
+        The empty argument is the default, one with a slash an example of a path.
+        """
+        table: Mapping[str, str] = self.rootstock.get("models", {})
+        return table
+
+    def named(self, model: str) -> str:
+        """Return the name of a model: the default's, where `model` is empty and the default has a name."""
+        return self.models[""] if not model and self.models.get("") in self.models else model
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of ``setup()`` that the file names, without examples of paths; at least one."""
+        return [argument for argument in self.models if not is_path(argument)] or [""]
+
+    def strings(self) -> list[str]:
+        """Return the model strings that the file names; at least one."""
+        return [model_string(self.name, argument) for argument in self.arguments()]
+
+    def doubt(self, model: str) -> str:
+        """Say that the file names no model `model`; empty if it does, if it names none, or if that is a path."""
+        if not model or model in self.models or not self.models or is_path(model) or os.path.exists(model):
+            return ""
+        return (
+            f"{self.name} names no model {model!r}.{did_you_mean(f'{self.name}-{model}', self.strings())} "
+            f"'rootstock list' shows those that there are."
+        )
+
+    def check_model(self, model: str) -> None:
+        """Refuse a model that the environment does not have, if its file says that it names them all.
+
+        Raises
+        ------
+        ConfigurationError
+            With those that it has.
+        """
+        if not self.rootstock.get("all-models-listed", False) or model in self.models:
+            return
+        takes_paths = any(is_path(name) for name in self.models)
+        if takes_paths and (is_path(model) or os.path.exists(model) or glob(model)):
+            return
+        names = ", ".join(name or "one without a name, the default" for name in self.released)
+        raise ConfigurationError(
+            f"Environment {self.name!r} has no model {model!r}. It has: {names}"
+            f"{'; or the path of a checkpoint' if takes_paths else ''}.",
+            f"{did_you_mean(f'{self.name}-{model}', self.strings())} 'rootstock list' shows all models.".strip(),
+        )
+
+    @property
+    def released(self) -> tuple[str, ...]:
+        """The models that the file names, each once: the default by its name, and none that is a path."""
+        return tuple(dict.fromkeys(map(self.named, self.arguments())))
+
+    @property
+    def warm(self) -> tuple[str, ...]:
+        """The models whose weights ``warm`` fetches if nobody names others: by default the default one."""
+        names = self.rootstock.get("warm", [""])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigurationError(f"{self.path}: warm must be a list of models, not {names!r}.")
+        return tuple(dict.fromkeys(map(self.named, names)))
+
+    @property
+    def cache_variables(self) -> Mapping[str, str]:
+        """Environment variables of the worker: name -> folder under the root's cache.
+
+        Raises
+        ------
+        ConfigurationError
+            If a folder would lie elsewhere: installations create these folders, and workers read what is in them.
+        """
+        table: Mapping[str, str] = self.rootstock.get("cache", {})
+        for name, folder in table.items():
+            if not isinstance(folder, str) or not folder or folder.startswith("/") or ".." in folder.split("/"):
+                raise ConfigurationError(
+                    f"{self.path}: [tool.rootstock.cache] {name} must name a folder under the root's cache, "
+                    f"not {folder!r}."
+                )
+        return table
+
+    @property
+    def room(self) -> tuple[float, int] | None:
+        """Megabytes and files that a build takes, about; None where the file does not say."""
+        table = self.rootstock.get("room")
+        if table is None:
+            return None
+        try:
+            return float(table["megabytes"]), int(table["files"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigurationError(
+                f"{self.path}: room must be a table such as {{ megabytes = 350, files = 10500 }}, not {table!r}."
+            ) from error
+
+    def references(self) -> list[Reference]:
+        """Return the structures that a build is verified with."""
+        return [self.reference(i) for i in range(len(self.rootstock.get("references", [])))]
+
+    def reference(self, index: int) -> Reference:
+        """Return one of `references`."""
+        where = f"{self.path}: [[tool.rootstock.references]] number {index + 1}"
+        return read_reference(self.rootstock["references"][index], where)
+
+
+def read_source(path: Path, name: str = "") -> EnvironmentSource:
+    """Read an environment file; `name` is the environment's, if the file's is another.
+
+    Raises
+    ------
+    UnknownEnvironmentError
+        If there is no such file.
+    ConfigurationError
+        If it has no valid header, is not Python, defines no ``setup()``, or wants a cache outside of the root.
+    """
+    source = read_header(path, name)
+    _check_setup(path, source.text)
+    source.cache_variables.items()  # what leads out of the root is refused before anything is made
+    return source
+
+
+def read_header(path: Path, name: str = "") -> EnvironmentSource:
+    """Read an environment file as `read_source` does, but for the check that it defines ``setup()``."""
+    text = read_text(path)
+    blocks = header_blocks(text)
+    if len(blocks) != 1:
+        raise ConfigurationError(
+            f"{path} has {len(blocks)} headers '# /// script ... # ///'; an environment file has one.",
+            "environments/emt.py is an example.",
+        )
+    try:
+        header = tomllib.loads(header_text(blocks[0]))
+        SpecifierSet(header.get("requires-python", ""))
+    except (tomllib.TOMLDecodeError, InvalidSpecifier) as error:
+        raise ConfigurationError(f"{path}: its header is not valid: {error}.") from error
+    return EnvironmentSource(name or path.stem, path, text, header)
+
+
+def read_text(path: Path) -> str:
+    """Return what an environment file holds; errors are those of `read_source`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UnknownEnvironmentError(f"There is no environment file {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"Cannot read the environment file {path}: {error}.") from error
+
+
+def header_blocks(text: str) -> list[re.Match[str]]:
+    """Return the headers that a file has; one is right."""
+    return [match for match in _BLOCK.finditer(text) if match["type"] == "script"]
+
+
+def header_text(block: re.Match[str]) -> str:
+    """Return the TOML that a header holds, line by line."""
+    return "\n".join(line[2:] for line in block["content"].splitlines())
+
+
+def _check_setup(path: Path, text: str) -> None:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigurationError(f"{path} is not valid Python: {error}.") from error
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "setup" for node in tree.body):
+        raise ConfigurationError(f"{path} defines no function setup(model, device).")
+
+
+def registered_names(layout: RootLayout) -> list[str]:
+    """Return the names of the environments that a root holds."""
+    return _names_in(layout.environments)
+
+
+def model_strings(layout: RootLayout) -> list[str]:
+    """Return every model string of a root; an environment file that cannot be read counts as one."""
+    found = []
+    for name in registered_names(layout):
+        try:
+            found += read_header(layout.environment_file(name)).strings()
+        except (ConfigurationError, UnknownEnvironmentError):
+            found.append(name)
+    return found
+
+
+def packaged_names() -> list[str]:
+    """Return the names of the environments that ship with this package."""
+    return _names_in(data_folder("environments"))
+
+
+def packaged_strings() -> list[str]:
+    """Return the model strings of the environments that ship with this package."""
+    return [string for name in packaged_names() for string in packaged_source(name).strings()]
+
+
+def packaged_source(name: str) -> EnvironmentSource:
+    """Read an environment file that ships with this package."""
+    path = data_folder("environments") / f"{name}.py"
+    if not is_environment_name(name) or not path.is_file():
+        raise UnknownEnvironmentError(
+            f"This package has no environment {name!r}. It has: {', '.join(packaged_names())}.",
+            "To add one of your own, write environments/NAME.py in the root.",
+        )
+    return read_source(path)
+
+
+def given_by_path(source: EnvironmentSource, layout: RootLayout) -> bool:
+    """Tell whether an environment file is somebody's own: neither the root's nor one of this package."""
+    return source.path.parent not in (layout.environments, data_folder("environments"))
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        names = [os.path.splitext(name) for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise refusal(folder, error) from error
+    return sorted(name for name, ending in names if ending == ".py" and is_environment_name(name))

@@ -1,0 +1,262 @@
+"""Registry, modulefiles, shell activation and job scripts of a root, from the templates in ``site_templates/``.
+
+Nothing is written here: each function returns texts. They hold no date and no name of who made them, so the same
+settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes
+from rootstock.config.templates import render_template, word
+from rootstock.errors import RenderError
+from rootstock.root.layout import RootLayout
+
+SHELLS = ("sh", "csh", "fish")
+JOB_KINDS = ("single", "several", "array")
+
+
+@dataclass(frozen=True)
+class RegistryContext:
+    """What the registry's template knows."""
+
+    name: str
+    settings: Mapping[str, str | tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job script asks for. `cpus` and `gpus` are those of each task; `tasks` is 1 unless it is an array."""
+
+    script: str
+    gpus: int
+    cpus: int
+    tasks: int
+    walltime: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the other templates know. `activate` is the file that sh sources where there are no modules."""
+
+    cluster: Cluster
+    root: Path
+    version: str
+    bin: Path
+    modulepath: Path
+    activate: Path
+    job: Job | None = None
+
+
+def render_registry(cluster: Cluster, root: Path, *, template_dirs: Sequence[Path] = ()) -> str:
+    """Render the root's registry, ``{root}/clusters.toml``.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The root's cluster.
+    root : Path
+        The root, absolute.
+    template_dirs : sequence of Path, optional
+        Folders of templates that outrank the packaged ones, the first most.
+
+    Returns
+    -------
+    str
+        A registry that `rootstock.config.clusters.read_scope` reads back to the same settings, with `root` in place of
+        the cluster's own and the cluster as the default one. What some scope has set is written even if it is the
+        schema's default: the packaged file, which the registry outranks, may say otherwise.
+
+    Raises
+    ------
+    RenderError
+        If a value cannot be written, or a template is wrong.
+    """
+    cluster = replace(cluster, root=str(_layout(root).root))
+    unset = Cluster(name=cluster.name, origins={}).settings()
+    settings = {
+        key: value for key, value in cluster.settings().items() if key in cluster.origins or value != unset[key]
+    }
+    return render_template("registry.toml.j2", vars(RegistryContext(cluster.name, settings)), template_dirs)
+
+
+def render_modulefiles(
+    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
+) -> dict[Path, str]:
+    """Render the modulefiles of one version, for Lmod and for Environment Modules.
+
+    Parameters
+    ----------
+    cluster, root, template_dirs
+        As for `render_registry`.
+    version : str
+        The version whose client the module puts on PATH.
+
+    Returns
+    -------
+    dict of Path to str
+        Text of each file: ``<version>.lua`` in Lua and ``<version>`` in Tcl.
+
+    Raises
+    ------
+    RenderError
+        If a value cannot be written, or a template is wrong.
+    """
+    context = vars(_context(cluster, root, version))
+    folder = _layout(root).modules
+    templates = {folder / f"{version}.lua": "modulefile.lua.j2", folder / version: "modulefile.tcl.j2"}
+    return {path: render_template(name, context, template_dirs) for path, name in templates.items()}
+
+
+def render_activation(
+    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
+) -> dict[Path, str]:
+    """Render what users of a site without modules source instead, for sh (bash, zsh), csh and fish.
+
+    Parameters and errors are those of `render_modulefiles`.
+    """
+    layout, context = _layout(root), vars(_context(cluster, root, version))
+    return {
+        layout.activation(shell, version): render_template(f"activate.{shell}.j2", context, template_dirs)
+        for shell in SHELLS
+    }
+
+
+def render_default(
+    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
+) -> dict[Path, str | None]:
+    """Render what makes a version the default one.
+
+    Parameters and errors are those of `render_modulefiles`.
+
+    Returns
+    -------
+    dict of Path to str or None
+        Text of each file; None for one that is not to be there. A cluster with one module system gets the
+        ``.modulerc`` of its language only: a second one disturbs Lmod's check of the tree.
+    """
+    layout, context = _layout(root), vars(_context(cluster, root, version))
+    languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[cluster.module_system]
+    texts: dict[Path, str | None] = {
+        path: render_template(f"modulerc.{language}.j2", context, template_dirs) if language in languages else None
+        for language, path in layout.modulercs.items()
+    }
+    for shell in SHELLS:
+        texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", context, template_dirs)
+    return texts
+
+
+def render_job(
+    kind: str,
+    cluster: Cluster,
+    root: Path,
+    *,
+    version: str,
+    script: str = "run.py",
+    gpus: int = 4,
+    cpus: int = 8,
+    tasks: int = 10,
+    walltime: str = "01:00:00",
+    options: Sequence[str] = (),
+    template_dirs: Sequence[Path] = (),
+) -> str:
+    """Render a job script for the cluster's scheduler.
+
+    Parameters
+    ----------
+    kind : {'single', 'several', 'array'}
+        One process with one GPU; one with `gpus` of them; `tasks` processes with one each, whose number, from 0, is
+        their argument. Where there are no GPUs it is the CPUs that count.
+    cluster, root, version, template_dirs
+        As for `render_modulefiles`.
+    script : str
+        The user's Python script.
+    gpus : int
+        GPUs of a job of kind 'several'.
+    cpus : int
+        CPUs for each GPU.
+    tasks : int
+        Length of an array, 2 or more.
+    walltime : str
+        Time limit, as the scheduler writes it.
+    options : sequence of str
+        Further options of the scheduler, such as ``--account=m1234``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    RenderError
+        If the cluster has no scheduler, a value cannot be written, or a template is wrong.
+    """
+    if kind not in JOB_KINDS:
+        raise RenderError(f"Unknown kind of job {kind!r}.", f"There are {', '.join(JOB_KINDS)}.")
+    if cluster.scheduler == "none":
+        raise RenderError(f"Cluster {cluster.name!r} has no scheduler.", "Set jobs.scheduler to slurm or pbs.")
+    if kind == "array" and tasks < 2:
+        raise RenderError(f"An array of {tasks}: PBS refuses it.", "Use kind 'single', or at least 2 tasks.")
+    width = gpus if kind == "several" else 1
+    job = Job(
+        script=script,
+        gpus=0 if cluster.accelerator == "cpu" else width,
+        cpus=cpus * width,
+        tasks=tasks if kind == "array" else 1,
+        walltime=walltime,
+        options=tuple(options),
+    )
+    return render_template(f"{cluster.scheduler}.sh.j2", vars(_context(cluster, root, version, job=job)), template_dirs)
+
+
+def committed_renderings(version: str) -> dict[Path, str]:
+    """Render the modulefiles of every packaged cluster, as the project's ``modulefiles/`` holds them.
+
+    Returns
+    -------
+    dict of Path to str
+        Text of each file by its path under ``modulefiles/``: ``CLUSTER/rootstock/FILE``. There are none for a cluster
+        whose root only its site or its user knows.
+    """
+    found = packaged_scopes()
+    texts: dict[Path, str] = {}
+    for name in cluster_names(found):
+        cluster = cluster_from(found, name)
+        root = Path(cluster.root)
+        if root.is_absolute():
+            texts |= {Path(name) / path: text for path, text in module_tree(cluster, root, version).items()}
+    return texts
+
+
+def module_tree(cluster: Cluster, root: Path, version: str, *, template_dirs: Sequence[Path] = ()) -> dict[Path, str]:
+    """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it."""
+    folder = _layout(root).modulepath
+    default = render_default(cluster, root, version=version, template_dirs=template_dirs)
+    texts = default | render_modulefiles(cluster, root, version=version, template_dirs=template_dirs)
+    return {path.relative_to(folder): text for path, text in texts.items() if text and folder in path.parents}
+
+
+def _layout(root: Path) -> RootLayout:
+    if not root.is_absolute() or ":" in str(root):
+        raise RenderError(
+            f"The root {str(root)!r} cannot stand in PATH.", "It must be an absolute path without a colon."
+        )
+    return RootLayout(root)
+
+
+def _context(cluster: Cluster, root: Path, version: str, *, job: Job | None = None) -> Context:
+    layout = _layout(root)
+    word(version)  # it becomes the name of a file
+    return Context(
+        cluster=cluster,
+        root=layout.root,
+        version=version,
+        bin=layout.client(version) / "bin",
+        modulepath=layout.modulepath,
+        activate=layout.activation("sh", version),
+        job=job,
+    )

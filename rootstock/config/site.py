@@ -1,0 +1,142 @@
+"""The root that an admin's command is about, and the settings of its cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rootstock.config.clusters import (
+    AUTO,
+    Cluster,
+    argument_scope,
+    cluster_names,
+    default_cluster,
+    get_cluster,
+    get_root_for_cluster,
+    parse_setting,
+    read_scope,
+    recognise,
+)
+from rootstock.errors import ConfigurationError, RootError
+from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.records import read_marker
+
+
+@dataclass(frozen=True)
+class Site:
+    """A root and its cluster.
+
+    Attributes
+    ----------
+    cluster : Cluster
+    layout : RootLayout
+    recognised : str
+        The host name that the cluster was recognised by; empty if somebody named it.
+    """
+
+    cluster: Cluster
+    layout: RootLayout
+    recognised: str = ""
+
+    @property
+    def template_dirs(self) -> tuple[Path, ...]:
+        """The site's own templates."""
+        return (self.layout.templates,) if self.layout.templates.is_dir() else ()
+
+
+def find_site(
+    name: str | None,
+    root: Path | None,
+    settings: Sequence[str] = (),
+    group: str | None = None,
+    *,
+    installed: bool = False,
+) -> Site:
+    """Return the root that a site's command is about, and the settings of its cluster.
+
+    Parameters
+    ----------
+    name : str or None
+        A registered cluster; ``auto`` for the one that this machine's name fits. By default that of the root, or of
+        ``ROOTSTOCK_CLUSTER``, or the default one of the registry, or again by the machine's name.
+    root : Path or None
+        By default ``ROOTSTOCK_ROOT``, or the cluster's.
+    settings : sequence of str
+        ``KEY=VALUE``, outranking what the root was installed with, which outranks the registry.
+    group : str or None
+        The same as the setting ``access.group``.
+    installed : bool
+        Whether the root must be there already.
+
+    Raises
+    ------
+    ConfigurationError
+        If nothing names a cluster, or a setting is wrong.
+    RootError
+        If there is no root where there must be one.
+    """
+    if root is None and not name and (variable := os.environ.get("ROOTSTOCK_ROOT")):
+        root = Path(variable)
+    layout = None if root is None else RootLayout(absolute(root))
+    if layout is not None and installed:
+        read_marker(layout)  # a folder that is no root says nothing about its cluster
+    name, host = _cluster_name(name, layout)
+    if layout is None:
+        layout = RootLayout(get_root_for_cluster(name).absolute())
+    if installed and (own := read_marker(layout).get("cluster")) != name:
+        raise RootError(
+            f"{layout.root} is the root of cluster {own!r}, not {name!r}.", f"Use --cluster {own}, or another --root."
+        )
+    scopes = [read_scope(layout.clusters_file)] if layout.clusters_file.is_file() else []
+    given = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
+    scopes.append(argument_scope(name, {"root": str(layout.root), **given}))
+    return Site(get_cluster(name, *scopes), layout, host)
+
+
+def _cluster_name(name: str | None, layout: RootLayout | None) -> tuple[str, str]:
+    if name == AUTO:
+        return recognise()
+    if not name and layout is not None and layout.clusters_file.is_file():
+        name = read_scope(layout.clusters_file).default
+    name = name or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    if name:
+        return name, ""
+    try:
+        return recognise()
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"Which cluster is this for? {error.message}", f"Give --cluster NAME. Known: {', '.join(cluster_names())}."
+        ) from None
+
+
+def is_new(layout: RootLayout) -> bool:
+    """Tell whether a root is yet to be made.
+
+    Raises
+    ------
+    RootError
+        If the folder holds something else.
+    """
+    if layout.marker.exists():
+        return False
+    try:
+        strangers = layout.strangers()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise RootError(f"Cannot use {layout.root} as a root: {error.strerror}.") from error
+    # Folders of ours are what an installation leaves that was cut off before its first file, or an admin has put an
+    # environment file there beforehand.
+    if strangers:
+        raise RootError(
+            f"{layout.root} is not a Rootstock root, and not empty: it holds {', '.join(strangers[:3])}.",
+            "Choose an empty folder.",
+        )
+    return True
+
+
+def installed_versions(layout: RootLayout) -> list[str]:
+    """Return the versions of Rootstock that a root holds."""
+    return sorted(path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir())

@@ -1,0 +1,1 @@
+"""How other programs reach a model: ASE, i-PI both ways, LAMMPS."""

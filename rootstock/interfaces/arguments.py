@@ -1,0 +1,146 @@
+"""The arguments of a calculator: what may be said, and the worker that it means."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from rootstock.client.launch import EnvironmentManager
+from rootstock.client.session import WorkerSpec
+from rootstock.config.clusters import find_root, require_root
+from rootstock.config.environment_file import read_source
+from rootstock.errors import ConfigurationError
+from rootstock.root.layout import personal_root
+
+
+class _NotGiven(str):
+    """A default that can be told from the same text given by the caller."""
+
+    __slots__ = ()
+
+
+DEFAULT_MODEL: str = _NotGiven("mace-medium")
+
+# What a calculator's `parameters` hold where nothing else is said; `model` and `root` are always there.
+DEFAULTS: dict[str, Any] = {
+    "environment": None,
+    "setup_kwargs": {},
+    "launch": "auto",
+    "threads": None,
+    "start_timeout": 600.0,
+    "timeout": 3600.0,
+    "log": None,
+}
+NAMES = ("model", "root", "device", *DEFAULTS)
+_PATHS = ("root", "environment", "log")
+# They say how long to wait, and nothing about what is computed.
+PATIENCE = {"start_timeout", "timeout"}
+
+
+def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
+    """Find the worker that a calculator's arguments mean.
+
+    Parameters
+    ----------
+    arguments : Mapping[str, Any]
+        By the names of `RootstockCalculator`; what is missing has its default.
+
+    Returns
+    -------
+    WorkerSpec
+    dict
+        The arguments as they can be written down (JSON) and given again: the root by its path, one name for the model.
+
+    Raises
+    ------
+    TypeError
+        If a name is unknown.
+    ValueError, FileNotFoundError, RootError
+        As `RootstockCalculator` does.
+    """
+    given = dict(arguments)
+    if unknown := sorted(set(given) - {*NAMES, "checkpoint", "cluster"}):
+        raise TypeError(f"RootstockCalculator has no argument {unknown[0]!r}; it has: {', '.join(sorted(NAMES))}.")
+    model = _one_model(given.pop("model", DEFAULT_MODEL), given.pop("checkpoint", None))
+    cluster, root = given.pop("cluster", None), given.get("root")
+    root = require_root(cluster, root) if given.get("environment") is None else find_root(cluster, root)
+    given = DEFAULTS | {"device": "cuda"} | given | {"model": model, "root": root or personal_root()}
+    given["setup_kwargs"] = _portable(given["setup_kwargs"])
+    if not isinstance(given["device"], str):
+        raise ConfigurationError(f"device must be a string, not {given['device']!r}.", "For example: device='cuda'")
+    for name in ("start_timeout", "timeout"):
+        given[name] = _seconds(name, given[name])
+    threads = given["threads"]
+    if threads is not None and not (isinstance(threads, Integral) and int(threads) >= 0):
+        raise ConfigurationError(f"threads must be a number of threads, not {threads!r}.", "For example: threads=4")
+    spec = _worker(given)
+    given["root"] = spec.manager.layout.root
+    return spec, {name: _text(given[name]) if name in _PATHS else given[name] for name in NAMES}
+
+
+def changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with some changed; what a change replaces under another name goes."""
+    arguments = {**before, **changes}
+    for alias, name in (("checkpoint", "model"), ("cluster", "root")):
+        if changes.get(alias) is not None and name not in changes:
+            del arguments[name]
+    return arguments
+
+
+def _one_model(model: Any, checkpoint: Any) -> str:
+    """Return the model by either name; workflow programs say ``checkpoint``."""
+    if checkpoint is not None:
+        if not isinstance(model, _NotGiven) and model != checkpoint:
+            raise ConfigurationError(
+                f"model={model!r} and checkpoint={checkpoint!r} are two names for one argument, and differ.",
+                "Give one of them.",
+            )
+        model = checkpoint
+    if not isinstance(model, str):
+        raise ConfigurationError(f"model must be a string, not {model!r}.", "For example: model='mace-medium'")
+    return str(model)
+
+
+def _worker(given: Mapping[str, Any]) -> WorkerSpec:
+    root, model, environment = given["root"], given["model"], given["environment"]
+    manager = EnvironmentManager(root)
+    if environment is None:
+        source, model = manager.find_model(model)
+        manager.used_source(source).check_model(model)
+    else:
+        text = os.fspath(environment)
+        is_path = text.endswith(".py") or os.sep in text
+        source = read_source(Path(text).expanduser().absolute()) if is_path else manager.find(text)
+    return WorkerSpec(
+        manager, source, model, given["device"], options=given["setup_kwargs"], mode=given["launch"],
+        threads=given["threads"], start_timeout=given["start_timeout"], timeout=given["timeout"],
+        log=None if given["log"] is None else Path(given["log"]).absolute(),
+    )  # fmt: skip
+
+
+def _seconds(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not float(value) > 0:
+        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r}.", f"For example: {name}=60.0")
+    return float(value)
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    options = dict(options or {})
+    try:
+        json.dumps(options)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"setup_kwargs must hold numbers, strings, lists and dicts of them: {error}.",
+            "They travel to another process as JSON.",
+        ) from error
+    if taken := {"model", "device"} & set(options):
+        raise ConfigurationError(f"{taken.pop()!r} is an argument of its own, not one of setup_kwargs.")
+    return options

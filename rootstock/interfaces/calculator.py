@@ -1,0 +1,234 @@
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Self
+
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from rootstock.client.mpi import session
+from rootstock.client.session import Session
+from rootstock.errors import UnsupportedPropertyError
+from rootstock.interfaces.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
+from rootstock.interfaces.base import RemoteCalculator
+from rootstock.worker.channel.memory import PROPERTY_BITS
+
+
+class RootstockCalculator(RemoteCalculator):
+    """A machine-learned potential that runs in its own environment, as an ASE calculator.
+
+    The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
+    the end of a ``with`` block. Energies, forces and stress are those of the same calculator in this process, bit for
+    bit (numbers of lower precision arrive as float64).
+
+    Parameters
+    ----------
+    model : str
+        ``{environment}`` or ``{environment}-{model}``, as ``rootstock list`` shows them: ``mace-medium``, ``chgnet``,
+        ``mace-/path/to/my.model``. With `environment`, it is passed to the environment as it is.
+    cluster : str, optional
+        A registered cluster, whose root is used.
+    root : path, optional
+        A root. With neither: ``ROOTSTOCK_ROOT``, ``ROOTSTOCK_CLUSTER``, or the default cluster of the user's registry.
+    device : str
+        Passed to the model: ``cuda``, ``cuda:1``, ``cpu``.
+    environment : path or str, optional
+        An environment file, or the name of a registered one.
+    checkpoint : str, optional
+        Another name of `model`, by which workflow programs call it.
+    setup_kwargs : Mapping[str, Any], optional
+        Further arguments of the environment's ``setup()``, such as ``{"default_dtype": "float64"}`` for MACE.
+    launch : {'auto', 'build', 'uv-run'}
+        Start the environment's build, or let uv make one in a root of your own. ``auto`` takes a build if there is one.
+    threads : int, optional
+        Threads of the worker's numerical libraries. By default ``OMP_NUM_THREADS``, or else the processors that this
+        process may use, shared with your other workers there.
+    start_timeout : float
+        Seconds from the start of the worker until the model is loaded.
+    timeout : float
+        Seconds for one evaluation.
+    log : path, optional
+        File for what the worker prints. By default it is kept in a private temporary folder, and only if the worker
+        fails.
+    comm : communicator, optional
+        In an MPI program, the ranks that compute the same together; the worker is on the first. By default
+        `ase.parallel.world`. ``MPI.COMM_SELF`` gives each rank a worker of its own, for atoms of its own.
+
+    Attributes
+    ----------
+    parameters : dict
+        These arguments. A change, here or by `set`, holds from the next call on.
+
+    Raises
+    ------
+    TypeError
+        If there is no such argument.
+    ValueError
+        If no root is named, two are, or an argument is wrong.
+    FileNotFoundError
+        If the environment does not exist.
+    RootError
+        If the root cannot be used, or holds no build of the environment.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from rootstock import RootstockCalculator
+    >>> atoms = bulk("Cu")
+    >>> atoms.calc = RootstockCalculator(cluster="della", model="mace-medium")  # doctest: +SKIP
+    >>> atoms.get_potential_energy()  # doctest: +SKIP
+    """
+
+    __module__ = "rootstock.calculator"  # where it is imported from; pickles and databases record it
+
+    default_parameters = DEFAULTS
+
+    _not_pickled = (*RemoteCalculator._not_pickled, "_comm")
+    _arguments: dict[str, Any]
+    _session: Session
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        cluster: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+        device: str = "cuda",
+        environment: str | os.PathLike[str] | None = None,
+        *,
+        checkpoint: str | None = None,
+        setup_kwargs: Mapping[str, Any] | None = None,
+        launch: str = "auto",
+        threads: int | None = None,
+        start_timeout: float = 600.0,
+        timeout: float = 3600.0,
+        log: str | os.PathLike[str] | None = None,
+        comm: Any = None,
+    ) -> None:
+        super().__init__()
+        spec, self._arguments = resolve({
+            "model": model, "cluster": cluster, "root": root, "device": device, "environment": environment,
+            "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
+            "start_timeout": start_timeout, "timeout": timeout, "log": log,
+        })  # fmt: skip
+        self.parameters, self._seen = self._shown(self._arguments)
+        self._asked = self._usual = 0  # properties asked of these atoms, and of those before
+        self._comm = comm
+        self._use(session(spec, comm))
+
+    def _open(self) -> None:
+        spec, self._arguments = resolve(self._arguments)
+        self._comm = None
+        self._use(session(spec))
+
+    def __repr__(self) -> str:
+        said = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
+        return f"RootstockCalculator({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+    # -- ASE's interface
+
+    @property
+    def implemented_properties(self) -> list[str]:  # type: ignore[override]
+        """What the model can compute. Asking starts the worker."""
+        self._follow()
+        return self._session.properties()
+
+    def _get_name(self) -> str:
+        return "rootstock"
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change arguments; the next call starts a worker for them. Copies keep theirs.
+
+        Parameters
+        ----------
+        **changes
+            By the names of the class.
+
+        Returns
+        -------
+        dict
+            What is new.
+        """
+        if not changes:  # as ASE's own constructor calls it
+            return {}
+        spec, arguments = resolve(changed(self._arguments, changes))
+        new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
+        old = following = self._session
+        if set(new) <= PATIENCE:
+            old.spec = spec
+        else:
+            following = session(spec, self._comm)
+            self.reset()  # type: ignore[no-untyped-call]
+        parameters, seen = self._shown(arguments)
+        # All at once: no interruption leaves arguments that are not those of the worker.
+        self._session, self._arguments, self.parameters, self._seen = following, arguments, parameters, seen
+        if following is not old and self in old.users:
+            following.users.add(self)
+            old.release(self)
+        return new
+
+    def _shown(self, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return `parameters` with these arguments, and what shows later whether somebody has changed them."""
+        parameters = type(self.parameters)({**self.parameters, **deepcopy(arguments)})
+        return parameters, {**parameters, **arguments}
+
+    def _follow(self) -> None:
+        """Take over what was changed in `parameters`. Entries that are no arguments are the caller's own."""
+        there = self.parameters
+        try:
+            same = there == self._seen
+        except ValueError:  # arrays, among the caller's own
+            same = False
+        if not same:
+            self.set(**{name: there.get(name) for name in NAMES if there.get(name) != self._arguments[name]})
+            self.parameters, self._seen = self._shown(self._arguments)
+
+    def _remember(self, name: str) -> None:
+        self._asked |= PROPERTY_BITS.get(name, 0)
+
+    def _forget(self) -> None:
+        self.results = {}
+        if self._asked:
+            self._usual, self._asked = self._asked, 0
+
+    def _compute(self, properties: Sequence[str]) -> None:
+        bits = 0
+        for name in properties:
+            bit = PROPERTY_BITS.get(name)
+            if bit is None:
+                raise PropertyNotImplementedError(f"{name} is not a property that Rootstock carries.")
+            bits |= bit
+        self._asked |= bits
+        # Most simulations ask the same of every step, one property after the other. What was asked of the last atoms
+        # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
+        usual = bits | self._usual if bits & self._usual == bits else bits
+        try:
+            self.results |= self._session.evaluate(self._inputs, usual, bits)
+        except UnsupportedPropertyError as error:
+            raise PropertyNotImplementedError(error.message) from error
+
+    # -- the worker
+
+    def start(self) -> Self:
+        """Start the worker now, if it is not running, and wait until the model is loaded."""
+        self._follow()
+        self._session.users.add(self)
+        self._session.properties()
+        return self
+
+    def info(self) -> dict[str, Any]:
+        """Return what computes: all that a methods section needs, as JSON can hold it. Asking starts the worker.
+
+        Returns
+        -------
+        dict
+            Environment, build and lock (by their hashes), the versions of every package, model and options, device
+            and GPU, node, threads, and seconds: of the start, and of the calls (`Timings.summary`).
+        """
+        self._follow()
+        return self._session.info()
+
+    def __enter__(self) -> Self:
+        return self.start()

@@ -1,0 +1,198 @@
+"""An ASE calculator that lets a program of somebody else's compute, over the i-PI protocol."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from rootstock.client.inputs import all_finite, first_bad
+from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
+from rootstock.interfaces.base import RemoteCalculator
+from rootstock.interfaces.ipi.cells import Frame, frame_of
+from rootstock.interfaces.ipi.clients import Clients, ClientSpec, Prepare
+from rootstock.interfaces.ipi.codec import encode_cell
+from rootstock.interfaces.ipi.listener import check_place
+from rootstock.interfaces.ipi.messages import ForceReady
+
+_VOIGT = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
+
+_CAUSES = "Overlapping atoms, and structures that its potential was not made for, do this."
+
+
+# Pickles of version 0.3.0 name these modules by their places of then.
+sys.modules.setdefault("rootstock.ipi.calculator", sys.modules[__name__])
+sys.modules.setdefault("rootstock.ipi.cells", sys.modules[Frame.__module__])
+
+
+class IPICalculator(RemoteCalculator):
+    """Energies, forces and stress from a client of the i-PI protocol: LAMMPS, ASE's SocketClient, i-PI's drivers.
+
+    The protocol calls this end the server. It starts a client with `command`, or waits for one that somebody else
+    starts; a client that is lost is replaced by the next call. The protocol carries positions and the cell only, so
+    the client must have been given the same atoms, in the same order.
+
+    Parameters
+    ----------
+    command : sequence of str, optional
+        Program and arguments of a client. ``{address}`` and ``{socket}`` are replaced by the Unix socket, the first
+        as i-PI's clients want it (without ``/tmp/ipi_``), the second as a path; ``{host}`` and ``{port}`` by those
+        of TCP.
+    address : str, optional
+        Listen at this Unix socket: a path, or a name for ``/tmp/ipi_NAME``. With `command` and neither `address` nor
+        `port`, it is a new socket in a folder that only this user can enter.
+    port : int, optional
+        Listen at this TCP port; 0: any free one. Every user of the machine can connect to it.
+    host : str
+        The local address to listen at, with `port`.
+    prepare : callable, optional
+        Called with the atoms before each start of a client, to write its input files. With it, atoms may change in
+        number, species and periodicity: the client is started again.
+    directory : path, optional
+        Where `command` runs; by default, here.
+    rotate : bool
+        i-PI sends cells with the first vector along x and the second in the xy plane, and its clients rely on that
+        (LAMMPS ignores the other components). Other cells are rotated before they are sent, and results rotated
+        back. If False they are sent as they are, for clients that take any cell.
+    start_timeout : float
+        Seconds until the client has connected.
+    timeout : float
+        Seconds for one evaluation.
+    log : path, optional
+        File for what a client that was started prints. By default it is kept in a private temporary folder, and only
+        if the client fails.
+
+    Attributes
+    ----------
+    extra : bytes
+        What the client sent beside the results of the last evaluation.
+
+    Raises
+    ------
+    ConfigurationError
+        If an argument is wrong.
+
+    Examples
+    --------
+    >>> calc = IPICalculator(command=["lmp", "-in", "in.lammps", "-var", "address", "{address}"])
+    >>> calc.implemented_properties
+    ['energy', 'free_energy', 'forces', 'stress']
+    """
+
+    __module__ = "rootstock.ipi"  # where it is imported from; pickles record it
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
+    _not_pickled = (*RemoteCalculator._not_pickled, "_frame")
+    _arguments: dict[str, Any]
+    _session: Clients
+
+    def __init__(
+        self,
+        command: Sequence[str] | None = None,
+        *,
+        address: str | None = None,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        prepare: Prepare | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        rotate: bool = True,
+        start_timeout: float = 600.0,
+        timeout: float = 3600.0,
+        log: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(command, str) or (command is not None and not command):
+            raise ConfigurationError(f"command must be a list of a program and its arguments, not {command!r}.")
+        check_place(address, host, port, command is not None)
+        self._arguments = {
+            "command": command, "address": address, "port": port, "host": host, "prepare": prepare,
+            "directory": directory, "rotate": rotate, "start_timeout": start_timeout, "timeout": timeout, "log": log,
+        }  # fmt: skip
+        self.parameters.update(
+            {key: self._arguments[key] for key in ("command", "address", "port") if self._arguments[key] is not None}
+        )
+        self.extra = b""
+        self._rotate = rotate
+        self._open()
+
+    def _open(self) -> None:
+        self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
+        given = self._arguments
+        command = given["command"]
+        spec = ClientSpec(
+            None if command is None else tuple(os.fspath(each) for each in command), given["prepare"],
+            given["address"], given["host"], given["port"], _path(given["directory"]), _path(given["log"]),
+            given["start_timeout"], given["timeout"],
+        )  # fmt: skip
+        self._use(Clients(spec))
+
+    def _get_name(self) -> str:
+        return "i-pi"
+
+    def _compute(self, properties: Sequence[str]) -> None:
+        """Compute all that the protocol carries, unless that is known.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            If it does not carry one of `properties`, or the client sent none: a virial of zero is how the protocol
+            says so.
+        """
+        if foreign := [name for name in properties if name not in self.implemented_properties]:
+            raise PropertyNotImplementedError(f"{foreign[0]} is not a property that the i-PI protocol carries.")
+        if not self.results:
+            self._ask()
+        if "stress" in properties and "stress" not in self.results:
+            raise PropertyNotImplementedError(
+                "The client sent a virial of zero, which is how it says that it computes none: no stress."
+                if self._has_volume()
+                else "Stress needs a cell of three vectors and a periodic direction."
+            )
+
+    def _ask(self) -> None:
+        inputs = self._inputs
+        key = (inputs.rest.cell, len(inputs))
+        if self._frame[0] != key:
+            frame = frame_of(np.frombuffer(inputs.rest.cell).reshape(3, 3), inputs.positions, self._rotate)
+            self._frame = (key, frame, encode_cell(frame.cell, len(inputs)))
+        _, frame, cell = self._frame
+        answer = self._session.evaluate(inputs, cell, frame.out(inputs.positions))
+        self.extra = answer.extra
+        _check(answer)
+        results = {"energy": answer.energy, "free_energy": answer.energy, "forces": frame.back(answer.forces)}
+        if self._has_volume() and answer.virial.any():
+            results["stress"] = (frame.tensor_back(answer.virial) / -frame.volume)[_VOIGT]
+        self.results = results
+
+    def _has_volume(self) -> bool:
+        sections = self._inputs.rest
+        return bool(any(sections.pbc) and np.frombuffer(sections.cell).reshape(3, 3).any(axis=1).all())
+
+
+def _path(path: str | os.PathLike[str] | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().absolute()
+
+
+def _check(answer: ForceReady) -> None:
+    """Refuse what is not a result.
+
+    Raises
+    ------
+    ModelError
+        If the client reports an error beside its numbers, as some drivers of machine-learned models do.
+    NonFiniteError
+        If a result is NaN or infinite.
+    """
+    if answer.extra.startswith(b'{"error"'):
+        raise ModelError(f"The i-PI client failed: {answer.extra.decode(errors='replace')}")
+    for name, value in (("forces", answer.forces), ("virial", answer.virial)):
+        if not all_finite(value):
+            raise NonFiniteError(f"The i-PI client returned NaN or infinity in the {name}{first_bad(value)}.", _CAUSES)
+    if not math.isfinite(answer.energy):
+        raise NonFiniteError("The i-PI client returned NaN or infinity as the energy.", _CAUSES)

@@ -1,0 +1,178 @@
+"""Where clients find our end: a socket, and who may connect to it."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import tempfile
+import weakref
+from pathlib import Path
+from time import monotonic
+
+from rootstock.errors import ConfigurationError, WorkerStartError
+from rootstock.interfaces.ipi.process import ClientProcess
+
+PREFIX = "/tmp/ipi_"  # noqa: S108  # where i-PI's clients look, without asking
+_LOCAL = "127.0.0.1"
+
+
+class Listener:
+    """A listening socket.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Bound, not yet listening.
+    folder : str, optional
+        What to remove in the end.
+
+    Attributes
+    ----------
+    names : dict of str to str
+        What a client's command may need: ``socket``, ``address`` (the same by i-PI's convention), ``host``, ``port``.
+    """
+
+    def __init__(self, sock: socket.socket, folder: str = "") -> None:
+        self._sock = sock
+        place = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            os.chmod(place, 0o600)  # nobody can connect before listen()
+            self.names = {"socket": place, "address": place.removeprefix(PREFIX)}
+        else:
+            self.names = {"host": place[0], "address": place[0], "port": str(place[1])}
+        sock.listen(1)
+        self._inode = _inode(self.names.get("socket", ""))
+        self._finalizer = weakref.finalize(
+            self, _remove, sock, folder, self.names.get("socket", ""), self._inode, os.getpid()
+        )
+
+    @classmethod
+    def private(cls) -> Listener:
+        """Listen in a new folder that only this user can enter, at a path that every client of i-PI can be told."""
+        try:
+            folder = tempfile.mkdtemp(prefix=os.path.basename(PREFIX), dir=os.path.dirname(PREFIX))
+            return cls(_bound(socket.AF_UNIX, f"{folder}/s"), folder)
+        except OSError as error:
+            raise WorkerStartError(
+                f"Cannot make a socket in {os.path.dirname(PREFIX)}, where clients of i-PI look: {error.strerror}.",
+                "Pass port=0 to listen on a TCP port of this machine instead.",
+            ) from error
+
+    @classmethod
+    def at(cls, address: str | None, host: str, port: int | None) -> Listener:
+        """Listen where the caller says.
+
+        Raises
+        ------
+        WorkerStartError
+            If somebody listens there, or it cannot be had.
+        """
+        try:
+            if address is None:
+                return cls(_bound(socket.AF_INET, (host, port)))
+            path = address if "/" in address else PREFIX + address
+            if _stale(path):
+                os.unlink(path)
+            return cls(_bound(socket.AF_UNIX, path))
+        except OSError as error:
+            where = address if port is None else f"{host}:{port}"
+            raise WorkerStartError(
+                f"Cannot listen at {where}: {error.strerror or error}.",
+                "Another server may be using it, or have left a file there: choose another address or port.",
+            ) from error
+
+    @property
+    def reachable(self) -> bool:
+        """Whether clients can still find it: a socket's file may be removed, as by what sweeps temporary folders."""
+        return _inode(self.names.get("socket", "")) == self._inode
+
+    def accept(self, timeout: float, process: ClientProcess | None) -> socket.socket | None:
+        """Wait for a client; None if none came in time, or `process`, which was to become one, has failed."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        for fd in () if process is None else process.fds:
+            poll.register(fd, select.POLLIN)
+        deadline = monotonic() + timeout
+        while (remaining := deadline - monotonic()) > 0:
+            ready = [fd for fd, _ in poll.poll(remaining * 1000)]
+            if self._sock.fileno() in ready:
+                connection, _ = self._sock.accept()
+                if connection.family == socket.AF_INET:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return connection
+            if process is not None and ready:
+                if process.wait(1.0) != 0:
+                    return None
+                poll.unregister(ready[0])  # it has handed over to another, as a batch system's command does
+        return None
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket's file."""
+        self._finalizer()
+
+
+def check_place(address: str | None, host: str, port: int | None, command: bool) -> None:
+    """Refuse a place that cannot be listened at.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is named twice, or not at all.
+    """
+    if address is not None and port is not None:
+        raise ConfigurationError("Give either address= (a Unix socket) or port= (TCP), not both.")
+    if address is None and port is None and not command:
+        raise ConfigurationError(
+            "Say where clients will connect, or which to start.",
+            "address='NAME' is /tmp/ipi_NAME; port=31415 is TCP; command=[...] starts a client at a private socket.",
+        )
+    if host != _LOCAL and port is None:
+        raise ConfigurationError("host= belongs to port=.")
+    if address == "":
+        raise ConfigurationError("address= is empty.")
+
+
+def _bound(family: int, place: str | tuple[str, int | None]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(place)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _stale(path: str) -> bool:
+    """Tell whether a socket's file is left from a process that is gone."""
+    if not Path(path).is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _inode(path: str) -> int:
+    """Return the number of a file, by which it can be told from another of its name; 0 if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def _remove(sock: socket.socket, folder: str, path: str, inode: int, owner: int) -> None:
+    sock.close()
+    if os.getpid() != owner:
+        return
+    if path and _inode(path) == inode:  # not what another server has put there since
+        os.unlink(path)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""The server's side of the protocol: what is sent and expected for one evaluation. No input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from rootstock.errors import WorkerProtocolError
+from rootstock.interfaces.ipi.codec import encode_init, header
+from rootstock.interfaces.ipi.messages import ForceReady, Reply, State
+from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
+
+# What is sent in one call each. A header never ends a call that began with positions: drivers that read a header with
+# a single recv() find it cut in two for some numbers of atoms.
+Writes = list[list[bytes | memoryview]]
+
+_STATUS, _GETFORCE = header("STATUS"), header("GETFORCE")
+_INIT = encode_init(0, b"\0")
+EXIT = header("EXIT")
+
+
+@dataclass
+class Peer:
+    """What is known of a driver.
+
+    Attributes
+    ----------
+    evaluations : int
+        How many it has computed.
+    pipelined : bool
+        Whether it is asked everything at once. The first two evaluations go step by step: they tell a driver that
+        wants an INIT before each of them, which must not be sent to any other.
+    """
+
+    evaluations: int = 0
+    pipelined: bool = False
+
+    def greeting(self) -> Generator[Writes, Reply, None]:
+        """Ask for the state, which every driver can tell at any time."""
+        reply = yield [[_STATUS]]
+        if not isinstance(reply, State):
+            _expect(reply, READY)
+
+    def evaluation(self, cell: bytes, positions: memoryview) -> Generator[Writes, Reply, ForceReady]:
+        """Yield what to send before the next reply is read, and return the results.
+
+        Parameters
+        ----------
+        cell, positions : bytes, memoryview
+            Both parts of an encoded `PosData`.
+
+        Raises
+        ------
+        WorkerProtocolError
+            If a reply has no place there.
+        """
+        if self.pipelined:
+            _expect((yield [[_STATUS + cell, positions], [_STATUS + _GETFORCE]]), READY)
+            _expect((yield []), HAVEDATA)
+            result = yield []
+        else:
+            state = yield [[_STATUS]]
+            anew = state == State(NEEDINIT)
+            if anew:
+                state = yield [[_INIT], [_STATUS]]
+            _expect(state, READY)
+            _expect((yield [[cell, positions], [_STATUS]]), HAVEDATA)
+            result = yield [[_GETFORCE]]
+            self.pipelined = self.evaluations > 0 and not anew
+        if not isinstance(result, ForceReady):
+            raise WorkerProtocolError(f"The i-PI client answered {result} where its results were due.")
+        self.evaluations += 1
+        return result
+
+
+def _expect(reply: Reply, state: str) -> None:
+    if reply != State(state):
+        name = reply.name if isinstance(reply, State) else "FORCEREADY"
+        raise WorkerProtocolError(f"The i-PI client answered {name} where {state} was due.")

@@ -1,0 +1,1 @@
+"""What only reads a root: lists, cards of models, status, the web page, doctor, checks of files, trials."""

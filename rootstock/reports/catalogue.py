@@ -1,0 +1,255 @@
+"""The models of a root, for its users: what each can do, what it was built for, whether it was verified. Only read.
+
+Listing a hundred environments reads their headers and the records of their builds, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.config.environment_file import EnvironmentSource, read_header, registered_names
+from rootstock.config.model_string import model_string
+from rootstock.errors import ConfigurationError, RootError
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
+from rootstock.root.variants import other_variants
+from rootstock.root.verification_records import Verification, last_verification
+from rootstock.root.weights import Weights, read_weights
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the last verification of a build saw, of this model or of all.
+
+    Attributes
+    ----------
+    at, device : str
+        When it was, on what; empty if there was none.
+    passed, missed, not_run : int
+        Number of checks.
+    """
+
+    at: str = ""
+    device: str = ""
+    passed: int = 0
+    missed: int = 0
+    not_run: int = 0
+
+    def __str__(self) -> str:
+        if not self.passed + self.missed:
+            return "no" if not self.not_run else "not run"
+        return f"{self.at[:10]} {f'{self.missed} FAILED' if self.missed else f'{self.passed} passed'}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that a root offers.
+
+    Attributes
+    ----------
+    model : str
+        The exact string for ``RootstockCalculator(model=...)``.
+    environment, argument : str
+        What it is made of.
+    description : str
+        A line about it.
+    package, version : str
+        The library that it comes with, and which version is installed; empty if the environment is not built.
+    properties, elements, needs : tuple of str
+        See `Abilities`.
+    licence : str
+        Of its weights.
+    built_for : tuple of str
+        Platform and accelerator of each build; empty if there is none.
+    weights : {'yes', 'none', 'missing', 'unknown'}
+        Whether they are here: ``none`` if it has none, ``unknown`` if nobody has recorded what they are.
+    weights_bytes : int
+    verified : Verified
+    """
+
+    model: str
+    environment: str
+    argument: str
+    description: str
+    package: str
+    version: str
+    properties: tuple[str, ...]
+    elements: tuple[str, ...]
+    needs: tuple[str, ...]
+    licence: str
+    built_for: tuple[str, ...]
+    weights: str
+    weights_bytes: int
+    verified: Verified
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The models of a root, and what kept environments from being listed: name -> reason."""
+
+    root: Path
+    models: tuple[Model, ...]
+    problems: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs; ``schema`` changes when a key changes its meaning."""
+        return {
+            "schema": 2,
+            "root": str(self.root),
+            "models": [model.to_json() for model in self.models],
+            "problems": dict(self.problems),
+        }
+
+
+def read_catalogue(layout: RootLayout) -> Catalogue:
+    """Return the models of a root, those without a build too.
+
+    Raises
+    ------
+    RootError
+        If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
+    """
+    read_marker(layout)
+    models: list[Model] = []
+    problems = {}
+    for name in registered_names(layout):
+        try:
+            models += models_of(layout, name)
+        except (RootError, ConfigurationError) as error:
+            problems[name] = str(error)
+    return Catalogue(layout.root, tuple(models), problems)
+
+
+def read_strings(layout: RootLayout) -> list[str]:
+    """Return the model strings of a root, without those of environments that cannot be read."""
+    strings: list[str] = []
+    for name in registered_names(layout):
+        with contextlib.suppress(RootError, ConfigurationError):
+            strings += in_use(layout, name)[0].strings()
+    return strings
+
+
+def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
+    """Yield the models that an environment names; the environment itself if it names none."""
+    held = read_held(layout, name)
+    for argument in held.source.arguments():
+        yield describe(layout, held, argument)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a root holds of an environment, read once for all of its models.
+
+    Attributes
+    ----------
+    source, record
+        As `in_use` returns them.
+    built_for : tuple of str
+        Platform and accelerator of each build.
+    weights : Mapping[str, Weights]
+        What is recorded of weights, by the name of the model.
+    verification : Verification or None
+        The last one of the build.
+    """
+
+    source: EnvironmentSource
+    record: BuildRecord | None
+    built_for: tuple[str, ...]
+    weights: Mapping[str, Weights]
+    verification: Verification | None
+
+
+def read_held(layout: RootLayout, name: str) -> Held:
+    """Return what a root holds of an environment."""
+    source, record = in_use(layout, name)
+    built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
+    last = last_verification(layout, record) if record else None
+    return Held(source, record, built_for, read_weights(layout, name), last)
+
+
+def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:
+    """Return an environment's file, as its build was made from it, and the build's record; None without a build.
+
+    The file comes without its text, and from the build's record without its references.
+    """
+    build = active_build(layout.active(name))
+    record = read_build(build) if build else None
+    path = build / BUILD_SOURCE if build and record else layout.environment_file(name)
+    header = record.header if record and record.header else read_header(path).header
+    return EnvironmentSource(name, path, "", header), record
+
+
+def describe(layout: RootLayout, held: Held, argument: str) -> Model:
+    """Return what is known of a model, by the argument of its environment's ``setup()``."""
+    source = held.source
+    said = source.abilities(argument)
+    weights = held.weights.get(source.named(argument))
+    package, version = main_package(source, held.record)
+    return Model(
+        model=model_string(source.name, argument),
+        environment=source.name,
+        argument=argument,
+        description=source.models.get(argument) or source.description,
+        package=package,
+        version=version,
+        properties=said.properties,
+        elements=said.elements,
+        needs=said.needs,
+        licence=said.licence,
+        built_for=held.built_for,
+        weights=_weights(layout, source, weights),
+        weights_bytes=weights.bytes if weights else 0,
+        verified=_verified(held, argument),
+    )
+
+
+def main_package(source: EnvironmentSource, record: BuildRecord | None) -> tuple[str, str]:
+    """Return the library that an environment is about, which its file names first, and its installed version."""
+    name = next(iter(_requirements(source)), "")
+    return name, version_of(record, name) if record else ""
+
+
+def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, str]:
+    """Return the versions of what the file asks for, and of what computes."""
+    names = dict.fromkeys([*_requirements(source), "torch", "ase", "numpy"])
+    return {name: version for name in names if (version := version_of(record, name))}
+
+
+def version_of(record: BuildRecord, name: str) -> str:
+    """Return the version of a package in a build; empty if it is not there."""
+    wanted = _normalised(name)
+    return next((version for key, version in record.packages.items() if _normalised(key) == wanted), "")
+
+
+def _requirements(source: EnvironmentSource) -> Iterator[str]:
+    for requirement in source.header.get("dependencies", []):
+        yield re.split(r"[^\w.-]", str(requirement), maxsplit=1)[0]
+
+
+def _normalised(name: str) -> str:
+    return name.lower().replace("-", "_").replace(".", "_")
+
+
+def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | None) -> str:
+    if source.rootstock.get("licence", {}).get("weights") == "" or (recorded and not recorded.files):
+        return "none"
+    if recorded is None:
+        return "unknown"
+    return "yes" if recorded.present(layout) else "missing"
+
+
+def _verified(held: Held, argument: str) -> Verified:
+    last, named = held.verification, held.source.named
+    if last is None:
+        return Verified()
+    results = [check["passed"] for check in last.checks if named(check.get("model", "")) == named(argument)]
+    counts = (results.count(outcome) for outcome in (True, False, None))
+    return Verified(last.ended or last.started, last.device, *counts)

@@ -1,0 +1,197 @@
+"""What keeps a root, or one of its models, from working for this user on this node.
+
+A check is a function of a `Case` that yields a `Finding` for each thing that it looks at. It calls what a calculator
+calls, so that both say the same. Each runs in a process of its own, for a limited time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rootstock.client.launch import EnvironmentManager
+from rootstock.client.session import WorkerSpec
+from rootstock.config.clusters import require_root
+from rootstock.config.environment_file import registered_names
+from rootstock.reports.doctor import builds, place, surroundings, workers
+from rootstock.reports.doctor.bounded import Bounded
+from rootstock.reports.doctor.finding import (
+    FAILED,
+    OK,
+    SKIPPED,
+    WARNING,
+    Case,
+    Check,
+    Finding,
+    check,
+    ok,
+    skipped,
+    warning,
+)
+from rootstock.root.layout import RootLayout
+
+__all__ = ["FAILED", "OK", "SKIPPED", "WARNING", "Finding", "examine", "exit_code", "why_not"]
+
+_STEP_S, _TOTAL_S, _FULL_S = 3.0, 9.0, 3600.0
+
+_FIRST: tuple[tuple[str, Check], ...] = (("reachable", place.reachable), ("layout", place.layout))
+_OF_ROOT: tuple[tuple[str, Check], ...] = (
+    ("builds", builds.builds), ("files", builds.intact), ("interpreters", builds.interpreters),
+    ("weights", builds.weights), ("offline", workers.offline), ("gpu", workers.gpu), ("locks", place.locks),
+    ("clock", place.clock), ("variables", surroundings.variables),
+)  # fmt: skip
+_OF_USER: tuple[tuple[str, Check], ...] = (
+    ("scratch", place.scratch), ("space", place.space), ("threads", surroundings.threads),
+)  # fmt: skip
+# What a calculator needs, in the order in which it needs it.
+_OF_MODEL: tuple[tuple[str, Check], ...] = (
+    ("builds", builds.builds), ("files", builds.intact), ("interpreter", builds.interpreters),
+    ("weights", builds.weights), ("gpu", workers.gpu), ("scratch", place.scratch),
+)  # fmt: skip
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return that of the first failure; 0 if nothing failed."""
+    return next((finding.code or 1 for finding in findings if finding.result == FAILED), 0)
+
+
+def examine(
+    cluster: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    full: bool = False,
+) -> Iterator[Finding]:
+    """Look at a root as this user sees it from this node.
+
+    Parameters
+    ----------
+    cluster, root
+        See `find_root`.
+    device : str, optional
+        Where models are to compute; by default where those of the cluster do. A GPU that is asked for and not there
+        is a failure.
+    full : bool
+        Look at every file of the builds and start a worker of each environment, however long that takes. Otherwise
+        it ends within ten seconds.
+
+    Yields
+    ------
+    Finding
+        As they come, in a fixed order.
+    """
+    end = time.monotonic() + (_FULL_S if full else _TOTAL_S)
+    case = Case(RootLayout(Path("/")), full=full, patience=_FULL_S if full else _TOTAL_S - 1)
+    found = yield from _find(cluster, root)
+    steps: Sequence[tuple[str, Check]] = ()
+    if found is not None:
+        case, steps = replace(case, layout=RootLayout(found)), _FIRST
+    usable = (yield from _in_turn(steps, case, _STEP_S)) and found is not None
+    if usable:
+        names = tuple(registered_names(case.layout))
+        case = replace(case, environments=names, device=device or _usual(case.layout), device_asked=device is not None)
+    else:
+        yield from (replace(skipped("the root cannot be used"), check=name) for name, _ in _OF_ROOT)
+    yield from _together((*(_OF_ROOT if usable else ()), *_OF_USER), case, end)
+
+
+def why_not(
+    model: str,
+    cluster: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    patience: float = 600.0,
+) -> Iterator[Finding]:
+    """Go step by step through what a calculator needs for a model, up to a worker that has loaded it.
+
+    Parameters
+    ----------
+    model : str
+        A model string.
+    cluster, root
+        See `find_root`.
+    device : str, optional
+        Where it is to compute; by default where the cluster's models do.
+    patience : float
+        Seconds that the worker may take to start.
+
+    Yields
+    ------
+    Finding
+        One or more for each step. After one that failed there are no others.
+    """
+    found = yield from _find(cluster, root)
+    if found is None:
+        return
+    case = Case(RootLayout(found), patience=patience)
+    if not (yield from _in_turn(_FIRST, case, _STEP_S)):
+        return
+    manager = EnvironmentManager(found)
+
+    def environment(_: Case) -> Iterator[Finding]:
+        yield ok(f"{manager.find_model(model)[0].path}")
+
+    if not (yield from _in_turn([("environment", check(environment))], case, _STEP_S)):
+        return
+    source, argument = manager.find_model(model)
+    case = replace(
+        case, environments=(source.name,), argument=argument, device=device or _usual(case.layout), device_asked=True
+    )
+
+    def name(_: Case) -> Iterator[Finding]:
+        manager.used_source(source).check_model(argument)
+        doubt = source.doubt(argument)
+        yield warning(doubt, "Its setup() has the last word.") if doubt else ok(source.named(argument) or "the default")
+
+    def start(_: Case) -> Iterator[Finding]:
+        with contextlib.closing(
+            WorkerSpec(manager, source, argument, case.device, start_timeout=patience).start()
+        ) as it:
+            yield ok(f"a worker on {case.device} was ready after {it.start_s:.1f} s: {', '.join(it.properties)}")
+
+    steps = [("model", check(name)), *_OF_MODEL, ("start", check(start))]
+    yield from _in_turn(steps, case, patience + _STEP_S)
+
+
+def _find(cluster: str | None, root: str | os.PathLike[str] | None) -> Generator[Finding, None, Path | None]:
+    """Yield the finding about which root is meant, and return it."""
+
+    def find(_: Case) -> Iterator[Finding]:
+        yield ok(str(require_root(cluster, root)))
+
+    for finding in _together([("root", check(find))], Case(RootLayout(Path("/"))), time.monotonic() + _STEP_S):
+        yield finding
+        return Path(finding.reason) if finding.result == OK else None
+    return None
+
+
+def _usual(layout: RootLayout) -> str:
+    return EnvironmentManager(layout.root).cluster().device
+
+
+def _in_turn(steps: Sequence[tuple[str, Check]], case: Case, seconds: float) -> Generator[Finding, None, bool]:
+    """Yield what checks find until one fails; return whether none did."""
+    for step in steps:
+        for finding in _together([step], case, time.monotonic() + seconds):
+            yield finding
+            if finding.result == FAILED:
+                return False
+    return True
+
+
+def _together(checks: Sequence[tuple[str, Check]], case: Case, deadline: float) -> Iterator[Finding]:
+    """Run checks side by side, and yield what they find in their order."""
+    running = [(name, Bounded(functools.partial(function, case))) for name, function in checks]
+    try:
+        for name, bounded in running:
+            for finding in bounded.findings(deadline):
+                yield replace(finding, check=name)
+    finally:
+        for _, bounded in running:
+            bounded.end()

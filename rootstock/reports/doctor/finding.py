@@ -1,0 +1,113 @@
+"""What a check says, and what it is given."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rootstock.errors import RootError, RootstockError
+from rootstock.root.layout import RootLayout
+
+OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check.
+
+    Attributes
+    ----------
+    result : {'ok', 'warning', 'failed', 'skipped'}
+    reason : str
+        What was seen, in a line.
+    remedy : str
+        What to do about it: empty if it is well.
+    code : int
+        The exit code of a command that meets this failure; 0 if it is none.
+    check : str
+        The name of the check.
+    seconds : float
+        How long it took.
+    """
+
+    result: str
+    reason: str
+    remedy: str = ""
+    code: int = 0
+    check: str = ""
+    seconds: float = 0.0
+
+
+def ok(reason: str) -> Finding:
+    """Return the finding that all is well."""
+    return Finding(OK, reason)
+
+
+def warning(reason: str, remedy: str) -> Finding:
+    """Return a finding that somebody should know of, and that stops nothing."""
+    return Finding(WARNING, reason, remedy)
+
+
+def failed(reason: str, remedy: str, code: int = RootError.exit_code) -> Finding:
+    """Return the finding that something does not work."""
+    return Finding(FAILED, reason, remedy, code)
+
+
+def skipped(reason: str) -> Finding:
+    """Return the finding that there was nothing to look at."""
+    return Finding(SKIPPED, reason)
+
+
+def from_error(error: RootstockError, remedy: str = "") -> Finding:
+    """Return the finding for an error: the message that a calculator gives, too."""
+    lines = error.message.splitlines()
+    return failed("; ".join(line.strip() for line in lines), error.hint or remedy, error.exit_code)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is looked at.
+
+    Attributes
+    ----------
+    layout : RootLayout
+    environments : tuple of str
+        Those to look at.
+    argument : str or None
+        Argument of ``setup()``, if one model is looked at.
+    device : str
+        Where models are to compute.
+    device_asked : bool
+        Whether somebody asked for that device; it is the cluster's otherwise, and a login node may have none.
+    full : bool
+        Whether to look at every file, and to start a worker of each environment.
+    patience : float
+        Seconds that a worker may take to start.
+    """
+
+    layout: RootLayout
+    environments: tuple[str, ...] = ()
+    argument: str | None = None
+    device: str = "cpu"
+    device_asked: bool = False
+    full: bool = False
+    patience: float = 8.0
+
+
+Check = Callable[[Case], Iterator[Finding]]
+
+
+def check(function: Check) -> Check:
+    """Turn errors that a check raises into findings."""
+
+    @functools.wraps(function)
+    def run(case: Case) -> Iterator[Finding]:
+        try:
+            yield from function(case)
+        except RootstockError as error:
+            yield from_error(error)
+        except OSError as error:
+            yield failed(f"{error.filename or case.layout.root}: {error.strerror or error}", "Ask the site's admin.")
+
+    return run

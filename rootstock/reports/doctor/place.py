@@ -1,0 +1,138 @@
+"""Checks of the root itself: is it there, may this user read it, is there room, do clocks and locks agree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rootstock.client.scratch import private_scratch
+from rootstock.config.site import installed_versions
+from rootstock.reports.doctor.finding import Case, Finding, check, failed, ok, skipped, warning
+from rootstock.root.disk_usage import megabytes, room_left
+from rootstock.root.layout import LAYOUT_VERSION
+from rootstock.root.lock import probe_lock
+from rootstock.root.reachability import obstacle
+from rootstock.root.records import read_marker
+
+_CLOCK_S = 60.0
+_SCRATCH_BYTES, _FILES = 100e6, 1000
+
+
+@check
+def reachable(case: Case) -> Iterator[Finding]:
+    """Check that every folder above the root, and the root, lets this user in."""
+    root = case.layout.root
+    what, _, remedy = obstacle(root).partition("\n")
+    if what:
+        yield failed(what, remedy)
+    elif not root.is_dir():
+        yield failed(f"{root} is not there", "Is its file system mounted on this node? Look at: ls -ld " + str(root))
+    else:
+        status = root.stat()
+        yield ok(f"{root}, mode {status.st_mode & 0o7777:04o}, and every folder above it lets you in")
+
+
+@check
+def layout(case: Case) -> Iterator[Finding]:
+    """Check that it is a root of a layout that this version knows, and that its folders can be read."""
+    marker = read_marker(case.layout)
+    if marker.get("layout", 0) < LAYOUT_VERSION:
+        yield failed(
+            f"{case.layout.root} has the old layout {marker.get('layout', 0)}; this rootstock knows {LAYOUT_VERSION}",
+            f"An admin brings it up to date with: rootstock-site install --root {case.layout.root}",
+        )
+        return
+    private = case.layout.admin_folders()
+    for folder in (folder for folder in case.layout.folders() if folder not in private):
+        what, _, remedy = obstacle(folder).partition("\n")
+        if what:
+            yield failed(what, remedy)
+        elif not folder.is_dir():
+            yield warning(
+                f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {case.layout.root}"
+            )
+    versions = ", ".join(installed_versions(case.layout)) or "none"
+    yield ok(f"layout {marker['layout']}, cluster {marker['cluster']}, rootstock {versions}")
+
+
+@check
+def space(case: Case) -> Iterator[Finding]:
+    """Check that there is room where users write; say how much there is where admins install."""
+    scratch = private_scratch()
+    for what, path, least in (("scratch", scratch, _SCRATCH_BYTES), ("root", case.layout.root, 0.0)):
+        left = room_left(path)
+        files = "" if left.files is None else f" and {left.files} files"
+        text = f"{what}: {megabytes(left.bytes)}{files} left at {path}"
+        if left.bytes < least or (what == "scratch" and left.files is not None and left.files < _FILES):
+            yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
+        else:
+            yield ok(text)
+    yield from _home()
+
+
+def _home() -> Iterator[Finding]:
+    home = Path.home()
+    if home.is_dir() and shutil.disk_usage(home).free < _SCRATCH_BYTES:
+        yield warning(f"home: {megabytes(shutil.disk_usage(home).free)} left at {home}", "Remove what you do not need.")
+
+
+@check
+def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the case
+    """Check that this user can write in a folder that nobody else reads."""
+    folder = private_scratch()
+    size = 2**20
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * size)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        yield failed(
+            f"Cannot write a megabyte to {folder}: {error.strerror}.", "Set TMPDIR to a folder that you can write.", 18
+        )
+        return
+    mode = folder.stat().st_mode & 0o7777
+    yield ok(f"{folder}, mode {mode:04o}, can be written")
+
+
+@check
+def clock(case: Case) -> Iterator[Finding]:
+    """Check that the file systems' time is this node's."""
+    newest = max(
+        path.stat().st_mtime for path in (case.layout.marker, case.layout.environments, case.layout.all_active)
+    )
+    ahead = [("the root", newest - time.time())]
+    for name, folder in (("scratch", private_scratch()), ("your home", Path.home())):
+        if os.access(folder, os.W_OK | os.X_OK):
+            with tempfile.TemporaryFile(dir=folder) as file:
+                now = time.time()
+                off = os.fstat(file.fileno()).st_mtime - now
+                ahead += [(name, off), (name, -off)]
+    name, worst = max(ahead, key=lambda pair: pair[1])
+    if worst > _CLOCK_S:
+        yield warning(
+            f"this node's clock and the file system of {name} differ by {worst:.0f} s",
+            "Records will carry wrong times, and make-like tools rebuild: ask the site's admin about the node's clock.",
+        )
+    else:
+        yield ok("this node and its file systems agree on the time")
+
+
+@check
+def locks(case: Case) -> Iterator[Finding]:
+    """Check that locks keep two admins apart. Nobody else needs them."""
+    if not os.access(case.layout.locks, os.W_OK | os.X_OK):
+        yield skipped("only admins of the root lock; you are none")
+        return
+    kind = probe_lock(case.layout)
+    if kind:
+        yield ok(f"two processes exclude each other in {case.layout.locks} ({kind})")
+    else:
+        yield warning(
+            f"{case.layout.locks} has no working lock: two processes held it at once",
+            "Let one admin at a time change this root, and from one node.",
+        )

@@ -1,0 +1,39 @@
+"""Everything that is wrong with an environment file, found without executing it.
+
+`rootstock.config.environment_file` stops at the first error, as an installation must; this is for the one who writes
+the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rootstock.config.environment_file import read_text
+from rootstock.config.model_string import is_environment_name
+from rootstock.reports.envfile_lint.code import check_code
+from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
+from rootstock.reports.envfile_lint.header import check_header
+
+__all__ = ["ERROR", "WARNING", "Finding", "check_environment"]
+
+
+def check_environment(path: Path) -> list[Finding]:
+    """Return everything that is wrong with an environment file, by line.
+
+    Raises
+    ------
+    UnknownEnvironmentError
+        If there is no such file.
+    ConfigurationError
+        If it cannot be read.
+    """
+    text = read_text(path)
+    found = [*_check_name(path), *check_header(path, text), *check_code(text)]
+    return sorted(found, key=lambda finding: finding.line or 0)
+
+
+def _check_name(path: Path) -> Findings:
+    if path.suffix != ".py":
+        yield Finding(ERROR, "an environment file's name ends with .py.")
+    if not is_environment_name(path.stem):
+        yield Finding(ERROR, f"{path.stem!r} cannot name an environment: use letters, digits and . _ - only.")

@@ -1,0 +1,200 @@
+"""Everything about one model, for whoever is going to use it: with a script and a job for this cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.client.launch import EnvironmentManager
+from rootstock.config.capabilities import compress
+from rootstock.config.clusters import Cluster
+from rootstock.config.render import render_job
+from rootstock.errors import ConfigurationError
+from rootstock.reports.catalogue import Model, describe, key_packages, read_held
+from rootstock.root.disk_usage import megabytes
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import BuildRecord, read_marker
+from rootstock.root.verification_records import Verification
+from rootstock.root.weights import Weights
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A model and what belongs to it; None where there is no build, or nothing was recorded.
+
+    Attributes
+    ----------
+    model : Model
+    file : Path
+        The environment file: what ``setup_kwargs`` may hold is written there.
+    details : Mapping[str, Any]
+        The file's table ``[tool.rootstock]``.
+    build : BuildRecord or None
+    versions : Mapping[str, str]
+        Of the packages that matter.
+    weights : Weights or None
+    verification : Verification or None
+    shell, script, job : str
+        Lines to copy; the job is empty where the cluster has no scheduler.
+    """
+
+    model: Model
+    file: Path
+    details: Mapping[str, Any]
+    build: BuildRecord | None
+    versions: Mapping[str, str]
+    weights: Weights | None
+    verification: Verification | None
+    shell: str
+    script: str
+    job: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs; ``schema`` changes when a key changes its meaning."""
+        licence = self.details.get("licence", {})
+        return {
+            "schema": 1,
+            **self.model.to_json(),
+            "code_licence": licence.get("code", ""),
+            "citation": self.details.get("citation", ""),
+            "notes": self.details.get("notes", []),
+            "file": str(self.file),
+            "versions": dict(self.versions),
+            "build": asdict(self.build) if self.build else None,
+            "weights_record": asdict(self.weights) if self.weights else None,
+            "verification": asdict(self.verification) if self.verification else None,
+            "usage": {"shell": self.shell, "script": self.script, "job": self.job},
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Say it for people."""
+        yield from self._abilities()
+        yield from self._installed()
+        yield from self._checks()
+        yield from ("", "In a shell:", "", *_indented(self.shell), "", "In Python (run.py):", "")
+        yield from _indented(self.script)
+        if self.job:
+            yield from ("", "As a job (job.sh):", "", *_indented(self.job))
+
+    def _abilities(self) -> Iterator[str]:
+        model = self.model
+        yield f"{model.model}: {model.description}"
+        if model.description != self.details.get("description", model.description):
+            yield f"  {self.details['description']}"
+        yield f"properties  {', '.join(model.properties) or 'not stated'}"
+        yield f"elements    {compress(model.elements) or 'not stated, or any'}"
+        if model.needs:
+            yield f"needs       {', '.join(model.needs)}"
+        code = self.details.get("licence", {}).get("code", "")
+        weights = model.licence or ("none" if model.weights == "none" else "not stated")
+        yield f"licence     code: {code or 'not stated'}; weights: {weights}"
+        if citation := self.details.get("citation"):
+            yield f"cite        {citation}"
+        for note in self.details.get("notes", []):
+            yield f"note        {note}"
+
+    def _installed(self) -> Iterator[str]:
+        yield f"file        {self.file}"
+        if self.build is None:
+            yield "build       none"
+            return
+        build = self.build
+        yield f"build       {build.digest}, {build.platform}, {build.accelerator}, {build.built_at} by {build.built_by}"
+        yield f"versions    Python {build.python}, {', '.join(f'{name} {v}' for name, v in self.versions.items())}"
+        yield f"weights     {self.model.weights}"
+        for file in self.weights.files if self.weights else ():
+            yield f"            {file.path} ({megabytes(file.bytes)}, sha256 {file.sha256})"
+
+    def _checks(self) -> Iterator[str]:
+        seen = self.verification
+        if seen is None or not seen.checks:
+            yield "verified    no"
+            return
+        yield f"verified    {seen.ended or seen.started} on {seen.on}{f', {seen.device}' if seen.device else ''}"
+        for check in seen.checks:
+            if check["passed"] is None:
+                yield f"  not run   {check['reference']}: {check['reason'].splitlines()[0]}"
+                continue
+            result = "ok" if check["passed"] else "FAILED"
+            yield (
+                f"  {result:<9} {check['reference']}: {check['property']} off by {check['error']:.2g} {check['unit']}, "
+                f"allowed {check['tolerance']:.2g} ({check['source']})"
+            )
+
+
+def explain(layout: RootLayout, model: str) -> Usage:
+    """Return everything about a model.
+
+    Raises
+    ------
+    UnknownEnvironmentError
+        If the root has no such environment; with models that are spelt like it.
+    ConfigurationError
+        If the environment has no such model.
+    RootError
+        If the folder is no root, or you may not read it.
+    """
+    manager = EnvironmentManager(layout.root)
+    found, argument = manager.find_model(model)
+    manager.used_source(found).check_model(argument)
+    if doubt := found.doubt(argument):
+        raise ConfigurationError(doubt)
+    held = read_held(layout, found.name)
+    source, record, told = held.source, held.record, describe(layout, held, argument)
+    cluster, version = manager.cluster(), read_marker(layout).get("default", "")
+    return Usage(
+        model=told,
+        file=source.path,
+        details=source.rootstock,
+        build=record,
+        versions=key_packages(source, record) if record else {},
+        weights=held.weights.get(source.named(argument)),
+        verification=held.verification,
+        shell=_shell(layout, cluster, version),
+        script=_script(told, cluster.device),
+        job=_job(layout, cluster, version) if cluster.scheduler != "none" and version else "",
+    )
+
+
+def _shell(layout: RootLayout, cluster: Cluster, version: str) -> str:
+    if cluster.module_system == "none" and version:
+        lines = [f". {layout.activation('sh')}"]
+    elif version:
+        lines = [f"module use {layout.modulepath}", f"module load rootstock/{version}"]
+    else:  # installed without a client
+        lines = [f"export ROOTSTOCK_ROOT={layout.root}"]
+    submit = {"slurm": "sbatch job.sh", "pbs": "qsub job.sh", "none": "python run.py"}[cluster.scheduler]
+    return "\n".join([*lines, submit])
+
+
+def _script(model: Model, device: str) -> str:
+    metal = not model.elements or "Cu" in model.elements
+    crystal = metal and "charge" not in model.needs
+    atoms = 'bulk("Cu", cubic=True)' if crystal else 'molecule("H2O")'
+    options = ', setup_kwargs={"head": "NAME"}' if "head" in model.needs else ""
+    return "\n".join(
+        [
+            f"from ase.build import {'bulk' if crystal else 'molecule'}",
+            "from rootstock import RootstockCalculator",
+            "",
+            f"atoms = {atoms}",
+            *([f"atoms.info[{name!r}] = {value}" for name, value in _INFO.items() if name in model.needs]),
+            f'with RootstockCalculator(model="{model.model}", device="{device}"{options}) as calc:',
+            "    atoms.calc = calc",
+            "    print(atoms.get_potential_energy(), atoms.get_forces())",
+        ]
+    )
+
+
+_INFO = {"charge": 0, "spin": 1}  # total charge, and multiplicity
+
+
+def _job(layout: RootLayout, cluster: Cluster, version: str) -> str:
+    folders = (layout.templates,) if layout.templates.is_dir() else ()
+    return render_job("single", cluster, layout.root, version=version, template_dirs=folders).rstrip()
+
+
+def _indented(text: str) -> Iterator[str]:
+    return (f"    {line}".rstrip() for line in text.splitlines())

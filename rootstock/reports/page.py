@@ -1,0 +1,223 @@
+"""What a root offers, as a page for its users and as JSON for programs: ``index.html`` and ``status.json``.
+
+The page needs nothing but itself: no server, no network, no other file. Its script only sorts and filters; a policy in
+the page lets nothing else run, whatever a description says.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock import __version__
+from rootstock.config.capabilities import compress
+from rootstock.config.clusters import Cluster
+from rootstock.config.packaged import data_folder
+from rootstock.config.site import installed_versions
+from rootstock.config.templates import render_html
+from rootstock.errors import ConfigurationError, RootError, RootstockError, SiteError
+from rootstock.reports.catalogue import Model, in_use, key_packages, read_catalogue
+from rootstock.reports.model_card import Usage, explain
+from rootstock.reports.status import folder_sizes
+from rootstock.root.disk_usage import megabytes
+from rootstock.root.generations import latest
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import BuildRecord, now, read_marker, write_file
+from rootstock.root.verification_records import Verification, last_verification, read_verifications
+from rootstock.root.weights import read_weights
+
+HTML, JSON = "index.html", "status.json"
+_HISTORY = 30  # verifications
+# What a check may lack: those that were not run have no numbers, and records of older versions fewer keys.
+_CHECK = {"model": "", "reference": "", "property": "", "source": "", "error": None, "tolerance": None, "unit": "",
+          "reason": ""}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is published about a root. Names of users are not: whoever finds the page writes to the contact.
+
+    Attributes
+    ----------
+    site, generation : dict
+    usage : Usage or None
+        How the first model that is ready is used; None if none is.
+    models : tuple of Model
+    environments : tuple of dict
+    problems : Mapping[str, str]
+        Environments that cannot be read, and why.
+    sizes : dict or None
+        Bytes and files of each folder, if they were measured.
+    generated_at : str
+    """
+
+    site: Mapping[str, Any]
+    generation: Mapping[str, Any] | None
+    usage: Usage | None
+    models: tuple[Model, ...]
+    environments: tuple[Mapping[str, Any], ...]
+    problems: Mapping[str, str]
+    sizes: Mapping[str, Any] | None
+    generated_at: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs; ``schema`` changes when a key changes its meaning."""
+        usage = self.usage
+        return {
+            "schema": 1,
+            "generated_at": self.generated_at,
+            "generated_by": f"rootstock {__version__}",
+            "site": dict(self.site),
+            "generation": self.generation,
+            "usage": {"model": usage.model.model, "shell": usage.shell, "script": usage.script, "job": usage.job}
+            if usage
+            else None,
+            "models": [model.to_json() for model in self.models],
+            "environments": [dict(environment) for environment in self.environments],
+            "problems": dict(self.problems),
+            "sizes": self.sizes,
+        }
+
+    def to_html(self, template_dirs: Sequence[Path] = ()) -> str:
+        """Return the page.
+
+        Raises
+        ------
+        RenderError
+            If a site's own template is wrong.
+        """
+        style, script = (_packaged(name) for name in ("page.css", "page.js"))
+        context = {
+            **self.to_json(),
+            "ready": sum(bool(model.built_for) for model in self.models),
+            "verified": max((model.verified.at for model in self.models), default=""),
+            "style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script),
+            "compress": compress, "megabytes": megabytes,
+        }  # fmt: skip
+        return render_html("page.html.j2", context, template_dirs)
+
+
+def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> Page:
+    """Return what is to be published about a root.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    cluster : Cluster
+        Its settings.
+    sizes : bool
+        Whether to measure each folder; that looks at every file.
+
+    Raises
+    ------
+    RootError
+        If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
+    """
+    marker, catalogue, newest = read_marker(layout), read_catalogue(layout), latest(layout)
+    environments, problems = [], dict(catalogue.problems)
+    for name in dict.fromkeys(model.environment for model in catalogue.models):
+        try:
+            environments.append(_environment(layout, name))
+        except (RootError, ConfigurationError) as error:
+            problems[name] = str(error)
+    return Page(
+        site={
+            "cluster": cluster.name, "description": cluster.description, "root": str(layout.root),
+            "contact": cluster.contact, "url": cluster.url, "notes": list(cluster.notes), "node": platform.node(),
+            "versions": installed_versions(layout), "default": marker.get("default", ""),
+        },
+        generation={"number": newest.number, "at": newest.at} if newest else None,
+        usage=_usage(layout, catalogue.models),
+        models=tuple(sorted(catalogue.models, key=lambda model: not model.built_for)),  # what is ready comes first
+        environments=tuple(environments),
+        problems=problems,
+        sizes={name: asdict(room) for name, room in folder_sizes(layout).items()} if sizes else None,
+        generated_at=now(),
+    )  # fmt: skip
+
+
+def write_page(page: Page, folder: Path, template_dirs: Sequence[Path] = ()) -> tuple[Path, Path]:
+    """Write the page and its JSON into a folder, which is made if need be, and return their paths.
+
+    Each file is replaced in one step, and neither if the page cannot be rendered.
+
+    Raises
+    ------
+    SiteError
+        If the folder cannot be written.
+    """
+    html, data = page.to_html(template_dirs), json.dumps(page.to_json(), indent=1, sort_keys=True) + "\n"
+    paths = folder / HTML, folder / JSON
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, (html, data), strict=True):
+            write_file(path, text.encode(), 0o644)
+    except OSError as error:
+        raise SiteError(
+            f"Cannot write {error.filename or folder}: {error.strerror}.", "Name another folder with --output."
+        ) from error
+    return paths
+
+
+def _usage(layout: RootLayout, models: Sequence[Model]) -> Usage | None:
+    """Return how a model is used that is ready: one that people come for, rather than one without weights."""
+    order = {"yes": 0, "none": 1}
+    for model in sorted(models, key=lambda model: order.get(model.weights, 2)):
+        if model.built_for:
+            try:
+                return explain(layout, model.model)
+            except RootstockError:  # a name that two environments claim; the next one will do
+                continue
+    return None
+
+
+def _environment(layout: RootLayout, name: str) -> dict[str, Any]:
+    source, record = in_use(layout, name)
+    details = source.rootstock
+    licence = details.get("licence", {})
+    return {
+        "name": name,
+        "description": source.description,
+        "licence": {"code": licence.get("code", ""), "weights": licence.get("weights", "")},
+        "citation": details.get("citation", ""),
+        "notes": list(details.get("notes", [])),
+        "build": _build(source, record) if record else None,
+        "weights": [
+            {"model": weights.model, "present": weights.present(layout), "sources": list(weights.sources),
+             "files": [asdict(file) for file in weights.files]}
+            for weights in read_weights(layout, name).values()
+        ],
+        "verification": _verification(last_verification(layout, record), checks=True) if record else None,
+        "history": [_verification(run) for run in read_verifications(layout, name, record.digest)[-_HISTORY:]]
+        if record
+        else [],
+    }  # fmt: skip
+
+
+def _build(source: Any, record: BuildRecord) -> dict[str, Any]:
+    keys = ("digest", "platform", "accelerator", "python", "files", "bytes", "built_at", "lock_sha256", "uv",
+            "rootstock", "packages")  # fmt: skip
+    return {key: getattr(record, key) for key in keys} | {"versions": key_packages(source, record)}
+
+
+def _verification(run: Verification, *, checks: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "at": run.ended or run.started, "node": run.on, "device": run.device, "passed": run.passed,
+        "missed": run.missed, "not_run": run.not_run, "seconds": run.seconds,
+    }  # fmt: skip
+    return {**found, "checks": [_CHECK | check for check in run.checks]} if checks else found
+
+
+def _packaged(name: str) -> str:
+    return (data_folder("site_templates") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Return a text's hash as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,191 @@
+"""What a root holds, for its admins. It is only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rootstock.builds.root_interpreters import users
+from rootstock.config.environment_file import read_source, registered_names
+from rootstock.config.site import installed_versions
+from rootstock.root.disk_usage import Room, counted, megabytes, room_left, room_taken
+from rootstock.root.generations import Generation, read_generations, read_state
+from rootstock.root.layout import STAGING, RootLayout, environment_of
+from rootstock.root.lock import Holder, read_holder
+from rootstock.root.records import BUILD_SOURCE, active_build, read_build, read_marker
+from rootstock.root.variants import find_variants
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment of a root.
+
+    Attributes
+    ----------
+    name : str
+    description : str
+    models : tuple of str
+        Model arguments that its file names.
+    digest : str
+        The build in use; empty if there is none.
+    built_at, built_by : str
+    verified : int
+        Number of checks that the build passed.
+    packages : int
+    variants : dict of str to str
+        Builds for other processors and accelerators that lie beside the main one: what for, and the build.
+    """
+
+    name: str
+    description: str
+    models: tuple[str, ...]
+    digest: str = ""
+    built_at: str = ""
+    built_by: str = ""
+    verified: int = 0
+    packages: int = 0
+    variants: dict[str, str] = field(default_factory=dict)
+
+
+def list_environments(layout: RootLayout) -> list[Environment]:
+    """Return the environments of a root, those without a build too.
+
+    Raises
+    ------
+    RootError
+        If the folder is no root, or a record in it cannot be read.
+    """
+    read_marker(layout)
+    return [_environment(layout, name) for name in registered_names(layout)]
+
+
+def _environment(layout: RootLayout, name: str) -> Environment:
+    build = active_build(layout.active(name))
+    record = read_build(build) if build else None
+    # What is in use is the file that the build was made from.
+    source = read_source(build / BUILD_SOURCE if build else layout.environment_file(name))
+    models = tuple(source.rootstock.get("models", {}))
+    if record is None:
+        return Environment(name, source.description, models)
+    return Environment(
+        name, source.description, models, record.digest, record.built_at, record.built_by,
+        sum(check["passed"] is True for check in record.verification), len(record.packages),
+        {f"{each.platform}-{each.accelerator}": each.build.name
+         for each in find_variants(layout, name) if not each.main},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a root holds.
+
+    Attributes
+    ----------
+    versions : tuple of str
+        The versions of Rootstock that it holds.
+    pythons : dict of str to int
+        Interpreters that Rootstock has put into the root, and how many builds are made on each.
+    idle_builds : int
+        Builds that are not in use.
+    holder : Holder or None
+        Who is changing it, if you may know.
+    sizes : dict or None
+        What each folder takes; files with several names count for the first.
+    """
+
+    layout: RootLayout
+    marker: dict[str, Any]
+    versions: tuple[str, ...]
+    environments: tuple[Environment, ...]
+    pythons: dict[str, int]
+    idle_builds: int
+    generations: tuple[Generation, ...]
+    holder: Holder | None
+    left: Room
+    sizes: dict[str, Room] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs; ``schema`` changes when a key changes its meaning."""
+        return {
+            "schema": 1,
+            "root": str(self.layout.root),
+            **{key: value for key, value in self.marker.items() if key != "written"},
+            "versions": list(self.versions),
+            "environments": [asdict(environment) for environment in self.environments],
+            "pythons": self.pythons,
+            "idle_builds": self.idle_builds,
+            "generations": [asdict(generation) for generation in self.generations],
+            "holder": asdict(self.holder) if self.holder else None,
+            "room": asdict(self.left),
+            "sizes": {name: asdict(taken) for name, taken in self.sizes.items()} if self.sizes is not None else None,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Say it for people."""
+        yield f"{self.layout.root}: cluster {self.marker['cluster']}, layout {self.marker['layout']}"
+        versions = (f"{v} (default)" if v == self.marker.get("default") else v for v in self.versions)
+        yield f"rootstock {', '.join(versions)}"
+        yield f"readers: {self.marker.get('readers')}; group: {self.marker.get('group') or 'unchanged'}"
+        for env in self.environments:
+            built = f"build {env.digest}, {env.built_at} by {env.built_by}, {counted(env.verified, 'check')} passed"
+            yield f"environment {env.name}: {built if env.digest else 'not built'}"
+            for variant, digest in env.variants.items():
+                yield f"environment {env.name} for {variant}: build {digest}"
+        for name, number in self.pythons.items():
+            yield f"interpreter {name}: {counted(number, 'build')} on it"
+        yield f"{counted(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
+        for generation in self.generations[-5:]:
+            yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
+        if self.holder:
+            yield f"being changed by {self.holder}"
+        for name, taken in (self.sizes or {}).items():
+            yield f"{megabytes(taken.bytes):>10}  {taken.files:>8} files  {name}"
+        left = "" if self.left.files is None else f" and {self.left.files} files"
+        yield f"room left: {megabytes(self.left.bytes)}{left}"
+
+
+def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
+    """Return what a root holds.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    sizes : bool
+        Whether to measure; that looks at every file.
+
+    Raises
+    ------
+    RootError
+        If the folder is no root, or a record in it cannot be read.
+    """
+    marker, state = read_marker(layout), read_state(layout)
+    active = {(environment_of(link), digest) for link, digest in state.active.items()}
+    used = {*active, *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
+    builds = [path for path in layout.all_builds.glob("*/*") if not path.name.startswith(STAGING)]
+    return Status(
+        layout=layout,
+        marker=marker,
+        versions=tuple(installed_versions(layout)),
+        environments=tuple(list_environments(layout)),
+        pythons={name: len(builds) for name, builds in users(layout).items()},
+        idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
+        generations=tuple(read_generations(layout)),
+        holder=read_holder(layout),
+        left=room_left(layout.root),
+        sizes=folder_sizes(layout) if sizes else None,
+    )
+
+
+def folder_sizes(layout: RootLayout) -> dict[str, Room]:
+    """Return what each folder of a root takes.
+
+    Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
+    """
+    seen: set[tuple[int, int]] = set()
+    parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
+    found = {}
+    for path in parts:
+        if path.is_dir() and not any(path != other and other in path.parents for other in parts):
+            found[path.relative_to(layout.root).as_posix()] = room_taken(path, seen)
+    return found

@@ -1,0 +1,1 @@
+"""What lies on disk under a root: paths, permissions, records, locks, generations, checksums."""

@@ -1,0 +1,280 @@
+"""Whether a build, or an interpreter in the root, holds the files that it was published with.
+
+When a build is made, every installed file is compared with what its wheel says (`check_records`), and then all that
+it holds is listed with its hash: ``SHA256SUMS``, as `sha256sum -c` reads it. ``build.json`` has the hash of that
+list, and the symbolic links. `check_build` compares a build with them at any time later. An interpreter has the same
+list, and ``interpreter.json``; `check_interpreter` compares those.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rootstock.errors import BuildError, RootError
+from rootstock.root.layout import INTERPRETER_RECORD
+from rootstock.root.records import BUILD_RECORD, read_build
+
+SUMS = "SHA256SUMS"
+_OWN = (SUMS, BUILD_RECORD, INTERPRETER_RECORD)  # not in the list: one is the list, and the others hold its hash
+_THREADS, _CHUNK, _BLOCK = min(8, os.cpu_count() or 1), 64, 2**18  # hashing is done outside Python's lock
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a build or an interpreter holds.
+
+    Attributes
+    ----------
+    hashes : dict of str to str
+        Path within it -> SHA-256, for every file.
+    links : dict of str to str
+        The same -> where the symbolic link leads.
+    bytes, inodes : int
+        The size of the files, and how many inodes they take with links and folders.
+    """
+
+    hashes: dict[str, str]
+    links: dict[str, str]
+    bytes: int
+    inodes: int
+
+    def write(self, folder: Path) -> str:
+        """Put the list of hashes into a folder, as `sha256sum -c` reads it, and return the list's own hash."""
+        lines = (f"{digest}  {path}\n" for path, digest in sorted(self.hashes.items()))
+        content = "".join(lines).encode("utf-8", "surrogateescape")
+        (folder / SUMS).write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What was installed into a build: the number of files, and the version of each package."""
+
+    files: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not as it was published.
+
+    Attributes
+    ----------
+    path : str
+        Path within the build, or the interpreter's folder.
+    what : {'changed', 'missing', 'extra', 'unreadable'}
+    """
+
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_TEXTS[self.what]}"
+
+
+_TEXTS = {
+    "changed": "is not the file that was published",
+    "missing": "is missing",
+    "extra": "was not there when the rest was published",
+    "unreadable": "cannot be read",
+}
+
+
+def read_contents(folder: Path, known: Contents | None = None) -> Contents:
+    """Hash everything in a build, or in an interpreter's folder.
+
+    Parameters
+    ----------
+    folder : Path
+    known : Contents, optional
+        What is known already; only other files are hashed.
+
+    Raises
+    ------
+    BuildError
+        If a file's name cannot stand in a list.
+    """
+    files, links, folders = _walk(folder)
+    if wrong := next((path for path in files if "\n" in path or "\\" in path), None):
+        raise BuildError(f"{folder} holds a file with a name that no list of hashes can hold: {wrong!r}.")
+    before = known.hashes if known else {}
+    hashes = {path: digest for path, digest in before.items() if path in files}
+    hashes |= dict(_hashes(folder, sorted(files.keys() - hashes.keys())))
+    if unread := next((path for path, digest in hashes.items() if not digest), None):
+        raise BuildError(f"{unread} in {folder} cannot be read.", "Try again.")
+    return Contents(hashes, links, sum(files.values()), len(files) + len(links) + folders)
+
+
+def check_records(build: Path, contents: Contents) -> Installed:
+    """Compare every installed file with the hash in its wheel's RECORD.
+
+    Raises
+    ------
+    BuildError
+        If a file is missing or differs; with its name.
+    """
+    files, packages = 0, {}
+    for info, path, algorithm, expected in _recorded(build):
+        name, _, version = info.stem.partition("-")
+        packages[name] = version
+        if path not in contents.hashes:
+            raise BuildError(f"{path} is missing from {build}.", "Build it again.")
+        if expected and expected != (
+            contents.hashes[path] if algorithm == "sha256" else _hash(f"{build}/{path}", algorithm)
+        ):
+            raise BuildError(
+                f"{path} in {build} is not the file that {name} {version} was published with.",
+                "Build it again; should it happen twice, clean uv's cache.",
+            )
+        files += 1
+    if not packages:
+        raise BuildError(f"{build} holds no packages.")
+    return Installed(files, dict(sorted(packages.items())))
+
+
+def check_build(build: Path, sample: int | None = None) -> list[Problem]:
+    """Compare a published build with what it was published with.
+
+    Parameters
+    ----------
+    build : Path
+    sample : int, optional
+        How many files to look at, chosen at random; None: all, and then files that do not belong there are found too.
+
+    Returns
+    -------
+    list of Problem
+        Empty if all is well; by path.
+
+    Raises
+    ------
+    RootError
+        If there is no such build, or its record cannot be read.
+    """
+    record = read_build(build)
+    if record is None:
+        raise RootError(f"{build} is not a build: it has no {BUILD_RECORD}.", "Build it again.")
+    own = [] if record.digest == build.name else [Problem(BUILD_RECORD, "changed")]
+    if record.files_sha256:
+        return _in_order(own + _differences(build, record.files_sha256, record.links, sample))
+    # It was made before builds had a list.
+    recorded = {path: value for _, path, algorithm, value in _recorded(build) if algorithm == "sha256"}
+    return _in_order(own + _wrong_files(build, recorded, sample) + _wrong_links(build, record.links))
+
+
+def check_interpreter(folder: Path, sample: int | None = None) -> list[Problem]:
+    """Compare an interpreter that Rootstock put into a root with what it put there; otherwise as `check_build`."""
+    try:
+        record = json.loads((folder / INTERPRETER_RECORD).read_bytes())
+        digest, links = record.get("files_sha256", ""), record.get("links", {})
+    except (OSError, ValueError, AttributeError):
+        return [Problem(INTERPRETER_RECORD, "unreadable")]
+    return _in_order(_differences(folder, digest, links, sample))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.path, problem.what))
+
+
+def _differences(folder: Path, digest: str, links: dict[str, str], sample: int | None) -> list[Problem]:
+    """Compare a folder with the list in it, whose hash is known, and with its links."""
+    try:
+        content = (folder / SUMS).read_bytes()
+    except OSError:
+        return [Problem(SUMS, "missing")]
+    if hashlib.sha256(content).hexdigest() != digest:
+        return [Problem(SUMS, "changed")]  # it vouches for nothing
+    lines = (line.split("  ", 1) for line in content.decode("utf-8", "surrogateescape").splitlines())
+    hashes = {path: value for value, path in lines}
+    problems = _wrong_files(folder, hashes, sample) + _wrong_links(folder, links)
+    if sample is None:
+        files, found, _ = _walk(folder)
+        problems += [Problem(path, "extra") for path in {*files, *found} - set(hashes) - set(links)]
+    return problems
+
+
+def _wrong_files(folder: Path, hashes: dict[str, str], sample: int | None) -> list[Problem]:
+    paths = sorted(hashes)
+    if sample is not None:
+        paths = sorted(random.sample(paths, min(sample, len(paths))))
+    problems = []
+    for path, digest in _hashes(folder, paths):
+        if digest != hashes[path]:
+            there = os.path.lexists(folder / path)
+            problems.append(Problem(path, "changed" if digest else "unreadable" if there else "missing"))
+    return problems
+
+
+def _wrong_links(folder: Path, links: dict[str, str]) -> list[Problem]:
+    problems = []
+    for path, target in links.items():
+        if not os.path.lexists(folder / path):
+            problems.append(Problem(path, "missing"))
+        elif not (folder / path).is_symlink() or os.readlink(folder / path) != target:
+            problems.append(Problem(path, "changed"))
+    return problems
+
+
+def _walk(top: Path) -> tuple[dict[str, int], dict[str, str], int]:
+    """Return the files in a folder with their sizes, but for its record and its list; its links; how many folders."""
+    files, links, folders = {}, {}, [""]
+    for folder in folders:  # it grows meanwhile
+        try:
+            entries = list(os.scandir(top / folder))
+        except OSError:
+            continue  # the files in it are found to be unreadable
+        for entry in entries:
+            path = f"{folder}{entry.name}"
+            if entry.is_symlink():
+                links[path] = os.readlink(entry.path)
+            elif entry.is_dir():
+                folders.append(f"{path}/")
+            elif path not in _OWN:
+                files[path] = entry.stat().st_size
+    return files, dict(sorted(links.items())), len(folders)
+
+
+def _recorded(build: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """Yield for each line of each RECORD its folder, the file's path in the build, algorithm and hexadecimal hash."""
+    for record in sorted(build.glob("lib*/python*/site-packages/*.dist-info/RECORD")):
+        if (build / record.relative_to(build).parts[0]).is_symlink():  # lib64
+            continue
+        site = os.path.relpath(record.parent.parent, build)
+        with record.open(newline="", encoding="utf-8") as lines:
+            for path, digest, _ in csv.reader(lines):
+                algorithm, _, value = digest.partition("=")
+                plain = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+                yield record.parent, os.path.normpath(os.path.join(site, path)), algorithm, plain
+
+
+def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each path with the file's hash; an empty one where it cannot be read."""
+    prefix = os.fspath(build)
+
+    def read(some: Sequence[str]) -> list[tuple[str, str]]:
+        return [(path, _hash(f"{prefix}/{path}")) for path in some]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for found in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
+            yield from found
+
+
+def _hash(path: str, algorithm: str = "sha256") -> str:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            # Most files are small; hashlib.file_digest would clear a quarter of a megabyte for each.
+            digest = hashlib.new(algorithm)
+            while block := file.read(_BLOCK):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,184 @@
+"""Generations: a numbered record of what was in use after each change of a root.
+
+``{root}/generations/<n>.json`` is written last and never changed. The newest one is the present; going back to an
+older one makes a new one that says which it restores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rootstock.errors import LockBusyError, RootError, SiteError
+from rootstock.root.hooks import run_hook
+from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Admin, admin_lock
+from rootstock.root.permissions import Access
+from rootstock.root.reachability import cause
+from rootstock.root.records import now, read_marker, user_name, write_file
+
+
+@dataclass(frozen=True)
+class State:
+    """What is in use.
+
+    Attributes
+    ----------
+    default : str
+        The version that ``module load rootstock`` loads.
+    active : Mapping[str, str]
+        Environment -> digest of its build.
+    clients : Mapping[str, str]
+        Version -> digest of the build of its client.
+    """
+
+    default: str
+    active: Mapping[str, str]
+    clients: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A state, and who made it when and how. `restores` is the number of the generation that it went back to."""
+
+    number: int
+    at: str
+    by: str
+    on: str
+    command: str
+    state: State
+    restores: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_state(layout: RootLayout) -> State:
+    """Return what is in use now."""
+    default = read_marker(layout).get("default", "")
+    return State(default, _links(layout.all_active), _links(layout.clients))
+
+
+def _links(folder: Path) -> dict[str, str]:
+    """Return the name of each link in a folder with the name of what it points to."""
+    if not folder.is_dir():
+        return {}
+    links = (entry for entry in os.scandir(folder) if entry.is_symlink() and not entry.name.startswith("."))
+    return {entry.name: os.path.basename(os.readlink(entry.path)) for entry in sorted(links, key=lambda e: e.name)}
+
+
+def read_generations(layout: RootLayout) -> list[Generation]:
+    """Return all generations, oldest first.
+
+    Raises
+    ------
+    RootError
+        If one cannot be read.
+    """
+    paths = [path for path in layout.generations.glob("*.json") if path.stem.isdigit()]
+    return [_read(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+
+
+def _read(path: Path) -> Generation:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Generation(**{**data, "state": State(**data["state"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Move it away: what is in use now is not in it.") from error
+
+
+def latest(layout: RootLayout) -> Generation | None:
+    """Return the newest generation."""
+    found = read_generations(layout)
+    return found[-1] if found else None
+
+
+def unrecorded(layout: RootLayout) -> bool:
+    """Tell whether a change was cut off before its generation was written."""
+    newest = latest(layout)
+    return newest is None or newest.state != read_state(layout)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a root that was decided upon.
+
+    Attributes
+    ----------
+    command : str
+        The name of the command, which the site's hooks are named after.
+    cluster : str
+    since : int
+        The newest generation at the time of the decision; 0 if there was none.
+    restores : int, optional
+        The generation that is gone back to.
+    always : bool
+        Whether it is a generation even if the same is in use as before.
+    """
+
+    command: str
+    cluster: str
+    since: int
+    restores: int | None = None
+    always: bool = True
+
+
+@contextlib.contextmanager
+def changing(layout: RootLayout, access: Access, change: Change, admin: Admin) -> Iterator[None]:
+    """Change a root: under its lock, between the site's hooks, and with a generation at the end.
+
+    Raises
+    ------
+    LockBusyError
+        If another admin is at work, or has been since the decision.
+    HookError
+        If a hook fails.
+    SiteError
+        If the file system refuses something.
+    """
+    with explained(layout), admin_lock(layout, admin):
+        newest = latest(layout)
+        if newest is not None and newest.number != change.since:
+            raise LockBusyError(
+                f"{newest.by} on {newest.on} has changed {layout.root} meanwhile ({newest.command}).",
+                "Run the command again: it will say what is left to do.",
+            )
+        run_hook(layout, "pre", change.command, change.cluster, admin)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError, RootError):  # the error that stopped us is the one to report
+                if unrecorded(layout):
+                    _record(layout, access, f"{admin.command} (did not end well)", change.restores)
+            raise
+        if change.always or unrecorded(layout):
+            _record(layout, access, admin.command, change.restores)
+        run_hook(layout, "post", change.command, change.cluster, admin)
+
+
+def _record(layout: RootLayout, access: Access, command: str, restores: int | None) -> None:
+    newest = latest(layout)
+    number = newest.number + 1 if newest else 1
+    made = Generation(number, now(), user_name(), platform.node(), command, read_state(layout), restores)
+    write_file(layout.generation(number), made.to_json().encode(), access.file)
+
+
+@contextlib.contextmanager
+def explained(layout: RootLayout) -> Iterator[None]:
+    """Turn an error of the file system into one that says what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        raise RootError(
+            f"You may not change {error.filename or layout.root}.", "Do this as one of the root's admins."
+        ) from error
+    except OSError as error:
+        raise SiteError(
+            f"Cannot write {error.filename or layout.root}: {cause(error)}.",
+            "What was installed before is untouched. Run the same command again when this is mended.",
+        ) from error

@@ -1,0 +1,57 @@
+"""A site's own programs, which run before and after a change of the root.
+
+``{root}/hooks/pre-COMMAND`` and ``post-COMMAND`` are run if they are there and executable. One that fails stops what
+it stands before. Whoever may write there may run code as whichever admin comes next, as with everything in a root.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from rootstock.errors import HookError
+from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Admin
+
+
+def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: Admin) -> None:
+    """Run a hook of the site, if there is one.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    moment : {'pre', 'post'}
+    name : str
+        The command: ``install``, ``default``, ``rollback``, ``gc`` or ``uninstall``.
+    cluster : str
+    admin : Admin
+        Their command line is in the hook's variable ``ROOTSTOCK_COMMAND``; what it prints goes to their log.
+
+    Raises
+    ------
+    HookError
+        If it cannot be run, or fails; with its last lines.
+    """
+    hook = layout.hook(moment, name)
+    if not hook.exists():
+        return
+    if not os.access(hook, os.X_OK):
+        raise HookError(f"The site's hook {hook} is not executable.", f"chmod u+x {hook}, or rename it.")
+    admin.report(f"running {hook.relative_to(layout.root)}")
+    variables = os.environ | {
+        "ROOTSTOCK_ROOT": str(layout.root), "ROOTSTOCK_CLUSTER": cluster, "ROOTSTOCK_COMMAND": admin.command,
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            [hook], cwd=layout.root, env=variables, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise HookError(f"The site's hook {hook} does not run: {error.strerror}.", "Has it a #! line?") from error
+    lines = done.stdout.splitlines()
+    for line in lines:
+        admin.log(line)
+    if done.returncode:
+        what = "Nothing was changed." if moment == "pre" else f"The {name} itself is done."
+        tail = "".join(f"\n  | {line}" for line in lines[-15:])
+        raise HookError(f"The site's hook {hook} failed (exit code {done.returncode}). {what}{tail}")

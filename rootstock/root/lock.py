@@ -1,0 +1,236 @@
+"""The lock that keeps two admins from changing one root at the same time.
+
+Nothing depends on it for correctness: builds have unique names and pointers move by one rename. It spares the second
+admin surprises, and says who is at work. Readers never take it.
+
+The kernel frees a flock when its holder ends, however that comes about. Beside it lies a record of who holds it. Where
+the file system has no flock, that record alone is the lock: whoever creates it has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rootstock.errors import LockBusyError, RootError
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import now, user_name, write_file
+
+if TYPE_CHECKING:
+    import filelock  # takes longer to import than all else of `rootstock --help`
+
+_POLL_S = 0.5
+_MODE = 0o664  # every admin of the group can take the lock
+# A file system without flock; no lock daemon behind an NFS mount.
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_HINT = "Wait for it with --wait SECONDS. If it will never end, take the lock from it with --break-lock."
+
+Report = Callable[[str], None]
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Who changes a root: for how long they wait for another one, and who is told what happens.
+
+    Parameters
+    ----------
+    command : str
+        The command line, for whoever finds the lock taken, and for the records.
+    wait : float
+        Seconds to wait for another holder of the lock.
+    break_lock : bool
+        Whether to take the lock from another holder.
+    report, log : callable
+        Are given a line for each step, and every line that programs print.
+    """
+
+    command: str
+    wait: float = 0.0
+    break_lock: bool = False
+    report: Report = _quiet
+    log: Report = _quiet
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock."""
+
+    command: str
+    user: str = field(default_factory=user_name)
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+    since: str = field(default_factory=now)
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.host} (process {self.pid}, since {self.since}: {self.command})"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was a process of this machine that is no more."""
+        if self.host != platform.node():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+
+def read_holder(layout: RootLayout) -> Holder | None:
+    """Return who holds the lock; None if nobody says so, or the caller may not know."""
+    try:
+        return Holder(**json.loads(layout.admin_owner.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def admin_lock(layout: RootLayout, admin: Admin) -> Iterator[None]:
+    """Hold the root's lock.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    admin : Admin
+
+    Raises
+    ------
+    LockBusyError
+        If somebody else holds it; with their name.
+    RootError
+        If you may not lock there.
+    """
+    if admin.break_lock:
+        _break(layout, admin.report)
+    import filelock
+
+    lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
+    me = Holder(admin.command)
+    _acquire(lock, layout, me, admin)
+    try:
+        yield
+    finally:
+        if read_holder(layout) == me:  # not if somebody broke the lock
+            layout.admin_owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _break(layout: RootLayout, report: Report) -> None:
+    holder = read_holder(layout)
+    if holder is not None:
+        report(f"took the lock from {holder}")
+    # Whoever holds a flock on the old file keeps it; the next one locks a new file of that name.
+    layout.admin_owner.unlink(missing_ok=True)
+    layout.admin_lock.unlink(missing_ok=True)
+
+
+def _acquire(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, admin: Admin) -> None:
+    deadline = time.monotonic() + admin.wait
+    told = False
+    while not _try(lock, layout, me, admin.report):
+        holder = read_holder(layout) or "another process"
+        if time.monotonic() >= deadline:
+            raise LockBusyError(f"{layout.root} is being changed by {holder}.", _HINT)
+        if not told:
+            admin.report(f"waiting for {holder}")
+            told = True
+        time.sleep(_POLL_S)
+
+
+def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Report) -> bool:
+    """Take the lock if it is free."""
+    try:
+        lock.acquire()
+    except TimeoutError:  # filelock's own is a kind of it
+        return False
+    except (OSError, NotImplementedError) as error:
+        number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
+        if number in _NO_FLOCK or isinstance(error, NotImplementedError):
+            return _try_record(layout, me, report)
+        raise RootError(
+            f"Cannot lock {layout.admin_lock}: {getattr(error, 'strerror', None) or error}.",
+            "You must be allowed to write there: install as one of the root's admins.",
+        ) from error
+    write_file(layout.admin_owner, _text(me), _MODE)
+    return True
+
+
+def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
+    """Take the lock where there is no flock: by being the one who creates the record."""
+    holder = read_holder(layout)
+    if holder is not None and holder.ended:
+        layout.admin_owner.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(layout.admin_owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, _MODE)
+        file.write(_text(me))
+    report(
+        f"the file system of {layout.root} has no flock: the record {layout.admin_owner.name} is the lock, and stays "
+        "when this process is killed (--break-lock)"
+    )
+    return True
+
+
+def _text(holder: Holder) -> bytes:
+    return (json.dumps(asdict(holder)) + "\n").encode()
+
+
+def probe_lock(layout: RootLayout) -> str:
+    """Try with two processes whether a lock in the root keeps them apart.
+
+    Returns
+    -------
+    str
+        What keeps them apart: ``flock``, or ``a record`` where the file system has no flock; empty if both held it.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+    """
+    import filelock
+
+    fd, name = tempfile.mkstemp(prefix=".probe-", dir=layout.locks)
+    os.close(fd)
+    try:
+        with filelock.FileLock(name, timeout=0, fallback_to_soft=False):
+            second = subprocess.run([sys.executable, "-I", "-c", _SECOND, name], check=False, timeout=10)
+            return "flock" if second.returncode == _HELD else ""
+    except NotImplementedError:
+        return "a record"
+    except OSError as error:
+        if error.errno in _NO_FLOCK:
+            return "a record"
+        raise
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+_HELD = 3
+_SECOND = f"""
+import fcntl, sys
+try:
+    fcntl.flock(open(sys.argv[1], "w"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit({_HELD})
+"""

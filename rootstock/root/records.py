@@ -1,0 +1,176 @@
+"""What a root says about itself and its builds. Reading needs no lock; writing replaces whole files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import RootError
+from rootstock.root.layout import LAYOUT_VERSION, RootLayout
+from rootstock.root.reachability import refusal
+
+BUILD_RECORD = "build.json"
+SBOM = "sbom.cdx.json"  # in a build: what was installed, as a bill of materials
+BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was made from
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """``build.json``: what a build was made from, by whom, and what verification saw.
+
+    A folder under ``builds`` that holds one is complete: it is written before the folder gets its name.
+
+    Attributes
+    ----------
+    files : int
+        Number of installed files.
+    bytes, inodes : int
+        What everything in the build takes.
+    sources : list of dict
+        For each package the file that it was installed from: package, version, file, sha256.
+    """
+
+    name: str
+    digest: str
+    source_sha256: str
+    lock_sha256: str
+    recipe_sha256: str
+    interpreter: str
+    python: str
+    platform: str
+    accelerator: str
+    uv: str
+    rootstock: str
+    packages: dict[str, str]
+    files: int
+    bytes: int
+    built_by: str
+    built_on: str
+    built_at: str
+    verification: list[dict[str, Any]] = field(default_factory=list)
+    # What `EnvironmentSource.summary` returns: a hundred of them are read as JSON in milliseconds, and not as TOML.
+    header: dict[str, Any] = field(default_factory=dict)
+    # Of the list of all hashes, and the symbolic links, which are not in that list: see `rootstock.root.checksums`.
+    files_sha256: str = ""
+    inodes: int = 0
+    sources: list[dict[str, str]] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_build(folder: Path) -> BuildRecord | None:
+    """Return the record of a build; None where there is no build.
+
+    Raises
+    ------
+    RootError
+        If there is one that cannot be read.
+    """
+    path = folder / BUILD_RECORD
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise refusal(path, error) from error
+    except ValueError as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin, or build it again.") from error
+    known = {f.name for f in fields(BuildRecord)}
+    return BuildRecord(**{key: value for key, value in data.items() if key in known})
+
+
+def active_build(link: Path) -> Path | None:
+    """Return the folder of the build that `link` points to; None if there is none.
+
+    The link is followed here, once: what is started from the result is not affected when an admin activates another
+    build.
+    """
+    try:
+        folder = link.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise refusal(Path(error.filename), error) from error
+    return folder if (folder / BUILD_RECORD).is_file() else None
+
+
+def read_marker(layout: RootLayout) -> dict[str, Any]:
+    """Return the contents of ``rootstock.toml``.
+
+    Raises
+    ------
+    RootError
+        If the folder is not a root, cannot be read, or has a newer layout than this version knows.
+    """
+    path = layout.marker
+    try:
+        marker = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RootError(
+            f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",
+            f"An admin makes one with: rootstock-site install --cluster NAME --root {layout.root}",
+        ) from None
+    except OSError as error:
+        raise refusal(path, error) from error
+    except ValueError as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin.") from error
+    if not isinstance(marker.get("layout"), int) or not isinstance(marker.get("cluster"), str):
+        raise RootError(f"Cannot read {path}: it names no layout and cluster.", "Ask the site's admin.")
+    if marker["layout"] > LAYOUT_VERSION:
+        raise RootError(
+            f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",
+            "Load the site's newer module: module load rootstock",
+        )
+    return marker
+
+
+def user_name() -> str:
+    """Return the name of who runs this process; its number where the machine knows no name for it."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def now() -> str:
+    """Return the time, with its zone, as records hold it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def is_half_written(name: str) -> bool:
+    """Tell whether a file has such a name as `write_file` and `point` give to what is not in its place yet."""
+    return re.fullmatch(r"\..+\.([a-z0-9_]{8}|\d+)", name) is not None
+
+
+def write_file(path: Path, content: bytes, mode: int) -> None:
+    """Replace a file in one step: a reader sees the old text or the new one."""
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symlink to `target`, in one step."""
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(fresh, link)

@@ -1,0 +1,146 @@
+"""What verifications of a build saw. ``{root}/verification/<environment>/<digest>/`` holds a file for each run.
+
+A run's file is replaced after each check: one that is cut off leaves those before. Reading needs no lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rootstock import __version__
+from rootstock.errors import RootError
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import BuildRecord, now, user_name, write_file
+
+_KEPT = 30  # runs of a build
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A run.
+
+    Attributes
+    ----------
+    environment, build, device : str
+        The build by its digest.
+    checks : tuple of dict
+        In the order in which they were made; see `rootstock.admin.verify.check_model`. ``passed`` is None for what was
+        not run.
+    started, ended : str
+        When. `ended` is empty for a run that was cut off.
+    by, on : str
+        Whose run it was, and the machine.
+    versions : Mapping[str, str]
+        Distribution -> version, as the workers saw them.
+    """
+
+    environment: str
+    build: str
+    device: str
+    checks: tuple[dict[str, Any], ...] = ()
+    started: str = field(default_factory=now)
+    ended: str = ""
+    by: str = field(default_factory=user_name)
+    on: str = field(default_factory=platform.node)
+    rootstock: str = __version__
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> int:
+        return sum(check["passed"] is True for check in self.checks)
+
+    @property
+    def missed(self) -> int:
+        return sum(check["passed"] is False for check in self.checks)
+
+    @property
+    def not_run(self) -> int:
+        return sum(check["passed"] is None for check in self.checks)
+
+    @property
+    def seconds(self) -> float:
+        """How long its checks took."""
+        return float(sum(check.get("seconds", 0) for check in self.checks))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_verifications(layout: RootLayout, environment: str, digest: str) -> list[Verification]:
+    """Return the runs of ``rootstock-site verify`` on a build, oldest first.
+
+    Raises
+    ------
+    RootError
+        If one cannot be read.
+    """
+    return [_read(path) for path in _files(layout.verifications(environment, digest))]
+
+
+def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
+    """Return the newest run on a build; without any, what was checked when it was built."""
+    paths = _files(layout.verifications(build.name, build.digest))
+    if paths:
+        return _read(paths[-1])
+    device = next((check["device"] for check in build.verification if "device" in check), "")
+    return Verification(
+        build.name, build.digest, device, tuple(build.verification), started=build.built_at, ended=build.built_at,
+        by=build.built_by, on=build.built_on, rootstock=build.rootstock, versions=build.packages,
+    )  # fmt: skip
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def _read(path: Path) -> Verification:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Verification(**{**data, "checks": tuple(data["checks"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin; it may be removed.") from error
+
+
+class Run:
+    """Keeps a verification as it comes.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Where the runs of the build are kept; it exists. None: nothing is stored.
+    verification : Verification
+        Without checks.
+    mode : int
+        Of the file.
+    """
+
+    def __init__(self, folder: Path | None, verification: Verification, mode: int) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self._path = folder / f"{stamp}-{verification.on}-{os.getpid()}.json" if folder else None
+        self._mode = mode
+        self.verification = verification
+        self._write()
+        for old in _files(folder)[:-_KEPT] if folder else ():
+            old.unlink(missing_ok=True)
+
+    def add(self, check: dict[str, Any], versions: Mapping[str, str]) -> None:
+        """Keep one more check, and the versions of what computed it."""
+        was = self.verification
+        self.verification = replace(was, checks=(*was.checks, check), versions={**was.versions, **versions})
+        self._write()
+
+    def end(self) -> None:
+        """Say that the run came to its end."""
+        self.verification = replace(self.verification, ended=now())
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is not None:
+            write_file(self._path, self.verification.to_json().encode(), self._mode)

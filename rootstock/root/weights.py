@@ -1,0 +1,220 @@
+"""Where libraries look for weights, where they may write, and what is known of the weights that are here.
+
+``{root}/weights/<environment>/<model>.json`` records which files a model's ``setup()`` reads. Reading records needs no
+lock; each is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from glob import glob
+from pathlib import Path
+
+from rootstock.errors import ConfigurationError, RootError
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import write_file
+
+# Compilers and plotting libraries that write while they run. Sharing these makes them fail for everybody but the
+# owner of the root.
+_WRITE_CACHES = {
+    "CUDA_CACHE_PATH": "cuda",
+    "HF_XET_CACHE": "xet",
+    "MIOPEN_USER_DB_PATH": "miopen",
+    "MPLCONFIGDIR": "matplotlib",
+    "NUMBA_CACHE_DIR": "numba",
+    "PYTORCH_KERNEL_CACHE_PATH": "torch-kernels",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TORCH_EXTENSIONS_DIR": "torch-extensions",
+    "TRITON_CACHE_DIR": "triton",
+    "WARP_CACHE_PATH": "warp",
+}
+
+
+# What keeps libraries from the network that heed such a variable.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+# They outrank HF_HOME: set in a user's shell, they would lead away from the weights in the root.
+LEAD_ASTRAY = ("HF_ASSETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
+
+
+def read_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that point libraries to the weights in a root, for reading.
+
+    Parameters
+    ----------
+    cache : Path
+        The root's cache.
+    extra : Mapping[str, str]
+        Those of an environment file: variable -> folder under the cache.
+    """
+    return _cache_variables(cache, extra) | OFFLINE
+
+
+def fetch_variables(cache: Path, extra: Mapping[str, str], proxy: str) -> dict[str, str]:
+    """Return the variables that let libraries fetch weights into the empty folder `cache`.
+
+    Parameters
+    ----------
+    cache, extra
+        See `read_variables`.
+    proxy : str
+        The site's proxy, for a caller who has none in their own variables.
+    """
+    variables = _cache_variables(cache, extra)
+    if proxy and not any(name in os.environ for name in (*_PROXIES, *map(str.upper, _PROXIES))):
+        variables |= {case(name): proxy for name in _PROXIES[:2] for case in (str.lower, str.upper)}
+    # The caller's permission to fetch gated weights lies where HF_HOME is usually.
+    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    return {"HF_TOKEN_PATH": os.path.join(home, "token"), **variables}
+
+
+def _cache_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "HF_HOME": str(cache / "huggingface"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **{name: str(cache / folder) for name, folder in extra.items()},
+    }
+
+
+def write_variables(folder: Path) -> dict[str, str]:
+    """Return the variables that make libraries write into the user's own `folder`."""
+    return {name: str(folder / sub) for name, sub in _WRITE_CACHES.items()}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file: its path under the root (absolute if it is elsewhere), size in bytes, and hash."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a model.
+
+    Attributes
+    ----------
+    environment, model : str
+        The model by the name that ``setup()`` takes; empty for a default without a name.
+    files : tuple of WeightsFile
+        What ``setup()`` reads. Empty: the model has none.
+    sources : tuple of str
+        The addresses that they were fetched from; empty if they were already here.
+    build : str
+        Digest of the build that loaded them.
+    at, by, on : str
+        When they were recorded, by whom, on which machine.
+    """
+
+    environment: str
+    model: str
+    files: tuple[WeightsFile, ...]
+    sources: tuple[str, ...]
+    build: str
+    at: str
+    by: str
+    on: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+    def present(self, layout: RootLayout) -> bool:
+        """Tell whether every file is there, with its size."""
+        try:
+            return all((layout.root / file.path).stat().st_size == file.bytes for file in self.files)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise RootError(f"Cannot read {error.filename}: {error.strerror}.", "Ask the site's admin.") from error
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_weights(layout: RootLayout, environment: str) -> dict[str, Weights]:
+    """Return what is recorded of an environment's weights, by the name of the model.
+
+    Raises
+    ------
+    RootError
+        If a record cannot be read.
+    """
+    paths = sorted(layout.weights(environment).glob("*.json"))
+    found = (_read(path) for path in paths)
+    return {weights.model: weights for weights in found if weights is not None}
+
+
+def weights_of(layout: RootLayout, environment: str, model: str) -> Weights | None:
+    """Return what is recorded of a model's weights; None if nothing is. Errors are those of `read_weights`."""
+    return _read(layout.weights_record(environment, model))
+
+
+def _read(path: Path) -> Weights | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        files = tuple(WeightsFile(**file) for file in data["files"])
+        return Weights(**{**data, "files": files, "sources": tuple(data["sources"])})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RootError(
+            f"Cannot read {path}: {error}.", "Ask the site's admin; `rootstock-site warm` writes it anew."
+        ) from error
+
+
+def write_weights(layout: RootLayout, weights: Weights, mode: int) -> None:
+    """Record a model's weights."""
+    write_file(layout.weights_record(weights.environment, weights.model), weights.to_json().encode(), mode)
+
+
+def how_to_fetch(root: Path, environment: str, model: str) -> str:
+    """Say how weights that are missing come into a root."""
+    which = shlex.join(["--env", environment, *(["--model", model] if model else [])])
+    return (
+        "An admin of it fetches them, where there is a network, with:\n"
+        f"  rootstock-site warm --root {shlex.quote(str(root))} {which}"
+    )
+
+
+def measured(path: Path, root: Path | None = None) -> WeightsFile:
+    """Return size and hash of a file, by its path under `root` if it lies there."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+    name = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
+    return WeightsFile(str(name), size, digest)
+
+
+def own_weights(model: str) -> tuple[WeightsFile, ...]:
+    """Return the files of a checkpoint of the user's own: a file, a folder's files, or those that a pattern fits.
+
+    Parameters
+    ----------
+    model : str
+        The argument for ``setup()``.
+
+    Returns
+    -------
+    tuple of WeightsFile
+        Empty if `model` is no path.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file cannot be read.
+    """
+    text = os.path.expanduser(model)
+    found = [Path(text)] if os.path.exists(text) else [Path(name) for name in sorted(glob(text))]
+    files: Iterable[Path] = (file for path in found for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
+    try:
+        return tuple(measured(file.absolute()) for file in files if file.is_file())
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {error.filename}: {error.strerror}.") from error

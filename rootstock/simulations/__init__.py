@@ -1,0 +1,1 @@
+"""What is done with structures: single points, relaxations, dynamics."""

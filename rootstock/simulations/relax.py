@@ -1,0 +1,153 @@
+"""Single points and relaxations of structures with a calculator, by ASE's means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.optimize
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import FrechetCellFilter
+from ase.units import GPa
+
+from rootstock.errors import ConfigurationError
+from rootstock.simulations.structures import add_structure
+
+
+def has_stress(atoms: Atoms) -> bool:
+    """Return whether these atoms have one: a cell of three vectors and a periodic direction."""
+    return bool(atoms.cell.rank == 3 and atoms.pbc.any())
+
+
+def has_whole_cell(atoms: Atoms) -> bool:
+    """Return whether these atoms are periodic in all directions: then nothing of the cell is vacuum."""
+    return bool(atoms.cell.rank == 3 and atoms.pbc.all())
+
+
+def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -> Atoms:
+    """Compute properties of a structure.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    calculator : ase.calculators.calculator.Calculator
+    properties : sequence of str
+        By ASE's names. By default energy, forces, and stress if the model knows it and the atoms have one.
+
+    Returns
+    -------
+    ase.Atoms
+        A copy that holds the results.
+
+    Raises
+    ------
+    ConfigurationError
+        If the model does not know one of them, or these atoms have none.
+    """
+    offered = calculator.implemented_properties
+    if unknown := [name for name in properties if name not in offered]:
+        raise ConfigurationError(f"The model does not compute {unknown[0]}; it computes {', '.join(offered)}.")
+    if not properties:
+        usual = ("energy", "forces", "stress") if has_stress(atoms) else ("energy", "forces")
+        properties = [name for name in usual if name in offered]
+    try:
+        calculator.calculate(atoms, list(properties))
+    except PropertyNotImplementedError as error:
+        raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
+    found = _holding(atoms, {name: calculator.results[name] for name in properties})
+    found.info.pop("converged", None)  # of a relaxation before
+    return found
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How to relax.
+
+    Attributes
+    ----------
+    optimizer : str
+        A class of `ase.optimize`.
+    fmax : float [eV/Å]
+        Converged when no force is larger.
+    steps : int
+        How many to take at most.
+    cell : {'fixed', 'lengths', 'full'}
+        What of the cell is relaxed with the atoms: nothing; its size, without changing its shape; all.
+    pressure : float [GPa]
+        The pressure it is relaxed to.
+    """
+
+    optimizer: str = "LBFGS"
+    fmax: float = 0.1
+    steps: int = 1000
+    cell: str = "fixed"
+    pressure: float = 0.0
+
+    def run(
+        self,
+        atoms: Atoms,
+        calculator: Any,
+        *,
+        on_step: Callable[[int, Atoms, float], None] = lambda step, atoms, force: None,  # noqa: ARG005
+        trajectory: Path | None = None,
+    ) -> Atoms:
+        """Relax a structure.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        calculator : ase.calculators.calculator.Calculator
+        on_step : callable
+            Is given the number of each step, the atoms, and the largest force [eV/Å] of what is relaxed.
+        trajectory : Path, optional
+            A file to which each step is added.
+
+        Returns
+        -------
+        ase.Atoms
+            The last step, with its results; ``info['converged']`` says whether `fmax` was reached.
+
+        Raises
+        ------
+        ConfigurationError
+            If the cell of these atoms cannot be relaxed.
+        """
+        atoms = atoms.copy()
+        atoms.calc = calculator
+        if self.cell != "fixed" and not has_whole_cell(atoms):
+            raise ConfigurationError(
+                "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and what is "
+                "vacuum would shrink.",
+                "Relax the atoms alone.",
+            )
+        moving: Any = atoms
+        if self.cell != "fixed":
+            moving = FrechetCellFilter(
+                atoms, hydrostatic_strain=self.cell == "lengths", scalar_pressure=self.pressure * GPa
+            )
+        optimizer = getattr(ase.optimize, self.optimizer)(moving, logfile=None)
+        converged = False
+        for reached in optimizer.irun(fmax=self.fmax, steps=self.steps):
+            converged = bool(reached)
+            if trajectory is not None:
+                add_structure(trajectory, _results_of(atoms, calculator, ()))
+            on_step(optimizer.nsteps, atoms, float(np.linalg.norm(moving.get_forces(), axis=1).max()))
+        atoms.info["converged"] = converged
+        return _results_of(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
+
+
+def _results_of(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
+    """Return a copy of atoms that were computed, with their energy and forces."""
+    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
+    return _holding(atoms, results | {name: calculator.get_property(name, atoms) for name in more})
+
+
+def _holding(atoms: Atoms, results: dict[str, Any]) -> Atoms:
+    copy: Atoms = atoms.copy()
+    copy.calc = SinglePointCalculator(copy, **results)
+    return copy

@@ -1,0 +1,197 @@
+"""One end of the socket pair: whole frames in, whole frames out, each within a deadline."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from math import inf
+from time import monotonic
+from typing import Any
+
+from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payload, encode
+from rootstock.worker.channel.wakeup import Bell
+
+# A waiting end looks this often whether the other process lives, where a child of it holds the socket open.
+_LOOK_S = 1.0
+_ROOM = 2**16
+_NOW = socket.MSG_DONTWAIT
+
+
+class PeerGoneError(Exception):
+    """The other end closed the socket or its process ended. The caller knows which end that is."""
+
+
+class Endpoint:
+    """Sends and receives frames.
+
+    A frame that was received stays in the buffer until the next call, and the buffer's first byte is zero as long as
+    nothing came. So an interruption (Ctrl-C) at any moment leaves a trace: see `untouched`.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected stream socket, owned from now on.
+    bell : Bell
+        Owned too.
+    exit_fd : int, optional
+        A descriptor that is readable once the other end's process has ended.
+    """
+
+    def __init__(self, sock: socket.socket, bell: Bell, exit_fd: int | None = None) -> None:
+        # Reading blocks in the kernel: one system call where polling first would take two.
+        sock.setblocking(True)
+        self._sock = sock
+        self._bell = bell
+        self._exit, self._look_s = None, inf
+        if exit_fd is not None:
+            self._exit, self._look_s = select.poll(), _LOOK_S
+            self._exit.register(exit_fd, select.POLLIN)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(_LOOK_S), 0))
+        self._buffer = bytearray(_ROOM)
+        self._filled = self._last = 0  # bytes in the buffer; those of the frame that was returned last
+
+    def close(self) -> None:
+        self._sock.close()
+        self._bell.close()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was received since the last `send`."""
+        return not self._filled and not self._buffer[0]
+
+    def send(self, frame: Frame, content: Any = None, *, timeout: float = 30.0) -> None:
+        """Send a frame.
+
+        Raises
+        ------
+        PeerGoneError
+            If nobody is at the other end.
+        TimeoutError
+            If the other end does not read.
+        """
+        self._drop_last()
+        data = encode(frame, content)
+        try:
+            sent = self._sock.send(data, _NOW)
+        except BlockingIOError:
+            sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            raise PeerGoneError from None
+        if sent < len(data):
+            self._send_rest(memoryview(data)[sent:], monotonic() + timeout)
+        self._bell.ring()
+
+    def _send_rest(self, data: memoryview, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLOUT)
+        while data:
+            # It ends when the other end closes its socket; a process that has ended may have a child that does not.
+            if not poll.poll(1000 * max(0.0, min(_LOOK_S, deadline - monotonic()))):
+                self._look(deadline)
+            try:
+                data = data[self._sock.send(data, _NOW) :]
+            except BlockingIOError:
+                continue
+            except (BrokenPipeError, ConnectionResetError):
+                raise PeerGoneError from None
+
+    def receive(self, timeout: float, rest: float = inf) -> tuple[Frame, dict[str, Any]]:
+        """Return the next frame and its payload.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait for it.
+        rest : float
+            Seconds for what is missing of a frame that has begun to come, within `timeout`.
+
+        Raises
+        ------
+        PeerGoneError
+            If the other end is gone and has left no whole frame.
+        TimeoutError
+            If no whole frame came. One that comes later is not lost.
+        WorkerProtocolError
+            If what came is not a frame.
+        """
+        self._drop_last()
+        deadline = monotonic() + timeout
+        if not self._filled:
+            self._bell.listen()
+            self._fill(1, deadline)
+            self._bell.heard()
+        size = HEADER.size
+        if self._filled < size:
+            deadline = min(deadline, monotonic() + rest)
+            self._fill(size, deadline)
+        frame = decode(self._buffer)
+        if not frame.payload:
+            self._last = size
+            return frame, {}
+        self._fill(size + frame.payload, min(deadline, monotonic() + rest))
+        self._last = size + frame.payload
+        return frame, decode_payload(bytes(self._buffer[size : self._last]))
+
+    def _drop_last(self) -> None:
+        """Make room for the next frame."""
+        if self._filled > self._last or len(self._buffer) > _ROOM:
+            remaining = self._buffer[self._last : self._filled]
+            if len(self._buffer) > _ROOM >= len(remaining):
+                self._buffer = bytearray(_ROOM)
+            self._buffer[: len(remaining)] = remaining
+            self._filled, self._last = len(remaining), 0
+        else:
+            self._filled = self._last = 0
+        if not self._filled:
+            self._buffer[0] = 0
+
+    def _fill(self, size: int, deadline: float) -> None:
+        """Read until the buffer holds `size` bytes. It grows with what has come, never with what is announced."""
+        while self._filled < size:
+            if not self._filled:
+                self._filled = self._receive_some(self._buffer, deadline)
+                continue
+            if self._filled == len(self._buffer):
+                self._buffer += bytes(min(size - self._filled, self._filled))
+            with memoryview(self._buffer)[self._filled :] as target:
+                received = self._receive_some(target, deadline)
+            self._filled += received
+
+    def _receive_some(self, target: bytearray | memoryview, deadline: float) -> int:
+        """Sleep in the kernel until something comes; look up once in `_look_s`."""
+        while True:
+            try:
+                if deadline - monotonic() >= self._look_s:
+                    received = self._sock.recv_into(target)
+                else:
+                    received = self._receive_before(target, deadline)
+            except BlockingIOError:
+                self._look(deadline)
+                continue
+            except ConnectionResetError:
+                raise PeerGoneError from None
+            if not received:
+                raise PeerGoneError
+            return received
+
+    def _receive_before(self, target: bytearray | memoryview, deadline: float) -> int:
+        """Receive within less time than the kernel is set to wait."""
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        poll.poll(1000 * max(0.0, deadline - monotonic()))
+        return self._sock.recv_into(target, 0, _NOW)
+
+    def _look(self, deadline: float) -> None:
+        """Raise if it is no use to wait on."""
+        if self._exit is not None and self._exit.poll(0) and not self._readable():
+            raise PeerGoneError
+        if monotonic() >= deadline:
+            raise TimeoutError
+
+    def _readable(self) -> bool:
+        """Tell whether a process that has ended has left something to read."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK | _NOW))
+        except (BlockingIOError, ConnectionResetError):
+            return False
