@@ -45,6 +45,26 @@ def test_the_worker_side_pickles_and_evaluates_nothing() -> None:
             assert not re.search(r"\b(pickle|eval|exec|marshal|ctypes)\b", path.read_text(encoding="utf-8")), path
 
 
+def test_modules_and_functions_stay_small() -> None:
+    """A module of 300 lines and a function of 50, without its docstring, can be read at once."""
+    long = []
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        long += [f"{path}: {lines} lines"] if (lines := text.count("\n")) > 300 else []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = [each for each in node.body[:1] if ast.get_docstring(node, clean=False) is not None]
+                documented = sum(_lines(each) for each in docstring)
+                if (lines := _lines(node) - documented) > 50:
+                    long.append(f"{path}:{node.lineno}: {node.name} has {lines} lines")
+    assert not long, "\n".join(long)
+
+
+def _lines(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("wheel") / WHEEL_NAME

@@ -11,6 +11,7 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.admin.bundle import Bundle
+from rootstock.admin.environment_sources import find_sources
 from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
@@ -23,15 +24,13 @@ from rootstock.config.environment_file import (
     given_by_path,
     packaged_names,
     packaged_source,
-    read_source,
 )
-from rootstock.config.model_string import is_environment_name
 from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.config.site import installed_versions, is_new
-from rootstock.errors import BuildError, BundleError, ConfigurationError, RootError
+from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout
-from rootstock.root.managed_files import Written, hashes_after, is_ours, plan_files, sha256
+from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.permissions import Access, ModeChange, may_remove
 from rootstock.root.reachability import owner
 from rootstock.root.records import now, read_marker, user_name
@@ -183,45 +182,6 @@ def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:
             f"Use --cluster {marker.get('cluster')}, or another --root.",
         )
     return marker
-
-
-def find_sources(
-    layout: RootLayout, names: Iterable[str], written: Written | None = None, bundle: Bundle | None = None
-) -> list[EnvironmentSource]:
-    """Return environment files, as `find_source` finds them.
-
-    Raises
-    ------
-    ConfigurationError
-        If two of them are of one name.
-    """
-    found: dict[str, EnvironmentSource] = {}
-    for name in names:
-        source = find_source(layout, name, written, bundle)
-        if (other := found.setdefault(source.name, source)).path != source.path:
-            raise ConfigurationError(
-                f"{other.path} and {source.path} are both of an environment {source.name!r}.", "Name one of them."
-            )
-    return list(found.values())
-
-
-def find_source(
-    layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
-) -> EnvironmentSource:
-    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours."""
-    if bundle and name in bundle.environments:
-        return read_source(bundle.folder / "environments" / f"{name}.py")
-    if name.endswith(".py") or os.sep in name:
-        path = Path(name).expanduser().absolute()
-        if not is_environment_name(path.stem):
-            raise ConfigurationError(
-                f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."
-            )
-        return read_source(path)
-    path = layout.environment_file(name)
-    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written or {})):
-        return read_source(path)
-    return packaged_source(name)
 
 
 def _rendered(cluster: Cluster, root: Path, default: str, template_dirs: Sequence[Path]) -> dict[Path, bytes | None]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootstock.admin.environment_sources import find_source
 from rootstock.admin.install import apply as install
-from rootstock.admin.install_plan import find_source, plan_install
+from rootstock.admin.install_plan import plan_install
 from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.admin.weights_download import Fetch, fetch
 from rootstock.config.clusters import Cluster

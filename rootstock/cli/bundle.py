@@ -48,8 +48,8 @@ def create(
       rootstock-site bundle create della.bundle --cluster della --env mace
       rootstock-site install --cluster della --bundle della.bundle --digest 4f1c...
     """
-    from rootstock.admin.bundle import create_bundle
-    from rootstock.admin.install_plan import find_sources
+    from rootstock.admin.bundle_create import create_bundle
+    from rootstock.admin.environment_sources import find_sources
 
     site = found(find_site(cluster, root, settings))
     sources = find_sources(site.layout, environments or site.cluster.environments)

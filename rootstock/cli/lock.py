@@ -51,7 +51,7 @@ def lock(
       rootstock-site lock --root ~/rootstock --env mace --upgrade mace-torch
       rootstock-site lock --cluster local --env ./mymodel.py
     """
-    from rootstock.admin.install_plan import find_source
+    from rootstock.admin.environment_sources import find_source
     from rootstock.admin.lock import apply, plan_locks
     from rootstock.config.environment_file import registered_names
     from rootstock.root.records import read_marker

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import ast
 import math
-import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rootstock.cli.common import INTERRUPTED, Command, cluster_options, options
+from rootstock.cli.common import Command, cluster_options, options
 from rootstock.cli.parameter_types import DEVICE, MODEL
-from rootstock.cli.progress_line import shown_rarely, stopped_gently
+from rootstock.cli.progress_line import shown_rarely
 from rootstock.errors import ConfigurationError, NotConvergedError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
-_ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
 
 
 class Finite(click.FloatRange):
@@ -125,10 +122,7 @@ def relax(
     if pressure and cell == "fixed":
         raise ConfigurationError("--pressure is for a cell that is relaxed: --opt-cell-lengths or --opt-cell-fully.")
     from rootstock.simulations.relax import Relaxation
-    from rootstock.simulations.structures import check_output
 
-    if traj is not None:
-        check_output(traj, overwrite=overwrite, grows=True)
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
 
     def one(atoms: Atoms, calc: Any, show: Callable[[str], None]) -> Atoms:
@@ -146,154 +140,33 @@ def relax(
         )
 
 
-@click.command(cls=Simulation)
-@click.argument("model", type=MODEL)
-@click.argument("structure")
-@click.option(
-    "--ensemble",
-    type=click.Choice(_ENSEMBLES),
-    required=True,
-    help="nve; nvt: Langevin; nvt-csvr: Bussi; nvt-nh: Nose-Hoover chain; npt-mtk: isotropic barostat.",
-)
-@click.option("--steps", type=click.IntRange(0), required=True, help="The last step.")
-@click.option("--timestep", type=Finite(0, min_open=True), default=1.0, show_default=True, help="[fs]")
-@click.option("--temp", type=Finite(0), default=300.0, show_default=True, help="Temperature [K].")
-@click.option("--pressure", type=Finite(), default=0.0, show_default=True, help="Of npt-mtk [GPa].")
-@click.option("--friction", type=Finite(0), default=0.005, show_default=True, help="Of nvt [1/fs].")
-@click.option(
-    "--taut", type=Finite(0, min_open=True), default=100.0, show_default=True, help="Time constant of nvt-csvr [fs]."
-)
-@click.option(
-    "--thermostat-time",
-    type=Finite(0, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="Of nvt-nh and npt-mtk [fs].",
-)
-@click.option(
-    "--barostat-time", type=Finite(0, min_open=True), default=1000.0, show_default=True, help="Of npt-mtk [fs]."
-)
-@click.option("--seed", type=click.IntRange(0), help="Of velocities and thermostat [default: drawn, and told].")
-@click.option("--stats-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between lines.")
-@click.option("--traj-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between frames.")
-@click.option(
-    "--restart-every", type=click.IntRange(1), default=1000, show_default=True, help="Steps between restart files."
-)
-@click.option("--restart", is_flag=True, help="Go on from the restart file, if there is one.")
-@click.option("--file-prefix", metavar="PREFIX", help="Of all files [default: STRUCTURE-ENSEMBLE].")
-@model_options
-def md(
-    model: str, structure: str, restart: bool, file_prefix: str | None, overwrite: bool, seed: int | None,
-    cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None, **settings: Any,
-) -> None:  # fmt: skip
-    """Run molecular dynamics of a structure.
-
-    It writes PREFIX-stats.dat, PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz. Ctrl-C and
-    SIGTERM end it after the step it is in, with a restart file for that step. With --restart the same command goes on
-    there, bit for bit as if it had never stopped, so a job that may be requeued is one line that never changes.
-
-    \b
-    Examples:
-      rootstock md mace-medium start.cif --ensemble nvt --temp 600 --steps 100000 --restart
-      rootstock md chgnet 'run.traj@-1' --ensemble nve --steps 5000 --timestep 0.5 --file-prefix run2
-    """
-    from rootstock.simulations import dynamics as run
-    from rootstock.simulations.structures import check_output, read_structures
-
-    if settings["pressure"] and settings["ensemble"] != "npt-mtk":
-        raise ConfigurationError(f"--pressure is for npt-mtk; {settings['ensemble']} keeps the cell as it is.")
-    prefix = file_prefix or f"{_stem(structure)}-{settings['ensemble']}"
-    files = run.files_of(prefix)
-    resumed = restart and files["restart"].exists()
-    if not resumed:
-        anew = overwrite or (restart and _never_began(files["stats"]))
-        for path in (files["stats"], files["restart"]):  # of formats that ASE does not know
-            check_output(path.with_suffix(".xyz"), overwrite=True)
-            if path.exists() and not anew:
-                raise ConfigurationError(f"{path} exists.", "Go on with --restart, or begin anew with --overwrite.")
-        check_output(files["traj"], overwrite=anew)
-        check_output(files["final"], overwrite=overwrite)
-    images = read_structures([structure])
-    if len(images) > 1:
-        raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
-    told = seed if seed is not None else secrets.randbits(32)
-    dynamics = run.Dynamics(seed=told, **settings)
-    with _calculator(model, cluster, root, device, calc_kwargs) as calc, stopped_gently() as stopped:
-        if resumed:
-            simulation = run.Simulation.resume(calc, dynamics, prefix, start=images[0], seed=seed)
-            click.echo(f"Going on after step {simulation.step}, from {files['restart']}.", err=True)
-        else:
-            simulation = run.Simulation(images[0], calc, dynamics, prefix)
-            origin = f"drawn for {dynamics.temp} K with seed {told}" if simulation.drawn else "those of the file"
-            click.echo(f"Velocities: {origin}.", err=True)
-        finished = _run(simulation, stopped)
-    if not finished:
-        click.echo(f"Stopped after step {simulation.step}. The same command with --restart goes on there.", err=True)
-        click.get_current_context().exit(INTERRUPTED)
-    click.echo(f"Step {simulation.step} of {dynamics.steps}: {files['final']}")
-
-
-def _never_began(stats: Path) -> bool:
-    """Tell whether a simulation was cut off before its first restart file, so that there is nothing to go on from."""
-    return not stats.exists() or len(stats.read_text().splitlines()) <= 2
-
-
-def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
-    """Go on until the end or a signal, and show how far it is."""
-    begun, first, steps = time.monotonic(), simulation.step, simulation.settings.steps
-    with shown_rarely() as show:
-
-        def on_step(now: Any) -> bool:
-            pace = (time.monotonic() - begun) / (now.step - first)
-            show(
-                f"step {now.step} of {steps}, {now.atoms.get_temperature():.0f} K, {pace * 1e3:.1f} ms a step, "
-                f"{pace * (steps - now.step) / 60:.0f} min left"
-            )
-            return not stopped()
-
-        finished: bool = simulation.run(on_step=on_step)
-    return finished
-
-
 def _each(
     model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
     one: Callable[[Atoms, Any, Callable[[str], None]], Atoms], traj: Path | None = None,
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
-    """Do one thing with each structure of some files, in one worker, and write all results.
+    """Do one thing with each structure of some files, in one worker, and show how far it is.
 
     What `traj` holds from before is taken away when all that was asked for is known to be possible.
     """
-    from rootstock.simulations.structures import check_output, read_structures, write_structures
+    from rootstock.simulations.driver import compute_each, open_structures, write_results
 
-    if out is None and len(names) > 1:
-        raise ConfigurationError("Where do the results of several files go?", "Say so with --out FILE.")
-    path = out or Path(f"{_stem(names[0])}-{ending}.extxyz")
-    images = read_structures(names)
-    check_output(path, overwrite=overwrite, many=len(images) > 1)
-    if traj is not None and traj.resolve() in {each.resolve() for each in (path, *map(_file, names))}:
-        raise ConfigurationError(f"{traj} cannot hold the steps: it is another file of this command.")
-    done: list[Atoms] = []
-    with _calculator(model, **where) as calc:
+    images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj)
+    with calculator(model, **where) as calc:
         if traj is not None:
             traj.unlink(missing_ok=True)
-        try:
-            for number, atoms in enumerate(images, 1):
-                title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
-                with shown_rarely() as show:
-                    done.append(one(atoms, calc, lambda text, title=title: show(f"{title}: {text}")))  # type: ignore[misc]
-                click.echo(_line(title, done[-1]))
-        except BaseException:
-            if done:
-                partial = _free(path.with_name(f"{path.stem}.partial{path.suffix}"))
-                write_structures(partial, done)
-                click.echo(f"The {len(done)} that were done are in {partial}.", err=True)
-            raise
-    try:
-        write_structures(path, done)
-    except ConfigurationError as error:
-        spare = _free(path.with_name(f"{path.stem}.results.extxyz"))
-        write_structures(spare, done)
-        raise ConfigurationError(error.message, f"The results are in {spare}.") from error
+
+        def compute(number: int, atoms: Atoms) -> Atoms:
+            title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
+            with shown_rarely() as show:
+                done = one(atoms, calc, lambda text: show(f"{title}: {text}"))
+            click.echo(_line(title, done))
+            return done
+
+        def tell(number: int, partial: Path) -> None:
+            click.echo(f"The {number} that were done are in {partial}.", err=True)
+
+        done = compute_each(images, path, compute, on_partial=tell)
+    write_results(path, done)
     click.echo(f"{path}: {len(done)} structure{'s' if len(done) > 1 else ''}")
     return done, path
 
@@ -310,7 +183,8 @@ def _line(title: str, atoms: Any) -> str:
     return f"{title}: {', '.join(parts) or ', '.join(results)}"
 
 
-def _calculator(model: str, cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None) -> Any:
+def calculator(model: str, cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None) -> Any:
+    """Return the calculator that `model_options` ask for."""
     from rootstock.interfaces.calculator import RootstockCalculator
 
     try:
@@ -322,18 +196,3 @@ def _calculator(model: str, cluster: str | None, root: Path | None, device: str,
             f"--calc-kwargs {calc_kwargs}: {error}.", "For example: --calc-kwargs \"{'default_dtype': 'float64'}\""
         ) from error
     return RootstockCalculator(model=model, cluster=cluster, root=root, device=device, setup_kwargs=setup)
-
-
-def _file(name: str) -> Path:
-    """Return the file of a structure that may be picked from many."""
-    return Path(name if Path(name).exists() else name.rpartition("@")[0] or name)
-
-
-def _stem(name: str) -> str:
-    return _file(name).stem
-
-
-def _free(path: Path) -> Path:
-    """Return a name like this one that no file has."""
-    names = (path, *(path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(2, 1000)))
-    return next((name for name in names if not name.exists()), path)

@@ -8,9 +8,10 @@ from rootstock import __version__
 from rootstock.cli.common import EXIT_CODES, Group, json_option, named_cluster, show_json
 from rootstock.cli.doctor import doctor, why_not
 from rootstock.cli.list_show import list_, show
+from rootstock.cli.md import md
 from rootstock.cli.parameter_types import CLUSTER
 from rootstock.cli.shell_completion import completion_of
-from rootstock.cli.simulations import md, relax, singlepoint
+from rootstock.cli.simulations import relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
 from rootstock.config.clusters import cluster_names, get_cluster

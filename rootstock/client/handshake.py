@@ -66,10 +66,7 @@ def wait_until_ready(
             now = time.monotonic()
             if on_progress is None and now - told >= heartbeat:
                 told = now
-                logger.warning(
-                    "Still starting a worker %s after %.0f s (%s). Its output: %s",
-                    process.title, now - begun, stage, process.log,
-                )  # fmt: skip
+                _warn(process, now - begun, stage)
             # What has already come is read though the time is over: this process may itself have been stopped.
             remaining = max(0.0, begun + timeout - now)
             late += not remaining
@@ -102,6 +99,12 @@ def wait_until_ready(
         "A first start from a cold file system can take long: pass a larger start_timeout=.",
         log=str(process.log),
         tail=process.tail(),
+    )
+
+
+def _warn(process: WorkerProcess, seconds: float, stage: str) -> None:
+    logger.warning(
+        "Still starting a worker %s after %.0f s (%s). Its output: %s", process.title, seconds, stage, process.log
     )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,18 +13,24 @@ import ase
 import numpy as np
 from ase import Atoms
 from ase.io import write
-from ase.io.jsonio import decode, encode
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.units import GPa, fs, kB
 
 from rootstock.errors import ConfigurationError
-from rootstock.root.records import write_file
 from rootstock.simulations.relax import has_whole_cell
+from rootstock.simulations.restart import (
+    cut_back,
+    fingerprint,
+    identity,
+    integrator_state,
+    read_restart,
+    restore_integrator,
+    write_restart,
+)
 from rootstock.simulations.structures import write_structures
 
-_FORMAT = 1
 _COLUMNS = ("step", "time [fs]", "potential [eV]", "kinetic [eV]", "total [eV]", "temperature [K]", "volume [A^3]")
 
 
@@ -103,7 +107,7 @@ class Simulation:
             self.dynamics = _integrator(self.atoms, settings, self.rng)
         except (ArithmeticError, ValueError, NotImplementedError) as error:  # ASE's own refusals
             raise ConfigurationError(f"{settings.ensemble}: {error}.") from error
-        self.start = _fingerprint(atoms)
+        self.start = fingerprint(atoms)
 
     @property
     def step(self) -> int:
@@ -175,17 +179,15 @@ class Simulation:
     def save(self) -> None:
         """Write the restart file: everything that the next step depends on, and how long the other files are now."""
         record = {
-            "format": _FORMAT,
-            "ase": ase.__version__,
-            "settings": asdict(self.settings) | _identity(self.calculator),
+            "settings": asdict(self.settings) | identity(self.calculator),
             "step": self.step,
             "start": self.start,
             "atoms": self.atoms.todict(),
             "random": json.dumps(self.rng.bit_generator.state),
-            "integrator": _state(self.dynamics),
+            "integrator": integrator_state(self.dynamics),
             "sizes": {name: self.files[name].stat().st_size for name in ("stats", "traj")},
         }
-        write_file(self.files["restart"], encode(record).encode(), 0o666 & ~_umask())
+        write_restart(self.files["restart"], record)
 
     @classmethod
     def resume(
@@ -208,15 +210,15 @@ class Simulation:
             If it is not what it should be, or of another simulation.
         """
         files = files_of(prefix)
-        record = _read_restart(files["restart"])
-        if start is not None and record.get("start", "") not in ("", _fingerprint(start)):
+        record = read_restart(files["restart"])
+        if start is not None and record.get("start", "") not in ("", fingerprint(start)):
             raise ConfigurationError(
                 f"{files['restart']} is of a simulation that began with another structure.",
                 "Begin another simulation with --file-prefix.",
             )
         before = record["settings"] | {"steps": settings.steps}
         settings = replace(settings, seed=before["seed"] if seed is None else seed)
-        now = asdict(settings) | _identity(calculator)
+        now = asdict(settings) | identity(calculator)
         if changed := [name for name in now if before.get(name) != now[name]]:
             name = changed[0]
             raise ConfigurationError(
@@ -226,14 +228,9 @@ class Simulation:
         self = cls(Atoms.fromdict(record["atoms"]), calculator, settings, prefix)
         self.start = record.get("start", "")
         self.rng.bit_generator.state = json.loads(record["random"])
-        _restore(self.dynamics, record["integrator"])
+        restore_integrator(self.dynamics, record["integrator"])
         self.dynamics.nsteps = record["step"]
-        for name, size in record["sizes"].items():
-            if not files[name].exists() or files[name].stat().st_size < size:
-                raise ConfigurationError(
-                    f"{files[name]} is shorter than {files['restart']} says: something is missing."
-                )
-            os.truncate(files[name], size)
+        cut_back(files, files["restart"], record["sizes"])
         return self
 
 
@@ -251,12 +248,6 @@ def _check(atoms: Atoms, settings: Dynamics) -> None:
         )
     if ensemble in ("nvt-csvr", "nvt-nh", "npt-mtk") and not settings.temp > 0:
         raise ConfigurationError(f"{ensemble} needs a temperature above 0 K.")
-
-
-def _fingerprint(atoms: Atoms) -> str:
-    """Return what tells the structure that a simulation begins with from others."""
-    parts = (atoms.numbers.astype("i8"), atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta())
-    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
 def files_of(prefix: str) -> dict[str, Path]:
@@ -294,56 +285,3 @@ def _integrator(atoms: Atoms, s: Dynamics, rng: np.random.Generator) -> Any:
         atoms, step, pressure_au=s.pressure * GPa, tdamp=s.thermostat_time * fs, pdamp=s.barostat_time * fs,
         **temperature,
     )  # fmt: skip
-
-
-def _identity(calculator: Any) -> dict[str, Any]:
-    """Return what must be the same when a simulation goes on, as it is read again."""
-    found: dict[str, Any] = decode(
-        encode({name: calculator.parameters.get(name) for name in ("model", "setup_kwargs")})
-    )
-    return found
-
-
-def _parts(integrator: Any) -> list[tuple[str, Any]]:
-    """Return what has numbers of its own: the integrator, thermostat and barostat."""
-    inner = [(name, getattr(integrator, name, None)) for name in ("_thermostat", "_barostat")]
-    return [("", integrator), *((name, part) for name, part in inner if part is not None)]
-
-
-def _state(integrator: Any) -> dict[str, Any]:
-    """Return every number that an integrator keeps."""
-    kinds = (bool, int, float, np.floating, np.ndarray)
-    return {
-        f"{part}.{name}": float(value) if isinstance(value, np.floating) else value
-        for part, owner in _parts(integrator)
-        for name, value in vars(owner).items()
-        if isinstance(value, kinds) and name not in ("max_steps", "nsteps")
-    }
-
-
-def _restore(integrator: Any, state: dict[str, Any]) -> None:
-    if _state(integrator).keys() - state.keys():  # there may be more, which each step computes anew
-        raise ConfigurationError("The restart file is of another version of ASE, whose integrator kept other numbers.")
-    for part, owner in _parts(integrator):
-        for name in [name for name in vars(owner) if f"{part}.{name}" in state]:
-            setattr(owner, name, state[f"{part}.{name}"])
-
-
-def _read_restart(path: Path) -> dict[str, Any]:
-    try:
-        record = decode(path.read_text())
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} is no restart file: {error}.") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        raise ConfigurationError(f"{path} is no restart file of this version of Rootstock.")
-    if not {"settings", "step", "atoms", "random", "integrator", "sizes"} <= set(record):
-        raise ConfigurationError(f"{path} is no restart file: it is not whole.")
-    return record
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -35,7 +35,7 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
     found: list[Atoms] = []
     for name in names:
         whole = Path(name).exists()
-        path = Path(name if whole else name.rpartition("@")[0])
+        path = structure_file(name)
         if not whole and not path.is_file():
             raise ConfigurationError(f"There is no file {name}.")
         try:
@@ -52,6 +52,15 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
             )
         found += images
     return found
+
+
+def structure_file(name: str) -> Path:
+    """Return the file of a structure that may be picked from many.
+
+    >>> structure_file("run.traj@-1")
+    PosixPath('run.traj')
+    """
+    return Path(name if Path(name).exists() else name.rpartition("@")[0] or name)
 
 
 def _reading(path: Path) -> str | None:

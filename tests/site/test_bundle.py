@@ -19,7 +19,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from rootstock import __version__
-from rootstock.admin.bundle import create_bundle, unpack_bundle
+from rootstock.admin.bundle import unpack_bundle
+from rootstock.admin.bundle_create import create_bundle
 from rootstock.builds.make import publish, stage
 from rootstock.builds.plan import plan_environment
 from rootstock.config.clusters import get_cluster

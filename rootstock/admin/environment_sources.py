@@ -1,0 +1,53 @@
+"""Which environment file an administrator means: the bundle's, one given by its path, the root's own, or ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from rootstock.admin.bundle import Bundle
+from rootstock.config.environment_file import EnvironmentSource, packaged_names, packaged_source, read_source
+from rootstock.config.model_string import is_environment_name
+from rootstock.errors import ConfigurationError
+from rootstock.root.layout import RootLayout
+from rootstock.root.managed_files import Written, is_ours
+
+
+def find_sources(
+    layout: RootLayout, names: Iterable[str], written: Written | None = None, bundle: Bundle | None = None
+) -> list[EnvironmentSource]:
+    """Return environment files, as `find_source` finds them.
+
+    Raises
+    ------
+    ConfigurationError
+        If two of them are of one name.
+    """
+    found: dict[str, EnvironmentSource] = {}
+    for name in names:
+        source = find_source(layout, name, written, bundle)
+        if (other := found.setdefault(source.name, source)).path != source.path:
+            raise ConfigurationError(
+                f"{other.path} and {source.path} are both of an environment {source.name!r}.", "Name one of them."
+            )
+    return list(found.values())
+
+
+def find_source(
+    layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
+) -> EnvironmentSource:
+    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours."""
+    if bundle and name in bundle.environments:
+        return read_source(bundle.folder / "environments" / f"{name}.py")
+    if name.endswith(".py") or os.sep in name:
+        path = Path(name).expanduser().absolute()
+        if not is_environment_name(path.stem):
+            raise ConfigurationError(
+                f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."
+            )
+        return read_source(path)
+    path = layout.environment_file(name)
+    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written or {})):
+        return read_source(path)
+    return packaged_source(name)

@@ -1,0 +1,128 @@
+"""Restart files of simulations: everything that the next step depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+from ase import Atoms
+from ase.io.jsonio import decode, encode
+
+from rootstock.errors import ConfigurationError
+from rootstock.root.records import write_file
+
+_FORMAT = 1
+_KEYS = {"settings", "step", "atoms", "random", "integrator", "sizes"}
+
+
+def write_restart(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a restart file in one step: a reader sees the old one or the new one.
+
+    Parameters
+    ----------
+    path : Path
+    record : Mapping[str, Any]
+        What `read_restart` returns; ASE's JSON can hold it.
+    """
+    text = encode({"format": _FORMAT, "ase": ase.__version__, **record})
+    write_file(path, text.encode(), 0o666 & ~_umask())
+
+
+def read_restart(path: Path) -> dict[str, Any]:
+    """Read a restart file.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be read, or is none of this version of Rootstock.
+    """
+    try:
+        record = decode(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} is no restart file: {error}.") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise ConfigurationError(f"{path} is no restart file of this version of Rootstock.")
+    if not set(record) >= _KEYS:
+        raise ConfigurationError(f"{path} is no restart file: it is not whole.")
+    return record
+
+
+def cut_back(files: Mapping[str, Path], restart: Path, sizes: Mapping[str, int]) -> None:
+    """Cut off what was written to other files after a restart file.
+
+    Parameters
+    ----------
+    files : Mapping[str, Path]
+    restart : Path
+        The restart file, for messages.
+    sizes : Mapping[str, int]
+        How many bytes each had when the restart file was written.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file is missing or shorter.
+    """
+    for name, size in sizes.items():
+        if not files[name].exists() or files[name].stat().st_size < size:
+            raise ConfigurationError(f"{files[name]} is shorter than {restart} says: something is missing.")
+        os.truncate(files[name], size)
+
+
+def fingerprint(atoms: Atoms) -> str:
+    """Return what tells the structure that a simulation begins with from others."""
+    parts = (atoms.numbers.astype("i8"), atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta())
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+
+
+def identity(calculator: Any) -> dict[str, Any]:
+    """Return what must be the same when a simulation goes on, as it is read again."""
+    found: dict[str, Any] = decode(
+        encode({name: calculator.parameters.get(name) for name in ("model", "setup_kwargs")})
+    )
+    return found
+
+
+def integrator_state(integrator: Any) -> dict[str, Any]:
+    """Return every number that an integrator keeps."""
+    kinds = (bool, int, float, np.floating, np.ndarray)
+    return {
+        f"{part}.{name}": float(value) if isinstance(value, np.floating) else value
+        for part, owner in _parts(integrator)
+        for name, value in vars(owner).items()
+        if isinstance(value, kinds) and name not in ("max_steps", "nsteps")
+    }
+
+
+def restore_integrator(integrator: Any, state: dict[str, Any]) -> None:
+    """Give an integrator the numbers that `integrator_state` returned.
+
+    Raises
+    ------
+    ConfigurationError
+        If it keeps other numbers.
+    """
+    if integrator_state(integrator).keys() - state.keys():  # there may be more, which each step computes anew
+        raise ConfigurationError("The restart file is of another version of ASE, whose integrator kept other numbers.")
+    for part, owner in _parts(integrator):
+        for name in [name for name in vars(owner) if f"{part}.{name}" in state]:
+            setattr(owner, name, state[f"{part}.{name}"])
+
+
+def _parts(integrator: Any) -> list[tuple[str, Any]]:
+    """Return what has numbers of its own: the integrator, thermostat and barostat."""
+    inner = [(name, getattr(integrator, name, None)) for name in ("_thermostat", "_barostat")]
+    return [("", integrator), *((name, part) for name, part in inner if part is not None)]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
