@@ -1,4 +1,4 @@
-"""Install a root, or bring one up to date, by a plan that `rootstock.admin.install_plan_view` has made."""
+"""Install a root, or bring one up to date, by a plan that `rootstock.admin.install_plan` has made."""
 
 from __future__ import annotations
 
