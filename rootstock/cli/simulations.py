@@ -1,4 +1,4 @@
-"""``rootstock singlepoint|relax|md``: structure files in, structure files out, with a model of a root."""
+"""``rootstock singlepoint|relax``: structure files in, structure files out, with a model of a root."""
 
 from __future__ import annotations
 
