@@ -15,7 +15,7 @@ MODULES = {path for path in PACKAGE.rglob("*.py") if "_data" not in path.parts}
 
 
 def rows() -> dict[str, str]:
-    """Return the modules' cell of the table, by package."""
+    """Return the third cell of the table's rows, by package."""
     cells = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| `")]
     return {name: row[-1] for row in cells for name in re.findall(r"`([\w/]+)`", row[0])}
 
