@@ -88,7 +88,8 @@ def test_a_wheel_works_as_a_checkout_does(wheel: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "env"
     subprocess.run([find_uv(), "venv", "-q", "--python", sys.executable, prefix], check=True)
     subprocess.run([find_uv(), "pip", "install", "-q", "--python", prefix / "bin/python", wheel], check=True)
-    code = "from rootstock.config.environment_file import packaged_names; from rootstock import CLUSTER_REGISTRY as c"
+    code = "import rootstock.config.render; from rootstock.config.environment_file import packaged_names; "
+    code += "from rootstock import CLUSTER_REGISTRY as c"
     done = subprocess.run(
         [prefix / "bin/python", "-I", "-c", f"{code}; print(packaged_names(), dict(c)['modal'])"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
