@@ -1,1 +1,1 @@
-"""What changes a root: a module for each command of ``rootstock-site``, which plans (reads only) and then applies."""
+"""What changes a root, and bundles. Whatever changes something plans first, which only reads, and then applies."""

@@ -59,6 +59,8 @@ echo "$target/bin/rootstock-site"
 """
 
 Report = Callable[[str], None]
+# How something is built, where its lock goes, and the lock that it has already, if any.
+_Build = tuple[BuildPlan, Path, Path | None]
 
 
 def create_bundle(
@@ -153,10 +155,6 @@ def _unused(python: Path, cluster: Cluster) -> BundleError:
         f"No build would use the interpreter in {python}: python.interpreter is {', '.join(cluster.interpreters)}.",
         f"Leave --python out, or add --set python.interpreter={MANAGED}.",
     )
-
-
-# How something is built, where its lock goes, and the lock that it has already, if any.
-_Build = tuple[BuildPlan, Path, Path | None]
 
 
 def _put_environment(

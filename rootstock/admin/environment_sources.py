@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rootstock.admin.bundle import Bundle
+from rootstock.admin.bundle import ENVIRONMENTS, Bundle
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, packaged_source, read_source
 from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError
@@ -39,7 +39,7 @@ def find_source(
 ) -> EnvironmentSource:
     """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours."""
     if bundle and name in bundle.environments:
-        return read_source(bundle.folder / "environments" / f"{name}.py")
+        return read_source(bundle.folder / ENVIRONMENTS / f"{name}.py")
     if name.endswith(".py") or os.sep in name:
         path = Path(name).expanduser().absolute()
         if not is_environment_name(path.stem):

@@ -1,1 +1,1 @@
-"""From an environment file to an immutable build: plan, lock, interpreter, files, bytecode. Only here is uv run."""
+"""From an environment file to an immutable build: plan, lock, interpreter, files, bytecode."""

@@ -27,7 +27,7 @@ _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
 @functools.cache
 def find_uv() -> str:
-    """Return the path of the uv program that is installed beside this package."""
+    """Return the path of the uv program that is installed beside Rootstock."""
     try:
         from uv import find_uv_bin
 

@@ -155,17 +155,20 @@ def _each(
         if traj is not None:
             traj.unlink(missing_ok=True)
 
-        def compute(number: int, atoms: Atoms) -> Atoms:
-            title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
-            with shown_rarely() as show:
-                done = one(atoms, calc, lambda text: show(f"{title}: {text}"))
-            click.echo(_line(title, done))
-            return done
+        def title(number: int, atoms: Atoms) -> str:
+            return f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
 
-        def tell(number: int, partial: Path) -> None:
+        def compute(number: int, atoms: Atoms) -> Atoms:
+            with shown_rarely() as show:
+                return one(atoms, calc, lambda text: show(f"{title(number, atoms)}: {text}"))
+
+        def on_done(number: int, result: Atoms) -> None:
+            click.echo(_line(title(number, result), result))
+
+        def on_partial(number: int, partial: Path) -> None:
             click.echo(f"The {number} that were done are in {partial}.", err=True)
 
-        done = compute_each(images, path, compute, on_partial=tell)
+        done = compute_each(images, path, compute, on_done=on_done, on_partial=on_partial)
     write_results(path, done)
     click.echo(f"{path}: {len(done)} structure{'s' if len(done) > 1 else ''}")
     return done, path

@@ -66,7 +66,7 @@ def wait_until_ready(
             now = time.monotonic()
             if on_progress is None and now - told >= heartbeat:
                 told = now
-                _warn(process, now - begun, stage)
+                _still_starting(process, now - begun, stage)
             # What has already come is read though the time is over: this process may itself have been stopped.
             remaining = max(0.0, begun + timeout - now)
             late += not remaining
@@ -102,7 +102,7 @@ def wait_until_ready(
     )
 
 
-def _warn(process: WorkerProcess, seconds: float, stage: str) -> None:
+def _still_starting(process: WorkerProcess, seconds: float, stage: str) -> None:
     logger.warning(
         "Still starting a worker %s after %.0f s (%s). Its output: %s", process.title, seconds, stage, process.log
     )

@@ -263,17 +263,17 @@ def model_strings(layout: RootLayout) -> list[str]:
 
 
 def packaged_names() -> list[str]:
-    """Return the names of the environments that ship with this package."""
+    """Return the names of the environments that ship with Rootstock."""
     return _names_in(data_folder("environments"))
 
 
 def packaged_strings() -> list[str]:
-    """Return the model strings of the environments that ship with this package."""
+    """Return the model strings of the environments that ship with Rootstock."""
     return [string for name in packaged_names() for string in packaged_source(name).strings()]
 
 
 def packaged_source(name: str) -> EnvironmentSource:
-    """Read an environment file that ships with this package."""
+    """Read an environment file that ships with Rootstock."""
     path = data_folder("environments") / f"{name}.py"
     if not is_environment_name(name) or not path.is_file():
         raise UnknownEnvironmentError(
@@ -284,7 +284,7 @@ def packaged_source(name: str) -> EnvironmentSource:
 
 
 def given_by_path(source: EnvironmentSource, layout: RootLayout) -> bool:
-    """Tell whether an environment file is somebody's own: neither the root's nor one of this package."""
+    """Tell whether an environment file is somebody's own: neither the root's nor one that ships with Rootstock."""
     return source.path.parent not in (layout.environments, data_folder("environments"))
 
 

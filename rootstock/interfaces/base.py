@@ -16,7 +16,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from rootstock.client.inputs import Inputs, changes
 from rootstock.errors import ConfigurationError
 
-# Pickles of version 0.3.0 name the class of `_inputs` by the module that it lay in.
+# Pickles of before ADR 16 name the class of `_inputs` by the module that it lay in then.
 sys.modules.setdefault("rootstock.inputs", sys.modules[Inputs.__module__])
 
 
@@ -208,6 +208,6 @@ class RemoteCalculator(Calculator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update((name, value) for name, value in state.items() if name != "atoms")
-        if "atoms" in state:  # in pickles of version 0.3.0 there are `_inputs`
+        if "atoms" in state:  # pickles of before ADR 16 hold `_inputs`
             self.atoms = state["atoms"]
         self._open()

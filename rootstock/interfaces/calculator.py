@@ -24,6 +24,9 @@ class RootstockCalculator(RemoteCalculator):
     the end of a ``with`` block. Energies, forces and stress are those of the same calculator in this process, bit for
     bit (numbers of lower precision arrive as float64).
 
+    Copies share the worker, not the results (NEB makes one for each image). A pickle holds arguments, atoms and
+    results; the worker is started again when it is needed.
+
     Parameters
     ----------
     model : str

@@ -1,4 +1,4 @@
-"""Every path under a root. Nothing else in this package joins a path to a root.
+"""Every path under a root. Nothing else in Rootstock joins a path to a root.
 
 The paths are as the caller gave them, never resolved: a root reached through a symlink stays reachable when an
 admin moves what is behind it.

@@ -56,6 +56,7 @@ def compute_each(
     path: Path,
     compute: Callable[[int, Atoms], Atoms],
     *,
+    on_done: Callable[[int, Atoms], None],
     on_partial: Callable[[int, Path], None],
 ) -> list[Atoms]:
     """Compute one structure after the other.
@@ -67,8 +68,10 @@ def compute_each(
         The file for results.
     compute : callable
         Is given the number of a structure, from 1, and the structure; returns a copy that holds its results.
+    on_done : callable
+        Is given the number and that copy.
     on_partial : callable
-        If `compute` raises or is interrupted, what was computed before is written beside `path`. This is given the
+        If one of them raises or is interrupted, what was computed before is written beside `path`. This is given the
         number of structures and the file.
 
     Returns
@@ -80,6 +83,7 @@ def compute_each(
     try:
         for number, atoms in enumerate(images, 1):
             done.append(compute(number, atoms))
+            on_done(number, done[-1])
     except BaseException:
         if done:
             partial = _unused(path.with_name(f"{path.stem}.partial{path.suffix}"))

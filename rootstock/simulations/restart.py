@@ -27,7 +27,7 @@ def write_restart(path: Path, record: Mapping[str, Any]) -> None:
     ----------
     path : Path
     record : Mapping[str, Any]
-        What `read_restart` returns; ASE's JSON can hold it.
+        What `read_restart` returns, but for ``format`` and ``ase``; ASE's JSON can hold it.
     """
     text = encode({"format": _FORMAT, "ase": ase.__version__, **record})
     write_file(path, text.encode(), 0o666 & ~_umask())

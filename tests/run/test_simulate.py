@@ -252,6 +252,21 @@ def test_what_was_done_before_a_failure_is_kept(rootstock: Command, tmp_path: Pa
     assert not (tmp_path / "a-results.extxyz").exists()
 
 
+def test_a_result_that_cannot_be_told_is_kept(root: Path, tmp_path: Path) -> None:
+    """Nobody reads on, as behind `| head`."""
+    write(tmp_path / "a.extxyz", [crystal(), crystal("Au")])
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        arguments(root, "singlepoint", "a.extxyz"), cwd=tmp_path, env=clean_environment(), stdout=writer,
+        stderr=subprocess.PIPE, text=True, timeout=200,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode and "The 1 that were done are in a-results.partial.extxyz" in done.stderr
+    expected = with_emt(crystal()).get_potential_energy()
+    assert read(tmp_path / "a-results.partial.extxyz").get_potential_energy() == pytest.approx(expected, abs=1e-6)
+
+
 def test_relax(rootstock: Command, tmp_path: Path) -> None:
     write(tmp_path / "a.extxyz", [bulk("Cu", cubic=True), crystal("Au")])
     done = rootstock("relax", "a.extxyz", "--steps", "2", "--fmax", "0.01")

@@ -21,14 +21,13 @@ from rootstock.interfaces.ipi.codec import encode_cell
 from rootstock.interfaces.ipi.listener import check_place
 from rootstock.interfaces.ipi.messages import ForceReady
 
+# Pickles of before ADR 16 name these modules by their places of then.
+sys.modules.setdefault("rootstock.ipi.calculator", sys.modules[__name__])
+sys.modules.setdefault("rootstock.ipi.cells", sys.modules[Frame.__module__])
+
 _VOIGT = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
 
 _CAUSES = "Overlapping atoms, and structures that its potential was not made for, do this."
-
-
-# Pickles of version 0.3.0 name these modules by their places of then.
-sys.modules.setdefault("rootstock.ipi.calculator", sys.modules[__name__])
-sys.modules.setdefault("rootstock.ipi.cells", sys.modules[Frame.__module__])
 
 
 class IPICalculator(RemoteCalculator):
