@@ -128,12 +128,13 @@ def put(
     target, label = python.target, f"python {python.interpreter.version}"
     for leftover in filter(may_remove, layout.python.glob(f"{STAGING}*")):
         remove_tree(leftover)
-    scratch = Path(tempfile.mkdtemp(prefix=STAGING, dir=layout.python))
-    staging = scratch / target.name
+    # Beside its place: to move a folder that nobody may write to into another one takes root's rights.
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=layout.python))
+    broken = staging.with_name(f"{staging.name}-broken")
     try:
         if python.source is not None:
             report(f"{label}: copying")
-            shutil.copytree(python.source, staging, symlinks=True)
+            shutil.copytree(python.source, staging, symlinks=True, dirs_exist_ok=True)
             _name_place(staging, _anywhere(target.name), target)
         else:
             report(f"{label}: fetching {python.interpreter.address}")
@@ -152,11 +153,12 @@ def put(
         (staging / INTERPRETER_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         access.seal(staging)
         if target.exists():  # it did not run, or it would be used as it is
-            target.rename(scratch / "broken")
+            target.rename(broken)
         staging.rename(target)
         report(f"{label}: ready")
     finally:
-        remove_tree(scratch)
+        for folder in (staging, broken):
+            remove_tree(folder)
 
 
 def carry(python: NewPython, folder: Path, layout: RootLayout, cluster: Cluster, uv: Uv, *, report: Report) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from rootstock.root.checksums import check_build
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
-from tests.conftest import SITE, clean_environment, need
+from tests.conftest import SITE, clean_environment, need, ordinary
 
 DEADLINE_S = 120.0
 ENVIRONMENT = "tiny"
@@ -105,7 +105,8 @@ class TinyRoot:
     @property
     def install_command(self) -> list[str]:
         return [
-            str(SITE), "install", "--cluster", "local", "--root", str(self.path), "--env", ENVIRONMENT, "--no-client",
+            *ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(self.path), "--env", ENVIRONMENT,
+            "--no-client",
         ]  # fmt: skip
 
     def install(self, *prefix: str) -> subprocess.CompletedProcess[str]:
