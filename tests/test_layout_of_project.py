@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import subprocess
 import sys
@@ -58,6 +59,15 @@ def test_modules_and_functions_stay_small() -> None:
                 if (lines := _lines(node) - documented) > 50:
                     long.append(f"{path}:{node.lineno}: {node.name} has {lines} lines")
     assert not long, "\n".join(long)
+
+
+def test_names_in_comments_and_docstrings_are_there() -> None:
+    named = {
+        name for path in MODULES for name in re.findall(r"`(rootstock(?:\.\w+)+)`", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    for name in named - {"rootstock.toml"}:
+        pkgutil.resolve_name(name)
 
 
 def _lines(node: ast.stmt) -> int:

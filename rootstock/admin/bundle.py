@@ -61,7 +61,7 @@ class Bundle:
 
     @property
     def wheels(self) -> Path:
-        """The folder of packages, for `rootstock.builds.make.make_build`."""
+        """The folder of packages, for `rootstock.builds.make.stage`."""
         return self.folder / WHEELS
 
     @property

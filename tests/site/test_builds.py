@@ -15,7 +15,7 @@ from rootstock.root.checksums import check_build
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
-from tests.conftest import SITE
+from tests.conftest import SITE, ordinary
 from tests.site.stress import (
     PACKAGES,
     TinyRoot,
@@ -49,7 +49,7 @@ def three(tmp_path):
     root.layout.environment_file("tiny").unlink()
     for name, packages in {"one": [ALPHA], "two": [BETA], "three": [ALPHA, BETA]}.items():
         root.layout.environment_file(name).write_text(FILE.format(packages=packages, wheels=root.wheels))
-    command = [str(SITE), "install", "--cluster", "local", "--root", str(root.path), "--no-client"]
+    command = [*ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(root.path), "--no-client"]
     for name in ("one", "two", "three"):
         command += ["--env", name]
     return root, command

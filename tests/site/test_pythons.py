@@ -141,16 +141,23 @@ def test_each_environment_gets_the_release_that_it_needs(tiny, mirror):
     assert given["builds"][1]["python"] == "3.13.1"
 
 
-def test_an_interpreter_that_is_gone_comes_back(tiny, mirror):
+@pytest.mark.parametrize("what", ["", "bin"])
+def test_an_interpreter_that_is_gone_or_broken_comes_back(tiny, mirror, what):
     assert install(tiny, *mirror.settings()).returncode == 0
     build = tiny.active()
-    remove_tree(tiny.layout.interpreter(mirror.key()))
+    python = tiny.layout.interpreter(mirror.key())
+    if what:  # the rest stays in its place, as nobody may write to it
+        python.chmod(0o755)
+    remove_tree(python / what)
+    if what:
+        python.chmod(0o555)
     plan = install(tiny, "--dry-run").stdout
     assert f"fetch Python {mirror.version}" in plan
     assert "build tiny" not in plan
     assert install(tiny).returncode == 0
     assert tiny.active() == build
     assert tiny.imports() == PACKAGES[0]
+    assert pythons(tiny) == [mirror.key()]
 
 
 def test_a_file_of_it_that_is_not_what_was_put_there_is_named(tiny, mirror):

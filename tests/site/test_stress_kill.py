@@ -21,7 +21,7 @@ from rootstock.root.checksums import check_build
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
-from tests.conftest import SITE
+from tests.conftest import SITE, ordinary
 from tests.site.stress import (
     ENVIRONMENT,
     PACKAGES,
@@ -242,7 +242,8 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, root):
     # The packages are there already; what is tried is their installation.
     # Copied, not linked: this root's modes must not become those of the other's files.
     shutil.copytree(RootLayout(root).uv_cache, own.uv_cache, symlinks=True)
-    command = [str(SITE), "install", "--cluster", "local", "--root", str(own.root), "--env", "emt", "--no-client"]
+    command = [*ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(own.root)]
+    command += ["--env", "emt", "--no-client"]
     assert run(command).returncode == 0
     old = active_build(own.active("emt"))
     with own.environment_file("emt").open("a") as file:
