@@ -6,11 +6,13 @@ ROOT ?= demo-root
 INSTALL_FLAGS ?=
 # More options of pytest, such as: TESTS="-k calculator"
 TESTS ?=
+# How many processes run tests at the same time
+PROCESSES ?= 2
 
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-models test-gpu check docs bench clean
+.PHONY: demo test test-soak test-models test-gpu check docs bench clean
 
 demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
 	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
@@ -18,7 +20,10 @@ demo: .venv/installed  ## Install a site root in ./demo-root and compute with it
 
 test: check  ## Lint, types, layers, and every test that this machine can run
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --durations 20 --cov --cov-report=term $(TESTS)
+
+test-soak: .venv/developer  ## The checks with random numbers, with other numbers and far more of them: hours
+	$(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile soak -n $(PROCESSES) --dist loadgroup $(TESTS)
 
 test-models: .venv/developer  ## Every model, also those that CI leaves out: ALIGNN, and ORB if PYTHON312 names a Python 3.12
 	$(BIN)/python -m pytest tests/models -m "models or all_models" $(TESTS)

@@ -1,83 +1,95 @@
-"""What several kinds of tests share: a built root, and what is refused instead of skipped in CI."""
+"""What every kind of test starts from: a folder for temporary files, the commands, and an installed root."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
+import signal
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import platformdirs
 import pytest
+from hypothesis import HealthCheck, settings
 
-SITE = Path(sys.executable).with_name("rootstock-site")
+from rootstock.root.permissions import remove_tree
+from tests.support.commands import SITE, Done, ordinary, run
+from tests.support.environment_files import WITHOUT_MATPLOTLIB
+from tests.support.folders import once_per_run, open_to_readers
 
-
-def need(condition: object, what: str) -> None:
-    """Skip a test that this machine cannot run; in CI that is a failure."""
-    if condition:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must provide this: {what}")
-    pytest.skip(what)
+Site = Callable[..., Done]
 
 
-def clean_environment(**changes: str) -> dict[str, str]:
-    """Return the environment without any setting of Rootstock."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("ROOTSTOCK_")} | changes
+# The same examples in every run; `make test-soak` takes others, and more of them.
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fixed")
+
+PLACE = pytest.StashKey[str]()  # the folder of all temporary files of a run
+
+# Settings of the programs that are tested, of a batch job that the tests may run in, and of a developer's Python.
+FOREIGN = ("ROOTSTOCK_", "SLURM_", "PBS_", "OMP_", "MKL_", "MPI_", "PYTHONDONTWRITEBYTECODE")
 
 
-def ordinary() -> list[str]:
-    """Return the prefix of a command that root runs without the right to write where modes forbid it.
-
-    Admins need not be root, so nothing that they do may depend on that right.
-    """
-    if os.geteuid() != 0:
-        return []
-    need(shutil.which("setpriv"), "the program setpriv (apt-get install util-linux)")
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep a run's folders apart: every session of pytest closes the usual place of all of them to other users."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[PLACE] = tempfile.mkdtemp(prefix="rs-")
 
 
-def open_to_readers(folder: Path) -> None:
-    """Let other users reach a folder of ours; pytest makes its own private."""
-    for each in (folder, *folder.parents):
-        if each.stat().st_uid == os.getuid() and each.stat().st_mode & 0o055 != 0o055:
-            each.chmod(0o755)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the folders only if something failed."""
+    if exitstatus == pytest.ExitCode.OK and (place := session.config.stash.get(PLACE, "")):
+        remove_tree(Path(place))
 
 
-Site = Callable[..., "subprocess.CompletedProcess[str]"]
+@pytest.fixture(scope="session", autouse=True)
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each process of a run the same surroundings, whoever started it, and temporary files of its own."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        if name != "ROOTSTOCK_TEST_DEVICE":
+            del os.environ[name]
+    folder = tmp_path_factory.mktemp("tmp", numbered=False)
+    folder.chmod(0o1777)
+    os.environ |= {"TMPDIR": str(folder), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    tempfile.tempdir = None  # read again where it is needed next
+    # A job in the background of a script is started with these ignored, and so would be what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
 def site() -> Site:
     """Run ``rootstock-site`` as a person would."""
 
-    def run(
-        *arguments: str | Path, check: bool = True, environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*ordinary(), str(SITE), *map(str, arguments)],
-            env=clean_environment() if environment is None else dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
-        if check and done.returncode:
-            pytest.fail(f"rootstock-site {arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        return done
+    def command(*arguments: str | Path, check: bool = True, environment: Mapping[str, str] | None = None) -> Done:
+        return run(*ordinary(), SITE, *arguments, check=check, env=environment, timeout=900)
 
-    return run
+    return command
 
 
 @pytest.fixture(scope="session")
-def root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package_cache() -> Path:
+    """Return a cache of uv for packages of test roots, which is kept between runs: that of `root`, of no other.
+
+    Files of builds are links to those in the cache, modes included, so roots with other readers need one of their own.
+    """
+    return platformdirs.user_cache_path("rootstock-tests") / "uv"
+
+
+@pytest.fixture(scope="session")
+def like_root(package_cache: Path) -> tuple[str, ...]:
+    """Return options of ``rootstock-site install`` for roots that share the package cache of `root`."""
+    return ("--set", "access.readers=world", "--set", f"uv.cache={package_cache}", *WITHOUT_MATPLOTLIB)
+
+
+@pytest.fixture(scope="session")
+def root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root with the environments emt and lj, readable by everybody. Tests must not change it."""
-    base = tmp_path_factory.mktemp("site")
-    open_to_readers(base)
-    path = base / "root"
-    site(
-        "install", "--cluster", "local", "--root", path, "--env", "emt", "--env", "lj", "--set", "access.readers=world"
-    )
-    return path
+
+    def install(folder: Path) -> None:
+        open_to_readers(folder)
+        site("install", "--cluster", "local", "--root", folder / "root", "--env", "emt", "--env", "lj", *like_root)
+
+    return once_per_run(tmp_path_factory, "site", install) / "root"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import pkgutil
 import re
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
 from rootstock.builds.uv import find_uv
 from rootstock.config.environment_file import packaged_names
 from rootstock.config.packaged import PACKAGE
+from tests.support.commands import run
 
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if "_data" not in path.parts]
 
@@ -83,7 +83,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_our_wheel_holds_what_hatchling_puts_into_one(wheel: Path, tmp_path: Path) -> None:
-    subprocess.run([find_uv(), "build", "--wheel", "-q", "-o", tmp_path, PACKAGE.parent], check=True)
+    run(find_uv(), "build", "--wheel", "-q", "-o", tmp_path, PACKAGE.parent, check=True)
     built = next(tmp_path.glob("*.whl"))
     with zipfile.ZipFile(built) as theirs, zipfile.ZipFile(wheel) as ours:
 
@@ -96,14 +96,11 @@ def test_our_wheel_holds_what_hatchling_puts_into_one(wheel: Path, tmp_path: Pat
 
 def test_a_wheel_works_as_a_checkout_does(wheel: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "env"
-    subprocess.run([find_uv(), "venv", "-q", "--python", sys.executable, prefix], check=True)
-    subprocess.run([find_uv(), "pip", "install", "-q", "--python", prefix / "bin/python", wheel], check=True)
+    run(find_uv(), "venv", "-q", "--python", sys.executable, prefix, check=True)
+    run(find_uv(), "pip", "install", "-q", "--python", prefix / "bin/python", wheel, check=True)
     code = "import rootstock.config.render; from rootstock.config.environment_file import packaged_names; "
     code += "from rootstock import CLUSTER_REGISTRY as c"
-    done = subprocess.run(
-        [prefix / "bin/python", "-I", "-c", f"{code}; print(packaged_names(), dict(c)['modal'])"],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
+    program = f"{code}; print(packaged_names(), dict(c)['modal'])"
+    done = run(prefix / "bin/python", "-I", "-c", program, cwd=tmp_path, check=True)
     assert done.stdout.strip() == f"{packaged_names()} /vol/rootstock"
-    help_text = subprocess.run([prefix / "bin/rootstock-site", "--help"], capture_output=True, text=True, check=True)
-    assert "install" in help_text.stdout
+    assert "install" in run(prefix / "bin/rootstock-site", "--help", check=True).stdout

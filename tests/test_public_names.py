@@ -7,7 +7,6 @@ import importlib
 import pickle
 import pickletools
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ase.calculators.emt import EMT
 
 from rootstock import RootstockCalculator
 from rootstock.ipi import IPICalculator
+from tests.support.commands import run
 
 PROJECT = Path(__file__).parents[1]
 
@@ -42,7 +42,7 @@ def test_public_names(module: str) -> None:
     code = (
         f"from {module} import {values}; print(*{{each.__module__ for each in [{values}] if isinstance(each, type)}})"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    done = run(sys.executable, "-I", "-c", code, check=True)
     assert set(done.stdout.split()) <= PUBLIC.keys()
 
 
@@ -118,19 +118,15 @@ def test_pickles_name_public_modules_only(root: Path) -> None:
     assert modules_in(pickle.dumps(foreign, protocol=0)) == {"rootstock.ipi"}
 
 
-def unpickled(name: str, root: Path, code: str) -> str:
+def unpickled(name: str, root: Path, code: str, folder: Path) -> str:
     """Return what `code` prints about a pickle of commit aa57b98, in a process that has imported nothing of ours."""
     pickled = (Path(__file__).parent / "pickles" / f"{name}.pickle").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", f"import pickle, sys; it = pickle.load(sys.stdin.buffer)\n{code}"],
-        input=pickled.replace(b"{root}", str(root).encode()),
-        capture_output=True,
-        check=True,
-    )
-    return done.stdout.decode()
+    (folder / "pickle").write_bytes(pickled.replace(b"{root}", str(root).encode()))
+    load = "import pickle, sys; it = pickle.load(open(sys.argv[1], 'rb'))"
+    return run(sys.executable, "-I", "-c", f"{load}\n{code}", folder / "pickle", check=True).stdout
 
 
-def test_a_calculator_that_was_pickled_before_the_ten_packages(root: Path) -> None:
+def test_a_calculator_that_was_pickled_before_the_ten_packages(root: Path, tmp_path: Path) -> None:
     code = (
         "known = it.calc.get_property('energy', it, allow_calculation=False); it.positions[0, 0] += 0.1; it *= 2\n"
         "with it.calc: print([it.info, it.calc.parameters['root'], known, it.get_potential_energy()])"
@@ -142,7 +138,13 @@ def test_a_calculator_that_was_pickled_before_the_ten_packages(root: Path) -> No
     atoms *= 2
     atoms.calc = EMT()
     now = atoms.get_potential_energy()
-    assert ast.literal_eval(unpickled("RootstockCalculator", root, code)) == [{"step": 3}, str(root), known, now]
+    said = unpickled("RootstockCalculator", root, code, tmp_path)
+    assert ast.literal_eval(said) == [
+        {"step": 3},
+        str(root),
+        known,
+        now,
+    ]
 
 
 def test_an_i_pi_calculator_that_was_pickled_before_the_ten_packages(tmp_path: Path) -> None:
@@ -152,4 +154,9 @@ def test_an_i_pi_calculator_that_was_pickled_before_the_ten_packages(tmp_path: P
         "print([it.calc.parameters, it.calc.atoms.info, known])"
     )
     arguments = {"command": ["x"], "address": "/tmp/q"}
-    assert ast.literal_eval(unpickled("IPICalculator", tmp_path, code)) == [arguments, {"step": 3}, [-1.5, None, None]]
+    said = unpickled("IPICalculator", tmp_path, code, tmp_path)
+    assert ast.literal_eval(said) == [
+        arguments,
+        {"step": 3},
+        [-1.5, None, None],
+    ]

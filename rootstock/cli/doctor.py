@@ -26,24 +26,32 @@ _device = click.option(
 @cluster_options
 @_device
 @click.option("--full", is_flag=True, help="Look at every file, and start a worker of each environment: minutes.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(1, 86400),
+    metavar="SECONDS",
+    help="Seconds that the checks may take in all [default: 9; 3600 with --full].",
+)
 @json_option
-def doctor(cluster: str | None, root: Path | None, device: str | None, full: bool, as_json: bool) -> None:
+def doctor(
+    cluster: str | None, root: Path | None, device: str | None, full: bool, wait: float | None, as_json: bool
+) -> None:
     """Examine a root, from this node.
 
     It is looked at as you see it. Each line is a check: ok, warning, failed or skipped, what was seen, and what to
-    do about it. Nothing is changed. Without --full it ends within ten seconds, even if the file system hangs. It
-    ends with 0 if nothing failed, else with the exit code of the first failure: 3 which root is meant, 10 the root,
-    12 weights, 14 a damaged build, 18 a worker.
+    do about it. Nothing is changed. Without --full and --wait it ends within ten seconds, even if the file system
+    hangs. It ends with 0 if nothing failed, else with the exit code of the first failure: 3 which root is meant, 10
+    the root, 12 weights, 14 a damaged build, 18 a worker.
 
     \b
     Examples:
       rootstock doctor
-      srun --gres=gpu:1 rootstock doctor --device cuda
+      srun --gres=gpu:1 rootstock doctor --device cuda --wait 120
       rootstock doctor --full --json > doctor.json
     """
     from rootstock.reports.doctor import examine
 
-    _report(examine(named_cluster(cluster), root, device=device, full=full), as_json)
+    _report(examine(named_cluster(cluster), root, device=device, full=full, wait=wait), as_json)
 
 
 @click.command("why-not", cls=Command)

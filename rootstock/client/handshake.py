@@ -26,6 +26,7 @@ def wait_until_ready(
     timeout: float,
     on_progress: Callable[[str], None] | None,
     heartbeat: float = HEARTBEAT_S,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Tell a worker what to load, and wait for it.
 
@@ -40,6 +41,8 @@ def wait_until_ready(
         Is given each stage. None: a start that takes long is logged.
     heartbeat : float
         Every how many seconds.
+    clock : callable
+        The time in seconds; it is looked at whenever something came, and at each heartbeat.
 
     Returns
     -------
@@ -57,20 +60,19 @@ def wait_until_ready(
     WorkerProtocolError
         If what it sends is not what a worker sends.
     """
-    begun = told = time.monotonic()
+    begun = told = clock()
     late = 0
     stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
         while True:
-            now = time.monotonic()
+            now = clock()
             if on_progress is None and now - told >= heartbeat:
                 told = now
                 _still_starting(process, now - begun, stage)
             # What has already come is read though the time is over: this process may itself have been stopped.
             remaining = max(0.0, begun + timeout - now)
-            late += not remaining
-            if late > _LATE_FRAMES:
+            if (late := late + (not remaining)) > _LATE_FRAMES:
                 raise TimeoutError
             try:
                 frame, content = process.endpoint.receive(min(remaining, heartbeat))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +11,15 @@ from typing import Any
 import pytest
 
 import modal_app
-from rootstock.config.packaged import PACKAGE
 from rootstock.errors import BuildError, WorkerError
 from rootstock.reports.overhead import sanity_check, summary, verdict
 from rootstock.reports.trial import Check, try_root
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from rootstock.root.weights import weights_of
-from tests.conftest import clean_environment, need
+from tests.support.commands import REPOSITORY, Done, clean_environment, run
+from tests.support.environment_files import NO_MATPLOTLIB
+from tests.support.needs import need_program
 
 NO_FLOCK = Path(__file__).parent / "programs" / "noflock.c"
 CALL = """
@@ -33,7 +32,9 @@ if options["build"]:
 print("PLAN", json.dumps(plan))
 """
 
-Install = Callable[..., "subprocess.CompletedProcess[str]"]
+pytestmark = pytest.mark.xdist_group("cloud")
+
+Install = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +45,18 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def install(base: Path) -> Install:
     """Return `modal_app.install` in a process that finds no locks under the root, as in a container with a Volume."""
-    need(shutil.which("cc"), "cc, the C compiler")
     library = base / "noflock.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, NO_FLOCK, "-ldl"], check=True)
+    run(need_program("cc", "gcc"), "-shared", "-fPIC", "-o", library, NO_FLOCK, "-ldl", check=True)
 
-    def run(environments: str, *, root: Path = base / "root", **options: Any) -> subprocess.CompletedProcess[str]:
-        options["settings"] = ["hardware.accelerator=cpu", *options.get("settings", ())]
-        return subprocess.run(
-            [sys.executable, "-c", CALL, str(root), environments, json.dumps(options)], cwd=PACKAGE.parent,
-            env=clean_environment(
-                HOME=str(base / "home"), LD_PRELOAD=str(library), NO_FLOCK_UNDER=str(root), XDG_CONFIG_HOME=str(base)
-            ),
-            capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
+    def call(environments: str, *, root: Path = base / "root", **options: Any) -> Done:
+        settings = ("hardware.accelerator=cpu", f"uv.overrides={NO_MATPLOTLIB}", *options.get("settings", ()))
+        env = clean_environment(
+            HOME=str(base / "home"), LD_PRELOAD=str(library), NO_FLOCK_UNDER=str(root), XDG_CONFIG_HOME=str(base)
+        )
+        arguments = (root, environments, json.dumps(options | {"settings": settings}))
+        return run(sys.executable, "-c", CALL, *arguments, cwd=REPOSITORY, env=env, timeout=600)
 
-    return run
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +66,13 @@ def bare(install: Install, base: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.partition("PLAN")[2])["created"]
     return base / "root"
+
+
+def failed(found: dict[str, Any]) -> list[str]:
+    """Return the checks that failed, but for those of how long something took; for these there is `test_limits`."""
+    assert found["passed"] == all(check["passed"] for check in found["checks"])
+    names = [check["name"] for check in found["checks"] if not check["passed"]]
+    return [name for name in names if not name.endswith(", seconds")]
 
 
 def test_a_new_root_has_environments_and_no_builds(bare: Path) -> None:
@@ -81,15 +86,16 @@ def test_cold_and_warm_without_a_build(bare: Path, base: Path, monkeypatch: pyte
     """The first run makes the environment, in a cache that holds nothing; the second finds it."""
     monkeypatch.setenv("HOME", str(base / "cold"))
     said: list[str] = []
+    cache = base / "cold" / ".cache" / "rootstock" / "uv"
+    assert not cache.exists()
     found = try_root(bare, "cpu", report=said.append, model="lj", other="lj-argon", crystal="emt")
-    assert found["passed"], found["checks"]
+    assert failed(found) == []
     assert (found["launch"], found["device"]) == ("uv-run", "cpu")
-    assert found["first_run_s"] > 1.5 * found["second_run_s"]
     assert found["cache_speedup"] == found["first_run_s"] / found["second_run_s"]
     assert [run["atoms"] for run in found["runs"]] == [4, 4, 4, 125]
     assert found["energies_eV"]["first run"] == found["energies_eV"]["second run"]
     assert found["energies_eV"]["other model"] != found["energies_eV"]["first run"]
-    assert (base / "cold" / ".cache" / "rootstock" / "uv").is_dir()
+    assert cache.is_dir()
     assert list(RootLayout(bare).uv_cache.iterdir()) == []
     assert json.loads(json.dumps(found)) == found
     assert sum(line.startswith("pass: ") for line in said) == len(found["checks"])
@@ -98,8 +104,7 @@ def test_cold_and_warm_without_a_build(bare: Path, base: Path, monkeypatch: pyte
 def test_one_model_in_place_of_two_is_noticed(root: Path) -> None:
     found = try_root(root, "cpu", report=lambda line: None, model="emt", other="emt", crystal="emt")
     assert not found["passed"]
-    missed = [check["name"] for check in found["checks"] if not check["passed"]]
-    assert missed == ["energy of the other model against the first, eV/atom"]
+    assert failed(found) == ["energy of the other model against the first, eV/atom"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,22 @@ import modal_app
 from rootstock import get_root_for_cluster
 from rootstock.builds.uv import find_uv
 from rootstock.config.clusters import cluster_from, packaged_scopes
-from rootstock.config.packaged import PACKAGE
 from rootstock.errors import LockBusyError
+from tests.support.commands import REPOSITORY, Done, run
+from tests.support.processes import wait_for
 
 SERVER = Path(__file__).parent / "programs" / "modal_server.py"
-GUIDE = PACKAGE.parent / "docs" / "guides" / "modal.md"
+GUIDE = REPOSITORY / "docs" / "guides" / "modal.md"
 MODAL = Path(sys.executable).with_name("modal")
 
 
-def run_modal(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+pytestmark = pytest.mark.xdist_group("modal")
+
+
+def run_modal(home: Path, *arguments: str, **variables: str) -> Done:
     """Run Modal's client without anybody's token or settings."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MODAL_")}
-    return subprocess.run(
-        [str(MODAL), *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120,
-        env={**environment, "HOME": str(home), "COLUMNS": "100", **variables},
-    )  # fmt: skip
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MODAL_")}
+    return run(MODAL, *arguments, cwd=REPOSITORY, env={**env, "HOME": str(home), "COLUMNS": "100", **variables})
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     port, sent = folder / "port", folder / "requests"
     with subprocess.Popen([sys.executable, str(SERVER), str(port), str(sent)]) as server:
         try:
-            deadline = time.monotonic() + 60
-            while not port.exists():
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_for(lambda: port.exists() or server.poll() is not None, "the server's port")
             url = f"http://127.0.0.1:{port.read_text()}"
             done = run_modal(
                 folder, "deploy", "modal_app.py", MODAL_SERVER_URL=url, MODAL_TOKEN_ID="ak-none",
@@ -115,9 +111,9 @@ def test_the_files_in_the_image_are_an_installable_package(requests: list[dict[s
     for name in sorted(sent - {"/root/modal_app.py"}):
         relative = Path(name).relative_to("/opt/rootstock")
         (source / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PACKAGE.parent / relative, source / relative)
+        shutil.copy(REPOSITORY / relative, source / relative)
     target = tmp_path / "installed"
-    subprocess.run([find_uv(), "pip", "install", "-q", "--no-deps", "--target", target, source], check=True)
+    run(find_uv(), "pip", "install", "-q", "--no-deps", "--target", target, source, check=True)
     assert (target / "rootstock" / "_data" / "environments" / "mace.py").is_file()
     assert (target / "rootstock" / "_data" / "site_templates" / "clusters" / "modal.toml").is_file()
 

@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -29,11 +28,11 @@ from pathlib import Path
 from typing import IO
 from xml.etree import ElementTree
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.commands import REPOSITORY, run
+
 FREE = {"text", "diff", "lua", "tcl", "lammps", "jinja"}  # languages that nothing runs and nothing parses
 PARSERS = {"json": json.loads, "toml": tomllib.loads, "xml": ElementTree.fromstring}
 RUN = {"sh", "python"}
-TIMEOUT_S = 300.0
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}) *(?P<language>\S*)(?P<more>.*)$")
 _COMMENT = re.compile(r"^ *<!-- *(?P<kind>[a-z ]+?)(?:: *(?P<value>.+?))? *-->$")
@@ -71,9 +70,9 @@ class Block:
             elif self.language == "python":
                 compile(self.text, self.where, "exec")
             elif self.language == "sh":
-                subprocess.run(["bash", "-n"], input=self.text, text=True, check=True, capture_output=True)
-        except (ValueError, SyntaxError, subprocess.CalledProcessError) as error:
-            raise BlockError(f"{self.where}: {getattr(error, 'stderr', '') or error}") from error
+                run("bash", "-n", input=self.text, check=True)
+        except (ValueError, SyntaxError, AssertionError) as error:
+            raise BlockError(f"{self.where}: {error}") from error
 
 
 def pages() -> list[Path]:
@@ -130,25 +129,27 @@ class Session:
         )  # fmt: skip
 
     def ask(self, line: str) -> str:
-        """Send a line and return the one that comes back; empty if the program has ended."""
+        """Send a line and return the one that comes back; empty if the program has ended.
+
+        Its deadline is that of the test.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(line + "\n")
-        if not select.select([self._process.stdout], [], [], TIMEOUT_S)[0]:
-            return f"no end after {TIMEOUT_S:.0f} s"
-        return self._process.stdout.readline().strip()
+        try:
+            return self._process.stdout.readline().strip()
+        except BaseException:  # it would not heed the end of its input
+            self._process.kill()
+            raise
 
     def close(self) -> str:
         """End the program and what it started, and return its exit code."""
         for pipe in (self._process.stdin, self._process.stdout):
             _close(pipe)
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        code = self._process.wait()  # both programs end with their input
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        return str(self._process.wait())
+        return str(code)
 
 
 def _close(pipe: IO[str] | None) -> None:
@@ -245,9 +246,9 @@ class Reader:
             if not matches(block.text, self._printed):
                 raise BlockError(f"{block.where}: expected\n{block.text}\nbut this was printed:\n{self._printed}")
         elif block.language in RUN:
-            self._run(block)
+            self._execute(block)
 
-    def _run(self, block: Block) -> None:
+    def _execute(self, block: Block) -> None:
         self._count += 1
         script, output = (self._notes / f"{self._count}.{end}" for end in ("block", "out"))
         script.write_text(block.text, encoding="utf-8")

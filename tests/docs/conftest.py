@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -10,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment, need
-from tests.docs.blocks import REPOSITORY, Setting
-from tests.site.slurm.cluster import PROGRAMS, UID, Slurm
+from tests.docs.blocks import Setting
+from tests.support.commands import REPOSITORY, clean_environment
+from tests.support.environment_files import NO_MATPLOTLIB
+from tests.support.needs import need
+from tests.support.slurm import UID, running_cluster
 
 LMOD = "/usr/share/lmod/lmod/init/bash"
+# What an outer `make test` hands down to the `make` of a page: its options, and its settings of our Makefile.
+OF_MAKE = (
+    "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MAKE_TERMOUT", "MAKE_TERMERR",
+    "PYTHON", "ENV", "ROOT", "TESTS", "PROCESSES",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -29,15 +37,19 @@ def setting(root: Path, tmp_path: Path) -> Setting:
         PATH=f"{root}/client/{__version__}/bin:{os.environ['PATH']}",
         HOME=str(tmp_path),
     )
-    for name in ("VIRTUAL_ENV", "PYTHONPATH", "BASH_ENV"):
+    for name in ("VIRTUAL_ENV", "PYTHONPATH", "BASH_ENV", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         environment.pop(name, None)
     return Setting(tmp_path, root, environment)
+
+
+def need_lmod() -> None:
+    need(Path(LMOD).exists(), "Lmod (apt-get install lmod)")
 
 
 @pytest.fixture
 def with_lmod(setting: Setting) -> None:
     """``module``, and nothing loaded: `module load rootstock` is the reader's to type."""
-    need(Path(LMOD).exists(), "apt-get install lmod")
+    need_lmod()
     unload(setting)
     setting.environment["BASH_ENV"] = LMOD
     setting.environment["MODULEPATH"] = str(setting.root / "modulefiles")
@@ -49,6 +61,7 @@ def with_admin(setting: Setting) -> None:
     path = setting.environment["PATH"]
     unload(setting)
     setting.environment["PATH"] = path
+    leave_out_matplotlib(setting)
 
 
 @pytest.fixture
@@ -61,6 +74,9 @@ def with_developer(setting: Setting) -> None:
 def with_checkout(setting: Setting) -> None:
     """A checkout of this repository as the folder where the reader is, and nothing installed."""
     unload(setting)
+    for name in OF_MAKE:
+        setting.environment.pop(name, None)
+    leave_out_matplotlib(setting)
     lines = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
     anywhere = shutil.ignore_patterns(".git", *(line.strip("/") for line in lines if not line.startswith("/")))
     top = {line.strip("/") for line in lines if line.startswith("/")}
@@ -71,28 +87,20 @@ def with_checkout(setting: Setting) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    need(os.getuid() == 0, "root, for the namespaces of a Slurm cluster")
-    for program, package in PROGRAMS.items():
-        need(shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"), f"apt-get install {package}")
-    state = tmp_path_factory.mktemp("slurm")
-    for folder in (state, *state.parents):
-        if not folder.stat().st_mode & 0o001:
-            folder.chmod(0o755)
-    cluster = Slurm(state)
-    yield cluster
-    cluster.close()
-
-
 @pytest.fixture
-def with_slurm(setting: Setting, slurm_cluster: Slurm) -> None:
+def with_slurm(
+    setting: Setting, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """A cluster with Slurm, where the reader is an ordinary user and the root's modules are known."""
+    need_lmod()
+    cluster = running_cluster(request, tmp_path_factory)
     unload(setting)
-    setting.home, setting.owner, setting.enter = slurm_cluster.home, UID, slurm_cluster.enter
-    setting.environment = slurm_cluster.variables | {
+    setting.home, setting.owner, setting.enter = cluster.home, UID, cluster.enter
+    setting.environment = cluster.variables | {
         "BASH_ENV": LMOD, "MODULEPATH": str(setting.root / "modulefiles"),
     }  # fmt: skip
+    yield
+    cluster.clear()
 
 
 def unload(setting: Setting) -> None:
@@ -100,3 +108,10 @@ def unload(setting: Setting) -> None:
     for name in [name for name in setting.environment if name.startswith("ROOTSTOCK_")]:
         del setting.environment[name]
     setting.environment["PATH"] = os.environ["PATH"]
+
+
+def leave_out_matplotlib(setting: Setting) -> None:
+    """Give the reader a registry of their own: no page draws, and it takes a third of an installation's time."""
+    registry = setting.home / ".config" / "rootstock" / "clusters.toml"
+    registry.parent.mkdir(parents=True)
+    registry.write_text(f"[clusters.local]\nuv.overrides = [{json.dumps(NO_MATPLOTLIB)}]\n", encoding="utf-8")

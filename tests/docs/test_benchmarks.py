@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.docs.blocks import REPOSITORY
+from tests.support.commands import REPOSITORY, run
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 PLOTS = REPOSITORY / "docs" / "explanation" / "plots"
 CALLS = ["--atoms", "4096", "32768", "--rounds", "1"]
 
 
-def run(program: str, *arguments: object) -> str:
-    command = [sys.executable, BENCHMARKS / program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert not done.returncode, done.stderr
-    return done.stdout
+def benchmark(program: str, *arguments: str | Path) -> None:
+    run(sys.executable, BENCHMARKS / program, *arguments, check=True)
 
 
 def figures(values: Any) -> list[float]:
@@ -38,13 +34,13 @@ def test_calls(tmp_path: Path) -> None:
         ("ipc_overhead", {"in process", "rootstock", "ase socket"}),
         ("ipi_overhead", {"in process", "rootstock", "ase client", "ase both"}),
     ):
-        run(f"{name}.py", *CALLS, "--json", tmp_path / f"{name}.json")
+        benchmark(f"{name}.py", *CALLS, "--json", tmp_path / f"{name}.json")
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())
         assert found[name]["machine"]["cores"] >= 1
         assert set(found[name]["machine"]["load"]) == {"start", "end"}
         assert [row["atoms"] for row in found[name]["rows"]] == [4096, 32768]
         assert all(set(row) == ways | {"atoms"} and min(row.values()) > 0 for row in found[name]["rows"])
-    run("plot.py", *(tmp_path / f"{name}.json" for name in found), "--output", tmp_path)
+    benchmark("plot.py", *(tmp_path / f"{name}.json" for name in found), "--output", tmp_path)
     for name in found:
         text = "".join(ElementTree.parse(tmp_path / f"{name}.svg").getroot().itertext())
         assert "number of atoms" in text
@@ -52,7 +48,7 @@ def test_calls(tmp_path: Path) -> None:
 
 
 def test_a_start(root: Path, tmp_path: Path) -> None:
-    run("start_up.py", "--root", root, "--model", "emt", "--repeat", "1", "--json", tmp_path / "starts.json")
+    benchmark("start_up.py", "--root", root, "--model", "emt", "--repeat", "1", "--json", tmp_path / "starts.json")
     rows = {row["way"]: row for row in json.loads((tmp_path / "starts.json").read_text())["rows"]}
     assert list(rows) == ["import rootstock", "rootstock --help", "alone", "worker", "calculator"]
     alone, worker, calculator = rows["alone"], rows["worker"], rows["calculator"]
@@ -70,7 +66,7 @@ def test_plots_show_the_figures_beside_them(name: str, tmp_path: Path) -> None:
     record = json.loads((PLOTS / f"{name}.json").read_text(encoding="utf-8"))
     assert record["date"]
     assert min(figures(record["rows"])) >= 0
-    run("plot.py", PLOTS / f"{name}.json", "--output", tmp_path)
+    benchmark("plot.py", PLOTS / f"{name}.json", "--output", tmp_path)
     text, shown = (
         "".join(ElementTree.parse(folder / f"{name}.svg").getroot().itertext()) for folder in (tmp_path, PLOTS)
     )

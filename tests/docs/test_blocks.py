@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.docs.blocks import REPOSITORY, Block, BlockError, Reader, Setting, blocks, matches, needs, pages
+from tests.docs.blocks import Block, BlockError, Reader, Setting, blocks, matches, needs, pages
+from tests.support.commands import REPOSITORY
 
 ALLOWED = Path(__file__).with_name("not_run.txt")
 PAGES = {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in pages()}
@@ -20,7 +22,12 @@ def test_blocks_are_well_formed(page: str) -> None:
         block.check()
 
 
-@pytest.mark.parametrize("page", [name for name in PAGES if any(block.runs for block in BLOCKS[name])])
+def grouped(page: str) -> Any:
+    """Return a page as a parameter, in the group of those tests that use the same cluster."""
+    return pytest.param(page, marks=pytest.mark.xdist_group("slurm") if "slurm" in needs(PAGES[page]) else ())
+
+
+@pytest.mark.parametrize("page", [grouped(name) for name in PAGES if any(block.runs for block in BLOCKS[name])])
 def test_blocks_run(page: str, setting: Setting, request: pytest.FixtureRequest) -> None:
     for name in needs(PAGES[page]):
         request.getfixturevalue(f"with_{name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,17 +11,16 @@ import pytest
 
 from rootstock import __version__
 from rootstock.config.cluster_settings import Cluster
-from tests.docs.blocks import REPOSITORY
+from tests.support.commands import REPOSITORY, clean_environment, run
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run(
-        [Path(sys.executable).with_name("mkdocs"), "build", "--quiet", "--strict", "--site-dir", folder],
-        cwd=REPOSITORY, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    env = clean_environment(NO_MKDOCS_2_WARNING="1")
+    run(mkdocs, "build", "--quiet", "--strict", "--site-dir", folder, cwd=REPOSITORY, env=env, check=True)
     return folder
 
 

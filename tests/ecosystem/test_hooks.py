@@ -15,7 +15,9 @@ from ase.filters import FrechetCellFilter
 from ase.io import read
 from ase.optimize import BFGS
 
-from tests.ecosystem.conftest import PROGRAMS, Run, environment_with, last_line, lives
+from tests.ecosystem.conftest import PROGRAMS, Ask, environment_with, last_line, lives
+
+pytestmark = pytest.mark.xdist_group("hooks")
 
 TORCH = """\
 # What atomate2 needs of torch: to keep the default type of numbers, whatever a model in the same process does.
@@ -47,8 +49,8 @@ def rattled() -> Atoms:
     return atoms
 
 
-def test_quacc(python: Path, run: Run, root: Path) -> None:
-    found = last_line(run(python, PROGRAMS / "quacc_jobs.py"))
+def test_quacc(python: Path, ask: Ask, root: Path) -> None:
+    found = last_line(ask(python, PROGRAMS / "quacc_jobs.py"))
     assert found["energy"] == pytest.approx(energy_of(rattled()), abs=1e-9)
     assert found["relaxed"] == pytest.approx(energy_of(rattled(), relaxed=True), abs=1e-3)
     assert found["parameters"] | {"model": "emt", "root": str(root), "version": "0.3.0"} == found["parameters"]
@@ -57,49 +59,49 @@ def test_quacc(python: Path, run: Run, root: Path) -> None:
     assert not found["torch"]
 
 
-def test_matcalc(python: Path, run: Run) -> None:
-    found = last_line(run(python, PROGRAMS / "matcalc_relaxation.py"))
+def test_matcalc(python: Path, ask: Ask) -> None:
+    found = last_line(ask(python, PROGRAMS / "matcalc_relaxation.py"))
     expected = [energy_of(bulk(symbol, cubic=True), relaxed=True) for symbol in ("Cu", "Au")]
     assert found["energies"] == pytest.approx(expected, abs=1e-3)
     assert found["many"] == pytest.approx(found["energies"], abs=1e-9)
     assert not found["torch"]
 
 
-def test_atomate2(python: Path, run: Run, tmp_path: Path) -> None:
+def test_atomate2(python: Path, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(TORCH)
-    static, relaxed = last_line(run(python, PROGRAMS / "atomate2_makers.py", PYTHONPATH=str(tmp_path)))
+    static, relaxed = last_line(ask(python, PROGRAMS / "atomate2_makers.py", PYTHONPATH=str(tmp_path)))
     assert static["energy"] == pytest.approx(energy_of(bulk("Cu", a=3.7, cubic=True)), abs=1e-9)
     assert relaxed["energy"] == pytest.approx(energy_of(bulk("Cu", cubic=True), relaxed=True), abs=1e-3)
     assert static["version"] == relaxed["version"] == "0.3.0"
 
 
-def test_mlipx(python: Path, run: Run) -> None:
-    found = last_line(run(python, PROGRAMS / "mlipx_model.py"))
+def test_mlipx(python: Path, ask: Ask) -> None:
+    found = last_line(ask(python, PROGRAMS / "mlipx_model.py"))
     assert found == {"energy": pytest.approx(energy_of(rattled()), abs=1e-9), "torch": False}
 
 
-def test_ase_run(python: Path, run: Run, tmp_path: Path, root: Path) -> None:
+def test_ase_run(python: Path, ask: Ask, tmp_path: Path, root: Path) -> None:
     """ASE knows the name as soon as our wheel is installed."""
     ase = python.with_name("ase")
     rattled().write(tmp_path / "cu.xyz")
-    run(ase, "run", "rootstock", "cu.xyz", "-p", "model=emt,device=cpu", "-f", "0.01")
+    ask(ase, "run", "rootstock", "cu.xyz", "-p", "model=emt,device=cpu", "-f", "0.01")
     relaxed = read(tmp_path / "cu.traj")
     assert abs(relaxed.get_forces()).max() < 0.01
     assert relaxed.get_potential_energy() == pytest.approx(energy_of(bulk("Cu", cubic=True)), abs=1e-3)
     argon = bulk("Ar", "fcc", 5.3)
     argon.write(tmp_path / "ar.xyz")
-    run(ase, "run", "rootstock", "ar.xyz", "-p", f"checkpoint=lj-argon,root={root},device=cpu", "-f", "0.1")
+    ask(ase, "run", "rootstock", "ar.xyz", "-p", f"checkpoint=lj-argon,root={root},device=cpu", "-f", "0.1")
     assert read(tmp_path / "ar.traj").get_potential_energy() < -0.05
-    done = run(ase, "run", "rootstock", "ar.xyz", "-p", "model=nosuch", check=False)
+    done = ask(ase, "run", "rootstock", "ar.xyz", "-p", "model=nosuch", check=False)
     assert done.returncode  # ASE chooses the number
     assert "Environment 'nosuch' not found" in done.stderr
     code = "import ase.io, sys; print('rootstock.interfaces.calculator' in sys.modules, 'packaging' in sys.modules)"
-    done = run(python, "-c", code)
+    done = ask(python, "-c", code)
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_references_are_a_format_of_ase(python: Path, run: Run, root: Path) -> None:
-    done = run(python.with_name("ase"), "convert", "-i", "rootstock-references", root / "environments/lj.py", "out.xyz")
+def test_references_are_a_format_of_ase(python: Path, ask: Ask, root: Path) -> None:
+    done = ask(python.with_name("ase"), "convert", "-i", "rootstock-references", root / "environments/lj.py", "out.xyz")
     assert done.returncode == 0
-    done = run(python, "-c", "from ase.io import read; print(read('out.xyz', 0).get_potential_energy())")
+    done = ask(python, "-c", "from ase.io import read; print(read('out.xyz', 0).get_potential_energy())")
     assert float(done.stdout) == -1.0

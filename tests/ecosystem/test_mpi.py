@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ecosystem.conftest import PROGRAMS, Run, environment_with
+from rootstock.client.threads import processors
+from tests.ecosystem.conftest import PROGRAMS, Ask, environment_with
+from tests.support.processes import alone
 
 RANKS = 3
+
+pytestmark = pytest.mark.xdist_group("mpi")  # an environment of its own
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +25,12 @@ def mpiexec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ranks(mpiexec: Path, run: Run, tmp_path: Path) -> Any:
-    """Run a function of ranks.py on several ranks, and return what each found."""
+def ranks(mpiexec: Path, ask: Ask, tmp_path: Path) -> Any:
+    """Ask a function of ranks.py on several ranks, and return what each found. They see no processes but their own."""
 
     def call(what: str) -> list[dict[str, Any]]:
         program = (mpiexec.with_name("python"), PROGRAMS / "ranks.py")
-        done = run(mpiexec, "-n", str(RANKS), "-localhost", "localhost", *program, what)
+        done = ask(*alone(), mpiexec, "-n", str(RANKS), "-localhost", "localhost", *program, what)
         files = [tmp_path / f"{rank}.json" for rank in range(RANKS)]
         assert all(file.is_file() for file in files), done.stdout + done.stderr
         return [json.loads(file.read_text()) for file in files]
@@ -56,17 +61,17 @@ def test_ranks_with_atoms_of_their_own(ranks: Any) -> None:
     for answer in answers:
         assert "The 3 MPI ranks ask for different atoms or properties" in answer["message"]
         assert "comm=MPI.COMM_SELF" in answer["message"]
-        assert answer["workers"] >= 1
+    assert [answer["workers"] for answer in answers] == [1, 1, 1]
     assert len({answer["energy"] for answer in answers}) == RANKS
 
 
 def test_a_rank_that_the_others_let_wait_gives_up(ranks: Any) -> None:
     message = ranks("late")[0]["message"]
-    assert "MPI rank 0 waited 2 s for the other ranks to ask the same" in message
+    assert re.search(r"MPI rank 0 waited \d+ s for the other ranks to ask the same", message)
 
 
 def test_without_mpi4py_every_process_is_on_its_own(ranks: Any) -> None:
     """Its threads are its share, all the same: the launcher said how many processes there are."""
     for answer in ranks("plain"):
         assert answer["workers"] == 1
-        assert answer["threads"] <= max(1, len(os.sched_getaffinity(0)) // RANKS)
+        assert answer["threads"] == max(1, processors(os.environ) // RANKS)

@@ -13,9 +13,7 @@ from __future__ import annotations
 import os
 import re
 import resource
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +28,12 @@ from ase.build import bulk
 from rootstock import RootstockCalculator
 from rootstock.errors import DeviceError, ModelError, WorkerDiedError
 from rootstock.worker.device import missing_gpu
-from tests.conftest import Site, need
+from tests.conftest import Site
 from tests.models.cases import CASES
 from tests.models.conftest import Build, Direct, Make, exactly, rock_salt, torch_settings
+from tests.support.commands import run
+from tests.support.environment_files import header
+from tests.support.needs import need, need_program
 
 DEVICE = os.environ.get("ROOTSTOCK_TEST_DEVICE", "cuda")
 ON_GPU = DEVICE.startswith("cuda")
@@ -42,11 +43,9 @@ WANTED = ["energy", "forces", "stress"]
 ROOM_ON_CPU = 512 * 2**20
 FREED_S, FREED_MB = 30.0, 50  # how soon a driver has the memory of a process back, and what may differ
 
-ASSERTS = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["ase>=3.23", "torch"]
-# ///
+ASSERTS = (
+    header(dependencies=("ase>=3.23", "torch"))
+    + """\
 import torch
 from ase.calculators.emt import EMT
 
@@ -63,6 +62,7 @@ def setup(model, device="cuda"):
     calculator.device = device
     return calculator
 """
+)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 only_cuda = pytest.mark.skipif(not ON_GPU, reason=f"{DEVICE} is no GPU of NVIDIA's")
@@ -157,9 +157,7 @@ def test_a_hidden_gpu_is_an_error_at_once(root: Path, hidden: str, monkeypatch: 
 
 @only_cuda
 def test_a_gpu_by_its_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = shutil.which("nvidia-smi")
-    need(program, "nvidia-smi")
-    listed = subprocess.run([str(program), "-L"], capture_output=True, text=True, check=True).stdout
+    listed = run(need_program("nvidia-smi", "nvidia-smi"), "-L", check=True).stdout
     [name, *_] = re.findall(r"UUID: ((?:GPU|MIG)-[^)]+)\)", listed)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
     with RootstockCalculator("chgnet", root=root, device="cuda:0") as calc:
@@ -241,7 +239,7 @@ def compute_for_ever(calc: RootstockCalculator) -> NoReturn:
 def memory_in_use() -> int:
     """Return the megabytes that are in use on the first GPU."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return int(run(*command, check=True).stdout)
 
 
 def first_failure(calc: RootstockCalculator) -> ModelError | WorkerDiedError:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +19,12 @@ from ase import Atoms
 
 from rootstock.environment import EnvironmentManager
 from rootstock.root.weights import write_variables
-from tests.conftest import Site, need, open_to_readers
+from tests.conftest import Site
 from tests.models.cases import CASES
+from tests.support.commands import run
+from tests.support.environment_files import WITHOUT_MATPLOTLIB
+from tests.support.folders import open_to_readers
+from tests.support.needs import need
 
 PROGRAMS = Path(__file__).parent / "programs"
 # What a batch system or a container says about the GPU: libraries without Rootstock must see the same one.
@@ -34,6 +37,13 @@ Fetched = Callable[[str], str]
 Numbers = list[list[list[str]]]
 Direct = Callable[[str, str, Sequence[Atoms]], Numbers]
 Call = tuple[str, dict[str, object], str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave all tests of models to one process: others would build them again."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("models"))
 
 
 def torch_settings() -> list[str]:
@@ -57,30 +67,32 @@ def put_python_into(root: Path) -> None:
     need(program, "PYTHON312, an interpreter for ORB")
     if not (root / "python").is_dir():
         command = [program, "-c", "import sys; print(sys.base_prefix)"]
-        prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        prefix = run(*command, check=True).stdout.strip()
         shutil.copytree(prefix, root / "python" / "3.12", symlinks=True, ignore=shutil.ignore_patterns("test"))
 
 
 @pytest.fixture(scope="session")
-def build(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Build:
+def build(site: Site, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build an environment, once, and return its root, which everybody may read: one for all, but ORB's.
 
-    ORB has a Python and a torch of its own.
+    ORB has a Python and a torch of its own. EMT and Lennard-Jones are those of all tests.
     """
     kept = os.environ.get("MODELS_ROOT")
     base = Path(kept) if kept else tmp_path_factory.mktemp("models") / "root"
     done: set[str] = set()
 
     def install(name: str) -> Path:
-        root = base.with_name(f"{base.name}-orb") if name == "orb" else base
+        if name in ("emt", "lj"):
+            return root
+        path = base.with_name(f"{base.name}-orb") if name == "orb" else base
         if name not in done:
             if name == "orb":
-                put_python_into(root)
-            options = ("--env", name, "--set", "access.readers=world", *settings_for(name))
-            site("install", "--cluster", "local", "--root", root, *options)
-            open_to_readers(root)
+                put_python_into(path)
+            options = ("--env", name, "--set", "access.readers=world", *settings_for(name), *WITHOUT_MATPLOTLIB)
+            site("install", "--cluster", "local", "--root", path, *options)
+            open_to_readers(path)
             done.add(name)
-        return root
+        return path
 
     return install
 
@@ -95,14 +107,10 @@ def run_in(
     root: Path, name: str, program: str, *arguments: str | Path, variables: Mapping[str, str] | None = None
 ) -> str:
     """Run one of our programs with the interpreter of an environment's build; return what it prints."""
-    done = subprocess.run(
-        [root / "active" / name / "bin" / "python", "-I", "-W", "ignore", PROGRAMS / program, *arguments],
-        env=variables
-        or {**ONE_THREAD, **GPU_VARIABLES, "PATH": "/usr/bin:/bin", **write_variables(root.parent / "scratch")},
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    python = root / "active" / name / "bin" / "python"
+    own = {**ONE_THREAD, **GPU_VARIABLES, "PATH": "/usr/bin:/bin", **write_variables(root.parent / "scratch")}
+    arguments = ("-I", "-W", "ignore", PROGRAMS / program, *arguments)
+    return run(python, *arguments, env=variables or own, check=True, timeout=600).stdout
 
 
 def call_setup(root: Path, name: str, *calls: Call) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError, WorkerStartError
 from rootstock.root.records import active_build, read_build
 from rootstock.root.weights import write_variables
-from tests.conftest import clean_environment
+from tests.support.commands import REPOSITORY, clean_environment, run
 
 pytestmark = pytest.mark.models
 
@@ -29,9 +28,9 @@ pytestmark = pytest.mark.models
 def test_the_benchmark_of_its_dynamics(models_root: Path, tmp_path: Path) -> None:
     """It runs, and the three ways go through the same energies."""
     found = tmp_path / "found.json"
-    program = Path(__file__).parents[2] / "benchmarks" / "md_without_stress.py"
-    few = ["--repeat", "1", "--rounds", "2", "--steps", "3"]
-    subprocess.run([sys.executable, program, "--root", models_root, *few, "--json", found], check=True, timeout=300)
+    program = REPOSITORY / "benchmarks" / "md_without_stress.py"
+    few = ("--repeat", "1", "--rounds", "2", "--steps", "3")
+    run(sys.executable, program, "--root", models_root, *few, "--json", found, check=True)
     [row] = json.loads(found.read_text())["rows"]
     assert row["atoms"] == 8 and min(row["stock"], row["file"], row["rootstock"]) > 0
     assert row["energy difference"] < 1e-4
@@ -108,11 +107,9 @@ def test_bit_for_bit_the_stock_calculator(models_root: Path, model: str) -> None
     """The same energy, forces, stress and moments as CHGNet's own calculator, though each is asked for by itself."""
     structure = packaged_source("chgnet").references()[0].structure
     build = (models_root / "active" / "chgnet").resolve()
-    done = subprocess.run(
-        [build / "bin/python", "-I", "-W", "ignore", "-c", IN_PROCESS, json.dumps(structure), model or "0.3.0"],
-        env=clean_environment(OMP_NUM_THREADS="1", **write_variables(models_root.parent)),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    env = clean_environment(OMP_NUM_THREADS="1", **write_variables(models_root.parent))
+    program = (build / "bin/python", "-I", "-W", "ignore", "-c", IN_PROCESS)
+    done = run(*program, json.dumps(structure), model or "0.3.0", env=env, check=True)
     expected = json.loads(done.stdout.partition("RESULT")[2])
     atoms = lithium_manganese_oxide()
     name = f"chgnet-{model}" if model else "chgnet"

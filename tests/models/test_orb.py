@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from rootstock.builds.uv import find_uv
 from rootstock.config.environment_file import packaged_source
 from tests.conftest import Site
 from tests.models.conftest import Build, DeadProxy, Fetched, Make, call_setup, rock_salt
+from tests.support.commands import Done, run
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +21,9 @@ def root(build: Build) -> Path:
     return build("orb")
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python is not too old for ORB")
 def test_a_python_that_is_too_old_is_refused(site: Site, tmp_path: Path) -> None:
     """Rather than building orb-models 0.5, which has another interface."""
-    if sys.version_info >= (3, 12):
-        pytest.skip("this Python is not too old for ORB")
     setting = f"python.interpreter={getattr(sys, '_base_executable', sys.executable)}"
     options = ("--root", tmp_path / "root", "--no-client", "--env", "orb", "--set", setting)
     done = site("install", "--cluster", "local", *options, check=False)
@@ -33,20 +31,20 @@ def test_a_python_that_is_too_old_is_refused(site: Site, tmp_path: Path) -> None
     assert re.search(r"No Python <3.13,>=3.12 for this build.*is 3.11.\d+, not <3.13,>=3.12", done.stderr, re.DOTALL)
 
 
+def compiled(requirement: str) -> Done:
+    """Ask uv which packages a requirement takes with Python 3.11."""
+    command = (find_uv(), "pip", "compile", "--quiet", "--no-header", "--python-version", "3.11", "--no-deps", "-")
+    return run(*command, input=requirement)
+
+
 @pytest.mark.models
 def test_without_lower_bounds_a_resolver_goes_back_without_a_word() -> None:
     """Why the header has both: the package index still offers orb-models 0.5 to Python 3.11."""
-    done = subprocess.run(
-        [find_uv(), "pip", "compile", "--quiet", "--no-header", "--python-version", "3.11", "--no-deps", "-"],
-        input="orb-models", capture_output=True, text=True, timeout=300, env={**os.environ},
-    )  # fmt: skip
+    done = compiled("orb-models")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^orb-models==0\.[0-5]\.", done.stdout, re.MULTILINE)
     bounded = [text for text in packaged_source("orb").header["dependencies"] if text.startswith("orb-models")]
-    done = subprocess.run(
-        [find_uv(), "pip", "compile", "--quiet", "--no-header", "--python-version", "3.11", "--no-deps", "-"],
-        input=bounded[0], capture_output=True, text=True, timeout=300, env={**os.environ},
-    )  # fmt: skip
+    done = compiled(bounded[0])
     assert done.returncode == 1
     assert "requirements are unsatisfiable" in done.stderr
 

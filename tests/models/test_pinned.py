@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from tests.conftest import Site
 from tests.models.conftest import as_arguments, exactly, rock_salt, run_in
+from tests.support.commands import ROOTSTOCK, run
+from tests.support.environment_files import WITHOUT_MATPLOTLIB
 
 PINNED, OLD = "lj@2025.04.11", "3.25.0"
 
@@ -27,13 +27,12 @@ def root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert '"ase>=3.23"' in text
     (base / f"{PINNED}.py").write_text(text.replace('"ase>=3.23"', f'"ase=={OLD}"'))
     both = ("--env", "lj", "--env", base / f"{PINNED}.py")
-    site("install", "--cluster", "local", "--root", base / "root", "--no-client", *both)
+    site("install", "--cluster", "local", "--root", base / "root", "--no-client", *both, *WITHOUT_MATPLOTLIB)
     return base / "root"
 
 
 def rootstock(root: Path, *arguments: str) -> Any:
-    command = [Path(sys.executable).with_name("rootstock"), *arguments, "--root", root, "--json"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return json.loads(run(ROOTSTOCK, *arguments, "--root", root, "--json", check=True).stdout)
 
 
 def test_each_has_a_file_a_lock_and_a_build(root: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from rootstock import __version__
 from rootstock.root.layout import RootLayout
-from tests.conftest import open_to_readers
 from tests.models.cases import CASES, marked
 from tests.models.conftest import Build, Fetched, as_arguments, rock_salt
-from tests.readers import need_readers, run_as, seen_under, traced
+from tests.support.folders import open_to_readers
+from tests.support.readers import need_readers, run_as_reader, seen_under, traced
 
 READER = 54321
 COMPUTE = """
@@ -41,7 +41,7 @@ def test_a_reader_computes_and_tries_to_write_nothing_into_the_root(
     # The Python that was copied into ORB's root, may look for its library where it was compiled to be.
     libraries = {"LD_LIBRARY_PATH": str(root / "python" / "3.12" / "lib")}
     command = [*traced(log), python, "-c", COMPUTE, root, model, structure]
-    done = run_as(READER, command, tmp_path, timeout=500.0, **libraries)
+    done = run_as_reader(READER, command, tmp_path, **libraries)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(" (8, 3) (6,)\n")
     touched, changing = seen_under(log, root)

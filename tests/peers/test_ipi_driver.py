@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +27,7 @@ from rootstock.interfaces.ipi.codec import Decoder, encode, header
 from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
 from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Status
 from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY, next_state
-from tests.conftest import clean_environment
-
-ROOTSTOCK = Path(sys.executable).with_name("rootstock")
+from tests.support.commands import ROOTSTOCK, started
 
 
 def posdata(atoms: Atoms) -> bytes:
@@ -139,7 +136,7 @@ def test_requests_that_arrive_together_are_answered_together() -> None:
         thread.start()
         for i in range(0, len(requests), size):
             ours.sendall(requests[i : i + size])
-        thread.join(30)
+        thread.join()
         theirs.close()
         received = b""
         while data := ours.recv(2**16):
@@ -171,24 +168,18 @@ def test_no_server(tmp_path: Path) -> None:
 
 @contextmanager
 def worker(root: Path, atoms: Atoms, folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    atoms.write(folder / "start.traj")
-    command = [
-        ROOTSTOCK,
-        "worker",
-        "emt",
-        "--root",
-        root,
-        "--device",
-        "cpu",
-        "--structure",
-        folder / "start.traj",
-        *options,
-    ]
-    with subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    """Start a worker that waits for its server, unless the options say otherwise."""
+    structure = folder / "start.traj"
+    atoms.write(structure)
+    command = [ROOTSTOCK, "worker", "emt", "--root", root, "--device", "cpu", "--structure", structure]
+    with started([*command, "--wait", "600", *options]) as process:
+        yield process
+
+
+def ends(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end of a process, and return its status and what it said."""
+    said = process.communicate()[1]
+    return process.returncode, said
 
 
 @pytest.mark.parametrize("stress", [True, False])
@@ -198,7 +189,7 @@ def test_driven_by_ase(root: Path, tmp_path: Path, stress: bool) -> None:
     reference = atoms.copy()
     reference.calc = EMT()
     with (
-        socket_calculator(tmp_path) as (calc, name),
+        socket_calculator() as (calc, name),
         worker(root, atoms, tmp_path, "--address", name, *([] if stress else ["--no-stress"])) as process,
     ):
         atoms.calc = calc
@@ -211,13 +202,13 @@ def test_driven_by_ase(root: Path, tmp_path: Path, stress: bool) -> None:
             expected = reference.get_stress() if stress else np.zeros(6)
             assert atoms.get_stress() == pytest.approx(expected, abs=1e-8)
         calc.close()
-        assert process.wait(20) == 0
-        assert "The server is done after 3 evaluations" in process.stderr.read()
+        code, said = ends(process)
+        assert code == 0 and "The server is done after 3 evaluations" in said, said
 
 
 @contextmanager
-def socket_calculator(folder: Path) -> Iterator[tuple[SocketIOCalculator, str]]:
-    name = f"rootstock_{os.getpid()}_{id(folder)}"
+def socket_calculator() -> Iterator[tuple[SocketIOCalculator, str]]:
+    name = f"rootstock_{secrets.token_hex(8)}"
     with SocketIOCalculator(unixsocket=name) as calc:
         yield calc, name
 
@@ -247,21 +238,19 @@ def test_driven_by_ipi(root: Path, peers: Path, tmp_path: Path) -> None:
     """Twenty steps at constant energy with the real program."""
     atoms = bulk("Cu", cubic=True) * (2, 2, 2)
     atoms.rattle(0.05, seed=1)
-    name = f"rootstock_{os.getpid()}_{id(tmp_path)}"
+    name = f"rootstock_{secrets.token_hex(8)}"
     side = " ".join(str(length) for length in atoms.cell.lengths())
     rows = "".join(f"{atom.symbol} {atom.x:.16g} {atom.y:.16g} {atom.z:.16g}\n" for atom in atoms)
     comment = f"# CELL(abcABC): {side} 90 90 90 positions{{angstrom}} cell{{angstrom}}"
     (tmp_path / "start.xyz").write_text(f"{len(atoms)}\n{comment}\n{rows}")
     (tmp_path / "input.xml").write_text(IPI_INPUT.replace("NAME", name))
     with (
-        subprocess.Popen([peers / "i-pi", "input.xml"], cwd=tmp_path, stdout=subprocess.DEVNULL) as server,
+        started([peers / "i-pi", "input.xml"], cwd=tmp_path) as server,
         worker(root, atoms, tmp_path, "--address", name) as process,
     ):
-        try:
-            assert server.wait(120) == 0
-        finally:
-            server.kill()
-        assert process.wait(20) == 0
+        for each in (server, process):
+            code, said = ends(each)
+            assert code == 0, said
     steps = np.loadtxt(tmp_path / "out.md")
     assert len(steps) == 21
     conserved, potential = steps[:, 1], steps[:, 2]
@@ -276,9 +265,9 @@ def test_driven_by_ipi(root: Path, peers: Path, tmp_path: Path) -> None:
     assert potential[-1] == pytest.approx(last.get_potential_energy(), abs=1e-3)
 
 
-def test_a_model_that_fails_ends_the_worker(root: Path, tmp_path: Path) -> None:
+def test_a_model_that_fails_ends_the_worker(root: Path, tmp_path: Path, short: Path) -> None:
     """The server gets no numbers, and the worker's end says why."""
-    path = tmp_path / "server.sock"
+    path = short / "server.sock"
     atoms = bulk("Cu")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -290,19 +279,19 @@ def test_a_model_that_fails_ends_the_worker(root: Path, tmp_path: Path) -> None:
                 bad.positions[0, 0] = np.nan
                 connection.sendall(initial() + posdata(bad) + header("GETFORCE"))
                 assert connection.recv(100) == b""
-            assert process.wait(20) == 18
-            assert "positions of the atoms hold NaN" in process.stderr.read()
+            code, said = ends(process)
+            assert code == 18 and "positions of the atoms hold NaN" in said, said
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "message"),
     [
-        ([], "one of --socket PATH, --address NAME and --port N"),
-        (["--socket", "a", "--port", "1"], "one of --socket PATH, --address NAME and --port N"),
-        (["--socket", "/nowhere/a", "--wait", "0"], "No i-PI server answers at /nowhere/a"),
+        ([], 3, "one of --socket PATH, --address NAME and --port N"),
+        (["--socket", "a", "--port", "1"], 3, "one of --socket PATH, --address NAME and --port N"),
+        (["--socket", "FOLDER/a", "--wait", "0"], 18, "No i-PI server answers at FOLDER/a"),
     ],
 )
-def test_wrong_options(root: Path, tmp_path: Path, options: list[str], message: str) -> None:
-    with worker(root, bulk("Cu"), tmp_path, *options) as process:
-        assert process.wait(30) in (3, 18)
-        assert message in process.stderr.read()
+def test_wrong_options(root: Path, tmp_path: Path, short: Path, options: list[str], code: int, message: str) -> None:
+    with worker(root, bulk("Cu"), tmp_path, *(each.replace("FOLDER", str(short)) for each in options)) as process:
+        found, said = ends(process)
+    assert found == code and message.replace("FOLDER", str(short)) in said, said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from ase.units import Bohr, Hartree, bar, kcal, mol
 
-from tests.conftest import clean_environment
+from tests.support.commands import run
 
 CASES = Path(__file__).parent / "programs" / "lammps_cases.py"
 Case = Callable[..., dict[str, Any]]
@@ -23,20 +22,12 @@ Case = Callable[..., dict[str, Any]]
 def case(peers: Path, tmp_path: Path) -> Case:
     """Run one of the cases, and return what it found."""
 
-    def run(name: str, *arguments: str | Path, before: tuple[str | Path, ...] = ()) -> dict[str, Any]:
-        done = subprocess.run(
-            [*before, peers / "python", CASES, name, *arguments],
-            cwd=tmp_path,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert not done.returncode, done.stdout + done.stderr
+    def call(name: str, *arguments: str | Path, before: tuple[str | Path, ...] = ()) -> dict[str, Any]:
+        done = run(*before, peers / "python", CASES, name, *arguments, cwd=tmp_path, check=True)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
-    return run
+    return call
 
 
 @pytest.mark.parametrize(
@@ -111,7 +102,7 @@ def test_errors_of_lammps_and_detaching(case: Case) -> None:
 def test_ctrl_c(case: Case) -> None:
     found = case("interrupted")
     assert found["raised"] and found["handler"]
-    assert found["took"] < 5
+    assert found["late"] <= 1  # the evaluation that was under way
     assert 0 < found["step"] == found["evaluations"] - 4  # the first of each run is for no step, and two come after
     assert found["then"] == 2
 
@@ -130,7 +121,7 @@ def test_what_cannot_be_coupled(case: Case) -> None:
 
 
 def test_more_than_one_process_is_refused(case: Case, peers: Path) -> None:
-    found = case("ranks", before=(peers / "mpiexec", "-n", "2"))
+    found = case("ranks", before=(peers / "mpiexec", "-n", "2", "-localhost", "localhost"))
     assert "runs on 2 MPI processes" in found["raised"]
 
 

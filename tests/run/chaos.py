@@ -1,6 +1,6 @@
 """Lives of calculators with faults at random moments; `test_chaos.py` runs it, and so can you.
 
-    python tests/run/chaos.py ROOT [--lives 500] [--seed 1] [--at-once 6]
+    python -m tests.run.chaos ROOT [--lives 500] [--seed 1] [--at-once 6]
 
 A life is a calculator that computes a few times and is closed, or whose process is killed. Faults come from the model
 (it raises, exits, crashes, hangs, stops, prints, writes to the channel, forks), from outside (somebody kills or stops
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import gc
+import itertools
 import json
 import logging
 import os
@@ -25,18 +25,19 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from rootstock import RootstockCalculator
 from rootstock.errors import RootstockError, WorkerError
+from tests.support.environment_files import header
+from tests.support.processes import DEADLINE_S, open_files, processes_at
 
-MODEL = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["ase>=3.23"]
-# ///
+MODEL = (
+    header()
+    + """\
 import os, struct, sys, time
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -66,6 +67,7 @@ def setup(model, device="cpu"):
     exec(model)
     return Chaos()
 """
+)
 
 WHOLE = "struct.pack('<4sIIIIIQQQ', b'RSK1', 5, 3, 0, 0, 0, 10**6, len(atoms), 64)"
 HANGS = ["time.sleep(1000)", "os.kill(os.getpid(), 19)", f"os.write(channel(), {WHOLE}[:20]); time.sleep(1000)"]
@@ -86,7 +88,15 @@ FAULTS = [
     "os.fork() or time.sleep(1000); os._exit(6)",
 ]
 AT_START = ["raise OSError('no weights')", "os._exit(5)", "os.kill(os.getpid(), 9)", "os.write(channel(), bytes(100))"]
-BOUND_S = 60.0  # on a busy machine; what hangs, hangs for longer
+# Of each way to fail one, so that none is missing from a sample.
+ONE_OF_EACH = [
+    ("model", "raise ValueError('chaos')"), ("model", "atoms.positions[:] = np.nan"), ("model", "os._exit(4)"),
+    ("model", "os.write(channel(), os.urandom(200))"), ("hang", "time.sleep(1000)"), ("outside", "interrupt"),
+    ("start", AT_START[0]),
+]  # fmt: skip
+# No bound on a life: fakes that hang do so for 1000 s, and the limit of whoever runs this tells. Only what is meant to
+# hang, or may be stopped, is not waited for.
+LONG_S, SHORT_S = 600.0, 0.5
 
 
 class WrongError(Exception):
@@ -105,10 +115,9 @@ def compute(atoms: Atoms, chance: random.Random) -> None:
 
 
 @contextlib.contextmanager
-def disturbed(calc: RootstockCalculator, chance: random.Random):
+def disturbed(calc: RootstockCalculator, chance: random.Random, kind: str):
     """Let somebody kill or stop the worker, or press Ctrl-C, a little later."""
-    kind, delay = chance.choice(["kill", "stop", "interrupt"]), chance.expovariate(1 / 0.002)
-    pid = calc.info()["pid"]
+    delay, pid = chance.expovariate(1 / 0.002), calc.info()["pid"]
 
     def act() -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -125,61 +134,70 @@ def disturbed(calc: RootstockCalculator, chance: random.Random):
                 timer.join()
 
 
-def evaluate(atoms: Atoms, chance: random.Random, seen: Counter[str]) -> None:
-    """One call that may fail in a way that we know, and one after it that must not."""
-    fault = chance.choice(["none", "none", "none", "model", "model", "hang", "outside", "atoms"])
-    seen[fault] += 1
-    calc = atoms.calc
+@contextlib.contextmanager
+def impatient(calc: RootstockCalculator):
+    """Wait for answers only for a moment."""
     usual = calc._session.spec
-    if fault in ("hang", "outside"):
-        calc._session.spec = dataclasses.replace(usual, timeout=0.5)
+    calc._session.spec = dataclasses.replace(usual, timeout=SHORT_S)
     try:
-        if fault == "outside":
-            with disturbed(calc, chance):
-                for _ in range(chance.randrange(1, 40)):
-                    compute(atoms, chance)
-        elif fault == "atoms":
-            atoms *= (chance.choice([1, 2, 3]), 1, 1)
-            compute(atoms, chance)
-            del atoms[1:]
-        else:
-            atoms.info = {} if fault == "none" else {"fault": chance.choice(HANGS if fault == "hang" else FAULTS)}
-            compute(atoms, chance)
+        yield
+    finally:
+        calc._session.spec = usual
+
+
+def choice(chance: random.Random) -> tuple[str, str]:
+    """Return a kind of fault, and which one."""
+    kind = chance.choice(["none", "none", "none", "model", "model", "hang", "outside", "atoms"])
+    which = {"model": FAULTS, "hang": HANGS, "outside": ["kill", "stop", "interrupt"]}
+    return kind, chance.choice(which.get(kind, [""]))
+
+
+def evaluate(atoms: Atoms, chance: random.Random, seen: Counter[str], kind: str, fault: str) -> None:
+    """One call that may fail in a way that we know, and one after it that must not."""
+    seen[kind] += 1
+    calc = atoms.calc
+    try:
+        with impatient(calc) if kind in ("hang", "outside") else contextlib.nullcontext():
+            if kind == "outside":
+                with disturbed(calc, chance, fault):
+                    for _ in range(chance.randrange(1, 40)):
+                        compute(atoms, chance)
+            elif kind == "atoms":
+                atoms *= (chance.choice([1, 2, 3]), 1, 1)
+                compute(atoms, chance)
+                del atoms[1:]
+            else:
+                atoms.info = {"fault": fault} if fault else {}
+                compute(atoms, chance)
     except (RootstockError, KeyboardInterrupt) as error:
-        if fault in ("none", "atoms"):
+        if kind in ("none", "atoms"):
             raise WrongError(f"no fault, but {error!r}") from error
         seen[type(error).__name__] += 1
         if isinstance(error, WorkerError) and not str(error):
             raise WrongError("an error that says nothing") from error
-    finally:
-        calc._session.spec = usual
     atoms.info = {}
-    recover(atoms, chance, seen, 3 if fault == "outside" else 0)
-
-
-def recover(atoms: Atoms, chance: random.Random, seen: Counter[str], tries: int) -> None:
-    """Compute without a fault; what was killed or stopped from outside may show only now."""
-    while True:
+    if kind == "outside":  # what was killed or stopped after the last call shows in the next
         try:
-            return compute(atoms, chance)
+            with impatient(calc):
+                compute(atoms, chance)
         except (RootstockError, KeyboardInterrupt) as error:
             seen[type(error).__name__] += 1
-            tries -= 1
-            if tries < 0:
-                raise WrongError(f"the call after a fault failed: {error!r}") from error
+    try:
+        compute(atoms, chance)
+    except (RootstockError, KeyboardInterrupt) as error:
+        raise WrongError(f"the call after a fault failed: {error!r}") from error
 
 
-def live(root: Path, chance: random.Random, seen: Counter[str]) -> None:
+def live(root: Path, chance: random.Random, seen: Counter[str], faults: list[tuple[str, str]]) -> None:
     """One life."""
-    bad_start = chance.random() < 0.1
+    start = next((fault for kind, fault in faults if kind == "start"), "")
     calc = RootstockCalculator(
-        environment=root.with_name("chaos.py"), model=chance.choice(AT_START) if bad_start else "pass", root=root,
-        # A worker that is stopped after the last call is noticed by the next one, by its timeout: within the bound.
-        device="cpu", start_timeout=BOUND_S, timeout=BOUND_S / 4, threads=1,
+        environment=root.with_name("chaos.py"), model=start or "pass", root=root, device="cpu",
+        start_timeout=LONG_S, timeout=LONG_S, threads=1,
     )  # fmt: skip
     atoms = Atoms("Cu", cell=[3, 3, 3], calculator=calc)
     try:
-        if bad_start:
+        if start:
             seen["bad start"] += 1
             try:
                 compute(atoms, chance)
@@ -187,36 +205,37 @@ def live(root: Path, chance: random.Random, seen: Counter[str]) -> None:
                 seen[type(error).__name__] += 1
                 return
             raise WrongError("a start that fails succeeded")
-        for _ in range(chance.randrange(1, 4)):
-            evaluate(atoms, chance, seen)
+        for fault in faults:
+            evaluate(atoms, chance, seen, *fault)
     finally:
         if chance.random() < 0.7:
             calc.close()  # the others are garbage
 
 
-def open_files() -> set[str]:
-    """Return what this process has open, beside what garbage holds."""
-    gc.collect()
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the list itself
-            found.add(os.readlink(f"/proc/self/fd/{fd}"))
-    return found
+def faults_of_a_life(chance: random.Random) -> list[tuple[str, str]]:
+    if chance.random() < 0.1:
+        return [("start", chance.choice(AT_START))]
+    return [choice(chance) for _ in range(chance.randrange(1, 4))]
 
 
-def child(root: Path, seed: int, lives: int, report: int) -> None:
-    """Live some lives one after the other, and report."""
+def unraisable(event: Any) -> None:
+    """Say what Python cannot raise, but not of Ctrl-C in a callback: nobody can do anything about that."""
+    if not isinstance(event.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(event)
+
+
+def child(root: Path, seed: int, lives: list[list[tuple[str, str]]] | None, report: int) -> None:
+    """Live some lives one after the other, and report; without end unless they are given."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = unraisable
     chance, seen, problems = random.Random(seed), Counter(), []
     before = open_files()
-    for number in range(lives):
-        begun = time.monotonic()
+    endless = (faults_of_a_life(chance) for _ in itertools.count())
+    for number, faults in enumerate(endless if lives is None else lives):
         try:
-            live(root, chance, seen)
+            live(root, chance, seen, faults)
         except Exception:  # noqa: BLE001  # whatever it is, it is reported
-            problems.append(f"life {number} of seed {seed}:\n{traceback.format_exc()}")
-        if time.monotonic() - begun > BOUND_S:
-            problems.append(f"life {number} of seed {seed} took {time.monotonic() - begun:.0f} s")
+            problems.append(f"life {number} of seed {seed}, {faults}:\n{traceback.format_exc()}")
         os.write(report, b".")
     left = open_files() - before
     if left or "memfd:rootstock" in Path("/proc/self/maps").read_text():
@@ -224,69 +243,98 @@ def child(root: Path, seed: int, lives: int, report: int) -> None:
     os.write(report, json.dumps({"seen": seen, "problems": problems}).encode())
 
 
-def processes(word: str) -> list[str]:
-    """Return the command lines of processes that mention a word."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if word in line and int(folder.name) != os.getpid() and "chaos.py " not in line:
-                found.append(f"{folder.name} {line}")
-    return found
+@dataclasses.dataclass
+class Batch:
+    """A process with some lives, of which the pipe tells.
+
+    Parameters
+    ----------
+    reader : int
+        Our end of the pipe.
+    doomed : int or None
+        After how many lives it is killed, for it does not end by itself; None: never.
+    delay : float
+        How many seconds after that.
+    """
+
+    reader: int
+    doomed: int | None
+    delay: float
+    said: bytearray = dataclasses.field(default_factory=bytearray)
+    due: float | None = None
+
+    def listen(self) -> None:
+        """Take what the process has told."""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self.reader, 2**16):
+                self.said += piece
+
+    def is_to_die(self) -> bool:
+        if self.due is None and self.doomed is not None and self.said.count(b".") >= self.doomed:
+            self.due = time.monotonic() + self.delay
+        return self.due is not None and time.monotonic() >= self.due
 
 
-def run(root: Path, lives: int, seed: int, at_once: int) -> dict[str, object]:
-    """Run processes with a batch of lives each; one in three is killed on the way."""
+def begin(root: Path, chance: random.Random, number: int) -> tuple[int, Batch]:
+    """Start a process with a batch of lives. The first sees one of each fault, one in three is killed on the way."""
+    reader, writer = os.pipe()
+    seed, count, doomed = chance.randrange(2**32), chance.randrange(4, 12), number % 3 == 1
+    lives: list[list[tuple[str, str]]] | None = [faults_of_a_life(chance) for _ in range(count)]
+    if number == 0:
+        lives = [[fault] for fault in ONE_OF_EACH]
+    if doomed:
+        lives = None
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            child(root, seed, lives, writer)
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    return pid, Batch(reader, chance.randrange(count) if doomed else None, chance.uniform(0.0, 1.0))
+
+
+def run_lives(root: Path, lives: int, seed: int, at_once: int) -> dict[str, object]:
+    """Run processes with a batch of lives each."""
     root.with_name("chaos.py").write_text(MODEL)
     logging.getLogger("rootstock").setLevel(logging.ERROR)  # a slow start is told of, and is no fault
-    # uv fetches the packages now, which no bound below is for.
+    # uv fetches the packages now, once.
     RootstockCalculator("pass", environment=root.with_name("chaos.py"), root=root, device="cpu").start().close()
     chance, seen, problems, lived, killed = random.Random(seed), Counter(), [], 0, 0
-    running: dict[int, tuple[int, float, bytearray]] = {}
+    begun = 0
+    running: dict[int, Batch] = {}
     while lived < lives or running:
         while lived + 4 * len(running) < lives and len(running) < at_once:
-            reader, writer = os.pipe()
-            number, doomed = chance.randrange(2**32), chance.random() < 0.34
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    os.close(reader)
-                    child(root, number, chance.randrange(4, 12), writer)
-                except BaseException:  # noqa: BLE001
-                    traceback.print_exc()
-                finally:
-                    os._exit(0)
-            os.close(writer)
-            end = time.monotonic() + (chance.uniform(0.0, 4.0) if doomed else 12 * 3 * BOUND_S)
-            os.set_blocking(reader, False)
-            running[pid] = (reader, end, bytearray())
+            pid, batch = begin(root, chance, begun)
+            running[pid] = batch
+            begun += 1
         time.sleep(0.01)
-        for pid, (reader, end, data) in list(running.items()):
-            with contextlib.suppress(BlockingIOError):
-                while piece := os.read(reader, 2**16):
-                    data += piece
-            late = time.monotonic() > end
-            if late:
+        for pid, batch in list(running.items()):
+            batch.listen()
+            if doomed := batch.is_to_die():
                 os.kill(pid, signal.SIGKILL)
-                killed += 1
-            if late or os.waitpid(pid, os.WNOHANG)[0]:
-                if late:
-                    os.waitpid(pid, 0)
-                with contextlib.suppress(BlockingIOError):
-                    while piece := os.read(reader, 2**16):
-                        data += piece
-                os.close(reader)
-                del running[pid]
-                dots, _, rest = bytes(data).partition(b"{")
-                lived += len(dots) + late  # the life that the kill cut short counts too
-                if rest:
-                    found = json.loads(b"{" + rest)
-                    seen.update(found["seen"])
-                    problems += found["problems"]
-                elif not late:
-                    problems.append(f"a client ended without a word: {data!r}")
-    deadline = time.monotonic() + BOUND_S
-    while (left := processes(str(root))) and time.monotonic() < deadline:
+            if not doomed and not os.waitpid(pid, os.WNOHANG)[0]:
+                continue
+            if doomed:
+                os.waitpid(pid, 0)
+            batch.listen()
+            os.close(batch.reader)
+            del running[pid]
+            dots, _, rest = bytes(batch.said).partition(b"{")
+            killed += doomed
+            lived += len(dots) + doomed  # the life that the kill cut short counts too
+            if rest:
+                found = json.loads(b"{" + rest)
+                seen.update(found["seen"])
+                problems += found["problems"]
+            elif not doomed:
+                problems.append(f"a client ended without a word: {dots!r}")
+    deadline = time.monotonic() + DEADLINE_S
+    while (left := processes_at(root)) and time.monotonic() < deadline:
         time.sleep(0.05)
     problems += [f"left running: {line}" for line in left]
     return {"lives": lived, "clients_killed": killed, "seen": dict(sorted(seen.items())), "problems": problems}
@@ -299,7 +347,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=6)
     arguments = parser.parse_args()
-    result = run(arguments.root.absolute(), arguments.lives, arguments.seed, arguments.at_once)
+    result = run_lives(arguments.root.absolute(), arguments.lives, arguments.seed, arguments.at_once)
     json.dump(result, sys.stdout, indent=1)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from rootstock import RootstockCalculator
+from rootstock.client.process import Launch
+from tests.support.environment_files import header
+from tests.support.folders import once_per_run
 
-HEADER = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["ase>=3.23"]
-# ///
+HEADER = (
+    header()
+    + """\
 import os
 import sys
 import time
@@ -36,17 +37,20 @@ class Calculator(Base):
     def extra(self, properties, system_changes):
         pass
 """
+)
 
 
 @pytest.fixture(scope="session")
 def personal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root of one's own that nobody installed: uv makes the environments."""
-    root = tmp_path_factory.mktemp("personal") / "root"
-    # Who comes first has uv fetch the packages, which no test's deadline is for.
-    environment = root.with_name("first.py")
-    environment.write_text(f"{HEADER}\n\ndef setup(model, device='cpu'):\n    return Calculator()\n")
-    RootstockCalculator("", environment=environment, root=root, device="cpu").start().close()
-    return root
+
+    def fetch(folder: Path) -> None:
+        # So that no test's deadline is for fetching packages.
+        environment = folder / "first.py"
+        environment.write_text(f"{HEADER}\n\ndef setup(model, device='cpu'):\n    return Calculator()\n")
+        RootstockCalculator("", environment=environment, root=folder / "root", device="cpu").start().close()
+
+    return once_per_run(tmp_path_factory, "personal", fetch) / "root"
 
 
 Make = Callable[..., RootstockCalculator]
@@ -64,9 +68,17 @@ def make(personal: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Make
             f"def setup(model, device='cpu', **kwargs):\n{textwrap.indent(textwrap.dedent(setup), ' ' * 4)}\n"
         )
         calc = RootstockCalculator(
-            environment=path, **{"model": "", "root": personal, "device": "cpu", "start_timeout": 120.0} | arguments
+            environment=path, **{"model": "", "root": personal, "device": "cpu", "start_timeout": 600.0} | arguments
         )
         request.addfinalizer(calc.close)
         return calc
 
     return build
+
+
+def start_of(calc: RootstockCalculator) -> tuple[Launch, dict[str, object]]:
+    """Return how a calculator starts its worker, and what it tells it then."""
+    spec = calc._session.spec
+    launch, root = spec.manager.launch(spec.source), str(spec.manager.layout.root)
+    file = str(launch.environment_file)
+    return launch, {"environment": file, "root": root, "model": "", "device": "cpu", "options": {}}

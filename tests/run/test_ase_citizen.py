@@ -6,11 +6,8 @@ import copy
 import gc
 import hashlib
 import json
-import os
 import pickle
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +24,9 @@ from ase.units import fs
 
 from rootstock import RootstockCalculator
 from rootstock.errors import RootstockError, WorkerError
-from tests.conftest import clean_environment
 from tests.run.conftest import Make
-
-
-def ended(pid: int, patience: float = 10.0) -> bool:
-    limit = time.monotonic() + patience
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < limit:
-        time.sleep(0.01)
-    return not os.path.exists(f"/proc/{pid}")
+from tests.support.commands import clean_environment, run
+from tests.support.processes import wait_until_gone
 
 
 def copper(root: Path, model: str = "emt", **arguments: Any) -> Any:
@@ -177,7 +168,7 @@ def test_arguments_can_be_changed(root: Path) -> None:
     atoms.calc = twin
     assert (atoms.get_potential_energy(), twin.info()["pid"]) == (before, first)  # a copy keeps its own
     twin.close()
-    assert ended(first)
+    wait_until_gone(first)
     calc.close()
 
 
@@ -190,7 +181,8 @@ def test_a_change_of_patience_keeps_the_worker(root: Path) -> None:
     assert atoms.calc.info()["pid"] == pid
     assert atoms.calc.set(device="cuda") == {"device": "cuda"}
     assert atoms.calc.results == {}
-    assert atoms.calc.info()["pid"] != pid and ended(pid)
+    assert atoms.calc.info()["pid"] != pid
+    wait_until_gone(pid)
 
 
 def test_parameters_that_are_not_ours(root: Path) -> None:
@@ -288,8 +280,8 @@ def test_info_is_what_a_paper_needs(root: Path) -> None:
         info = json.loads(json.dumps(calc.info()))
     calls = info["calls"]
     assert calls["count"] == 1200
-    assert 0 < calls["median_s"] <= calls["p95_s"] <= calls["max_s"] < 60
-    assert 0 < calls["mean_s"] < 60
+    assert 0 < calls["median_s"] <= calls["p95_s"] <= calls["max_s"]
+    assert calls["mean_s"] > 0
     assert len(info["environment_sha256"]) == len(info["lock_sha256"]) == 64
     assert info["environment"] == "emt" and info["calculator"] == "EMT" and info["rootstock"]
     assert info["versions"]["ase"] and info["versions"]["numpy"] and info["host"] and info["accelerator"]
@@ -350,10 +342,8 @@ def test_a_calculator_from_another_process_and_its_copies(root: Path, tmp_path: 
         atoms.positions[0, 0] += 0.001
         atoms.get_potential_energy()
     (tmp_path / "atoms.pickle").write_bytes(pickle.dumps(atoms))
-    done = subprocess.run(
-        [sys.executable, "-c", UNPICKLE, tmp_path / "atoms.pickle"], capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.strip() == "0", done.stdout + done.stderr
+    done = run(sys.executable, "-c", UNPICKLE, tmp_path / "atoms.pickle", check=True)
+    assert done.stdout.strip() == "0", done.stdout
 
 
 def test_the_last_reference_ends_the_worker(root: Path) -> None:
@@ -364,10 +354,10 @@ def test_the_last_reference_ends_the_worker(root: Path) -> None:
         atoms.get_potential_energy()
         twin, pid = copy.copy(atoms.calc), atoms.calc.info()["pid"]
         atoms.calc = None
-        assert not ended(pid, 0.2)
         twin.get_property("forces", atoms)
+        assert twin.info()["pid"] == pid
         del twin
-        assert ended(pid)
+        wait_until_gone(pid)
     finally:
         gc.enable()
 
@@ -378,7 +368,7 @@ def test_entering_twice(root: Path) -> None:
         pid = calc.info()["pid"]
         assert calc.__enter__() is calc
         assert calc.info()["pid"] == pid
-    assert ended(pid)
+    wait_until_gone(pid)
     with pytest.raises(WorkerError, match="This calculator is closed"):
         atoms.get_potential_energy()
     with calc:
@@ -392,7 +382,5 @@ def test_the_end_of_the_program_ends_the_worker(root: Path, end: str) -> None:
         "calc = RootstockCalculator('emt', device='cpu').start()\n"
         f"print(calc.info()['pid'], flush=True)\n{end}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(ROOTSTOCK_ROOT=str(root)), capture_output=True, text=True
-    )
-    assert ended(int(done.stdout))
+    done = run(sys.executable, "-c", code, env=clean_environment(ROOTSTOCK_ROOT=str(root)))
+    wait_until_gone(int(done.stdout))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import mmap
-import os
-import resource
 import socket
 import struct
-import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rootstock.builds.own_wheel import worker_bytes
@@ -32,7 +31,7 @@ from rootstock.worker.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Fram
 from rootstock.worker.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
 from rootstock.worker.channel.spin import EagerWait
 from rootstock.worker.channel.wakeup import CLIENT, ROOM, WORKER, Bell
-from tests.conftest import need
+from tests.support.commands import run
 
 
 def listening(sock: socket.socket) -> Endpoint:
@@ -69,22 +68,21 @@ def test_what_is_sent_is_received(frame: Frame, content: dict[str, object] | Non
     with pair() as (raw, theirs):
         with closing(listening(raw)) as ours:
             ours.send(frame, content)
-            received, payload = theirs.receive(5.0)
+            received, payload = theirs.receive(600.0)
         assert received._replace(payload=0) == frame
         assert payload == (content or {})
         with pytest.raises(PeerGoneError):
-            theirs.receive(5.0)
+            theirs.receive(600.0)
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=2000)
 def test_random_bytes_never_hang_or_crash(data: bytes) -> None:
     with pair() as (raw, end):
         raw.sendall(data)
         raw.close()
         while True:
             try:
-                end.receive(1.0)
+                end.receive(600.0)
             except (PeerGoneError, WorkerProtocolError):
                 break  # anything else, or no end, fails
 
@@ -95,10 +93,10 @@ def test_a_frame_cut_off_anywhere(frame: Frame, cut: int) -> None:
     with pair() as (raw, end):
         raw.sendall(data[: min(cut, len(data) - 1)])
         with pytest.raises(TimeoutError):
-            end.receive(0.01)
+            end.receive(0.0)
         raw.close()
         with pytest.raises(PeerGoneError):
-            end.receive(1.0)
+            end.receive(600.0)
 
 
 def test_pieces_are_put_together() -> None:
@@ -107,8 +105,8 @@ def test_pieces_are_put_together() -> None:
     with pair() as (raw, end):
         for i in range(0, len(data), 5):
             raw.sendall(data[i : i + 5])
-        assert end.receive(1.0)[1] == content
-        assert end.receive(1.0)[0].kind == Kind.CLOSE
+        assert end.receive(600.0)[1] == content
+        assert end.receive(600.0)[0].kind == Kind.CLOSE
 
 
 def test_announcements_beyond_the_bounds() -> None:
@@ -143,8 +141,7 @@ def test_a_peer_that_does_not_read() -> None:
 
 def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
     """So that it costs next to nothing where it is of no use, and is found again where it is."""
-    need(len(os.sched_getaffinity(0)) > 1, "a second processor")
-    wait, asked = EagerWait(), 0
+    wait, asked = EagerWait(processors=2), 0
 
     def no() -> bool:
         nonlocal asked
@@ -164,13 +161,12 @@ def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
 
 
 def test_on_one_processor_nobody_waits_awake() -> None:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        wait = EagerWait()
-    finally:
-        os.sched_setaffinity(0, allowed)
+    wait = EagerWait(processors=1)
     assert [wait.until(lambda: "asked") for _ in range(1000)] == [None] * 1000
+    # In a process of its own: the binding is that of all threads.
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    code += "from rootstock.worker.channel.spin import EagerWait; print(EagerWait().until(lambda: 'asked'))"
+    assert run(sys.executable, "-c", code, check=True).stdout == "None\n"
 
 
 @pytest.mark.parametrize("flag", [0, 1, 200])
@@ -183,7 +179,7 @@ def test_flags_are_only_hints(flag: int) -> None:
         for number in range(5):
             theirs.sendall(encode(Frame(Kind.RESULT, sequence=number)))
             flags[WORKER] = flag
-            assert end.receive(5.0)[0].sequence == number
+            assert end.receive(600.0)[0].sequence == number
         flags[WORKER] = flag + 1
         with pytest.raises(TimeoutError):
             end.receive(0.05)
@@ -224,13 +220,12 @@ def test_waiting_takes_no_processor_time() -> None:
     with pair() as (raw, end):
         with pytest.raises(TimeoutError):
             end.receive(0.0)
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        before = time.thread_time()
         with pytest.raises(TimeoutError):
             end.receive(0.5)
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.05
+        assert time.thread_time() - before < 0.25
         raw.sendall(encode(Frame(Kind.CLOSE)))
-        assert end.receive(5.0)[0].kind == Kind.CLOSE
+        assert end.receive(600.0)[0].kind == Kind.CLOSE
 
 
 SMALLEST = """
@@ -253,10 +248,8 @@ def setup(model, device):
 @pytest.mark.parametrize("entry", ["package", "zip"])
 def test_a_worker_needs_numpy_and_ase_only(tmp_path: Path, entry: str) -> None:
     uv, prefix = find_uv(), tmp_path / "env"
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, prefix], check=True)
-    subprocess.run(
-        [uv, "pip", "install", "-q", "--no-deps", "--python", prefix / "bin/python", "ase", "numpy"], check=True
-    )
+    run(uv, "venv", "-q", "--python", sys.executable, prefix, check=True)
+    run(uv, "pip", "install", "-q", "--no-deps", "--python", prefix / "bin/python", "ase", "numpy", check=True)
     (tmp_path / "smallest.py").write_text(SMALLEST)
     (tmp_path / "worker.pyz").write_bytes(worker_bytes())
     launch = Launch(
@@ -268,15 +261,17 @@ def test_a_worker_needs_numpy_and_ase_only(tmp_path: Path, entry: str) -> None:
         mode="build",
         entry=WORKER_ENTRY if entry == "package" else tmp_path / "worker.pyz",
     )
-    client = Client(launch, "", "cpu", {}, start_timeout=120)
+    client = Client(launch, "", "cpu", {}, start_timeout=600)
     inputs = Inputs()
     inputs.update(bulk("Cu"))
-    assert client.evaluate(inputs, PROPERTY_BITS["energy"], 10.0)["energy"] == 2.0
+    assert client.evaluate(inputs, PROPERTY_BITS["energy"], 600.0)["energy"] == 2.0
     assert set(client.ready["versions"]) == {"python", "ase", "numpy"}
     client.close()
 
 
 def test_the_worker_file_is_the_same_every_time() -> None:
+    """No time of day is in it, which files of one second would agree on anyway."""
     first = worker_bytes()
-    time.sleep(1.1)
     assert worker_bytes() == first
+    with zipfile.ZipFile(io.BytesIO(first)) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}

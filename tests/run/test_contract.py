@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from rootstock import (
 from rootstock.builds.uv import find_uv
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootError
-from tests.conftest import clean_environment
 from tests.run.conftest import HEADER, Make
+from tests.support.commands import clean_environment, run
+from tests.support.environment_files import header
 
 
 @pytest.fixture(autouse=True)
@@ -132,8 +132,8 @@ def test_environment_file_that_is_not_one(tmp_path: Path, root: Path) -> None:
     for text, message in [
         ("x = 1\n", "has 0 headers"),
         ("# /// script\n# dependencies = [\n# ///\ndef setup(): pass\n", "its header is not valid"),
-        ("# /// script\n# dependencies = []\n# ///\nx = 1\n", "defines no function setup"),
-        ("# /// script\n# dependencies = []\n# ///\ndef setup(:\n", "is not valid Python"),
+        (header(dependencies=()) + "x = 1\n", "defines no function setup"),
+        (header(dependencies=()) + "def setup(:\n", "is not valid Python"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -279,21 +279,21 @@ new = {{name.partition(".")[0] for name in set(sys.modules) - before}} - set(sys
 slow = {{"asyncio", "http.client", "multiprocessing", "ssl", "unittest", "xml"}} & set(sys.modules)
 print(sorted(new), sorted(slow))
 """
-    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    done = run(sys.executable, "-I", "-c", program, check=True)
     assert done.stdout.splitlines()[-1] == f"{sorted({'rootstock'} | allowed)} []"
 
 
 def test_ones_own_environment(root: Path, tmp_path: Path) -> None:
     """The line of the README: our wheel without its dependencies, beside an ASE, is enough to compute."""
     python = tmp_path / "env" / "bin" / "python"
-    subprocess.run([find_uv(), "venv", "-q", "--seed", "--python", sys.executable, tmp_path / "env"], check=True)
-    subprocess.run([find_uv(), "pip", "install", "-q", "--python", python, "ase"], check=True)
+    run(find_uv(), "venv", "-q", "--seed", "--python", sys.executable, tmp_path / "env", check=True)
+    run(find_uv(), "pip", "install", "-q", "--python", python, "ase", check=True)
     variables = clean_environment(ROOTSTOCK_ROOT=str(root), ROOTSTOCK_VERSION=__version__)
     line = "-m pip install -q --no-deps --no-index $ROOTSTOCK_ROOT/runtime/$ROOTSTOCK_VERSION/rootstock-*.whl"
-    subprocess.run(f"'{python}' {line}", shell=True, env=variables, check=True)
+    run("sh", "-c", f"'{python}' {line}", env=variables, check=True)
     code = "from ase.build import bulk; from rootstock import RootstockCalculator as R; a = bulk('Cu'); "
     code += "a.calc = R('emt', device='cpu'); print(a.get_potential_energy())"
-    done = subprocess.run([python, "-c", code], env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = run(python, "-c", code, env=variables, cwd=tmp_path, check=True)
     assert float(done.stdout) == pytest.approx(-0.00568, abs=1e-4)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import re
 import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.conftest import clean_environment, need
-from tests.run.conftest import Make
+import pytest
 
-CALLS, WARM_UP = 100_000, 10_000
-KB, OBJECTS = 512, 200  # what may come and go: pages of the allocators, entries of caches
+from tests.run.conftest import Make
+from tests.support.commands import clean_environment, run
+from tests.support.needs import need_program
+
+WARM_UP = 2_000
 WEIGHTS_KB = 2**17
 
 # Results that are new arrays each time, as a model's are; on request the number of objects in this process.
@@ -25,7 +26,9 @@ if self.atoms.info.get("count"):
 
 # In a process of its own: pytest keeps things of its own, and has imported what it liked.
 CLIENT = """
-import gc, os, sys
+import ctypes, gc, os, sys
+# Memory in pages of 4 kB, here and in the worker: the kernel puts larger ones together when it likes.
+assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0  # PR_SET_THP_DISABLE
 from pathlib import Path
 from ase import Atoms
 from rootstock import RootstockCalculator
@@ -69,24 +72,22 @@ with RootstockCalculator(environment=environment, model="", root=root, device="c
 """
 
 
-def test_no_growth_and_no_copy_of_the_model(make: Make) -> None:
+@pytest.mark.parametrize("turns", [pytest.param(10_000), pytest.param(100_000, marks=pytest.mark.soak)])
+def test_no_growth_and_no_copy_of_the_model(make: Make, turns: int) -> None:
     weights = f"calc = Calculator(); calc.weights = np.ones({WEIGHTS_KB * 128}); return calc"
     arguments = make(MODEL, setup=weights)._arguments
-    command = [
-        sys.executable, "-c", CLIENT, str(arguments["environment"]), str(arguments["root"]), str(CALLS), str(WARM_UP),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env=clean_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=500
-    )
-    assert not done.returncode, done.stderr
+    words = (sys.executable, "-c", CLIENT, arguments["environment"], arguments["root"], str(turns), str(WARM_UP))
+    done = run(*words, env=clean_environment(OMP_NUM_THREADS="1"), check=True, timeout=None)
     there, growth, foreign = done.stdout.split("\n")[:3]
     calls, client_kb, with_weights_kb = map(int, there.split())
-    assert calls >= CALLS
+    assert calls >= turns
     assert client_kb < WEIGHTS_KB <= with_weights_kb
     kb, descriptors, objects, worker_kb, worker_descriptors, worker_objects = map(int, growth.split())
     assert (descriptors, worker_descriptors) == (0, 0), growth
-    assert kb < KB and worker_kb < KB, growth
-    assert objects < OBJECTS and worker_objects < OBJECTS, growth
+    # What may come and go: pages of the allocators, entries of caches. A leak in one turn of a hundred is beyond it.
+    most_kb, most_objects = 64 + turns // 250, 20 + turns // 500
+    assert kb < most_kb and worker_kb < most_kb, growth
+    assert objects < most_objects and worker_objects < most_objects, growth
     assert not foreign, foreign
 
 
@@ -116,25 +117,27 @@ return Calculator()
 
 def test_two_system_calls_for_each_step_and_side(make: Make, tmp_path: Path) -> None:
     """One to send and one to receive."""
-    need(shutil.which("strace"), "strace")
     arguments = make(setup=PLAIN)._arguments
-    client = [sys.executable, "-c", STEPS, str(arguments["environment"]), str(arguments["root"]), "1100"]
-    done = subprocess.run(
-        ["strace", "-ff", "-qq", "-s", "1000", "-o", tmp_path / "trace", *client],
-        env=clean_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert not done.returncode, done.stderr
+    client = (sys.executable, "-c", STEPS, arguments["environment"], arguments["root"], "1100")
+    strace = (need_program("strace", "strace"), "-ff", "-qq", "-s", "1000", "-o", tmp_path / "trace")
+    done = run(*strace, *client, env=clean_environment(OMP_NUM_THREADS="1"), check=True)
     for pid in done.stdout.split():
         calls = in_a_thousand_steps(tmp_path / f"trace.{pid}")
         assert (calls.pop("sendto"), calls.pop("recvfrom")) == (1000, 1000)
-        # A side that expects an answer within microseconds may let other processes run before it sleeps; how often is
-        # a matter of what else runs, and of strace, which makes everything slow.
-        calls.pop("sched_yield", None)
+        # A side that expects an answer within microseconds may let other processes run before it sleeps, and look at
+        # the clock, which is a system call on some machines. How often is a matter of what else runs, and of strace,
+        # which makes everything slow.
+        for name in ("sched_yield", "clock_gettime"):
+            calls.pop(name, None)
         assert calls.total() < 50, calls
 
 
 def in_a_thousand_steps(trace: Path) -> Counter[str]:
-    """Return what a process asked the kernel for, and how often, before the last steps."""
-    calls = [line.partition("(")[0] for line in trace.read_text().splitlines()]
+    """Return what a process asked the kernel for, and how often, before the last steps.
+
+    A wait that the kernel ends after a second, to have a look, counts as none: the machine was busy.
+    """
+    lines = [line for line in trace.read_text().splitlines() if not re.match(r"recvfrom\(.* = -1 EAGAIN", line)]
+    calls = [line.partition("(")[0] for line in lines]
     sent = [place for place, name in enumerate(calls) if name == "sendto"]
     return Counter(calls[sent[-1010] : sent[-10]])

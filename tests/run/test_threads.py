@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from rootstock import RootstockCalculator
-from rootstock.client.threads import processors, thread_count
-from tests.conftest import clean_environment
+from rootstock.client.threads import processors
+from tests.support.commands import clean_environment, run
+from tests.support.needs import need
+from tests.support.processes import alone
 
 BOUND = len(os.sched_getaffinity(0))
 
@@ -36,35 +38,53 @@ def test_given_threads_reach_every_library(root: Path, monkeypatch: pytest.Monke
     assert threads(root) == (3, ["OMP_NUM_THREADS=3"])
 
 
+COUNTS = """
+import json, os, subprocess, sys
+from rootstock import RootstockCalculator
+from rootstock.client.threads import _workers_here, thread_count
+
+code = "import os, sys; from rootstock.client.threads import _workers_here, thread_count; "
+code += "os.sched_setaffinity(0, json.loads(sys.argv[1])); print(_workers_here(), thread_count())"
+
+def elsewhere(processors):
+    "What another process counts that may use these."
+    words = [sys.executable, "-c", "import json; " + code, json.dumps(list(processors))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    return list(map(int, done.stdout.split()))
+
+def here():
+    return [_workers_here(), thread_count()]
+
+bound = sorted(os.sched_getaffinity(0))
+found = {"none": here()}
+with RootstockCalculator("emt", root=sys.argv[1], device="cpu") as calc:
+    found["one"], found["one, elsewhere"] = here(), elsewhere(bound)
+    with RootstockCalculator("emt", root=sys.argv[1], device="cpu") as other:
+        found["said"] = [calc.info()["threads"], other.info()["threads"]]
+        found["two"] = here()
+    os.sched_setaffinity(calc.info()["pid"], bound[:1])
+    found["the first processor"] = elsewhere(bound[:1])
+    found["the others"] = elsewhere(bound[1:] or bound)
+found["none left"] = here()
+print(json.dumps(found))
+"""
+
+
 def test_workers_share_the_processors(root: Path) -> None:
-    """Those of other processes too."""
-    with RootstockCalculator("emt", root=root, device="cpu"):
-        assert thread_count() <= max(1, BOUND // 2)
-        code = "from rootstock.client.threads import thread_count as n; print(n())"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert int(done.stdout) <= max(1, BOUND // 2)
-
-
-def test_only_workers_on_the_same_processors_count(root: Path) -> None:
-    if BOUND < 2:
-        pytest.skip("one processor")
-    first, *others = sorted(os.sched_getaffinity(0))
-    code = "import os, sys; from rootstock.client.threads import _workers_here as n; "
-    code += "os.sched_setaffinity(0, [int(sys.argv[1])]); print(n())"
-
-    def seen_from(processor: int) -> int:
-        done = subprocess.run([sys.executable, "-c", code, str(processor)], capture_output=True, text=True, check=True)
-        return int(done.stdout)
-
-    with RootstockCalculator("emt", root=root, device="cpu") as calc:
-        os.sched_setaffinity(calc.info()["pid"], [first])
-        for _ in range(20):  # others of this user may start and end workers meanwhile
-            before, elsewhere, after = seen_from(first), seen_from(others[0]), seen_from(first)
-            if before == after:
-                break
-    assert before >= 1
-    if before == 1:  # nobody else's workers run here
-        assert elsewhere == 0
+    """Those of other processes too; only workers on the same processors count."""
+    need(BOUND > 1, "two processors")
+    done = run(*alone(), sys.executable, "-c", COUNTS, root, check=True)
+    whole = processors(os.environ)  # less than the bound where a control group has a quota
+    assert json.loads(done.stdout) == {
+        "none": [0, whole],
+        "one": [1, max(1, whole // 2)],
+        "one, elsewhere": [1, max(1, whole // 2)],
+        "said": [whole, max(1, whole // 2)],
+        "two": [2, max(1, whole // 3)],
+        "the first processor": [1, 1],
+        "the others": [0, min(whole, BOUND - 1)],
+        "none left": [0, whole],
+    }
 
 
 @pytest.mark.parametrize("groups", [{"": "max 100000", "job": "150000 100000"}, {"": "150000 100000", "job": "max 1"}])
@@ -102,12 +122,9 @@ def test_the_share_of_a_rank_that_is_not_bound() -> None:
     code = "from rootstock.client.threads import thread_count as n; print(n(), n(for_all_ranks=True))"
 
     def counts(**variables: str) -> list[int]:
-        environment = clean_environment(**variables)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        done = run(*alone(), sys.executable, "-c", code, check=True, env=clean_environment(**variables))
         return list(map(int, done.stdout.split()))
 
-    for _ in range(20):  # others of this user may start and end workers meanwhile
-        before, shared, after = counts()[0], counts(MPI_LOCALNRANKS=str(BOUND)), counts()[0]
-        if before == after:
-            break
-    assert shared == [1, before]
+    whole = processors(os.environ)
+    assert counts() == [whole, whole]
+    assert counts(MPI_LOCALNRANKS=str(BOUND)) == [1, whole]

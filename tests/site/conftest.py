@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from rootstock.config.clusters import Cluster
+from rootstock.config.environment_file import packaged_source
 from rootstock.config.render import render_activation, render_default, render_modulefiles
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
+from rootstock.root.records import read_build
+from rootstock.root.weights import Weights, measured, write_weights
 from tests.conftest import Site
+from tests.support.commands import Done, bare_environment, run
+from tests.support.environment_files import header
+from tests.support.folders import once_per_run, open_to_readers
+from tests.support.needs import need, need_program
+from tests.support.roots import put_environment
+from tests.support.tiny_root import SETUP, write_wheel
 
 LMOD = Path("/usr/share/lmod/lmod")
 
 # What each module system keeps for itself in a shell's environment.
 LMOD_OWN = ("_LMFILES_", "LOADEDMODULES", "_ModuleTable", "__LMOD_", "LMOD_")
 TMOD_OWN = ("_LMFILES_", "LOADEDMODULES", "__MODULES_", "MODULES_")
-
-
-def _missing(what: str, remedy: str) -> None:
-    """Skip the test; where the CI runs, which installs everything, fail it."""
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is missing: {remedy}")
-
-
-def _require(program: str, package: str) -> str:
-    """Return the path of a program of the system."""
-    path = shutil.which(program)
-    if path is None:
-        _missing(program, f"apt-get install {package}")
-    return str(path)
-
-
-def _run(
-    command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in `folder`, with a bare environment as a batch job may have."""
-    bare = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
-    return subprocess.run(
-        command, cwd=folder, env=bare | dict(environment or {}), capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 @dataclass(frozen=True)
@@ -56,52 +40,48 @@ class ModuleSystem:
     own: tuple[str, ...]
     folder: Path
 
-    def shell(self, tree: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, tree: Path, script: str, **variables: str) -> Done:
         """Run `script` in bash, where ``module`` finds the modulefiles under `tree`."""
-        command = ["bash", "--norc", "--noprofile", "-c", f"{self.init}\n{script}"]
-        return _run(command, self.folder, {"MODULEPATH": str(tree)} | environment)
+        command = ("bash", "--norc", "--noprofile", "-c", f"{self.init}\n{script}")
+        env = bare_environment(self.folder, MODULEPATH=str(tree)) | variables
+        return run(*command, env=env, cwd=self.folder)
 
-    def environment(self, tree: Path, script: str, **environment: str) -> dict[str, str]:
+    def environment(self, tree: Path, script: str, **variables: str) -> dict[str, str]:
         """Return the environment that `script` leaves, without what the module system keeps there for itself."""
-        done = self.shell(tree, f"{script} >&2; env -0", **environment)
+        done = self.shell(tree, f"{script} >&2; env -0", **variables)
         assert done.returncode == 0, done.stderr
         pairs = (pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
         return {name: value for name, value in pairs if name != "_" and not name.startswith(self.own)}
 
 
-@pytest.fixture(scope="session")
-def require() -> Callable[[str, str], str]:
-    """Return the function that finds a program, given the package that has it."""
-    return _require
-
-
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return the function that runs a command in `tmp_path`, given more variables for its environment."""
-    return lambda *command, **environment: _run(command, tmp_path, environment)
+def bare(tmp_path: Path) -> Callable[..., Done]:
+    """Return the function that runs a command in `tmp_path`, in a bare environment with more variables."""
+    return lambda *command, **variables: run(*command, env=bare_environment(tmp_path, **variables), cwd=tmp_path)
 
 
 @pytest.fixture(scope="session")
 def lmod(tmp_path_factory: pytest.TempPathFactory) -> ModuleSystem:
-    if not LMOD.is_dir():
-        _missing("Lmod", "apt-get install lmod")
-    return ModuleSystem("lmod", f". {LMOD}/init/bash", LMOD_OWN, tmp_path_factory.mktemp("lmod"))
+    need(LMOD.is_dir(), "Lmod (apt-get install lmod)")
+    # Lmod keeps what it has found in a home if that took long, and later tests would read it.
+    init = f"export LMOD_IGNORE_CACHE=1; . {LMOD}/init/bash"
+    return ModuleSystem("lmod", init, LMOD_OWN, tmp_path_factory.mktemp("lmod"))
 
 
 @pytest.fixture(scope="session")
 def tmod(tmp_path_factory: pytest.TempPathFactory) -> ModuleSystem:
     """Environment Modules, unpacked only: Debian's package conflicts with that of Lmod."""
-    tclsh = _require("tclsh8.6", "tcl8.6")
-    folder = tmp_path_factory.mktemp("tmod")
+    tclsh = need_program("tclsh8.6", "tcl8.6")
     commands = sorted(Path("/usr/lib").glob("*/modulecmd.tcl"))
     if not commands:
-        download = subprocess.run(
-            "apt-get -qq download environment-modules && dpkg -x environment-modules_*.deb .",
-            shell=True, cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+
+        def fetch(folder: Path) -> None:
+            script = "apt-get -qq download environment-modules && dpkg -x environment-modules_*.deb ."
+            done = run("sh", "-c", script, cwd=folder)
+            need(done.returncode == 0, f"Environment Modules (`apt-get download` said: {done.stderr})")
+
+        folder = once_per_run(tmp_path_factory, "environment-modules", fetch)
         commands = sorted(folder.glob("usr/lib/*/modulecmd.tcl"))
-        if not commands:
-            _missing("Environment Modules", f"apt-get update, for `apt-get download` said: {download.stderr}")
     init = f'module() {{ eval "$({tclsh} {commands[0]} bash "$@")"; }}'
     return ModuleSystem("tmod", init, TMOD_OWN, tmp_path_factory.mktemp("work"))
 
@@ -148,21 +128,33 @@ def install(tmp_path: Path) -> Install:
     return write
 
 
-TINY = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["six"]
-# ///
-def setup(model, device="cpu"):
-    raise NotImplementedError
+# Long enough that a test can change a byte in the middle.
+SIX = b"""\
+\"\"\"What stands in for a well-known package of one module, so that nothing is fetched.\"\"\"
+
+__version__ = "1.17.0"
+
+
+def add_metaclass(metaclass):
+    return lambda cls: metaclass(cls.__name__, cls.__bases__, dict(cls.__dict__))
 """
 
 
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the text of an environment file whose one package, six, lies in a folder that everybody can read."""
+    folder = tmp_path_factory.mktemp("wheels")
+    open_to_readers(folder)
+    write_wheel(folder, "six", "1.17.0", {"six.py": SIX}).chmod(0o644)
+    return header("[tool.uv]", "no-index = true", f'find-links = ["{folder}"]', dependencies=("six",)) + SETUP
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
+def tiny(tiny_text: str, tmp_path: Path) -> Path:
     """Return an environment file that is built in a second and verified by nothing."""
     path = tmp_path / "tiny.py"
-    path.write_text(TINY)
+    path.write_text(tiny_text)
+    path.chmod(0o644)  # whatever the umask, as other users install it too
     return path
 
 
@@ -186,9 +178,9 @@ class Pristine:
 
 
 @pytest.fixture(scope="session")
-def _pristine_tiny(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Pristine:
+def _pristine_tiny(site: Site, tiny_text: str, tmp_path_factory: pytest.TempPathFactory) -> Pristine:
     base = tmp_path_factory.mktemp("tiny")
-    (base / "tiny.py").write_text(TINY)
+    (base / "tiny.py").write_text(tiny_text)
     return Pristine.install(site, base, "--env", base / "tiny.py")
 
 
@@ -207,3 +199,24 @@ def tiny_root(_pristine_tiny: Pristine) -> Path:
 def bare_root(_pristine_bare: Pristine) -> Path:
     """Return a root without any environment, which the test may change."""
     return _pristine_bare.fresh()
+
+
+@pytest.fixture
+def mace_root(tiny_root: Path) -> RootLayout:
+    """Return a root with MACE, as an admin would have built it for GPUs, and the weights of two of its models."""
+    layout = RootLayout(tiny_root)
+    record = read_build(layout.active("tiny").resolve())
+    packages = {"mace_torch": "0.3.16", "ase": "3.29.0", "torch": "2.13.0", "numpy": "2.4.6", "e3nn": "0.4.4"}
+    assert record
+    checks = [{"model": "small", "reference": "NaCl", "source": "janus-core", "reason": "no weights", "passed": None}]
+    record = replace(record, accelerator="cuda", packages=packages, verification=checks)
+    record = put_environment(layout, packaged_source("mace").path, record)
+    for model in ("medium-mpa-0", "small"):
+        file = layout.cache / f"xdg/mace/{model}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(model)
+        layout.weights("mace").mkdir(parents=True, exist_ok=True)
+        weights = Weights("mace", model, (measured(file, layout.root),), (), record.digest, "now", "ann", "here")
+        write_weights(layout, weights, 0o644)
+    (layout.cache / "xdg/mace/small").unlink()
+    return layout

@@ -12,14 +12,9 @@ from rootstock.config.environment_file import packaged_names, packaged_source, r
 from rootstock.errors import ConfigurationError
 from rootstock.worker.channel.memory import PROPERTY_BITS
 from tests.conftest import Site
+from tests.support.environment_files import header
 
-HEADER = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["ase"]
-# [tool.rootstock]
-# {}
-# ///
+LENNARD_JONES = """\
 from ase.calculators.lj import LennardJones
 
 
@@ -31,7 +26,7 @@ REFERENCE = 'references = [{ name = "dimer", source = "none", symbols = "Ar2", p
 
 def written(folder: Path, *lines: str) -> Path:
     path = folder / "mine.py"
-    path.write_text(HEADER.format("\n# ".join(lines)))
+    path.write_text(header("[tool.rootstock]", *lines) + LENNARD_JONES)
     return path
 
 
@@ -89,13 +84,14 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, line: str, message: str
     ],
 )
 def test_a_build_that_does_not_do_what_its_file_says_is_refused(
-    bare_root: Path, site: Site, tmp_path: Path, lines: list[str], message: str
+    site: Site, like_root: tuple[str, ...], tmp_path: Path, lines: list[str], message: str
 ) -> None:
-    path = written(tmp_path, *lines, REFERENCE)
-    done = site("install", "--root", bare_root, "--env", path, "--no-client", check=False)
+    path, root = written(tmp_path, *lines, REFERENCE), tmp_path / "root"
+    install = ("install", "--cluster", "local", "--root", root, "--env", path, "--no-client")
+    done = site(*install, *like_root, check=False)
     assert done.returncode == 15
     assert message in done.stderr
-    assert not (bare_root / "active/mine").exists()
+    assert not (root / "active/mine").exists()
 
 
 @pytest.mark.parametrize("folder", ['"../../elsewhere"', '"/tmp/elsewhere"', "3"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,10 @@ import pytest
 from rootstock import __version__
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
-from tests.conftest import SITE, clean_environment, need
-from tests.site.stress import at_change
+from tests.support.commands import SITE, clean_environment, run
+from tests.support.folders import open_to_readers
+from tests.support.needs import need_program, need_root
+from tests.support.tracing import at_change
 
 GROUP = 7301  # needs no name on this machine
 
@@ -22,10 +22,8 @@ GROUP = 7301  # needs no name on this machine
 @pytest.fixture
 def field(tmp_path):
     """Return a folder that everybody can reach, and members of the group can write to."""
-    need(os.geteuid() == 0, "the rights of root")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and not folder.stat().st_mode & stat.S_IXOTH:
-            folder.chmod(0o711)
+    need_root()
+    open_to_readers(tmp_path)
     folder = tmp_path / "field"
     folder.mkdir()
     os.chown(folder, 0, GROUP)
@@ -33,22 +31,33 @@ def field(tmp_path):
     return folder
 
 
-def run_as(uid, *command, member=False, umask=0o022):
-    """Run a command as another user."""
-    groups = [f"--groups={GROUP}"] if member else ["--clear-groups"]
-    return subprocess.run(
-        ["setpriv", f"--reuid={uid}", f"--regid={uid}", *groups, *map(str, command)],
-        env=clean_environment(HOME="/var/empty"), cwd="/", umask=umask, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def run_as(tmp_path):
+    """Return the function that runs a command as another user, with a home and a folder for temporary files."""
+    setpriv = need_program("setpriv", "util-linux")
+
+    def call(uid, *command, member=False, umask=0o022, check=False):
+        own = tmp_path / f"home-{uid}"
+        if not own.exists():
+            for folder in (own, own / "tmp"):
+                folder.mkdir(mode=0o700)
+                os.chown(folder, uid, uid)
+        who = (f"--reuid={uid}", f"--regid={uid}", f"--groups={GROUP}" if member else "--clear-groups")
+        env = clean_environment(HOME=str(own), TMPDIR=str(own / "tmp"))
+        return run(setpriv, *who, *command, env=env, cwd="/", umask=umask, check=check)
+
+    return call
 
 
-def install_as(uid, root, *options, umask=0o077):
-    """Install as a member of the group; return the output."""
-    command = (SITE, "install", "--cluster", "local", "--root", root, "--no-client", *options)
-    done = run_as(uid, *command, member=True, umask=umask)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def install_as(run_as):
+    """Return the function that installs as a member of the group, and returns the output."""
+
+    def call(uid, root, *options, umask=0o077):
+        command = (SITE, "install", "--cluster", "local", "--root", root, "--no-client", *options)
+        return run_as(uid, *command, member=True, umask=umask, check=True).stdout
+
+    return call
 
 
 def modes(root):
@@ -60,8 +69,7 @@ def modes(root):
 
 @pytest.mark.parametrize("umask", [0o077, 0o000])
 @pytest.mark.parametrize(("readers", "folder", "file"), [("world", 0o2755, 0o644), ("group", 0o2750, 0o640)])
-def test_modes_do_not_depend_on_the_umask(field, tiny, umask, readers, folder, file):
-    tiny.chmod(0o644)
+def test_modes_do_not_depend_on_the_umask(field, install_as, tiny, umask, readers, folder, file):
     options = ("--env", tiny, "--group", str(GROUP), "--set", f"access.readers={readers}")
     install_as(4001, field / "root", *options, umask=umask)
     found = modes(field / "root")
@@ -81,8 +89,7 @@ def test_modes_do_not_depend_on_the_umask(field, tiny, umask, readers, folder, f
 
 @pytest.mark.parametrize("umask", [0o077, 0o000])
 @pytest.mark.parametrize("writers", ["owner", "group"])
-def test_nothing_is_writable_by_everybody(field, tiny, umask, writers):
-    tiny.chmod(0o644)
+def test_nothing_is_writable_by_everybody(field, install_as, tiny, umask, writers):
     options = ("--env", tiny, "--group", str(GROUP), "--set", "access.readers=world")
     install_as(4001, field / "root", *options, "--set", f"access.writers={writers}", umask=umask)
     # uv makes its lock files writable by everybody, in its cache too.
@@ -93,8 +100,7 @@ def test_nothing_is_writable_by_everybody(field, tiny, umask, writers):
     assert list((field / "root/cache/uv").rglob(".lock"))
 
 
-def test_readers_read_and_do_not_write(field, tiny):
-    tiny.chmod(0o644)
+def test_readers_read_and_do_not_write(field, install_as, run_as, tiny):
     root = field / "root"
     install_as(4001, root, "--env", tiny, "--set", "access.readers=world")
     done = run_as(4009, root / "active/tiny/bin/python", "-I", "-c", "import six; print(six.__name__)")
@@ -106,8 +112,7 @@ def test_readers_read_and_do_not_write(field, tiny):
     assert done.stderr.endswith("\nDo this as one of the root's admins.\n")
 
 
-def test_readers_of_the_group_and_outsiders(field, tiny):
-    tiny.chmod(0o644)
+def test_readers_of_the_group_and_outsiders(field, install_as, run_as, tiny):
     root = field / "root"
     install_as(4001, root, "--env", tiny, "--group", str(GROUP), "--set", "access.readers=group")
     python = (root / "active/tiny/bin/python", "-I", "-c", "import six")
@@ -117,8 +122,7 @@ def test_readers_of_the_group_and_outsiders(field, tiny):
     assert f"Error: Cannot read {root}/rootstock.toml: {root} does not let you in: its mode is " in outsider.stderr
 
 
-def test_every_member_of_a_group_of_admins_can_install(field, tiny, tmp_path):
-    tiny.chmod(0o644)
+def test_every_member_of_a_group_of_admins_can_install(field, install_as, run_as, tiny, tmp_path):
     other = tmp_path / "other.py"
     other.write_text(tiny.read_text())
     other.chmod(0o644)
@@ -143,9 +147,8 @@ def test_every_member_of_a_group_of_admins_can_install(field, tiny, tmp_path):
 SHARED = ("--group", str(GROUP), "--set", "access.readers=world", "--set", "access.writers=group")
 
 
-def test_what_another_admin_has_left_is_no_obstacle(field, tiny, tmp_path):
+def test_what_another_admin_has_left_is_no_obstacle(field, install_as, run_as, tiny, tmp_path):
     """Sealed builds, what a killed build leaves, files with modes of their own: their owner alone can remove them."""
-    tiny.chmod(0o644)
     root = field / "root"
     install_as(4001, root, "--env", tiny, *SHARED)
     old = RootLayout(root).build("tiny", active_digest(root, "tiny"))
@@ -181,8 +184,7 @@ def test_what_another_admin_has_left_is_no_obstacle(field, tiny, tmp_path):
     assert not old.exists() and not leftover.exists()
 
 
-def test_admins_who_cannot_read_what_others_install_are_refused(field, tiny):
-    tiny.chmod(0o644)
+def test_admins_who_cannot_read_what_others_install_are_refused(field, run_as, tiny):
     options = ("--env", tiny, "--group", str(GROUP), "--set", "access.writers=group", "--set", "access.readers=owner")
     command = (SITE, "install", "--cluster", "local", "--root", field / "root", "--no-client", *options)
     done = run_as(4001, *command, member=True)
@@ -190,9 +192,8 @@ def test_admins_who_cannot_read_what_others_install_are_refused(field, tiny):
     assert not (field / "root").exists()
 
 
-def test_a_root_in_a_folder_that_its_admin_cannot_change(field, tiny):
+def test_a_root_in_a_folder_that_its_admin_cannot_change(field, install_as, run_as, tiny):
     """Such as a mount point, or the folder of a site's software."""
-    tiny.chmod(0o644)
     root = field / "root"
     install_as(4001, root, "--env", tiny)
     os.chown(field, 0, 0)
@@ -206,12 +207,8 @@ def test_a_root_in_a_folder_that_its_admin_cannot_change(field, tiny):
 @pytest.mark.parametrize("number", [1, 20, 60])
 def test_a_change_of_readers_that_was_cut_off_is_finished(site, tiny_root, number):
     """Whichever change of a mode it was cut off at."""
-    need(shutil.which("strace"), "strace")
     command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
-    cut = subprocess.run(
-        [*at_change("chmod", number, "KILL"), SITE, *command],
-        env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+    cut = run(*at_change("chmod", number, "KILL"), SITE, *command)
     assert cut.returncode in (-9, 137), cut.stdout
     site(*command)
     build = active_build(RootLayout(tiny_root).active("tiny"))
@@ -226,8 +223,7 @@ def active_digest(root, name):
     return record.parent.name
 
 
-def test_somebody_who_is_not_in_the_group(field, tiny):
-    tiny.chmod(0o644)
+def test_somebody_who_is_not_in_the_group(field, run_as, tiny):
     command = (SITE, "install", "--cluster", "local", "--root", field / "root", "--group", str(GROUP), "--env", tiny)
     done = run_as(4009, *command)
     assert done.returncode == 3

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,31 +14,14 @@ from rootstock.root.checksums import check_build
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
-from tests.conftest import SITE, ordinary
-from tests.site.stress import (
-    PACKAGES,
-    TinyRoot,
-    make_wheel,
-    processes_at,
-    read_until,
-    run,
-    site_variables,
-    started,
-    wait_for,
-)
+from tests.support.commands import SITE, ordinary, read_until, run, started
+from tests.support.environment_files import WITHOUT_MATPLOTLIB, header
+from tests.support.needs import need_program
+from tests.support.processes import processes_at, stop_tree, wait_for, wait_until_gone
+from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel
+from tests.support.tracing import quiet_environment
 
 ALPHA, BETA = PACKAGES
-FILE = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = {packages}
-# [tool.uv]
-# no-index = true
-# find-links = ["{wheels}"]
-# ///
-def setup(model, device="cpu"):
-    raise NotImplementedError
-"""
 
 
 @pytest.fixture
@@ -47,8 +29,9 @@ def three(tmp_path):
     """Return a root with the files of three environments, and the command that installs them."""
     root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
     root.layout.environment_file("tiny").unlink()
-    for name, packages in {"one": [ALPHA], "two": [BETA], "three": [ALPHA, BETA]}.items():
-        root.layout.environment_file(name).write_text(FILE.format(packages=packages, wheels=root.wheels))
+    for name, packages in {"one": (ALPHA,), "two": (BETA,), "three": (ALPHA, BETA)}.items():
+        uv = ("[tool.uv]", "no-index = true", f'find-links = ["{root.wheels}"]')
+        root.layout.environment_file(name).write_text(header(*uv, dependencies=packages) + SETUP)
     command = [*ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(root.path), "--no-client"]
     for name in ("one", "two", "three"):
         command += ["--env", name]
@@ -61,7 +44,7 @@ def active(root):
 
 def test_environments_are_built_side_by_side(three):
     root, command = three
-    done = run([*command, "--jobs", "3"])
+    done = run(*command, "--jobs", "3")
     assert done.returncode == 0, done.stderr
     assert active(root) == {"one", "two", "three"}
     steps = [line.split(" ", 1)[1] for line in done.stderr.splitlines() if line[:2].isdigit()]
@@ -73,7 +56,7 @@ def test_environments_are_built_side_by_side(three):
         assert check_build(active_build(root.layout.active(name))) == []
     # One change of the root, however many builds.
     assert [path.name for path in root.layout.generations.iterdir()] == ["1.json"]
-    assert "nothing to do" in run(command).stdout
+    assert "nothing to do" in run(*command).stdout
 
 
 @pytest.mark.parametrize("broken", [["two"], ["one", "two"]])
@@ -81,8 +64,8 @@ def test_a_build_that_fails_does_not_lose_the_others(three, broken):
     root, command = three
     for name in broken:
         file = root.layout.environment_file(name)
-        file.write_text(file.read_text().replace("dependencies = [", "dependencies = ['nowhere', "))
-    done = run(command)
+        file.write_text(file.read_text().replace("dependencies = [", 'dependencies = ["nowhere", '))
+    done = run(*command)
     assert done.returncode == 14
     assert active(root) == {"one", "two", "three"} - {*broken}
     assert f"{len(broken)} of 3 builds failed; the others are in use.\n" in done.stderr
@@ -91,8 +74,8 @@ def test_a_build_that_fails_does_not_lose_the_others(three, broken):
     assert root.leftovers() == []
     for name in broken:
         file = root.layout.environment_file(name)
-        file.write_text(file.read_text().replace("'nowhere', ", ""))
-    assert run(command).returncode == 0
+        file.write_text(file.read_text().replace('"nowhere", ', ""))
+    assert run(*command).returncode == 0
     assert active(root) == {"one", "two", "three"}
 
 
@@ -100,24 +83,20 @@ def test_an_interruption_ends_all(three):
     root, command = three
     with started([*command, "--jobs", "3"]) as process:
         read_until(process, "installing")
+        stopped = stop_tree(process.pid)
         os.kill(process.pid, signal.SIGINT)  # to it alone: those that it has started are its to end
-        assert process.wait(60) == 130
-        wait_for(lambda: not processes_at(root.layout.all_builds), "the end of its children", 4.0)
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait() == 130
+        wait_until_gone(*stopped)
+        wait_for(lambda: not processes_at(root.layout.all_builds), "the end of its children")
     assert not list(root.layout.all_builds.glob("*/.*"))
-    assert run(command).returncode == 0
+    assert run(*command).returncode == 0
     assert active(root) == {"one", "two", "three"}
 
 
 # -- what a build says of itself
 
-SIX = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["six==1.16.0", "colorama; sys_platform == 'win32'"]
-# ///
-def setup(model, device="cpu"):
-    raise NotImplementedError
-"""
+SIX = header(dependencies=("six==1.16.0", "colorama; sys_platform == 'win32'")) + SETUP
 SIX_SHA256 = "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254"
 
 
@@ -164,20 +143,18 @@ def test_the_bill_of_materials(six):
     assert all(set(entry.get("dependsOn", ())) <= refs for entry in bill["dependencies"])
 
 
-def test_two_builds_of_a_lock_are_alike_to_the_last_byte(site, tmp_path, root):
+def test_two_builds_of_a_lock_are_alike_to_the_last_byte(tmp_path, root):
     """Emt's: it has compiled modules, such as those of numpy and scipy. The second is made on a single processor."""
     layout = RootLayout(tmp_path / "root")
     text = (RootLayout(root).environment_file("emt")).read_text()
     layout.environments.mkdir(parents=True)
     layout.environment_file("emt").write_text(text)
-    command = ("install", "--cluster", "local", "--root", layout.root, "--env", "emt", "--no-client")
-    lists, processors = [], os.sched_getaffinity(0)
-    for allowed in (processors, {min(processors)}):
-        os.sched_setaffinity(0, allowed)
-        try:
-            site(*command)
-        finally:
-            os.sched_setaffinity(0, processors)
+    options = ("--cluster", "local", "--env", "emt", "--no-client", *WITHOUT_MATPLOTLIB)
+    command = (*ordinary(), SITE, "install", "--root", layout.root, *options)
+    single = (need_program("taskset", "util-linux"), "--cpu-list", str(min(os.sched_getaffinity(0))))
+    lists = []
+    for prefix in ((), single):
+        run(*prefix, *command, check=True, timeout=600)
         build = active_build(layout.active("emt"))
         lists.append((build / "SHA256SUMS").read_text().splitlines())
         remove_tree(build)
@@ -191,9 +168,7 @@ def test_bytecode_is_used_as_it_is_and_says_where_the_build_is(six):
     layout, _ = six
     build = active_build(layout.active("six"))
     ask = "import six; print(six.__cached__, six.add_metaclass.__code__.co_filename)"
-    done = subprocess.run(
-        [build / "bin" / "python", "-I", "-c", ask], capture_output=True, text=True, env=site_variables()
-    )
+    done = run(build / "bin" / "python", "-I", "-c", ask, env=quiet_environment(), check=True)
     cached, source = done.stdout.split()
     assert source == str(next(build.glob("lib/python*/site-packages/six.py")))
     assert Path(cached).read_bytes()[4:8] == bytes([1, 0, 0, 0])  # by hash, and not compared with the source

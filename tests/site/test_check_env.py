@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,17 @@ from rootstock.config.environment_file import packaged_names
 from rootstock.config.packaged import data_folder
 from rootstock.reports.envfile_lint import check_environment
 from rootstock.reports.envfile_lint.kinds import KEYS
-from tests.conftest import SITE, Site, clean_environment
+from tests.conftest import Site
+from tests.support.commands import REPOSITORY, SITE, clean_environment, run
+from tests.support.tiny_root import SETUP
 
-REPOSITORY = Path(__file__).parents[2]
+# Written out, as the lines are counted in which something is wrong.
 HEADER = """\
 # /// script
 # requires-python = ">=3.10"
 # dependencies = ["ase>=3.23"]
 #
 # [tool.rootstock]
-"""
-SETUP = """\
-def setup(model, device="cpu"):
-    raise NotImplementedError
 """
 NO_REFERENCES = "there are no references: nobody checks the numbers of a build."
 DIMER = '{ name = "pair", source = "none", symbols = "Ar2", positions = [[0, 0, 0], [0, 0, 4]]'
@@ -78,8 +75,7 @@ def test_a_new_file_passes_and_is_never_replaced(site: Site, tmp_path: Path) -> 
 
 
 def test_a_new_file_is_written_where_one_is(tmp_path: Path) -> None:
-    run = subprocess.run([SITE, "new-env", "mine"], cwd=tmp_path, env=clean_environment(), check=False, timeout=60)
-    assert run.returncode == 0
+    run(SITE, "new-env", "mine", cwd=tmp_path, check=True)
     assert os.listdir(tmp_path) == ["mine.py"]
 
 
@@ -138,10 +134,7 @@ def setup(name, size):
 def test_everything_is_said_at_once_with_lines_and_nothing_is_executed(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(WRONG)
-    done = subprocess.run(
-        [SITE, "check-env", path], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    done = run(SITE, "check-env", path, cwd=tmp_path)
     assert done.returncode == 3
     lines = [line.removeprefix(f"{path}:") for line in done.stdout.splitlines()]
     expected = [

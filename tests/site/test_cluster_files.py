@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +18,7 @@ from rootstock.config.clusters import (
 )
 from rootstock.config.packaged import PACKAGE, data_folder
 from rootstock.errors import ConfigurationError
+from tests.support.commands import run
 
 NAMES = cluster_names(packaged_scopes())
 
@@ -112,5 +112,5 @@ def test_a_new_cluster_is_a_new_file(tmp_path):
     shutil.copytree(data_folder("site_templates"), tmp_path / "site_templates")
     (tmp_path / "site_templates/clusters/hill.toml").write_text('root = "/hill/rootstock"\n')
     code = "import rootstock; print(rootstock.get_root_for_cluster('hill'))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run(sys.executable, "-c", code, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("/hill/rootstock\n", "")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
-import select
+import struct
 import subprocess
-import time
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SITE, clean_environment
+from tests.support.commands import DEADLINE_S, ROOTSTOCK, SITE, Done, clean_environment, run
+from tests.support.needs import need_program
 
-ROOTSTOCK = SITE.with_name("rootstock")
 SHELLS = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],
     "zsh": ["zsh", "-f", "-i"],
@@ -31,44 +32,60 @@ class Terminal:
 
     def __init__(self, shell: str, root: Path, home: Path) -> None:
         leader, follower = pty.openpty()
+        fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         environment = clean_environment(
             ROOTSTOCK_ROOT=str(root), TERM="xterm", PS1="$ ", HOME=str(home), PATH=f"{SITE.parent}:/usr/bin:/bin",
-            COLUMNS="200", LINES="50",
         )  # fmt: skip
         self.process = subprocess.Popen(
             SHELLS[shell], stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True,
             cwd=home,
         )  # fmt: skip
         os.close(follower)
-        self._leader, self._seen = leader, ""
+        self._leader, self._seen = leader, b""
 
     def type(self, text: str) -> None:
-        self._seen = ""
+        self._seen = b""
         os.write(self._leader, text.encode())
 
-    def wait_for(self, pattern: str, seconds: float = 60.0) -> str:
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, self._seen):
-            ready = select.select([self._leader], [], [], max(0.0, deadline - time.monotonic()))[0]
-            assert ready, f"no {pattern!r} in {self._seen!r}"
-            self._seen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(self._leader, 65536).decode(errors="replace"))
-        return self._seen
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait for a text among what the shell has written since something was typed, however long that takes."""
+        while not (found := re.search(pattern, self._text())):
+            self._seen += os.read(self._leader, 65536)
+        return found
+
+    def _text(self) -> str:
+        # All of it each time: a sequence for the terminal may come in two parts.
+        return re.sub(rb"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])", b"", self._seen).decode(errors="replace")
+
+    def new_line(self) -> None:
+        """Leave what is typed, and wait for an empty line after it."""
+        self.type("\x15echo do''ne\n")
+        self.wait_for(r"[\r\n]done\r\n[^\n]*\$ ")
+
+    def completed(self, typed: str) -> str:
+        """Return the line that the shell makes of keys, tabs among them."""
+        self.type(f"{typed}\x01echo : \n")  # it goes to the start of the line, and shows the line instead of running it
+        line = self.wait_for(r"[\r\n]: (.*)\r\n[^\n]*\$ ")[1]
+        return line.rstrip("\r")
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.wait(DEADLINE_S)
         os.close(self._leader)
 
 
+Start = Callable[[str, str], Terminal]
+
+
 @pytest.fixture
-def terminal(root: Path, tmp_path: Path, require: Callable[[str, str], str]):
+def terminal(root: Path, tmp_path: Path) -> Iterator[Start]:
     opened = []
 
     def start(shell: str, program: str) -> Terminal:
-        require(shell, shell)
+        need_program(shell, shell)
         opened.append(Terminal(shell, root, tmp_path))
-        opened[-1].type(LOAD[shell].format(program=program) + "; echo load''ed\n")
-        opened[-1].wait_for("loaded\r\n")
+        opened[-1].type(LOAD[shell].format(program=program) + "\n")
+        opened[-1].new_line()
         return opened[-1]
 
     yield start
@@ -77,39 +94,27 @@ def terminal(root: Path, tmp_path: Path, require: Callable[[str, str], str]):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_tab_key(terminal: Callable[[str, str], Terminal], shell: str) -> None:
+def test_the_tab_key(terminal: Start, shell: str) -> None:
     typing = terminal(shell, "rootstock")
-    for typed, completed in (
-        ("rootstock sho\t", "rootstock show "),
-        ("lj-a\t", "rgon"),
-        ("--jso\t", "n"),
-        ("--cluster del\t", "la"),
-    ):
-        typing.type(typed)
-        typing.wait_for(completed.replace("-", r"\-"))
-    typing.type("\x15rootstock why-not \t\t")
-    seen = typing.wait_for(r"lj-argon")
-    assert "emt" in seen
-    typing.type("\x15")
+    typed = "rootstock sho\tlj-a\t--jso\t--cluster del\t"
+    assert typing.completed(typed) == "rootstock show lj-argon --json --cluster della"
+    typing.type("rootstock why-not \t\t")
+    typing.wait_for(r"emt[^$]*lj-argon")
+    typing.new_line()
     site = terminal(shell, "rootstock-site")
-    site.type("rootstock-site install --env che\t")
-    with pytest.raises(AssertionError):
-        site.wait_for("chgnet", seconds=3)
-    site.type("\x15rootstock-site install --env chg\t")
-    site.wait_for("net")
+    assert site.completed("rootstock-site install --env che\t") == "rootstock-site install --env che"
+    assert site.completed("rootstock-site install --env chg\t") == "rootstock-site install --env chgnet"
 
 
-def test_fish(root: Path, require: Callable[[str, str], str], tmp_path: Path) -> None:
-    fish = require("fish", "fish")
+def test_fish(root: Path, tmp_path: Path) -> None:
+    fish = need_program("fish", "fish")
 
     def completions(line: str) -> list[str]:
         script = f'rootstock completion fish | source; complete -C "{line}"'
         environment = clean_environment(
             ROOTSTOCK_ROOT=str(root), HOME=str(tmp_path), PATH=f"{SITE.parent}:/usr/bin:/bin"
         )
-        done = subprocess.run(
-            [fish, "--no-config", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
-        )
+        done = run(fish, "--no-config", "-c", script, env=environment, check=True)
         return [line.split("\t")[0] for line in done.stdout.splitlines()]
 
     assert completions("rootstock show lj") == ["lj", "lj-argon"]
@@ -117,11 +122,11 @@ def test_fish(root: Path, require: Callable[[str, str], str], tmp_path: Path) ->
     assert "della" in completions("rootstock cluster show ")
 
 
-def complete(words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def complete(words: str, **variables: str) -> Done:
     environment = clean_environment(
         _ROOTSTOCK_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1), **variables
     )
-    return subprocess.run([ROOTSTOCK], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return run(ROOTSTOCK, env=environment)
 
 
 def test_what_is_typed_before_counts(root: Path, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,8 @@ import pytest
 from rootstock import __version__
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
-from tests.conftest import SITE, clean_environment, need
+from tests.support.commands import SITE, clean_environment, run
+from tests.support.needs import need_program, need_root
 
 BARE = ("--set", "environments=", "--no-client")
 
@@ -180,7 +179,7 @@ def test_a_root_of_a_newer_layout_is_left_alone(site, bare_root, command):
 
 
 def test_whoever_is_root_hears_once_that_they_need_not_be(site, tmp_path):
-    need(os.geteuid() == 0, "the rights of root")
+    need_root()
     command = ("install", "--root", tmp_path / "root", *BARE)
     said = "Note: You are root. You need not be: an ordinary account that owns the folder is enough, and safer.\n"
     assert site(*command, "--cluster", "local").stderr.startswith(said)
@@ -247,18 +246,16 @@ def test_a_hook_that_fails_stops_the_command(site, bare_root):
 
 def named(host, *command, **variables):
     """Run ``rootstock-site`` on a machine of that name."""
-    need(os.geteuid() == 0, "the rights of root")
-    done = subprocess.run(
-        ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host, SITE, *command],
-        env=clean_environment(**variables), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    need_root()
+    shell = (need_program("unshare", "util-linux"), "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host)
+    done = run(*shell, SITE, *command, env=clean_environment(**variables))
     return done.returncode, done.stdout, errors(done)
 
 
 @pytest.mark.parametrize("how", [["--cluster", "auto"], []], ids=["auto", "none"])
 def test_the_cluster_is_recognised_by_the_name_of_the_machine(tmp_path, how):
-    code, said, noted = named("della-l01g1", "install", "--root", tmp_path / "root", *how, *BARE, "--dry-run")
+    command = ("install", "--root", tmp_path / "root", *how, *BARE, "--dry-run")
+    code, said, noted = named("della-l01g1", *command, XDG_CONFIG_HOME=str(tmp_path))
     assert (code, noted) == (0, ["Cluster della: recognised by this machine's name, della-l01g1."])
     assert f"create the root {tmp_path}/root for cluster della\n" in said
 
@@ -284,16 +281,14 @@ def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root)
 
 
 def test_an_installation_from_a_bundle_needs_no_network(site, tmp_path, tiny):
-    need(os.geteuid() == 0, "the rights of root")
+    need_root()
     bundle = tmp_path / "tiny.bundle"
     digest = site("bundle", "create", bundle, "--cluster", "local", "--env", tiny, "--no-client").stdout.strip()
     root = tmp_path / "root"
-    command = ["unshare", "--net", SITE, "install", "--root", root, "--bundle", bundle, "--no-client", "--digest"]
+    alone = (need_program("unshare", "util-linux"), "--net")
+    command = (*alone, SITE, "install", "--root", root, "--bundle", bundle, "--no-client", "--digest")
     for wanted in ("nothing to do", "build tiny with Python")[::-1]:
-        done = subprocess.run(
-            [*command, digest, "--cluster", "local"], env=clean_environment(TMPDIR=str(tmp_path)),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = run(*command, digest, "--cluster", "local", env=clean_environment(TMPDIR=str(tmp_path)))
         assert (done.returncode, wanted in done.stdout) == (0, True), done.stderr
     assert not list(tmp_path.glob("rootstock-bundle-*"))
     other = "4f" * 32

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 
 import pytest
 
@@ -14,6 +13,7 @@ from rootstock.root.checksums import Problem, check_build, check_records, read_c
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
+from tests.support.commands import run
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_build_as_it_was_published(build):
     listed = (build / "SHA256SUMS").read_text()
     assert {"environment.py", "recipe.py.lock", "pyvenv.cfg"} <= {line[66:] for line in listed.splitlines()}
     assert "/__pycache__/six." in listed
-    assert subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=build).returncode == 0
+    run("sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS", cwd=build, check=True)
 
 
 def test_every_kind_of_change_is_named(build):
@@ -112,7 +112,7 @@ def test_what_differs_from_its_record_is_not_published(build):
     installed = check_records(build, read_contents(build))
     assert (installed.packages.keys(), installed.files > 5) == ({"six"}, True)
     (site_packages(build) / "six.py").write_text("changed")
-    with pytest.raises(BuildError, match=r"six\.py in .* is not the file that six 1.* was published with"):
+    with pytest.raises(BuildError, match=r"six\.py in .* is not the file that six 1.17.0 was published with"):
         check_records(build, read_contents(build))
     (site_packages(build) / "six.py").unlink()
     with pytest.raises(BuildError, match=r"six\.py is missing from"):

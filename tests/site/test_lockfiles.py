@@ -10,7 +10,8 @@ import pytest
 from rootstock.cli.common import PENDING
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
-from tests.site.stress import PACKAGES, TinyRoot, make_wheel
+from tests.support.environment_files import header
+from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel
 
 ALPHA, BETA = PACKAGES
 
@@ -20,11 +21,11 @@ def tiny_site(site, tmp_path):
     """Return a root whose one environment takes its packages from a folder, and how to run a command on it."""
     root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
 
-    def run(command, *arguments, **options):
+    def on_root(command, *arguments, **options):
         return site(command, "--root", root.path, *arguments, **options)
 
-    run("install", "--cluster", "local", "--env", "tiny", "--no-client")
-    return root, run
+    on_root("install", "--cluster", "local", "--env", "tiny", "--no-client")
+    return root, on_root
 
 
 def versions(lock):
@@ -32,18 +33,18 @@ def versions(lock):
 
 
 def test_a_lock_that_fits_is_left_alone(tiny_site):
-    root, run = tiny_site
+    root, on_root = tiny_site
     lock = root.layout.lock_file("tiny")
     before = lock.stat().st_mtime_ns
-    assert run("lock", "--check").returncode == 0
-    assert "nothing to do" in run("lock").stdout
+    assert on_root("lock", "--check").returncode == 0
+    assert "nothing to do" in on_root("lock").stdout
     assert lock.stat().st_mtime_ns == before
     assert len(list(root.layout.generations.iterdir())) == 1
 
 
 @pytest.mark.parametrize("how", ["missing", "other requirements", "not a lock"])
 def test_a_lock_that_does_not_fit(tiny_site, how):
-    root, run = tiny_site
+    root, on_root = tiny_site
     lock = root.layout.lock_file("tiny")
     if how == "missing":
         lock.unlink()
@@ -52,61 +53,52 @@ def test_a_lock_that_does_not_fit(tiny_site, how):
     else:
         root.require(ALPHA, BETA)
     before = lock.read_text() if lock.exists() else None
-    done = run("lock", "--check", check=False)
+    done = on_root("lock", "--check", check=False)
     if how == "not a lock":
         assert (done.returncode, "Traceback" in done.stderr) == (14, False)
         return
     assert done.returncode == PENDING
     assert "environments/tiny.py.lock" in done.stdout
     assert (lock.read_text() if lock.exists() else None) == before
-    assert run("lock", "--dry-run").returncode == 0
+    assert on_root("lock", "--dry-run").returncode == 0
     assert (lock.read_text() if lock.exists() else None) == before
-    run("lock")
+    on_root("lock")
     assert versions(lock).keys() == ({ALPHA} if how == "missing" else {ALPHA, BETA})
-    assert run("lock", "--check").returncode == 0
+    assert on_root("lock", "--check").returncode == 0
     # What is locked and not built yet is what an installation builds.
-    run("install", "--env", "tiny", "--no-client")
+    on_root("install", "--env", "tiny", "--no-client")
     assert root.imports() == (ALPHA if how == "missing" else f"{ALPHA} {BETA}")
 
 
 def test_versions_stay_until_an_upgrade_is_asked_for(tiny_site):
-    root, run = tiny_site
+    root, on_root = tiny_site
     root.require(ALPHA, BETA)
-    run("lock")
+    on_root("lock")
     for package in PACKAGES:
         make_wheel(root.wheels, package, "2.0")
     lock = root.layout.lock_file("tiny")
-    assert run("lock", "--check").returncode == 0
-    done = run("lock", "--upgrade", ALPHA)
+    assert on_root("lock", "--check").returncode == 0
+    done = on_root("lock", "--upgrade", ALPHA)
     assert f"update environments/tiny.py.lock: {ALPHA} 1.0 -> 2.0\n" in done.stdout
     assert versions(lock) == {ALPHA: "2.0", BETA: "1.0"}
-    plan = json.loads(run("lock", "--upgrade", "--json", "--dry-run").stdout)
+    plan = json.loads(on_root("lock", "--upgrade", "--json", "--dry-run").stdout)
     assert plan["locks"][0]["new"] == {ALPHA: "2.0", BETA: "2.0"}
     assert versions(lock)[BETA] == "1.0"
-    run("lock", "--upgrade")
+    on_root("lock", "--upgrade")
     assert versions(lock) == {ALPHA: "2.0", BETA: "2.0"}
 
 
 def test_requirements_that_cannot_be_met_change_nothing(tiny_site):
-    root, run = tiny_site
+    root, on_root = tiny_site
     before = root.layout.lock_file("tiny").read_text()
     root.require(f"{ALPHA}==9")
-    done = run("lock", check=False)
+    done = on_root("lock", check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (14, False)
     assert f"{ALPHA}==9" in done.stderr
     assert root.layout.lock_file("tiny").read_text() == before
 
 
-FILE = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["six>=1.10"]
-# [tool.uv]
-# exclude-newer = "2021-05-01T00:00:00Z"
-# ///
-def setup(model, device="cpu"):
-    raise NotImplementedError
-"""
+FILE = header("[tool.uv]", 'exclude-newer = "2021-05-01T00:00:00Z"', dependencies=("six>=1.10",)) + SETUP
 
 
 def test_a_file_has_its_lock_beside_it_and_an_installation_takes_it(site, tmp_path):
@@ -120,7 +112,6 @@ def test_a_file_has_its_lock_beside_it_and_an_installation_takes_it(site, tmp_pa
     assert versions(lock) == {"six": "1.15.0"}
     (package,) = tomllib.loads(lock.read_text())["package"]
     assert all(found["hash"].startswith("sha256:") for found in [package["sdist"], *package["wheels"]])
-    lock.write_text(lock.read_text().replace("1.15.0", "1.15.0"))
     install = ("install", "--cluster", "local", "--root", tmp_path / "root", "--env", file, "--no-client")
     site(*install)
     layout = RootLayout(tmp_path / "root")

@@ -12,6 +12,7 @@ from rootstock.config.clusters import Cluster
 from rootstock.config.packaged import data_folder
 from rootstock.config.render import committed_renderings
 from rootstock.root.layout import RootLayout
+from tests.support.needs import need_program
 
 CLUSTER = Cluster(
     name="hill", origins={}, description="Hill University, Hill", contact="help@hill.example", environments=("mace",)
@@ -227,16 +228,16 @@ def test_the_committed_modules_load(modules):
         assert modules.environment(folder, "module load rootstock") == loaded
 
 
-def test_lua_syntax(install, run, require):
+def test_lua_syntax(install, bare):
     root = install(HOSTILE, "0.3.0")
     files = [*data_folder("modulefiles").rglob("*.lua"), *tree(root).rglob("*.lua")]
-    done = run(require("luac5.3", "lua5.3"), "-p", *files)
+    done = bare(need_program("luac5.3", "lua5.3"), "-p", *files)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.usefixtures("lmod")
-def test_lmod_checks_the_tree(install, run):
+def test_lmod_checks_the_tree(install, bare):
     root = install(replace(HOSTILE, module_system="lmod"), "0.3.0", "0.10.0")
     check = Path("/usr/share/lmod/lmod/libexec/check_module_tree_syntax")
-    done = run(check, tree(root), MODULEPATH=str(tree(root)))
+    done = bare(check, tree(root), MODULEPATH=str(tree(root)))
     assert (done.returncode, done.stderr.strip()) == (0, "")

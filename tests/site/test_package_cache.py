@@ -12,7 +12,8 @@ import pytest
 
 from rootstock.environment import EnvironmentManager
 from rootstock.root.layout import RootLayout
-from tests.conftest import Site, need
+from tests.conftest import Site
+from tests.support.needs import need, need_root
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -61,7 +62,7 @@ def test_a_cache_that_is_no_place(site: Site, tmp_path: Path, tiny: Path) -> Non
 
 
 def test_a_cache_of_another_user(site: Site, tmp_path: Path, tiny: Path) -> None:
-    need(os.geteuid() == 0, "root, to make a folder of another user")
+    need_root()
     cache = tmp_path / "cache"
     cache.mkdir()
     os.chown(cache, 12345, 12345)

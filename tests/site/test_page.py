@@ -7,8 +7,6 @@ import hashlib
 import itertools
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,9 +17,14 @@ from rootstock.config.packaged import data_folder
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
 from rootstock.root.verification_records import Run, Verification
-from tests.conftest import SITE, Site, clean_environment, need
-from tests.site.browser import Browser
-from tests.site.test_catalogue import mace_root  # noqa: F401  # a fixture
+from tests.conftest import Site
+from tests.support.browser import Browser
+from tests.support.commands import ROOTSTOCK, run
+from tests.support.environment_files import header
+from tests.support.needs import need_program
+
+# They share browsers, each of which takes seconds to start.
+pytestmark = pytest.mark.xdist_group("page")
 
 HOSTILE = """<script>alert(1)</script><img src=x onerror=alert(2)>'"&amp;{{ 7 * 7 }}</style></title></td>"""
 WIDTHS = [(1440, 900), (820, 1180), (390, 844)]
@@ -38,14 +41,13 @@ def published(site: Site, root: Path, folder: Path, *options: str | Path) -> Pat
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Browser]]:
     """Return a function that gives a browser with some preferences; each kind is started once."""
-    driver = shutil.which("chromedriver")
-    need(driver, "chromedriver, from Debian's chromium-driver")
+    driver = need_program("chromedriver", "chromium-driver")
     kinds: dict[tuple[bool, bool], Browser] = {}
 
     def get(*, dark: bool = False, script: bool = True) -> Browser:
         if (dark, script) not in kinds:
             home = tmp_path_factory.mktemp("browser")
-            kinds[dark, script] = Browser(str(driver), home, dark=dark, script=script).__enter__()
+            kinds[dark, script] = Browser(driver, home, dark=dark, script=script).__enter__()
         return kinds[dark, script]
 
     yield get
@@ -54,26 +56,26 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., B
 
 
 @pytest.fixture
-def verified_root(mace_root: RootLayout) -> RootLayout:  # noqa: F811
+def verified_root(mace_root: RootLayout) -> RootLayout:
     """Return a root with MACE, verified once with success and once without, and a cluster with long addresses."""
     mace_root.clusters_file.write_text(
         f'default = "local"\n[clusters.local]\ncontact = "{"help" * 20}@hpc.example.org"\n'
         f'url = "https://hpc.example.org/{"potentials" * 9}"\n'
     )
     (mace_root.environments / "two.py").write_text(
-        '# /// script\n# dependencies = []\n# [tool.rootstock]\n# elements = ["H", "C"]\n# ///\n'
+        header("[tool.rootstock]", 'elements = ["H", "C"]', dependencies=(), python="")
     )
     record = read_build(mace_root.active("mace").resolve())
     assert record
     folder = mace_root.verifications("mace", record.digest)
     folder.mkdir(parents=True)
     for day, error in (("01", 1e-6), ("02", 1.0)):
-        run = Run(folder, Verification("mace", record.digest, "cuda", on="node7", started=f"2026-11-{day}"), 0o644)
-        run.add(
+        made = Run(folder, Verification("mace", record.digest, "cuda", on="node7", started=f"2026-11-{day}"), 0o644)
+        made.add(
             {"model": "medium", "reference": "NaCl", "property": "energy", "source": "janus-core", "value": -27.0,
              "expected": -27.0 + error, "error": error, "tolerance": 1e-3, "unit": "eV", "passed": error < 1e-3}, {},
         )  # fmt: skip
-        run.end()
+        made.end()
         next(path for path in folder.iterdir() if len(path.stem) > 8).rename(folder / f"202611{day}.json")
     return mace_root
 
@@ -102,10 +104,7 @@ def test_page_and_json_say_the_same_as_list(site: Site, root: Path, tmp_path: Pa
     assert done.stdout.splitlines() == [f"{html}: 3 models of 2 environments", str(data)]
     assert {path.stat().st_mode & 0o777 for path in (html, data)} == {0o644}
     status = json.loads(data.read_text())
-    listed = subprocess.run(
-        [SITE.with_name("rootstock"), "list", "--root", root, "--json"], env=clean_environment(), capture_output=True,
-        check=True,
-    )  # fmt: skip
+    listed = run(ROOTSTOCK, "list", "--root", root, "--json", check=True)
     assert status["schema"] == 1
     assert status["models"] == json.loads(listed.stdout)["models"]
     assert status["usage"]["script"].splitlines()[1] == "from rootstock import RootstockCalculator"
@@ -126,7 +125,7 @@ def test_page_and_json_say_the_same_as_list(site: Site, root: Path, tmp_path: Pa
 def test_two_runs_differ_in_the_time_only(site: Site, root: Path, tmp_path: Path) -> None:
     first, second = (published(site, root, tmp_path / name, "--sizes") for name in ("a", "b"))
     for one, two in ((first, second), (first.with_name("status.json"), second.with_name("status.json"))):
-        texts = [re.sub(r"\d{4}-\d\d-\d\dT[\d:]+\+\d{4}", "", path.read_text()) for path in (one, two)]
+        texts = [re.sub(r"\d{4}-\d\d-\d\dT[\d:]+[+-]\d{4}", "", path.read_text()) for path in (one, two)]
         assert texts[0] == texts[1]
     assert first.read_text().count('id="generated"') == 1
 
@@ -267,6 +266,7 @@ def test_sorting(browse: Open, site: Site, verified_root: RootLayout, tmp_path: 
     assert len(unsorted) > 15
     assert browser.evaluate(order) == ["none"] * 9
     browser.click(".cards thead th:nth-child(1) button")
+    browser.wait(f"{order}[0] === 'ascending'")
     assert browser.evaluate(order) == ["ascending"] + ["none"] * 8
     upwards = browser.evaluate(names)
     assert sorted(upwards) == sorted(unsorted)
@@ -274,9 +274,10 @@ def test_sorting(browse: Open, site: Site, verified_root: RootLayout, tmp_path: 
     assert upwards[-1] == "two"
     assert upwards == sorted(upwards, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
     browser.click(".cards thead th:nth-child(1) button")
-    assert browser.evaluate(order)[0] == "descending"
+    browser.wait(f"{order}[0] === 'descending'")
     assert browser.evaluate(names) == upwards[::-1]
     browser.click(".cards thead th:nth-child(4) button")  # elements: by their number, not by what is written
+    browser.wait(f"{order}[3] === 'ascending'")
     counts = browser.evaluate(
         "[...document.querySelectorAll('.cards td[data-label=Elements]')].map((e) => +e.dataset.sort)"
     )
@@ -294,8 +295,11 @@ def test_filtering_by_element_and_word(browse: Open, site: Site, verified_root: 
     )
     every = browser.evaluate(shown)
     browser.type("#filter", "cu omol")
-    browser.wait("document.getElementById('shown').textContent")
-    assert browser.evaluate(shown) == [name for name in every if "omol" in name]
+    # What is typed comes letter by letter, and the list after it: this is of the last one.
+    wanted = [name for name in every if "omol" in name]
+    assert 0 < len(wanted) < len(every)
+    browser.wait(f"JSON.stringify({shown}) === JSON.stringify({json.dumps(wanted)})")
+    browser.wait(f"document.getElementById('shown').textContent.startsWith('{len(wanted)} ')")
     browser.type("#filter", " nothing")
     browser.wait("document.getElementById('shown').textContent.startsWith('0 ')")
     assert browser.evaluate(shown) == []
@@ -326,12 +330,13 @@ def test_it_is_whole_without_its_script(browse: Open, site: Site, verified_root:
 
 def test_hostile_texts_are_texts(browse: Open, site: Site, tiny_root: Path, tmp_path: Path) -> None:
     quoted, model = json.dumps(HOSTILE), HOSTILE.replace("/", "")  # with a slash it would be an example of a path
-    (tiny_root / "environments" / "evil.py").write_text(
-        "# /// script\n# dependencies = []\n# [tool.rootstock]\n"
-        f"# description = {quoted}\n# citation = {quoted}\n# notes = [{quoted}]\n"
-        f"# licence = {{ code = {quoted}, weights = {quoted} }}\n# needs = [{quoted}]\n"
-        f"# [tool.rootstock.models]\n# {json.dumps(model)} = {quoted}\n# ///\ndef setup(model, device): ...\n"
-    )
+    tables = (
+        "[tool.rootstock]", f"description = {quoted}", f"citation = {quoted}", f"notes = [{quoted}]",
+        f"licence = {{ code = {quoted}, weights = {quoted} }}", f"needs = [{quoted}]",
+        "[tool.rootstock.models]", f"{json.dumps(model)} = {quoted}",
+    )  # fmt: skip
+    text = header(*tables, dependencies=(), python="") + "def setup(model, device): ...\n"
+    (tiny_root / "environments" / "evil.py").write_text(text)
     site("install", "--root", tiny_root, "--set", "environments=", "--set", f"contact={HOSTILE}", "--set",
          f"description={HOSTILE}", "--set", "url=javascript:alert(3)", "--no-client")  # fmt: skip
     page = published(site, tiny_root, tmp_path)

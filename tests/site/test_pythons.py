@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
@@ -15,46 +15,65 @@ import pytest
 
 from rootstock.root.checksums import check_build, check_interpreter, read_contents
 from rootstock.root.permissions import remove_tree
-from tests.conftest import SITE
-from tests.site.mirror import Mirror
-from tests.site.stress import (
-    ENVIRONMENT,
-    PACKAGES,
-    TinyRoot,
-    need_programs,
-    need_root,
-    processes_at,
-    read_until,
-    run,
-    started,
-    wait_for,
-)
+from tests.support.commands import ROOTSTOCK, SITE, read_until, run, started
+from tests.support.environment_files import header
+from tests.support.folders import once_per_run, open_to_readers, small_disk
+from tests.support.mirror import Mirror
+from tests.support.needs import need_program, need_root
+from tests.support.processes import cut_off, processes_at
+from tests.support.tiny_root import ENVIRONMENT, PACKAGES, SETUP, TinyRoot
 
 OUTSIDER = 65534
 
 
-@pytest.fixture(scope="module")
-def version():
-    """Return the version of the system's Python, of which the mirror has a copy."""
-    done = run(["/usr/bin/python3", "-c", "import platform; print(platform.python_version())"])
-    return done.stdout.strip()
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory):
+    """Return a mirror that has a copy of the system's Python, for `Mirror.like`."""
+    done = run("/usr/bin/python3", "-c", "import platform; print(platform.python_version())", check=True)
+    version = done.stdout.strip()
+    folder = once_per_run(tmp_path_factory, "mirror", lambda folder: Mirror.create(folder / "mirror", version))
+    return Mirror(folder / "mirror", version)
 
 
 @pytest.fixture
-def mirror(tmp_path, version):
-    return Mirror.create(tmp_path / "mirror", version)
+def mirror(tmp_path, packed):
+    return packed.like(tmp_path / "mirror")
 
 
 @pytest.fixture
 def tiny(tmp_path):
     """Return a root with an environment that is built in a second, which other users can get to."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o011)
+    open_to_readers(tmp_path)
     return TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
 
 
 def install(tiny, *options, prefix=()):
-    return run([*prefix, *tiny.install_command, "--set", "access.readers=world", *options])
+    return run(*prefix, *tiny.install_command, "--set", "access.readers=world", *options)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, packed):
+    """Return a root with a build on a fetched interpreter, and a copy of it as it was."""
+    base = tmp_path_factory.mktemp("managed")
+    open_to_readers(base)
+    tiny = TinyRoot.create(base / "root", base / "wheels")
+    done = install(tiny, *packed.settings())
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(tiny.path, base / "kept", symlinks=True)
+    return tiny, base / "kept"
+
+
+@pytest.fixture
+def managed(kept):
+    """Return a root with a build on an interpreter from `packed`, at the same path for each test that changes it."""
+    tiny, copy = kept
+    remove_tree(tiny.path)
+    shutil.copytree(copy, tiny.path, symlinks=True)
+    return tiny
+
+
+# Of the tests that use it, in one process.
+together = pytest.mark.xdist_group("pythons")
 
 
 def pythons(tiny):
@@ -84,7 +103,7 @@ def test_a_build_on_a_fetched_interpreter(tiny, mirror):
     assert [path for path in python.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o222] == []
     # Its library is compiled, for where it is: readers could not do that.
     ask = "import json.tool as t; print(t.__cached__, t.main.__code__.co_filename)"
-    cached, source = run([python / "bin" / "python3", "-I", "-c", ask]).stdout.split()
+    cached, source = run(python / "bin" / "python3", "-I", "-c", ask).stdout.split()
     assert Path(cached).read_bytes()[4:8] == bytes([1, 0, 0, 0])
     assert Path(source).is_relative_to(python)
     assert f'"{python}/lib"' in next(python.rglob(mirror.sysconfig)).read_text()
@@ -92,23 +111,23 @@ def test_a_build_on_a_fetched_interpreter(tiny, mirror):
     assert (record["version"], record["from"].startswith(mirror.folder.as_uri())) == (mirror.version, True)
     again = install(tiny)
     assert again.stdout == f"{tiny.path}: nothing to do.\n"
-    said = run([SITE, "status", "--root", tiny.path]).stdout
+    said = run(SITE, "status", "--root", tiny.path).stdout
     assert f"interpreter {key}: 1 build on it\n" in said
 
 
-def test_another_user_runs_it(tiny, mirror):
+@together
+def test_another_user_runs_it(managed, packed):
     need_root()
-    need_programs(setpriv="util-linux")
-    assert install(tiny, *mirror.settings()).returncode == 0
+    need_program("setpriv", "util-linux")
     command = [
-        tiny.active() / "bin" / "python",
+        managed.active() / "bin" / "python",
         "-I",
         "-B",
         "-c",
         "import ssl, sqlite3, ctypes, rsalpha; print('runs')",
     ]
     user = ["setpriv", f"--reuid={OUTSIDER}", f"--regid={OUTSIDER}", "--clear-groups"]
-    done = run([*user, *command], cwd="/")
+    done = run(*user, *command, cwd="/")
     assert done.stdout == "runs\n", done.stderr
 
 
@@ -117,15 +136,12 @@ def test_each_environment_gets_the_release_that_it_needs(tiny, mirror):
     mirror.offer("3.10.4", "3.11.8", "3.11.9", "3.12.3", "3.13.1", "3.14.0")
     wanted = {">=3.10": "3.12.3", ">=3.13": "3.13.1", ">3.13.1": "3.14.0", "<3.12": "3.11.9", "<3.11": "3.10.4"}
     for number, requires in enumerate(wanted):
-        tiny.layout.environment_file(f"e{number}").write_text(
-            f'# /// script\n# requires-python = "{requires}"\n# dependencies = []\n# ///\n'
-            "def setup(model, device): ...\n"
-        )
+        tiny.layout.environment_file(f"e{number}").write_text(header(dependencies=(), python=requires) + SETUP)
     names = [f"--env=e{number}" for number in range(len(wanted))]
     options = ["--cluster", "local", "--root", tiny.path, "--no-client", *names, "--dry-run", "--json"]
 
     def plan(*settings):
-        done = run([SITE, "install", *options, *settings])
+        done = run(SITE, "install", *options, *settings)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -141,58 +157,58 @@ def test_each_environment_gets_the_release_that_it_needs(tiny, mirror):
     assert given["builds"][1]["python"] == "3.13.1"
 
 
+@together
 @pytest.mark.parametrize("what", ["", "bin"])
-def test_an_interpreter_that_is_gone_or_broken_comes_back(tiny, mirror, what):
-    assert install(tiny, *mirror.settings()).returncode == 0
-    build = tiny.active()
-    python = tiny.layout.interpreter(mirror.key())
+def test_an_interpreter_that_is_gone_or_broken_comes_back(managed, packed, what):
+    build = managed.active()
+    python = managed.layout.interpreter(packed.key())
     if what:  # the rest stays in its place, as nobody may write to it
         python.chmod(0o755)
     remove_tree(python / what)
     if what:
         python.chmod(0o555)
-    plan = install(tiny, "--dry-run").stdout
-    assert f"fetch Python {mirror.version}" in plan
+    plan = install(managed, "--dry-run").stdout
+    assert f"fetch Python {packed.version}" in plan
     assert "build tiny" not in plan
-    assert install(tiny).returncode == 0
-    assert tiny.active() == build
-    assert tiny.imports() == PACKAGES[0]
-    assert pythons(tiny) == [mirror.key()]
+    assert install(managed).returncode == 0
+    assert managed.active() == build
+    assert managed.imports() == PACKAGES[0]
+    assert pythons(managed) == [packed.key()]
 
 
-def test_a_file_of_it_that_is_not_what_was_put_there_is_named(tiny, mirror):
-    assert install(tiny, *mirror.settings()).returncode == 0
-    python = tiny.layout.interpreter(mirror.key())
-    listed = run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=python)
+@together
+def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
+    python = managed.layout.interpreter(packed.key())
+    listed = run("sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS", cwd=python)
     assert (listed.returncode, listed.stderr) == (0, "")
-    verify = [SITE, "verify", "--files", "--root", tiny.path]
-    clean = run(verify)
-    assert clean.stdout.endswith(f"(main): as published\ninterpreter {mirror.key()}: as published\n"), clean.stderr
+    verify = [SITE, "verify", "--files", "--root", managed.path]
+    clean = run(*verify)
+    assert clean.stdout.endswith(f"(main): as published\ninterpreter {packed.key()}: as published\n"), clean.stderr
     library = next(python.glob("lib/python3*/wsgiref"))
     for path in (library, library / "headers.py"):
         path.chmod(0o755)
     (library / "headers.py").write_text("evil = 1\n")
     (library / "evil.py").write_text("")
     (library / "validate.py").unlink()
-    done = run([*verify, "--env", ENVIRONMENT])
+    done = run(*verify, "--env", ENVIRONMENT)
     inside = library.relative_to(python)
     assert done.returncode == 15
     assert done.stdout.endswith(
-        f"interpreter {mirror.key()}: 3 files are wrong\n"
+        f"interpreter {packed.key()}: 3 files are wrong\n"
         f"  {inside}/evil.py: was not there when the rest was published\n"
         f"  {inside}/headers.py: is not the file that was published\n"
         f"  {inside}/validate.py: is missing\n"
     )
     assert f"Other files than were published are in {python}." in done.stderr
-    doctor = run([Path(SITE).with_name("rootstock"), "doctor", "--full", "--json", "--root", tiny.path])
+    doctor = run(ROOTSTOCK, "doctor", "--full", "--json", "--root", managed.path)
     assert doctor.returncode == 14, doctor.stderr
     [failure] = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
-    assert failure["reason"].startswith(f"interpreter {mirror.key()} is damaged: {inside}/evil.py: was not")
-    assert failure["remedy"].endswith(f"rootstock-site install --root {tiny.path} --env {ENVIRONMENT}")
+    assert failure["reason"].startswith(f"interpreter {packed.key()} is damaged: {inside}/evil.py: was not")
+    assert failure["remedy"].endswith(f"rootstock-site install --root {managed.path} --env {ENVIRONMENT}")
     # As that says.
     remove_tree(python)
-    assert install(tiny).returncode == 0
-    assert run(verify).stdout == clean.stdout
+    assert install(managed).returncode == 0
+    assert run(*verify).stdout == clean.stdout
 
 
 @pytest.mark.parametrize(
@@ -236,8 +252,8 @@ def another_version(mirror):
         (lambda mirror: mirror.archive(mirror.version).unlink(), {}, "The setting python.mirror ('file://"),
         (
             lambda mirror: None,
-            {"mirror": "http://127.0.0.1:9/nothing"},
-            "The setting python.mirror ('http://127.0.0.1:9/",
+            {"mirror": "http://127.0.0.1:{port}/nothing"},
+            "The setting python.mirror ('http://127.0.0.1:",
         ),
         (lambda mirror: mirror.list.unlink(), {}, "The setting python.downloads is '/"),
         (lambda mirror: mirror.list.write_text("[]"), {}, "The setting python.downloads is '/"),
@@ -248,7 +264,10 @@ def test_what_cannot_be_fetched_is_one_clear_error(tiny, mirror, prepare, change
     file = tiny.layout.environment_file("tiny")
     file.write_text(file.read_text().replace("# dependencies", '# requires-python = ">=3.10"\n# dependencies', 1))
     prepare(mirror)
-    done = install(tiny, *mirror.settings(**changes))
+    with socket.socket() as nobody:  # has a port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        done = install(tiny, *mirror.settings(**{key: text.format(port=port) for key, text in changes.items()}))
     assert done.returncode == 14, done.stdout + done.stderr
     assert done.stderr.count("Error: ") == 1
     assert message in done.stderr, done.stderr
@@ -276,9 +295,8 @@ def test_killed_while_it_is_put_there(tiny, mirror, step):
     command = [*tiny.install_command, *mirror.settings()]
     with started(command) as process:
         read_until(process, f"python {mirror.version}: {step}")
-        os.kill(process.pid, signal.SIGKILL)  # it alone: what it has started must end by itself
-        process.wait(30)
-        wait_for(lambda: not processes_at(tiny.layout.python), "the end of its children", 4.0)
+        assert cut_off(process, signal.SIGKILL) == -signal.SIGKILL
+        assert processes_at(tiny.layout.python) == []
     there = [name for name in pythons(tiny) if not name.startswith(".")]
     assert there in ([], [mirror.key()])
     assert all(tiny.layout.interpreter_record(name).is_file() for name in there)
@@ -290,52 +308,46 @@ def test_killed_while_it_is_put_there(tiny, mirror, step):
 
 def test_a_full_disk(tmp_path, mirror):
     """It is full only when the work has begun, by a program of the site's: what is known before is refused before."""
-    need_root()
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m,mode=755", "tmpfs", small], check=True, timeout=30)
-    try:
+    with small_disk(tmp_path / "small", "size=300m", "mode=755") as small:
         tiny = TinyRoot.create(small / "root", tmp_path / "wheels")
         hook = tiny.layout.hook("pre", "install")
         hook.parent.mkdir()
         hook.write_text(f"#!/bin/sh\nhead -c 295m /dev/zero > {small}/ballast || true\n")
         hook.chmod(0o755)
-        done = run([*tiny.install_command, *mirror.settings()])
+        done = run(*tiny.install_command, *mirror.settings())
         assert done.returncode in (14, 16), done.stderr
         assert done.stderr.count("Error: ") == 1
         assert re.search("No space left on device|is nearly full", done.stderr), done.stderr
         assert pythons(tiny) == []
         hook.unlink()
         (small / "ballast").unlink()
-        done = run(tiny.install_command)
+        done = run(*tiny.install_command)
         assert done.returncode == 0, done.stderr
         assert check_build(tiny.active()) == []
-    finally:
-        subprocess.run(["umount", small], check=True, timeout=30)
 
 
 # -- the end of one
 
 
-def test_gc_removes_what_no_build_uses(tiny, mirror):
-    assert install(tiny, *mirror.settings()).returncode == 0
-    collect = [SITE, "gc", "--root", tiny.path, "--older-than", "0", "--keep", "1", "--yes"]
-    assert run(collect).returncode == 0
-    assert pythons(tiny) == [mirror.key()]
-    by_hand = tiny.layout.python / "by-hand"
+@together
+def test_gc_removes_what_no_build_uses(managed, packed):
+    collect = [SITE, "gc", "--root", managed.path, "--older-than", "0", "--keep", "1", "--yes"]
+    assert run(*collect).returncode == 0
+    assert pythons(managed) == [packed.key()]
+    by_hand = managed.layout.python / "by-hand"
     by_hand.mkdir()
-    (tiny.layout.python / ".staging-left").mkdir()
-    assert install(tiny, "--set", f"python.interpreter={os.path.realpath('/usr/bin/python3')}").returncode == 0
-    plan = run([*collect, "--dry-run"]).stdout
-    assert f"remove interpreter {mirror.key()}: no build uses it\n" in plan
+    (managed.layout.python / ".staging-left").mkdir()
+    assert install(managed, "--set", f"python.interpreter={os.path.realpath('/usr/bin/python3')}").returncode == 0
+    plan = run(*collect, "--dry-run").stdout
+    assert f"remove interpreter {packed.key()}: no build uses it\n" in plan
     assert "remove python/.staging-left, left by a command that was cut off\n" in plan
-    assert run(collect).returncode == 0
-    assert pythons(tiny) == ["by-hand"]
-    assert tiny.imports() == PACKAGES[0]
+    assert run(*collect).returncode == 0
+    assert pythons(managed) == ["by-hand"]
+    assert managed.imports() == PACKAGES[0]
 
 
 def test_the_python_of_a_virtual_environment_is_refused_by_its_name(tiny, tmp_path):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", check=True)
     done = install(tiny, "--set", f"python.interpreter={tmp_path}/venv/bin/python", "--dry-run")
     assert done.returncode == 14
     base = os.path.realpath(sys._base_executable)
@@ -346,10 +358,10 @@ def test_the_python_of_a_virtual_environment_is_refused_by_its_name(tiny, tmp_pa
 
 def test_a_bundle_brings_what_managed_stands_for(tiny, mirror, tmp_path):
     need_root()
-    need_programs(unshare="util-linux")
+    need_program("unshare", "util-linux")
     bundle, settings = tmp_path / "tiny.bundle", mirror.settings()
     file = tiny.layout.environment_file(ENVIRONMENT)
-    made = run([SITE, "bundle", "create", bundle, "--cluster", "local", "--no-client", "--env", file, *settings])
+    made = run(SITE, "bundle", "create", bundle, "--cluster", "local", "--no-client", "--env", file, *settings)
     assert made.returncode == 0, made.stderr
     assert f"python {mirror.version}: fetching " in made.stderr
     shutil.rmtree(mirror.folder)
@@ -357,7 +369,7 @@ def test_a_bundle_brings_what_managed_stands_for(tiny, mirror, tmp_path):
         wheel.unlink()
     other = TinyRoot(tmp_path / "other", tiny.wheels)
     command = ["unshare", "--net", *other.install_command, "--bundle", bundle, *settings]
-    done = run(command)
+    done = run(*command)
     assert done.returncode == 0, done.stderr
     assert pythons(other) == [mirror.key()]
     python = other.layout.interpreter(mirror.key())
@@ -365,4 +377,4 @@ def test_a_bundle_brings_what_managed_stands_for(tiny, mirror, tmp_path):
     assert other.imports() == PACKAGES[0]
     [told] = python.glob(f"lib/python3.*/{mirror.sysconfig}")
     assert f'"prefix": "{python}"' in told.read_text()
-    assert run(command).stdout == f"{other.path}: nothing to do.\n"
+    assert run(*command).stdout == f"{other.path}: nothing to do.\n"

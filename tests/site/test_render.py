@@ -21,6 +21,7 @@ from rootstock.config.render import (
 )
 from rootstock.errors import RenderError
 from rootstock.root.layout import RootLayout
+from tests.support.needs import need_program
 
 ROOT = Path("/opt/rootstock")
 CLUSTER = Cluster(
@@ -152,10 +153,10 @@ SHELLS = {
 
 
 @pytest.fixture(params=list(SHELLS))
-def activated(request, require, run, tmp_path):
+def activated(request, bare, tmp_path):
     """Return a function that sources versions' activation, one after another, and says what the shell has then."""
     package, kind, source, flags = SHELLS[request.param]
-    shell = require(request.param, package)
+    shell = need_program(request.param, package)
 
     def after(root, *versions):
         for number, version in enumerate(versions):
@@ -165,7 +166,7 @@ def activated(request, require, run, tmp_path):
         script = tmp_path / "script"
         lines = [f"{source} ./activate{number}" for number in range(len(versions))]
         script.write_text("\n".join([*lines, "rootstock list", "env -0", ""]))
-        done = run(shell, *flags, script)
+        done = bare(shell, *flags, script)
         assert (done.returncode, done.stderr) == (0, "")
         said, _, pairs = done.stdout.partition("\n")
         return said, dict(pair.split("=", 1) for pair in pairs.split("\0") if pair)
@@ -337,11 +338,11 @@ def test_a_job_that_cannot_be(kind, changes, options, message):
         render_job(kind, replace(CLUSTER, **changes), ROOT, version="0.3.0", **options)
 
 
-def start(run, tmp_path, cluster, root, **options):
+def start(bare, tmp_path, cluster, root, **options):
     """Run a job script as a scheduler does where nobody has set up modules."""
     script = tmp_path / "job.sh"
     script.write_text(render_job("array", cluster, root, version="0.3.0", **options))
-    return run("bash", script, SLURM_ARRAY_TASK_ID="7")
+    return bare("bash", script, SLURM_ARRAY_TASK_ID="7")
 
 
 # Characters that Lmod itself takes in the name of a folder of modulefiles.
@@ -351,28 +352,28 @@ ODD = 'it\'s "odd";$(touch${IFS}owned)`touch${IFS}owned`]==]{!#&'.replace(" ", "
 @pytest.mark.usefixtures("lmod")
 @pytest.mark.parametrize("folder", ["root", ODD])
 @pytest.mark.parametrize("system", ["lmod", "none"])
-def test_a_job_runs_the_script_in_the_client(run, install, tmp_path, folder, system):
+def test_a_job_runs_the_script_in_the_client(bare, install, tmp_path, folder, system):
     cluster = replace(CLUSTER, module_system=system)
     root = install(cluster, "0.3.0", at=tmp_path / folder)
-    done = start(run, tmp_path, cluster, root, script="my 'script' $(touch owned).py")
+    done = start(bare, tmp_path, cluster, root, script="my 'script' $(touch owned).py")
     assert (done.stdout, done.stderr) == ("python of 0.3.0 my 'script' $(touch owned).py 7\n", "")
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.usefixtures("lmod")
 @pytest.mark.parametrize("system", ["lmod", "none"])
-def test_a_job_ends_when_the_root_is_gone(run, tmp_path, system):
-    done = start(run, tmp_path, replace(CLUSTER, module_system=system), tmp_path / "gone")
+def test_a_job_ends_when_the_root_is_gone(bare, tmp_path, system):
+    done = start(bare, tmp_path, replace(CLUSTER, module_system=system), tmp_path / "gone")
     assert (done.returncode, done.stdout) == (1, "")
 
 
 @pytest.mark.parametrize("kind", JOB_KINDS)
 @pytest.mark.parametrize("system", ["lmod", "none"])
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
-def test_job_scripts_pass_shellcheck(run, require, tmp_path, kind, system, scheduler):
+def test_job_scripts_pass_shellcheck(bare, tmp_path, kind, system, scheduler):
     cluster = replace(CLUSTER, scheduler=scheduler, module_system=system)
     script = tmp_path / "job.sh"
     script.write_text(render_job(kind, cluster, ROOT, version="0.3.0"))
     # SC1090, SC1091: it cannot follow a file that is not there.
-    done = run(require("shellcheck", "shellcheck"), "--exclude=SC1090,SC1091", script)
+    done = bare(need_program("shellcheck", "shellcheck"), "--exclude=SC1090,SC1091", script)
     assert (done.returncode, done.stdout) == (0, "")

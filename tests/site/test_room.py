@@ -6,16 +6,12 @@ import json
 
 import pytest
 
-FILE = """\
-# /// script
-# dependencies = ["six"]
-#
-# [tool.rootstock]
-# room = {room}
-# ///
-def setup(model, device):
-    raise NotImplementedError
-"""
+from tests.support.environment_files import header
+from tests.support.tiny_root import SETUP
+
+
+def file(room):
+    return header("[tool.rootstock]", f"room = {room}", dependencies=("six",), python="") + SETUP
 
 
 @pytest.mark.parametrize(
@@ -29,7 +25,7 @@ def setup(model, device):
 )
 def test_what_does_not_fit(site, tmp_path, room, code, message):
     path = tmp_path / "large.py"
-    path.write_text(FILE.replace("{room}", room))
+    path.write_text(file(room))
     root = tmp_path / "root"
     done = site("install", "--cluster", "local", "--root", root, "--no-client", "--env", path, check=False)
     assert done.returncode == code, done.stderr
@@ -39,7 +35,7 @@ def test_what_does_not_fit(site, tmp_path, room, code, message):
 
 def test_the_plan_says_what_a_build_takes(site, tmp_path):
     path = tmp_path / "small.py"
-    path.write_text(FILE.replace("{room}", "{ megabytes = 1.5, files = 30 }"))
+    path.write_text(file("{ megabytes = 1.5, files = 30 }"))
     options = ["--cluster", "local", "--root", tmp_path / "root", "--no-client", "--env", path, "--dry-run"]
     assert "(not built yet), about 2 MB and 30 files" in site("install", *options).stdout
     plan = json.loads(site("install", *options, "--json").stdout)

@@ -9,10 +9,14 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from tests.conftest import need
-from tests.run.test_device import torch_wheel
-from tests.site.slurm.cluster import PROGRAMS, UID, Slurm
-from tests.site.stress import need_programs, need_root, processes_at, wait_for
+from tests.support.environment_files import header
+from tests.support.folders import open_to_readers
+from tests.support.needs import need
+from tests.support.processes import processes_at, wait_for
+from tests.support.slurm import UID, running_cluster
+from tests.support.tiny_root import write_wheel
+
+pytestmark = pytest.mark.xdist_group("slurm")
 
 COMPUTE = """\
 import os, sys
@@ -34,12 +38,6 @@ with RootstockCalculator("emt", device="cpu") as calculator:
 """
 
 NEEDS_GPU = """\
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["ase>=3.23", "torch"]
-# [tool.uv.sources]
-# torch = { path = "WHEEL" }
-# ///
 import torch
 
 def setup(model, device="cuda"):
@@ -61,24 +59,11 @@ except DeviceError as error:
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    need_root()
-    need_programs(**PROGRAMS)
-    state = tmp_path_factory.mktemp("slurm")
-    open_to_all(state)
-    cluster = Slurm(state)
+def slurm(request, tmp_path_factory):
+    cluster = running_cluster(request, tmp_path_factory)
     (cluster.home / "compute.py").write_text(COMPUTE)
     (cluster.home / "ask_for_gpu.py").write_text(ASK_FOR_GPU)
-    yield cluster
-    cluster.close()
-
-
-def open_to_all(path: Path) -> None:
-    """Let every user get to a folder; pytest makes its own private."""
-    for folder in (path, *path.parents):
-        if not folder.stat().st_mode & 0o001:
-            need(folder == path or folder.name.startswith("pytest"), f"a place for all users, other than {folder}")
-            folder.chmod(0o755)
+    return cluster
 
 
 def job(init: str, root: Path, *arguments: str) -> str:
@@ -95,7 +80,7 @@ def energy_of_copper():
 
 def test_a_user_loads_the_module_and_computes(slurm, modules, root):
     for program in re.findall(r"/\S+modulecmd.tcl", modules.init):
-        open_to_all(Path(program).parent)
+        open_to_readers(Path(program).parent)
     number = slurm.submit(job(modules.init, root), "--gres=gpu:1", "--cpus-per-task=2")
     assert (slurm.wait(number), slurm.job(number)["UserId"]) == ("COMPLETED", f"reader({UID})"), slurm.output(number)
     energy, user, worker = slurm.output(number).splitlines()
@@ -116,16 +101,18 @@ def test_each_job_sees_the_gpu_that_it_was_given(slurm, lmod, root):
     assert seen == [["CUDA_VISIBLE_DEVICES=0"], ["CUDA_VISIBLE_DEVICES=1"], []]
 
 
-def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, tmp_path_factory):
+def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, like_root, tmp_path_factory):
     """What was seen, and what to ask for; torch, which takes minutes on a cold file system, was not imported."""
     need(not list(Path("/dev").glob("nvidia[0-9]*")), "a machine without a GPU")
     base = tmp_path_factory.mktemp("gpu")
-    open_to_all(base)
-    torch_wheel(base, "cuda")
+    open_to_readers(base)
+    torch = {"torch/__init__.py": b"raise SystemExit('torch was imported')\n", "torch/version.py": b"cuda = '12.8'\n"}
+    wheel = write_wheel(base, "torch", "2.9.0", torch)
     environment = base / "needs_gpu.py"
-    environment.write_text(NEEDS_GPU.replace("WHEEL", str(base / "torch-2.9.0-py3-none-any.whl")))
+    sources = ("[tool.uv.sources]", f'torch = {{ path = "{wheel}" }}')
+    environment.write_text(header(*sources, dependencies=("ase>=3.23", "torch")) + NEEDS_GPU)
     root = base / "root"
-    site("install", "--cluster", "local", "--root", root, "--env", environment, "--set", "access.readers=world")
+    site("install", "--cluster", "local", "--root", root, "--env", environment, *like_root)
     number = slurm.submit(job(lmod.init, root).replace("compute.py", "ask_for_gpu.py"))
     assert slurm.wait(number) == "COMPLETED", slurm.output(number)
     said = slurm.output(number)
@@ -140,7 +127,7 @@ def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, tmp_path_factory
 def test_a_cancelled_job_leaves_no_worker_behind(slurm, lmod, root, exec_):
     script = job(lmod.init, root, "stay").replace("python compute.py", f"{exec_}python compute.py")
     number = slurm.submit(script)
-    wait_for(lambda: "worker" in slurm.output(number), "the job's worker", 60.0)
+    wait_for(lambda: "worker" in slurm.output(number), "the job's worker")
     assert any("rootstock" in line for line in processes_at(root / "builds" / "emt"))
     slurm.run("scancel", number)
     assert slurm.wait(number) == "CANCELLED"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +12,10 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from tests.conftest import SITE, need
-from tests.site.stress import PACKAGES, TinyRoot, need_root, run
+from tests.support.commands import SITE, run
+from tests.support.folders import small_disk
+from tests.support.needs import need, need_root
+from tests.support.tiny_root import PACKAGES, TinyRoot
 
 OLD, NEW = PACKAGES[0], " ".join(PACKAGES)
 KIB = 1024
@@ -45,13 +46,8 @@ def let_go(folder: Path) -> None:
 @pytest.fixture
 def small(tmp_path):
     """Return a folder with a file system of its own, of 16 MiB and 2,000 files."""
-    need_root()
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = run(["mount", "-t", "tmpfs", "-o", "size=16m,nr_inodes=2000,mode=755", "tmpfs", folder])
-    need(mounted.returncode == 0, f"the right to mount ({mounted.stderr.strip()})")
-    yield folder
-    subprocess.run(["umount", folder], check=True, timeout=30)
+    with small_disk(tmp_path / "small", "size=16m", "nr_inodes=2000", "mode=755") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize(
@@ -91,13 +87,13 @@ def read_only(folder: Path) -> list[str]:
     need_root()
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     prefix = ["unshare", "--mount", "sh", "-c", script, str(folder)]
-    probe = run([*prefix, "touch", folder / "probe"])
+    probe = run(*prefix, "touch", folder / "probe")
     need("Read-only file system" in probe.stderr, f"the right to mount ({probe.stderr.strip()})")
     return prefix
 
 
 def test_a_reader_computes_from_a_read_only_file_system(root):
-    done = run([*read_only(root), sys.executable, "-c", COMPUTE, root])
+    done = run(*read_only(root), sys.executable, "-c", COMPUTE, root)
     assert done.returncode == 0, done.stderr
     copper = bulk("Cu")
     copper.calc = EMT()
@@ -106,7 +102,7 @@ def test_a_reader_computes_from_a_read_only_file_system(root):
 
 def test_nothing_to_do_needs_no_writing(root):
     command = [SITE, "install", "--root", root, "--env", "emt", "--env", "lj"]
-    done = run([*read_only(root), *command])
+    done = run(*read_only(root), *command)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{root}: nothing to do.\n"
 

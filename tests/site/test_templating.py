@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
 import sys
 import tomllib
 from dataclasses import replace
@@ -16,6 +15,8 @@ from rootstock.config.clusters import Cluster
 from rootstock.config.render import render_modulefiles
 from rootstock.config.templates import line, quote, word
 from rootstock.errors import RenderError
+from tests.support.commands import run
+from tests.support.needs import need_program
 
 ROOT = Path("/opt/rootstock")
 CLUSTER = Cluster(name="hill", origins={}, contact="help@hill.example")
@@ -43,52 +44,52 @@ def chunks(values, size=200):
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def printed(run, command, language, script):
+def printed(bare, command, language, script):
     """Print every hostile value by a program of `language`; each call of `script` writes some, one in each line."""
     text = "\n".join(script([quote(language, value) for value in chunk]) for chunk in chunks(HOSTILE))
-    done = run(*command, text)
+    done = bare(*command, text)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")[:-1]
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "zsh"])
-def test_sh(run, require, tmp_path, shell):
-    command = [require(shell, shell), "-c"]
-    assert printed(run, command, "sh", lambda literals: f"printf '%s\\n' {' '.join(literals)}") == HOSTILE
+def test_sh(bare, tmp_path, shell):
+    command = [need_program(shell, shell), "-c"]
+    assert printed(bare, command, "sh", lambda literals: f"printf '%s\\n' {' '.join(literals)}") == HOSTILE
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("setting", ["", "set backslash_quote", "set histchars='!^'"])
-def test_csh(run, require, tmp_path, setting):
-    command = [require("tcsh", "tcsh"), "-f", "-c"]
-    found = printed(run, command, "csh", lambda literals: f"{setting}\nprintf '%s\\n' {' '.join(literals)}")
+def test_csh(bare, tmp_path, setting):
+    command = [need_program("tcsh", "tcsh"), "-f", "-c"]
+    found = printed(bare, command, "csh", lambda literals: f"{setting}\nprintf '%s\\n' {' '.join(literals)}")
     assert found == HOSTILE
     assert not (tmp_path / "owned").exists()
 
 
-def test_fish(run, require, tmp_path):
-    command = [require("fish", "fish"), "--no-config", "-c"]
-    assert printed(run, command, "fish", lambda literals: f"printf '%s\\n' {' '.join(literals)}") == HOSTILE
+def test_fish(bare, tmp_path):
+    command = [need_program("fish", "fish"), "--no-config", "-c"]
+    assert printed(bare, command, "fish", lambda literals: f"printf '%s\\n' {' '.join(literals)}") == HOSTILE
     assert not (tmp_path / "owned").exists()
 
 
-def test_lua(run, require, tmp_path):
-    command = [require("lua5.3", "lua5.3"), "-e"]
-    found = printed(run, command, "lua", lambda literals: "\n".join(f"print({literal})" for literal in literals))
+def test_lua(bare, tmp_path):
+    command = [need_program("lua5.3", "lua5.3"), "-e"]
+    found = printed(bare, command, "lua", lambda literals: "\n".join(f"print({literal})" for literal in literals))
     assert found == HOSTILE
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("body", ["{}", "proc inner {{ }} {{\n{}\n}}\ninner"], ids=["top", "procedure"])
-def test_tcl(run, require, tmp_path, body):
-    require("tclsh8.6", "tcl8.6")
+def test_tcl(bare, tmp_path, body):
+    tclsh = need_program("tclsh8.6", "tcl8.6")
     script = tmp_path / "script.tcl"
 
     def through_a_file(literals):
         return body.format("\n".join(f"puts {literal}" for literal in literals))
 
     script.write_text("\n".join(through_a_file([quote("tcl", v) for v in chunk]) for chunk in chunks(HOSTILE)))
-    done = run("tclsh8.6", script)
+    done = bare(tclsh, script)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\n")[:-1] == HOSTILE
     assert not (tmp_path / "owned").exists()
@@ -209,4 +210,4 @@ def test_a_template_that_is_no_text(tmp_path):
 
 def test_rendering_is_no_part_of_importing_rootstock():
     code = "import rootstock, rootstock.config.clusters, sys; print('jinja2' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+    assert run(sys.executable, "-c", code, check=True).stdout == "False\n"

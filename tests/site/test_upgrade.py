@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,9 @@ from rootstock import __version__
 from rootstock.builds.uv import find_uv
 from rootstock.config.packaged import FOLDERS, PACKAGE, data_folder
 from rootstock.root.layout import RootLayout
-from tests.conftest import SITE, clean_environment
+from tests.support.commands import ROOTSTOCK, run
 
 NEWER = "99.10.0"
-
-
-def run(*command):
-    done = subprocess.run(
-        command, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +31,18 @@ def newer(tmp_path_factory):
     init = checkout / "rootstock/__init__.py"
     init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEWER}"', init.read_text()))
     uv = find_uv()
-    run(uv, "build", "--wheel", "--out-dir", folder, checkout)
-    run(uv, "venv", folder / "venv")
-    run(uv, "pip", "install", "--python", folder / "venv/bin/python", *folder.glob("*.whl"))
+    run(uv, "build", "--wheel", "--out-dir", folder, checkout, check=True)
+    run(uv, "venv", folder / "venv", check=True)
+    run(uv, "pip", "install", "--python", folder / "venv/bin/python", *folder.glob("*.whl"), check=True)
     return folder / "venv/bin/rootstock-site"
 
 
 @pytest.fixture(scope="module")
-def upgraded(newer, root, tmp_path_factory):
+def upgraded(newer, site, like_root, tmp_path_factory):
     """Return a root that holds both versions, and was made by the older."""
     path = tmp_path_factory.mktemp("upgraded") / "root"
-    # The packages of the clients are in the cache of the other root.
-    shutil.copytree(root / "cache/uv", path / "cache/uv", symlinks=True)
-    run(SITE, "install", "--cluster", "local", "--root", path, "--set", "environments=")
-    said = run(newer, "install", "--root", path)
+    site("install", "--cluster", "local", "--root", path, "--set", "environments=", *like_root)
+    said = run(newer, "install", "--root", path, check=True).stdout
     assert f"  write modulefiles/rootstock/{NEWER}.lua\n" in said
     assert "  build rootstock-client with Python 3." in said
     assert ".modulerc" not in said
@@ -81,16 +69,15 @@ def test_both_versions_work_and_the_default_stays(modules, upgraded):
     assert versions(modules, upgraded, *names) == [__version__, __version__, NEWER]
 
 
-def test_the_default_is_chosen_apart(modules, upgraded, newer):
-    said = run(newer, "default", NEWER, "--root", upgraded)
+def test_the_default_is_chosen_apart(modules, site, upgraded, newer):
+    said = run(newer, "default", NEWER, "--root", upgraded, check=True).stdout
     assert f"  make {NEWER} the default version, instead of {__version__}\n" in said
     assert versions(modules, upgraded, "rootstock", f"rootstock/{__version__}") == [NEWER, __version__]
     activation = RootLayout(upgraded).activation("sh")
-    said = subprocess.check_output(["sh", "-c", f". {activation} && {VERSION}"], text=True, cwd=upgraded)
-    assert said == f"{NEWER}\n"
-    assert run(SITE, "install", "--root", upgraded) == f"{upgraded}: nothing to do.\n"
+    assert run("sh", "-c", f". {activation} && {VERSION}", cwd=upgraded, check=True).stdout == f"{NEWER}\n"
+    assert site("install", "--root", upgraded).stdout == f"{upgraded}: nothing to do.\n"
     # The older version can be made the default, and gone back to, by either.
-    run(newer, "rollback", "--root", upgraded)
+    run(newer, "rollback", "--root", upgraded, check=True)
     assert versions(modules, upgraded, "rootstock") == [__version__]
 
 
@@ -112,26 +99,29 @@ def test_clients_are_not_collected(site, upgraded):
     assert json.loads(done.stdout)["builds"] == []
 
 
+def put_anew(path, content):
+    """Write a file of a build, which is a link to one in uv's cache: that must stay as it is."""
+    mode, folder_mode = path.stat().st_mode, path.parent.stat().st_mode
+    path.parent.chmod(0o755)
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(mode)
+    path.parent.chmod(folder_mode)
+
+
 def test_the_files_of_the_clients_are_looked_at(site, upgraded):
     as_published = f"client {__version__}: as published\nclient {NEWER}: as published\n"
     assert site("verify", "--files", "--root", upgraded).stdout == as_published
     build = RootLayout(upgraded).client(NEWER).resolve()
     path = next(build.glob("lib/python3*/site-packages/rootstock/interfaces/calculator.py"))
-    mode, content = path.stat().st_mode, path.read_bytes()
-    path.chmod(0o644)
-    path.write_bytes(content + b"# a slip\n")
+    content = path.read_bytes()
+    put_anew(path, content + b"# a slip\n")
     done = site("verify", "--files", "--root", upgraded, check=False)
     assert (done.returncode, f"client {NEWER}: 1 file is wrong\n" in done.stdout) == (15, True)
-    said = subprocess.run(
-        [SITE.with_name("rootstock"), "doctor", "--full", "--root", upgraded],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    said = run(ROOTSTOCK, "doctor", "--full", "--root", upgraded)
     assert said.returncode == 14
     assert f"client {NEWER} is damaged: {path.relative_to(build)}: is not the file that was published" in said.stdout
-    path.write_bytes(content)
-    path.chmod(mode)
+    put_anew(path, content)
     assert site("verify", "--files", "--root", upgraded).stdout == as_published
 
 

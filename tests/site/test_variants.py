@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import tomllib
 
@@ -19,8 +18,9 @@ from rootstock.reports.catalogue import read_catalogue
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from rootstock.root.variants import fitting_build
-from tests.conftest import SITE, clean_environment, need
-from tests.site.stress import TinyRoot, make_wheel
+from tests.support.commands import SITE, ordinary, run
+from tests.support.needs import need
+from tests.support.tiny_root import TinyRoot, make_wheel
 
 HERE = platform.machine()
 
@@ -30,18 +30,11 @@ def tiny_site(site, tmp_path):
     """Return a root whose one environment takes its packages from a folder, and how to run a command on it."""
     root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
 
-    def run(command, *arguments, prefix=(), check=True):
-        if not prefix:
-            return site(command, "--root", root.path, *arguments, check=check)
-        done = subprocess.run(
-            [*prefix, str(SITE), command, "--root", str(root.path), *map(str, arguments)],
-            env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0 or not check, done.stderr
-        return done
+    def command(word, *arguments, prefix=(), check=True):
+        return run(*prefix, *ordinary(), SITE, word, "--root", root.path, *arguments, check=check)
 
-    run("install", "--cluster", "local", *INSTALL)
-    return root, run
+    command("install", "--cluster", "local", *INSTALL)
+    return root, command
 
 
 INSTALL = ("--env", "tiny", "--no-client")
@@ -52,21 +45,21 @@ def links(root):
 
 
 def test_a_build_for_another_accelerator_goes_beside_the_main_one(tiny_site):
-    root, run = tiny_site
+    root, command = tiny_site
     main = root.active().name
-    done = run("install", *INSTALL, "--accelerator", "cuda")
+    done = command("install", *INSTALL, "--accelerator", "cuda")
     assert f"build tiny+{HERE}-cuda with Python" in done.stdout
     assert links(root).keys() == {"tiny", f"tiny+{HERE}-cuda"}
     assert links(root)["tiny"] == main
     cuda = links(root)[f"tiny+{HERE}-cuda"]
     assert read_build(root.layout.build("tiny", cuda)).accelerator == "cuda"
     for more in ((), ("--accelerator", "cuda"), ("--accelerator", "cpu")):
-        assert "nothing to do" in run("install", *INSTALL, *more).stdout
+        assert "nothing to do" in command("install", *INSTALL, *more).stdout
     # The same requirements share a lock.
     assert [path.name for path in root.layout.environments.glob("*.lock")] == ["tiny.py.lock"]
-    (environment,) = json.loads(run("status", "--json").stdout)["environments"]
+    (environment,) = json.loads(command("status", "--json").stdout)["environments"]
     assert (environment["digest"], environment["variants"]) == (main, {f"{HERE}-cuda": cuda})
-    assert f"environment tiny for {HERE}-cuda: build {cuda}\n" in run("status").stdout
+    assert f"environment tiny for {HERE}-cuda: build {cuda}\n" in command("status").stdout
     (model,) = read_catalogue(root.layout).models
     assert model.built_for == (f"{HERE} cpu", f"{HERE} cuda")
     manager = EnvironmentManager(root.path)
@@ -76,37 +69,34 @@ def test_a_build_for_another_accelerator_goes_beside_the_main_one(tiny_site):
 
 
 def test_rollback_and_gc_know_variants(tiny_site):
-    root, run = tiny_site
-    run("install", *INSTALL, "--accelerator", "cuda")
+    root, command = tiny_site
+    command("install", *INSTALL, "--accelerator", "cuda")
     both = links(root)
-    run("rollback")
+    command("rollback")
     assert links(root) == {"tiny": both["tiny"]}
-    run("rollback", "--to", 2)
+    command("rollback", "--to", 2)
     assert links(root) == both
     # What is in use stays; what is not goes, though it is of the same environment.
     root.require("rsbeta")
-    run("install", *INSTALL, "--accelerator", "cuda")
+    command("install", *INSTALL, "--accelerator", "cuda")
     after = links(root)
     assert (after["tiny"], after[f"tiny+{HERE}-cuda"] != both[f"tiny+{HERE}-cuda"]) == (both["tiny"], True)
-    run("gc", "--keep", 1, "--older-than", 0, "--yes")
+    command("gc", "--keep", 1, "--older-than", 0, "--yes")
     assert {path.name for path in root.layout.builds("tiny").iterdir()} == set(after.values())
 
 
 def test_a_build_for_another_processor(tiny_site):
     need(HERE == "x86_64", "a processor that setarch can make another of")
-    root, run = tiny_site
+    root, command = tiny_site
     main = root.active().name
     other = ("setarch", "i686")
-    assert "build tiny+i686-cpu with Python" in run("install", *INSTALL, prefix=other).stdout
+    assert "build tiny+i686-cpu with Python" in command("install", *INSTALL, prefix=other).stdout
     assert links(root)["tiny"] == main
-    assert "nothing to do" in run("install", *INSTALL, prefix=other).stdout
-    assert "nothing to do" in run("install", *INSTALL).stdout
+    assert "nothing to do" in command("install", *INSTALL, prefix=other).stdout
+    assert "nothing to do" in command("install", *INSTALL).stdout
     ask = "import sys; from rootstock.environment import EnvironmentManager as M; m = M(sys.argv[1])\n"
     ask += "print(m.launch(m.find('tiny'), device='cpu').build.name)"
-    said = [
-        subprocess.run([*prefix, sys.executable, "-c", ask, root.path], capture_output=True, text=True).stdout.strip()
-        for prefix in ((), other)
-    ]
+    said = [run(*prefix, sys.executable, "-c", ask, root.path, check=True).stdout.strip() for prefix in ((), other)]
     assert said == [main, links(root)["tiny+i686-cpu"]]
     # Without a build for this machine, the error says which there are.
     root.layout.active("tiny").unlink()
@@ -121,9 +111,9 @@ def test_a_build_for_another_processor(tiny_site):
 
 
 def test_a_gpu_of_another_kind_is_not_served(tiny_site):
-    root, run = tiny_site
+    root, command = tiny_site
     link = root.layout.active("tiny")
-    run("install", *INSTALL, "--accelerator", "cuda")
+    command("install", *INSTALL, "--accelerator", "cuda")
     link.unlink()
     (root.layout.all_active / f"tiny+{HERE}-cuda").rename(link)
     assert fitting_build(root.layout, "tiny", "cpu") == fitting_build(root.layout, "tiny", "cuda:0") == link.resolve()
@@ -132,13 +122,10 @@ def test_a_gpu_of_another_kind_is_not_served(tiny_site):
     assert error.value.hint.endswith("--env tiny --accelerator xpu")
 
 
-def test_the_same_numbers_from_a_variant(site, root, tmp_path):
+def test_the_same_numbers_from_a_variant(site, like_root, tmp_path):
     base = tmp_path / "root"
-    for path in (base / "cache",):
-        path.mkdir(parents=True)
-    subprocess.run(["cp", "-a", RootLayout(root).uv_cache, base / "cache"], check=True)
     for more in ((), ("--accelerator", "cuda")):
-        site("install", "--cluster", "local", "--root", base, "--env", "emt", "--no-client", *more)
+        site("install", "--cluster", "local", "--root", base, "--env", "emt", "--no-client", *like_root, *more)
     energies = set()
     for device in ("cpu", "cuda"):
         with RootstockCalculator("emt", root=base, device=device) as calculator:
@@ -160,9 +147,9 @@ def index_of_torch(folder, version):
 
 
 def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):
-    root, run = tiny_site
+    root, command = tiny_site
     indexes = {name: index_of_torch(tmp_path / name, f"2.0+{name}") for name in ("cpu", "rocm")}
-    run(
+    command(
         "install", *INSTALL, "--set", "hardware.accelerator=rocm", "--set", "uv.torch-packages=triton-rocm",
         *(f"--set=uv.torch-index.{name}={url}" for name, url in indexes.items()),
     )  # fmt: skip
@@ -171,10 +158,15 @@ def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):
     text = root.layout.environment_file("tiny").read_text()
     # Found in the folder of wheels too, and there newer.
     make_wheel(root.wheels, "torch", "3.0")
-    text = text.replace("['rsalpha']", "['rsalpha', 'torch']").replace("# no-index = true\n", "")
+    # In place of PyPI, which has a torch too: an index that has nothing.
+    (tmp_path / "nothing").mkdir()
+    nothing = f'index-url = "{(tmp_path / "nothing").as_uri()}"'
+    for old, new in (('["rsalpha"]', '["rsalpha", "torch"]'), ("no-index = true", nothing)):
+        assert old in text
+        text = text.replace(old, new)
     root.layout.environment_file("tiny").write_text(text)
-    run("install", *INSTALL)
-    run("install", *INSTALL, "--accelerator", "cpu")
+    command("install", *INSTALL)
+    command("install", *INSTALL, "--accelerator", "cpu")
     found = {name: read_build(path.resolve()) for path in root.layout.all_active.iterdir() for name in [path.name]}
     assert found["tiny"].packages == {"rsalpha": "1.0", "torch": "2.0+rocm", "triton_rocm": "2.0+rocm"}
     assert found[f"tiny+{HERE}-cpu"].packages == {"rsalpha": "1.0", "torch": "2.0+cpu"}
@@ -182,7 +174,7 @@ def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):
     assert locks.keys() == {"tiny.py.lock", "tiny+cpu.py.lock"}
     assert {p["version"] for p in tomllib.loads(locks["tiny+cpu.py.lock"])["package"]} == {"1.0", "2.0+cpu"}
     for more in ((), ("--accelerator", "cpu")):
-        assert "nothing to do" in run("install", *INSTALL, *more).stdout
-    assert run("lock", "--check").returncode == 0
+        assert "nothing to do" in command("install", *INSTALL, *more).stdout
+    assert command("lock", "--check").returncode == 0
     os.unlink(root.layout.lock_file("tiny", "cpu"))
-    assert "environments/tiny+cpu.py.lock" in run("lock", "--check", check=False).stdout
+    assert "environments/tiny+cpu.py.lock" in command("lock", "--check", check=False).stdout

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rootstock.root.layout import RootLayout
-from rootstock.root.permissions import remove_tree
 from rootstock.root.weights import read_weights
-from tests.conftest import SITE, clean_environment, need
-from tests.site import test_warm
-from tests.site.stress import at_change, changes_made_by, need_programs, need_root, run, site_variables, wait_for
-from tests.site.test_warm import SIZE, Server
+from tests.support import weights_server
+from tests.support.commands import SITE, clean_environment, read_until, run, started
+from tests.support.folders import small_disk
+from tests.support.needs import need_program
+from tests.support.processes import wait_for
+from tests.support.tracing import at_change, changes_made_by, quiet_environment
+from tests.support.weights_server import SIZE, Server, Warm, forget
 
-built, root, server, warm = test_warm.built, test_warm.root, test_warm.server, test_warm.warm
+pytestmark = pytest.mark.xdist_group("warm")
+
+built, root, server, warm = weights_server.built, weights_server.root, weights_server.server, weights_server.warm
 
 SMALL = ("--model", "web-small")
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """Lay a file system of its own over a folder."""
-    need_root()
-    folder.mkdir(exist_ok=True)
-    mounted = run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", folder])
-    need(mounted.returncode == 0, f"the right to mount ({mounted.stderr.strip()})")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True, timeout=30)
-
-
 @pytest.mark.parametrize("where", ["cache", "weights"])
-def test_a_full_disk(root: Path, server: Server, warm, where: str) -> None:
+def test_a_full_disk(root: Path, server: Server, warm: Warm, where: str) -> None:
     layout = RootLayout(root)
-    with small_disk(root / where, "48k"):
+    with small_disk(root / where, "size=48k", "mode=755"):
         (root / where / "ballast").write_bytes(b"\0" * (1 if where == "cache" else 48 * 1024))
         done = warm(*SMALL, code=None)
         assert done.returncode in (10, 12, 16), done.stderr
@@ -50,48 +38,41 @@ def test_a_full_disk(root: Path, server: Server, warm, where: str) -> None:
         assert not list(layout.cache.glob(".*")) and not list((root / "weights").rglob(".*"))
         if where == "cache":  # what is there in part must not be taken for weights
             assert not (layout.cache / "web" / "small").exists()
-        subprocess.run(["mount", "-o", "remount,size=1m", root / where], check=True, timeout=30)
+        run("mount", "-o", "remount,size=1m", root / where, check=True)
         warm(*SMALL)
         assert list(read_weights(layout, "web")) == ["small"]
 
 
-def test_two_at_once(root: Path, server: Server, warm) -> None:
+def test_two_at_once(root: Path, server: Server, warm: Warm) -> None:
     """The second says who is at work; one that waits finds nothing left to fetch."""
-    server.slow.set()
-    command = [SITE, "warm", "--root", root, *SMALL]
+    server.go_on.clear()
+    command = (SITE, "warm", "--root", root, *SMALL)
     variables = clean_environment(WEB_SERVER=server.url)
-    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as first:
-        wait_for(lambda: server.asked, "the first download", 60.0)
+    with started(command, env=variables) as first:
+        wait_for(lambda: server.asked, "the first download")
         refused = warm(*SMALL, code=None)
         assert refused.returncode == 11, refused.stderr
         assert str(first.pid) in refused.stderr
-        with subprocess.Popen([*command, "--wait", "60"], env=variables, stderr=subprocess.PIPE, text=True) as second:
-            server.slow.clear()
-            _, said = first.communicate(timeout=100)
-            assert first.returncode == 0, said
-            _, said = second.communicate(timeout=100)
-            assert second.returncode == 0, said
+        with started([*command, "--wait", "600"], env=variables) as second:
+            assert str(first.pid) in read_until(second, "waiting for")[-1]
+            server.go_on.set()
+            for each in (first, second):
+                _, said = each.communicate()
+                assert each.returncode == 0, said
     assert server.asked == ["small"]
     assert [file.bytes for file in read_weights(RootLayout(root), "web")["small"].files] == [SIZE]
 
 
-def test_killed_before_each_change(root: Path, server: Server, warm, tmp_path: Path) -> None:
-    need_programs(strace="strace")
+def test_killed_before_each_change(root: Path, server: Server, warm: Warm, tmp_path: Path) -> None:
+    need_program("strace", "strace")
     command = [str(SITE), "warm", "--root", str(root), *SMALL]
-    environment = site_variables(WEB_SERVER=server.url)
     layout = RootLayout(root)
-
-    def forget() -> None:
-        remove_tree(layout.cache / "web")
-        for record in layout.all_weights.rglob("*.json"):
-            record.unlink()
-
-    found = changes_made_by(command, tmp_path / "log", env=environment)
+    found = changes_made_by(command, tmp_path / "log", WEB_SERVER=server.url)
     moves = [number for name, number, arguments in found if name == "rename" and str(root) in arguments]
     assert len(moves) >= 3  # of what was fetched, of its record, and of the root's
     for number in moves:
-        forget()
-        done = run([*at_change("rename", number, "KILL"), *command], env=environment)
+        forget(root)
+        done = run(*at_change("rename", number, "KILL"), *command, env=quiet_environment(WEB_SERVER=server.url))
         assert done.returncode == -signal.SIGKILL
         assert (layout.cache / "web" / "small").exists() or read_weights(layout, "web") == {}
         warm(*SMALL)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import platform
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rootstock.builds.wheel_tags import Wheel, wheels_of
+from rootstock.builds.wheel_tags import Wheel, best_wheel, wheels_of
 from rootstock.errors import BundleError
 
 CONTENT = bytes(range(256)) * 1000
@@ -61,8 +62,10 @@ def server():
 
 
 @pytest.fixture
-def fetch(server, tmp_path):
-    """Fetch a path from the server, and return what is there then."""
+def fetch(server, tmp_path, monkeypatch):
+    """Fetch a path from the server, and return what is there then; whoever runs the tests may have a login for it."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").touch(0o600)
 
     def call(path):
         url = f"http://127.0.0.1:{server.server_port}/{path}"
@@ -92,10 +95,8 @@ def test_what_cannot_be_had_is_one_clear_error(fetch, server, path, message, ask
     assert len(server.seen) == asked
 
 
-def test_credentials_are_those_of_netrc_and_for_that_host_only(fetch, server, tmp_path, monkeypatch):
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+def test_credentials_are_those_of_netrc_and_for_that_host_only(fetch, server, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password secret\n")
-    (tmp_path / "netrc").chmod(0o600)
     assert fetch("login") == CONTENT
     server.seen.clear()
     assert fetch("elsewhere") == CONTENT
@@ -117,3 +118,38 @@ def test_an_index_without_sha256_is_refused(tmp_path):
     )
     with pytest.raises(BundleError, match=r"gives no SHA-256 of it"):
         wheels_of(lock, "3.11.2")
+
+
+MACHINE = platform.machine()
+# What fits Python 3.11 here, best first, and what does not.
+FITTING = [
+    f"a-1-cp311-cp311-manylinux_2_17_{MACHINE}.whl",
+    f"a-1-cp311-abi3-manylinux_2_17_{MACHINE}.whl",
+    f"a-1-cp310-abi3-manylinux_2_17_{MACHINE}.whl",
+    f"a-1-py3-none-manylinux_2_17_{MACHINE}.whl",
+    "a-1-py3-none-any.whl",
+]
+OTHERS = [
+    f"a-1-cp312-cp312-manylinux_2_17_{MACHINE}.whl", f"a-1-cp310-cp310-manylinux_2_17_{MACHINE}.whl",
+    "a-1-cp311-cp311-win_amd64.whl", "a-1.tar.gz",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("best", range(len(FITTING)))
+@pytest.mark.parametrize("step", [1, -1], ids=["best first", "best last"])
+def test_the_wheel_of_a_package_that_is_the_best_for_this_machine(tmp_path, best, step):
+    names = [*FITTING[best:], *OTHERS][::step]
+    entries = ", ".join(f'{{ url = "http://127.0.0.1/{name}", hashes = {{ sha256 = "00" }} }}' for name in names)
+    lock = tmp_path / "pylock.toml"
+    lock.write_text(f'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\nwheels = [{entries}]\n')
+    assert [wheel.name for wheel in wheels_of(lock, "3.11.2")] == [FITTING[best]]
+    assert best_wheel(names, "3.11") == FITTING[best]
+
+
+def test_a_package_without_a_wheel_that_fits(tmp_path):
+    lock = tmp_path / "pylock.toml"
+    entries = ", ".join(f'{{ url = "http://127.0.0.1/{name}", hashes = {{ sha256 = "00" }} }}' for name in OTHERS)
+    lock.write_text(f'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\nwheels = [{entries}]\n')
+    with pytest.raises(BundleError, match=r"a 1 has no wheel for Python 3\.11 on this machine"):
+        wheels_of(lock, "3.11.2")
+    assert best_wheel(OTHERS, "3.11") == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -53,7 +54,12 @@ class Listener:
         """Listen in a new folder that only this user can enter, at a path that every client of i-PI can be told."""
         try:
             folder = tempfile.mkdtemp(prefix=os.path.basename(PREFIX), dir=os.path.dirname(PREFIX))
-            return cls(_bound(socket.AF_UNIX, f"{folder}/s"), folder)
+            try:
+                return cls(_bound(socket.AF_UNIX, f"{folder}/s"), folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)  # which needs no descriptor: there may be none
+                raise
         except OSError as error:
             raise WorkerStartError(
                 f"Cannot make a socket in {os.path.dirname(PREFIX)}, where clients of i-PI look: {error.strerror}.",

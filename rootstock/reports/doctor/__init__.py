@@ -19,7 +19,7 @@ from rootstock.client.session import WorkerSpec
 from rootstock.config.clusters import require_root
 from rootstock.config.environment_file import registered_names
 from rootstock.reports.doctor import builds, place, surroundings, workers
-from rootstock.reports.doctor.bounded import Bounded
+from rootstock.reports.doctor.bounded import Bounded, no_answer
 from rootstock.reports.doctor.finding import (
     FAILED,
     OK,
@@ -37,7 +37,8 @@ from rootstock.root.layout import RootLayout
 
 __all__ = ["FAILED", "OK", "SKIPPED", "WARNING", "Finding", "examine", "exit_code", "why_not"]
 
-_STEP_S, _TOTAL_S, _FULL_S = 3.0, 9.0, 3600.0
+_TOTAL_S, _FULL_S = 9.0, 3600.0  # unless somebody says how long it may take
+_STEP_S = 3.0  # a step of `why_not`, unless its worker may take long
 
 _FIRST: tuple[tuple[str, Check], ...] = (("reachable", place.reachable), ("layout", place.layout))
 _OF_ROOT: tuple[tuple[str, Check], ...] = (
@@ -66,6 +67,7 @@ def examine(
     *,
     device: str | None = None,
     full: bool = False,
+    wait: float | None = None,
 ) -> Iterator[Finding]:
     """Look at a root as this user sees it from this node.
 
@@ -77,26 +79,33 @@ def examine(
         Where models are to compute; by default where those of the cluster do. A GPU that is asked for and not there
         is a failure.
     full : bool
-        Look at every file of the builds and start a worker of each environment, however long that takes. Otherwise
-        it ends within ten seconds.
+        Look at every file of the builds and start a worker of each environment.
+    wait : float, optional
+        Seconds that all may take: by default 9, so that it ends within ten, or an hour if `full`. What has not
+        answered by then has failed, but for a worker that is slow to start.
 
     Yields
     ------
     Finding
         As they come, in a fixed order.
     """
-    end = time.monotonic() + (_FULL_S if full else _TOTAL_S)
-    case = Case(RootLayout(Path("/")), full=full, patience=_FULL_S if full else _TOTAL_S - 1)
-    found = yield from _find(cluster, root)
+    seconds = wait if wait is not None else _FULL_S if full else _TOTAL_S
+    end = time.monotonic() + seconds
+    # The first steps come one after the other. A third is left for the others if one of them gets no answer.
+    step_s = seconds / 3
+    case = Case(RootLayout(Path("/")), full=full)
+    found = yield from _find(cluster, root, step_s)
     steps: Sequence[tuple[str, Check]] = ()
     if found is not None:
         case, steps = replace(case, layout=RootLayout(found)), _FIRST
-    usable = (yield from _in_turn(steps, case, _STEP_S)) and found is not None
+    usable = (yield from _in_turn(steps, case, step_s)) and found is not None
     if usable:
         names = tuple(registered_names(case.layout))
         case = replace(case, environments=names, device=device or _usual(case.layout), device_asked=device is not None)
     else:
         yield from (replace(skipped("the root cannot be used"), check=name) for name, _ in _OF_ROOT)
+    # A worker that is late is ended in time to say so.
+    case = replace(case, patience=0.9 * max(0.0, end - time.monotonic()))
     yield from _together((*(_OF_ROOT if usable else ()), *_OF_USER), case, end)
 
 
@@ -119,25 +128,26 @@ def why_not(
     device : str, optional
         Where it is to compute; by default where the cluster's models do.
     patience : float
-        Seconds that the worker may take to start.
+        Seconds that the worker may take to start. Each other step may take a twentieth of it, or 3 s.
 
     Yields
     ------
     Finding
         One or more for each step. After one that failed there are no others.
     """
-    found = yield from _find(cluster, root)
+    step_s = max(_STEP_S, patience / 20)
+    found = yield from _find(cluster, root, step_s)
     if found is None:
         return
     case = Case(RootLayout(found), patience=patience)
-    if not (yield from _in_turn(_FIRST, case, _STEP_S)):
+    if not (yield from _in_turn(_FIRST, case, step_s)):
         return
     manager = EnvironmentManager(found)
 
     def environment(_: Case) -> Iterator[Finding]:
         yield ok(f"{manager.find_model(model)[0].path}")
 
-    if not (yield from _in_turn([("environment", check(environment))], case, _STEP_S)):
+    if not (yield from _in_turn([("environment", check(environment))], case, step_s)):
         return
     source, argument = manager.find_model(model)
     case = replace(
@@ -156,16 +166,18 @@ def why_not(
             yield ok(f"a worker on {case.device} was ready after {it.start_s:.1f} s: {', '.join(it.properties)}")
 
     steps = [("model", check(name)), *_OF_MODEL, ("start", check(start))]
-    yield from _in_turn(steps, case, patience + _STEP_S)
+    yield from _in_turn(steps, case, patience + step_s)
 
 
-def _find(cluster: str | None, root: str | os.PathLike[str] | None) -> Generator[Finding, None, Path | None]:
+def _find(
+    cluster: str | None, root: str | os.PathLike[str] | None, seconds: float
+) -> Generator[Finding, None, Path | None]:
     """Yield the finding about which root is meant, and return it."""
 
     def find(_: Case) -> Iterator[Finding]:
         yield ok(str(require_root(cluster, root)))
 
-    for finding in _together([("root", check(find))], Case(RootLayout(Path("/"))), time.monotonic() + _STEP_S):
+    for finding in _together([("root", check(find))], Case(RootLayout(Path("/"))), time.monotonic() + seconds):
         yield finding
         return Path(finding.reason) if finding.result == OK else None
     return None
@@ -190,7 +202,8 @@ def _together(checks: Sequence[tuple[str, Check]], case: Case, deadline: float) 
     running = [(name, Bounded(functools.partial(function, case))) for name, function in checks]
     try:
         for name, bounded in running:
-            for finding in bounded.findings(deadline):
+            late = workers.late if name == "offline" and not case.full else no_answer
+            for finding in bounded.findings(deadline, late):
                 yield replace(finding, check=name)
     finally:
         for _, bounded in running:

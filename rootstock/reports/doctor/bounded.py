@@ -16,6 +16,15 @@ from dataclasses import asdict, replace
 from rootstock.reports.doctor.finding import Finding, failed
 
 
+def no_answer(seconds: float) -> Finding:
+    """Return the finding that a check did not end in time."""
+    return failed(
+        f"no answer within {seconds:.0f} s",
+        "A file system may hang or be very slow: try 'ls' on the folder, and ask the site's admin. "
+        "--wait SECONDS waits longer.",
+    )
+
+
 class Bounded:
     """A check that runs in a child process.
 
@@ -35,8 +44,15 @@ class Bounded:
             _be_child(function, self._reader, writer)
         os.close(writer)
 
-    def findings(self, deadline: float) -> Iterator[Finding]:
-        """Yield what the check finds; the last one says so if it has not ended by `deadline` (`time.monotonic`)."""
+    def findings(self, deadline: float, late: Callable[[float], Finding]) -> Iterator[Finding]:
+        """Yield what the check finds, and what `late` makes of the seconds that it took if it has not ended by then.
+
+        Parameters
+        ----------
+        deadline : float
+            As of `time.monotonic`.
+        late : callable
+        """
         received, ended = b"", False
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
@@ -46,13 +62,8 @@ class Bounded:
             received += chunk
         *lines, rest = received.split(b"\n")
         yield from (Finding(**json.loads(line)) for line in lines)
-        took = time.monotonic() - self._begun
         if not ended:
-            yield failed(
-                f"no answer within {took:.0f} s",
-                "A file system may hang or be very slow: try 'ls' on the folder, and ask the site's admin. "
-                "--full waits longer.",
-            )
+            yield late(time.monotonic() - self._begun)
         elif rest:
             yield failed(rest.decode(errors="replace"), "This is an error of Rootstock itself: please report it.", 1)
 

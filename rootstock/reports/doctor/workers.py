@@ -52,6 +52,14 @@ def _chosen(case: Case) -> list[tuple[str, str]]:
     return chosen if case.full else chosen[:1]
 
 
+def late(seconds: float, model: str = "") -> Finding:
+    """Return the finding about a worker that may only be slow."""
+    return warning(
+        f"a worker{model} was not ready after {seconds:.0f} s",
+        "A first start from a cold file system takes longer: --wait SECONDS waits for it.",
+    )
+
+
 def _start(case: Case, name: str, argument: str) -> Finding:
     manager = EnvironmentManager(case.layout.root)
     device = case.device if case.argument is not None or not case.device.startswith("cuda") else "cpu"
@@ -61,10 +69,7 @@ def _start(case: Case, name: str, argument: str) -> Finding:
         client = Client(launch, argument, device, {}, start_timeout=case.patience)
     except WorkerStartError as error:
         if "was not ready after" in error.message and not case.full:
-            return warning(
-                f"a worker of {model} was not ready after {case.patience:.0f} s",
-                "A first start from a cold file system takes longer; --full waits for it.",
-            )
+            return late(case.patience, f" of {model}")
         reason = " ".join(error.message.split())
         tail = error.tail.splitlines()[-1:] if not error.remote_traceback else []
         hint = error.hint or f"rootstock why-not {model} goes through it step by step. Full output: {error.log}"
@@ -81,7 +86,7 @@ def _without_network(launch: Launch) -> tuple[Launch, str]:
     """Return how to start a worker that reaches nobody, and in which way."""
     program = shutil.which("unshare")
     prefix = [program or "", "--user", "--map-current-user", "--net"]
-    if program and subprocess.run([*prefix, "true"], check=False, capture_output=True, timeout=10).returncode == 0:
+    if program and subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0:
         return replace(launch, command=(*prefix, *launch.command)), "without any network"
     variables = {**launch.variables, **dict.fromkeys(_PROXIES, _NOWHERE)}
     return replace(launch, variables=variables), "with every proxy leading nowhere"

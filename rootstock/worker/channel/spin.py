@@ -21,10 +21,16 @@ _LONGEST_PAUSE = 256  # so a model that takes long costs a microsecond of each e
 
 
 class EagerWait:
-    """Tries for a moment, or does not, as earlier tries went."""
+    """Tries for a moment, or does not, as earlier tries went.
 
-    def __init__(self) -> None:
-        self._pause: float = 0 if _processors() > 1 else math.inf
+    Parameters
+    ----------
+    processors : int, optional
+        How many this process may use; on one alone it never tries. None: as the kernel says.
+    """
+
+    def __init__(self, processors: int | None = None) -> None:
+        self._pause: float = 0 if (processors or _processors()) > 1 else math.inf
         self._next_pause = 1
 
     def until(self, ready: Callable[[], T]) -> T | None:

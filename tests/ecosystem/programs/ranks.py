@@ -23,8 +23,9 @@ from rootstock.errors import RootstockError
 
 
 def answer(**found):
-    with open(f"{rank}.json", "w") as file:
+    with open(f"{rank}.new", "w") as file:
         json.dump(found, file)
+    os.rename(f"{rank}.new", f"{rank}.json")
 
 
 def children():
@@ -90,9 +91,11 @@ def late():
         except RootstockError as error:
             message = str(error)
     answer(message=message)
-    if rank == 0:
+    if rank == 0:  # it ends the others, which are to say first that they are there
+        while not all(os.path.exists(f"{other}.json") for other in range(1, comm.size)):
+            time.sleep(0.01)
         comm.Abort(0)
-    time.sleep(300)
+    time.sleep(1000)
 
 
 def plain():

@@ -2,8 +2,9 @@
 
     python client.py SOCKET [FAULT [STEP]]
 
-It prints the socket's path. The energy is the number of the step, in Hartree; forces are the positions, the virial is
-the unit matrix.
+It prints the socket's path, and connects as soon as somebody listens there. The energy is the number of the step, in
+Hartree; forces are the positions, the virial is the unit matrix. The fault "wait:FOLDER" makes a file `inside` in that
+folder and waits for another, `go`.
 """
 
 import os
@@ -15,8 +16,16 @@ import time
 
 fault, step = (*sys.argv[2:], "none", "1")[:2] if len(sys.argv) < 4 else sys.argv[2:4]
 print(sys.argv[1], flush=True)  # noqa: T201
+parent = os.getppid()
 with socket.socket(socket.AF_UNIX) as sock:
-    sock.connect(sys.argv[1])
+    while True:
+        try:
+            sock.connect(sys.argv[1])
+            break
+        except (FileNotFoundError, ConnectionRefusedError):
+            if os.getppid() != parent:
+                sys.exit("nobody waits for this client any more")
+            time.sleep(0.02)
 
     def read(size: int) -> bytes:
         data = b""
@@ -37,8 +46,11 @@ with socket.socket(socket.AF_UNIX) as sock:
             data = read(24 * count)
             state, steps = b"HAVEDATA", steps + 1
             faulty = steps == int(step)
-            if fault == "slow" and faulty:
-                time.sleep(1.0)
+            if fault.startswith("wait:") and faulty:
+                folder = fault.removeprefix("wait:")
+                open(f"{folder}/inside", "w").close()
+                while not os.path.exists(f"{folder}/go"):
+                    time.sleep(0.01)
         elif word == b"GETFORCE":
             state = b"READY"
             text = b'{"error": "out of paper"}' if fault == "error" and faulty else b""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.conftest import need
+from tests.support.commands import Done, bare_environment, run
+from tests.support.needs import need_programs, need_root
 
 # System calls that change files by their names, and those that open them, for reading or not.
 _CHANGE = (
@@ -25,27 +24,18 @@ _CHANGING = re.compile(
 
 def need_readers() -> None:
     """Ask for what the functions below use."""
-    need(os.geteuid() == 0, "the rights of root")
-    for program, package in {"setpriv": "util-linux", "unshare": "util-linux", "strace": "strace"}.items():
-        need(shutil.which(program), f"the program {program} (apt-get install {package})")
+    need_root()
+    need_programs(setpriv="util-linux", unshare="util-linux", strace="strace")
 
 
-def run_as(
-    uid: int, command: Sequence[str | Path], place: Path, *, groups: str = "", timeout: float = 120.0, **more: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command as another user; `place`, a folder that they can reach and do not own, is their home.
-
-    `more` are variables.
-    """
+def run_as_reader(uid: int, command: Sequence[str | Path], place: Path, *, groups: str = "", **variables: str) -> Done:
+    """Run a command as another user, without network, whose home is `place`: a folder that they can reach, not own."""
     scratch = place / f"scratch-{uid}"
     scratch.mkdir(exist_ok=True)
     os.chown(scratch, uid, uid)
-    who = ["--reuid", str(uid), "--regid", str(uid), *(["--groups", groups] if groups else ["--clear-groups"])]
-    return subprocess.run(
-        ["unshare", "--net", "setpriv", *who, *map(str, command)],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(place), "TMPDIR": str(scratch), "LANG": "C.UTF-8"} | more,
-        cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    who = (f"--reuid={uid}", f"--regid={uid}", f"--groups={groups}" if groups else "--clear-groups")
+    env = bare_environment(place, TMPDIR=str(scratch)) | variables
+    return run("unshare", "--net", "setpriv", *who, *command, env=env, cwd="/")
 
 
 def traced(log: Path) -> list[str]:

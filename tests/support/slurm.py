@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import socket
 import struct
@@ -22,6 +21,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
+from tests.support.commands import REPOSITORY, run
+from tests.support.folders import open_to_readers
+from tests.support.needs import need_programs, need_root
+from tests.support.processes import wait_for
+
 USER, UID = "reader", 54321
 NODE = "n1"
 PROGRAMS = {
@@ -29,7 +35,7 @@ PROGRAMS = {
     "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux",
 }  # fmt: skip
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-_START_S = 60.0
+_DEADLINE_S = 300.0
 _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8914, 0x8916, 1  # netdevice(7)
 _NAMESPACES = ("--net", "--uts", "--ipc", "--mount", "--pid")
 
@@ -76,11 +82,11 @@ class Slurm:
     def __init__(self, state: Path) -> None:
         self.state = state
         self._process = subprocess.Popen(
-            ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", sys.executable, __file__, state],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", sys.executable, "-m", __name__, state],
+            cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], _START_S)[0] or self._process.stdout.readline() != "up\n":
+        if self._process.stdout.readline() != "up\n":  # it gives up by itself
             self.close()
             logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(state.glob("*.log")))
             raise RuntimeError(f"Slurm did not come up:\n{logs}")
@@ -95,13 +101,7 @@ class Slurm:
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on the node as its user, who has no settings of any kind, and return its output."""
-        done = subprocess.run(
-            [*self.enter, *command], env=self.variables, input=stdin, capture_output=True, text=True,
-            timeout=_START_S, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr}")
-        return done.stdout
+        return run(*self.enter, *command, env=self.variables, input=stdin, check=True).stdout
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ class Slurm:
         path = self.home / f"{number}.out"
         return path.read_text() if path.exists() else ""
 
-    def wait(self, number: str, deadline_s: float = 120.0) -> str:
+    def wait(self, number: str, deadline_s: float = _DEADLINE_S) -> str:
         """Wait for a job's end and return its state."""
         end = time.monotonic() + deadline_s
         while (state := self.job(number)["JobState"]) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
@@ -143,6 +143,29 @@ class Slurm:
                 raise RuntimeError(f"job {number} is {state} after {deadline_s:.0f} s:\n{self.output(number)}")
             time.sleep(0.1)
         return state
+
+    def clear(self) -> None:
+        """End all jobs."""
+        self.run("scancel", f"--user={USER}")
+        wait_for(lambda: not self.run("squeue", "--noheader"), "the end of all jobs", _DEADLINE_S)
+
+
+_RUNNING = pytest.StashKey[Slurm]()
+
+
+def running_cluster(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Slurm:
+    """Return the cluster of this process, which is started when it is first asked for and closed when pytest ends.
+
+    Modules that use it are of the group ``slurm`` of pytest-xdist, so one process has it.
+    """
+    need_root()
+    need_programs(**PROGRAMS)
+    if _RUNNING not in request.config.stash:
+        state = factory.mktemp("slurm")
+        open_to_readers(state)
+        cluster = request.config.stash[_RUNNING] = Slurm(state)
+        request.config.add_cleanup(cluster.close)
+    return request.config.stash[_RUNNING]
 
 
 # -- inside of the namespaces
@@ -191,7 +214,7 @@ def _name_node(state: Path) -> None:
     }
     for name, text in added.items():
         (state / name).write_text(text)
-        subprocess.run(["mount", "--bind", state / name, f"/etc/{name}"], check=True)
+        run("mount", "--bind", state / name, f"/etc/{name}", check=True)
 
 
 def _variables(state: Path) -> dict[str, str]:
@@ -204,11 +227,11 @@ def _start(state: Path, *command: str) -> None:
 
 
 def _ask(state: Path, *command: str) -> str:
-    return subprocess.run(command, env=_variables(state), capture_output=True, text=True, check=False).stdout.strip()
+    return run(*command, env=_variables(state)).stdout.strip()
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _START_S / 2
+    end = time.monotonic() + _DEADLINE_S
     while not condition():
         if time.monotonic() > end:
             sys.exit(1)

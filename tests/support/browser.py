@@ -6,10 +6,12 @@ import base64
 import json
 import re
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
+
+from tests.support.commands import DEADLINE_S
+from tests.support.processes import wait_for
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
@@ -85,10 +87,7 @@ class Browser:
 
     def wait(self, script: str) -> None:
         """Wait until an expression of the page is true: events come when the browser gets to them."""
-        deadline = time.monotonic() + 30
-        while not self.evaluate(script):
-            assert time.monotonic() < deadline, script
-            time.sleep(0.02)
+        wait_for(lambda: self.evaluate(script), script, DEADLINE_S)
 
     def click(self, selector: str) -> None:
         """Click at an element, as a person would."""
@@ -126,5 +125,5 @@ class Browser:
         request = urllib.request.Request(
             self._url + path, data, {"Content-Type": "application/json"}, method=method
         )  # fmt: skip
-        with _OPENER.open(request, timeout=60) as answer:
+        with _OPENER.open(request, timeout=DEADLINE_S) as answer:
             return json.loads(answer.read())["value"]

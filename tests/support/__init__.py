@@ -1,0 +1,1 @@
+"""What tests share: how they run commands, wait, write environment files, and come by roots, users and clusters."""
