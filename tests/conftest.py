@@ -28,7 +28,7 @@ settings.load_profile("fixed")
 PLACE = pytest.StashKey[str]()  # the folder of all temporary files of a run
 
 # Settings of the programs that are tested, of a batch job that the tests may run in, and of a developer's Python.
-FOREIGN = ("ROOTSTOCK_", "SLURM_", "PBS_", "OMP_", "MKL_", "MPI_", "PYTHONDONTWRITEBYTECODE")
+FOREIGN = ("ROOTSTOCK_", "SLURM_", "PBS_", "OMP_", "MKL_", "MPI_", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def test_a_folder_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> None
     for _ in range(2):
         folder = once_per_run(tmp_path_factory, f"once-{id(made)}", made.append)
     assert made == [folder]
+
+
+@pytest.mark.xdist_group("probe")
+def test_a_group_of_tests_is_one(request: pytest.FixtureRequest) -> None:
+    """A pytest-xdist that does not know this pytest deals them out one by one, without a word."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@probe")
 
 
 def test_waiting_looks_again_and_has_an_end() -> None:

@@ -65,6 +65,12 @@ def with_admin(setting: Setting) -> None:
 
 
 @pytest.fixture
+def with_bundles(setting: Setting) -> None:
+    """Settings that bundles are made with: their ``bootstrap.sh`` knows no overrides."""
+    registry(setting).unlink()
+
+
+@pytest.fixture
 def with_developer(setting: Setting) -> None:
     """The developer's environment of this checkout, with all extras, as the Python on PATH."""
     setting.environment["PATH"] = f"{Path(sys.executable).parent}:{setting.environment['PATH']}"
@@ -112,6 +118,10 @@ def unload(setting: Setting) -> None:
 
 def leave_out_matplotlib(setting: Setting) -> None:
     """Give the reader a registry of their own: no page draws, and it takes a third of an installation's time."""
-    registry = setting.home / ".config" / "rootstock" / "clusters.toml"
-    registry.parent.mkdir(parents=True)
-    registry.write_text(f"[clusters.local]\nuv.overrides = [{json.dumps(NO_MATPLOTLIB)}]\n", encoding="utf-8")
+    registry(setting).parent.mkdir(parents=True)
+    registry(setting).write_text(f"[clusters.local]\nuv.overrides = [{json.dumps(NO_MATPLOTLIB)}]\n")
+
+
+def registry(setting: Setting) -> Path:
+    """Return the reader's own file of clusters."""
+    return setting.home / ".config" / "rootstock" / "clusters.toml"
