@@ -85,7 +85,7 @@ def like_root(package_cache: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root with the environments emt and lj, readable by everybody. Tests must not change it."""
 
     def install(folder: Path) -> None:
@@ -93,3 +93,9 @@ def root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPa
         site("install", "--cluster", "local", "--root", folder / "root", "--env", "emt", "--env", "lj", *like_root)
 
     return once_per_run(tmp_path_factory, "site", install) / "root"
+
+
+@pytest.fixture(scope="session")
+def root(shared_root: Path) -> Path:
+    """Return the root that tests share; a module with a root of its own gives that this name."""
+    return shared_root

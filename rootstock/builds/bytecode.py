@@ -15,12 +15,14 @@ from pathlib import Path
 from rootstock.builds.subprocesses import Programs
 
 _BATCH, _FILE = 2**21, 2**11  # bytes of source that are compiled at a time, and what a file costs beside its bytes
+# Packages' tests of themselves are up to half of their modules, and no worker imports them.
+_TESTS = {"test", "tests"}
 
 
 def compile_bytecode(
     prefix: Path, place: Path, variables: dict[str, str], *, umask: int, programs: Programs, log: Callable[[str], None]
 ) -> None:
-    """Compile every module in an environment, or of an interpreter.
+    """Compile every module in an environment, or of an interpreter, but for the tests of packages.
 
     Parameters
     ----------
@@ -37,7 +39,12 @@ def compile_bytecode(
         Is given what the compiler says. A file that is no Python of this version is left as it is.
     """
     libraries = [folder for folder in prefix.glob("lib*/python*") if not folder.parent.is_symlink()]
-    modules = [(path.stat().st_size, path) for each in libraries for path in each.rglob("*.py") if path.is_file()]
+    modules = [
+        (path.stat().st_size, path)
+        for library in libraries
+        for path in library.rglob("*.py")
+        if _TESTS.isdisjoint(path.relative_to(library).parts[:-1]) and path.is_file()
+    ]
     # No packages' own start-up code (-S), and no chance in the order of sets.
     command = [str(prefix / "bin" / "python3"), "-S", "-s", "-Wignore", "-c", _PROGRAM, str(prefix), str(place)]
     with tempfile.TemporaryDirectory() as folder:

@@ -71,7 +71,7 @@ def put_python_into(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def build(site: Site, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build an environment, once, and return its root, which everybody may read: one for all, but ORB's.
 
     ORB has a Python and a torch of its own. EMT and Lennard-Jones are those of all tests. The real ones import
@@ -83,7 +83,7 @@ def build(site: Site, root: Path, tmp_path_factory: pytest.TempPathFactory) -> B
 
     def install(name: str) -> Path:
         if name in ("emt", "lj"):
-            return root
+            return shared_root
         path = base.with_name(f"{base.name}-orb") if name == "orb" else base
         if name not in done:
             if name == "orb":

@@ -17,7 +17,7 @@ from rootstock.root.records import active_build, read_build
 from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.environment_files import WITHOUT_MATPLOTLIB, header
 from tests.support.needs import need_program
-from tests.support.processes import processes_at, stop_tree, wait_for, wait_until_gone
+from tests.support.processes import cut_off, processes_at
 from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel
 from tests.support.tracing import quiet_environment
 
@@ -83,12 +83,8 @@ def test_an_interruption_ends_all(three):
     root, command = three
     with started([*command, "--jobs", "3"]) as process:
         read_until(process, "installing")
-        stopped = stop_tree(process.pid)
-        os.kill(process.pid, signal.SIGINT)  # to it alone: those that it has started are its to end
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.wait() == 130
-        wait_until_gone(*stopped)
-        wait_for(lambda: not processes_at(root.layout.all_builds), "the end of its children")
+        assert cut_off(process, signal.SIGINT) == 130  # alone: those that it has started are its to end
+    assert processes_at(root.layout.all_builds) == []
     assert not list(root.layout.all_builds.glob("*/.*"))
     assert run(*command).returncode == 0
     assert active(root) == {"one", "two", "three"}
@@ -157,11 +153,23 @@ def test_two_builds_of_a_lock_are_alike_to_the_last_byte(tmp_path, root):
         run(*prefix, *command, check=True, timeout=600)
         build = active_build(layout.active("emt"))
         lists.append((build / "SHA256SUMS").read_text().splitlines())
+        modules, compiled = modules_of(build)
+        assert len(modules) > 1000 and compiled == modules
         remove_tree(build)
         shutil.rmtree(layout.uv_cache)  # nothing is shared but the lock
     assert [line for line in lists[0] if line not in lists[1]] == []
     assert lists[0] == lists[1]
-    assert sum(line.endswith(".pyc") for line in lists[0]) > 1000
+
+
+def modules_of(build):
+    """Return the modules of a build, but for packages' tests of themselves, and those of which there is bytecode."""
+    [packages] = build.glob("lib/python*/site-packages")
+    sources = [path.relative_to(packages) for path in packages.rglob("*.py")]
+    cached = {path.relative_to(packages) for path in packages.rglob("*.pyc")}
+    tag = next(iter(cached)).name.split(".")[-2]
+    compiled = {path for path in sources if path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc" in cached}
+    assert len(compiled) == len(cached)
+    return {path for path in sources if not {"test", "tests"} & {*path.parent.parts}}, compiled
 
 
 def test_bytecode_is_used_as_it_is_and_says_where_the_build_is(six):

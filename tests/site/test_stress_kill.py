@@ -273,7 +273,7 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, like_root):
         for cut in CUTS:
             with started(command) as process:
                 read_until(process, cut.line)
-                code = cut_off(process, cut.number, stop=cut.line != "verifying")
+                code = cut_off(process, cut.number, group=cut.number == signal.SIGINT, stop=cut.line != "verifying")
                 said = process.stderr.read()
             assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
             assert "Traceback" not in said, cut

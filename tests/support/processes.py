@@ -121,7 +121,7 @@ def _states(pid: int) -> list[str]:
     return found
 
 
-def cut_off(process: subprocess.Popen[str], number: signal.Signals, *, stop: bool = True) -> int:
+def cut_off(process: subprocess.Popen[str], number: signal.Signals, *, group: bool = False, stop: bool = True) -> int:
     """End a command by a signal, see to it that nothing goes on behind its back, and return its code.
 
     Parameters
@@ -129,18 +129,16 @@ def cut_off(process: subprocess.Popen[str], number: signal.Signals, *, stop: boo
     process : subprocess.Popen
         The first of a process group.
     number : signal.Signals
-        Ctrl-C goes to the whole group, as at a terminal; any other signal to the command alone.
+    group : bool
+        Whether the signal goes to all of the group, as that of Ctrl-C does, or to the command alone.
     stop : bool
         Whether what it has started stands still before, and so ends only if it is killed. Workers end by themselves:
         they must not be stopped, and their work must be without an end.
     """
     below = stop_tree(process.pid) if stop else children(process.pid)
     own = children(process.pid)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-        process.send_signal(signal.SIGCONT)
-    else:
-        process.send_signal(number)
+    (os.killpg if group else os.kill)(process.pid, number)
+    os.kill(process.pid, signal.SIGCONT)
     code = process.wait()
     wait_until_gone(*own)
     for each in below:  # those further down end by themselves when what started them has ended
