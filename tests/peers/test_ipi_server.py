@@ -51,7 +51,7 @@ from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
 from rootstock.ipi import IPICalculator
 from tests.support.commands import REPOSITORY, run, started
 from tests.support.control_groups import frozen
-from tests.support.processes import wait_for, wait_until_gone, worker_logs
+from tests.support.processes import wait_for, wait_until_gone, wait_until_it_waits, worker_logs
 
 CLIENT = Path(__file__).parent / "programs" / "client.py"
 RESULT = ForceReady(-1.5, np.arange(6.0).reshape(2, 3), np.arange(9.0).reshape(3, 3) * np.eye(3), b"{}")
@@ -388,6 +388,7 @@ def test_after_an_interruption_the_next_call_is_right(tmp_path: Path, step: int)
     def interrupt() -> None:
         wait_for(lambda: (tmp_path / "inside").exists() or over.is_set(), "the evaluation")
         if not over.is_set():
+            wait_until_it_waits(os.getpid())  # our first thread; while it still sends, it would lose the client
             os.kill(os.getpid(), signal.SIGUSR1)
 
     with IPICalculator(client(f"wait:{tmp_path}", step)) as calc:

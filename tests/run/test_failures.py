@@ -33,7 +33,7 @@ from rootstock.errors import (
 from tests.run.conftest import Make, start_of
 from tests.support.commands import started
 from tests.support.environment_files import header
-from tests.support.processes import gone, open_files, wait_for, wait_until_gone
+from tests.support.processes import gone, open_files, wait_for, wait_until_gone, wait_until_it_waits
 
 
 def inside(folder: Path, then: str) -> str:
@@ -420,6 +420,7 @@ def test_after_ctrl_c_the_next_call_is_right(client: Script, tmp_path: Path) -> 
     pid = int(process.stdout.readline())
     for x in (6, 7):
         wait_for((tmp_path / f"inside-{x}").exists, "the evaluation")
+        wait_until_it_waits(process.pid)  # an interruption before that, while it still sends, costs it the worker
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
         assert process.stdout.readline() == "interrupted\n"
         (tmp_path / f"go-{x}").touch()

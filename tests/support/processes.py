@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -40,6 +41,16 @@ def wait_until_gone(*pids: int) -> None:
     """Wait for the end of processes."""
     for pid in pids:
         wait_for(lambda pid=pid: gone(pid), f"the end of process {pid}")  # type: ignore[misc]
+
+
+# The system call by which a thread waits for another one: in Python, for the interpreter's lock.
+_FUTEX = {"x86_64": "202", "aarch64": "98"}
+
+
+def wait_until_it_waits(pid: int) -> None:
+    """Wait until a process sleeps in a system call that is not for another thread of its own: it expects an answer."""
+    awake = ("running", "-1", _FUTEX.get(platform.machine()))
+    wait_for(lambda: Path(f"/proc/{pid}/syscall").read_text().split()[0] not in awake, f"the sleep of process {pid}")
 
 
 def processes_at(path: Path) -> list[str]:
