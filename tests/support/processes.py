@@ -148,8 +148,10 @@ def cut_off(process: subprocess.Popen[str], number: signal.Signals, *, group: bo
     """
     below = stop_tree(process.pid) if stop else children(process.pid)
     own = children(process.pid)
-    (os.killpg if group else os.kill)(process.pid, number)
+    # A signal that comes while it is stopped may be taken by any of its threads, which does not wake Python's first one.
     os.kill(process.pid, signal.SIGCONT)
+    wait_for(lambda: "T" not in _states(process.pid), f"process {process.pid}, which may go on")
+    (os.killpg if group else os.kill)(process.pid, number)
     code = process.wait()
     wait_until_gone(*own)
     for each in below:  # those further down end by themselves when what started them has ended
