@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import platformdirs
@@ -16,6 +16,8 @@ from rootstock.root.permissions import remove_tree
 from tests.support.commands import SITE, Done, ordinary, run
 from tests.support.environment_files import WITHOUT_MATPLOTLIB
 from tests.support.folders import once_per_run, open_to_readers
+from tests.support.needs import need_programs, need_root
+from tests.support.slurm import PROGRAMS, Slurm
 
 Site = Callable[..., Done]
 
@@ -99,3 +101,15 @@ def shared_root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest
 def root(shared_root: Path) -> Path:
     """Return the root that tests share; a module with a root of its own gives that this name."""
     return shared_root
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Return a running cluster. What uses it is of the group ``slurm`` of pytest-xdist, so one process has it."""
+    need_root()
+    need_programs(**PROGRAMS)
+    state = tmp_path_factory.mktemp("slurm")
+    open_to_readers(state)
+    cluster = Slurm(state)
+    yield cluster
+    cluster.close()

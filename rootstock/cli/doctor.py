@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.common import Command, cluster_options, json_option, named_cluster, show_json
-from rootstock.cli.parameter_types import DEVICE, MODEL
+from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
 
 if TYPE_CHECKING:
     from rootstock.reports.doctor import Finding
@@ -28,7 +28,7 @@ _device = click.option(
 @click.option("--full", is_flag=True, help="Look at every file, and start a worker of each environment: minutes.")
 @click.option(
     "--wait",
-    type=click.FloatRange(1, 86400),
+    type=Finite(1, 86400),
     metavar="SECONDS",
     help="Seconds that the checks may take in all [default: 9; 3600 with --full].",
 )

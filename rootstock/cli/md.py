@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from rootstock.cli.common import INTERRUPTED
-from rootstock.cli.parameter_types import MODEL
+from rootstock.cli.parameter_types import MODEL, Finite
 from rootstock.cli.progress_line import shown_rarely, stopped_gently
-from rootstock.cli.simulations import Finite, Simulation, calculator, model_options
+from rootstock.cli.simulations import Simulation, calculator, model_options
 from rootstock.errors import ConfigurationError
 
 _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")

@@ -1,4 +1,4 @@
-"""Types of arguments that a shell can complete: models, clusters, environments, devices, versions.
+"""Types of arguments: numbers, and what a shell can complete: models, clusters, environments, devices, versions.
 
 Whatever goes wrong while a line is being typed, the shell is told nothing.
 """
@@ -6,7 +6,9 @@ Whatever goes wrong while a line is being typed, the shell is told nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +16,17 @@ from click.shell_completion import CompletionItem
 from rootstock.config.clusters import AUTO, cluster_names, require_root
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
+
+
+class Finite(click.FloatRange):
+    """A number within bounds, and neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number that can be computed with.", param, ctx)
+        return found
 
 
 class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4

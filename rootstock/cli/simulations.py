@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import Command, cluster_options, options
-from rootstock.cli.parameter_types import DEVICE, MODEL
+from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
 from rootstock.cli.progress_line import shown_rarely
 from rootstock.errors import ConfigurationError, NotConvergedError
 
@@ -19,17 +18,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
-
-
-class Finite(click.FloatRange):
-    """A number within bounds, and neither NaN nor infinite."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number."""
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
-            self.fail(f"{value} is no number that can be computed with.", param, ctx)
-        return found
 
 
 model_options = options(

@@ -15,7 +15,7 @@ from tests.docs.blocks import Setting
 from tests.support.commands import REPOSITORY, clean_environment
 from tests.support.environment_files import NO_MATPLOTLIB
 from tests.support.needs import need
-from tests.support.slurm import UID, running_cluster
+from tests.support.slurm import UID, Slurm
 
 LMOD = "/usr/share/lmod/lmod/init/bash"
 # What an outer `make test` hands down to the `make` of a page: its options, and its settings of our Makefile.
@@ -94,19 +94,16 @@ def with_checkout(setting: Setting) -> None:
 
 
 @pytest.fixture
-def with_slurm(
-    setting: Setting, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+def with_slurm(setting: Setting, slurm_cluster: Slurm) -> Iterator[None]:
     """A cluster with Slurm, where the reader is an ordinary user and the root's modules are known."""
     need_lmod()
-    cluster = running_cluster(request, tmp_path_factory)
     unload(setting)
-    setting.home, setting.owner, setting.enter = cluster.home, UID, cluster.enter
-    setting.environment = cluster.variables | {
+    setting.home, setting.owner, setting.enter = slurm_cluster.home, UID, slurm_cluster.enter
+    setting.environment = slurm_cluster.variables | {
         "BASH_ENV": LMOD, "MODULEPATH": str(setting.root / "modulefiles"),
     }  # fmt: skip
     yield
-    cluster.clear()
+    slurm_cluster.clear()
 
 
 def unload(setting: Setting) -> None:

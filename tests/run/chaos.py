@@ -32,8 +32,9 @@ from ase import Atoms
 
 from rootstock import RootstockCalculator
 from rootstock.errors import RootstockError, WorkerError
+from tests.support.commands import DEADLINE_S
 from tests.support.environment_files import header
-from tests.support.processes import DEADLINE_S, open_files, processes_at
+from tests.support.processes import open_files, processes_at
 
 MODEL = (
     header()

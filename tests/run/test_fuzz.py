@@ -42,10 +42,10 @@ from rootstock.worker.channel.frames import (
 )
 from rootstock.worker.channel.memory import ALL_BITS, SharedMemory
 from rootstock.worker.channel.wakeup import CLIENT, Bell
+from tests.support.commands import DEADLINE_S
 
 ROOM = 2**18  # bytes that anybody may take, with pytest's and hypothesis' own
 TIMES = 8  # how often what has come may lie in memory: buffer, its successor while it grows, copy, text
-DEADLINE_S = 300.0  # for a process to end, on a machine that does other things too
 
 few = settings(deadline=None, max_examples=40)
 # Numbers at the edges of what 32 bits hold, and of our bounds.

@@ -209,6 +209,13 @@ def test_a_root_whose_file_system_hangs(tiny_root: Path, doctor: Examine) -> Non
     assert found["offline"][0]["reason"] == "the root cannot be used"
 
 
+@pytest.mark.parametrize("wait", ["0", "nan", "inf", "long"])
+def test_a_time_that_cannot_be_waited_for(ask: Ask, wait: str) -> None:
+    done = ask("doctor", "--wait", wait)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for '--wait'" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_scratch_folder_that_is_full(root: Path, scratch: Path, ask: Ask) -> None:
     need_root()
     script = 'mount -t tmpfs -o size=64k none "$1" && shift && exec "$@"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_a_second_run_touches_nothing(site, tiny_root):
     done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client")
     assert done.stdout == f"{tiny_root}: nothing to do.\n"
     assert snapshot(tiny_root) == before
+
+
+def test_numpy_and_ase_are_not_imported_where_nothing_is_verified(tiny_root, tmp_path, tiny):
+    for root in (tiny_root, tmp_path / "new"):  # nothing to do, and a build without references
+        options = ("--cluster", "local", "--root", root, "--env", tiny, "--no-client")
+        done = run(sys.executable, "-X", "importtime", SITE, "install", *options, check=True)
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert "rootstock.admin.install" in imported
+        assert not {"numpy", "ase"} & imported
 
 
 def test_what_an_installation_leaves(tiny_root):

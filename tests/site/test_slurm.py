@@ -13,7 +13,7 @@ from tests.support.environment_files import header
 from tests.support.folders import open_to_readers
 from tests.support.needs import need
 from tests.support.processes import processes_at, wait_for
-from tests.support.slurm import UID, running_cluster
+from tests.support.slurm import UID
 from tests.support.tiny_root import write_wheel
 
 pytestmark = pytest.mark.xdist_group("slurm")
@@ -59,11 +59,10 @@ except DeviceError as error:
 
 
 @pytest.fixture(scope="module")
-def slurm(request, tmp_path_factory):
-    cluster = running_cluster(request, tmp_path_factory)
-    (cluster.home / "compute.py").write_text(COMPUTE)
-    (cluster.home / "ask_for_gpu.py").write_text(ASK_FOR_GPU)
-    return cluster
+def slurm(slurm_cluster):
+    (slurm_cluster.home / "compute.py").write_text(COMPUTE)
+    (slurm_cluster.home / "ask_for_gpu.py").write_text(ASK_FOR_GPU)
+    return slurm_cluster
 
 
 def job(init: str, root: Path, *arguments: str) -> str:

@@ -87,7 +87,7 @@ class Browser:
 
     def wait(self, script: str) -> None:
         """Wait until an expression of the page is true: events come when the browser gets to them."""
-        wait_for(lambda: self.evaluate(script), script, DEADLINE_S)
+        wait_for(lambda: self.evaluate(script), script)
 
     def click(self, selector: str) -> None:
         """Click at an element, as a person would."""

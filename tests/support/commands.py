@@ -16,7 +16,8 @@ from tests.support.needs import need_program
 REPOSITORY = Path(__file__).parents[2]
 SITE = Path(sys.executable).with_name("rootstock-site")
 ROOTSTOCK = SITE.with_name("rootstock")
-# Long, as a loaded machine is slow; a test's own limit (pytest-timeout) is longer still.
+# Whoever waits goes on at once when it comes to pass; this is for what never does, on a machine that is slow. A test's
+# own limit (pytest-timeout) is longer still.
 DEADLINE_S = 300.0
 
 Done = subprocess.CompletedProcess[str]

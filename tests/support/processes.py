@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rootstock.client.scratch import private_scratch
+from tests.support.commands import DEADLINE_S
 from tests.support.needs import need_program, need_root
-
-# Whoever waits goes on at once when it comes to pass; this is for what never does, on a machine that is slow.
-DEADLINE_S = 120.0
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -148,7 +146,7 @@ def cut_off(process: subprocess.Popen[str], number: signal.Signals, *, group: bo
     """
     below = stop_tree(process.pid) if stop else children(process.pid)
     own = children(process.pid)
-    # A signal that comes while it is stopped may be taken by any of its threads, which does not wake Python's first one.
+    # Any thread of a stopped process may take a signal that comes; only Python's first one does anything about it.
     os.kill(process.pid, signal.SIGCONT)
     wait_for(lambda: "T" not in _states(process.pid), f"process {process.pid}, which may go on")
     (os.killpg if group else os.kill)(process.pid, number)

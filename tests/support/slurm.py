@@ -21,11 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pytest
-
-from tests.support.commands import REPOSITORY, run
-from tests.support.folders import open_to_readers
-from tests.support.needs import need_programs, need_root
+from tests.support.commands import DEADLINE_S, REPOSITORY, run
 from tests.support.processes import wait_for
 
 USER, UID = "reader", 54321
@@ -35,7 +31,6 @@ PROGRAMS = {
     "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux",
 }  # fmt: skip
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-_DEADLINE_S = 300.0
 _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8914, 0x8916, 1  # netdevice(7)
 _NAMESPACES = ("--net", "--uts", "--ipc", "--mount", "--pid")
 
@@ -135,7 +130,7 @@ class Slurm:
         path = self.home / f"{number}.out"
         return path.read_text() if path.exists() else ""
 
-    def wait(self, number: str, deadline_s: float = _DEADLINE_S) -> str:
+    def wait(self, number: str, deadline_s: float = DEADLINE_S) -> str:
         """Wait for a job's end and return its state."""
         end = time.monotonic() + deadline_s
         while (state := self.job(number)["JobState"]) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
@@ -147,25 +142,7 @@ class Slurm:
     def clear(self) -> None:
         """End all jobs."""
         self.run("scancel", f"--user={USER}")
-        wait_for(lambda: not self.run("squeue", "--noheader"), "the end of all jobs", _DEADLINE_S)
-
-
-_RUNNING = pytest.StashKey[Slurm]()
-
-
-def running_cluster(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Slurm:
-    """Return the cluster of this process, which is started when it is first asked for and closed when pytest ends.
-
-    Modules that use it are of the group ``slurm`` of pytest-xdist, so one process has it.
-    """
-    need_root()
-    need_programs(**PROGRAMS)
-    if _RUNNING not in request.config.stash:
-        state = factory.mktemp("slurm")
-        open_to_readers(state)
-        cluster = request.config.stash[_RUNNING] = Slurm(state)
-        request.config.add_cleanup(cluster.close)
-    return request.config.stash[_RUNNING]
+        wait_for(lambda: not self.run("squeue", "--noheader"), "the end of all jobs")
 
 
 # -- inside of the namespaces
@@ -231,7 +208,7 @@ def _ask(state: Path, *command: str) -> str:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _DEADLINE_S
+    end = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > end:
             sys.exit(1)
