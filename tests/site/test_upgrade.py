@@ -15,6 +15,8 @@ from rootstock.config.packaged import FOLDERS, PACKAGE, data_folder
 from rootstock.root.layout import RootLayout
 from tests.support.commands import ROOTSTOCK, run
 
+pytestmark = pytest.mark.xdist_group("upgrade")  # two versions in one root take a minute to install
+
 NEWER = "99.10.0"
 
 
