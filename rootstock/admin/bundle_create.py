@@ -53,8 +53,9 @@ export UV_NO_CONFIG=1 UV_CACHE_DIR="$scratch/cache" UV_PYTHON_DOWNLOADS=never UV
 clear=
 if [ -f "$target/pyvenv.cfg" ]; then clear=--clear; fi # it was made by an earlier bundle
 "$uv" venv --quiet $clear --python "$python" "$target"
-"$uv" pip install --quiet --offline --no-index --find-links "$here/{WHEELS}" --python "$target/bin/python" \\
-    "rootstock=={__version__}"
+set --
+for wheel in WHEELS; do set -- "$@" "$here/{WHEELS}/$wheel"; done
+"$uv" pip install --quiet --offline --no-index --no-deps --python "$target/bin/python" "$@"
 echo "$target/bin/rootstock-site"
 """
 
@@ -179,6 +180,8 @@ def _put_bootstrap(folder: Path, minor: str, wheels: Sequence[str]) -> None:
     """Put in what a machine begins with that has nothing of ours."""
     uv = next(name for name in wheels if name.startswith("uv-"))
     text = _BOOTSTRAP_TEXT.replace("=VERSION ", f"={minor} ", 1).replace("/UV ", f"/{uv} ", 1)
+    # What the client's lock lists, where the site's constraints and overrides have had their say.
+    text = text.replace(" WHEELS;", f" {' '.join([*wheels, WHEEL_NAME])};", 1)
     (folder / BOOTSTRAP).write_text(text, encoding="utf-8")
 
 

@@ -65,12 +65,6 @@ def with_admin(setting: Setting) -> None:
 
 
 @pytest.fixture
-def with_bundles(setting: Setting) -> None:
-    """Settings that bundles are made with: their ``bootstrap.sh`` knows no overrides."""
-    registry(setting).unlink()
-
-
-@pytest.fixture
 def with_developer(setting: Setting) -> None:
     """The developer's environment of this checkout, with all extras, as the Python on PATH."""
     setting.environment["PATH"] = f"{Path(sys.executable).parent}:{setting.environment['PATH']}"

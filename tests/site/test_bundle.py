@@ -29,6 +29,7 @@ from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import Access
 from tests.support.commands import SITE, clean_environment, run
+from tests.support.environment_files import WITHOUT_MATPLOTLIB
 from tests.support.folders import open_to_readers
 from tests.support.mirror import movable_python
 from tests.support.needs import need, need_program, need_root
@@ -478,8 +479,8 @@ def test_everything_without_a_network(site, tmp_path):
     need_root()
     unshare = need_program("unshare", "util-linux")
     path, python = tmp_path / "all.bundle", movable_python(tmp_path / "cpython")
-    # With matplotlib, which `bootstrap.sh` asks for: it knows no override of the site.
-    digest = site("bundle", "create", path, "--cluster", "local", "--env", "emt", "--python", python).stdout.strip()
+    create = ("bundle", "create", path, "--cluster", "local", "--env", "emt", "--python", python, *WITHOUT_MATPLOTLIB)
+    digest = site(*create).stdout.strip()
     shutil.rmtree(python)
     # By hand, as an admin begins on a machine that has nothing of ours.
     by_hand = tmp_path / "by hand"
@@ -505,8 +506,10 @@ def test_everything_without_a_network(site, tmp_path):
         made = run(*by_bundle, check=True)
     rootstock_site = made.stdout.strip()
     assert run(rootstock_site, "--version").stdout.startswith("rootstock-site")
+    assert not list((tmp_path / "first").rglob("matplotlib"))  # as the site has overridden it
     root = tmp_path / "root"
     install = [*alone, rootstock_site, "install", "--cluster", "local", "--root", root, "--bundle", path]
+    install += WITHOUT_MATPLOTLIB
     refused = run(*install, "--digest", "0" * 64)
     assert refused.returncode == 13
     assert not root.exists()
