@@ -6,13 +6,16 @@ ROOT ?= demo-root
 INSTALL_FLAGS ?=
 # More options of pytest, such as: TESTS="-k calculator"
 TESTS ?=
-# How many processes run tests at the same time
-PROCESSES ?= 2
+# How many processes run tests at the same time: one more than there are processors, since tests wait for others, too
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-soak test-models test-gpu check docs bench clean
+# Each is a target of its own, so that they run side by side.
+CHECKS := types types-of-the-worker docs style layers modulefiles-in-git
+
+.PHONY: demo test test-soak test-models test-gpu check $(CHECKS) bench clean
 
 demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
 	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
@@ -31,12 +34,23 @@ test-models: .venv/developer  ## Every model, also those that CI leaves out: ALI
 test-gpu: .venv/developer  ## Models on a GPU of this machine; ROOTSTOCK_TEST_DEVICE=cuda:1 takes another
 	$(BIN)/python -m pytest tests/gpu -m gpu $(TESTS)
 
-check: .venv/developer docs  ## Lint, types, layers and documentation
+check: .venv/developer  ## Lint, types, layers and documentation
+	$(MAKE) --jobs $(PROCESSES) --output-sync --no-print-directory $(CHECKS)
+
+style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types:
 	$(BIN)/mypy
+
+types-of-the-worker: # which runs in environments of its own, with older Pythons
 	$(BIN)/mypy --python-version 3.10 rootstock/errors.py rootstock/worker
+
+layers:
 	$(BIN)/lint-imports --no-cache
+
+modulefiles-in-git:
 	$(BIN)/rootstock-site render --output modulefiles --check
 
 docs: .venv/developer  ## The documentation's pages in ./site; a warning is an error

@@ -46,7 +46,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _surroundings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give each process of a run the same surroundings, whoever started it, and temporary files of its own."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         if name != "ROOTSTOCK_TEST_DEVICE":
@@ -59,6 +59,10 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    yield
+    # By each process while others still test: to remove a hundred thousand files takes most of a minute.
+    if not request.session.testsfailed:
+        remove_tree(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
