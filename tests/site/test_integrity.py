@@ -55,6 +55,7 @@ def test_every_kind_of_change_is_named(build):
     os.utime(site / "six.py", ns=(0, 0))
     next((site / "__pycache__").glob("six.*.pyc")).unlink()
     (site / "sitecustomize.py").write_text("import evil\n")
+    (site / "numpy").symlink_to("/tmp")
     (build / "bin" / "python").unlink()
     (build / "bin" / "python").symlink_to("/usr/bin/env")
     (build / "lib64").unlink()
@@ -66,6 +67,7 @@ def test_every_kind_of_change_is_named(build):
         f"{inside}/six.py": "changed",
         pyc: "missing",
         f"{inside}/sitecustomize.py": "extra",
+        f"{inside}/numpy": "extra",
     }
     assert f"{inside}/six.py: is not the file that was published" in problems(build)
 

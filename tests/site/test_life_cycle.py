@@ -259,6 +259,23 @@ def test_gc_keeps_what_a_generation_or_a_date_keeps(site, old_and_new):
     assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])
 
 
+def test_days_count_from_when_something_went_out_of_use(site, old_and_new):
+    root, old, new = old_and_new
+    long_ago = "2024-01-15T10:00:00+0000"
+    gc = ("gc", "--root", root, "--keep", "1", "--older-than", "1")
+
+    def made_long_ago(number, build):
+        path = root / f"generations/{number}.json"
+        path.write_text(json.dumps(generation(root, number) | {"at": long_ago}))
+        os.utime(root / f"builds/tiny/{build}/build.json", (0, 0))
+
+    made_long_ago(1, old)  # and in use until just now
+    assert site(*gc).stdout == f"{root}: nothing to do.\n"
+    made_long_ago(2, new)  # so the other one has been out of use for as long
+    site(*gc, "--yes")
+    assert (os.listdir(root / "builds/tiny"), numbers(root)) == ([new], [2])
+
+
 def test_gc_keeps_what_a_process_of_this_machine_runs_from(site, old_and_new):
     root, old, _ = old_and_new
     gc = ("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
