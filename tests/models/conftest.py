@@ -74,8 +74,8 @@ def put_python_into(root: Path) -> None:
 def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build an environment, once, and return its root, which everybody may read: one for all, but ORB's.
 
-    ORB has a Python and a torch of its own. EMT and Lennard-Jones are those of all tests. The real ones import
-    matplotlib, by way of pymatgen for example.
+    ORB has a Python and a torch of its own. EMT and Lennard-Jones are those of all tests, and so is the client. The
+    real ones import matplotlib, by way of pymatgen for example.
     """
     kept = os.environ.get("MODELS_ROOT")
     base = Path(kept) if kept else tmp_path_factory.mktemp("models") / "root"
@@ -88,7 +88,7 @@ def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactor
         if name not in done:
             if name == "orb":
                 put_python_into(path)
-            options = ("--env", name, "--set", "access.readers=world", *settings_for(name))
+            options = ("--env", name, "--no-client", "--set", "access.readers=world", *settings_for(name))
             site("install", "--cluster", "local", "--root", path, *options)
             open_to_readers(path)
             done.add(name)

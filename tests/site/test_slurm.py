@@ -100,7 +100,7 @@ def test_each_job_sees_the_gpu_that_it_was_given(slurm, lmod, root):
     assert seen == [["CUDA_VISIBLE_DEVICES=0"], ["CUDA_VISIBLE_DEVICES=1"], []]
 
 
-def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, like_root, tmp_path_factory):
+def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, shared_root, like_root, tmp_path_factory):
     """What was seen, and what to ask for; torch, which takes minutes on a cold file system, was not imported."""
     need(not list(Path("/dev").glob("nvidia[0-9]*")), "a machine without a GPU")
     base = tmp_path_factory.mktemp("gpu")
@@ -110,9 +110,9 @@ def test_a_job_without_a_gpu_is_told_at_once(slurm, lmod, site, like_root, tmp_p
     environment = base / "needs_gpu.py"
     sources = ("[tool.uv.sources]", f'torch = {{ path = "{wheel}" }}')
     environment.write_text(header(*sources, dependencies=("ase>=3.23", "torch")) + NEEDS_GPU)
-    root = base / "root"
-    site("install", "--cluster", "local", "--root", root, "--env", environment, *like_root)
-    number = slurm.submit(job(lmod.init, root).replace("compute.py", "ask_for_gpu.py"))
+    site("install", "--cluster", "local", "--root", base / "root", "--env", environment, "--no-client", *like_root)
+    script = job(lmod.init, shared_root)
+    number = slurm.submit(script.replace("python compute.py", f"ROOTSTOCK_ROOT={base}/root python ask_for_gpu.py"))
     assert slurm.wait(number) == "COMPLETED", slurm.output(number)
     said = slurm.output(number)
     assert said.splitlines() == [
