@@ -123,9 +123,10 @@ def _target(layout: RootLayout, found: Sequence[Generation], present: State, to:
         known = ", ".join(str(generation.number) for generation in found)
         hint = f"It has {known}."
     else:
-        # Having gone back to generation 3, the next step back is from there.
+        # Having gone back to generation 3, the next step back is from there. That one itself counts where a change
+        # since then was cut off, and is in no generation.
         start = (found[-1].restores or found[-1].number) if found else 0
-        before = [generation for generation in found if generation.number < start]
+        before = [generation for generation in found if generation.number <= start]
         chosen = [generation for generation in before if _wanted(generation.state, present) != present]
         hint = "rootstock-site status shows what is in use; each change of it makes a generation."
     if not chosen:

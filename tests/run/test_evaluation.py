@@ -158,6 +158,19 @@ def test_what_the_model_is_asked_for(make: Make) -> None:
     assert set(calc.results) == {"energy", "free_energy"}
 
 
+def test_a_free_energy_that_is_not_the_energy(make: Make) -> None:
+    """As of a model with an electronic temperature; where a model has none, the energy stands for it."""
+    atoms = bulk("Cu")
+    atoms.calc = make(
+        "self.results['free_energy'] = -7.5",
+        "Calculator.implemented_properties.append('free_energy')\nreturn Calculator()",
+    )
+    assert atoms.get_potential_energy() == 1
+    assert atoms.get_potential_energy(force_consistent=True) == -7.5
+    atoms.calc = make()
+    assert atoms.get_potential_energy(force_consistent=True) == 1
+
+
 def test_system_changes_are_those_of_ase(make: Make) -> None:
     atoms = bulk("Cu")
     atoms.calc = make(

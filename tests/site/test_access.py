@@ -10,6 +10,7 @@ import pytest
 
 from rootstock import __version__
 from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import Access
 from rootstock.root.records import active_build
 from tests.support.commands import SITE, clean_environment, run
 from tests.support.folders import open_to_readers
@@ -65,6 +66,26 @@ def modes(root):
     layout = RootLayout(root)
     paths = [path for path in (root, *root.rglob("*")) if layout.uv_cache not in path.parents and not path.is_symlink()]
     return {path.relative_to(root).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("readers", "gid", "mode"),
+    [("world", -1, 0o755), ("group", -1, 0o2750), ("group", GROUP, 0o2750), ("owner", -1, 0o700)],
+)
+def test_what_is_made_in_a_folder_of_readers_is_of_its_group(readers, gid, mode):
+    """Without a group of its own it is the folder's, which its setgid bit hands down."""
+    assert Access(readers, gid).folder == mode
+
+
+@pytest.mark.parametrize(
+    ("group", "mode", "shut"),
+    [(GROUP, 0o2710, False), (GROUP, 0o2701, True), (GROUP + 1, 0o710, True), (GROUP + 1, 0o701, False)],
+)
+def test_members_of_the_group_come_by_its_way(field, group, mode, shut):
+    """A folder's mode for its group holds for its members, also where that for others would let them in."""
+    os.chown(field, 0, group)
+    field.chmod(mode)
+    assert Access("group", GROUP).obstacles(field / "root") == [field] * shut
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o000])

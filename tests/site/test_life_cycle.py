@@ -13,7 +13,9 @@ from datetime import datetime
 import pytest
 
 from rootstock import __version__
+from rootstock.admin.gc import plan_gc
 from rootstock.admin.rollback import apply, plan_rollback
+from rootstock.config.clusters import get_cluster
 from rootstock.config.environment_file import packaged_source
 from rootstock.config.site import find_site
 from rootstock.errors import RootError
@@ -178,6 +180,12 @@ def test_going_back_takes_out_of_use_what_was_added_but_not_what_is_pinned(site,
         shutil.copy(tiny, tiny_root / f"environments/{name}.py")
         install(site, tiny_root, name)
     assert active(tiny_root, "other") == active(tiny_root, "tiny@2024.01.15") == active(tiny_root)
+    pinned = tiny_root / "environments/tiny@2024.01.15.py"
+    pinned.write_text(pinned.read_text() + "# newer\n")
+    install(site, tiny_root, "tiny@2024.01.15")
+    assert active(tiny_root, "tiny@2024.01.15") != active(tiny_root)
+    site("rollback", "--root", tiny_root, "--to", "3")  # it had one then, which counts
+    assert active(tiny_root, "tiny@2024.01.15") == active(tiny_root)
     site("rollback", "--root", tiny_root, "--to", "1")
     assert active(tiny_root, "other") is None
     assert active(tiny_root, "tiny@2024.01.15") == active(tiny_root)
@@ -206,6 +214,15 @@ def test_a_change_that_was_cut_off_is_recorded_by_the_next_command(site, old_and
     assert done.stdout.startswith(f"{root}:\n  record the present state as a generation\n")
     assert generation(root, 3)["state"]["active"] == {"tiny": old}
     assert install(site, root, "tiny").stdout.endswith("nothing to do.\n")
+
+
+def test_back_from_a_change_that_was_cut_off(site, old_and_new):
+    root, old, new = old_and_new
+    link = RootLayout(root).active("tiny")
+    link.unlink()
+    link.symlink_to(f"../builds/tiny/{old}")
+    assert f"  tiny: use build {new} instead of {old}\n" in site("rollback", "--root", root).stdout
+    assert (active(root), generation(root, numbers(root)[-1])["restores"]) == (new, 2)
 
 
 def test_a_plan_that_was_overtaken_is_not_carried_out(bare_root):
@@ -238,6 +255,7 @@ def test_gc_takes_what_nothing_refers_to(site, old_and_new):
     done = site(*gc, "--dry-run", "--json")
     plan = json.loads(done.stdout)
     assert (plan["schema"], plan["generations"], plan["spared"]) == (1, [1], [])
+    assert plan_gc(RootLayout(root), get_cluster("local"), keep=0, older_than=0).generations == (1,)  # not the present
     assert plan["builds"] == [{"name": "tiny", "digest": old}]
     assert plan["frees"]["files"] > 20
     assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])

@@ -9,7 +9,7 @@ import pytest
 
 from rootstock.cli.common import PENDING
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import active_build
+from rootstock.root.records import active_build, read_build
 from tests.support.environment_files import header
 from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel
 
@@ -73,7 +73,7 @@ def test_a_lock_that_does_not_fit(tiny_site, how):
 def test_versions_stay_until_an_upgrade_is_asked_for(tiny_site):
     root, on_root = tiny_site
     root.require(ALPHA, BETA)
-    on_root("lock")
+    on_root("install", "--env", "tiny", "--no-client")
     for package in PACKAGES:
         make_wheel(root.wheels, package, "2.0")
     lock = root.layout.lock_file("tiny")
@@ -86,6 +86,9 @@ def test_versions_stay_until_an_upgrade_is_asked_for(tiny_site):
     assert versions(lock)[BETA] == "1.0"
     on_root("lock", "--upgrade")
     assert versions(lock) == {ALPHA: "2.0", BETA: "2.0"}
+    assert read_build(root.active()).packages == {ALPHA: "1.0", BETA: "1.0"}
+    assert "(lock changed)" in on_root("install", "--env", "tiny", "--no-client").stdout
+    assert read_build(root.active()).packages == {ALPHA: "2.0", BETA: "2.0"}
 
 
 def test_requirements_that_cannot_be_met_change_nothing(tiny_site):

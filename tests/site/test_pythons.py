@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.builds.interpreters import own_interpreters
 from rootstock.root.checksums import check_build, check_interpreter, read_contents
 from rootstock.root.permissions import remove_tree
 from tests.support.commands import ROOTSTOCK, SITE, read_until, run, started
@@ -344,6 +345,16 @@ def test_gc_removes_what_no_build_uses(managed, packed):
     assert run(*collect).returncode == 0
     assert pythons(managed) == ["by-hand"]
     assert managed.imports() == PACKAGES[0]
+
+
+def test_of_a_roots_own_the_newest_comes_first(tmp_path):
+    for version in ("3.9.18", "3.12.4", "3.11.9"):
+        program = tmp_path / version / "bin" / "python3"
+        program.parent.mkdir(parents=True)
+        answer = json.dumps(["cpython", version, str(program), str(tmp_path / version), False])
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
+    assert [found.version for found in own_interpreters(tmp_path)] == ["3.12.4", "3.11.9", "3.9.18"]
 
 
 def test_the_python_of_a_virtual_environment_is_refused_by_its_name(tiny, tmp_path):
