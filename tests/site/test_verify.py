@@ -16,6 +16,7 @@ from ase.calculators.emt import EMT
 
 from rootstock import __version__
 from rootstock.admin import verify_physics as physics
+from rootstock.admin.verify_checks import compare
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
@@ -71,6 +72,17 @@ ENDLESS = """\
 
     return Endless(**kwargs)
 """
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [([[0.0, 0.0, 0.0], [0.0, 0.3, 0.0]], 0.3), ([[0.0, 0.0, 0.0], [0.0, -0.05, 0.0]], 0.05),
+     ([0.0, 0.0, 0.0], np.inf), ([[np.nan, 0.0, 0.0], [0.0, 0.0, 0.0]], np.nan)],
+)  # fmt: skip
+def test_the_largest_deviation_of_any_number_counts(value: object, error: float) -> None:
+    check = compare("forces", "a paper", value, np.zeros((2, 3)), 0.1)
+    assert check["error"] == pytest.approx(error, nan_ok=True)
+    assert check["passed"] == (error == 0.05)
 
 
 def runs(root: Path, name: str):
