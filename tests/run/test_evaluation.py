@@ -197,6 +197,8 @@ def test_system_changes_are_those_of_ase(make: Make) -> None:
     assert atoms.get_potential_energy() == 32
     atoms.info["charge"] = 1
     assert atoms.get_potential_energy() == 63
+    atoms.set_tags([2])
+    assert atoms.get_potential_energy() == 63
 
 
 def test_everything_reaches_the_model(make: Make) -> None:
