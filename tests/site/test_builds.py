@@ -17,7 +17,7 @@ from rootstock.root.records import active_build, read_build
 from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.environment_files import WITHOUT_MATPLOTLIB, header
 from tests.support.needs import need_program
-from tests.support.processes import cut_off, processes_at
+from tests.support.processes import cut_off, wait_until_none_at
 from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel
 from tests.support.tracing import quiet_environment
 
@@ -84,7 +84,7 @@ def test_an_interruption_ends_all(three):
     with started([*command, "--jobs", "3"]) as process:
         read_until(process, "installing")
         assert cut_off(process, signal.SIGINT) == 130  # alone: those that it has started are its to end
-    assert processes_at(root.layout.all_builds) == []
+    wait_until_none_at(root.layout.all_builds)
     assert not list(root.layout.all_builds.glob("*/.*"))
     assert run(*command).returncode == 0
     assert active(root) == {"one", "two", "three"}

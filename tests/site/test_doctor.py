@@ -24,7 +24,7 @@ from tests.support.commands import ROOTSTOCK, Done, bare_environment, run
 from tests.support.environment_files import header
 from tests.support.folders import open_to_readers
 from tests.support.needs import need, need_program, need_root
-from tests.support.processes import processes_at, wait_for
+from tests.support.processes import wait_until_none_at
 
 USER = 54321
 
@@ -406,7 +406,7 @@ def test_a_worker_that_is_too_slow_is_no_failure_unless_all_is_looked_at(copy: P
     # Which of two deadlines it meets, that of the worker or that of the check, is up to the machine.
     assert re.fullmatch(r"a worker( of lj)? was not ready after \d+ s", slow["reason"])
     assert "--wait SECONDS waits" in slow["remedy"]
-    wait_for(lambda: not processes_at(copy), "the end of the worker")
+    wait_until_none_at(copy)
 
 
 def test_records_that_cannot_be_read(tiny_root: Path, doctor: Examine) -> None:
@@ -423,7 +423,7 @@ def test_nothing_is_left_behind(copy: Path, doctor: Examine, scratch: Path) -> N
     doctor(copy)
     assert {path for path in copy.rglob("*") if "__pycache__" not in path.parts} == before
     assert [path.name for path in (scratch / f"rootstock-{os.getuid()}").rglob("*") if path.is_file()] == []
-    wait_for(lambda: not processes_at(copy), "the end of its processes")
+    wait_until_none_at(copy)
 
 
 def test_why_not_a_model_that_its_file_does_not_name_and_may_have(tiny_root: Path, ask: Ask) -> None:

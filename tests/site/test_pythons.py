@@ -21,7 +21,7 @@ from tests.support.environment_files import header
 from tests.support.folders import once_per_run, open_to_readers, small_disk
 from tests.support.mirror import Mirror
 from tests.support.needs import need_program, need_root
-from tests.support.processes import cut_off, processes_at
+from tests.support.processes import cut_off, wait_until_none_at
 from tests.support.tiny_root import ENVIRONMENT, PACKAGES, SETUP, TinyRoot
 
 OUTSIDER = 65534
@@ -297,7 +297,7 @@ def test_killed_while_it_is_put_there(tiny, mirror, step):
     with started(command) as process:
         read_until(process, f"python {mirror.version}: {step}")
         assert cut_off(process, signal.SIGKILL) == -signal.SIGKILL
-        assert processes_at(tiny.layout.python) == []
+        wait_until_none_at(tiny.layout.python)
     there = [name for name in pythons(tiny) if not name.startswith(".")]
     assert there in ([], [mirror.key()])
     assert all(tiny.layout.interpreter_record(name).is_file() for name in there)

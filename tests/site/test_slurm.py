@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 from tests.support.environment_files import header
 from tests.support.folders import open_to_readers
 from tests.support.needs import need
-from tests.support.processes import processes_at, wait_for
+from tests.support.processes import processes_at, wait_for, wait_until_none_at
 from tests.support.slurm import UID
 from tests.support.tiny_root import write_wheel
 
@@ -130,4 +130,4 @@ def test_a_cancelled_job_leaves_no_worker_behind(slurm, lmod, root, exec_):
     assert any("rootstock" in line for line in processes_at(root / "builds" / "emt"))
     slurm.run("scancel", number)
     assert slurm.wait(number) == "CANCELLED"
-    wait_for(lambda: not processes_at(root / "builds" / "emt"), "the end of the job's worker")
+    wait_until_none_at(root / "builds" / "emt")

@@ -23,7 +23,7 @@ from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
 from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.needs import need_program
-from tests.support.processes import cut_off, processes_at, wait_for
+from tests.support.processes import cut_off, wait_for, wait_until_none_at
 from tests.support.tiny_root import ENVIRONMENT, PACKAGES, TinyRoot
 from tests.support.tracing import at_change, changes_made_by
 
@@ -277,7 +277,7 @@ def test_emt_cut_off_in_each_step_while_it_computes(tmp_path, like_root):
                 said = process.stderr.read()
             assert code == (130 if cut.number == signal.SIGINT else -cut.number), (cut, said)
             assert "Traceback" not in said, cut
-            assert processes_at(own.builds("emt") / ".staging-") == [], cut
+            wait_until_none_at(own.builds("emt") / ".staging-")
             assert active_build(own.active("emt")) == old, cut
             atoms.rattle(0.01)
             atoms.get_potential_energy()  # from the worker that was there before

@@ -62,6 +62,11 @@ def processes_at(path: Path) -> list[str]:
     return found
 
 
+def wait_until_none_at(path: Path) -> None:
+    """Wait until no process has to do with a path: what ends with its parent does so a moment later."""
+    wait_for(lambda: not processes_at(path), f"the end of the processes at {path}")
+
+
 def open_files() -> Counter[str]:
     """Count what this process has open, beside what garbage holds: several descriptors can have one name."""
     gc.collect()
