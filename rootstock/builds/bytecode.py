@@ -1,18 +1,23 @@
-"""Compile what a build holds to bytecode, so that it depends on nothing but the build's files and its place.
+"""Compile what a build holds to bytecode, which depends on nothing but its sources and the interpreter.
 
 uv can do that as well, but it notes the place where a build is made, which is another one each time, and the times of
-files. Here bytecode names the place where the build will be, and is not compared with its source, which never changes:
-`rootstock.root.checksums` knows both. So two builds of a lock are alike to the last byte.
+files. Here bytecode is not compared with its source, which never changes: `rootstock.root.checksums` knows both. So two
+builds of a lock are alike to the last byte, and what was compiled for one is kept beside uv's packages for the next.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rootstock.builds.subprocesses import Programs
+from rootstock.root.checksums import Contents, read_contents
+
+# Of a package cache; `uv cache prune` removes it, and what is missing is compiled again.
+KEPT = "rootstock-bytecode-v0"
 
 _BATCH, _FILE = 2**21, 2**11  # bytes of source that are compiled at a time, and what a file costs beside its bytes
 # Packages' tests of themselves are up to half of their modules, and no worker imports them.
@@ -20,76 +25,136 @@ _TESTS = {"test", "tests"}
 
 
 def compile_bytecode(
-    prefix: Path, place: Path, variables: dict[str, str], *, umask: int, programs: Programs, log: Callable[[str], None]
-) -> None:
+    prefix: Path,
+    contents: Contents,
+    variables: Mapping[str, str],
+    *,
+    umask: int,
+    programs: Programs,
+    log: Callable[[str], None],
+    kept: Path | None = None,
+) -> Contents:
     """Compile every module in an environment, or of an interpreter, but for the tests of packages.
 
     Parameters
     ----------
     prefix : Path
         Its folder.
-    place : Path
-        Where it will be.
-    variables : dict
+    contents : Contents
+        What is in it.
+    variables : mapping
         What the compiler's environment is.
     umask : int
         For the files.
     programs : Programs
     log : callable
         Is given what the compiler says. A file that is no Python of this version is left as it is.
+    kept : Path, optional
+        A folder of bytecode that earlier builds have left: it is taken from there, and what is new is left for others.
+
+    Returns
+    -------
+    Contents
+        What is in the folder then.
     """
-    libraries = [folder for folder in prefix.glob("lib*/python*") if not folder.parent.is_symlink()]
-    modules = [
-        (path.stat().st_size, path)
-        for library in libraries
-        for path in library.rglob("*.py")
-        if _TESTS.isdisjoint(path.relative_to(library).parts[:-1]) and path.is_file()
-    ]
     # No packages' own start-up code (-S), and no chance in the order of sets.
-    command = [str(prefix / "bin" / "python3"), "-S", "-s", "-Wignore", "-c", _PROGRAM, str(prefix), str(place)]
+    command = [str(prefix / "bin" / "python3"), "-S", "-s", "-Wignore", "-c", _PROGRAM, str(prefix), str(kept or "")]
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder, "modules")
-        listed.write_text("\0\0".join("\0".join(batch) for batch in _batches(modules)), "utf-8", "surrogateescape")
+        modules = _batches(prefix, contents.hashes)
+        batches = ("\0".join(f"{contents.hashes[path]} {path}" for path in batch) for batch in modules)
+        listed.write_text("\0\0".join(batches), "utf-8", "surrogateescape")
         settings = {**variables, "PYTHONHASHSEED": "0"}
         programs.run([*command, str(listed), str(_processors())], settings, log, umask, Path(folder))
+    # A wheel may bring bytecode, and an interpreter that was run may have left some: ours is in its place now.
+    others = {path: digest for path, digest in contents.hashes.items() if not path.endswith(".pyc")}
+    return read_contents(prefix, replace(contents, hashes=others))
 
 
-def _batches(modules: Iterable[tuple[int, Path]]) -> Iterator[list[str]]:
-    """Deal out modules, those that take longest first: what processors share is small at the end."""
-    batch, cost = [], 0
-    for size, path in sorted(modules, key=lambda module: (-module[0], module[1])):
-        batch.append(str(path))
-        cost += size + _FILE
-        if cost > _BATCH:
-            yield batch
-            batch, cost = [], 0
-    if batch:
+def _batches(prefix: Path, paths: Iterable[str]) -> Iterator[list[str]]:
+    """Deal out modules, those of one package together, and the largest batches first.
+
+    What processors share is small at the end, and other builds with the same package have the same batches.
+    """
+    packages: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+    for path in paths:
+        lib, python, *inside = (*path.split("/")[:-1], "", "")
+        if path.endswith(".py") and (lib[:3], python[:6]) == ("lib", "python") and _TESTS.isdisjoint(inside):
+            package = (lib, python, *inside[: 2 if inside[0] == "site-packages" else 1])
+            packages.setdefault(package, []).append(((prefix / path).stat().st_size, path))
+    found = []
+    for modules in packages.values():
+        batch, cost = list[str](), 0
+        for size, path in sorted(modules, key=lambda module: (-module[0], module[1])):
+            batch.append(path)
+            cost += size + _FILE
+            if cost > _BATCH:
+                found.append((cost, batch))
+                batch, cost = [], 0
+        if batch:
+            found.append((cost, batch))
+    for _, batch in sorted(found, key=lambda pair: (-pair[0], pair[1])):
         yield batch
 
 
 # What a module is compiled to depends a little on what its process compiled before (which names Python has already).
-# Each batch has a fresh copy of one process, so it comes out the same on any number of processors.
+# Each batch has a fresh copy of one process, so it comes out the same on any number of processors, and in any build.
+# Code names its file by the path in the build: Python puts the file's own name there when it imports it.
+# A kept batch follows its hash, so that half of one is as good as none, however the writing ended.
 _PROGRAM = """
-import ctypes, os, py_compile, sys
+import ctypes, hashlib, importlib.util, marshal, os, py_compile, sys
 
-prefix, place, listed, processors = sys.argv[1:]
+prefix, kept, listed, processors = sys.argv[1:]
 first = os.getpid()
 
-def compile_batch(paths):
+def finish(modules):
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, 9)  # end with the first process, however it ends
+    paths = [module.split(" ", 1)[1] for module in modules]
+    targets = [os.path.join(prefix, importlib.util.cache_from_source(path)) for path in paths]
+    key = "\\0".join([sys.version, sys.implementation.cache_tag, *modules])
+    entry = kept and os.path.join(kept, digest(os.fsencode(key)).hex())
+    codes = take(entry) if kept else None
+    if codes is not None:
+        for target, code in zip(targets, codes):
+            if code:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                with open(target, "wb") as file:
+                    file.write(code)
+        return
+    codes = []
     for path in paths:
         if os.getppid() != first:
-            return 1
-        try:
-            py_compile.compile(
-                path, dfile=place + path[len(prefix):], quiet=2,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
-        except OSError as error:
-            print(f"Cannot compile {path}: {error.strerror}.", flush=True)
-            return 1
-    return 0
+            os._exit(1)
+        target = py_compile.compile(
+            os.path.join(prefix, path), dfile=path, quiet=2,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        codes.append(read(target) if target else b"")
+    if kept:
+        keep(entry, codes)
+
+def digest(content):
+    return hashlib.sha256(content).digest()
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+def take(entry):
+    try:
+        content = read(entry)
+    except OSError:
+        return None
+    return marshal.loads(content[32:]) if content[:32] == digest(content[32:]) else None
+
+def keep(entry, codes):
+    content = marshal.dumps(codes)
+    try:
+        with open(entry, "wb") as file:
+            file.write(digest(content) + content)
+    except OSError as error:
+        print(f"Cannot keep bytecode in {kept}: {error.strerror}.", flush=True)
 
 def end_of_one():
     return os.waitstatus_to_exitcode(os.wait()[1]) == 0
@@ -105,7 +170,10 @@ for batch in batches:
     if os.fork() == 0:
         code = 1
         try:
-            code = compile_batch(batch)
+            finish(batch)
+            code = 0
+        except OSError as error:
+            print(f"Cannot write bytecode: {error}.", flush=True)
         finally:
             os._exit(code)
     running += 1

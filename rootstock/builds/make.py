@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.builds.bytecode import compile_bytecode
+from rootstock.builds.bytecode import KEPT, compile_bytecode
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text, sha256
 from rootstock.builds.sbom import bill_of_materials, installed_files
 from rootstock.builds.subprocesses import Programs, short_of_space
@@ -115,11 +115,14 @@ def stage(
             return Staged(plan, lock, build, None)
         report("installing")
         _install(plan, lock, staging, uv)
-        report("compiling")
-        compile_bytecode(staging, build, clean_variables(), umask=uv.umask, programs=uv.programs, log=log)
         report("checking files")
         contents = read_contents(staging)
         installed = check_records(staging, contents)
+        report("compiling")
+        access.make_folder(cache / KEPT, private=True)
+        contents = compile_bytecode(
+            staging, contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=log, kept=cache / KEPT
+        )
         materials = bill_of_materials(
             uv.export_sbom(staging / RECIPE, plan.interpreter.path), plan.name, build.name, installed.packages
         )  # fmt: skip

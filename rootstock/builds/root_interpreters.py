@@ -143,8 +143,9 @@ def put(
         if (found := movable_interpreter(staging).version) != python.interpreter.version:
             raise BuildError(f"{python.interpreter.address or python.source} holds Python {found}.")
         report(f"{label}: compiling")
-        compile_bytecode(staging, target, clean_variables(), umask=uv.umask, programs=uv.programs, log=log)
-        contents = read_contents(staging)
+        contents = compile_bytecode(
+            staging, read_contents(staging), clean_variables(), umask=uv.umask, programs=uv.programs, log=log
+        )
         record = {
             "schema": 1, "version": python.interpreter.version, "from": python.interpreter.address or "a bundle",
             "uv": uv_version(), "rootstock": __version__, "put_by": user_name(), "put_on": platform.node(),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import marshal
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from rootstock.builds.bytecode import KEPT
 from rootstock.root.checksums import check_build
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
@@ -18,7 +22,7 @@ from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.environment_files import WITHOUT_MATPLOTLIB, header
 from tests.support.needs import need_program
 from tests.support.processes import cut_off, wait_until_none_at
-from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel
+from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel, write_wheel
 from tests.support.tracing import quiet_environment
 
 ALPHA, BETA = PACKAGES
@@ -140,7 +144,10 @@ def test_the_bill_of_materials(six):
 
 
 def test_two_builds_of_a_lock_are_alike_to_the_last_byte(tmp_path, root):
-    """Emt's: it has compiled modules, such as those of numpy and scipy. The second is made on a single processor."""
+    """Emt's: it has compiled modules, such as those of numpy and scipy.
+
+    The second is made on a single processor and shares nothing but the lock; the third takes its bytecode from there.
+    """
     layout = RootLayout(tmp_path / "root")
     text = (RootLayout(root).environment_file("emt")).read_text()
     layout.environments.mkdir(parents=True)
@@ -149,16 +156,17 @@ def test_two_builds_of_a_lock_are_alike_to_the_last_byte(tmp_path, root):
     command = (*ordinary(), SITE, "install", "--root", layout.root, *options)
     single = (need_program("taskset", "util-linux"), "--cpu-list", str(min(os.sched_getaffinity(0))))
     lists = []
-    for prefix in ((), single):
+    for prefix in ((), single, ()):
         run(*prefix, *command, check=True, timeout=600)
         build = active_build(layout.active("emt"))
         lists.append((build / "SHA256SUMS").read_text().splitlines())
         modules, compiled = modules_of(build)
         assert len(modules) > 1000 and compiled == modules
         remove_tree(build)
-        shutil.rmtree(layout.uv_cache)  # nothing is shared but the lock
+        if not prefix and len(lists) == 1:
+            shutil.rmtree(layout.uv_cache)
     assert [line for line in lists[0] if line not in lists[1]] == []
-    assert lists[0] == lists[1]
+    assert lists[0] == lists[1] == lists[2]
 
 
 def modules_of(build):
@@ -180,7 +188,64 @@ def test_bytecode_is_used_as_it_is_and_says_where_the_build_is(six):
     cached, source = done.stdout.split()
     assert source == str(next(build.glob("lib/python*/site-packages/six.py")))
     assert Path(cached).read_bytes()[4:8] == bytes([1, 0, 0, 0])  # by hash, and not compared with the source
-    assert b".staging-" not in Path(cached).read_bytes()
+    assert os.fsencode(layout.root) not in Path(cached).read_bytes()  # so other builds can have it, too
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a root with a build, the bytecode of that build that is kept for others, and a package for another one."""
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    make_wheel(root.wheels, BETA, payload=b"x = 2\n")
+    assert root.install().returncode == 0
+    folder = root.layout.uv_cache / KEPT
+    assert folder.stat().st_mode & 0o077 == 0
+    entries = [path for path in folder.iterdir() if b"rsalpha" in path.read_bytes()]
+    root.require(*PACKAGES)
+    return root, entries
+
+
+def bytecode(root, package):
+    return {path.read_bytes() for path in root.active().glob(f"lib/python*/site-packages/{package}/__pycache__/*.pyc")}
+
+
+def test_what_was_compiled_for_a_build_is_taken_for_the_next(kept):
+    root, [entry] = kept
+    mark = marshal.dumps([b"mark"] * 4)
+    entry.write_bytes(hashlib.sha256(mark).digest() + mark)
+    assert root.install().returncode == 0
+    assert bytecode(root, ALPHA) == {b"mark"}
+    assert len(bytecode(root, BETA)) == 4  # which the first did not have
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", None])
+def test_kept_bytecode_that_is_damaged_is_made_anew(kept, damage):
+    root, [entry] = kept
+    good = entry.read_bytes()
+    entry.write_bytes(good[: len(good) // 2] if damage == b"half" else good[:-1] + b"!" if damage is None else damage)
+    before = bytecode(root, ALPHA)
+    assert root.install().returncode == 0
+    assert bytecode(root, ALPHA) == before
+    assert entry.read_bytes() == good
+
+
+def test_bytecode_that_cannot_be_kept_is_no_obstacle(kept):
+    root, [entry] = kept
+    entry.unlink()
+    entry.mkdir()
+    assert root.install().returncode == 0
+    assert root.imports() == " ".join(PACKAGES)
+    logs = "".join(path.read_text() for path in root.layout.log.glob("*install*"))
+    assert f"Cannot keep bytecode in {entry.parent}: Is a directory." in logs
+
+
+def test_bytecode_that_a_wheel_brings_is_replaced(tmp_path):
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    theirs = f"rsalpha/__pycache__/__init__.{sys.implementation.cache_tag}.pyc"
+    write_wheel(root.wheels, ALPHA, "2.0", {"rsalpha/__init__.py": b"x = 1\n", theirs: b"theirs"})
+    done = root.install()
+    assert done.returncode == 0, done.stderr
+    assert b"theirs" not in bytecode(root, ALPHA)  # and `active`, in there, compares all files with their hashes
+    assert root.imports() == ALPHA
 
 
 def test_a_module_that_is_no_python_of_this_version_is_left_as_it_is(tmp_path):
