@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import json
 import os
 import stat
 import subprocess
@@ -19,10 +19,11 @@ from rootstock.errors import BuildError
 
 AUTO, MANAGED = "auto", "managed"  # what a cluster can say in place of a path
 
-# What builds need of an interpreter and some lack: modules whose libraries were absent when it was compiled.
+# What builds need of an interpreter and some lack: modules whose libraries were absent when it was compiled. Those are
+# the parts in C, which also load faster than what is around them.
 _QUESTION = (
-    "import json, sys, ssl, sqlite3, ctypes, zlib\n"
-    "print(json.dumps([sys.implementation.name, '.'.join(map(str, sys.version_info[:3])),"
+    "import sys, _ssl, _sqlite3, _ctypes, zlib\n"
+    "print(ascii([sys.implementation.name, '.'.join(map(str, sys.version_info[:3])),"
     " sys.executable, sys.base_prefix, sys.prefix != sys.base_prefix and sys._base_executable]))"
 )
 
@@ -182,8 +183,8 @@ def _ask(program: str) -> Interpreter:
         answer = subprocess.run(
             [program, "-I", "-c", _QUESTION], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-        name, version, path, prefix, base = json.loads(answer)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        name, version, path, prefix, base = ast.literal_eval(answer)
+    except (OSError, subprocess.SubprocessError, ValueError, SyntaxError):
         raise _UnfitError("does not run, or lacks ssl, sqlite3 or ctypes") from None
     if name != "cpython":
         raise _UnfitError(f"is {name}, not cpython")

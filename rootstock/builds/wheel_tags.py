@@ -8,10 +8,8 @@ import hashlib
 import netrc
 import os
 import tomllib
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -76,6 +74,9 @@ class _CutError(Exception):
 
 def _blocks(url: str) -> Iterator[bytes]:
     """Yield a file piece by piece."""
+    import urllib.request  # commands that fetch nothing go without it, and what comes with it
+    from http.client import HTTPException
+
     request, received = urllib.request.Request(url), 0  # noqa: S310  # the address is the lock's
     if credentials := _credentials(urlsplit(url).hostname or ""):
         # Not for where a server may send us on to.

@@ -351,8 +351,8 @@ def test_of_a_roots_own_the_newest_comes_first(tmp_path):
     for version in ("3.9.18", "3.12.4", "3.11.9"):
         program = tmp_path / version / "bin" / "python3"
         program.parent.mkdir(parents=True)
-        answer = json.dumps(["cpython", version, str(program), str(tmp_path / version), False])
-        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        answer = ascii(["cpython", version, str(program), str(tmp_path / version), False])
+        program.write_text(f"#!/bin/sh\ncat <<.\n{answer}\n.\n")
         program.chmod(0o755)
     assert [found.version for found in own_interpreters(tmp_path)] == ["3.12.4", "3.11.9", "3.9.18"]
 
