@@ -30,13 +30,16 @@ settings.load_profile("fixed")
 PLACE = pytest.StashKey[str]()  # the folder of all temporary files of a run
 
 # Settings of the programs that are tested, of a batch job that the tests may run in, and of a developer's Python.
-FOREIGN = ("ROOTSTOCK_", "SLURM_", "PBS_", "OMP_", "MKL_", "MPI_", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES")
+FOREIGN = ("ROOTSTOCK_", "SLURM_", "PBS_", "OMP_", "MKL_", "OPENBLAS_", "MPI_", "PYTHONDONTWRITEBYTECODE",
+           "COLUMNS", "LINES")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep a run's folders apart: every session of pytest closes the usual place of all of them to other users."""
     if "PYTEST_XDIST_WORKER" not in os.environ and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[PLACE] = tempfile.mkdtemp(prefix="rs-")
+    # Of numpy in the processes that run tests: several, on few processors. `_surroundings` takes it away again.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -60,9 +63,11 @@ def _surroundings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     yield
-    # By each process while others still test: to remove a hundred thousand files takes most of a minute.
+    # At the end: for minutes after many files were removed, ext4 looks long for the number of a new one. And by each
+    # process, while others still test.
     if not request.session.testsfailed:
-        remove_tree(tmp_path_factory.getbasetemp())
+        run("rm", "-rf", tmp_path_factory.getbasetemp())
+        remove_tree(tmp_path_factory.getbasetemp())  # where a folder that is sealed kept `rm` from it
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
+import tomli_w
 
 from tests.docs.blocks import Setting
 from tests.support.commands import REPOSITORY, clean_environment
@@ -61,7 +62,7 @@ def with_admin(setting: Setting) -> None:
     path = setting.environment["PATH"]
     unload(setting)
     setting.environment["PATH"] = path
-    leave_out_matplotlib(setting)
+    spare_the_machine(setting)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def with_checkout(setting: Setting) -> None:
     unload(setting)
     for name in OF_MAKE:
         setting.environment.pop(name, None)
-    leave_out_matplotlib(setting)
+    spare_the_machine(setting)
     lines = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
     anywhere = shutil.ignore_patterns(".git", *(line.strip("/") for line in lines if not line.startswith("/")))
     top = {line.strip("/") for line in lines if line.startswith("/")}
@@ -107,10 +108,12 @@ def unload(setting: Setting) -> None:
     setting.environment["PATH"] = os.environ["PATH"]
 
 
-def leave_out_matplotlib(setting: Setting) -> None:
-    """Give the reader a registry of their own: no page draws, and it takes a third of an installation's time."""
+def spare_the_machine(setting: Setting) -> None:
+    """Give the reader a registry of their own: no page draws, and all pages fetch and compile the same packages."""
+    cache = platformdirs.user_cache_path("rootstock-tests") / "uv-of-pages"
+    settings = {"uv": {"overrides": [NO_MATPLOTLIB], "cache": str(cache)}}
     registry(setting).parent.mkdir(parents=True)
-    registry(setting).write_text(f"[clusters.local]\nuv.overrides = [{json.dumps(NO_MATPLOTLIB)}]\n")
+    registry(setting).write_text(tomli_w.dumps({"clusters": {"local": settings}}))
 
 
 def registry(setting: Setting) -> Path:

@@ -14,7 +14,7 @@ from tests.support.commands import REPOSITORY, run
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 PLOTS = REPOSITORY / "docs" / "explanation" / "plots"
-CALLS = ["--atoms", "4096", "32768", "--rounds", "1"]
+CALLS = ["--atoms", "2048", "4096", "--rounds", "1"]
 
 
 def benchmark(program: str, *arguments: str | Path) -> None:
@@ -38,7 +38,7 @@ def test_calls(tmp_path: Path) -> None:
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())
         assert found[name]["machine"]["cores"] >= 1
         assert set(found[name]["machine"]["load"]) == {"start", "end"}
-        assert [row["atoms"] for row in found[name]["rows"]] == [4096, 32768]
+        assert [row["atoms"] for row in found[name]["rows"]] == [2048, 4096]
         assert all(set(row) == ways | {"atoms"} and min(row.values()) > 0 for row in found[name]["rows"])
     benchmark("plot.py", *(tmp_path / f"{name}.json" for name in found), "--output", tmp_path)
     for name in found:

@@ -30,7 +30,9 @@ def ranks(mpiexec: Path, ask: Ask, tmp_path: Path) -> Any:
 
     def call(what: str) -> list[dict[str, Any]]:
         program = (mpiexec.with_name("python"), PROGRAMS / "ranks.py")
-        done = ask(*alone(), mpiexec, "-n", str(RANKS), "-localhost", "localhost", *program, what)
+        # Threads of numpy's in every rank would wait for each other on so few processors.
+        command = (*alone(), mpiexec, "-n", str(RANKS), "-localhost", "localhost", *program, what)
+        done = ask(*command, OPENBLAS_NUM_THREADS="1")
         files = [tmp_path / f"{rank}.json" for rank in range(RANKS)]
         assert all(file.is_file() for file in files), done.stdout + done.stderr
         return [json.loads(file.read_text()) for file in files]

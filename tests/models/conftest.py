@@ -6,6 +6,7 @@ MODELS_ROOT names a root to keep and to use again; building takes most of the ti
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -129,8 +130,9 @@ def call_setup(root: Path, name: str, *calls: Call) -> list[str]:
 
 @pytest.fixture(scope="session")
 def make_model(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Write a small model with random weights, by the classes of the library itself, and return its path."""
+    """Write a small model with random weights, once, by the classes of the library itself, and return its path."""
 
+    @functools.cache
     def make(name: str, *arguments: str) -> Path:
         path = tmp_path_factory.mktemp(name) / "tiny.model"
         run_in(build(name), name, f"make_{name}.py", path, *arguments)

@@ -23,10 +23,17 @@ def model(make_model: Make) -> Path:
     return make_model("mace")
 
 
-def test_what_is_refused(root: Path, model: Path, dead_proxy: DeadProxy) -> None:
-    wrong, default, off, omol, dispersion, head = call_setup(
+def test_what_is_taken_and_what_is_refused(root: Path, model: Path, dead_proxy: DeadProxy, tmp_path: Path) -> None:
+    """In one process: to import MACE takes longest."""
+    for name in ("a.model", "b.model"):
+        (tmp_path / name).symlink_to(model)
+    *taken, wrong, default, off, omol, dispersion, head = call_setup(
         root,
         "mace",
+        (f"{tmp_path}/*.model", {}, "calculator.num_models"),
+        (str(model), {"default_dtype": "float64"}, "next(calculator.models[0].parameters()).dtype"),
+        # What other calculators can do is not changed, as it is by the stock calculator.
+        (str(model), {}, "calculator.implemented_properties.count('energy')"),
         ("medum", {}, "calculator"),
         ("", {}, "calculator"),
         ("off-small", {}, "calculator"),
@@ -34,6 +41,7 @@ def test_what_is_refused(root: Path, model: Path, dead_proxy: DeadProxy) -> None
         (str(model), {"dispersion": True}, "calculator"),
         (str(model), {"head": "omat"}, "calculator"),
     )
+    assert taken == ["2", "torch.float64", "1"]
     assert "ValueError: Unknown model 'medum': it is neither a file nor one of small, medium, large, " in wrong
     for answer, name, file in [
         (default, "medium-mpa-0", "macempa0mediummodel"),
@@ -48,19 +56,6 @@ def test_what_is_refused(root: Path, model: Path, dead_proxy: DeadProxy) -> None
     # The stock calculator would take both and do something else.
     assert dispersion.startswith("TypeError: MACE takes no option 'dispersion' here; it takes: arrays_keys, ")
     assert head == f"ValueError: Model {str(model)!r} has no head 'omat'; it has: ['Default']."
-
-
-def test_what_is_taken(root: Path, model: Path, tmp_path: Path) -> None:
-    for name in ("a.model", "b.model"):
-        (tmp_path / name).symlink_to(model)
-    assert call_setup(
-        root,
-        "mace",
-        (f"{tmp_path}/*.model", {}, "calculator.num_models"),
-        (str(model), {"default_dtype": "float64"}, "next(calculator.models[0].parameters()).dtype"),
-        # What other calculators can do is not changed, as it is by the stock calculator.
-        (str(model), {}, "calculator.implemented_properties.count('energy')"),
-    ) == ["2", "torch.float64", "1"]
 
 
 def test_released_weights_are_read_from_the_roots_cache(

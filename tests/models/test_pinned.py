@@ -14,20 +14,19 @@ from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from tests.conftest import Site
 from tests.models.conftest import as_arguments, exactly, rock_salt, run_in
 from tests.support.commands import ROOTSTOCK, run
-from tests.support.environment_files import WITHOUT_MATPLOTLIB
 
 PINNED, OLD = "lj@2025.04.11", "3.25.0"
 
 
 @pytest.fixture(scope="module")
-def root(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root with Lennard-Jones twice, built by one command: with today's ASE and with an older one."""
     base = tmp_path_factory.mktemp("pinned")
     text = packaged_source("lj").text
     assert '"ase>=3.23"' in text
     (base / f"{PINNED}.py").write_text(text.replace('"ase>=3.23"', f'"ase=={OLD}"'))
     both = ("--env", "lj", "--env", base / f"{PINNED}.py")
-    site("install", "--cluster", "local", "--root", base / "root", "--no-client", *both, *WITHOUT_MATPLOTLIB)
+    site("install", "--cluster", "local", "--root", base / "root", "--no-client", *both, *like_root)
     return base / "root"
 
 

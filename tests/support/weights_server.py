@@ -39,13 +39,22 @@ import os
 import urllib.request
 from pathlib import Path
 
-from ase.calculators.lj import LennardJones
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+
+class Bound(Calculator):  # of numpy alone: these tests start many workers
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": -self.parameters.epsilon, "forces": np.zeros((len(atoms), 3))}
 
 
 def setup(model, device="cpu"):
     name = model or "medium"
     if name.startswith("/"):
-        return LennardJones(epsilon=float(Path(name).read_text()))
+        return Bound(epsilon=float(Path(name).read_text()))
     cache = Path.home() / ".cache" if name == "elsewhere" else Path(os.environ["WEB_CACHE"])
     folder = cache / name
     if not (folder / "epsilon").is_file():
@@ -56,7 +65,7 @@ def setup(model, device="cpu"):
         urllib.request.urlretrieve(f"{os.environ['WEB_SERVER']}/{name}?key=secret", folder / "epsilon")
         (folder / "epsilon.lock").touch()
         (folder / "latest").symlink_to("epsilon")
-    return LennardJones(epsilon=float((folder / "latest").read_text()))
+    return Bound(epsilon=float((folder / "latest").read_text()))
 """
 SIZE = 100_000
 
