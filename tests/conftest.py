@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ import platformdirs
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rootstock.root.permissions import remove_tree
 from tests.support.commands import SITE, Done, ordinary, run
 from tests.support.environment_files import WITHOUT_MATPLOTLIB
 from tests.support.folders import once_per_run, open_to_readers
@@ -43,13 +43,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Keep the folders only if something failed."""
+    """Keep the folders only if something failed.
+
+    They are removed at the end, since ext4 takes long to find the number of a new file where many were removed, and by
+    a process that nobody waits for: half a million files take a minute.
+    """
     if exitstatus == pytest.ExitCode.OK and (place := session.config.stash.get(PLACE, "")):
-        remove_tree(Path(place))
+        sealed = 'rm -rf "$0" || { chmod -R u+rwx "$0"; rm -rf "$0"; }'
+        nobody = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        subprocess.run(["sh", "-c", f"({sealed}) &", place], start_new_session=True, check=True, **nobody)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _surroundings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Give each process of a run the same surroundings, whoever started it, and temporary files of its own."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         if name != "ROOTSTOCK_TEST_DEVICE":
@@ -62,12 +68,6 @@ def _surroundings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    yield
-    # At the end: for minutes after many files were removed, ext4 looks long for the number of a new one. And by each
-    # process, while others still test.
-    if not request.session.testsfailed:
-        run("rm", "-rf", tmp_path_factory.getbasetemp())
-        remove_tree(tmp_path_factory.getbasetemp())  # where a folder that is sealed kept `rm` from it
 
 
 @pytest.fixture(scope="session")
