@@ -16,7 +16,8 @@ from pathlib import Path
 from rootstock.builds.subprocesses import Programs
 from rootstock.root.checksums import Contents, read_contents
 
-# Of a package cache; `uv cache prune` removes it, and what is missing is compiled again.
+# Of a package cache; it gets another name if a source is ever to be compiled to something else. `uv cache prune`
+# removes it, and what is missing is compiled again.
 KEPT = "rootstock-bytecode-v0"
 
 _BATCH, _FILE = 2**21, 2**11  # bytes of source that are compiled at a time, and what a file costs beside its bytes
