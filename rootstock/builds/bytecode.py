@@ -8,6 +8,7 @@ builds of a lock are alike to the last byte, and what was compiled for one is ke
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,9 +17,8 @@ from pathlib import Path
 from rootstock.builds.subprocesses import Programs
 from rootstock.root.checksums import Contents, read_contents
 
-# Of a package cache; it gets another name if a source is ever to be compiled to something else. `uv cache prune`
-# removes it, and what is missing is compiled again.
-KEPT = "rootstock-bytecode-v0"
+# Of a package cache; `uv cache prune` removes it, and what is missing is compiled again.
+KEPT = "rootstock-bytecode"
 
 _BATCH, _FILE = 2**21, 2**11  # bytes of source that are compiled at a time, and what a file costs beside its bytes
 # Packages' tests of themselves are up to half of their modules, and no worker imports them.
@@ -79,9 +79,9 @@ def _batches(prefix: Path, paths: Iterable[str]) -> Iterator[list[str]]:
     """
     packages: dict[tuple[str, ...], list[tuple[int, str]]] = {}
     for path in paths:
-        lib, python, *inside = (*path.split("/")[:-1], "", "")
-        if path.endswith(".py") and (lib[:3], python[:6]) == ("lib", "python") and _TESTS.isdisjoint(inside):
-            package = (lib, python, *inside[: 2 if inside[0] == "site-packages" else 1])
+        parts = path.split("/")
+        if re.match(r"lib\w*/python[^/]*/.*\.py$", path) and _TESTS.isdisjoint(parts[2:-1]):
+            package = tuple(parts[: 4 if parts[2] == "site-packages" else 3])  # a folder, or a module of one file
             packages.setdefault(package, []).append(((prefix / path).stat().st_size, path))
     found = []
     for modules in packages.values():
@@ -103,8 +103,9 @@ def _batches(prefix: Path, paths: Iterable[str]) -> Iterator[list[str]]:
 # Code names its file by the path in the build: Python puts the file's own name there when it imports it.
 # A kept batch follows its hash, so that half of one is as good as none, however the writing ended.
 _PROGRAM = """
-import ctypes, hashlib, importlib.util, marshal, os, py_compile, sys
+import contextlib, ctypes, hashlib, importlib.util, marshal, os, py_compile, sys
 
+program = sys.orig_argv[sys.orig_argv.index("-c") + 1]
 prefix, kept, listed, processors = sys.argv[1:]
 first = os.getpid()
 
@@ -113,26 +114,34 @@ def finish(modules):
         ctypes.CDLL(None).prctl(1, 9)  # end with the first process, however it ends
     paths = [module.split(" ", 1)[1] for module in modules]
     targets = [os.path.join(prefix, importlib.util.cache_from_source(path)) for path in paths]
-    key = "\\0".join([sys.version, sys.implementation.cache_tag, *modules])
+    key = "\\0".join([program, sys.version, sys.implementation.cache_tag, *modules])
     entry = kept and os.path.join(kept, digest(os.fsencode(key)).hex())
     codes = take(entry) if kept else None
     if codes is not None:
         for target, code in zip(targets, codes):
             if code:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(target)  # one that a wheel brought is uv's, too
                 with open(target, "wb") as file:
                     file.write(code)
         return
-    codes = []
+    codes, lasting = [], True
     for path in paths:
         if os.getppid() != first:
             os._exit(1)
-        target = py_compile.compile(
-            os.path.join(prefix, path), dfile=path, quiet=2,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-        codes.append(read(target) if target else b"")
-    if kept:
+        try:
+            target = py_compile.compile(
+                os.path.join(prefix, path), dfile=path, doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            codes.append(read(target))
+        except py_compile.PyCompileError as error:
+            codes.append(b"")
+            if error.exc_type_name in ("MemoryError", "RecursionError"):  # not the file's fault
+                print(f"Cannot compile {path}: {error.exc_type_name}.", flush=True)
+                lasting = False
+    if kept and lasting:
         keep(entry, codes)
 
 def digest(content):
@@ -143,11 +152,10 @@ def read(path):
         return file.read()
 
 def take(entry):
-    try:
+    with contextlib.suppress(OSError):
         content = read(entry)
-    except OSError:
-        return None
-    return marshal.loads(content[32:]) if content[:32] == digest(content[32:]) else None
+        if content[:32] == digest(content[32:]):
+            return marshal.loads(content[32:])
 
 def keep(entry, codes):
     content = marshal.dumps(codes)
@@ -173,8 +181,8 @@ for batch in batches:
         try:
             finish(batch)
             code = 0
-        except OSError as error:
-            print(f"Cannot write bytecode: {error}.", flush=True)
+        except Exception as error:
+            print(f"Cannot compile {batch[0].split(' ', 1)[1]} and what follows it: {error!r}.", flush=True)
         finally:
             os._exit(code)
     running += 1

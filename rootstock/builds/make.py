@@ -119,7 +119,10 @@ def stage(
         contents = read_contents(staging)
         installed = check_records(staging, contents)
         report("compiling")
-        access.make_folder(cache / KEPT, private=True)
+        if cache == layout.uv_cache:
+            access.make_folder(cache / KEPT, private=True)
+        else:  # the admin's own, whoever else is an admin of this root
+            (cache / KEPT).mkdir(mode=0o700, exist_ok=True)
         contents = compile_bytecode(
             staging, contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=log, kept=cache / KEPT
         )

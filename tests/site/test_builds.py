@@ -9,12 +9,14 @@ import os
 import shutil
 import signal
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
-from rootstock.builds.bytecode import KEPT
-from rootstock.root.checksums import check_build
+from rootstock.builds.bytecode import KEPT, compile_bytecode
+from rootstock.builds.subprocesses import Programs
+from rootstock.root.checksums import check_build, read_contents
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
@@ -235,14 +237,43 @@ def test_bytecode_that_cannot_be_kept_is_no_obstacle(kept):
     assert f"Cannot keep bytecode in {entry.parent}: Is a directory." in logs
 
 
+class Limited(Programs):
+    """Run programs with little memory."""
+
+    def run(self, command, *arguments):
+        return super().run([need_program("prlimit", "util-linux"), f"--as={64 * 2**20}", *command], *arguments)
+
+
+def test_a_lack_of_memory_is_not_kept_for_the_next(tmp_path):
+    prefix, kept = tmp_path / "prefix", tmp_path / "kept"
+    packages = prefix / f"lib/python3.{sys.version_info.minor}/site-packages"
+    for folder in (packages, prefix / "bin", kept):
+        folder.mkdir(parents=True)
+    (prefix / "bin" / "python3").symlink_to(sys.executable)
+    (packages / "large.py").write_text("x = [" + "f(1, 2, 3), " * 50_000 + "]\n")
+    said: list[str] = []
+    with_little, after = (
+        compile_bytecode(
+            prefix, read_contents(prefix), dict(os.environ), umask=0o077, programs=programs, log=said.append, kept=kept
+        )
+        for programs in (Limited(), Programs())
+    )  # fmt: skip
+    module = f"{packages.relative_to(prefix)}/large.py"
+    assert said == [f"Cannot compile {module}: MemoryError."]
+    assert cache_from_source(module) in after.hashes.keys() - with_little.hashes.keys()
+
+
 def test_bytecode_that_a_wheel_brings_is_replaced(tmp_path):
     root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
     theirs = f"rsalpha/__pycache__/__init__.{sys.implementation.cache_tag}.pyc"
     write_wheel(root.wheels, ALPHA, "2.0", {"rsalpha/__init__.py": b"x = 1\n", theirs: b"theirs"})
-    done = root.install()
-    assert done.returncode == 0, done.stderr
-    assert b"theirs" not in bytecode(root, ALPHA)  # and `active`, in there, compares all files with their hashes
-    assert root.imports() == ALPHA
+    for packages in ((ALPHA,), PACKAGES, (ALPHA, "rsgamma")):  # compiled, and twice taken from the first
+        make_wheel(root.wheels, "rsgamma")
+        root.require(*packages)
+        done = root.install()
+        assert done.returncode == 0, done.stderr
+        assert b"theirs" not in bytecode(root, ALPHA)  # and `active`, in there, compares all files with their hashes
+        assert {path.read_bytes() for path in root.layout.uv_cache.glob(f"archive-v0/*/{theirs}")} == {b"theirs"}
 
 
 def test_a_module_that_is_no_python_of_this_version_is_left_as_it_is(tmp_path):
