@@ -216,6 +216,15 @@ def test_what_was_compiled_for_a_build_is_taken_for_the_next(kept):
     assert len(bytecode(root, BETA)) == 4  # which the first did not have
 
 
+def test_what_was_compiled_of_another_source_is_not_taken(kept):
+    root, _ = kept
+    make_wheel(root.wheels, ALPHA, "2.0", b"x = 3\n")
+    root.require(f"{ALPHA}==2.0")
+    assert root.install().returncode == 0
+    done = run(root.active() / "bin" / "python", "-I", "-c", "import rsalpha; print(rsalpha.x)", check=True)
+    assert done.stdout == "3\n"
+
+
 @pytest.mark.parametrize("damage", [b"", b"half", None])
 def test_kept_bytecode_that_is_damaged_is_made_anew(kept, damage):
     root, [entry] = kept
