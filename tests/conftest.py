@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -50,9 +49,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """
     if exitstatus == pytest.ExitCode.OK and (place := session.config.stash.get(PLACE, "")):
         # Of folders alone: files are links to those in the cache.
-        sealed = 'rm -rf "$0" || { find "$0" -type d -exec chmod u+rwx {} +; rm -rf "$0"; }'
-        nobody = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        subprocess.run(["sh", "-c", f"({sealed}) &", place], start_new_session=True, check=True, **nobody)
+        remove = 'rm -rf "$0" || { find "$0" -type d -exec chmod u+rwx {} +; rm -rf "$0"; }'
+        run("sh", "-c", f"({remove}) </dev/null >/dev/null 2>&1 &", place, check=True, start_new_session=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

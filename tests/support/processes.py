@@ -126,6 +126,10 @@ def stop_tree(pid: int) -> list[int]:
     return found + [below for child in found for below in stop_tree(child)]
 
 
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def _states(pid: int) -> list[str]:
     """Return the state of each thread of a process; of none if it is gone."""
     found = []
@@ -154,6 +158,11 @@ def cut_off(process: subprocess.Popen[str], number: signal.Signals, *, group: bo
     # Any thread of a stopped process may take a signal that comes; only Python's first one does anything about it.
     os.kill(process.pid, signal.SIGCONT)
     wait_for(lambda: "T" not in _states(process.pid), f"process {process.pid}, which may go on")
+    for each in own:
+        # One that has not become another program yet: until it has, the command can do nothing but wait for it.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if _command_line(each) == _command_line(process.pid):
+                os.kill(each, signal.SIGCONT)
     (os.killpg if group else os.kill)(process.pid, number)
     code = process.wait()
     wait_until_gone(*own)
