@@ -6,8 +6,8 @@ ROOT ?= demo-root
 INSTALL_FLAGS ?=
 # More options of pytest, such as: TESTS="-k calculator"
 TESTS ?=
-# How many processes run tests at the same time: two more than there are processors, since tests wait for others, too
-PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+# How many processes run tests at the same time: one more than there are processors, since tests wait for others, too
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python

@@ -216,6 +216,18 @@ def test_what_was_compiled_for_a_build_is_taken_for_the_next(kept):
     assert len(bytecode(root, BETA)) == 4  # which the first did not have
 
 
+def test_in_an_admins_own_cache_it_is_theirs_alone(tmp_path):
+    """Whoever else may install into this root: the same cache may serve others."""
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    cache = tmp_path / "uv"
+    group = ("--group", str(os.getegid()), "--set", "access.writers=group", "--set", "access.readers=group")
+    done = run(*root.install_command, *group, "--set", f"uv.cache={cache}", env=quiet_environment())
+    assert done.returncode == 0, done.stderr
+    assert (root.layout.all_builds.stat().st_mode & 0o7777) == 0o2770
+    assert ((cache / KEPT).stat().st_mode & 0o7777) == 0o700
+    assert list((cache / KEPT).iterdir())
+
+
 def test_what_was_compiled_of_another_source_is_not_taken(kept):
     root, _ = kept
     make_wheel(root.wheels, ALPHA, "2.0", b"x = 3\n")
