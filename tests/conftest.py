@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.commands import SITE, Done, ordinary, run
-from tests.support.environment_files import WITHOUT_MATPLOTLIB
+from tests.support.environment_files import WITH_SMALL_ASE
 from tests.support.folders import once_per_run, open_to_readers
 from tests.support.needs import need_programs, need_root
 from tests.support.slurm import PROGRAMS, Slurm
@@ -61,7 +61,11 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
             del os.environ[name]
     folder = tmp_path_factory.mktemp("tmp", numbered=False)
     folder.chmod(0o1777)
-    os.environ |= {"TMPDIR": str(folder), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    os.environ |= {
+        "TMPDIR": str(folder), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
+        # Threads of numpy's without work sleep at once: each import would keep another test's processor busy.
+        "OPENBLAS_THREAD_TIMEOUT": "4",
+    }  # fmt: skip
     tempfile.tempdir = None  # read again where it is needed next
     # A job in the background of a script is started with these ignored, and so would be what it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,7 +95,7 @@ def package_cache() -> Path:
 @pytest.fixture(scope="session")
 def like_root(package_cache: Path) -> tuple[str, ...]:
     """Return options of ``rootstock-site install`` for roots that share the package cache of `root`."""
-    return ("--set", "access.readers=world", "--set", f"uv.cache={package_cache}", *WITHOUT_MATPLOTLIB)
+    return ("--set", "access.readers=world", "--set", f"uv.cache={package_cache}", *WITH_SMALL_ASE)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment_files import NO_MATPLOTLIB, header
+from tests.support.environment_files import NO_MATPLOTLIB, QUICK_SCIPY, header
 from tests.support.folders import once_per_run
 from tests.support.needs import need, need_program
 from tests.support.processes import wait_for
@@ -56,7 +56,8 @@ def test_headers_of_environment_files() -> None:
     text = header("[tool.rootstock]", 'cache = { A = "b" }', dependencies=("ase>=3.23", "torch"))
     assert text == (
         '# /// script\n# requires-python = ">=3.10"\n# dependencies = ["ase>=3.23", "torch"]\n# [tool.rootstock]\n'
-        f'# cache = {{ A = "b" }}\n# [tool.uv]\n# override-dependencies = ["{NO_MATPLOTLIB}"]\n# ///\n'
+        f'# cache = {{ A = "b" }}\n# [tool.uv]\n# override-dependencies = ["{NO_MATPLOTLIB}"]\n'
+        f'# constraint-dependencies = ["{QUICK_SCIPY}"]\n# ///\n'
     )
     one = header("[tool.uv]", "no-index = true", dependencies=("ase",), python="")
     assert one.count("[tool.uv]") == 1 and "requires-python" not in one

@@ -18,7 +18,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from rootstock.root.weights import weights_of
 from tests.support.commands import REPOSITORY, Done, clean_environment, run
-from tests.support.environment_files import NO_MATPLOTLIB
+from tests.support.environment_files import SMALL_ASE
 from tests.support.needs import need_program
 
 NO_FLOCK = Path(__file__).parent / "programs" / "noflock.c"
@@ -49,7 +49,7 @@ def install(base: Path) -> Install:
     run(need_program("cc", "gcc"), "-shared", "-fPIC", "-o", library, NO_FLOCK, "-ldl", check=True)
 
     def call(environments: str, *, root: Path = base / "root", **options: Any) -> Done:
-        settings = ("hardware.accelerator=cpu", f"uv.overrides={NO_MATPLOTLIB}", *options.get("settings", ()))
+        settings = ("hardware.accelerator=cpu", *SMALL_ASE, *options.get("settings", ()))
         env = clean_environment(
             HOME=str(base / "home"), LD_PRELOAD=str(library), NO_FLOCK_UNDER=str(root), XDG_CONFIG_HOME=str(base)
         )

@@ -14,7 +14,7 @@ import tomli_w
 
 from tests.docs.blocks import Setting
 from tests.support.commands import REPOSITORY, clean_environment
-from tests.support.environment_files import NO_MATPLOTLIB
+from tests.support.environment_files import NO_MATPLOTLIB, QUICK_SCIPY
 from tests.support.needs import need
 from tests.support.slurm import UID, Slurm
 
@@ -111,7 +111,7 @@ def unload(setting: Setting) -> None:
 def spare_the_machine(setting: Setting) -> None:
     """Give the reader a registry of their own: no page draws, and all pages fetch and compile the same packages."""
     cache = platformdirs.user_cache_path("rootstock-tests") / "uv-of-pages"
-    settings = {"uv": {"overrides": [NO_MATPLOTLIB], "cache": str(cache)}}
+    settings = {"uv": {"overrides": [NO_MATPLOTLIB], "constraints": [QUICK_SCIPY], "cache": str(cache)}}
     registry(setting).parent.mkdir(parents=True)
     registry(setting).write_text(tomli_w.dumps({"clusters": {"local": settings}}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from ase.units import GPa
 
 from rootstock import RootstockCalculator
 from rootstock.config.environment_file import packaged_source
-from rootstock.errors import ConfigurationError, WorkerStartError
+from rootstock.errors import ConfigurationError
 from rootstock.root.records import active_build, read_build
 from rootstock.root.weights import write_variables
 from tests.support.commands import REPOSITORY, clean_environment, run
@@ -117,13 +118,15 @@ def stock(models_root: Path) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("model", ["", *STOCK])
-def test_bit_for_bit_the_stock_calculator(models_root: Path, model: str, stock: dict[str, list[list[str]]]) -> None:
+@pytest.mark.parametrize("model", ["", *STOCK[1:]])
+def test_bit_for_bit_the_stock_calculator(
+    models_root: Path, model: str, chgnet: RootstockCalculator, stock: dict[str, list[list[str]]]
+) -> None:
     """The same energy, forces, stress and moments as CHGNet's own calculator, though each is asked for by itself."""
     expected = stock[model or "0.3.0"]
     atoms = lithium_manganese_oxide()
-    name = f"chgnet-{model}" if model else "chgnet"
-    with RootstockCalculator(model=name, root=models_root, device="cpu", threads=1) as calc:
+    own = RootstockCalculator(model=f"chgnet-{model}", root=models_root, device="cpu", threads=1) if model else None
+    with own or contextlib.nullcontext(chgnet) as calc:
         atoms.calc = calc
         for numbers in expected:
             atoms.rattle(0.05, seed=expected.index(numbers))
@@ -149,32 +152,26 @@ def test_no_more_is_computed_than_asked_for(chgnet: RootstockCalculator) -> None
         assert set(chgnet.results) - {"free_energy"} == computed, asked
 
 
-def test_a_checkpoint_of_ones_own(models_root: Path) -> None:
-    build = (models_root / "active" / "chgnet").resolve()
-    path = next(build.glob("lib/python*/site-packages/chgnet/pretrained/0.3.0/*.tar"))
-    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    with RootstockCalculator(model=f"chgnet-{path}", root=models_root, device="cpu") as calc:
-        atoms.calc = calc
-        assert atoms.get_potential_energy() == pytest.approx(-29.331436157226562, abs=1e-4)
-
-
 def test_wrong_models(models_root: Path) -> None:
     with pytest.raises(
         ConfigurationError, match=r"no model '0.9'. It has: 0.3.0, 0.2.0, r2scan; or the path of a check"
     ):
         RootstockCalculator(model="chgnet-0.9", root=models_root, device="cpu")
-    with pytest.raises(WorkerStartError, match=r"Unknown model './none': it is neither a file nor one of 0.3.0, 0.2.0"):
-        RootstockCalculator(model="chgnet-./none", root=models_root, device="cpu").start()
 
 
-def test_site_energies_are_an_option(models_root: Path, chgnet: RootstockCalculator) -> None:
+def test_a_checkpoint_of_ones_own_and_site_energies(models_root: Path, chgnet: RootstockCalculator) -> None:
     """Li -3.6264274, Mn -9.634681, O -8.024935 and -8.184724 eV: CHGNet repository, tests/test_model.py."""
     atoms = lithium_manganese_oxide()
     atoms.calc = chgnet
     with pytest.raises(PropertyNotImplementedError, match="does not compute energies"):
         atoms.get_potential_energies()
+    build = (models_root / "active" / "chgnet").resolve()
+    path = next(build.glob("lib/python*/site-packages/chgnet/pretrained/0.3.0/*.tar"))
     options = {"return_site_energies": True}
-    with RootstockCalculator(model="chgnet", root=models_root, device="cpu", setup_kwargs=options) as calc:
+    with RootstockCalculator(model=f"chgnet-{path}", root=models_root, device="cpu", setup_kwargs=options) as calc:
         atoms.calc = calc
         published = [-3.6264274, -3.6264274, -9.634681, -9.634681, -8.024935, -8.184724, -8.184724, -8.024935]
         assert sorted(atoms.get_potential_energies()) == pytest.approx(sorted(published), abs=1e-3)
+        salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+        salt.calc = calc
+        assert salt.get_potential_energy() == pytest.approx(-29.331436157226562, abs=1e-4)

@@ -50,7 +50,7 @@ def with_emt(atoms: Atoms) -> Atoms:
 @pytest.fixture
 def potential() -> Callable[[], MorsePotential]:
     """Return a maker of calculators without a memory: EMT's sums depend on when it last looked for neighbours."""
-    return lambda: MorsePotential(epsilon=0.34, r0=2.86, rho0=4.0, rcut1=4.0, rcut2=5.0)
+    return lambda: MorsePotential(epsilon=0.34, r0=2.86, rho0=4.0, rcut1=3.0, rcut2=3.5)
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk"])

@@ -29,7 +29,7 @@ from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import Access
 from tests.support.commands import SITE, clean_environment, run
-from tests.support.environment_files import WITHOUT_MATPLOTLIB
+from tests.support.environment_files import WITH_SMALL_ASE
 from tests.support.folders import open_to_readers
 from tests.support.mirror import movable_python
 from tests.support.needs import need, need_program, need_root
@@ -479,7 +479,7 @@ def test_everything_without_a_network(site, tmp_path):
     need_root()
     unshare = need_program("unshare", "util-linux")
     path, python = tmp_path / "all.bundle", movable_python(tmp_path / "cpython")
-    create = ("bundle", "create", path, "--cluster", "local", "--env", "emt", "--python", python, *WITHOUT_MATPLOTLIB)
+    create = ("bundle", "create", path, "--cluster", "local", "--env", "emt", "--python", python, *WITH_SMALL_ASE)
     digest = site(*create).stdout.strip()
     shutil.rmtree(python)
     # By hand, as an admin begins on a machine that has nothing of ours.
@@ -509,7 +509,7 @@ def test_everything_without_a_network(site, tmp_path):
     assert not list((tmp_path / "first").rglob("matplotlib"))  # as the site has overridden it
     root = tmp_path / "root"
     install = [*alone, rootstock_site, "install", "--cluster", "local", "--root", root, "--bundle", path]
-    install += WITHOUT_MATPLOTLIB
+    install += WITH_SMALL_ASE
     refused = run(*install, "--digest", "0" * 64)
     assert refused.returncode == 13
     assert not root.exists()

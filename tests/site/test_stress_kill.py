@@ -23,7 +23,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
 from tests.support.commands import SITE, ordinary, read_until, run, started
-from tests.support.environment_files import WITHOUT_MATPLOTLIB
+from tests.support.environment_files import WITH_SMALL_ASE
 from tests.support.needs import need_program
 from tests.support.processes import cut_off, wait_for, wait_until_none_at
 from tests.support.tiny_root import ENVIRONMENT, PACKAGES, TinyRoot
@@ -262,7 +262,7 @@ def setup(model, device="cpu"):
 def test_emt_cut_off_in_each_step_while_it_computes(tmp_path):
     own = RootLayout(tmp_path / "root")
     command = [*ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(own.root)]
-    command += ["--env", "emt", "--no-client", "--set", "access.readers=world", *WITHOUT_MATPLOTLIB]
+    command += ["--env", "emt", "--no-client", "--set", "access.readers=world", *WITH_SMALL_ASE]
     run(*command, check=True)
     old = active_build(own.active("emt"))
     text = own.environment_file("emt").read_text()

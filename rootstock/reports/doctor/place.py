@@ -61,17 +61,17 @@ def layout(case: Case) -> Iterator[Finding]:
 
 @check
 def space(case: Case) -> Iterator[Finding]:
-    """Check that there is room where users write; say how much there is where admins install."""
-    scratch = private_scratch()
-    for what, path, least in (("scratch", scratch, _SCRATCH_BYTES), ("root", case.layout.root, 0.0)):
-        left = room_left(path)
-        files = "" if left.files is None else f" and {left.files} files"
-        text = f"{what}: {megabytes(left.bytes)}{files} left at {path}"
-        if left.bytes < least or (what == "scratch" and left.files is not None and left.files < _FILES):
-            yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
-        else:
-            yield ok(text)
+    """Say how much room there is where admins install; check that a home is not full."""
+    yield ok(_room("root", case.layout.root)[0])
     yield from _home()
+
+
+def _room(what: str, path: Path) -> tuple[str, bool]:
+    """Return how much is left there, and whether that is enough for a user's compilers and logs."""
+    left = room_left(path)
+    files = "" if left.files is None else f" and {left.files} files"
+    few = left.files is not None and left.files < _FILES
+    return f"{what}: {megabytes(left.bytes)}{files} left at {path}", left.bytes >= _SCRATCH_BYTES and not few
 
 
 def _home() -> Iterator[Finding]:
@@ -82,7 +82,10 @@ def _home() -> Iterator[Finding]:
 
 @check
 def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the case
-    """Check that this user can write in a folder that nobody else reads."""
+    """Check that this user can write in a folder that nobody else reads, and that there is room.
+
+    One check, since whoever asks for the temporary folder while this one fills it, is given another.
+    """
     folder = private_scratch()
     size = 2**20
     try:
@@ -94,9 +97,13 @@ def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is 
         yield failed(
             f"Cannot write a megabyte to {folder}: {error.strerror}.", "Set TMPDIR to a folder that you can write.", 18
         )
-        return
-    mode = folder.stat().st_mode & 0o7777
-    yield ok(f"{folder}, mode {mode:04o}, can be written")
+    else:
+        yield ok(f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written")
+    text, enough = _room("scratch", folder)
+    if enough:
+        yield ok(text)
+    else:
+        yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
 
 
 @check
