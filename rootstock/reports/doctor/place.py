@@ -12,7 +12,7 @@ from pathlib import Path
 from rootstock.client.scratch import private_scratch
 from rootstock.config.site import installed_versions
 from rootstock.reports.doctor.finding import Case, Finding, check, failed, ok, skipped, warning
-from rootstock.root.disk_usage import megabytes, room_left
+from rootstock.root.disk_usage import Room, megabytes, room_left
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.reachability import obstacle
@@ -62,16 +62,12 @@ def layout(case: Case) -> Iterator[Finding]:
 @check
 def space(case: Case) -> Iterator[Finding]:
     """Say how much room there is where admins install; check that a home is not full."""
-    yield ok(_room("root", case.layout.root)[0])
+    yield ok(f"root: {_left(room_left(case.layout.root))} at {case.layout.root}")
     yield from _home()
 
 
-def _room(what: str, path: Path) -> tuple[str, bool]:
-    """Return how much is left there, and whether that is enough for a user's compilers and logs."""
-    left = room_left(path)
-    files = "" if left.files is None else f" and {left.files} files"
-    few = left.files is not None and left.files < _FILES
-    return f"{what}: {megabytes(left.bytes)}{files} left at {path}", left.bytes >= _SCRATCH_BYTES and not few
+def _left(room: Room) -> str:
+    return megabytes(room.bytes) + ("" if room.files is None else f" and {room.files} files") + " left"
 
 
 def _home() -> Iterator[Finding]:
@@ -84,7 +80,7 @@ def _home() -> Iterator[Finding]:
 def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the case
     """Check that this user can write in a folder that nobody else reads, and that there is room.
 
-    One check, since whoever asks for the temporary folder while this one fills it, is given another.
+    One check, since whoever asks for the temporary folder while this one fills it is given another.
     """
     folder = private_scratch()
     size = 2**20
@@ -97,13 +93,13 @@ def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is 
         yield failed(
             f"Cannot write a megabyte to {folder}: {error.strerror}.", "Set TMPDIR to a folder that you can write.", 18
         )
-    else:
-        yield ok(f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written")
-    text, enough = _room("scratch", folder)
-    if enough:
-        yield ok(text)
-    else:
+        return
+    room = room_left(folder)
+    text = f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written; {_left(room)}"
+    if room.bytes < _SCRATCH_BYTES or (room.files is not None and room.files < _FILES):
         yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
+    else:
+        yield ok(text)
 
 
 @check
