@@ -24,7 +24,7 @@ demo: .venv/installed  ## Install a site root in ./demo-root and compute with it
 test: check  ## Lint, types, layers, and every test that this machine can run
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --durations 20 $(TESTS)
 
-coverage: .venv/developer  ## The same tests, and which lines none of their own processes ran: a tenth more of their time
+coverage: .venv/developer  ## The same tests, and which lines their own processes did not run
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --cov --cov-report=term $(TESTS)
 
