@@ -27,8 +27,9 @@ import record
 from ase import Atoms, units
 
 from rootstock import RootstockCalculator
-from rootstock.environment import EnvironmentManager
+from rootstock.client.resolve import resolve
 from rootstock.reports.overhead import InProcess
+from rootstock.root.layout import RootLayout
 from rootstock.worker.dynamics import Dynamics
 
 STOCK = """
@@ -41,8 +42,8 @@ WAYS = ("stock", "file", "rootstock")
 
 
 def structure(root: Path, repeat: int) -> Atoms:
-    manager = EnvironmentManager(root)
-    atoms: Atoms = Atoms(**manager.used_source(manager.find("chgnet")).references()[0].structure).repeat(repeat)
+    source = resolve(RootLayout(root), "chgnet").source
+    atoms: Atoms = Atoms(**source.references()[0].structure).repeat(repeat)
     width = np.sqrt(atoms.get_masses() * units.kB * TEMPERATURE_K)
     atoms.set_momenta(width[:, None] * np.random.default_rng(0).standard_normal((len(atoms), 3)))
     return atoms
@@ -50,8 +51,7 @@ def structure(root: Path, repeat: int) -> Atoms:
 
 def measure(root: Path, atoms: Atoms, rounds: int, steps: int, device: str) -> dict[str, object]:
     """Return seconds of a step for each way, the ratios, and how far the energies are apart after all steps."""
-    manager = EnvironmentManager(root)
-    launch = manager.launch(manager.find("chgnet"), "build", threads=1)
+    launch = resolve(RootLayout(root), "chgnet", device, "build").launch(threads=1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "stock.py")
         file.write_text(STOCK)

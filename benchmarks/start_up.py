@@ -37,9 +37,8 @@ from rootstock import RootstockCalculator
 from rootstock.client.connection import Client
 from rootstock.client.inputs import Inputs
 from rootstock.client.process import Launch
-from rootstock.config.environment_file import registered_names
-from rootstock.config.model_string import parse_model_string
-from rootstock.environment import EnvironmentManager
+from rootstock.client.resolve import resolve
+from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 THREADS = 1  # several wait for each other where other programs run, for seconds
@@ -77,9 +76,8 @@ DEPTHS = itertools.cycle(range(0, 20, 3))
 
 
 def launch_of(root: Path, model: str) -> tuple[Launch, str]:
-    manager = EnvironmentManager(root)
-    name, argument = parse_model_string(model, registered_names(manager.layout))
-    return manager.launch(manager.find(name), "build", THREADS), argument
+    resolved = resolve(RootLayout(root), model, mode="build")
+    return resolved.launch(THREADS), resolved.argument
 
 
 def alone(root: Path, model: str, device: str) -> list[float]:
@@ -172,7 +170,7 @@ def at_once(repeat: int) -> list[dict[str, object]]:
 def uv_run(root: Path, repeat: int) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "emt.py")
-        shutil.copy(EnvironmentManager(root).find("emt").path, file)
+        shutil.copy(RootLayout(root).environment_file("emt"), file)
         times = [first_energy("cpu", root=Path(folder, "root"), environment=file, model="") for _ in range(repeat + 1)]
     first, later = times[0], statistics.median(times[1:])
     return [

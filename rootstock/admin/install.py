@@ -167,12 +167,10 @@ def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
         if build.source.references():
             # With them come numpy and ASE, which a command that verifies nothing goes without.
             from rootstock.admin.verify import verify
-            from rootstock.client.launch import EnvironmentManager
+            from rootstock.client.launch import ResolvedModel
 
-            launch = EnvironmentManager(plan.layout.root).launch_build(build.name, folder, threads=1)
-            checks = verify(
-                launch, build.source, plan.device, report=lambda text: admin.report(f"{build.label}: {text}")
-            )
+            model = ResolvedModel(plan.layout, build.source, build=folder, registered=True)
+            checks = verify(model, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
         admin.report(f"{build.label}: publishing")
         return checks
 

@@ -17,16 +17,14 @@ from rootstock.admin import verify_physics as physics
 from rootstock.admin.verify_checks import Check, compare, describe, head
 from rootstock.client.connection import Client
 from rootstock.client.inputs import Inputs
-from rootstock.client.launch import EnvironmentManager
-from rootstock.client.process import Launch
-from rootstock.config.environment_file import EnvironmentSource, read_source
+from rootstock.client.launch import ResolvedModel
+from rootstock.client.resolve import resolve_environment
+from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
 from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import Access
-from rootstock.root.records import BUILD_SOURCE
-from rootstock.root.variants import fitting_build
 from rootstock.root.verification_records import Run, Verification
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
@@ -35,15 +33,13 @@ _START_S, _CALL_S = 1800.0, 1800.0
 Report = Callable[[str], None]
 
 
-def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Report) -> list[Check]:
-    """Run the references of an environment file on a worker.
+def verify(build: ResolvedModel, device: str, *, report: Report) -> list[Check]:
+    """Run the references of an environment file on a worker of its build.
 
     Parameters
     ----------
-    launch : Launch
-        How to start the worker.
-    source : EnvironmentSource
-        The environment file, with its references.
+    build : ResolvedModel
+        Whatever its model: the references name theirs.
     device : str
         Device to compute on.
     report : callable
@@ -59,9 +55,9 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Re
     VerificationError
         If a value misses its reference.
     """
-    references = source.references()
+    source = build.source
     found = [
-        check for these in _groups(references) for check, _ in check_model(launch, source, device, these, report=report)
+        check for these in _groups(source.references()) for check, _ in check_model(build, device, these, report=report)
     ]
     if missed := [check for check in found if check["passed"] is False]:
         raise VerificationError(
@@ -107,20 +103,16 @@ def verify_builds(
     RootError
         If an environment has no build for this machine and device.
     """
-    manager = EnvironmentManager(layout.root)
     for name in names:
-        source = manager.used_source(manager.find(name))
-        build = fitting_build(layout, name, device)
-        if build is None:
+        model = resolve_environment(layout, name, device=device)
+        if model.build is None:
             report(f"{name}: not built")
             continue
-        source = read_source(build / BUILD_SOURCE, name)
-        launch = manager.launch_build(name, build, threads=1)
-        run = _start_run(layout, access, Verification(name, build.name, device), report)
-        for these in _groups(_chosen(source, models)):
+        run = _start_run(layout, access, Verification(name, model.build.name, device), report)
+        for these in _groups(_chosen(model.source, models)):
             step = functools.partial(_step, report, name)
             try:
-                for check, versions in check_model(launch, source, device, these, report=step):
+                for check, versions in check_model(model, device, these, report=step):
                     run.add(check, versions)
             except RootstockError as error:
                 run.add({**head(these[0], device), "passed": False, "reason": str(error)}, {})
@@ -173,13 +165,13 @@ def _groups(references: Sequence[Reference]) -> list[list[Reference]]:
 
 
 def check_model(
-    launch: Launch, source: EnvironmentSource, device: str, references: Sequence[Reference], *, report: Report
+    build: ResolvedModel, device: str, references: Sequence[Reference], *, report: Report
 ) -> Iterator[tuple[Check, Mapping[str, str]]]:
     """Start a worker of one model and check references with it.
 
     Parameters
     ----------
-    launch, source, device, report
+    build, device, report
         See `verify`.
     references : sequence of Reference
         Of the same model and options.
@@ -191,10 +183,12 @@ def check_model(
         A reference whose model has no weights here has a reason instead of values, and ``passed`` is None. And the
         versions of the distributions in the worker.
     """
-    first = references[0]
+    first, source = references[0], build.source
     report(f"starting a worker ({device})")
     try:
-        client = Client(launch, first.model, device, first.options, start_timeout=_START_S, on_progress=report)
+        client = Client(
+            build.launch(threads=1), first.model, device, first.options, start_timeout=_START_S, on_progress=report
+        )
     except MissingWeightsError as error:
         # It got as far as looking for the weights, so the environment works; there are no numbers to check.
         if not all(reference.needs_weights for reference in references):

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.client.connection import Client
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.launch import ResolvedModel
 from rootstock.client.process import Launch
+from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import RootError, WeightsError, WorkerError
 from rootstock.root.disk_usage import counted, megabytes
@@ -27,7 +28,6 @@ from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.lock import Admin
 from rootstock.root.permissions import Access, remove_tree
 from rootstock.root.records import now, user_name
-from rootstock.root.variants import fitting_build
 from rootstock.root.weights import Weights, measured, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
@@ -80,8 +80,8 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
     WeightsError
         If it then fails without.
     """
-    manager = EnvironmentManager(layout.root)
-    build = fitting_build(layout, wanted.environment, wanted.device)
+    model = resolve_environment(layout, wanted.environment, wanted.model, wanted.device)
+    build = model.build
     if build is None:
         raise RootError(f"Environment {wanted.environment!r} has lost its build.", "Run the command again.")
 
@@ -89,7 +89,7 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
         admin.report(f"{wanted}: {text}")
 
     with tempfile.TemporaryDirectory(prefix="rootstock-home-") as home:
-        offline = manager.launch_offline(wanted.environment, build, Path(home))
+        offline = model.launch_offline(Path(home))
         fetched: list[Path] = []
         sources: list[str] = []
         try:
@@ -97,7 +97,7 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
             opened = _load(wanted, offline, step)["opened"]
         except WorkerError as error:
             admin.log(f"{wanted}: {error}")
-            fetched, sources = _download(layout.cache, access, wanted, manager, build, step)
+            fetched, sources = _download(layout.cache, access, wanted, model, step)
             step("starting a worker without network")
             try:
                 opened = _load(wanted, offline, step)["opened"]
@@ -124,7 +124,7 @@ def _load(wanted: Fetch, launch: Launch, step: Step) -> dict[str, Any]:
 
 
 def _download(
-    cache: Path, access: Access, wanted: Fetch, manager: EnvironmentManager, build: Path, step: Step
+    cache: Path, access: Access, wanted: Fetch, model: ResolvedModel, step: Step
 ) -> tuple[list[Path], list[str]]:
     """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
 
@@ -136,7 +136,7 @@ def _download(
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cache))
     try:
         step("fetching")
-        launch = manager.launch_fetch(wanted.environment, build, staging)
+        launch = model.launch_fetch(staging)
         with _told(staging, step):
             client = Client(
                 launch, wanted.model, wanted.device, {}, start_timeout=_FETCH_S, on_progress=step,

@@ -12,6 +12,7 @@ import click
 
 from rootstock.cli.common import Command, cluster_options, json_option, named_cluster, show_json
 from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
+from rootstock.client.timeouts import START_S
 
 if TYPE_CHECKING:
     from rootstock.reports.doctor import Finding
@@ -58,7 +59,7 @@ def doctor(
 @click.argument("model", type=MODEL)
 @cluster_options
 @_device
-@click.option("--wait", default=600.0, show_default=True, metavar="SECONDS", help="How long its worker may take.")
+@click.option("--wait", default=START_S, show_default=True, metavar="SECONDS", help="How long its worker may take.")
 @json_option
 def why_not(model: str, cluster: str | None, root: Path | None, device: str | None, wait: float, as_json: bool) -> None:
     """Say why MODEL does not run here.

@@ -85,13 +85,13 @@ def verify(
 
 
 def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Progress, as_json: bool) -> None:
-    from rootstock.client.launch import EnvironmentManager
+    from rootstock.client.resolve import require_environment
     from rootstock.config.environment_file import registered_names
     from rootstock.root.disk_usage import counted
     from rootstock.root.published import published
 
     for name in environments:
-        EnvironmentManager(layout.root).find(name)
+        require_environment(layout, name)
     damaged, found = [], []
     with progress.shown():
         for each in published(layout, environments or registered_names(layout), clients=not environments):

@@ -24,6 +24,7 @@ from rootstock.errors import (
     WorkerTimeoutError,
 )
 from rootstock.worker.channel.endpoint import PeerGoneError
+from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
 
@@ -91,7 +92,8 @@ class Client:
             "model": model,
             "device": device,
             "options": dict(options),
-            "root": str(launch.root),
+            "root": str(launch.layout.root),
+            "cache": str(launch.layout.cache),
             "patience": patience,
         }
         try:
@@ -175,18 +177,18 @@ class Client:
         """
         if missing := sections(properties & ~self.offered):
             raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
-        frame, content = self._exchange(inputs, properties, timeout)
-        if frame.kind == Kind.FAILURE:
+        frame, report = self._exchange(inputs, properties, timeout)
+        if report is not None:
             self._arrays.seen = None
             what = f"The model {self._process.title} failed"
-            if content.get("lost_gpu"):
+            if report.code is FailureCode.LOST_GPU:
                 self.kill()
-                error = self._process.failure(ModelError, what, content)
+                error = self._process.failure(ModelError, what, report)
                 error.tail = self._process.tail()  # there CUDA says which assertion failed
                 error.hint = "The GPU refuses all else of that worker, which was ended: the next call starts a new one."
                 raise error
-            kind = UnsupportedPropertyError if content.get("type") == "PropertyNotImplementedError" else ModelError
-            raise self._process.failure(kind, what, content)
+            unsupported = report.code is FailureCode.UNSUPPORTED_PROPERTY
+            raise self._process.failure(UnsupportedPropertyError if unsupported else ModelError, what, report)
         return self._arrays.results(frame.properties, properties)
 
     def kill(self) -> None:
@@ -211,7 +213,7 @@ class Client:
         if self._finalizer.detach() is not None and self._owner == forks():
             self._process.end(patience=patience)
 
-    def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, dict[str, Any]]:
+    def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, Failure | None]:
         if self._phase is not _Phase.IDLE:
             raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
         # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
@@ -243,20 +245,21 @@ class Client:
         self._phase = _Phase.IDLE
         return answer
 
-    def _receive(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
-        """Wait for the answer to the last question."""
+    def _receive(self, timeout: float) -> tuple[Frame, Failure | None]:
+        """Wait for the answer to the last question; and what it reports, if it is a failure."""
         frame, content = self._process.endpoint.receive(timeout, FRAME_S)
         if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self._sequence:
             raise WorkerProtocolError(
                 f"The worker {self._process.title} answered with kind {frame.kind}, number {frame.sequence}; "
                 f"expected the answer to number {self._sequence}."
             )
-        asked = self._arrays.atoms, self._process.memory.capacity
-        if frame.kind == Kind.RESULT and (frame.atoms, frame.capacity) != asked:
+        if frame.kind == Kind.FAILURE:
+            return frame, decode_failure(content)
+        if (frame.atoms, frame.capacity) != (self._arrays.atoms, self._process.memory.capacity):
             raise WorkerProtocolError(
                 f"The worker {self._process.title} answered for other atoms than it was asked about."
             )
-        return frame, content
+        return frame, None
 
     def _too_late(self, timeout: float) -> WorkerTimeoutError:
         """End the worker and return the error for an answer that did not come, or not to its end."""

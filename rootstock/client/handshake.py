@@ -12,6 +12,7 @@ from rootstock.config.model_string import is_path
 from rootstock.errors import DeviceError, MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
 from rootstock.root.weights import how_to_fetch
 from rootstock.worker.channel.endpoint import PeerGoneError
+from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 
 logger = logging.getLogger("rootstock")
@@ -83,7 +84,7 @@ def wait_until_ready(
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
             if frame.kind == Kind.FAILURE:
-                raise _failure(process, setup["model"], content)
+                raise _failure(process, setup["model"], decode_failure(content))
             if frame.kind != Kind.PROGRESS:
                 raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
             stage = str(content.get("stage", ""))
@@ -110,22 +111,14 @@ def _still_starting(process: WorkerProcess, seconds: float, stage: str) -> None:
     )
 
 
-def _failure(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> Exception:
+def _failure(process: WorkerProcess, model: str, report: Failure) -> WorkerError:
     """Return the error for what a worker reported."""
-    if content.get("type") == DeviceError.__name__:
-        message, _, hint = str(content.get("message")).partition("\n")
-        return DeviceError(message, hint)
-    if content.get("lacks_weights") and not is_path(model):
-        return _missing_weights(process, model, content)
-    return process.failure(WorkerStartError, f"The worker {process.title} could not start", content)
-
-
-def _missing_weights(process: WorkerProcess, model: str, content: Mapping[str, Any]) -> WorkerError:
-    launch = process.launch
-    error = process.failure(
-        MissingWeightsError,
-        f"The weights of model {model or '(default)'!r} of environment {launch.name!r} are not in {launch.root}",
-        content,
-    )
-    error.hint = how_to_fetch(launch.root, launch.name, model)
-    return error
+    if report.code is FailureCode.NO_DEVICE:
+        return DeviceError(report.message, report.hint)
+    if report.code is FailureCode.MISSING_WEIGHTS and not is_path(model):
+        name, root = process.launch.name, process.launch.layout.root
+        what = f"The weights of model {model or '(default)'!r} of environment {name!r} are not in {root}"
+        error = process.failure(MissingWeightsError, what, report)
+        error.hint = how_to_fetch(root, name, model)
+        return error
+    return process.failure(WorkerStartError, f"The worker {process.title} could not start", report)

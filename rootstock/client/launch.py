@@ -1,29 +1,20 @@
-"""From a model string or an environment file to the command that starts a worker."""
+"""A model that was found, and the command and variables that start a worker of it."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rootstock.builds.uv import clean_variables, find_uv, package_cache
 from rootstock.builds.uv_scripts import recipe_text, wrapper_file
 from rootstock.client.process import Launch
 from rootstock.client.scratch import private_scratch
-from rootstock.config.clusters import Cluster, Scope, get_cluster, read_scope
-from rootstock.config.environment_file import (
-    EnvironmentSource,
-    model_strings,
-    packaged_names,
-    packaged_strings,
-    read_source,
-    registered_names,
-)
-from rootstock.config.model_string import did_you_mean, is_environment_name, parse_model_string
-from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
+from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.model_string import is_path
+from rootstock.config.site import installed_cluster
+from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout, absolute
-from rootstock.root.records import BUILD_SOURCE, active_build, read_marker
-from rootstock.root.variants import fitting_build
 from rootstock.root.weights import (
     LEAD_ASTRAY,
     OFFLINE,
@@ -41,7 +32,7 @@ _ISOLATED = ("-I", "-B", "-u")
 
 
 class EnvironmentManager:
-    """Finds environments in a root and says how to start them.
+    """Where the environments of a root get their packages and weights from.
 
     Parameters
     ----------
@@ -73,116 +64,73 @@ class EnvironmentManager:
         RootError
             If the cache cannot be created.
         """
-        cache = package_cache(self.layout, self.cluster())
+        cache = package_cache(self.layout, installed_cluster(self.layout))
         return [find_uv(), "run", "--cache-dir", str(cache), "--no-project", "--script", str(wrapper_path)]
 
     def get_environment_variables(self) -> dict[str, str]:
         """Return the variables that point uv and the model libraries to the caches in the root."""
         return {"UV_CACHE_DIR": str(self.layout.uv_cache), "HF_HOME": str(self.layout.huggingface_cache)}
 
-    def find_model(self, model: str) -> tuple[EnvironmentSource, str]:
-        """Return the environment that a model string names, and the argument for its ``setup()``.
 
-        Raises
-        ------
-        RootError
-            If the root is none, or cannot be read.
-        UnknownEnvironmentError
-            If it has no such environment.
-        """
-        read_marker(self.layout)
-        name, argument = parse_model_string(model, registered_names(self.layout))
-        return self.find(name), argument
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model, and what its worker is started from: found once, and passed on.
 
-    def find(self, name: str) -> EnvironmentSource:
-        """Return the environment file of a registered environment.
+    Every worker that is started from it runs the same build, whatever an admin puts into use meanwhile.
 
-        Raises
-        ------
-        UnknownEnvironmentError
-            With the places that were looked at, what is there, and what may have been meant.
-        """
-        path = self.layout.environment_file(name)
-        if is_environment_name(name) and path.is_file():
-            return read_source(path)
-        registered, packaged = registered_names(self.layout), packaged_names()
-        meant = did_you_mean(name, model_strings(self.layout))
-        if not meant and name not in packaged:
-            meant = did_you_mean(name, packaged_strings(), " (not installed here)")
-        others = [name] if name in packaged else sorted({*registered, *packaged})
-        raise UnknownEnvironmentError(
-            f"Environment {name!r} not found in {self.layout.environments}. "
-            f"Available there: {', '.join(registered) or 'none'}.{meant}",
-            f"An admin adds {'it' if len(others) == 1 else 'one of ' + ', '.join(others)} with: rootstock-site install "
-            f"--root {self.layout.root} --env {others[0] if len(others) == 1 else 'NAME'}",
-        )
+    Attributes
+    ----------
+    layout : RootLayout
+        The root.
+    source : EnvironmentSource
+        The environment file: the one that the build was made from, where there is a build.
+    argument : str
+        Argument of ``setup()``; empty for the environment's default model.
+    build : Path or None
+        The build; None: uv makes an environment.
+    registered : bool
+        Whether the environment is one of the root's, and no file of the user's own.
+    """
 
-    def launch(self, source: EnvironmentSource, mode: str = "auto", threads: int = 0, device: str = "") -> Launch:
-        """Say how to start a worker of an environment.
+    layout: RootLayout
+    source: EnvironmentSource
+    argument: str = ""
+    build: Path | None = None
+    registered: bool = False
+
+    def launch(self, threads: int = 0) -> Launch:
+        """Say how to start a worker.
 
         Parameters
         ----------
-        source : EnvironmentSource
-        mode : {'auto', 'build', 'uv-run'}
-            ``build`` starts the interpreter of the active build. ``uv-run`` lets uv make or reuse an environment in
-            its cache, which needs a root that the caller may write to. ``auto`` takes the build where there is one.
         threads : int
             Number of threads of the worker's numerical libraries; 0 leaves that to them.
-        device : str
-            What it is to compute on: of several builds, the one for this machine and this device is taken.
 
         Raises
         ------
         RootError
-            If there is no build for such a machine, or no permission to let uv make an environment.
+            If there is no build, and no permission to let uv make an environment.
         """
-        if mode not in LAUNCH_MODES:
-            raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
-        registered = source.path == self.layout.environment_file(source.name)
-        build = fitting_build(self.layout, source.name, device) if registered and mode != "uv-run" else None
-        if build is not None:
-            return self.launch_build(source.name, build, threads)
-        if mode == "build":
-            raise RootError(
-                f"Environment {source.name!r} has no build in {self.layout.root}.", self._how_to_build(source)
-            )
-        return self._launch_uv(source, threads)
+        if self.build is None:
+            return self._launch_uv(threads)
+        command = (str(self.build / "bin" / "python"), *_ISOLATED)
+        return self._launched(command, self._variables(threads), "build")
 
-    def used_source(self, source: EnvironmentSource) -> EnvironmentSource:
-        """Return the file that the active build was made from; `source` itself where there is none."""
-        build = active_build(self.layout.active(source.name))
-        return read_source(build / BUILD_SOURCE, source.name) if build else source
-
-    def launch_build(self, name: str, build: Path, threads: int = 0) -> Launch:
-        """Say how to start a worker of a build, whether it is the active one or not."""
-        source = read_source(build / BUILD_SOURCE)
-        variables = self._variables(source, threads)
-        return Launch(
-            name, (str(build / "bin" / "python"), *_ISOLATED), variables, source.path, self.layout.root, "build", build
-        )
-
-    def launch_offline(self, name: str, build: Path, home: Path) -> Launch:
-        """Say how to start a worker of a build as any user of the root does: with nothing of the caller's own home."""
-        launch = self.launch_build(name, build, threads=1)
-        own = {name for name in launch.variables if name.startswith("XDG_")}
-        variables = {name: value for name, value in launch.variables.items() if name not in own}
+    def launch_offline(self, home: Path) -> Launch:
+        """Say how to start a worker as any user of the root does: with nothing of the caller's own home."""
+        launch = self.launch(threads=1)
+        variables = {name: value for name, value in launch.variables.items() if not name.startswith("XDG_")}
         return replace(launch, variables={**variables, "HOME": str(home)})
 
-    def launch_fetch(self, name: str, build: Path, cache: Path) -> Launch:
-        """Say how to start a worker of a build that fetches weights into the empty folder `cache`."""
-        launch = self.launch_build(name, build, threads=1)
-        fetch = fetch_variables(cache, read_source(build / BUILD_SOURCE).cache_variables, self.cluster().proxy)
+    def launch_fetch(self, cache: Path) -> Launch:
+        """Say how to start a worker that fetches weights into the empty folder `cache`."""
+        launch = self.launch(threads=1)
+        proxy = installed_cluster(self.layout).proxy
         variables = {name: value for name, value in launch.variables.items() if name not in OFFLINE}
-        return replace(launch, variables=variables | fetch)
+        return replace(launch, variables=variables | fetch_variables(cache, self.source.cache_variables, proxy))
 
-    def weights(self, source: EnvironmentSource, model: str) -> tuple[WeightsFile, ...]:
-        """Return the files that ``setup(model)`` reads, with their hashes: for a methods section.
-
-        Parameters
-        ----------
-        source : EnvironmentSource
-        model : str
-            Argument of ``setup()``: a released model, or the path of a checkpoint of one's own.
+    def weights(self) -> tuple[WeightsFile, ...]:
+        """Return the files that ``setup()`` reads, with their hashes: for a methods section.
 
         Returns
         -------
@@ -190,22 +138,25 @@ class EnvironmentManager:
             Of a released model, what was recorded when it was fetched; empty if nothing was. A checkpoint of one's own
             is read and hashed now.
         """
-        recorded = weights_of(self.layout, source.name, source.named(model))
-        return recorded.files if recorded else own_weights(model) if model not in source.models else ()
+        if self.registered and not is_path(self.argument):
+            recorded = weights_of(self.layout, self.source.name, self.source.named(self.argument))
+            if recorded:
+                return recorded.files
+        return own_weights(self.argument)
 
-    def _launch_uv(self, source: EnvironmentSource, threads: int) -> Launch:
-        folder = self.layout.wrappers
+    def _launch_uv(self, threads: int) -> Launch:
+        layout, name = self.layout, self.source.name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            cluster = self.cluster()
-            wrapper = wrapper_file(folder, recipe_text(source.header, cluster, cluster.accelerator))
+            layout.wrappers.mkdir(parents=True, exist_ok=True)
+            cluster = installed_cluster(layout)
+            wrapper = wrapper_file(layout.wrappers, recipe_text(self.source.header, cluster, cluster.accelerator))
         except OSError as error:
             raise RootError(
-                f"Environment {source.name!r} has no build in {self.layout.root}, and you cannot write there "
+                f"Environment {name!r} has no build in {layout.root}, and you cannot write there "
                 f"({error.strerror}) to make one.",
-                self._how_to_build(source),
+                how_to_build(layout, name if self.registered else self.source.path),
             ) from error
-        variables = self._variables(source, threads) | {
+        variables = self._variables(threads) | {
             "PYTHONSAFEPATH": "1",
             "PYTHONNOUSERSITE": "1",
             "PYTHONUNBUFFERED": "1",
@@ -213,15 +164,17 @@ class EnvironmentManager:
             "UV_NO_PROGRESS": "1",
         }
         del variables["UV_CACHE_DIR"]  # the command says it
-        for name in OFFLINE:  # the root is the caller's own: weights may be fetched on first use
-            del variables[name]
-        command = tuple(self.get_spawn_command(wrapper))
-        return Launch(source.name, command, variables, source.path, self.layout.root, "uv-run")
+        for each in OFFLINE:  # the root is the caller's own: weights may be fetched on first use
+            del variables[each]
+        return self._launched(tuple(EnvironmentManager(layout.root).get_spawn_command(wrapper)), variables, "uv-run")
 
-    def _variables(self, source: EnvironmentSource, threads: int) -> dict[str, str]:
+    def _launched(self, command: tuple[str, ...], variables: dict[str, str], mode: str) -> Launch:
+        return Launch(self.source.name, command, variables, self.source.path, self.layout, mode, self.build)
+
+    def _variables(self, threads: int) -> dict[str, str]:
         inherited = {name: value for name, value in clean_variables().items() if name not in LEAD_ASTRAY}
-        variables = inherited | self.get_environment_variables()
-        variables |= read_variables(self.layout.cache, source.cache_variables)
+        variables = inherited | EnvironmentManager(self.layout.root).get_environment_variables()
+        variables |= read_variables(self.layout.cache, self.source.cache_variables)
         variables |= write_variables(private_scratch() / "cache")
         # A worker makes and drops large arrays in every step: glibc should keep their pages, not fetch them anew.
         variables = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)} | variables
@@ -229,13 +182,7 @@ class EnvironmentManager:
             variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         return variables
 
-    def cluster(self) -> Cluster:
-        """Return the settings that this root was installed with; those of a personal machine if it never was."""
-        try:
-            scope = read_scope(self.layout.clusters_file)
-        except FileNotFoundError:
-            scope = Scope("", {})
-        return get_cluster(scope.default or "local", scope)
 
-    def _how_to_build(self, source: EnvironmentSource) -> str:
-        return f"An admin builds it with: rootstock-site install --root {self.layout.root} --env {source.name}"
+def how_to_build(layout: RootLayout, environment: str | Path) -> str:
+    """Say how an environment gets a build, by its name or the path of its file."""
+    return f"An admin builds it with: rootstock-site install --root {layout.root} --env {environment}"

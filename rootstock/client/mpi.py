@@ -72,7 +72,7 @@ class ParallelSession(Session):
 
         self._meet("to ask the same")
         spec = self.spec
-        mine = (str(spec.source.path), spec.model, spec.device, spec.options, question)
+        mine = (str(spec.model.source.path), spec.model.argument, spec.device, spec.options, question)
         if self._comm.sum_scalar(int(not _same(broadcast(mine, 0, self._comm), mine))):
             raise ConfigurationError(
                 f"The {self._comm.size} MPI ranks ask for different atoms or properties at the same time.",

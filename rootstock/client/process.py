@@ -14,13 +14,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rootstock.client.exit_status import cannot_start, describe_exit
 from rootstock.client.scratch import last_lines, open_log
 from rootstock.config.packaged import PACKAGE
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerStartError
+from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.endpoint import Endpoint
+from rootstock.worker.channel.failures import Failure
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.channel.wakeup import CLIENT, Bell
 
@@ -46,7 +47,7 @@ class Launch:
         The worker's whole environment.
     environment_file : Path
         The file whose ``setup()`` makes the calculator.
-    root : Path
+    layout : RootLayout
         The root that it belongs to.
     mode : str
         ``build`` or ``uv-run``.
@@ -60,7 +61,7 @@ class Launch:
     command: tuple[str, ...]
     variables: Mapping[str, str] = field(repr=False)
     environment_file: Path
-    root: Path
+    layout: RootLayout
     mode: str
     build: Path | None = None
     entry: Path = WORKER_ENTRY
@@ -175,14 +176,14 @@ class WorkerProcess:
         """What this is a worker of, for messages."""
         return f"of environment {self.launch.name!r}"
 
-    def failure(self, kind: type[WorkerError], what: str, report: Mapping[str, Any]) -> WorkerError:
+    def failure(self, kind: type[WorkerError], what: str, report: Failure) -> WorkerError:
         """Return the error for an exception that the worker reported."""
         self._keep_log |= issubclass(kind, WorkerStartError)  # it ends of itself, as if all were well
         return kind(
-            f"{what}: {report.get('type')}: {report.get('message')}",
+            f"{what}: {report.type}: {report.message}",
             log=str(self.log),
-            remote_type=str(report.get("type", "")),
-            remote_traceback=str(report.get("traceback", "")),
+            remote_type=report.type,
+            remote_traceback=report.traceback,
         )
 
     def died(self, kind: type[WorkerError], when: str) -> WorkerError:

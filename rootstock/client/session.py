@@ -15,15 +15,13 @@ from typing import Any
 from rootstock import __version__
 from rootstock.client.connection import Client
 from rootstock.client.inputs import Inputs
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.launch import ResolvedModel
 from rootstock.client.process import forks
 from rootstock.client.shared_arrays import Result
 from rootstock.client.threads import thread_count
-from rootstock.config.environment_file import EnvironmentSource
-from rootstock.config.model_string import is_path
+from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import ModelError, NonFiniteError, WorkerError, WorkerStartError
 from rootstock.root.records import read_build
-from rootstock.root.weights import WeightsFile, own_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,11 @@ class WorkerSpec:
 
     Attributes
     ----------
-    manager : EnvironmentManager
-        The root.
-    source : EnvironmentSource
-        The environment.
-    model, device : str
-        Arguments of ``setup()``.
+    model : ResolvedModel
+    device : str
+        Argument of ``setup()``.
     options : Mapping[str, Any]
         Further keyword arguments of ``setup()``.
-    mode : str
-        How to launch; see `EnvironmentManager.launch`.
     threads : int or None
         Threads of the worker's numerical libraries; None: what ``OMP_NUM_THREADS`` says, or else the processors
         that this process may use, shared among its workers.
@@ -51,15 +44,12 @@ class WorkerSpec:
         Where the worker's output goes.
     """
 
-    manager: EnvironmentManager
-    source: EnvironmentSource
-    model: str
+    model: ResolvedModel
     device: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    mode: str = "auto"
     threads: int | None = None
-    start_timeout: float = 600.0
-    timeout: float = 3600.0
+    start_timeout: float = START_S
+    timeout: float = EVALUATION_S
     log: Path | None = None
 
     def start(self, *, for_all_ranks: bool = False) -> Client:
@@ -67,13 +57,11 @@ class WorkerSpec:
         threads = self.threads
         if threads is None:
             threads = 0 if "OMP_NUM_THREADS" in os.environ else thread_count(for_all_ranks)  # 0: the worker inherits it
-        launch = self.manager.launch(self.source, self.mode, threads, self.device)
+        launch, argument = self.model.launch(threads), self.model.argument
         try:
-            return Client(
-                launch, self.model, self.device, self.options, start_timeout=self.start_timeout, log=self.log
-            )  # fmt: skip
+            return Client(launch, argument, self.device, self.options, start_timeout=self.start_timeout, log=self.log)
         except WorkerStartError as error:
-            error.hint = error.hint or self.source.doubt(self.model)
+            error.hint = error.hint or self.model.source.doubt(argument)
             raise
 
 
@@ -114,7 +102,7 @@ class Session:
         self.spec = spec
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
         self.timings = Timings()
-        self._files: tuple[WeightsFile, ...] | None = None
+        self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
         self._client: Client | None = None
         self._lock, self._asking = threading.RLock(), False
         self._owner = forks()
@@ -182,22 +170,24 @@ class Session:
         """Return what computes, and how long that takes; see `RootstockCalculator.info`."""
         client = self.client()
         record = read_build(client.launch.build) if client.launch.build else None
-        ready = client.ready
+        ready, model = client.ready, self.spec.model
+        if self._weights is None:
+            self._weights = [asdict(file) for file in model.weights()]
         return {
             "rootstock": __version__,
             "environment": client.launch.name,
-            "environment_sha256": self.spec.source.sha256,
+            "environment_sha256": model.source.sha256,
             "launch": client.launch.mode,
-            "root": str(self.spec.manager.layout.root),
+            "root": str(model.layout.root),
             "build": record.digest if record else None,
             "lock_sha256": record.lock_sha256 if record else None,
             "accelerator": record.accelerator if record else None,
-            "model": self.spec.model,
+            "model": model.argument,
             "setup_kwargs": dict(self.spec.options),
             "calculator": ready.get("calculator"),
             "properties": client.properties,
             "versions": ready.get("versions"),
-            "weights": self._weights(),
+            "weights": self._weights or None,
             "device": self.spec.device,
             **{key: ready.get(key) for key in ("gpu", "threads", "host", "pid", "executable")},
             "start_s": client.start_s,
@@ -205,15 +195,6 @@ class Session:
             "calls": self.timings.summary(),
             "log": str(client.log),
         }
-
-    def _weights(self) -> list[dict[str, Any]] | None:
-        """Return the files that the model's weights are in, with their hashes; None where nobody recorded them."""
-        if self._files is None:
-            layout, source, model = self.spec.manager.layout, self.spec.source, self.spec.model
-            of_the_root = source.path == layout.environment_file(source.name) and not is_path(model)
-            recorded = weights_of(layout, source.name, source.named(model)) if of_the_root else None
-            self._files = recorded.files if recorded else own_weights(model)
-        return [asdict(file) for file in self._files] or None
 
     def _own_lock(self) -> Any:
         if self._owner != forks():  # forked: the worker, and whoever holds the lock, are the parent's

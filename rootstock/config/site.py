@@ -10,6 +10,7 @@ from pathlib import Path
 from rootstock.config.clusters import (
     AUTO,
     Cluster,
+    Scope,
     argument_scope,
     cluster_names,
     default_cluster,
@@ -135,6 +136,15 @@ def is_new(layout: RootLayout) -> bool:
             "Choose an empty folder.",
         )
     return True
+
+
+def installed_cluster(layout: RootLayout) -> Cluster:
+    """Return the settings that a root was installed with; those of a personal machine if it never was."""
+    try:
+        scope = read_scope(layout.clusters_file)
+    except FileNotFoundError:
+        scope = Scope("", {})
+    return get_cluster(scope.default or "local", scope)
 
 
 def installed_versions(layout: RootLayout) -> list[str]:

@@ -9,12 +9,14 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.launch import ResolvedModel
+from rootstock.client.resolve import resolve as resolve_model
+from rootstock.client.resolve import resolve_environment
 from rootstock.client.session import WorkerSpec
+from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
-from rootstock.config.environment_file import read_source
 from rootstock.errors import ConfigurationError
-from rootstock.root.layout import personal_root
+from rootstock.root.layout import RootLayout, absolute, personal_root
 
 
 class _NotGiven(str):
@@ -31,8 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "setup_kwargs": {},
     "launch": "auto",
     "threads": None,
-    "start_timeout": 600.0,
-    "timeout": 3600.0,
+    "start_timeout": START_S,
+    "timeout": EVALUATION_S,
     "log": None,
 }
 NAMES = ("model", "root", "device", *DEFAULTS)
@@ -77,8 +79,13 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     threads = given["threads"]
     if threads is not None and not (isinstance(threads, Integral) and int(threads) >= 0):
         raise ConfigurationError(f"threads must be a number of threads, not {threads!r}.", "For example: threads=4")
-    spec = _worker(given)
-    given["root"] = spec.manager.layout.root
+    model_of_root = _model(given)
+    log = None if given["log"] is None else Path(given["log"]).absolute()
+    spec = WorkerSpec(
+        model_of_root, given["device"], given["setup_kwargs"], given["threads"], given["start_timeout"],
+        given["timeout"], log,
+    )  # fmt: skip
+    given["root"] = model_of_root.layout.root
     return spec, {name: _text(given[name]) if name in _PATHS else given[name] for name in NAMES}
 
 
@@ -105,21 +112,14 @@ def _one_model(model: Any, checkpoint: Any) -> str:
     return str(model)
 
 
-def _worker(given: Mapping[str, Any]) -> WorkerSpec:
-    root, model, environment = given["root"], given["model"], given["environment"]
-    manager = EnvironmentManager(root)
+def _model(given: Mapping[str, Any]) -> ResolvedModel:
+    layout, model, environment = RootLayout(absolute(Path(given["root"]))), given["model"], given["environment"]
     if environment is None:
-        source, model = manager.find_model(model)
-        manager.used_source(source).check_model(model)
-    else:
-        text = os.fspath(environment)
-        is_path = text.endswith(".py") or os.sep in text
-        source = read_source(Path(text).expanduser().absolute()) if is_path else manager.find(text)
-    return WorkerSpec(
-        manager, source, model, given["device"], options=given["setup_kwargs"], mode=given["launch"],
-        threads=given["threads"], start_timeout=given["start_timeout"], timeout=given["timeout"],
-        log=None if given["log"] is None else Path(given["log"]).absolute(),
-    )  # fmt: skip
+        return resolve_model(layout, model, given["device"], given["launch"])
+    text = os.fspath(environment)
+    is_path = text.endswith(".py") or os.sep in text
+    named = Path(text).expanduser().absolute() if is_path else text
+    return resolve_environment(layout, named, model, given["device"], given["launch"])
 
 
 def _seconds(name: str, value: Any) -> float:

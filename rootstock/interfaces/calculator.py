@@ -11,6 +11,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.client.mpi import session
 from rootstock.client.session import Session
+from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import UnsupportedPropertyError
 from rootstock.interfaces.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
 from rootstock.interfaces.base import RemoteCalculator
@@ -105,8 +106,8 @@ class RootstockCalculator(RemoteCalculator):
         setup_kwargs: Mapping[str, Any] | None = None,
         launch: str = "auto",
         threads: int | None = None,
-        start_timeout: float = 600.0,
-        timeout: float = 3600.0,
+        start_timeout: float = START_S,
+        timeout: float = EVALUATION_S,
         log: str | os.PathLike[str] | None = None,
         comm: Any = None,
     ) -> None:

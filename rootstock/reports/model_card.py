@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
 from rootstock.config.clusters import Cluster
 from rootstock.config.render import render_job
+from rootstock.config.site import installed_cluster
 from rootstock.errors import ConfigurationError
 from rootstock.reports.catalogue import Model, describe, key_packages, read_held
 from rootstock.root.disk_usage import megabytes
@@ -136,14 +137,13 @@ def explain(layout: RootLayout, model: str) -> Usage:
     RootError
         If the folder is no root, or you may not read it.
     """
-    manager = EnvironmentManager(layout.root)
-    found, argument = manager.find_model(model)
-    manager.used_source(found).check_model(argument)
-    if doubt := found.doubt(argument):
+    name, argument = find_model(layout, model)
+    held = read_held(layout, name)
+    held.source.check_model(argument)
+    if doubt := held.source.doubt(argument):
         raise ConfigurationError(doubt)
-    held = read_held(layout, found.name)
     source, record, told = held.source, held.record, describe(layout, held, argument)
-    cluster, version = manager.cluster(), read_marker(layout).get("default", "")
+    cluster, version = installed_cluster(layout), read_marker(layout).get("default", "")
     return Usage(
         model=told,
         file=source.path,

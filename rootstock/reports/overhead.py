@@ -18,12 +18,11 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
 
-from rootstock.client.launch import EnvironmentManager
 from rootstock.client.process import WORKER_ENTRY, Launch
-from rootstock.config.environment_file import registered_names
-from rootstock.config.model_string import parse_model_string
+from rootstock.client.resolve import resolve
 from rootstock.errors import WorkerError
 from rootstock.interfaces.calculator import RootstockCalculator
+from rootstock.root.layout import RootLayout, absolute
 from rootstock.worker.dynamics import Dynamics, as_arguments
 
 PASS_PERCENT, MARGINAL_PERCENT = 5.0, 10.0
@@ -87,12 +86,10 @@ def sanity_check(
         If either side fails.
     """
     atoms = copper(repeat)
-    manager = EnvironmentManager(root)
-    name, argument = parse_model_string(model, registered_names(manager.layout))
-    launch = manager.launch(manager.find(name), "build", _THREADS)
+    resolved = resolve(RootLayout(absolute(Path(root))), model, device, "build")
     report(f"{len(atoms)} atoms of copper, {model} on {device}: starting both sides")
     with (
-        InProcess(launch, argument, device, atoms) as direct,
+        InProcess(resolved.launch(_THREADS), resolved.argument, device, atoms) as direct,
         RootstockCalculator(model, root=root, device=device, threads=_THREADS, launch="build") as calc,
     ):
         atoms.calc = calc

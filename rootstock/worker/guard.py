@@ -1,4 +1,4 @@
-"""Watch what ``setup()`` does: which files of the root it opens, and what it asks the network for.
+"""Guard what ``setup()`` does: which files of the root it opens, and what it asks the network for.
 
 Python tells an audit hook of both (PEP 578). A worker that is to use what is there is kept from the network, where it
 could wait for minutes on a node that has none, and from writing under the root, as the modes keep everybody but the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from struct import pack
 from types import TracebackType
 from typing import Any
@@ -18,34 +19,29 @@ _CODE = (".py", ".pyc", ".so")
 _LITTLE = 2**16  # smaller files of an environment are settings and tables, not weights
 
 
-class Watch:
-    """Watches while it is entered; once, for a hook cannot be removed.
+class SetupGuard:
+    """Watches and refuses while it is entered; once, for a hook cannot be removed.
 
     Parameters
     ----------
-    root : str
-        The root's folder.
+    root, cache : str
+        The root's folder, and the one below it where libraries look for weights.
     offline : bool
         Whether to refuse the network and writing below `root`.
     patience : float
         Seconds that a server may keep silent; 0: for ever.
-
-    Attributes
-    ----------
-    refused : str
-        The first thing that was refused.
     """
 
-    def __init__(self, root: str, *, offline: bool, patience: float = 0.0) -> None:
-        self._roots = tuple({os.path.join(os.path.abspath(root), ""), os.path.join(os.path.realpath(root), "")})
+    def __init__(self, root: str, cache: str, *, offline: bool, patience: float = 0.0) -> None:
+        self._roots, self._caches = _both_ways(root), _both_ways(cache)
         self._offline, self._patience = offline, patience
         self._active = False
         self._opened: dict[str, None] = {}
         self._host = ""
         self._asked: dict[str, None] = {}
-        self.refused = ""
+        self._refusals: list[OSError] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> SetupGuard:
         self._active = True
         sys.addaudithook(self._see)
         return self
@@ -65,6 +61,25 @@ class Watch:
     def asked(self) -> list[str]:
         """The addresses that something was fetched from: without what follows a question mark, it may be a secret."""
         return list(self._asked)
+
+    def lacks_weights(self, error: BaseException) -> bool:
+        """Tell whether ``setup()`` failed because weights are not in the root, which an admin can bring there.
+
+        So it is if the guard refused it something, or a file is missing below the cache, and nothing else is missing
+        that explains the failure: a compiler, a module, a data file.
+        """
+        if not self._offline:
+            return False
+        chain = list(_chain(error))
+        missing = [each for each in chain if isinstance(each, (FileNotFoundError, ImportError))]
+        if any(each is refusal for each in chain for refusal in self._refusals):
+            return True
+        if any(isinstance(each, _hub_errors()) or self._names_cache(each) for each in missing):
+            return True
+        return bool(self._refusals) and not missing  # a library may have swallowed the refusal
+
+    def _names_cache(self, error: BaseException) -> bool:
+        return any(cache in str(error) for cache in self._caches)
 
     def _may_be_weights(self, path: str) -> bool:
         environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
@@ -128,5 +143,27 @@ class Watch:
         self._asked[target] = None
 
     def _refuse(self, kind: type[OSError], what: str) -> None:
-        self.refused = self.refused or what
-        raise kind(f"A worker uses the weights that are there: {what} is refused.")
+        refusal = kind(f"A worker uses the weights that are there: {what} is refused.")
+        self._refusals.append(refusal)
+        raise refusal
+
+
+def _both_ways(folder: str) -> tuple[str, ...]:
+    """Return how the paths below a folder begin: as it is named, and where it really is."""
+    return tuple({os.path.join(os.path.abspath(folder), ""), os.path.join(os.path.realpath(folder), "")})
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _hub_errors() -> tuple[type[BaseException], ...]:
+    """Return what huggingface_hub raises where ``HF_HUB_OFFLINE`` keeps it from fetching a file that is missing."""
+    modules = (sys.modules.get(f"huggingface_hub.{name}") for name in ("errors", "utils"))
+    found = (getattr(module, "LocalEntryNotFoundError", None) for module in modules)
+    return tuple(each for each in found if each is not None)

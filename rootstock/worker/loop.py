@@ -6,17 +6,17 @@ import os
 import platform
 import sys
 import time
-import traceback
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from rootstock.errors import WorkerProtocolError
+from rootstock.errors import DeviceError, WorkerProtocolError
 from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
+from rootstock.worker.channel.failures import FailureCode, encode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.device import check_device, describe, lost_gpu
-from rootstock.worker.guard import Watch
+from rootstock.worker.guard import SetupGuard
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
 
@@ -32,14 +32,15 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
             raise WorkerProtocolError(f"Expected SETUP, received kind {frame.kind}.")
         offline = os.environ.get("HF_HUB_OFFLINE") == "1"
         try:
-            watch = Watch(content["root"], offline=offline, patience=content.get("patience", 0.0))
+            root, cache = content["root"], content["cache"]
+            guard = SetupGuard(root, cache, offline=offline, patience=content.get("patience", 0.0))
         except (KeyError, TypeError, ValueError) as error:
-            raise WorkerProtocolError(f"Received SETUP without a root that is a path: {error!r}.") from error
+            raise WorkerProtocolError(f"Received SETUP without folders that are paths: {error!r}.") from error
         try:
-            evaluator = _set_up(endpoint, memory, content, watch)
+            evaluator = _set_up(endpoint, memory, content, guard)
         except BaseException as error:
-            lack = offline and (bool(watch.refused) or isinstance(error, FileNotFoundError))
-            endpoint.send(Frame(Kind.FAILURE), {**_report(error), "lacks_weights": lack}, timeout=inf)
+            report = encode_failure(error, _code_of_start(error, guard))
+            endpoint.send(Frame(Kind.FAILURE), report, timeout=inf)
             return
         _answer(endpoint, evaluator, content["device"])
     except PeerGoneError:
@@ -50,7 +51,7 @@ def _receive(endpoint: Endpoint) -> tuple[Frame, dict[str, Any]]:
     return endpoint.receive(inf, _CLIENT_PATIENCE_S)
 
 
-def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], watch: Watch) -> Any:
+def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], guard: SetupGuard) -> Any:
     started = time.perf_counter()
     check_device(content["device"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
@@ -60,7 +61,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], w
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "running the environment file"})
     setup = load_setup(content["environment"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": f"loading the model on {content['device']}"})
-    with watch:
+    with guard:
         calculator = call_setup(setup, content["model"], content["device"], content["options"])
     ready = {
         "properties": offered_properties(calculator),
@@ -70,8 +71,8 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], w
         "executable": sys.executable,
         **describe(content["device"]),
         "setup_s": time.perf_counter() - started,
-        "opened": watch.opened,
-        "asked": watch.asked,
+        "opened": guard.opened,
+        "asked": guard.asked,
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)
@@ -89,23 +90,25 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
             properties = evaluator.evaluate(frame, content.get("info", ""))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
-            report = {**_report(error), "lost_gpu": lost_gpu(device)}
+            report = encode_failure(error, _code_of_evaluation(error, device))
             endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
             endpoint.send(answer, timeout=inf)
 
 
-def _report(error: BaseException) -> dict[str, str]:
-    try:
-        message = str(error)
-    except Exception as worse:
-        message = f"(its message cannot be shown: {type(worse).__name__})"
-    return {
-        "type": type(error).__name__,
-        "message": message[:10_000],
-        "traceback": "".join(traceback.format_exception(error))[-100_000:],
-    }
+def _code_of_start(error: BaseException, guard: SetupGuard) -> FailureCode:
+    if isinstance(error, DeviceError):
+        return FailureCode.NO_DEVICE
+    return FailureCode.MISSING_WEIGHTS if guard.lacks_weights(error) else FailureCode.SETUP
+
+
+def _code_of_evaluation(error: BaseException, device: str) -> FailureCode:
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    if lost_gpu(device):
+        return FailureCode.LOST_GPU
+    return FailureCode.UNSUPPORTED_PROPERTY if isinstance(error, PropertyNotImplementedError) else FailureCode.MODEL
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from rootstock.environment import EnvironmentManager
+from rootstock.client.resolve import resolve
+from rootstock.root.layout import RootLayout
 from rootstock.root.weights import write_variables
 from tests.conftest import Site
 from tests.models.cases import CASES
@@ -122,7 +123,7 @@ def call_setup(root: Path, name: str, *calls: Call) -> list[str]:
     list of str
         For each call its value, or the error.
     """
-    launch = EnvironmentManager(root).launch(EnvironmentManager(root).find(name), "build")
+    launch = resolve(RootLayout(Path(root)), name, mode="build").launch()
     printed = run_in(root, name, "setups.py", launch.environment_file, json.dumps(calls), variables=launch.variables)
     answers: list[str] = json.loads(printed.partition("RESULT")[2])
     return answers

@@ -79,6 +79,7 @@ def make(personal: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Make
 def start_of(calc: RootstockCalculator) -> tuple[Launch, dict[str, object]]:
     """Return how a calculator starts its worker, and what it tells it then."""
     spec = calc._session.spec
-    launch, root = spec.manager.launch(spec.source), str(spec.manager.layout.root)
+    launch, layout = spec.model.launch(), spec.model.layout
+    folders = {"root": str(layout.root), "cache": str(layout.cache)}
     file = str(launch.environment_file)
-    return launch, {"environment": file, "root": root, "model": "", "device": "cpu", "options": {}}
+    return launch, {"environment": file, "model": "", "device": "cpu", "options": {}, **folders}

@@ -26,6 +26,7 @@ from rootstock.client.connection import Client
 from rootstock.client.inputs import Inputs
 from rootstock.client.process import WORKER_ENTRY, Launch
 from rootstock.errors import WorkerProtocolError
+from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.worker.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
 from rootstock.worker.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
@@ -257,7 +258,7 @@ def test_a_worker_needs_numpy_and_ase_only(tmp_path: Path, entry: str) -> None:
         (str(prefix / "bin/python"), "-I", "-B", "-u"),
         {"PATH": "/usr/bin:/bin"},
         tmp_path / "smallest.py",
-        tmp_path,
+        RootLayout(tmp_path),
         mode="build",
         entry=WORKER_ENTRY if entry == "package" else tmp_path / "worker.pyz",
     )

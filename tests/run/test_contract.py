@@ -221,11 +221,10 @@ def test_empty_model_means_the_default_of_setup(personal: Path, tmp_path: Path) 
 def test_build_mode_of_what_is_not_built(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "unbuilt.py"
     path.write_text(HEADER + "\ndef setup(model, device):\n    return Calculator()\n")
-    calc = RootstockCalculator(environment=path, model="", root=root, launch="build")
-    with pytest.raises(RootError, match="'unbuilt' has no build in .*\n.*rootstock-site install"):
-        calc.start()
+    with pytest.raises(RootError, match=f"'unbuilt' has no build in .*\n.*rootstock-site install .* --env {path}"):
+        RootstockCalculator(environment=path, model="", root=root, launch="build")
     with pytest.raises(ValueError, match="launch='fast' is unknown"):
-        RootstockCalculator(environment=path, model="", root=root, launch="fast").start()
+        RootstockCalculator(environment=path, model="", root=root, launch="fast")
 
 
 @pytest.mark.parametrize("name", ["with space", "quo'te", 'double"quote', "dollar$HOME", "ünicode", "a;b&c"])
@@ -301,3 +300,24 @@ def test_cold_and_warm_start_share_uvs_environment(personal: Path, make: Make) -
     with make() as first, make() as second:
         assert first.info()["executable"] == second.info()["executable"]
         assert np.isfinite(first.info()["start_s"])
+
+
+READS = """
+import os, sys
+read = []
+
+def see(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(sys.argv[1]) and str(arguments[0]).endswith(".py"):
+        read.append(os.path.basename(arguments[0]))
+
+sys.addaudithook(see)
+from rootstock import RootstockCalculator
+with RootstockCalculator("emt", root=sys.argv[1], device="cpu") as calc:
+    calc.info()
+print(*read)
+"""
+
+
+def test_a_start_reads_an_environment_file_once(root: Path) -> None:
+    """And that is the copy in the build, which the worker executes."""
+    assert run(sys.executable, "-c", READS, root, check=True).stdout.split() == ["environment.py"]

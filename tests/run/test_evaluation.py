@@ -35,8 +35,6 @@ SEQUENCE = """
 import json, sys
 import numpy as np
 from ase.build import bulk, molecule, fcc111
-from ase.filters import FrechetCellFilter
-from ase.optimize import BFGS
 
 def states(calc):
     '''Atoms that change in every way, and what is asked of each, as hexadecimal numbers.'''
@@ -68,7 +66,10 @@ def states(calc):
     atoms = bulk("Al", cubic=True)
     atoms.rattle(0.1, seed=2)
     atoms.calc = calc
-    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.02, steps=10)
+    # As a relaxation of the cell asks. ASE's own take their steps with scipy, which differs from version to version.
+    for _ in range(10):
+        atoms.positions += 0.05 * atoms.get_forces()
+        atoms.cell[...] *= 1 - 0.01 * atoms.get_stress()[0]
     yield ask(atoms)
 """
 IN_PROCESS = (

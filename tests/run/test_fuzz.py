@@ -310,7 +310,8 @@ def send(to: socket.socket, data: bytes) -> None:
         to.sendall(data)
 
 
-SETUP = encode(Frame(Kind.SETUP), {"environment": "x", "model": "", "device": "cpu", "options": {}, "root": "/"})
+FOLDERS = {"root": "/", "cache": "/cache"}
+SETUP = encode(Frame(Kind.SETUP), {"environment": "x", "model": "", "device": "cpu", "options": {}, **FOLDERS})
 PROTOCOL = "rootstock.errors.WorkerProtocolError: "
 
 
@@ -322,8 +323,8 @@ PROTOCOL = "rootstock.errors.WorkerProtocolError: "
         pytest.param(np.random.default_rng(1).bytes(10_000), PROTOCOL, id="random bytes"),
         pytest.param(encode(Frame(Kind.CLOSE)), PROTOCOL, id="another frame"),
         pytest.param(encode(Frame(Kind.SETUP), [1]), PROTOCOL, id="a list"),
-        pytest.param(encode(Frame(Kind.SETUP), {"root": 1}), PROTOCOL, id="a number for a path"),
-        pytest.param(encode(Frame(Kind.SETUP), {"root": "\0\ud800"}), PROTOCOL, id="no path"),
+        pytest.param(encode(Frame(Kind.SETUP), FOLDERS | {"root": 1}), PROTOCOL, id="a number for a path"),
+        pytest.param(encode(Frame(Kind.SETUP), FOLDERS | {"root": "\0\ud800"}), PROTOCOL, id="no path"),
     ],
 )
 def test_a_worker_that_is_told_nonsense_ends(tmp_path: Path, data: bytes, last: str) -> None:

@@ -74,7 +74,7 @@ def test_half_an_answer(make: Make, monkeypatch: pytest.MonkeyPatch, length: int
 def test_a_worker_that_closes_its_channel(make: Make) -> None:
     """As a library does that closes every descriptor which is not its own."""
     calc = make("if self.atoms.positions[0, 0] > 5:\n    os.closerange(3, 100); time.sleep(1000)")
-    launch = calc._session.spec.manager.launch(calc._session.spec.source)
+    launch = calc._session.spec.model.launch()
     command = (calc.info()["executable"], "-I", "-B", "-u")  # as a build is started: uv would hold the channel open
     client = Client(dataclasses.replace(launch, command=command), "", "cpu", {}, start_timeout=600)
     inputs = Inputs()

@@ -190,7 +190,7 @@ def test_the_job_script_of_this_cluster(ask: Ask, root: Path, tmp_path: Path, sc
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("mace-mediun", "Environment 'mace' has no model 'mediun'. It has: medium-mpa-0, small, "),
+        ("mace-mediun", "Environment 'mace' has no model 'mediun'. It has: medium-mpa-0, large, "),
         ("mace-mediun", "Did you mean 'mace-medium'"),
         (
             "mcae-medium",

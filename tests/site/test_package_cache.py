@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.environment import EnvironmentManager
+from rootstock.client.resolve import resolve
 from rootstock.root.layout import RootLayout
 from tests.conftest import Site
 from tests.support.needs import need, need_root
@@ -44,8 +44,7 @@ def test_a_cache_on_another_file_system(site: Site, tmp_path: Path, tiny: Path, 
 def test_a_worker_that_uv_starts_uses_it(site: Site, tmp_path: Path, tiny: Path, elsewhere: Path) -> None:
     root, cache = tmp_path / "root", elsewhere / "uv"
     site("install", "--cluster", "local", "--root", root, "--env", tiny, "--no-client", "--set", f"uv.cache={cache}")
-    manager = EnvironmentManager(root)
-    launch = manager.launch(manager.find("tiny"), "uv-run")
+    launch = resolve(RootLayout(root), "tiny", mode="uv-run").launch()
     assert launch.command[launch.command.index("--cache-dir") + 1] == str(cache)
     assert "UV_CACHE_DIR" not in launch.variables
 

@@ -36,9 +36,10 @@ with RootstockCalculator(sys.argv[2], root=sys.argv[1], device="cpu", launch=sys
 """
 LOOK_UP = """
 import sys
-from rootstock.environment import EnvironmentManager
-manager = EnvironmentManager(sys.argv[1])
-print(manager.launch(manager.find(sys.argv[2])).command[0])
+from pathlib import Path
+from rootstock.client.resolve import resolve
+from rootstock.root.layout import RootLayout
+print(resolve(RootLayout(Path(sys.argv[1])), sys.argv[2]).launch().command[0])
 """
 REPORT_ERRORS = """
 import sys

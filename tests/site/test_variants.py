@@ -12,7 +12,7 @@ import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.environment import EnvironmentManager
+from rootstock.client.resolve import resolve
 from rootstock.errors import RootError
 from rootstock.reports.catalogue import read_catalogue
 from rootstock.root.layout import RootLayout
@@ -62,9 +62,8 @@ def test_a_build_for_another_accelerator_goes_beside_the_main_one(tiny_site):
     assert f"environment tiny for {HERE}-cuda: build {cuda}\n" in command("status").stdout
     (model,) = read_catalogue(root.layout).models
     assert model.built_for == (f"{HERE} cpu", f"{HERE} cuda")
-    manager = EnvironmentManager(root.path)
-    source = manager.find("tiny")
-    chosen = {d: manager.launch(source, "build", device=d).build.name for d in ("", "cpu", "cuda", "cuda:1", "xpu")}
+    devices = ("", "cpu", "cuda", "cuda:1", "xpu")
+    chosen = {device: resolve(root.layout, "tiny", device, "build").build.name for device in devices}
     assert chosen == {"": main, "cpu": main, "cuda": cuda, "cuda:1": cuda, "xpu": main}
 
 
@@ -94,8 +93,9 @@ def test_a_build_for_another_processor(tiny_site):
     assert links(root)["tiny"] == main
     assert "nothing to do" in command("install", *INSTALL, prefix=other).stdout
     assert "nothing to do" in command("install", *INSTALL).stdout
-    ask = "import sys; from rootstock.environment import EnvironmentManager as M; m = M(sys.argv[1])\n"
-    ask += "print(m.launch(m.find('tiny'), device='cpu').build.name)"
+    ask = "import sys; from pathlib import Path; from rootstock.client.resolve import resolve\n"
+    ask += "from rootstock.root.layout import RootLayout\n"
+    ask += "print(resolve(RootLayout(Path(sys.argv[1])), 'tiny', 'cpu').build.name)"
     said = [run(*prefix, sys.executable, "-c", ask, root.path, check=True).stdout.strip() for prefix in ((), other)]
     assert said == [main, links(root)["tiny+i686-cpu"]]
     # Without a build for this machine, the error says which there are.

@@ -13,6 +13,7 @@ import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.client.inputs import all_finite, first_bad
+from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
 from rootstock.interfaces.base import RemoteCalculator
 from rootstock.interfaces.ipi.cells import Frame, frame_of
@@ -101,8 +102,8 @@ class IPICalculator(RemoteCalculator):
         prepare: Prepare | None = None,
         directory: str | os.PathLike[str] | None = None,
         rotate: bool = True,
-        start_timeout: float = 600.0,
-        timeout: float = 3600.0,
+        start_timeout: float = START_S,
+        timeout: float = EVALUATION_S,
         log: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()

@@ -14,10 +14,13 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.resolve import find_model, resolve
 from rootstock.client.session import WorkerSpec
+from rootstock.client.timeouts import START_S
 from rootstock.config.clusters import require_root
 from rootstock.config.environment_file import registered_names
+from rootstock.config.site import installed_cluster
+from rootstock.reports.catalogue import in_use
 from rootstock.reports.doctor import builds, place, surroundings, workers
 from rootstock.reports.doctor.bounded import Bounded, no_answer
 from rootstock.reports.doctor.finding import (
@@ -101,7 +104,12 @@ def examine(
     usable = (yield from _in_turn(steps, case, step_s)) and found is not None
     if usable:
         names = tuple(registered_names(case.layout))
-        case = replace(case, environments=names, device=device or _usual(case.layout), device_asked=device is not None)
+        case = replace(
+            case,
+            environments=names,
+            device=device or installed_cluster(case.layout).device,
+            device_asked=device is not None,
+        )
     else:
         yield from (replace(skipped("the root cannot be used"), check=name) for name, _ in _OF_ROOT)
     # A worker that is late is ended in time to say so.
@@ -115,7 +123,7 @@ def why_not(
     root: str | os.PathLike[str] | None = None,
     *,
     device: str | None = None,
-    patience: float = 600.0,
+    patience: float = START_S,
 ) -> Iterator[Finding]:
     """Go step by step through what a calculator needs for a model, up to a worker that has loaded it.
 
@@ -142,30 +150,28 @@ def why_not(
     case = Case(RootLayout(found), patience=patience)
     if not (yield from _in_turn(_FIRST, case, step_s)):
         return
-    manager = EnvironmentManager(found)
 
     def environment(_: Case) -> Iterator[Finding]:
-        yield ok(f"{manager.find_model(model)[0].path}")
+        yield ok(f"{case.layout.environment_file(find_model(case.layout, model)[0])}")
 
     if not (yield from _in_turn([("environment", check(environment))], case, step_s)):
         return
-    source, argument = manager.find_model(model)
-    case = replace(
-        case, environments=(source.name,), argument=argument, device=device or _usual(case.layout), device_asked=True
-    )
+    name, argument = find_model(case.layout, model)
+    device = device or installed_cluster(case.layout).device
+    case = replace(case, environments=(name,), argument=argument, device=device, device_asked=True)
 
-    def name(_: Case) -> Iterator[Finding]:
-        manager.used_source(source).check_model(argument)
+    def named(_: Case) -> Iterator[Finding]:
+        source = in_use(case.layout, name)[0]
+        source.check_model(argument)
         doubt = source.doubt(argument)
         yield warning(doubt, "Its setup() has the last word.") if doubt else ok(source.named(argument) or "the default")
 
     def start(_: Case) -> Iterator[Finding]:
-        with contextlib.closing(
-            WorkerSpec(manager, source, argument, case.device, start_timeout=patience).start()
-        ) as it:
+        spec = WorkerSpec(resolve(case.layout, model, case.device), case.device, start_timeout=patience)
+        with contextlib.closing(spec.start()) as it:
             yield ok(f"a worker on {case.device} was ready after {it.start_s:.1f} s: {', '.join(it.properties)}")
 
-    steps = [("model", check(name)), *_OF_MODEL, ("start", check(start))]
+    steps = [("model", check(named)), *_OF_MODEL, ("start", check(start))]
     yield from _in_turn(steps, case, patience + step_s)
 
 
@@ -181,10 +187,6 @@ def _find(
         yield finding
         return Path(finding.reason) if finding.result == OK else None
     return None
-
-
-def _usual(layout: RootLayout) -> str:
-    return EnvironmentManager(layout.root).cluster().device
 
 
 def _in_turn(steps: Sequence[tuple[str, Check]], case: Case, seconds: float) -> Generator[Finding, None, bool]:

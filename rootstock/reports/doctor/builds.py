@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.client.exit_status import cannot_start
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import is_path, model_string
 from rootstock.errors import BuildError, RootError, WeightsError
+from rootstock.reports.catalogue import in_use
 from rootstock.reports.doctor.finding import Case, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.disk_usage import counted
 from rootstock.root.published import published
@@ -39,10 +40,9 @@ def built(case: Case) -> dict[str, tuple[Path, BuildRecord]]:
 @check
 def builds(case: Case) -> Iterator[Finding]:
     """Check that each environment has a build for this machine and the device."""
-    manager = EnvironmentManager(case.layout.root)
     for name in case.environments:
         try:
-            manager.launch(manager.find(name), "build", device=case.device)
+            resolve_environment(case.layout, name, "", case.device, "build")
         except RootError as error:
             finding = from_error(error)
             # That nobody has built an environment yet is no fault of the root; to whoever asks for it, it is.
@@ -131,7 +131,7 @@ def _of_model(case: Case, name: str, argument: str) -> Finding:
         return ok(f"{counted(len(files), 'file')} at {argument}") if files else failed(
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
-    source = EnvironmentManager(case.layout.root).find(name)
+    source = in_use(case.layout, name)[0]
     found = read_weights(case.layout, name).get(source.named(argument))
     if source.rootstock.get("licence", {}).get("weights") == "":
         return ok(f"{name} needs none")

@@ -12,8 +12,8 @@ from typing import Any
 
 from rootstock.client.connection import Client
 from rootstock.client.gpu import no_gpu
-from rootstock.client.launch import EnvironmentManager
 from rootstock.client.process import Launch
+from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.reports.catalogue import models_of, version_of
@@ -61,9 +61,8 @@ def late(seconds: float, model: str = "") -> Finding:
 
 
 def _start(case: Case, name: str, argument: str) -> Finding:
-    manager = EnvironmentManager(case.layout.root)
     device = case.device if case.argument is not None or not case.device.startswith("cuda") else "cpu"
-    launch, how = _without_network(manager.launch(manager.find(name), "build", threads=1, device=device))
+    launch, how = _without_network(resolve_environment(case.layout, name, argument, device, "build").launch(threads=1))
     model = model_string(name, argument)
     try:
         client = Client(launch, argument, device, {}, start_timeout=case.patience)

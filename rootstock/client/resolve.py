@@ -1,0 +1,130 @@
+"""From what a user calls a model to the environment file and the build that serve it.
+
+This is done once for each calculator: a `ResolvedModel` is passed on, and nothing looks for the same again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rootstock.client.launch import LAUNCH_MODES, ResolvedModel, how_to_build
+from rootstock.config.environment_file import (
+    model_strings,
+    packaged_names,
+    packaged_strings,
+    read_source,
+    registered_names,
+)
+from rootstock.config.model_string import did_you_mean, is_environment_name, parse_model_string
+from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import BUILD_SOURCE, read_marker
+from rootstock.root.variants import fitting_build
+
+
+def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto") -> ResolvedModel:
+    """Return the model of a root that a model string means, for a device.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    model : str
+        A model string such as ``mace-medium``.
+    device : str
+        What it is to compute on: of several builds, the one for this machine and this device is taken.
+    mode : {'auto', 'build', 'uv-run'}
+        See `resolve_environment`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the environment has no such model.
+    RootError
+        If the root is none or cannot be read; and as `resolve_environment`.
+    UnknownEnvironmentError
+        If it has no such environment.
+    """
+    name, argument = find_model(layout, model)
+    resolved = resolve_environment(layout, name, argument, device, mode)
+    resolved.source.check_model(argument)
+    return resolved
+
+
+def find_model(layout: RootLayout, model: str) -> tuple[str, str]:
+    """Return the environment that a model string names, and the argument for its ``setup()``.
+
+    Raises
+    ------
+    RootError
+        If the root is none, or cannot be read.
+    UnknownEnvironmentError
+        If it has no such environment.
+    """
+    read_marker(layout)
+    name, argument = parse_model_string(model, registered_names(layout))
+    require_environment(layout, name)
+    return name, argument
+
+
+def resolve_environment(
+    layout: RootLayout, environment: str | Path, argument: str = "", device: str = "", mode: str = "auto"
+) -> ResolvedModel:
+    """Return a model of an environment by the argument for its ``setup()``, which is not checked.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environment : str or Path
+        The name of an environment of the root, or the path of a file of the user's own, which has no build.
+    argument : str
+    device : str
+        As in `resolve`.
+    mode : {'auto', 'build', 'uv-run'}
+        ``build`` takes the build in use. ``uv-run`` lets uv make or reuse an environment in its cache, which needs a
+        root that the caller may write to. ``auto`` takes the build where there is one.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such mode, or the environment file is not valid.
+    RootError
+        If there is no build for such a machine; or none at all, in mode ``build``.
+    UnknownEnvironmentError
+        If there is no such environment.
+    """
+    if mode not in LAUNCH_MODES:
+        raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
+    if isinstance(environment, str):
+        require_environment(layout, environment)
+        path = layout.environment_file(environment)
+    else:
+        path = environment
+    registered = path == layout.environment_file(path.stem)
+    build = fitting_build(layout, path.stem, device) if registered and mode != "uv-run" else None
+    if build is None and mode == "build":
+        raise RootError(f"Environment {path.stem!r} has no build in {layout.root}.", how_to_build(layout, environment))
+    source = read_source(build / BUILD_SOURCE if build else path, path.stem)
+    return ResolvedModel(layout, source, argument, build, registered)
+
+
+def require_environment(layout: RootLayout, name: str) -> None:
+    """Refuse an environment that a root does not hold.
+
+    Raises
+    ------
+    UnknownEnvironmentError
+        With the places that were looked at, the environments that there are, and what may have been meant.
+    """
+    if is_environment_name(name) and layout.environment_file(name).is_file():
+        return
+    registered, packaged = registered_names(layout), packaged_names()
+    meant = did_you_mean(name, model_strings(layout))
+    if not meant and name not in packaged:
+        meant = did_you_mean(name, packaged_strings(), " (not installed here)")
+    others = [name] if name in packaged else sorted({*registered, *packaged})
+    raise UnknownEnvironmentError(
+        f"Environment {name!r} not found in {layout.environments}. "
+        f"Available there: {', '.join(registered) or 'none'}.{meant}",
+        f"An admin adds {'it' if len(others) == 1 else 'one of ' + ', '.join(others)} with: rootstock-site install "
+        f"--root {layout.root} --env {others[0] if len(others) == 1 else 'NAME'}",
+    )

@@ -1,0 +1,121 @@
+"""A start that fails for lack of weights, which an admin can fetch, and one that fails for lack of anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootstock import RootstockCalculator
+from rootstock.errors import MissingWeightsError, WorkerStartError
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build, read_build
+from tests.conftest import Site
+from tests.support.environment_files import header
+from tests.support.folders import once_per_run
+
+# huggingface_hub says in its own words that a file is neither in its cache nor may be fetched.
+DEPENDENCIES = ("ase>=3.23", "huggingface_hub")
+FILE = """
+import os, subprocess, urllib.request
+from ase.calculators.emt import EMT
+
+def unfetched():
+    urllib.request.urlopen("http://weights.invalid/model")
+
+def compiler():
+    subprocess.run(["no-such-compiler", "kernel.cu"], check=True)
+
+def data():
+    open("/opt/tables/params.json")
+
+def module():
+    import no_such_module
+
+def cache():
+    raise FileNotFoundError(f"there is no {os.environ['HF_HOME']}/model.pt")
+
+def cache_inside():
+    try:
+        open(os.environ["HF_HOME"] + "/model.pt")
+    except OSError as error:
+        raise RuntimeError("cannot load the model") from error
+
+def hub():
+    from huggingface_hub import hf_hub_download
+    hf_hub_download("somebody/model", "model.pt")
+
+def network():
+    unfetched()
+
+def network_unsaid():
+    try:
+        unfetched()
+    except OSError:
+        pass
+    raise RuntimeError("no model")
+
+def telemetry_then_compiler():
+    try:
+        unfetched()
+    except OSError:
+        pass
+    compiler()
+
+def setup(model, device="cpu"):
+    globals()[model or "hub"]()
+    return EMT()
+"""
+WEIGHTS = ("cache", "cache_inside", "hub", "network", "network_unsaid")
+OTHERS = ("compiler", "data", "module", "telemetry_then_compiler")
+REFERENCE = """\
+[[tool.rootstock.references]]
+name = "copper"
+model = "MODEL"
+needs_weights = true
+source = "none"
+symbols = "Cu"
+pbc = [true, true, true]
+cell = [[3.6, 0, 0], [0, 3.6, 0], [0, 0, 3.6]]
+positions = [[0, 0, 0]]
+"""
+
+
+@pytest.fixture(scope="session")
+def root(site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def install(base: Path) -> None:
+        (base / "lacking.py").write_text(header(dependencies=DEPENDENCIES) + FILE)
+        options = ("--cluster", "local", "--no-client", "--env", base / "lacking.py", *like_root)
+        site("install", "--root", base / "root", *options)
+
+    return once_per_run(tmp_path_factory, "lacking", install) / "root"
+
+
+@pytest.mark.parametrize("model", WEIGHTS)
+def test_weights_are_missing(root: Path, model: str) -> None:
+    with pytest.raises(MissingWeightsError, match="rootstock-site warm"):
+        RootstockCalculator(f"lacking-{model}", root=root, device="cpu").start()
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_something_else_is_missing(root: Path, model: str) -> None:
+    with pytest.raises(WorkerStartError, match="could not start: .*(No such file|no_such_module)") as caught:
+        RootstockCalculator(f"lacking-{model}", root=root, device="cpu").start()
+    assert not isinstance(caught.value, MissingWeightsError)
+
+
+def test_only_weights_may_be_missing_from_what_is_published(
+    root: Path, site: Site, like_root: tuple[str, ...], tmp_path: Path
+) -> None:
+    path, layout = tmp_path / "verified.py", RootLayout(root)
+    options = ("install", "--root", root, "--no-client", "--env", path, *like_root)
+    path.write_text(header(REFERENCE.replace("MODEL", "compiler"), dependencies=DEPENDENCIES) + FILE)
+    done = site(*options, check=False)
+    assert done.returncode == WorkerStartError.exit_code
+    assert "No such file or directory: 'no-such-compiler'" in done.stderr
+    assert active_build(layout.active("verified")) is None
+    path.write_text(header(REFERENCE.replace("MODEL", "hub"), dependencies=DEPENDENCIES) + FILE)
+    assert "not verified, for lack of weights: copper" in site(*options).stderr
+    build = active_build(layout.active("verified"))
+    record = read_build(build) if build else None
+    assert record is not None and [check["passed"] for check in record.verification] == [None]
