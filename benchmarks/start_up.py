@@ -34,7 +34,7 @@ import record
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve
@@ -96,7 +96,7 @@ def worker(root: Path, model: str, device: str) -> list[float]:
     marks = [time.monotonic()]
     launch, argument = launch_of(root, model)
     marks.append(time.monotonic())
-    client = Client(
+    client = WorkerConnection(
         launch, argument, device, {}, start_timeout=600.0, on_progress=lambda stage: marks.append(time.monotonic())
     )
     marks.append(time.monotonic())

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from rootstock.admin import verify_physics as physics
 from rootstock.admin.verify_checks import Check, compare, describe, head
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.resolve import resolve_environment
@@ -186,7 +186,7 @@ def check_model(
     first, source = references[0], build.source
     report(f"starting a worker ({device})")
     try:
-        client = Client(
+        client = WorkerConnection(
             build.launch(threads=1), first.model, device, first.options, start_timeout=_START_S, on_progress=report
         )
     except MissingWeightsError as error:
@@ -211,7 +211,7 @@ def check_model(
         client.close()
 
 
-def _check_properties(client: Client, source: EnvironmentSource, model: str) -> None:
+def _check_properties(client: WorkerConnection, source: EnvironmentSource, model: str) -> None:
     """Compare what the environment file says of a model with what the worker says."""
     stated = source.abilities(model).properties
     if missing := [name for name in stated if name not in client.properties]:
@@ -222,7 +222,7 @@ def _check_properties(client: Client, source: EnvironmentSource, model: str) -> 
         )
 
 
-def _check(client: Client, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
+def _check(client: WorkerConnection, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
     _check_versions(client.ready["versions"], reference, source)
     atoms = reference_atoms(reference, source)
     compute = functools.partial(_compute, client)
@@ -250,7 +250,7 @@ def _check_versions(versions: Mapping[str, str], reference: Reference, source: E
             )
 
 
-def _compute(client: Client, atoms: Atoms, properties: tuple[str, ...]) -> dict[str, Any]:
+def _compute(client: WorkerConnection, atoms: Atoms, properties: tuple[str, ...]) -> dict[str, Any]:
     inputs = Inputs()
     inputs.update(atoms)
     return client.evaluate(inputs, sum(PROPERTY_BITS[name] for name in properties), _CALL_S)

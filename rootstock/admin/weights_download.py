@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
@@ -118,7 +118,7 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
 
 
 def _load(wanted: Fetch, launch: Launch, step: Step) -> dict[str, Any]:
-    client = Client(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
+    client = WorkerConnection(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
     client.close()
     return client.ready
 
@@ -138,7 +138,7 @@ def _download(
         step("fetching")
         launch = model.launch_fetch(staging)
         with _told(staging, step):
-            client = Client(
+            client = WorkerConnection(
                 launch, wanted.model, wanted.device, {}, start_timeout=_FETCH_S, on_progress=step,
                 patience=wanted.patience,
             )  # fmt: skip

@@ -40,7 +40,7 @@ class _Phase(enum.Enum):
     OVER = enum.auto()
 
 
-class Client:
+class WorkerConnection:
     """A started worker.
 
     Parameters

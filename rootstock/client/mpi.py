@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from rootstock.client.inputs import Inputs
-from rootstock.client.session import Session, WorkerSpec
+from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.shared_arrays import Result
 from rootstock.errors import ConfigurationError, WorkerTimeoutError
 
@@ -24,7 +24,7 @@ _APART_A = 1e-6  # the same simulation on processors of two kinds differs by rou
 T = TypeVar("T")
 
 
-def session(spec: WorkerSpec, comm: Any = None) -> Session:
+def worker_session(spec: WorkerSpec, comm: Any = None) -> WorkerSession:
     """Return a session for the ranks of `comm`: ASE's world, a communicator of ASE's kind, or one of mpi4py."""
     from ase.parallel import MPI4PY, world
 
@@ -32,10 +32,10 @@ def session(spec: WorkerSpec, comm: Any = None) -> Session:
         comm = world
     elif hasattr(comm, "Get_rank"):
         comm = MPI4PY(comm)
-    return Session(spec) if comm.size == 1 else ParallelSession(spec, comm)
+    return WorkerSession(spec) if comm.size == 1 else ParallelSession(spec, comm)
 
 
-class ParallelSession(Session):
+class ParallelSession(WorkerSession):
     """A session in which every rank of a communicator asks for the same thing at the same time.
 
     That is what a program does that runs the same lines on all of them. Rank 0 has the worker, and tells the others
@@ -56,11 +56,11 @@ class ParallelSession(Session):
             self._known, self._info = self._together("start", lambda: (mine.properties(), mine.info()))
         return self._known
 
-    def evaluate(self, inputs: Inputs, usual: int, needed: int) -> Result:
+    def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
         self.properties()
         mine: Any = super()
-        question = (usual, needed, inputs.rest, inputs.positions)
-        return self._together(question, lambda: mine.evaluate(inputs, usual, needed))
+        question = (predicted, required, inputs.rest, inputs.positions)
+        return self._together(question, lambda: mine.evaluate(inputs, predicted, required))
 
     def info(self) -> dict[str, Any]:
         """Return what computes. It may be asked by one rank alone, once the worker was started by all."""

@@ -23,7 +23,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.failures import Failure
 from rootstock.worker.channel.memory import SharedMemory
-from rootstock.worker.channel.wakeup import CLIENT, Bell
+from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
 
 logger = logging.getLogger("rootstock")
 
@@ -99,8 +99,8 @@ class WorkerProcess:
     def _start(self, output: int, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
         self.memory = SharedMemory.create()
         ours.callback(self.memory.close)
-        bell = Bell(self.memory.fd, CLIENT)
-        ours.callback(bell.close)
+        flag = WakeupFlag(self.memory.fd, CLIENT)
+        ours.callback(flag.close)
         sock, their_socket = socket.socketpair()
         ours.enter_context(sock)
         theirs.enter_context(their_socket)
@@ -123,7 +123,7 @@ class WorkerProcess:
             # A worker's own children may hold the socket open after its death; this tells the truth.
             self._exit_fd = _exit_descriptor(self._process)
             ours.callback(os.close, self._exit_fd)
-            self.endpoint = Endpoint(sock, bell, self._exit_fd)
+            self.endpoint = Endpoint(sock, flag, self._exit_fd)
         except BaseException:
             self._process.kill()
             self._process.wait(KILL_S)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.process import forks
@@ -52,14 +52,16 @@ class WorkerSpec:
     timeout: float = EVALUATION_S
     log: Path | None = None
 
-    def start(self, *, for_all_ranks: bool = False) -> Client:
+    def start(self, *, for_all_ranks: bool = False) -> WorkerConnection:
         """Start a worker and wait until it has loaded the model; `for_all_ranks` as in `thread_count`."""
         threads = self.threads
         if threads is None:
             threads = 0 if "OMP_NUM_THREADS" in os.environ else thread_count(for_all_ranks)  # 0: the worker inherits it
         launch, argument = self.model.launch(threads), self.model.argument
         try:
-            return Client(launch, argument, self.device, self.options, start_timeout=self.start_timeout, log=self.log)
+            return WorkerConnection(
+                launch, argument, self.device, self.options, start_timeout=self.start_timeout, log=self.log
+            )
         except WorkerStartError as error:
             error.hint = error.hint or self.model.source.doubt(argument)
             raise
@@ -89,7 +91,7 @@ class Timings:
         }
 
 
-class Session:
+class WorkerSession:
     """A worker that calculators share.
 
     Each call is served by a worker that is ready: one that died, was interrupted in the middle of a frame, or belongs
@@ -103,81 +105,81 @@ class Session:
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
         self.timings = Timings()
         self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
-        self._client: Client | None = None
-        self._lock, self._asking = threading.RLock(), False
+        self._connection: WorkerConnection | None = None
+        self._lock, self._busy = threading.RLock(), False
         self._owner = forks()
 
-    def client(self) -> Client:
+    def connection(self) -> WorkerConnection:
         """Return a worker that is ready."""
         with self._own_lock():
-            if self._asking:  # by this thread, in whose call a signal came: the lock keeps others out
+            if self._busy:  # by this thread, in whose call a signal came: the lock keeps others out
                 raise WorkerError(
                     "A signal handler asks a worker in the middle of the call that the signal interrupted.",
                     "Let the handler set a flag, and ask where the program looks at it, between two steps.",
                 )
             if not self.users:
                 raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
-            if self._client is not None and not self._client.settle(self.spec.timeout):
-                self._client.kill()
-                self._client = None
-            if self._client is None:
-                self._client = self.spec.start(for_all_ranks=self._for_all_ranks)
-            return self._client
+            if self._connection is not None and not self._connection.settle(self.spec.timeout):
+                self._connection.kill()
+                self._connection = None
+            if self._connection is None:
+                self._connection = self.spec.start(for_all_ranks=self._for_all_ranks)
+            return self._connection
 
     def properties(self) -> list[str]:
         """Return what the model can compute, by ASE's names. Asking starts the worker."""
-        return self.client().properties
+        return self.connection().properties
 
-    def evaluate(self, inputs: Inputs, usual: int, needed: int) -> Result:
-        """Compute properties; see `Client.evaluate`.
+    def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
+        """Compute properties; see `WorkerConnection.evaluate`.
 
         Parameters
         ----------
         inputs : Inputs
-        usual, needed : int
+        predicted, required : int
             What is computed, unless the model cannot; and what must be, a part of it.
         """
         with self._own_lock():
-            client, timings = self._client, self.timings
-            if client is None or not client.idle or self._asking:
-                client = self.client()
+            connection, timings = self._connection, self.timings
+            if connection is None or not connection.idle or self._busy:
+                connection = self.connection()
             begun = time.perf_counter()
             try:
-                self._asking = True  # nothing can interrupt between this and the try, nor between finally and its line
-                results = self._ask(client, inputs, usual, needed)
+                self._busy = True  # nothing can interrupt between this and the try, nor between finally and its line
+                results = self._ask(connection, inputs, predicted, required)
             except WorkerError:
-                if not client.usable:
-                    self._client = None  # nothing of a lost worker is kept
+                if not connection.usable:
+                    self._connection = None  # nothing of a lost worker is kept
                 raise
             finally:
-                self._asking = False
+                self._busy = False
             took = time.perf_counter() - begun
             timings.count += 1
             timings.total += took
             timings.add_recent(took)
             return results
 
-    def _ask(self, client: Client, inputs: Inputs, usual: int, needed: int) -> Result:
+    def _ask(self, connection: WorkerConnection, inputs: Inputs, predicted: int, required: int) -> Result:
         try:
-            return client.evaluate(inputs, usual, self.spec.timeout)
+            return connection.evaluate(inputs, predicted, self.spec.timeout)
         except (ModelError, NonFiniteError):
             # What nobody has asked for must not be in the way: a stress that is not finite, or takes too much memory.
-            if usual == needed or not client.usable:
+            if predicted == required or not connection.usable:
                 raise
-            return client.evaluate(inputs, needed, self.spec.timeout)
+            return connection.evaluate(inputs, required, self.spec.timeout)
 
     def info(self) -> dict[str, Any]:
         """Return what computes, and how long that takes; see `RootstockCalculator.info`."""
-        client = self.client()
-        record = read_build(client.launch.build) if client.launch.build else None
-        ready, model = client.ready, self.spec.model
+        connection = self.connection()
+        record = read_build(connection.launch.build) if connection.launch.build else None
+        ready, model = connection.ready, self.spec.model
         if self._weights is None:
             self._weights = [asdict(file) for file in model.weights()]
         return {
             "rootstock": __version__,
-            "environment": client.launch.name,
+            "environment": connection.launch.name,
             "environment_sha256": model.source.sha256,
-            "launch": client.launch.mode,
+            "launch": connection.launch.mode,
             "root": str(model.layout.root),
             "build": record.digest if record else None,
             "lock_sha256": record.lock_sha256 if record else None,
@@ -185,25 +187,25 @@ class Session:
             "model": model.argument,
             "setup_kwargs": dict(self.spec.options),
             "calculator": ready.get("calculator"),
-            "properties": client.properties,
+            "properties": connection.properties,
             "versions": ready.get("versions"),
             "weights": self._weights or None,
             "device": self.spec.device,
             **{key: ready.get(key) for key in ("gpu", "threads", "host", "pid", "executable")},
-            "start_s": client.start_s,
+            "start_s": connection.start_s,
             "setup_s": ready.get("setup_s"),
             "calls": self.timings.summary(),
-            "log": str(client.log),
+            "log": str(connection.log),
         }
 
     def _own_lock(self) -> Any:
         if self._owner != forks():  # forked: the worker, and whoever holds the lock, are the parent's
-            self._lock, self._asking, self._client, self._owner = threading.RLock(), False, None, forks()
+            self._lock, self._busy, self._connection, self._owner = threading.RLock(), False, None, forks()
         return self._lock
 
     def release(self, user: Any) -> None:
         """End the worker if `user` was the last that needs it."""
         self.users.discard(user)
-        if not self.users and self._client is not None and self._owner == forks():
-            self._client.close()
-            self._client = None
+        if not self.users and self._connection is not None and self._owner == forks():
+            self._connection.close()
+            self._connection = None

@@ -89,7 +89,7 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     return spec, {name: _text(given[name]) if name in _PATHS else given[name] for name in NAMES}
 
 
-def changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def with_changes(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments with some changed; what a change replaces under another name goes."""
     arguments = {**before, **changes}
     for alias, name in (("checkpoint", "model"), ("cluster", "root")):

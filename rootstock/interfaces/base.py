@@ -20,7 +20,7 @@ from rootstock.errors import ConfigurationError
 sys.modules.setdefault("rootstock.inputs", sys.modules[Inputs.__module__])
 
 
-class Shared(Protocol):
+class Session(Protocol):
     """Keeps the process that computes for several calculators, its users."""
 
     users: WeakSet[Any]
@@ -29,7 +29,7 @@ class Shared(Protocol):
         """End the process if `user` was the last that needs it."""
 
 
-class RemoteCalculator(Calculator):
+class ProxyCalculator(Calculator):
     """The part of a calculator that does not depend on who computes.
 
     A class of this kind computes in `_compute`, and sets `_session`, which keeps the process, in `_open`. Copies share
@@ -39,7 +39,7 @@ class RemoteCalculator(Calculator):
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
-    _session: Shared
+    _session: Session
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ class RemoteCalculator(Calculator):
         """Set `_session` to one that this calculator uses, by its arguments."""
         raise NotImplementedError
 
-    def _use(self, session: Shared) -> None:
+    def _use(self, session: Session) -> None:
         self._session = session
         session.users.add(self)
 
@@ -108,7 +108,7 @@ class RemoteCalculator(Calculator):
         WorkerError
             If what computes failed or was lost; the next call starts anew.
         """
-        self._follow()
+        self._sync_parameters()
         if not allow_calculation:
             stale = self.check_state(atoms) if atoms is not None else not self._known()
             value = None if stale else self.results.get(name)
@@ -118,12 +118,12 @@ class RemoteCalculator(Calculator):
             self._inputs.update(atoms)
             if self._inputs.state != before:
                 # In this order: after an interruption in between, no result is taken for one of these atoms.
-                self._forget()
+                self._invalidate()
                 self._results_for = self._inputs.state
         if name not in self.results:
             if atoms is None:
                 self._need_atoms()
-            if getattr(self.calculate, "__func__", None) is RemoteCalculator.calculate:
+            if getattr(self.calculate, "__func__", None) is ProxyCalculator.calculate:
                 self._compute((name,))
             else:  # somebody's own: a correction on top, perhaps
                 try:
@@ -133,7 +133,7 @@ class RemoteCalculator(Calculator):
                     raise
                 if name not in self.results:
                     raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
-        self._remember(name)
+        self._note_request(name)
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -144,22 +144,22 @@ class RemoteCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
         """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
-        self._follow()
+        self._sync_parameters()
         if atoms is None:
             self._need_atoms()
         else:
             self._inputs.update(atoms)
-        self._forget()
+        self._invalidate()
         self._results_for = self._inputs.state
         self._compute(properties)
 
-    def _follow(self) -> None:
+    def _sync_parameters(self) -> None:
         """Take over what was changed in `parameters`."""
 
-    def _remember(self, name: str) -> None:
+    def _note_request(self, name: str) -> None:
         """Take note that a property of these atoms was asked for."""
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self.results = {}
 
     def _need_atoms(self) -> None:

@@ -9,16 +9,16 @@ from typing import Any, Self
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from rootstock.client.mpi import session
-from rootstock.client.session import Session
+from rootstock.client.mpi import worker_session
+from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import UnsupportedPropertyError
-from rootstock.interfaces.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, changed, resolve
-from rootstock.interfaces.base import RemoteCalculator
+from rootstock.interfaces.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, resolve, with_changes
+from rootstock.interfaces.base import ProxyCalculator
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 
-class RootstockCalculator(RemoteCalculator):
+class RootstockCalculator(ProxyCalculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
@@ -90,9 +90,9 @@ class RootstockCalculator(RemoteCalculator):
 
     default_parameters = DEFAULTS
 
-    _not_pickled = (*RemoteCalculator._not_pickled, "_comm")
+    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters", "_requested", "_predicted")
     _arguments: dict[str, Any]
-    _session: Session
+    _session: WorkerSession
 
     def __init__(
         self,
@@ -117,26 +117,29 @@ class RootstockCalculator(RemoteCalculator):
             "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
-        self.parameters, self._seen = self._shown(self._arguments)
-        self._asked = self._usual = 0  # properties asked of these atoms, and of those before
-        self._comm = comm
-        self._use(session(spec, comm))
+        self.parameters, self._last_parameters = self._shown(self._arguments)
+        self._connect(spec, comm)
 
     def _open(self) -> None:
         spec, self._arguments = resolve(self._arguments)
-        self._comm = None
-        self._use(session(spec))
+        self._last_parameters = {**self.parameters, **self._arguments}
+        self._connect(spec, None)
+
+    def _connect(self, spec: WorkerSpec, comm: Any) -> None:
+        self._requested = self._predicted = 0  # properties asked of these atoms, and of those before
+        self._comm = comm
+        self._use(worker_session(spec, comm))
 
     def __repr__(self) -> str:
-        said = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
-        return f"RootstockCalculator({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+        stated = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
+        return f"RootstockCalculator({', '.join(f'{name}={value!r}' for name, value in stated.items())})"
 
     # -- ASE's interface
 
     @property
     def implemented_properties(self) -> list[str]:  # type: ignore[override]
         """What the model can compute. Asking starts the worker."""
-        self._follow()
+        self._sync_parameters()
         return self._session.properties()
 
     def _get_name(self) -> str:
@@ -157,17 +160,18 @@ class RootstockCalculator(RemoteCalculator):
         """
         if not changes:  # as ASE's own constructor calls it
             return {}
-        spec, arguments = resolve(changed(self._arguments, changes))
+        spec, arguments = resolve(with_changes(self._arguments, changes))
         new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
         old = following = self._session
         if set(new) <= PATIENCE:
             old.spec = spec
         else:
-            following = session(spec, self._comm)
+            following = worker_session(spec, self._comm)
             self.reset()  # type: ignore[no-untyped-call]
-        parameters, seen = self._shown(arguments)
         # All at once: no interruption leaves arguments that are not those of the worker.
-        self._session, self._arguments, self.parameters, self._seen = following, arguments, parameters, seen
+        (self.parameters, self._last_parameters), self._session, self._arguments = (
+            self._shown(arguments), following, arguments,
+        )  # fmt: skip
         if following is not old and self in old.users:
             following.users.add(self)
             old.release(self)
@@ -178,24 +182,24 @@ class RootstockCalculator(RemoteCalculator):
         parameters = type(self.parameters)({**self.parameters, **deepcopy(arguments)})
         return parameters, {**parameters, **arguments}
 
-    def _follow(self) -> None:
+    def _sync_parameters(self) -> None:
         """Take over what was changed in `parameters`. Entries that are no arguments are the caller's own."""
-        there = self.parameters
+        current = self.parameters
         try:
-            same = there == self._seen
+            same = current == self._last_parameters
         except ValueError:  # arrays, among the caller's own
             same = False
         if not same:
-            self.set(**{name: there.get(name) for name in NAMES if there.get(name) != self._arguments[name]})
-            self.parameters, self._seen = self._shown(self._arguments)
+            self.set(**{name: current.get(name) for name in NAMES if current.get(name) != self._arguments[name]})
+            self.parameters, self._last_parameters = self._shown(self._arguments)
 
-    def _remember(self, name: str) -> None:
-        self._asked |= PROPERTY_BITS.get(name, 0)
+    def _note_request(self, name: str) -> None:
+        self._requested |= PROPERTY_BITS.get(name, 0)
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self.results = {}
-        if self._asked:
-            self._usual, self._asked = self._asked, 0
+        if self._requested:
+            self._predicted, self._requested = self._requested, 0
 
     def _compute(self, properties: Sequence[str]) -> None:
         bits = 0
@@ -204,12 +208,12 @@ class RootstockCalculator(RemoteCalculator):
             if bit is None:
                 raise PropertyNotImplementedError(f"{name} is not a property that Rootstock carries.")
             bits |= bit
-        self._asked |= bits
+        self._requested |= bits
         # Most simulations ask the same of every step, one property after the other. What was asked of the last atoms
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
-        usual = bits | self._usual if bits & self._usual == bits else bits
+        predicted = bits | self._predicted if bits & self._predicted == bits else bits
         try:
-            self.results |= self._session.evaluate(self._inputs, usual, bits)
+            self.results |= self._session.evaluate(self._inputs, predicted, bits)
         except UnsupportedPropertyError as error:
             raise PropertyNotImplementedError(error.message) from error
 
@@ -217,7 +221,7 @@ class RootstockCalculator(RemoteCalculator):
 
     def start(self) -> Self:
         """Start the worker now, if it is not running, and wait until the model is loaded."""
-        self._follow()
+        self._sync_parameters()
         self._session.users.add(self)
         self._session.properties()
         return self
@@ -231,7 +235,7 @@ class RootstockCalculator(RemoteCalculator):
             Environment, build and lock (by their hashes), the versions of every package, model and options, device
             and GPU, node, threads, and seconds: of the start, and of the calls (`Timings.summary`).
         """
-        self._follow()
+        self._sync_parameters()
         return self._session.info()
 
     def __enter__(self) -> Self:

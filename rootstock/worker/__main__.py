@@ -65,12 +65,12 @@ def main(arguments: list[str]) -> None:
         load_package()
     from rootstock.worker.channel.endpoint import Endpoint
     from rootstock.worker.channel.memory import SharedMemory
-    from rootstock.worker.channel.wakeup import WORKER, Bell
+    from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
     from rootstock.worker.loop import serve
 
     for fd in (socket_fd, memory_fd, lifeline):
         os.set_inheritable(fd, False)
-    serve(Endpoint(socket.socket(fileno=socket_fd), Bell(memory_fd, WORKER)), SharedMemory(memory_fd))
+    serve(Endpoint(socket.socket(fileno=socket_fd), WakeupFlag(memory_fd, WORKER)), SharedMemory(memory_fd))
 
 
 if __name__ == "__main__":

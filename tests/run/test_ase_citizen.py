@@ -65,7 +65,7 @@ def test_only_what_is_asked_for_is_computed(make: Make, tmp_path: Path) -> None:
     fresh = bulk("Ag")
     fresh.calc = copy.copy(calc)
     fresh.calc.reset()
-    fresh.calc._asked = fresh.calc._usual = 0
+    fresh.calc._requested = fresh.calc._predicted = 0
     fresh.calc.calculate(fresh, ["energy", "forces"])
     assert asked() == ["energy forces"]
     assert set(fresh.calc.results) == {"energy", "free_energy", "forces"}

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from rootstock.builds.own_wheel import worker_bytes
 from rootstock.builds.uv import find_uv
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.process import WORKER_ENTRY, Launch
 from rootstock.errors import WorkerProtocolError
@@ -30,15 +30,15 @@ from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.worker.channel.frames import HEADER, MAX_ATOMS, MAX_PAYLOAD, Frame, Kind, decode, decode_payload, encode
 from rootstock.worker.channel.memory import INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
-from rootstock.worker.channel.spin import EagerWait
-from rootstock.worker.channel.wakeup import CLIENT, ROOM, WORKER, Bell
+from rootstock.worker.channel.spin import AdaptiveSpin
+from rootstock.worker.channel.wakeup import CLIENT, ROOM, WORKER, WakeupFlag
 from tests.support.commands import run
 
 
 def listening(sock: socket.socket) -> Endpoint:
     """Return an endpoint that nobody rings for."""
     with closing(SharedMemory.create()) as memory:
-        return Endpoint(sock, Bell(memory.fd, CLIENT))
+        return Endpoint(sock, WakeupFlag(memory.fd, CLIENT))
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def test_a_peer_that_does_not_read() -> None:
 
 def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
     """So that it costs next to nothing where it is of no use, and is found again where it is."""
-    wait, asked = EagerWait(processors=2), 0
+    wait, asked = AdaptiveSpin(processors=2), 0
 
     def no() -> bool:
         nonlocal asked
@@ -162,11 +162,11 @@ def test_an_eager_wait_gives_up_for_twice_as_long_each_time() -> None:
 
 
 def test_on_one_processor_nobody_waits_awake() -> None:
-    wait = EagerWait(processors=1)
+    wait = AdaptiveSpin(processors=1)
     assert [wait.until(lambda: "asked") for _ in range(1000)] == [None] * 1000
     # In a process of its own: the binding is that of all threads.
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
-    code += "from rootstock.worker.channel.spin import EagerWait; print(EagerWait().until(lambda: 'asked'))"
+    code += "from rootstock.worker.channel.spin import AdaptiveSpin; print(AdaptiveSpin().until(lambda: 'asked'))"
     assert run(sys.executable, "-c", code, check=True).stdout == "None\n"
 
 
@@ -176,7 +176,7 @@ def test_flags_are_only_hints(flag: int) -> None:
     memory, (mine, theirs) = SharedMemory.create(), socket.socketpair()
     flags = mmap.mmap(memory.fd, ROOM)
     with mine, theirs:
-        end = Endpoint(mine, Bell(memory.fd, CLIENT))
+        end = Endpoint(mine, WakeupFlag(memory.fd, CLIENT))
         for number in range(5):
             theirs.sendall(encode(Frame(Kind.RESULT, sequence=number)))
             flags[WORKER] = flag
@@ -189,13 +189,13 @@ def test_flags_are_only_hints(flag: int) -> None:
 def test_a_ring_is_heard() -> None:
     memory, (mine, theirs) = SharedMemory.create(), socket.socketpair()
     with mine, theirs:
-        client, worker = Endpoint(mine, Bell(memory.fd, CLIENT)), Bell(memory.fd, WORKER)
+        client, worker = Endpoint(mine, WakeupFlag(memory.fd, CLIENT)), WakeupFlag(memory.fd, WORKER)
         for number in range(300):  # the count goes round
             client.send(Frame(Kind.EVALUATE, sequence=number))
-            assert worker._rings()
+            assert worker._is_set()
             theirs.recv(HEADER.size)
-            worker.heard()
-            assert not worker._rings()
+            worker.acknowledge()
+            assert not worker._is_set()
 
 
 def test_shared_memory_of_another_size() -> None:
@@ -262,7 +262,7 @@ def test_a_worker_needs_numpy_and_ase_only(tmp_path: Path, entry: str) -> None:
         mode="build",
         entry=WORKER_ENTRY if entry == "package" else tmp_path / "worker.pyz",
     )
-    client = Client(launch, "", "cpu", {}, start_timeout=600)
+    client = WorkerConnection(launch, "", "cpu", {}, start_timeout=600)
     inputs = Inputs()
     inputs.update(bulk("Cu"))
     assert client.evaluate(inputs, PROPERTY_BITS["energy"], 600.0)["energy"] == 2.0

@@ -19,7 +19,7 @@ import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.handshake import wait_until_ready
 from rootstock.client.process import WorkerProcess
 from rootstock.errors import (
@@ -118,7 +118,7 @@ def test_killed_between_evaluations(make: Make) -> None:
     atoms.calc = calc = make()
     atoms.get_potential_energy()
     os.kill(calc.info()["pid"], signal.SIGKILL)
-    wait_until_gone(calc._session._client._process.pid)
+    wait_until_gone(calc._session._connection._process.pid)
     atoms.positions += 0.1
     with pytest.raises(WorkerDiedError, match="'misbehaving' (was killed by|exited with)"):
         atoms.get_potential_energy()
@@ -169,7 +169,7 @@ def test_a_start_that_does_not_begin(make: Make) -> None:
     launch, setup = start_of(make())
     silent = dataclasses.replace(launch, command=("sh", "-c", "echo waiting; exec sleep 1000"))
     with pytest.raises(WorkerStartError, match="not ready after 0 s; it stopped at: waiting for uv"):
-        Client(silent, "", "cpu", {}, start_timeout=0.1)
+        WorkerConnection(silent, "", "cpu", {}, start_timeout=0.1)
     process = WorkerProcess(silent)
     wait_for(process.tail, "what the command prints")
     with pytest.raises(WorkerStartError, match="not ready after 0 s; it stopped at: waiting for uv") as caught:
@@ -502,7 +502,7 @@ def trace(frame, event, _):
     if not path.startswith(package):
         return None
     # Python looks for signals where functions are called and loops go round, so not before this line.
-    if event == "line" and linecache.getline(path, frame.f_lineno).strip() != "self._asking = False":
+    if event == "line" and linecache.getline(path, frame.f_lineno).strip() != "self._busy = False":
         left -= 1
         if left < 0:
             sys.settrace(None)

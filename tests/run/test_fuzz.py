@@ -41,7 +41,7 @@ from rootstock.worker.channel.frames import (
     encode,
 )
 from rootstock.worker.channel.memory import ALL_BITS, SharedMemory
-from rootstock.worker.channel.wakeup import CLIENT, Bell
+from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
 from tests.support.commands import DEADLINE_S
 
 ROOM = 2**18  # bytes that anybody may take, with pytest's and hypothesis' own
@@ -79,10 +79,10 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 # -- the native channel
 
 
-def silent() -> Bell:
+def silent() -> WakeupFlag:
     """Return a bell that nobody rings."""
     with closing(SharedMemory.create()) as memory:
-        return Bell(memory.fd, CLIENT)
+        return WakeupFlag(memory.fd, CLIENT)
 
 
 def receive_all(parts: list[bytes]) -> list[tuple[Frame, dict[str, object]]]:
@@ -343,7 +343,7 @@ def test_a_worker_outlives_wrong_questions_and_ends_with_nonsense(tmp_path: Path
     environment.write_text(CONSTANT)
     folder.mkdir()
     content = json.loads(SETUP[HEADER.size :]) | {"environment": str(environment)}
-    with worker(folder) as it, closing(Endpoint(it.socket, Bell(it.memory.fd, CLIENT))) as end:
+    with worker(folder) as it, closing(Endpoint(it.socket, WakeupFlag(it.memory.fd, CLIENT))) as end:
         it.memory.views(64)["numbers"][...] = 1
         end.send(Frame(Kind.SETUP), content)
         while (kind := end.receive(DEADLINE_S)[0].kind) == Kind.PROGRESS:

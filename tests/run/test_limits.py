@@ -21,7 +21,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from rootstock.client import connection
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.handshake import wait_until_ready
 from rootstock.client.inputs import Inputs
 from rootstock.client.process import WorkerProcess
@@ -76,7 +76,7 @@ def test_a_worker_that_closes_its_channel(make: Make) -> None:
     calc = make("if self.atoms.positions[0, 0] > 5:\n    os.closerange(3, 100); time.sleep(1000)")
     launch = calc._session.spec.model.launch()
     command = (calc.info()["executable"], "-I", "-B", "-u")  # as a build is started: uv would hold the channel open
-    client = Client(dataclasses.replace(launch, command=command), "", "cpu", {}, start_timeout=600)
+    client = WorkerConnection(dataclasses.replace(launch, command=command), "", "cpu", {}, start_timeout=600)
     inputs = Inputs()
     inputs.update(Atoms("Cu", [[6, 0, 0]]))
     with pytest.raises(WorkerDiedError, match="closed its channel, and was ended, during an evaluation"):
@@ -222,7 +222,7 @@ for spare in range(40):
             told.append(str(error))
     for fd in holes:
         os.close(fd)
-    worked = calc._session._client is not None
+    worked = calc._session._connection is not None
     calc.close()
     assert open_files() == before, spare
     assert not worker_logs() - files, spare  # old ones may have gone
@@ -451,7 +451,7 @@ def test_a_worker_that_cannot_be_killed(make: Make, caplog: pytest.LogCaptureFix
     atoms = bulk("Cu")
     atoms.calc = calc = make()
     atoms.get_potential_energy()
-    pid, uv, before = calc.info()["pid"], calc._session._client.pid, open_files()
+    pid, uv, before = calc.info()["pid"], calc._session._connection.pid, open_files()
     with frozen(*{pid, uv}):
         atoms.positions += 0.1
         calc.set(timeout=1.0)
@@ -552,7 +552,7 @@ def test_uv_is_killed(make: Make) -> None:
     atoms = bulk("Cu")
     atoms.calc = calc = make()
     atoms.get_potential_energy()
-    pid, uv = calc.info()["pid"], calc._session._client.pid
+    pid, uv = calc.info()["pid"], calc._session._connection.pid
     assert pid != uv
     os.kill(uv, signal.SIGKILL)
     wait_until_gone(uv)

@@ -15,9 +15,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from rootstock.client.inputs import all_finite, first_bad
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
-from rootstock.interfaces.base import RemoteCalculator
+from rootstock.interfaces.base import ProxyCalculator
 from rootstock.interfaces.ipi.cells import Frame, frame_of
-from rootstock.interfaces.ipi.clients import Clients, ClientSpec, Prepare
+from rootstock.interfaces.ipi.clients import ClientSpec, IPIClientSession, Prepare
 from rootstock.interfaces.ipi.codec import encode_cell
 from rootstock.interfaces.ipi.listener import check_place
 from rootstock.interfaces.ipi.messages import ForceReady
@@ -31,7 +31,7 @@ _VOIGT = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])  # xx, yy, z
 _CAUSES = "Overlapping atoms, and structures that its potential was not made for, do this."
 
 
-class IPICalculator(RemoteCalculator):
+class IPICalculator(ProxyCalculator):
     """Energies, forces and stress from a client of the i-PI protocol: LAMMPS, ASE's SocketClient, i-PI's drivers.
 
     The protocol calls this end the server. It starts a client with `command`, or waits for one that somebody else
@@ -88,9 +88,9 @@ class IPICalculator(RemoteCalculator):
     __module__ = "rootstock.ipi"  # where it is imported from; pickles record it
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
-    _not_pickled = (*RemoteCalculator._not_pickled, "_frame")
+    _not_pickled = (*ProxyCalculator._not_pickled, "_frame")
     _arguments: dict[str, Any]
-    _session: Clients
+    _session: IPIClientSession
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class IPICalculator(RemoteCalculator):
             given["address"], given["host"], given["port"], _path(given["directory"]), _path(given["log"]),
             given["start_timeout"], given["timeout"],
         )  # fmt: skip
-        self._use(Clients(spec))
+        self._use(IPIClientSession(spec))
 
     def _get_name(self) -> str:
         return "i-pi"

@@ -54,7 +54,7 @@ class ClientSpec:
     timeout: float
 
 
-class Clients:
+class IPIClientSession:
     """Keeps one client that calculators share.
 
     Parameters

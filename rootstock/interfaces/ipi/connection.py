@@ -17,7 +17,7 @@ from rootstock.interfaces.ipi.codec import ReplyDecoder
 from rootstock.interfaces.ipi.messages import ForceReady, Reply
 from rootstock.interfaces.ipi.process import ClientProcess
 from rootstock.interfaces.ipi.server import EXIT, Peer, Writes
-from rootstock.worker.channel.spin import EagerWait
+from rootstock.worker.channel.spin import AdaptiveSpin
 
 _GOODBYE_S = 5.0
 _REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
@@ -51,7 +51,7 @@ class Connection:
         self._poll = select.poll()
         for fd in (sock.fileno(), *(() if process is None else process.fds)):
             self._poll.register(fd, select.POLLIN)
-        self._eager = EagerWait()
+        self._eager = AdaptiveSpin()
         self._decoder, self._peer = ReplyDecoder(), Peer()
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0

@@ -19,7 +19,7 @@ from rootstock.interfaces.evaluation import evaluate, require
 from rootstock.interfaces.ipi.codec import Decoder, encode, header
 from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, PosData, Status
 from rootstock.interfaces.ipi.states import NEEDINIT, next_state
-from rootstock.worker.channel.spin import EagerWait
+from rootstock.worker.channel.spin import AdaptiveSpin
 
 _PATIENCE_S = 3600.0  # then it looks again; a server may think for days
 _NO_STRESS = "Pass --no-stress if the simulation is at constant volume; zeros are sent then."
@@ -96,7 +96,7 @@ class Driver:
         WorkerError
             If the model fails. Nothing is sent then: a server must not go on with numbers that nobody computed.
         """
-        decoder, poll, eager, replies = Decoder(), select.poll(), EagerWait(), b""
+        decoder, poll, eager, replies = Decoder(), select.poll(), AdaptiveSpin(), b""
         poll.register(sock, select.POLLIN)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server hung up
             while True:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rootstock.client.connection import Client
+from rootstock.client.connection import WorkerConnection
 from rootstock.client.gpu import no_gpu
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
@@ -65,7 +65,7 @@ def _start(case: Case, name: str, argument: str) -> Finding:
     launch, how = _without_network(resolve_environment(case.layout, name, argument, device, "build").launch(threads=1))
     model = model_string(name, argument)
     try:
-        client = Client(launch, argument, device, {}, start_timeout=case.patience)
+        client = WorkerConnection(launch, argument, device, {}, start_timeout=case.patience)
     except WorkerStartError as error:
         if "was not ready after" in error.message and not case.full:
             return late(case.patience, f" of {model}")

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payload, encode
-from rootstock.worker.channel.wakeup import Bell
+from rootstock.worker.channel.wakeup import WakeupFlag
 
 # A waiting end looks this often whether the other process lives, where a child of it holds the socket open.
 _LOOK_S = 1.0
@@ -32,17 +32,17 @@ class Endpoint:
     ----------
     sock : socket.socket
         A connected stream socket, owned from now on.
-    bell : Bell
+    flag : WakeupFlag
         Owned too.
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
     """
 
-    def __init__(self, sock: socket.socket, bell: Bell, exit_fd: int | None = None) -> None:
+    def __init__(self, sock: socket.socket, flag: WakeupFlag, exit_fd: int | None = None) -> None:
         # Reading blocks in the kernel: one system call where polling first would take two.
         sock.setblocking(True)
         self._sock = sock
-        self._bell = bell
+        self._flag = flag
         self._exit, self._look_s = None, inf
         if exit_fd is not None:
             self._exit, self._look_s = select.poll(), _LOOK_S
@@ -53,7 +53,7 @@ class Endpoint:
 
     def close(self) -> None:
         self._sock.close()
-        self._bell.close()
+        self._flag.close()
 
     @property
     def untouched(self) -> bool:
@@ -80,7 +80,7 @@ class Endpoint:
             raise PeerGoneError from None
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:], monotonic() + timeout)
-        self._bell.ring()
+        self._flag.notify()
 
     def _send_rest(self, data: memoryview, deadline: float) -> None:
         poll = select.poll()
@@ -118,9 +118,9 @@ class Endpoint:
         self._drop_last()
         deadline = monotonic() + timeout
         if not self._filled:
-            self._bell.listen()
+            self._flag.spin()
             self._fill(1, deadline)
-            self._bell.heard()
+            self._flag.acknowledge()
         size = HEADER.size
         if self._filled < size:
             deadline = min(deadline, monotonic() + rest)

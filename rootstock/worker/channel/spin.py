@@ -20,7 +20,7 @@ _TRY_S = 2e-4  # the other end may be asleep itself, and has to be woken first
 _LONGEST_PAUSE = 256  # so a model that takes long costs a microsecond of each evaluation
 
 
-class EagerWait:
+class AdaptiveSpin:
     """Tries for a moment, or does not, as earlier tries went.
 
     Parameters

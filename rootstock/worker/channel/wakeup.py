@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import mmap
 
-from rootstock.worker.channel.spin import EagerWait
+from rootstock.worker.channel.spin import AdaptiveSpin
 
 ROOM = 128  # bytes at the beginning of the shared memory: a cache line for each end
 CLIENT, WORKER = 0, 64
 
 
-class Bell:
+class WakeupFlag:
     """One end's view of the two flags: a count of the frames that each end sent.
 
     Parameters
@@ -28,24 +28,24 @@ class Bell:
     def __init__(self, fd: int, end: int) -> None:
         self._flags = mmap.mmap(fd, ROOM)
         self._mine, self._theirs = end, CLIENT + WORKER - end
-        self._rung = self._heard = 0
-        self._wait = EagerWait()
+        self._sent = self._seen = 0
+        self._adaptive_spin = AdaptiveSpin()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Say that a frame was sent."""
-        self._rung = rung = (self._rung + 1) & 0xFF
-        self._flags[self._mine] = rung
+        self._sent = sent = (self._sent + 1) & 0xFF
+        self._flags[self._mine] = sent
 
-    def listen(self) -> None:
-        """Wait for the other end to ring, if that is worth while."""
-        self._wait.until(self._rings)
+    def spin(self) -> None:
+        """Look for a frame of the other end for a moment, if that is worth while."""
+        self._adaptive_spin.until(self._is_set)
 
-    def _rings(self) -> bool:
-        return self._flags[self._theirs] != self._heard
+    def _is_set(self) -> bool:
+        return self._flags[self._theirs] != self._seen
 
-    def heard(self) -> None:
-        """Take note that a frame was received: the next ring is told from it."""
-        self._heard = self._flags[self._theirs]
+    def acknowledge(self) -> None:
+        """Take note that a frame was received: the next one is told from it."""
+        self._seen = self._flags[self._theirs]
 
     def close(self) -> None:
         """Let go of the memory."""
