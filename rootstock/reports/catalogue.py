@@ -5,21 +5,22 @@ Listing a hundred environments reads their headers and the records of their buil
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rootstock.config.environment_file import EnvironmentSource, read_header, registered_names
 from rootstock.config.model_string import model_string
-from rootstock.errors import ConfigurationError, RootError
+from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
 from rootstock.root.variants import other_variants
 from rootstock.root.verification_records import Verification, last_verification
 from rootstock.root.weights import Weights, read_weights
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -118,23 +119,25 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
     read_marker(layout)
-    models: list[Model] = []
-    problems = {}
-    for name in registered_names(layout):
-        try:
-            models += models_of(layout, name)
-        except (RootError, ConfigurationError) as error:
-            problems[name] = str(error)
+    models, problems = of_each(registered_names(layout), lambda name: models_of(layout, name))
     return Catalogue(layout.root, tuple(models), problems)
 
 
 def read_strings(layout: RootLayout) -> list[str]:
     """Return the model strings of a root, without those of environments that cannot be read."""
-    strings: list[str] = []
-    for name in registered_names(layout):
-        with contextlib.suppress(RootError, ConfigurationError):
-            strings += in_use(layout, name)[0].strings()
-    return strings
+    return of_each(registered_names(layout), lambda name: in_use(layout, name)[0].strings())[0]
+
+
+def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[list[_T], dict[str, str]]:
+    """Return what is read of environments, and what kept some of them from being read: name -> reason."""
+    found: list[_T] = []
+    problems = {}
+    for name in names:
+        try:
+            found += read(name)
+        except RootstockError as error:
+            problems[name] = str(error)
+    return found, problems
 
 
 def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
@@ -250,6 +253,6 @@ def _verified(held: Held, argument: str) -> Verified:
     last, named = held.verification, held.source.named
     if last is None:
         return Verified()
-    results = [check["passed"] for check in last.checks if named(check.get("model", "")) == named(argument)]
+    results = [check.get("passed") for check in last.checks if named(check.get("model", "")) == named(argument)]
     counts = (results.count(outcome) for outcome in (True, False, None))
     return Verified(last.ended or last.started, last.device, *counts)
