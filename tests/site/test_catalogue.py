@@ -121,6 +121,9 @@ def test_one_environment_that_cannot_be_read_hides_no_other(ask: Ask, tiny_root:
         ["tiny", f"{platform.machine()} cpu"],
     ]
     assert f"Environment broken is not listed: {tiny_root}/environments/broken.py has 0 headers" in done.stderr
+    status = run(SITE, "status", "--root", tiny_root, check=True).stdout
+    assert f"\nenvironment broken: {tiny_root}/environments/broken.py has 0 headers" in status
+    assert "\nenvironment tiny: build " in status
 
 
 @pytest.mark.parametrize(
