@@ -64,15 +64,15 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
         raise RootError(f"Cannot read {path}: {error}.", hint) from error
 
 
-def parsed(cls: type[_T], data: Any) -> _T:
-    """Return the record that JSON describes.
+def parsed(cls: type[_T], data: Any, where: str = "") -> _T:
+    """Return the record that JSON describes; `where` is what its keys are in, for messages.
 
     Raises
     ------
     ValueError
         If it describes none. It names the key that is missing or wrong.
     """
-    record: _T = _record(cls, data, "")
+    record: _T = _record(cls, data, where)
     return record
 
 
