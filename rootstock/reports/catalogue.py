@@ -5,14 +5,16 @@ Listing a hundred environments reads their headers and the records of their buil
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from packaging.utils import canonicalize_name
+
 from rootstock.config.environment_file import EnvironmentSource, read_header, registered_names
 from rootstock.config.model_string import model_string
+from rootstock.config.requirements import required_packages
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
@@ -157,6 +159,8 @@ class Held:
         As `in_use` returns them.
     built_for : tuple of str
         Platform and accelerator of each build.
+    package : tuple of str
+        As `main_package` returns it.
     weights : Mapping[str, Weights]
         What is recorded of weights, by the name of the model.
     verification : Verification or None
@@ -166,6 +170,7 @@ class Held:
     source: EnvironmentSource
     record: BuildRecord | None
     built_for: tuple[str, ...]
+    package: tuple[str, str]
     weights: Mapping[str, Weights]
     verification: Verification | None
 
@@ -175,7 +180,7 @@ def read_held(layout: RootLayout, name: str) -> Held:
     source, record = in_use(layout, name)
     built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
     last = last_verification(layout, record) if record else None
-    return Held(source, record, built_for, read_weights(layout, name), last)
+    return Held(source, record, built_for, main_package(source, record), read_weights(layout, name), last)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:
@@ -195,7 +200,7 @@ def describe(layout: RootLayout, held: Held, argument: str) -> Model:
     source = held.source
     said = source.abilities(argument)
     weights = held.weights.get(source.named(argument))
-    package, version = main_package(source, held.record)
+    package, version = held.package
     return Model(
         model=model_string(source.name, argument),
         environment=source.name,
@@ -227,18 +232,12 @@ def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, st
 
 
 def version_of(record: BuildRecord, name: str) -> str:
-    """Return the version of a package in a build; empty if it is not there."""
-    wanted = _normalised(name)
-    return next((version for key, version in record.packages.items() if _normalised(key) == wanted), "")
+    """Return the version of a package in a build, by its normalized name; empty if it is not there."""
+    return next((version for key, version in record.packages.items() if canonicalize_name(key) == name), "")
 
 
-def _requirements(source: EnvironmentSource) -> Iterator[str]:
-    for requirement in source.header.get("dependencies", []):
-        yield re.split(r"[^\w.-]", str(requirement), maxsplit=1)[0]
-
-
-def _normalised(name: str) -> str:
-    return name.lower().replace("-", "_").replace(".", "_")
+def _requirements(source: EnvironmentSource) -> tuple[str, ...]:
+    return required_packages(source.header.get("dependencies", []))
 
 
 def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | None) -> str:

@@ -10,11 +10,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rootstock.config.environment_file import packaged_source
+from rootstock.config.environment_file import EnvironmentSource, packaged_source
+from rootstock.reports.catalogue import key_packages, main_package
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
 from rootstock.root.verification_records import Run, Verification
@@ -166,6 +168,19 @@ def test_a_damaged_build_hides_no_other(ask: Ask, tiny_root: Path, tmp_path: Pat
         assert failed["reason"].startswith(said) and failed["remedy"] == remedy
         (well,) = [each["reason"] for each in found if (each["check"], each["result"]) == (check, "ok")]
         assert well.startswith("tiny")
+
+
+def test_packages_are_found_however_they_are_spelt(mace_root: RootLayout) -> None:
+    record = read_build(mace_root.active("mace").resolve())
+    assert record
+    record = replace(record, packages={"mace_torch": "0.3.16", "ruamel.yaml": "0.18", "ASE": "3.29.0", "numpy": "2.4"})
+    wanted = ["MACE_Torch[cuda] >=0.3; python_version > '3'", "what is this?", "Ruamel-YAML@https://here/r.whl", "Ase"]
+    source = EnvironmentSource("mace", mace_root.environment_file("mace"), "", {"dependencies": wanted})
+    assert main_package(source, record) == ("mace-torch", "0.3.16")
+    assert key_packages(source, record) == {
+        "mace-torch": "0.3.16", "ruamel-yaml": "0.18", "ase": "3.29.0", "numpy": "2.4",
+    }  # fmt: skip
+    assert main_package(replace(source, header={}), None) == ("", "")
 
 
 def test_a_hundred_environments(tiny_root: Path, tmp_path: Path) -> None:
