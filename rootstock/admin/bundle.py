@@ -22,10 +22,9 @@ import errno
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rootstock import __version__
 from rootstock.admin.bundle_archive import unpack
@@ -35,11 +34,35 @@ from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import minor_version, runs_here
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
+from rootstock.root.record_files import parsed
 
 SCHEMA = 1
-_KEYS = {"machine", "client", "environments", "python", "wheels"}
 MANIFEST, BOOTSTRAP = "bundle.json", "bootstrap.sh"
 ENVIRONMENTS, CLIENT_LOCK, WHEELS, PYTHON = "environments", "client.lock", "wheels", "python"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``bundle.json``: what a bundle is for.
+
+    Attributes
+    ----------
+    machine : str
+        The processor.
+    client : bool
+        Whether it holds what the module needs.
+    environments : list of str
+    python : dict of str to str
+        Name of a build -> the version of Python that its packages are for, such as 3.12.
+    wheels : dict of str to list of str
+        The same -> its packages.
+    """
+
+    machine: str
+    client: bool
+    environments: tuple[str, ...]
+    python: dict[str, str]
+    wheels: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +74,12 @@ class Bundle:
     folder : Path
     digest : str
         The hash of its list of hashes.
-    manifest : Mapping[str, Any]
-        ``bundle.json``.
+    manifest : Manifest
     """
 
     folder: Path
     digest: str
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def wheels(self) -> Path:
@@ -67,7 +89,7 @@ class Bundle:
     @property
     def environments(self) -> tuple[str, ...]:
         """Names of the environments that it can build."""
-        return tuple(self.manifest["environments"])
+        return self.manifest.environments
 
     @property
     def pythons(self) -> list[Path]:
@@ -76,7 +98,7 @@ class Bundle:
 
     def suits(self, name: str, interpreter: Interpreter) -> bool:
         """Tell whether the packages for a build are for this interpreter."""
-        return bool(self.manifest["python"].get(name) == minor_version(interpreter.version))
+        return self.manifest.python.get(name) == minor_version(interpreter.version)
 
     def files(self, layout: RootLayout, names: Iterable[str]) -> dict[Path, bytes]:
         """Return what a root must hold before environments can be built from this: their files, and all locks.
@@ -88,16 +110,16 @@ class Bundle:
             path = self.folder / ENVIRONMENTS / f"{name}.py"
             found[layout.environment_file(name)] = path.read_bytes()
             found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
-        if self.manifest["client"]:
+        if self.manifest.client:
             lock = (self.folder / CLIENT_LOCK).read_text(encoding="utf-8")
             found[client_lock(layout)] = lock.replace(quoted(ANY_ROOT), quoted(layout.root)).encode()
         return found
 
     def check_machine(self) -> None:
         """Refuse a bundle that was made for other processors."""
-        if self.manifest["machine"] != platform.machine():
+        if self.manifest.machine != platform.machine():
             raise BundleError(
-                f"The bundle is for {self.manifest['machine']}; this is {platform.machine()}.",
+                f"The bundle is for {self.manifest.machine}; this is {platform.machine()}.",
                 "Make one on a machine like this.",
             )
 
@@ -109,10 +131,10 @@ class Bundle:
         BundleError
             If the bundle was made for other machines, another Python, or without this environment.
         """
-        known = {*self.environments, *([CLIENT] if self.manifest["client"] else [])}
+        known = {*self.environments, *([CLIENT] if self.manifest.client else [])}
         if plan.name not in known:
             raise BundleError(f"The bundle holds no {plan.name!r}. It holds: {', '.join(sorted(known))}.")
-        minor, made_for = minor_version(plan.interpreter.version), self.manifest["python"][plan.name]
+        minor, made_for = minor_version(plan.interpreter.version), self.manifest.python[plan.name]
         if minor != made_for:
             raise BundleError(
                 f"The bundle holds {plan.name!r} for Python {made_for}; this is Python {minor}.",
@@ -124,7 +146,7 @@ class Bundle:
                 f"The bundle was made by another build of rootstock {__version__} than this one.",
                 f"Use the rootstock-site that its {BOOTSTRAP} makes.",
             )
-        for wheel in self.manifest["wheels"][plan.name]:
+        for wheel in self.manifest.wheels[plan.name]:
             if not runs_here(wheel, minor):
                 raise BundleError(
                     f"{wheel} does not run on this machine, whose C library is {' '.join(platform.libc_ver())}.",
@@ -151,8 +173,10 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
     """
     try:
         actual = unpack(path, folder, digest)
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        schema, version, lacks = manifest.get("schema"), manifest.get("rootstock"), _KEYS - manifest.keys()
+        data = json.loads((folder / MANIFEST).read_bytes())
+        schema, version = data.get("schema"), data.get("rootstock")
+        # Another version's may be anything.
+        manifest = parsed(Manifest, data, MANIFEST) if (schema, version) == (SCHEMA, __version__) else None
     except RootstockError:
         raise
     except OSError as error:
@@ -162,15 +186,13 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
                 "It takes as much again as the file: TMPDIR=/path/with/room rootstock-site install ...",
             ) from error
         raise BundleError(f"{path} cannot be unpacked: {error}.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is no bundle that `bundle create` made: {error}.") from error
-    if schema != SCHEMA or version != __version__:
+    if manifest is None:
         raise BundleError(
             f"{path} was made by rootstock {version}; this is {__version__}.",
             f"Use the rootstock-site that its {BOOTSTRAP} makes.",
         )
-    if lacks:
-        raise BundleError(f"{path} is no bundle that `bundle create` made: {MANIFEST} lacks {min(lacks)}.")
     return Bundle(folder, actual, manifest)
 
 

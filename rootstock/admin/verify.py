@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ase import Atoms
+from packaging.utils import canonicalize_name
 
 from rootstock.admin import verify_physics as physics
 from rootstock.admin.verify_checks import Check, compare, describe, head
@@ -240,8 +241,9 @@ def _check(client: WorkerConnection, reference: Reference, source: EnvironmentSo
 
 
 def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:
+    installed = {canonicalize_name(name): version for name, version in versions.items()}
     for package, specifier in reference.versions.items():
-        version = versions.get(package.replace("-", "_"), "")
+        version = installed.get(canonicalize_name(package), "")
         if not version or not specifier.contains(version, prereleases=True):
             raise VerificationError(
                 f"Reference {reference.name!r} of {source.name!r} holds for {package} {specifier}; "

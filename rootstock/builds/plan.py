@@ -22,11 +22,11 @@ from rootstock.builds.uv import Uv, uv_version
 from rootstock.builds.uv_scripts import recipe_text
 from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import EnvironmentSource
+from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
 from rootstock.root.records import active_build, read_build
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
-CLIENT = "rootstock-client"  # the folder under builds/ for the client's environments
 _CLIENT_PYTHON = ">=3.11"
 RECIPE, LOCK = "recipe.py", "recipe.py.lock"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from rootstock.config.clusters import Cluster
+from rootstock.config.requirements import required_packages
 from rootstock.errors import ConfigurationError
 
 
@@ -52,13 +52,13 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -
     indexes: list[dict[str, Any]] = [{"url": url} for url in cluster.indexes]
     if cluster.default_index:
         indexes.append({"url": cluster.default_index, "default": True})
-    if (url := cluster.torch_index(accelerator)) and "torch" in map(_package, dependencies):
+    if (url := cluster.torch_index(accelerator)) and "torch" in (named := required_packages(dependencies)):
         name, sources = f"torch-{accelerator}", uv.get("sources", {})
         indexes.insert(0, {"name": name, "url": url, "explicit": True})
         extra = cluster.torch_packages if accelerator == cluster.accelerator else ()
         uv["sources"] = {**{package: {"index": name} for package in ("torch", *extra)}, **sources}
         # uv asks such an index only for what a script itself depends on.
-        dependencies += sorted({*extra} - {*map(_package, dependencies)})
+        dependencies += sorted(package for package in {*extra} if canonicalize_name(package) not in named)
     if indexes:
         uv["index"] = [*uv.get("index", []), *indexes]
     if uv:
@@ -72,11 +72,6 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -
 
     body = "\n".join(f"# {line}".rstrip() for line in tomli_w.dumps(recipe).splitlines())
     return f"# /// script\n{body}\n# ///\n"
-
-
-def _package(requirement: str) -> str:
-    """Return the normalized name of the package that a requirement is for; uv says what is wrong with a bad one."""
-    return canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0])
 
 
 def _refuse_relative_paths(settings: Mapping[str, Any]) -> None:

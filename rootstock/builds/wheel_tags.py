@@ -8,19 +8,27 @@ import hashlib
 import netrc
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from packaging.markers import Marker, default_environment
-from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.markers import default_environment
+from packaging.pylock import (
+    Package,
+    PackageArchive,
+    PackageWheel,
+    Pylock,
+    PylockSelectError,
+    PylockValidationError,
+)
+from packaging.tags import Tag, compatible_tags, cpython_tags, create_compatible_tags_selector
 from packaging.utils import parse_wheel_filename
 
 from rootstock.errors import BundleError
 
 _TIMEOUT_S, _ATTEMPTS = 60.0, 3
+_BUILD_IT = "Build one, and name its folder with --set uv.find-links=DIR."
 
 
 @dataclass(frozen=True)
@@ -117,59 +125,50 @@ def wheels_of(lock: Path, python: str) -> list[Wheel]:
     BundleError
         If a package has no wheel that fits.
     """
-    variables: dict[str, Any] = {
-        **default_environment(), "python_version": minor_version(python), "python_full_version": python,
-    }  # fmt: skip
-    packages = tomllib.loads(lock.read_text(encoding="utf-8")).get("packages", [])
-    wanted = [p for p in packages if "marker" not in p or Marker(p["marker"]).evaluate(variables)]
-    return sorted((_best(package, minor_version(python), lock.parent) for package in wanted), key=lambda w: w.name)
+    minor = minor_version(python)
+    environment = default_environment() | {"python_version": minor, "python_full_version": python}
+    try:
+        packages = Pylock.from_dict(tomllib.loads(lock.read_text(encoding="utf-8")))
+        chosen = list(packages.select(environment=environment, tags=_tags(minor)))
+    except (PylockValidationError, PylockSelectError) as error:
+        raise BundleError(f"A lock has no packages for Python {minor} on this machine: {error}.", _BUILD_IT) from error
+    return sorted((_wheel(package, file, minor, lock.parent) for package, file in chosen), key=lambda wheel: wheel.name)
 
 
-def _best(package: Mapping[str, Any], minor: str, folder: Path) -> Wheel:
-    found = []
-    for entry in [*package.get("wheels", []), *([package["archive"]] if "archive" in package else [])]:
-        url = entry.get("url") or (folder / entry["path"]).resolve().as_uri()
-        name = entry.get("name") or unquote(urlsplit(url).path).rpartition("/")[2]
-        if name.endswith(".whl") and (rank := _rank(name, minor)) is not None:
-            found.append((rank, Wheel(name, url, entry["hashes"].get("sha256", ""))))
-    if not found:
-        raise BundleError(
-            f"{package['name']} {package.get('version', '')} has no wheel for Python {minor} on this machine.",
-            "Build one, and name its folder with --set uv.find-links=DIR.",
-        )
-    best = min(found, key=lambda pair: pair[0])[1]
-    if not best.sha256:
-        raise BundleError(
-            f"The index of {best.url} gives no SHA-256 of it, by which a bundle's packages are known.",
-            "Name an index that does: --set uv.default-index=https://...",
-        )
-    return best
+def _wheel(package: Package, file: object, minor: str, folder: Path) -> Wheel:
+    """Return what the lock says of a package, of which it names a file, or where to build it."""
+    if isinstance(file, PackageWheel | PackageArchive):
+        url = file.url or (folder / str(file.path)).resolve().as_uri()
+        name = getattr(file, "name", None) or unquote(urlsplit(url).path).rpartition("/")[2]
+        if runs_here(name, minor):
+            if "sha256" in file.hashes:
+                return Wheel(name, url, file.hashes["sha256"])
+            raise BundleError(
+                f"The index of {url} gives no SHA-256 of it, by which a bundle's packages are known.",
+                "Name an index that does: --set uv.default-index=https://...",
+            )
+    raise BundleError(
+        f"{package.name} {package.version or ''} has no wheel for Python {minor} on this machine.", _BUILD_IT
+    )
 
 
 def runs_here(name: str, minor: str) -> bool:
     """Tell by a wheel's name whether it can be installed for a Python on this machine."""
-    return _rank(name, minor) is not None
+    return bool(best_wheel([name], minor))
 
 
 def best_wheel(names: Iterable[str], minor: str) -> str:
     """Return the wheel that an installer takes for a Python on this machine; empty if none fits."""
-    ranks = {name: rank for name in names if name.endswith(".whl") and (rank := _rank(name, minor)) is not None}
-    return min(ranks, key=lambda name: ranks[name], default="")
-
-
-def _rank(name: str, minor: str) -> int | None:
-    """Return how far a wheel is from the best that there could be; None if it does not fit."""
-    ranks = _tags(minor)
-    return min((ranks[tag] for tag in parse_wheel_filename(name)[3] if tag in ranks), default=None)
+    wheels = ((name, parse_wheel_filename(name)[3]) for name in names if name.endswith(".whl"))
+    return next(create_compatible_tags_selector(_tags(minor))(wheels), "")
 
 
 @functools.cache
-def _tags(minor: str) -> dict[Tag, int]:
+def _tags(minor: str) -> tuple[Tag, ...]:
     """Return what wheels for a Python of this machine are tagged with, best first."""
     major, _, rest = minor.partition(".")
     version = int(major), int(rest)
-    tags = [*cpython_tags(version), *compatible_tags(version, f"cp{version[0]}{version[1]}")]
-    return {tag: rank for rank, tag in enumerate(tags)}
+    return (*cpython_tags(version), *compatible_tags(version, f"cp{version[0]}{version[1]}"))
 
 
 def minor_version(version: str) -> str:

@@ -5,21 +5,24 @@ Listing a hundred environments reads their headers and the records of their buil
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from packaging.utils import canonicalize_name
 
 from rootstock.config.environment_file import EnvironmentSource, read_header, registered_names
 from rootstock.config.model_string import model_string
-from rootstock.errors import ConfigurationError, RootError
+from rootstock.config.requirements import required_packages
+from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
 from rootstock.root.variants import other_variants
 from rootstock.root.verification_records import Verification, last_verification
 from rootstock.root.weights import Weights, read_weights
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -118,23 +121,25 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
     read_marker(layout)
-    models: list[Model] = []
-    problems = {}
-    for name in registered_names(layout):
-        try:
-            models += models_of(layout, name)
-        except (RootError, ConfigurationError) as error:
-            problems[name] = str(error)
+    models, problems = of_each(registered_names(layout), lambda name: models_of(layout, name))
     return Catalogue(layout.root, tuple(models), problems)
 
 
 def read_strings(layout: RootLayout) -> list[str]:
     """Return the model strings of a root, without those of environments that cannot be read."""
-    strings: list[str] = []
-    for name in registered_names(layout):
-        with contextlib.suppress(RootError, ConfigurationError):
-            strings += in_use(layout, name)[0].strings()
-    return strings
+    return of_each(registered_names(layout), lambda name: in_use(layout, name)[0].strings())[0]
+
+
+def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[list[_T], dict[str, str]]:
+    """Return what is read of environments, and what kept some of them from being read: name -> reason."""
+    found: list[_T] = []
+    problems = {}
+    for name in names:
+        try:
+            found += read(name)
+        except RootstockError as error:
+            problems[name] = str(error)
+    return found, problems
 
 
 def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
@@ -154,6 +159,8 @@ class Held:
         As `in_use` returns them.
     built_for : tuple of str
         Platform and accelerator of each build.
+    package : tuple of str
+        As `main_package` returns it.
     weights : Mapping[str, Weights]
         What is recorded of weights, by the name of the model.
     verification : Verification or None
@@ -163,6 +170,7 @@ class Held:
     source: EnvironmentSource
     record: BuildRecord | None
     built_for: tuple[str, ...]
+    package: tuple[str, str]
     weights: Mapping[str, Weights]
     verification: Verification | None
 
@@ -172,7 +180,7 @@ def read_held(layout: RootLayout, name: str) -> Held:
     source, record = in_use(layout, name)
     built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
     last = last_verification(layout, record) if record else None
-    return Held(source, record, built_for, read_weights(layout, name), last)
+    return Held(source, record, built_for, main_package(source, record), read_weights(layout, name), last)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:
@@ -192,7 +200,7 @@ def describe(layout: RootLayout, held: Held, argument: str) -> Model:
     source = held.source
     said = source.abilities(argument)
     weights = held.weights.get(source.named(argument))
-    package, version = main_package(source, held.record)
+    package, version = held.package
     return Model(
         model=model_string(source.name, argument),
         environment=source.name,
@@ -224,18 +232,12 @@ def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, st
 
 
 def version_of(record: BuildRecord, name: str) -> str:
-    """Return the version of a package in a build; empty if it is not there."""
-    wanted = _normalised(name)
-    return next((version for key, version in record.packages.items() if _normalised(key) == wanted), "")
+    """Return the version of a package in a build, by its normalized name; empty if it is not there."""
+    return next((version for key, version in record.packages.items() if canonicalize_name(key) == name), "")
 
 
-def _requirements(source: EnvironmentSource) -> Iterator[str]:
-    for requirement in source.header.get("dependencies", []):
-        yield re.split(r"[^\w.-]", str(requirement), maxsplit=1)[0]
-
-
-def _normalised(name: str) -> str:
-    return name.lower().replace("-", "_").replace(".", "_")
+def _requirements(source: EnvironmentSource) -> tuple[str, ...]:
+    return required_packages(source.header.get("dependencies", []))
 
 
 def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | None) -> str:
@@ -250,6 +252,6 @@ def _verified(held: Held, argument: str) -> Verified:
     last, named = held.verification, held.source.named
     if last is None:
         return Verified()
-    results = [check["passed"] for check in last.checks if named(check.get("model", "")) == named(argument)]
+    results = [check.get("passed") for check in last.checks if named(check.get("model", "")) == named(argument)]
     counts = (results.count(outcome) for outcome in (True, False, None))
     return Verified(last.ended or last.started, last.device, *counts)

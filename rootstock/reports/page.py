@@ -21,8 +21,8 @@ from rootstock.config.clusters import Cluster
 from rootstock.config.packaged import data_folder
 from rootstock.config.site import installed_versions
 from rootstock.config.templates import render_html
-from rootstock.errors import ConfigurationError, RootError, RootstockError, SiteError
-from rootstock.reports.catalogue import Model, in_use, key_packages, read_catalogue
+from rootstock.errors import RootstockError, SiteError
+from rootstock.reports.catalogue import Model, in_use, key_packages, of_each, read_catalogue
 from rootstock.reports.model_card import Usage, explain
 from rootstock.reports.status import folder_sizes
 from rootstock.root.disk_usage import megabytes
@@ -120,12 +120,8 @@ def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> P
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
     marker, catalogue, newest = read_marker(layout), read_catalogue(layout), latest(layout)
-    environments, problems = [], dict(catalogue.problems)
-    for name in dict.fromkeys(model.environment for model in catalogue.models):
-        try:
-            environments.append(_environment(layout, name))
-        except (RootError, ConfigurationError) as error:
-            problems[name] = str(error)
+    listed = dict.fromkeys(model.environment for model in catalogue.models)
+    environments, problems = of_each(listed, lambda name: [_environment(layout, name)])
     return Page(
         site={
             "cluster": cluster.name, "description": cluster.description, "root": str(layout.root),
@@ -136,7 +132,7 @@ def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> P
         usage=_usage(layout, catalogue.models),
         models=tuple(sorted(catalogue.models, key=lambda model: not model.built_for)),  # what is ready comes first
         environments=tuple(environments),
-        problems=problems,
+        problems={**catalogue.problems, **problems},
         sizes={name: asdict(room) for name, room in folder_sizes(layout).items()} if sizes else None,
         generated_at=now(),
     )  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rootstock.builds.root_interpreters import users
 from rootstock.config.environment_file import read_source, registered_names
 from rootstock.config.site import installed_versions
+from rootstock.reports.catalogue import of_each
 from rootstock.root.disk_usage import Room, counted, megabytes, room_left, room_taken
 from rootstock.root.generations import Generation, read_generations, read_state
 from rootstock.root.layout import STAGING, RootLayout, environment_of
@@ -48,18 +49,6 @@ class Environment:
     variants: dict[str, str] = field(default_factory=dict)
 
 
-def list_environments(layout: RootLayout) -> list[Environment]:
-    """Return the environments of a root, those without a build too.
-
-    Raises
-    ------
-    RootError
-        If the folder is no root, or a record in it cannot be read.
-    """
-    read_marker(layout)
-    return [_environment(layout, name) for name in registered_names(layout)]
-
-
 def _environment(layout: RootLayout, name: str) -> Environment:
     build = active_build(layout.active(name))
     record = read_build(build) if build else None
@@ -70,7 +59,7 @@ def _environment(layout: RootLayout, name: str) -> Environment:
         return Environment(name, source.description, models)
     return Environment(
         name, source.description, models, record.digest, record.built_at, record.built_by,
-        sum(check["passed"] is True for check in record.verification), len(record.packages),
+        sum(check.get("passed") is True for check in record.verification), len(record.packages),
         {f"{each.platform}-{each.accelerator}": each.build.name
          for each in find_variants(layout, name) if not each.main},
     )  # fmt: skip
@@ -84,6 +73,8 @@ class Status:
     ----------
     versions : tuple of str
         The versions of Rootstock that it holds.
+    problems : Mapping[str, str]
+        Environments that cannot be read, and why.
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -98,6 +89,7 @@ class Status:
     marker: dict[str, Any]
     versions: tuple[str, ...]
     environments: tuple[Environment, ...]
+    problems: Mapping[str, str]
     pythons: dict[str, int]
     idle_builds: int
     generations: tuple[Generation, ...]
@@ -113,6 +105,7 @@ class Status:
             **{key: value for key, value in self.marker.items() if key != "written"},
             "versions": list(self.versions),
             "environments": [asdict(environment) for environment in self.environments],
+            "problems": dict(self.problems),
             "pythons": self.pythons,
             "idle_builds": self.idle_builds,
             "generations": [asdict(generation) for generation in self.generations],
@@ -132,6 +125,8 @@ class Status:
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
             for variant, digest in env.variants.items():
                 yield f"environment {env.name} for {variant}: build {digest}"
+        for name, reason in self.problems.items():
+            yield f"environment {name}: {' '.join(reason.splitlines())}"
         for name, number in self.pythons.items():
             yield f"interpreter {name}: {counted(number, 'build')} on it"
         yield f"{counted(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
@@ -157,17 +152,20 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     Raises
     ------
     RootError
-        If the folder is no root, or a record in it cannot be read.
+        If the folder is no root, or the record of a generation cannot be read. One environment that cannot be read is
+        among the problems.
     """
     marker, state = read_marker(layout), read_state(layout)
     active = {(environment_of(link), digest) for link, digest in state.active.items()}
     used = {*active, *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
     builds = [path for path in layout.all_builds.glob("*/*") if not path.name.startswith(STAGING)]
+    environments, problems = of_each(registered_names(layout), lambda name: [_environment(layout, name)])
     return Status(
         layout=layout,
         marker=marker,
         versions=tuple(installed_versions(layout)),
-        environments=tuple(list_environments(layout)),
+        environments=tuple(environments),
+        problems=problems,
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(read_generations(layout)),

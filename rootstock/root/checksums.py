@@ -11,16 +11,16 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import json
 import os
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rootstock.errors import BuildError, RootError
 from rootstock.root.layout import INTERPRETER_RECORD
+from rootstock.root.record_files import read_record
 from rootstock.root.records import BUILD_RECORD, read_build
 
 SUMS = "SHA256SUMS"
@@ -61,6 +61,14 @@ class Installed:
 
     files: int
     packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class InterpreterRecord:
+    """What ``interpreter.json`` says of an interpreter's files, beside where it came from: see `BuildRecord`."""
+
+    files_sha256: str = ""
+    links: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,11 +182,12 @@ def check_build(build: Path, sample: int | None = None) -> list[Problem]:
 def check_interpreter(folder: Path, sample: int | None = None) -> list[Problem]:
     """Compare an interpreter that Rootstock put into a root with what it put there; otherwise as `check_build`."""
     try:
-        record = json.loads((folder / INTERPRETER_RECORD).read_bytes())
-        digest, links = record.get("files_sha256", ""), record.get("links", {})
-    except (OSError, ValueError, AttributeError):
+        record = read_record(InterpreterRecord, folder / INTERPRETER_RECORD, "")
+    except RootError:
+        record = None
+    if record is None:
         return [Problem(INTERPRETER_RECORD, "unreadable")]
-    return _in_order(_differences(folder, digest, links, sample))
+    return _in_order(_differences(folder, record.files_sha256, record.links, sample))
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:

@@ -7,11 +7,11 @@ older one makes a new one that says which it restores.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.errors import LockBusyError, RootError, SiteError
@@ -20,6 +20,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.lock import Admin, admin_lock
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import cause
+from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, read_marker, user_name, write_file
 
 
@@ -43,7 +44,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Record):
     """A state, and who made it when and how. `restores` is the number of the generation that it went back to."""
 
     number: int
@@ -53,9 +54,6 @@ class Generation:
     command: str
     state: State
     restores: int | None = None
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
 def read_state(layout: RootLayout) -> State:
@@ -81,15 +79,10 @@ def read_generations(layout: RootLayout) -> list[Generation]:
         If one cannot be read.
     """
     paths = [path for path in layout.generations.glob("*.json") if path.stem.isdigit()]
-    return [_read(path) for path in sorted(paths, key=lambda path: int(path.stem))]
-
-
-def _read(path: Path) -> Generation:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Generation(**{**data, "state": State(**data["state"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RootError(f"Cannot read {path}: {error}.", "Move it away: what is in use now is not in it.") from error
+    remedy = "What is in use now is not in it. An admin moves it away: mv {0} {0}.damaged"
+    ordered = sorted(paths, key=lambda path: int(path.stem))
+    found = (read_record(Generation, path, remedy.format(shlex.quote(str(path)))) for path in ordered)
+    return [generation for generation in found if generation is not None]
 
 
 def latest(layout: RootLayout) -> Generation | None:

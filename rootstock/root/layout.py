@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 LAYOUT_VERSION = 1
+CLIENT = "rootstock-client"  # the folder under builds/ for the clients' environments
 VARIANT = "+"  # between a name and what a build beside the main one is for; no environment's name holds it
 ANY_ROOT = Path("/rootstock-root")  # stands in a bundle for the root, which is known only where that is installed
 INTERPRETER_RECORD = "interpreter.json"  # in the folder of each interpreter that Rootstock put there

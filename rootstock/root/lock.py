@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from rootstock.errors import LockBusyError, RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.record_files import read_record
 from rootstock.root.records import now, user_name, write_file
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class Holder:
 def read_holder(layout: RootLayout) -> Holder | None:
     """Return who holds the lock; None if nobody says so, or the caller may not know."""
     try:
-        return Holder(**json.loads(layout.admin_owner.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_record(Holder, layout.admin_owner, "")
+    except RootError:
         return None
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
 import time
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rootstock.errors import RootError
-from rootstock.root.layout import LAYOUT_VERSION, RootLayout
+from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
 from rootstock.root.reachability import refusal
+from rootstock.root.record_files import Record, read_record
 
 BUILD_RECORD = "build.json"
 SBOM = "sbom.cdx.json"  # in a build: what was installed, as a bill of materials
@@ -22,7 +22,7 @@ BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was 
 
 
 @dataclass(frozen=True)
-class BuildRecord:
+class BuildRecord(Record):
     """``build.json``: what a build was made from, by whom, and what verification saw.
 
     A folder under ``builds`` that holds one is complete: it is written before the folder gets its name.
@@ -63,9 +63,6 @@ class BuildRecord:
     sources: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
-
 
 def read_build(folder: Path) -> BuildRecord | None:
     """Return the record of a build; None where there is no build.
@@ -75,17 +72,10 @@ def read_build(folder: Path) -> BuildRecord | None:
     RootError
         If there is one that cannot be read.
     """
-    path = folder / BUILD_RECORD
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise refusal(path, error) from error
-    except ValueError as error:
-        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin, or build it again.") from error
-    known = {f.name for f in fields(BuildRecord)}
-    return BuildRecord(**{key: value for key, value in data.items() if key in known})
+    # As long as the folder is there, nothing is built in its place.
+    which = "" if folder.parent.name == CLIENT else f" --env {folder.parent.name}"
+    remedy = f"An admin removes that folder, then: rootstock-site install{which}"
+    return read_record(BuildRecord, folder / BUILD_RECORD, remedy)
 
 
 def active_build(link: Path) -> Path | None:

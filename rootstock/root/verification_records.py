@@ -5,25 +5,25 @@ A run's file is replaced after each check: one that is cut off leaves those befo
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import shlex
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import BuildRecord, now, user_name, write_file
 
 _KEPT = 30  # runs of a build
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Record):
     """A run.
 
     Attributes
@@ -54,23 +54,20 @@ class Verification:
 
     @property
     def passed(self) -> int:
-        return sum(check["passed"] is True for check in self.checks)
+        return sum(check.get("passed") is True for check in self.checks)
 
     @property
     def missed(self) -> int:
-        return sum(check["passed"] is False for check in self.checks)
+        return sum(check.get("passed") is False for check in self.checks)
 
     @property
     def not_run(self) -> int:
-        return sum(check["passed"] is None for check in self.checks)
+        return sum(check.get("passed") is None for check in self.checks)
 
     @property
     def seconds(self) -> float:
         """How long its checks took."""
         return float(sum(check.get("seconds", 0) for check in self.checks))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
 def read_verifications(layout: RootLayout, environment: str, digest: str) -> list[Verification]:
@@ -81,14 +78,13 @@ def read_verifications(layout: RootLayout, environment: str, digest: str) -> lis
     RootError
         If one cannot be read.
     """
-    return [_read(path) for path in _files(layout.verifications(environment, digest))]
+    return list(_read(_files(layout.verifications(environment, digest))))
 
 
 def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
     """Return the newest run on a build; without any, what was checked when it was built."""
-    paths = _files(layout.verifications(build.name, build.digest))
-    if paths:
-        return _read(paths[-1])
+    if newest := next(_read(reversed(_files(layout.verifications(build.name, build.digest)))), None):
+        return newest
     device = next((check["device"] for check in build.verification if "device" in check), "")
     return Verification(
         build.name, build.digest, device, tuple(build.verification), started=build.built_at, ended=build.built_at,
@@ -100,12 +96,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _read(path: Path) -> Verification:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Verification(**{**data, "checks": tuple(data["checks"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin; it may be removed.") from error
+def _read(paths: Iterable[Path]) -> Iterator[Verification]:
+    for path in paths:
+        # A verification that ends meanwhile removes the oldest.
+        if found := read_record(Verification, path, f"An admin may remove it: rm {shlex.quote(str(path))}"):
+            yield found
 
 
 class Run:

@@ -7,16 +7,16 @@ lock; each is replaced as a whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import write_file
 
 # Compilers and plotting libraries that write while they run. Sharing these makes them fail for everybody but the
@@ -96,7 +96,7 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(Record):
     """The weights of a model.
 
     Attributes
@@ -135,9 +135,6 @@ class Weights:
         except OSError as error:
             raise RootError(f"Cannot read {error.filename}: {error.strerror}.", "Ask the site's admin.") from error
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
-
 
 def read_weights(layout: RootLayout, environment: str) -> dict[str, Weights]:
     """Return what is recorded of an environment's weights, by the name of the model.
@@ -158,16 +155,8 @@ def weights_of(layout: RootLayout, environment: str, model: str) -> Weights | No
 
 
 def _read(path: Path) -> Weights | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        files = tuple(WeightsFile(**file) for file in data["files"])
-        return Weights(**{**data, "files": files, "sources": tuple(data["sources"])})
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RootError(
-            f"Cannot read {path}: {error}.", "Ask the site's admin; `rootstock-site warm` writes it anew."
-        ) from error
+    again = f"rm {shlex.quote(str(path))} && rootstock-site warm --env {path.parent.name}"
+    return read_record(Weights, path, f"An admin records them anew: {again}")
 
 
 def write_weights(layout: RootLayout, weights: Weights, mode: int) -> None:

@@ -21,6 +21,7 @@ from ase.units import GPa, fs, kB
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.relax import has_whole_cell
 from rootstock.simulations.restart import (
+    Restart,
     cut_back,
     fingerprint,
     identity,
@@ -178,16 +179,16 @@ class Simulation:
 
     def save(self) -> None:
         """Write the restart file: everything that the next step depends on, and how long the other files are now."""
-        record = {
-            "settings": asdict(self.settings) | identity(self.calculator),
-            "step": self.step,
-            "start": self.start,
-            "atoms": self.atoms.todict(),
-            "random": json.dumps(self.rng.bit_generator.state),
-            "integrator": integrator_state(self.dynamics),
-            "sizes": {name: self.files[name].stat().st_size for name in ("stats", "traj")},
-        }
-        write_restart(self.files["restart"], record)
+        restart = Restart(
+            settings=asdict(self.settings) | identity(self.calculator),
+            step=self.step,
+            start=self.start,
+            atoms=self.atoms.todict(),
+            random=json.dumps(self.rng.bit_generator.state),
+            integrator=integrator_state(self.dynamics),
+            sizes={name: self.files[name].stat().st_size for name in ("stats", "traj")},
+        )
+        write_restart(self.files["restart"], restart)
 
     @classmethod
     def resume(
@@ -210,27 +211,27 @@ class Simulation:
             If it is not what it should be, or of another simulation.
         """
         files = files_of(prefix)
-        record = read_restart(files["restart"])
-        if start is not None and record.get("start", "") not in ("", fingerprint(start)):
+        before = read_restart(files["restart"])
+        if start is not None and before.start not in ("", fingerprint(start)):
             raise ConfigurationError(
                 f"{files['restart']} is of a simulation that began with another structure.",
                 "Begin another simulation with --file-prefix.",
             )
-        before = record["settings"] | {"steps": settings.steps}
-        settings = replace(settings, seed=before["seed"] if seed is None else seed)
+        held = before.settings | {"steps": settings.steps}
+        settings = replace(settings, seed=held["seed"] if seed is None else seed)
         now = asdict(settings) | identity(calculator)
-        if changed := [name for name in now if before.get(name) != now[name]]:
+        if changed := [name for name in now if held.get(name) != now[name]]:
             name = changed[0]
             raise ConfigurationError(
-                f"{files['restart']} is of a simulation with {name} = {before.get(name)}, not {now[name]}.",
+                f"{files['restart']} is of a simulation with {name} = {held.get(name)}, not {now[name]}.",
                 "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
             )
-        self = cls(Atoms.fromdict(record["atoms"]), calculator, settings, prefix)
-        self.start = record.get("start", "")
-        self.rng.bit_generator.state = json.loads(record["random"])
-        restore_integrator(self.dynamics, record["integrator"])
-        self.dynamics.nsteps = record["step"]
-        cut_back(files, files["restart"], record["sizes"])
+        self = cls(Atoms.fromdict(before.atoms), calculator, settings, prefix)
+        self.start = before.start
+        self.rng.bit_generator.state = json.loads(before.random)
+        restore_integrator(self.dynamics, before.integrator)
+        self.dynamics.nsteps = before.step
+        cut_back(files, files["restart"], before.sizes)
         return self
 
 

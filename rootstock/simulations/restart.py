@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,49 @@ from ase import Atoms
 from ase.io.jsonio import decode, encode
 
 from rootstock.errors import ConfigurationError
+from rootstock.root.record_files import parsed
 from rootstock.root.records import write_file
 
 _FORMAT = 1
-_KEYS = {"settings", "step", "atoms", "random", "integrator", "sizes"}
 
 
-def write_restart(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a restart file in one step: a reader sees the old one or the new one.
+@dataclass(frozen=True, kw_only=True)
+class Restart:
+    """What a restart file holds; ASE's JSON can hold it.
 
-    Parameters
+    Attributes
     ----------
-    path : Path
-    record : Mapping[str, Any]
-        What `read_restart` returns, but for ``format`` and ``ase``; ASE's JSON can hold it.
+    settings : dict
+        Of the simulation, and what its calculator computes.
+    step : int
+    start : str
+        The `fingerprint` of the structure that it began with; empty in older files.
+    atoms : dict
+        As `ase.Atoms.todict` returns them.
+    random : str
+        The state of the generator of random numbers, as JSON.
+    integrator : dict
+        As `integrator_state` returns it.
+    sizes : dict of str to int
+        How many bytes the other files have.
     """
-    text = encode({"format": _FORMAT, "ase": ase.__version__, **record})
+
+    settings: dict[str, Any]
+    step: int
+    start: str = ""
+    atoms: dict[str, Any]
+    random: str
+    integrator: dict[str, Any]
+    sizes: dict[str, int]
+
+
+def write_restart(path: Path, restart: Restart) -> None:
+    """Write a restart file in one step: a reader sees the old one or the new one."""
+    text = encode({"format": _FORMAT, "ase": ase.__version__, **vars(restart)})
     write_file(path, text.encode(), 0o666 & ~_umask())
 
 
-def read_restart(path: Path) -> dict[str, Any]:
+def read_restart(path: Path) -> Restart:
     """Read a restart file.
 
     Raises
@@ -42,16 +66,16 @@ def read_restart(path: Path) -> dict[str, Any]:
         If it cannot be read, or is none of this version of Rootstock.
     """
     try:
-        record = decode(path.read_text())
+        data = decode(path.read_text())
+        ours = isinstance(data, dict) and data.get("format") == _FORMAT
+        restart = parsed(Restart, data) if ours else None
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no restart file: {error}.") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+    if restart is None:
         raise ConfigurationError(f"{path} is no restart file of this version of Rootstock.")
-    if not set(record) >= _KEYS:
-        raise ConfigurationError(f"{path} is no restart file: it is not whole.")
-    return record
+    return restart
 
 
 def cut_back(files: Mapping[str, Path], restart: Path, sizes: Mapping[str, int]) -> None:

@@ -118,11 +118,16 @@ def test_restart_files_that_do_not_fit(tmp_path: Path, change: dict[str, Any], m
     with pytest.raises(ConfigurationError, match=message):
         Simulation.resume(EMT(), Dynamics(**settings | change), prefix)
     simulation.files["traj"].write_text("")
+    whole = simulation.files["restart"].read_text()
     with pytest.raises(ConfigurationError, match="something is missing"):
         Simulation.resume(EMT(), Dynamics(**settings), prefix)
-    for text in ("", "{}", "[1]", '{"format": 1}', '{"format": 2}'):
+    for text, fault in (
+        ("", ": "), ("{}", " of this version"), ("[1]", " of this version"), ('{"format": 2}', " of this version"),
+        ('{"format": 1}', r": it has no 'settings'\."), ("[" * 100_000, ": "),
+        (whole.replace('"step": 1', '"step": "one"'), r": step must be a whole number, not 'one'\."),
+    ):  # fmt: skip
         simulation.files["restart"].write_text(text)
-        with pytest.raises(ConfigurationError, match="is no restart file"):
+        with pytest.raises(ConfigurationError, match="is no restart file" + fault):
             Simulation.resume(EMT(), Dynamics(**settings), prefix)
 
 

@@ -106,6 +106,14 @@ def with_more(path, member, content=b""):
         archive.addfile(member, io.BytesIO(content))
 
 
+NOTHING = {
+    "schema": 1,
+    "rootstock": __version__,
+    "machine": "x86_64",
+    "client": False,
+    "environments": [],
+    "wheels": {},
+}
 WHEEL = f"wheels/{PACKAGES[0]}-1.0-py3-none-any.whl"
 
 
@@ -222,7 +230,10 @@ def test_links_out_of_a_bundle_are_refused(bundle, tmp_path, links, message):
         ("bundle.json", b"\xff", "is no bundle that `bundle create` made"),
         ("bundle.json", b"[1]", "is no bundle that `bundle create` made"),
         ("bundle.json", b'{"schema": 1}', "was made by rootstock None"),
-        ("bundle.json", json.dumps({"schema": 1, "rootstock": __version__}).encode(), "bundle.json lacks client"),
+        ("bundle.json", json.dumps({"schema": 1, "rootstock": __version__}).encode(), ": bundle.json has no 'machine'"),
+        ("bundle.json", json.dumps({**NOTHING, "python": 3}).encode(), ": bundle.json.python must be an object, not 3"),
+        ("bundle.json", b"[" * 100_000, "is no bundle that `bundle create` made"),
+        ("LINKS", b"[" * 100_000, "is no bundle that `bundle create` made"),
     ],
 )
 def test_a_bundle_that_something_else_made_is_one_clear_error(bundle, tmp_path, name, content, message):
@@ -269,7 +280,7 @@ def test_what_is_no_bundle_is_refused(tmp_path):
 )
 def test_a_bundle_for_something_else_is_refused(bundle, tmp_path, change, message):
     unpacked = unpack(bundle[0], tmp_path / "unpacked")
-    other = dataclasses.replace(unpacked, manifest={**unpacked.manifest, **change})
+    other = dataclasses.replace(unpacked, manifest=dataclasses.replace(unpacked.manifest, **change))
     layout = RootLayout(tmp_path / "other")
     source = read_source(unpacked.folder / "environments" / f"{ENVIRONMENT}.py")
     plan = plan_environment(layout, get_cluster("local"), source)

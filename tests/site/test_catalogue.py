@@ -10,15 +10,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rootstock.config.environment_file import packaged_source
+from rootstock.config.environment_file import EnvironmentSource, packaged_source
+from rootstock.reports.catalogue import key_packages, main_package
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
 from rootstock.root.verification_records import Run, Verification
-from tests.support.commands import ROOTSTOCK, Done, clean_environment, run
+from tests.support.commands import ROOTSTOCK, SITE, Done, clean_environment, run
 from tests.support.needs import need_program
 from tests.support.roots import put_environment
 
@@ -121,6 +123,64 @@ def test_one_environment_that_cannot_be_read_hides_no_other(ask: Ask, tiny_root:
         ["tiny", f"{platform.machine()} cpu"],
     ]
     assert f"Environment broken is not listed: {tiny_root}/environments/broken.py has 0 headers" in done.stderr
+    status = run(SITE, "status", "--root", tiny_root, check=True).stdout
+    assert f"\nenvironment broken: {tiny_root}/environments/broken.py has 0 headers" in status
+    assert "\nenvironment tiny: build " in status
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[]", "it must be an object, not []."),
+        ('{"name": "later"}', "it has no 'digest'."),
+        ("{", "Expecting property"),
+    ],
+)
+def test_a_damaged_build_hides_no_other(ask: Ask, tiny_root: Path, tmp_path: Path, text: str, fault: str) -> None:
+    layout = RootLayout(tiny_root)
+    record = read_build(layout.active("tiny").resolve())
+    assert record
+    file = tmp_path / "later.py"
+    file.write_text((tiny_root / "environments/tiny.py").read_text())
+    put_environment(layout, file, record)
+    damaged = layout.active("later").resolve() / "build.json"
+    damaged.write_text(text)
+    said = f"Cannot read {damaged}: {fault}"
+    remedy = "An admin removes that folder, then: rootstock-site install --env later"
+    listed = ask("list", "--root", tiny_root)
+    assert listed.returncode == 0
+    assert [line.split("\t")[0] for line in listed.stdout.splitlines()[1:]] == ["tiny"]
+    assert f"Environment later is not listed: {said}" in listed.stderr and remedy in listed.stderr
+    assert ask("show", "tiny", "--root", tiny_root).returncode == 0
+    shown = ask("show", "later", "--root", tiny_root)
+    assert (shown.returncode, shown.stderr.count("\n")) == (10, 2)
+    assert shown.stderr.startswith(f"Error: {said}") and remedy in shown.stderr
+    status = run(SITE, "status", "--root", tiny_root)
+    assert status.returncode == 0
+    assert f"\nenvironment tiny: build {record.digest}" in status.stdout
+    assert f"\nenvironment later: {said}" in status.stdout and remedy in status.stdout
+    told = json.loads(run(SITE, "status", "--root", tiny_root, "--json", check=True).stdout)
+    assert ([each["name"] for each in told["environments"]], list(told["problems"])) == (["tiny"], ["later"])
+    doctor = ask("doctor", "--root", tiny_root, "--json", "--wait", "60")
+    found = json.loads(doctor.stdout)["findings"]
+    for check in ("builds", "files"):
+        (failed,) = [each for each in found if (each["check"], each["result"]) == (check, "failed")]
+        assert failed["reason"].startswith(said) and failed["remedy"] == remedy
+        (well,) = [each["reason"] for each in found if (each["check"], each["result"]) == (check, "ok")]
+        assert well.startswith("tiny")
+
+
+def test_packages_are_found_however_they_are_spelt(mace_root: RootLayout) -> None:
+    record = read_build(mace_root.active("mace").resolve())
+    assert record
+    record = replace(record, packages={"mace_torch": "0.3.16", "ruamel.yaml": "0.18", "ASE": "3.29.0", "numpy": "2.4"})
+    wanted = ["MACE_Torch[cuda] >=0.3; python_version > '3'", "what is this?", "Ruamel-YAML@https://here/r.whl", "Ase"]
+    source = EnvironmentSource("mace", mace_root.environment_file("mace"), "", {"dependencies": wanted})
+    assert main_package(source, record) == ("mace-torch", "0.3.16")
+    assert key_packages(source, record) == {
+        "mace-torch": "0.3.16", "ruamel-yaml": "0.18", "ase": "3.29.0", "numpy": "2.4",
+    }  # fmt: skip
+    assert main_package(replace(source, header={}), None) == ("", "")
 
 
 def test_a_hundred_environments(tiny_root: Path, tmp_path: Path) -> None:

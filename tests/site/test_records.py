@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
+import operator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +13,13 @@ import pytest
 
 from rootstock.config.environment_file import packaged_source
 from rootstock.errors import RootError
+from rootstock.root.generations import Generation, State, read_generations
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import active_build, read_build
+from rootstock.root.lock import Holder, read_holder
+from rootstock.root.record_files import Record, read_record
+from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.verification_records import Run, Verification, last_verification, read_verifications
-from rootstock.root.weights import Weights, measured, own_weights, read_weights, weights_of, write_weights
+from rootstock.root.weights import Weights, WeightsFile, measured, own_weights, read_weights, weights_of, write_weights
 
 
 @pytest.fixture
@@ -54,10 +60,117 @@ def test_weights_that_are_gone_or_cut_short_are_not_present(layout: RootLayout) 
     assert weights_of(layout, "mace", "small") is None and read_weights(layout, "orb") == {}
 
 
-def test_a_record_that_cannot_be_read_is_named(layout: RootLayout) -> None:
-    layout.weights_record("mace", "small").write_text('{"files": 3}')
-    with pytest.raises(RootError, match=r"Cannot read .*/weights/mace/small\.json"):
-        read_weights(layout, "mace")
+BUILD = BuildRecord(
+    "emt", "d1", "a", "b", "c", "/usr/bin/python3", "3.11.2", "x86_64", "cpu", "0.9", "0.3.0", {"ase": "3.26"}, 1, 2,
+    "me", "here", "now",
+)  # fmt: skip
+WEIGHTS = Weights("mace", "small", (WeightsFile("cache/w", 3, "ab"),), ("http://here/w",), "d1", "now", "me", "here")
+GENERATION = Generation(2, "now", "me", "here", "install", State("0.3.0", {"emt": "d1"}, {"0.3.0": "d2"}), 1)
+VERIFICATION = Verification("mace", "d1", "cpu", ({"passed": True, "error": 1e-9, "reason": None},), "now", "", "me")
+
+
+@pytest.mark.parametrize("record", [BUILD, WEIGHTS, GENERATION, VERIFICATION], ids=["build", "weights", "gen", "run"])
+def test_a_later_version_may_write_more_keys(tmp_path: Path, record: Record) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(record.to_json())
+    assert read_record(type(record), path, "") == record
+    data = json.loads(record.to_json())
+    for table in (data, data.get("state", {}), *(data["files"] if record is WEIGHTS else [])):
+        table["colour"] = {"of": ["a later", "version"]}
+    path.write_text(json.dumps(data))
+    assert read_record(type(record), path, "") == record
+
+
+def test_an_older_version_wrote_fewer_keys(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    data = {key: value for key, value in json.loads(BUILD.to_json()).items() if value not in ("", 0, [], {})}
+    path.write_text(json.dumps(data))
+    assert "links" not in data and read_record(BuildRecord, path, "") == BUILD
+
+
+def test_how_a_record_is_written() -> None:
+    """As every version has done: people compare these files."""
+    assert GENERATION.to_json() == (
+        '{\n "at": "now",\n "by": "me",\n "command": "install",\n "number": 2,\n "on": "here",\n "restores": 1,\n'
+        ' "state": {\n  "active": {\n   "emt": "d1"\n  },\n  "clients": {\n   "0.3.0": "d2"\n  },\n'
+        '  "default": "0.3.0"\n }\n}\n'
+    )
+
+
+def without(record: Record, *path: str) -> str:
+    data = json.loads(record.to_json())
+    *above, last = path
+    del functools.reduce(operator.getitem, above, data)[last]
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("record", "text", "message"),
+    [
+        (BUILD, without(BUILD, "digest"), "it has no 'digest'."),
+        (BUILD, "[]", "it must be an object, not []."),
+        (BUILD, BUILD.to_json().replace('"files": 1', '"files": true'), "files must be a whole number, not True."),
+        (BUILD, BUILD.to_json().replace('"3.26"', "3"), "packages.ase must be a text, not 3."),
+        (WEIGHTS, '{"environment": "mace", "model": "small", "files": 3}', "files must be a list, not 3."),
+        (WEIGHTS, WEIGHTS.to_json().replace('"sha256"', '"md5"'), "files[0] has no 'sha256'."),
+        (GENERATION, without(GENERATION, "state", "active"), "state has no 'active'."),
+        (GENERATION, GENERATION.to_json().replace(": 2", ": null"), "number must be a whole number, not None."),
+        (VERIFICATION, VERIFICATION.to_json()[:-3], "Expecting ',' delimiter: line "),
+        (VERIFICATION, "[" * 100_000, "it is nested too deep."),
+        (VERIFICATION, "\xff", "'utf-8' codec can't decode byte 0xff in position 0: "),
+        (VERIFICATION, "", "Expecting value: line 1 column 1"),
+    ],
+    ids=map(str, range(12)),
+)
+def test_what_is_wrong_with_a_record_is_said(tmp_path: Path, record: Record, text: str, message: str) -> None:
+    path = tmp_path / "record.json"
+    assert read_record(type(record), path, "") is None
+    path.write_text(text, encoding="latin-1")
+    assert read_record(type(record), path / "below a file", "") is None
+    with pytest.raises(RootError) as caught:
+        read_record(type(record), path, "Ask.")
+    assert caught.value.message.startswith(f"Cannot read {path}: {message}") and caught.value.hint == "Ask."
+
+
+def test_who_may_not_read_a_record_is_told_why(tmp_path: Path) -> None:
+    (tmp_path / "record.json").mkdir()
+    with pytest.raises(RootError, match=r"Cannot read .*/record\.json: Is a directory\nAsk the site's admin\."):
+        read_record(BuildRecord, tmp_path / "record.json", "")
+
+
+def test_each_damaged_record_of_a_root_is_named_with_the_next_command(layout: RootLayout) -> None:
+    for folder in (layout.generations, layout.build("mace", "d1"), layout.verifications("mace", "d1")):
+        folder.mkdir(parents=True)
+    for path, read, command in (
+        (layout.weights_record("mace", "small"), lambda: read_weights(layout, "mace"),
+         "rm {path} && rootstock-site warm --env mace"),
+        (layout.generation(7), lambda: read_generations(layout), "mv {path} {path}.damaged"),
+        (layout.verifications("mace", "d1") / "1.json", lambda: read_verifications(layout, "mace", "d1"), "rm {path}"),
+        (layout.verifications("mace", "d1") / "1.json",
+         lambda: last_verification(layout, replace(BUILD, name="mace")), "rm {path}"),
+        (layout.build("mace", "d1") / "build.json", lambda: read_build(layout.build("mace", "d1")),
+         "An admin removes that folder, then: rootstock-site install --env mace"),
+    ):  # fmt: skip
+        path.write_text('{"colour": "red"}')
+        with pytest.raises(RootError) as caught:
+            read()
+        assert caught.value.message.startswith(f"Cannot read {path}: it has no '"), caught.value.message
+        assert caught.value.hint.endswith(command.format(path=path))
+
+
+def test_who_holds_the_lock_in_words_of_a_later_version(layout: RootLayout) -> None:
+    layout.locks.mkdir()
+    said = {"command": "install", "user": "ann", "host": "login1", "pid": 7, "since": "now", "reason": "an upgrade"}
+    layout.admin_owner.write_text(json.dumps(said))
+    assert read_holder(layout) == Holder("install", "ann", "login1", 7, "now")
+    for damaged in ("[]", '{"command": 3}', "[" * 100_000):
+        layout.admin_owner.write_text(damaged)
+        assert read_holder(layout) is None
+
+
+def test_a_check_without_its_outcome_was_not_run() -> None:
+    seen = replace(VERIFICATION, checks=(*VERIFICATION.checks, {"reference": "a"}))
+    assert (seen.passed, seen.missed, seen.not_run) == (1, 0, 1)
 
 
 def test_own_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,15 @@ import os
 import platform
 import sys
 import tomllib
+from dataclasses import replace
 
 import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
+from rootstock.builds.uv_scripts import recipe_text
 from rootstock.client.resolve import resolve
+from rootstock.config.clusters import get_cluster
 from rootstock.errors import RootError
 from rootstock.reports.catalogue import read_catalogue
 from rootstock.root.layout import RootLayout
@@ -144,6 +147,22 @@ def index_of_torch(folder, version):
         wheel = make_wheel(wheels, name.replace("-", "_"), version)
         (wheels / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
     return folder.as_uri()
+
+
+def test_packages_of_the_torch_index_are_known_however_they_are_spelt():
+    rocm = replace(
+        get_cluster("local"), accelerator="rocm", torch_rocm="file:///rocm", torch_packages=("triton_rocm", "other")
+    )
+
+    def locked(*dependencies):
+        recipe = recipe_text({"dependencies": list(dependencies)}, rocm, "rocm")
+        header = tomllib.loads("\n".join(line[2:] for line in recipe.splitlines()[1:-1]))
+        return header["dependencies"], "index" in header.get("tool", {}).get("uv", {})
+
+    wanted = ["Torch>=2; sys_platform != 'win32'", "Triton.ROCm"]
+    assert locked(*wanted) == ([*wanted, "other"], True)
+    assert locked("pytorch") == (["pytorch"], False)
+    assert locked("torch of some kind") == (["torch of some kind"], False)  # uv says what is wrong with it
 
 
 def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import ase
 import numpy as np
 import pytest
 from ase import Atoms
@@ -123,6 +124,17 @@ def test_a_missed_value_ends_with_15_and_others_go_on(copy: Path, site: Site) ->
     assert "lj (cpu): " in done.stdout and "emt (cpu): " in done.stdout
     [seen] = runs(copy, "emt")
     assert seen.missed == 1 and seen.passed > 5
+
+
+def test_versions_that_values_hold_for_name_packages_however_they_are_spelt(copy: Path, site: Site) -> None:
+    spoil(copy, "emt", 'versions = { ase = ">=3.23" }', 'versions = { ASE = ">=3.23" }')
+    site("verify", "--root", copy, "--env", "emt")
+    [seen] = runs(copy, "emt")
+    assert seen.missed == 0 and seen.passed > 5
+    spoil(copy, "emt", 'ASE = ">=3.23"', 'ASE = ">=99"')
+    done = site("verify", "--root", copy, "--env", "emt", check=False)
+    assert done.returncode == 15
+    assert f"holds for ASE >=99; installed is {ase.__version__}." in done.stdout
 
 
 def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site) -> None:

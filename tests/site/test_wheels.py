@@ -110,14 +110,28 @@ def test_a_disk_that_is_full_is_no_fault_of_the_server(fetch, server, tmp_path):
     assert len(server.seen) == 1
 
 
-def test_an_index_without_sha256_is_refused(tmp_path):
-    lock = tmp_path / "pylock.toml"
-    lock.write_text(
-        'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\n'
-        'wheels = [{ url = "http://127.0.0.1/a-1-py3-none-any.whl", hashes = { md5 = "00" } }]\n'
-    )
+def wheels(*names, algorithm="sha256"):
+    return ", ".join(f'{{ url = "http://127.0.0.1/{name}", hashes = {{ {algorithm} = "00" }} }}' for name in names)
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """Return the names of the wheels that are taken of a package, by what its lock says of it."""
+
+    def call(*packages, python="3.11.2"):
+        lock = tmp_path / "pylock.toml"
+        lock.write_text(
+            'lock-version = "1.0"\ncreated-by = "uv"\nrequires-python = ">=3.10"\n'
+            + "".join(f'[[packages]]\nname = "{name}"\nversion = "1"\n{said}\n' for name, said in packages)
+        )
+        return [wheel.name for wheel in wheels_of(lock, python)]
+
+    return call
+
+
+def test_an_index_without_sha256_is_refused(chosen):
     with pytest.raises(BundleError, match=r"gives no SHA-256 of it"):
-        wheels_of(lock, "3.11.2")
+        chosen(("a", f"wheels = [{wheels('a-1-py3-none-any.whl', algorithm='md5')}]"))
 
 
 MACHINE = platform.machine()
@@ -131,25 +145,70 @@ FITTING = [
 ]
 OTHERS = [
     f"a-1-cp312-cp312-manylinux_2_17_{MACHINE}.whl", f"a-1-cp310-cp310-manylinux_2_17_{MACHINE}.whl",
-    "a-1-cp311-cp311-win_amd64.whl", "a-1.tar.gz",
+    "a-1-cp311-cp311-win_amd64.whl",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("best", range(len(FITTING)))
 @pytest.mark.parametrize("step", [1, -1], ids=["best first", "best last"])
-def test_the_wheel_of_a_package_that_is_the_best_for_this_machine(tmp_path, best, step):
+def test_the_wheel_of_a_package_that_is_the_best_for_this_machine(chosen, best, step):
     names = [*FITTING[best:], *OTHERS][::step]
-    entries = ", ".join(f'{{ url = "http://127.0.0.1/{name}", hashes = {{ sha256 = "00" }} }}' for name in names)
-    lock = tmp_path / "pylock.toml"
-    lock.write_text(f'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\nwheels = [{entries}]\n')
-    assert [wheel.name for wheel in wheels_of(lock, "3.11.2")] == [FITTING[best]]
-    assert best_wheel(names, "3.11") == FITTING[best]
+    assert chosen(("a", f"wheels = [{wheels(*names)}]")) == [FITTING[best]]
+    assert best_wheel([*names, "a-1.tar.gz"], "3.11") == FITTING[best]
 
 
-def test_a_package_without_a_wheel_that_fits(tmp_path):
-    lock = tmp_path / "pylock.toml"
-    entries = ", ".join(f'{{ url = "http://127.0.0.1/{name}", hashes = {{ sha256 = "00" }} }}' for name in OTHERS)
-    lock.write_text(f'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\nwheels = [{entries}]\n')
-    with pytest.raises(BundleError, match=r"a 1 has no wheel for Python 3\.11 on this machine"):
-        wheels_of(lock, "3.11.2")
+def test_the_interpreter_of_the_build_counts_and_not_the_one_that_runs_this(chosen):
+    each = [wheels(f"{name}-1-cp{n}-cp{n}-manylinux_2_17_{MACHINE}.whl") for name, n in (("old", 310), ("new", 399))]
+    packages = (
+        ("old", f"marker = \"python_version < '3.99'\"\nwheels = [{each[0]}]"),
+        ("new", f"marker = \"python_full_version >= '3.99.3'\"\nwheels = [{each[1]}]"),
+        ("other", f"marker = \"sys_platform == 'win32'\"\nwheels = [{wheels('other-1-cp310-cp310-win32.whl')}]"),
+    )
+    assert [name.partition("-")[0] for name in chosen(*packages, python="3.10.2")] == ["old"]
+    assert [name.partition("-")[0] for name in chosen(*packages, python="3.99.3")] == ["new"]
+    assert chosen(*packages, python="3.99.2") == []
+
+
+SOURCE = 'url = "http://127.0.0.1/a-1.tar.gz", hashes = { sha256 = "00" }'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"sdist = {{ {SOURCE} }}\nwheels = [{wheels(*OTHERS)}]",
+        f"sdist = {{ {SOURCE} }}",
+        f"archive = {{ {SOURCE} }}",
+        f"archive = {wheels(OTHERS[0])}",
+        'vcs = { type = "git", url = "http://127.0.0.1/a", commit-id = "00" }',
+        'directory = { path = "/a" }',
+    ],
+)
+def test_a_package_without_a_wheel_that_fits(chosen, said):
+    with pytest.raises(BundleError, match=r"a 1 has no wheel for Python 3\.11 on this machine.*\n.*uv\.find-links=DIR"):
+        chosen(("b", f"wheels = [{wheels('b-1-py3-none-any.whl')}]"), ("a", said))
+
+
+@pytest.mark.parametrize(
+    ("said", "python"),
+    [
+        (f"wheels = [{wheels(*OTHERS)}]", "3.11.2"),  # it cannot even be built
+        (f"wheels = [{wheels('a.whl')}]", "3.11.2"),
+        ("wheels = [{ url = 'http://127.0.0.1/a-1-py3-none-any.whl', hashes = {} }]", "3.11.2"),
+        (f"wheels = [{wheels(FITTING[-1])}]", "3.9.2"),
+    ],
+)
+def test_a_lock_of_which_nothing_can_be_chosen(chosen, said, python):
+    minor = python.rpartition(".")[0]
+    with pytest.raises(BundleError, match=rf"A lock has no packages for Python {minor} on this machine: \w.*\n"):
+        chosen(("a", said), python=python)
     assert best_wheel(OTHERS, "3.11") == ""
+
+
+def test_a_wheel_that_is_named_by_itself(tmp_path, chosen):
+    """By its address, as ours is, or by a path from where the lock is."""
+    path = f'archive = {{ path = "dist/{FITTING[0]}", hashes = {{ sha256 = "00" }} }}'
+    assert chosen(("a", path)) == [FITTING[0]]
+    (wheel,) = wheels_of(tmp_path / "pylock.toml", "3.11.2")
+    assert (wheel.url, wheel.sha256) == ((tmp_path / "dist" / FITTING[0]).as_uri(), "00")
+    local = "a-1+cpu-py3-none-any.whl"
+    assert chosen(("b", f"archive = {wheels(local.replace('+', '%2B'))}")) == [local]

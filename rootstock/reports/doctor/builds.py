@@ -15,8 +15,9 @@ from rootstock.config.model_string import is_path, model_string
 from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.reports.catalogue import in_use
 from rootstock.reports.doctor.finding import Case, Finding, check, failed, from_error, ok, skipped, warning
+from rootstock.root.checksums import Problem
 from rootstock.root.disk_usage import counted
-from rootstock.root.published import published
+from rootstock.root.published import Published, published
 from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.variants import fitting_build
 from rootstock.root.weights import Weights, how_to_fetch, own_weights, read_weights
@@ -58,10 +59,19 @@ def builds(case: Case) -> Iterator[Finding]:
 @check
 def intact(case: Case) -> Iterator[Finding]:
     """Check that the files of the builds, and of their interpreters in the root, are those that were published."""
-    checked = {each: each.problems(None if case.full else _SAMPLE)
-               for each in published(case.layout, case.environments, clients=case.argument is None)}  # fmt: skip
+    checked: dict[Published, list[Problem]] = {}
+    unread = False
+    for group in (*((name,) for name in case.environments), ()):
+        try:
+            for each in published(case.layout, group, clients=not group and case.argument is None):
+                if each not in checked:  # an interpreter that another one is made on, too
+                    checked[each] = each.problems(None if case.full else _SAMPLE)
+        except RootError as error:
+            unread = True
+            yield from_error(error)
     if not checked:
-        yield skipped("nothing is built")
+        if not unread:
+            yield skipped("nothing is built")
         return
     for each, problems in checked.items():
         if problems:

@@ -1,0 +1,120 @@
+"""Records of a root as JSON files: dataclasses with types, written and read again.
+
+A record of a later version may have keys that this version knows nothing of; they are left out. What this version
+needs must be there, and be of the right kind: nothing that comes from `read_record` surprises whoever uses it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from rootstock.errors import RootError
+from rootstock.root.reachability import refusal
+
+_T = TypeVar("_T")
+# What the JSON of a type is in Python, and in words.
+_KINDS: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
+    str: (str, "a text"), bool: (bool, "true or false"), int: (int, "a whole number"),
+    float: ((int, float), "a number"), list: (list, "a list"), tuple: (list, "a list"), dict: (dict, "an object"),
+    Mapping: (dict, "an object"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of dataclasses of what JSON can hold: texts, numbers, lists, objects, and further dataclasses."""
+
+    def to_json(self) -> str:
+        """Return the text of its file."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
+    """Return the record in a file; None where there is no file.
+
+    Parameters
+    ----------
+    cls : type
+        A dataclass.
+    path : Path
+    hint : str
+        What to do about a file that is damaged.
+
+    Raises
+    ------
+    RootError
+        If you may not read it, or it holds no such record. It names the key that is missing or wrong.
+    """
+    try:
+        return parsed(cls, json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise refusal(path, error) from error
+    except RecursionError as error:
+        raise RootError(f"Cannot read {path}: it is nested too deep.", hint) from error
+    except ValueError as error:
+        raise RootError(f"Cannot read {path}: {error}.", hint) from error
+
+
+def parsed(cls: type[_T], data: Any, where: str = "") -> _T:
+    """Return the record that JSON describes; `where` is what its keys are in, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it describes none. It names the key that is missing or wrong.
+    """
+    record: _T = _record(cls, data, where)
+    return record
+
+
+def _record(cls: Any, data: Any, key: str) -> Any:
+    found = {}
+    _check(dict, data, key)
+    for name, (kind, needed) in _fields(cls).items():
+        if name in data:
+            found[name] = _value(kind, data[name], f"{key}{'.' if key else ''}{name}")
+        elif needed:
+            raise ValueError(f"{key or 'it'} has no {name!r}")
+    return cls(**found)
+
+
+@functools.cache
+def _fields(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """Return for each key of a record what it holds, and whether it must be there."""
+    kinds = get_type_hints(cls)
+    return {
+        each.name: (kinds[each.name], each.default is MISSING and each.default_factory is MISSING)
+        for each in fields(cls)
+    }
+
+
+def _value(kind: Any, data: Any, key: str) -> Any:
+    """Return what a record holds of a value of JSON."""
+    origin, inside = get_origin(kind) or kind, get_args(kind)
+    if origin is UnionType:  # of something and None
+        return None if data is None else _value(inside[0], data, key)
+    if is_dataclass(origin):
+        return _record(origin, data, key)
+    if kind is Any:
+        return data
+    _check(origin, data, key)
+    if isinstance(data, dict) and inside:
+        return {name: _value(inside[1], each, f"{key}.{name}") for name, each in data.items()}
+    if isinstance(data, list) and inside:
+        return origin(_value(inside[0], each, f"{key}[{number}]") for number, each in enumerate(data))
+    return data
+
+
+def _check(kind: Any, data: Any, key: str) -> None:
+    held, said = _KINDS[kind]
+    if not isinstance(data, held) or (isinstance(data, bool) and kind is not bool):
+        raise ValueError(f"{key or 'it'} must be {said}, not {reprlib.repr(data)}")
