@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,17 +22,15 @@ from rootstock.client.process import Launch
 from rootstock.config.environment_file import EnvironmentSource, read_source
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
+from rootstock.config.site import Site
 from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
-from rootstock.root.layout import RootLayout
-from rootstock.root.permissions import Access
+from rootstock.root.lock import Report
 from rootstock.root.records import BUILD_SOURCE
 from rootstock.root.variants import fitting_build
 from rootstock.root.verification_records import Run, Verification
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 _START_S, _CALL_S = 1800.0, 1800.0
-
-Report = Callable[[str], None]
 
 
 def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Report) -> list[Check]:
@@ -73,21 +71,13 @@ def verify(launch: Launch, source: EnvironmentSource, device: str, *, report: Re
 
 
 def verify_builds(
-    layout: RootLayout,
-    access: Access,
-    names: Sequence[str],
-    models: Sequence[str],
-    device: str,
-    *,
-    report: Report,
+    site: Site, names: Sequence[str], models: Sequence[str], device: str, *, report: Report
 ) -> Iterator[Verification]:
     """Verify builds in use, and keep what was seen in the root, each check as it comes.
 
     Parameters
     ----------
-    layout : RootLayout
-    access : Access
-        Who may read the results.
+    site : Site
     names : sequence of str
         Environments.
     models : sequence of str
@@ -107,16 +97,16 @@ def verify_builds(
     RootError
         If an environment has no build for this machine and device.
     """
-    manager = EnvironmentManager(layout.root)
+    manager = EnvironmentManager(site.layout.root)
     for name in names:
         source = manager.used_source(manager.find(name))
-        build = fitting_build(layout, name, device)
+        build = fitting_build(site.layout, name, device)
         if build is None:
             report(f"{name}: not built")
             continue
         source = read_source(build / BUILD_SOURCE, name)
         launch = manager.launch_build(name, build, threads=1)
-        run = _start_run(layout, access, Verification(name, build.name, device), report)
+        run = _start_run(site, Verification(name, build.name, device), report)
         for these in _groups(_chosen(source, models)):
             step = functools.partial(_step, report, name)
             try:
@@ -132,8 +122,8 @@ def _step(report: Report, name: str, text: str) -> None:
     report(f"{name}: {text}")
 
 
-def _start_run(layout: RootLayout, access: Access, verification: Verification, report: Report) -> Run:
-    folder = layout.verifications(verification.environment, verification.build)
+def _start_run(site: Site, verification: Verification, report: Report) -> Run:
+    access, folder = site.access, site.layout.verifications(verification.environment, verification.build)
     try:
         access.make_folder(folder)
         return Run(folder, verification, access.file)

@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,18 @@ from rootstock.client.connection import Client
 from rootstock.client.launch import EnvironmentManager
 from rootstock.client.process import Launch
 from rootstock.config.model_string import model_string
+from rootstock.config.site import Site
 from rootstock.errors import RootError, WeightsError, WorkerError
 from rootstock.root.disk_usage import counted, megabytes
-from rootstock.root.layout import STAGING, RootLayout
-from rootstock.root.lock import Admin
-from rootstock.root.permissions import Access, remove_tree
+from rootstock.root.layout import STAGING
+from rootstock.root.lock import Admin, Report
+from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
 from rootstock.root.variants import fitting_build
 from rootstock.root.weights import Weights, measured, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
 _TOLD_EVERY_S = 5.0
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,12 @@ class Fetch:
         return model_string(self.environment, self.model)
 
 
-def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> None:
+def fetch(site: Site, wanted: Fetch, admin: Admin) -> None:
     """Bring the weights of a model into a root, if they are not there, and record them.
 
     Parameters
     ----------
-    layout : RootLayout
-    access : Access
-        Who may read them.
+    site : Site
     wanted : Fetch
     admin : Admin
         Is told of each step.
@@ -80,8 +77,8 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
     WeightsError
         If it then fails without.
     """
-    manager = EnvironmentManager(layout.root)
-    build = fitting_build(layout, wanted.environment, wanted.device)
+    manager = EnvironmentManager(site.layout.root)
+    build = fitting_build(site.layout, wanted.environment, wanted.device)
     if build is None:
         raise RootError(f"Environment {wanted.environment!r} has lost its build.", "Run the command again.")
 
@@ -97,7 +94,7 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
             opened = _load(wanted, offline, step)["opened"]
         except WorkerError as error:
             admin.log(f"{wanted}: {error}")
-            fetched, sources = _download(layout.cache, access, wanted, manager, build, step)
+            fetched, sources = _download(site, wanted, manager, build, step)
             step("starting a worker without network")
             try:
                 opened = _load(wanted, offline, step)["opened"]
@@ -107,24 +104,24 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
                     "Its library may keep them elsewhere: name its variable in [tool.rootstock.cache].",
                 ) from failure
     files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
-    root = layout.root.resolve()
+    root = site.layout.root.resolve()
     weights = Weights(
         wanted.environment, wanted.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
         now(), user_name(), platform.node(),
     )  # fmt: skip
-    access.make_folder(layout.weights(wanted.environment))
-    write_weights(layout, weights, access.file)
+    site.access.make_folder(site.layout.weights(wanted.environment))
+    write_weights(site.layout, weights, site.access.file)
     step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
-def _load(wanted: Fetch, launch: Launch, step: Step) -> dict[str, Any]:
+def _load(wanted: Fetch, launch: Launch, step: Report) -> dict[str, Any]:
     client = Client(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
     client.close()
     return client.ready
 
 
 def _download(
-    cache: Path, access: Access, wanted: Fetch, manager: EnvironmentManager, build: Path, step: Step
+    site: Site, wanted: Fetch, manager: EnvironmentManager, build: Path, step: Report
 ) -> tuple[list[Path], list[str]]:
     """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
 
@@ -133,7 +130,7 @@ def _download(
     tuple of (list of Path, list of str)
         The files, and the addresses that they came from.
     """
-    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cache))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=site.layout.cache))
     try:
         step("fetching")
         launch = manager.launch_fetch(wanted.environment, build, staging)
@@ -146,14 +143,14 @@ def _download(
         for lock in staging.rglob("*.lock"):  # of libraries, while they fetch
             if lock.is_file():
                 lock.unlink()
-        access.share(staging)
-        return list(_publish(staging, cache)), client.ready["asked"]
+        site.access.share(staging)
+        return list(_publish(staging, site.layout.cache)), client.ready["asked"]
     finally:
         remove_tree(staging)
 
 
 @contextlib.contextmanager
-def _told(folder: Path, step: Step) -> Iterator[None]:
+def _told(folder: Path, step: Report) -> Iterator[None]:
     """Say now and then how much has come."""
     over = threading.Event()
 

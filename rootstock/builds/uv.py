@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rootstock.builds.subprocesses import Programs
 from rootstock.config.clusters import Cluster
 from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Report
 
 _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
@@ -129,7 +130,7 @@ class Uv:
     ----------
     cache : Path
         uv's cache.
-    log : Callable[[str], None]
+    log : callable
         Is given every line that uv prints.
     umask : int
         For the files that uv makes, whatever the caller's own is.
@@ -140,7 +141,7 @@ class Uv:
     """
 
     cache: Path
-    log: Callable[[str], None]
+    log: Report
     umask: int = 0o077
     wheels: Path | None = None
     programs: Programs = field(default_factory=Programs)
