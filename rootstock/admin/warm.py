@@ -12,7 +12,7 @@ from rootstock.admin.install_plan import plan_install
 from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.admin.weights_download import Fetch, fetch
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
-from rootstock.config.model_string import is_path, model_string, parse_model_string
+from rootstock.config.model_string import is_path, parse_model_string
 from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError, WeightsError, WorkerError
 from rootstock.root.generations import Change, changing, latest_number
@@ -25,24 +25,6 @@ from rootstock.root.weights import weights_of
 
 
 @dataclass(frozen=True)
-class ModelPlan:
-    """A model whose weights are to be fetched or recorded, and why; `weights`: whether it has any."""
-
-    environment: str
-    model: str
-    reason: str
-    weights: bool = True
-
-    def __str__(self) -> str:
-        return model_string(self.environment, self.model)
-
-    def describe(self) -> str:
-        """Say in a line what is to be done."""
-        task = f"fetch the weights of {self}" if self.weights else f"load {self}, which has no weights"
-        return f"{task} ({self.reason})"
-
-
-@dataclass(frozen=True)
 class WarmPlan:
     """What is missing for some models.
 
@@ -50,18 +32,12 @@ class WarmPlan:
     ----------
     install : InstallPlan or None
         How their environments are built that are not.
-    models : tuple of ModelPlan
-    device : str
-        Where the models are loaded.
-    patience : float
-        Seconds that a server may keep silent.
+    models : tuple of Fetch
     """
 
     site: Site
     install: InstallPlan | None
-    models: tuple[ModelPlan, ...]
-    device: str = "cpu"
-    patience: float = 120.0
+    models: tuple[Fetch, ...]
 
     @property
     def empty(self) -> bool:
@@ -81,7 +57,7 @@ class WarmPlan:
             "root": str(self.site.layout.root),
             "empty": self.empty,
             "install": self.install.to_json() if self.install else None,
-            "models": [vars(model) for model in self.models],
+            "models": [model.to_json() for model in self.models],
         }
 
 
@@ -93,7 +69,6 @@ def plan_warm(
     all_models: bool = False,
     device: str = "cpu",
     patience: float = 120.0,
-    client: bool = False,
 ) -> WarmPlan:
     """Decide what has to be built and fetched for some models.
 
@@ -111,8 +86,6 @@ def plan_warm(
         Where the models are loaded.
     patience : float
         Seconds that a server may keep silent.
-    client : bool
-        Whether a root that is built for this gets the environment that ``module load`` puts on PATH.
 
     Raises
     ------
@@ -124,9 +97,14 @@ def plan_warm(
     wanted = list(dict.fromkeys(_wanted(site, environments, models, all_models)))
     names = dict.fromkeys(environment for environment, _ in wanted)
     missing = [name for name in names if fitting_build(site.layout, name, device) is None]
-    build = plan_install(site, missing, device=device, client=client) if missing else None
-    plans = (_plan_model(site.layout, environment, model) for environment, model in wanted)
-    return WarmPlan(site, build, tuple(plan for plan in plans if plan), device, patience)
+    build = plan_install(site, missing, device=device, client=False) if missing else None
+    fetches = tuple(
+        Fetch(environment, model, reason, licence.get("weights") != "", device, patience)
+        for environment, model in wanted
+        if (reason := _why(site.layout, environment, model))
+        for licence in [_source(site.layout, environment).rootstock.get("licence", {})]
+    )
+    return WarmPlan(site, build, fetches)
 
 
 def _wanted(
@@ -170,18 +148,15 @@ def check_model(source: EnvironmentSource, model: str) -> None:
     source.check_model(model)
 
 
-def _plan_model(layout: RootLayout, environment: str, model: str) -> ModelPlan | None:
+def _why(layout: RootLayout, environment: str, model: str) -> str:
+    """Say why a model's weights are to be fetched or recorded; empty if they are there."""
     recorded = weights_of(layout, environment, model)
     if recorded is None:
-        reason = "not recorded yet"
-    elif not recorded.present(layout):
-        reason = "files are missing"
-    elif recorded.build not in {variant.build.name for variant in find_variants(layout, environment)}:
-        reason = "the build changed"
-    else:
-        return None
-    has_weights = _source(layout, environment).rootstock.get("licence", {}).get("weights") != ""
-    return ModelPlan(environment, model, reason, has_weights)
+        return "not recorded yet"
+    if not recorded.present(layout):
+        return "files are missing"
+    builds = {variant.build.name for variant in find_variants(layout, environment)}
+    return "" if recorded.build in builds else "the build changed"
 
 
 def apply(plan: WarmPlan, admin: Admin) -> None:
@@ -204,7 +179,7 @@ def apply(plan: WarmPlan, admin: Admin) -> None:
             remove_tree(leftover)
         for model in plan.models:
             try:
-                fetch(site, Fetch(model.environment, model.model, plan.device, plan.patience), admin)
+                fetch(site, model, admin)
             except (WorkerError, WeightsError) as error:
                 failures.append(f"{model}: {error}")
                 admin.report(f"{model}: failed")

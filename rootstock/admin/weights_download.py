@@ -37,12 +37,16 @@ _TOLD_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Fetch:
-    """Weights to be had.
+    """A model whose weights are to be fetched or recorded.
 
     Attributes
     ----------
     environment, model : str
         The model by the name that ``setup()`` takes.
+    reason : str
+        Why.
+    weights : bool
+        Whether it has any.
     device : str
         Where it is loaded.
     patience : float
@@ -51,11 +55,22 @@ class Fetch:
 
     environment: str
     model: str
+    reason: str
+    weights: bool
     device: str
     patience: float
 
     def __str__(self) -> str:
         return model_string(self.environment, self.model)
+
+    def describe(self) -> str:
+        """Say in a line what is to be done."""
+        task = f"fetch the weights of {self}" if self.weights else f"load {self}, which has no weights"
+        return f"{task} ({self.reason})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `describe` says for programs."""
+        return {key: getattr(self, key) for key in ("environment", "model", "reason", "weights")}
 
 
 def fetch(site: Site, wanted: Fetch, admin: Admin) -> None:
