@@ -139,9 +139,7 @@ def install(
 
     site = find_site("modal", Path(root), settings)
     # The image is the client. Without a GPU here, the builds are verified on the CPU.
-    plan = plan_install(
-        site.cluster, site.layout.root, environments, device="cpu", client=False, template_dirs=site.template_dirs
-    )
+    plan = plan_install(site, environments, device="cpu", client=False)
     plan = plan if build else dataclasses.replace(plan, builds=())
     return carry_out(plan, apply, f"install {' '.join(environments)}")
 
@@ -159,19 +157,21 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
     models = {model: parse_model_string(model, environments)[0] for model in site.cluster.models}
     chosen = [model for model, environment in models.items() if environment in environments]
     chosen += [environment for environment in environments if environment not in models.values()]
-    plan = plan_warm(site.cluster, site.layout.root, models=chosen)
+    plan = plan_warm(site, models=chosen)
     return carry_out(plan, apply, f"warm {' '.join(chosen)}")
 
 
 def carry_out(plan: Any, apply: Callable[[Any, Admin], None], what: str) -> dict[str, Any]:
     """Print a plan, carry it out with its log in the root, and return it."""
     from rootstock.root.command_log import log_line, new_log
+    from rootstock.root.generations import explained
     from rootstock.root.lock import Admin
 
-    for line in plan.lines() or [f"{what}: nothing to do"]:
+    for line in plan.summary_lines() or [f"{what}: nothing to do"]:
         print(line, flush=True)
     if not plan.empty:
-        with new_log(plan.prepare_log(), what.split()[0], plan.access.admin_file) as log:
+        site = plan.site
+        with explained(site.layout), new_log(site.layout, site.access, what.split()[0]) as log:
 
             def report(text: str) -> None:
                 print(text, flush=True)

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from rootstock.builds.uv import Uv
 from rootstock.builds.wheel_tags import Wheel, minor_version, wheels_of
 from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.site import Site
 from rootstock.errors import BundleError
 from rootstock.root.layout import ANY_ROOT, RootLayout
+from rootstock.root.lock import Report, quiet
 from rootstock.root.records import now
 
 _BOOTSTRAP_TEXT = f"""\
@@ -59,7 +61,6 @@ for wheel in WHEELS; do set -- "$@" "$here/{WHEELS}/$wheel"; done
 echo "$target/bin/rootstock-site"
 """
 
-Report = Callable[[str], None]
 # How something is built, where its lock goes, and the lock that it has already, if any.
 _Build = tuple[BuildPlan, Path, Path | None]
 
@@ -71,8 +72,8 @@ def create_bundle(
     *,
     client: bool = True,
     python: Path | None = None,
-    report: Report = lambda _: None,
-    log: Report = lambda _: None,
+    report: Report = quiet,
+    log: Report = quiet,
 ) -> str:
     """Fetch all that an installation needs, and put it into one file.
 
@@ -104,8 +105,8 @@ def create_bundle(
     """
     _check_name(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        folder, layout = Path(scratch, "bundle"), RootLayout(Path(scratch, "root"))
-        for part in (folder / ENVIRONMENTS, folder / WHEELS, layout.runtime(__version__)):
+        folder, site = Path(scratch, "bundle"), Site(RootLayout(Path(scratch, "root")), cluster)
+        for part in (folder / ENVIRONMENTS, folder / WHEELS, site.layout.runtime(__version__)):
             part.mkdir(parents=True)
         uv = Uv(Path(scratch, "cache"), log)
         manifest: dict[str, Any] = {
@@ -118,19 +119,19 @@ def create_bundle(
             "python": {},
             "wheels": {},
         }
-        own = [movable_interpreter(python)] if python is not None else root_interpreters(layout, cluster)
-        plans = [_put_environment(folder, layout, cluster, source, own) for source in sources]
+        own = [movable_interpreter(python)] if python is not None else root_interpreters(site)
+        plans = [_put_environment(site, folder, source, own) for source in sources]
         if client:
-            plans.append(_put_client(folder, layout, cluster, own))
+            plans.append(_put_client(site, folder, own))
         used = dict.fromkeys(plan.interpreter for plan, _, _ in plans)
         if python is not None and used and own[0] not in used:
             raise _unused(python, cluster)
         fetched = [interpreter for interpreter in used if interpreter.download]
-        for new in [copied(own[0], layout)] if python is not None else map(NewPython, fetched):
-            carry(new, folder / PYTHON, layout, cluster, uv, report=report)
+        for new in [copied(own[0], site.layout)] if python is not None else map(NewPython, fetched):
+            carry(site, new, folder / PYTHON, uv, report=report)
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
-            wheels = _lock(plan, existing, lock, layout, uv)
+            wheels = _lock(plan, existing, lock, site.layout, uv)
             manifest["python"][plan.name] = minor_version(plan.interpreter.version)
             manifest["wheels"][plan.name] = [wheel.name for wheel in wheels]
             for wheel in wheels:
@@ -158,21 +159,19 @@ def _unused(python: Path, cluster: Cluster) -> BundleError:
     )
 
 
-def _put_environment(
-    folder: Path, layout: RootLayout, cluster: Cluster, source: EnvironmentSource, own: Sequence[Interpreter]
-) -> _Build:
+def _put_environment(site: Site, folder: Path, source: EnvironmentSource, own: Sequence[Interpreter]) -> _Build:
     """Put in an environment file, and return how it is built."""
     (folder / ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
     lock = folder / ENVIRONMENTS / f"{source.name}.py.lock"
-    return plan_environment(layout, cluster, source, own), lock, source.path.with_name(lock.name)
+    return plan_environment(site, source, own), lock, source.path.with_name(lock.name)
 
 
-def _put_client(folder: Path, layout: RootLayout, cluster: Cluster, own: Sequence[Interpreter]) -> _Build:
+def _put_client(site: Site, folder: Path, own: Sequence[Interpreter]) -> _Build:
     """Put in ourselves, and return how the client is built."""
-    wheel, ours = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
+    wheel, ours = wheel_bytes(), site.layout.runtime(__version__) / WHEEL_NAME
     for target in (ours, folder / WHEELS / WHEEL_NAME):
         target.write_bytes(wheel)
-    plan = plan_client(layout, cluster, ours, hashlib.sha256(wheel).hexdigest(), own)
+    plan = plan_client(site, ours, hashlib.sha256(wheel).hexdigest(), own)
     return plan, folder / CLIENT_LOCK, None
 
 

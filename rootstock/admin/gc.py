@@ -19,14 +19,14 @@ from typing import Any
 
 from rootstock.builds.plan import CLIENT
 from rootstock.builds.root_interpreters import users
-from rootstock.config.clusters import Cluster
+from rootstock.config.site import Site
 from rootstock.errors import RootError
 from rootstock.root.disk_usage import Room, megabytes, room_taken
 from rootstock.root.generations import Change, Generation, State, changing, explained, read_generations, read_state
 from rootstock.root.hooks import run_hook
 from rootstock.root.layout import STAGING, RootLayout, environment_of
 from rootstock.root.lock import Admin, admin_lock
-from rootstock.root.permissions import Access, may_remove, remove_tree
+from rootstock.root.permissions import may_remove, remove_tree
 from rootstock.root.reachability import owner
 from rootstock.root.records import BUILD_RECORD, is_half_written, read_marker
 
@@ -57,8 +57,7 @@ class GcPlan:
         The newest generation.
     """
 
-    layout: RootLayout
-    cluster: Cluster
+    site: Site
     generations: tuple[int, ...]
     builds: tuple[Build, ...]
     pythons: tuple[str, ...]
@@ -72,12 +71,12 @@ class GcPlan:
         """Whether there is nothing to do."""
         return not (self.generations or self.builds or self.pythons or self.leftovers)
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
         found = [f"forget generation {number}" for number in self.generations]
         found += [f"remove build {digest} of {name}" for name, digest in self.builds]
         found += [f"remove interpreter {name}: no build uses it" for name in self.pythons]
-        found += [f"remove {path.relative_to(self.layout.root)}, left by a command that was cut off"
+        found += [f"remove {path.relative_to(self.site.layout.root)}, left by a command that was cut off"
                   for path in self.leftovers]  # fmt: skip
         if found:
             found.append(f"this frees {megabytes(self.room.bytes)} and {self.room.files} files")
@@ -88,28 +87,29 @@ class GcPlan:
         return {
             "schema": 1,
             "command": "gc",
-            "root": str(self.layout.root),
+            "root": str(self.site.layout.root),
             "empty": self.empty,
             "generations": list(self.generations),
             "builds": [{"name": name, "digest": digest} for name, digest in self.builds],
             "pythons": list(self.pythons),
-            "leftovers": [path.relative_to(self.layout.root).as_posix() for path in self.leftovers],
+            "leftovers": [path.relative_to(self.site.layout.root).as_posix() for path in self.leftovers],
             "spared": [{"name": name, "digest": digest, "why": why} for (name, digest), why in self.spared.items()],
             "frees": {"bytes": self.room.bytes, "files": self.room.files},
         }
 
 
-def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: float) -> GcPlan:
+def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     """Decide what can be taken away.
 
     Parameters
     ----------
-    layout, cluster
+    site
     keep : int
         How many generations stay, whatever their age; the present one always does.
     older_than : float
         Days since which a generation, or a build that none refers to, must be out of use.
     """
+    layout = site.layout
     read_marker(layout)
     found = read_generations(layout)
     before = time.time() - older_than * _DAY_S
@@ -141,9 +141,8 @@ def plan_gc(layout: RootLayout, cluster: Cluster, *, keep: int, older_than: floa
     going = (*(layout.build(*build) for build in builds), *map(layout.interpreter, pythons), *leftovers)
     taken = [room_taken(path, seen) for path in going]
     room = Room(sum(part.bytes for part in taken), sum(part.files or 0 for part in taken))
-    return GcPlan(
-        layout, cluster, dropped, tuple(builds), pythons, leftovers, spared, room, found[-1].number if found else 0
-    )  # fmt: skip
+    since = found[-1].number if found else 0
+    return GcPlan(site, dropped, tuple(builds), pythons, leftovers, spared, room, since)
 
 
 def _half_written(layout: RootLayout) -> Iterator[Path]:
@@ -195,8 +194,8 @@ def running_builds(layout: RootLayout, proc: Path = Path("/proc")) -> dict[Build
 
 def collect(plan: GcPlan, admin: Admin) -> None:
     """Carry out a plan of `plan_gc`."""
-    layout, access = plan.layout, Access.of(plan.cluster)
-    with changing(layout, access, Change("gc", plan.cluster.name, plan.since, always=False), admin):
+    site, layout = plan.site, plan.site.layout
+    with changing(layout, site.access, Change("gc", site.cluster.name, plan.since, always=False), admin):
         for number in plan.generations:
             layout.generation(number).unlink(missing_ok=True)
             admin.log(f"forgot generation {number}")
@@ -225,22 +224,21 @@ def _remove(folder: Path) -> None:
 class UninstallPlan:
     """A root that is to be removed."""
 
-    layout: RootLayout
-    cluster: str
+    site: Site
     room: Room
     empty: bool = False
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Describe the plan."""
         return [f"remove it with everything in it: {megabytes(self.room.bytes)} in {self.room.files} files"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
         frees = {"bytes": self.room.bytes, "files": self.room.files}
-        return {"schema": 1, "command": "uninstall", "root": str(self.layout.root), "frees": frees}
+        return {"schema": 1, "command": "uninstall", "root": str(self.site.layout.root), "frees": frees}
 
 
-def plan_uninstall(layout: RootLayout, cluster: str) -> UninstallPlan:
+def plan_uninstall(site: Site) -> UninstallPlan:
     """Check that a root can be removed.
 
     Raises
@@ -248,6 +246,7 @@ def plan_uninstall(layout: RootLayout, cluster: str) -> UninstallPlan:
     RootError
         If the folder is no root, something else lies in it, or a process of this machine runs from it.
     """
+    layout = site.layout
     read_marker(layout)
     if strangers := layout.strangers():
         raise RootError(
@@ -267,15 +266,15 @@ def plan_uninstall(layout: RootLayout, cluster: str) -> UninstallPlan:
             f"Build {digest} of {name} is in use on this machine by process {', '.join(map(str, sorted(pids)))}.",
             itself if os.getpid() in pids else "End it first.",
         )
-    return UninstallPlan(layout, cluster, room_taken(layout.root))
+    return UninstallPlan(site, room_taken(layout.root))
 
 
 def uninstall(plan: UninstallPlan, admin: Admin) -> None:
     """Carry out a plan of `plan_uninstall`. Where the root is a symlink, what it leads to goes and the link stays."""
-    layout = plan.layout
+    layout = plan.site.layout
     with explained(layout):
         with admin_lock(layout, admin):
-            run_hook(layout, "pre", "uninstall", plan.cluster, admin)
+            run_hook(layout, "pre", "uninstall", plan.site.cluster.name, admin)
             # Users' ways in go first. The marker goes last: until then the command can be run again.
             first = [layout.modulepath, layout.activations, layout.all_active]
             last = [layout.marker, layout.clusters_file, layout.locks]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.builds.make import Staged, publish, stage
 from rootstock.builds.plan import BuildPlan
 from rootstock.builds.root_interpreters import put, users
-from rootstock.builds.subprocesses import Programs
 from rootstock.builds.uv import Uv, package_cache, uv_version
+from rootstock.config.site import Site
 from rootstock.errors import RootstockError, SiteError
 from rootstock.root.generations import Change, changing, explained
-from rootstock.root.layout import STAGING, RootLayout
+from rootstock.root.layout import STAGING
 from rootstock.root.lock import Admin
-from rootstock.root.permissions import Access, ModeChange
+from rootstock.root.permissions import ModeChange
 from rootstock.root.records import write_file
 
 _MOST_JOBS = 4
@@ -44,32 +45,35 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
     BuildError, VerificationError
         If a build fails. What was in use before still is.
     """
-    layout, access = plan.layout, plan.access
+    site, layout, access = plan.site, plan.site.layout, plan.site.access
     with explained(layout):
         for folder in (layout.root, layout.locks, layout.generations):
             access.make_folder(folder, private=folder in layout.admin_folders())
-    with changing(layout, access, Change("install", plan.cluster.name, plan.since), admin):
+    with changing(layout, access, Change("install", site.cluster.name, plan.since), admin):
         # Who may read is noted when all of it is done: until then, the next installation has it to do.
         _write_marker(plan, {**plan.new_marker, **_access_of(plan.marker)} if plan.reseal else plan.new_marker)
         for change in plan.modes:
             access.grant(change)
             admin.log(f"mode {change.new:04o} of {change.path}")
         if plan.reseal:
-            _reseal(layout, access, admin)
+            _reseal(site, admin)
             _write_marker(plan, plan.new_marker)
         _write_files(plan, admin, published=False)
-        _put_pythons(plan, admin)
+        uv = Uv(package_cache(site), admin.log, access.admin_umask, plan.wheels)
+        for python in plan.pythons:
+            put(site, python, uv, report=admin.report)
         try:
-            _build([build for build in plan.builds if build.source is None], plan, admin, 1)
+            _build([build for build in plan.builds if build.source is None], plan, admin, uv, 1)
             _write_files(plan, admin, published=True)
-            _build([build for build in plan.builds if build.source is not None], plan, admin, jobs or _usual_jobs())
+            environments = [build for build in plan.builds if build.source is not None]
+            _build(environments, plan, admin, uv, jobs or _usual_jobs())
         finally:
             access.sweep(layout.uv_cache)  # uv makes its own lock files writable by everybody
 
 
 def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
     if marker != plan.marker:
-        write_file(plan.layout.marker, tomli_w.dumps(marker).encode(), plan.access.file)
+        write_file(plan.site.layout.marker, tomli_w.dumps(marker).encode(), plan.site.access.file)
 
 
 def _access_of(marker: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,23 +81,18 @@ def _access_of(marker: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
-    layout = plan.layout
+    layout = plan.site.layout
     for change in plan.files:
         if (change.path.is_relative_to(layout.modulepath) or layout.activations in change.path.parents) == published:
-            access = plan.access.at(change.path, layout)
+            access = plan.site.access.at(change.path, layout)
             access.make_folder(change.target.parent)
             change.apply(access.file)
             admin.log(change.describe(layout.root))
 
 
-def _put_pythons(plan: InstallPlan, admin: Admin) -> None:
-    for python in plan.pythons:
-        uv = Uv(package_cache(plan.layout, plan.cluster), admin.log, plan.access.admin_umask, plan.wheels)
-        put(python, plan.layout, plan.cluster, plan.access, uv, report=admin.report, log=admin.log)
-
-
-def _reseal(layout: RootLayout, access: Access, admin: Admin) -> None:
+def _reseal(site: Site, admin: Admin) -> None:
     """Give what was made under other settings the modes that these say; the plan has the folders of every root."""
+    layout, access = site.layout, site.access
     for build in sorted(layout.all_builds.glob("*/*")):
         if not build.name.startswith(STAGING):
             admin.report(f"changing the modes of {build.relative_to(layout.root)}")
@@ -114,7 +113,7 @@ def _usual_jobs() -> int:
     return min(_MOST_JOBS, os.cpu_count() or 1)
 
 
-def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: int) -> None:
+def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, uv: Uv, jobs: int) -> None:
     """Make builds, some at a time. Each is verified and published when it is installed, one after the other.
 
     Raises
@@ -123,10 +122,9 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: i
         If builds failed, after the others are in use.
     """
     failed: list[tuple[BuildPlan, RootstockError]] = []
-    programs, cache = Programs(), package_cache(plan.layout, plan.cluster)
     uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
     with ThreadPoolExecutor(max(1, min(jobs, len(builds)))) as pool:
-        started = {pool.submit(_stage, build, plan, admin, cache, programs): build for build in builds}
+        started = {pool.submit(_stage, build, plan.site, admin, uv): build for build in builds}
         try:
             for done in as_completed(started):
                 build = started[done]
@@ -137,7 +135,7 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: i
                     failed.append((build, error))
                     admin.report(f"{build.label}: failed")
         except BaseException:
-            programs.end()
+            uv.programs.end()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -148,13 +146,10 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, jobs: i
         raise _failure(sorted(failed, key=lambda pair: pair[0].label), len(builds))
 
 
-def _stage(build: BuildPlan, plan: InstallPlan, admin: Admin, cache: Path, programs: Programs) -> Staged:
-    with explained(plan.layout):
-        return stage(
-            build, plan.layout, plan.access, cache, wheels=plan.wheels, programs=programs,
-            report=lambda text: admin.report(f"{build.label}: {text}"),
-            log=lambda line: admin.log(f"{build.label}: {line}"),
-        )  # fmt: skip
+def _stage(build: BuildPlan, site: Site, admin: Admin, uv: Uv) -> Staged:
+    own = replace(uv, log=lambda line: admin.log(f"{build.label}: {line}"))
+    with explained(site.layout):
+        return stage(site, build, own, report=lambda text: admin.report(f"{build.label}: {text}"))
 
 
 def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
@@ -169,13 +164,13 @@ def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
             from rootstock.admin.verify import verify
             from rootstock.client.launch import ResolvedModel
 
-            model = ResolvedModel(plan.layout, build.source, build=folder, registered=True)
+            model = ResolvedModel(plan.site.layout, build.source, build=folder, registered=True)
             checks = verify(model, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
         admin.report(f"{build.label}: publishing")
         return checks
 
-    with explained(plan.layout):
-        return publish(staged, plan.access, check)
+    with explained(plan.site.layout):
+        return publish(staged, plan.site.access, check)
 
 
 def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) -> RootstockError:

@@ -26,35 +26,31 @@ from rootstock.config.environment_file import (
     packaged_source,
 )
 from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
-from rootstock.config.site import installed_versions, is_new
+from rootstock.config.site import Site, installed_versions, is_new
 from rootstock.errors import BuildError, BundleError, RootError
-from rootstock.root.generations import latest, unrecorded
+from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
-from rootstock.root.permissions import Access, ModeChange, may_remove
+from rootstock.root.permissions import ModeChange, may_remove
 from rootstock.root.reachability import owner
 from rootstock.root.records import now, read_marker, user_name
 
 
 def plan_install(
-    cluster: Cluster,
-    root: Path,
+    site: Site,
     environments: Sequence[str],
     *,
     device: str,
     accelerator: str = "",
     client: bool = True,
     force: bool = False,
-    template_dirs: Sequence[Path] = (),
     bundle: Bundle | None = None,
 ) -> InstallPlan:
     """Decide what an installation has to change.
 
     Parameters
     ----------
-    cluster : Cluster
-    root : Path
-        The root, absolute.
+    site : Site
     environments : sequence of str
         Environments to build, or paths of environment files to put into the root and build.
     device : str
@@ -65,8 +61,6 @@ def plan_install(
         Whether to build the environment that ``module load rootstock`` puts on PATH.
     force : bool
         Whether to overwrite files that somebody edited; what they hold is kept beside them.
-    template_dirs : sequence of Path
-        Folders of templates that outrank the packaged ones, the first most.
     bundle : Bundle, optional
         Where environments, their locks and all packages come from; nothing is fetched then.
 
@@ -77,7 +71,7 @@ def plan_install(
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
     """
-    layout, marker = RootLayout(root), _own_marker(RootLayout(root), cluster)
+    layout, marker = site.layout, _own_marker(site)
     if bundle:
         bundle.check_machine()
     sources = find_sources(layout, environments, marker.get("written", {}), bundle)
@@ -86,22 +80,22 @@ def plan_install(
     wanted = {
         wheel_path: wheel,
         layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
-        **_rendered(cluster, root, marker.get("default", __version__), template_dirs),
+        **_rendered(site, marker.get("default", __version__)),
         **bundled,
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
     }
-    brought, own = _interpreters(layout, cluster, bundle)
+    brought, own = _interpreters(site, bundle)
 
     def pythons_for(name: str) -> list[Interpreter]:
         return sorted(own, key=lambda each: not bundle.suits(name, each)) if bundle else own
 
-    builds = [plan_environment(layout, cluster, source, pythons_for(source.name), accelerator) for source in sources]
+    builds = [plan_environment(site, source, pythons_for(source.name), accelerator) for source in sources]
     if client:
-        builds.insert(0, plan_client(layout, cluster, wheel_path, sha256(wheel), pythons_for(CLIENT)))
+        builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT)))
     given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     locks = _given_locks(builds, layout)
     wanted |= locks
-    plan = _assemble(cluster, layout, marker, wanted, wanted if force else {*given, *locks, *bundled}, sources)
+    plan = _assemble(site, marker, wanted, wanted if force else {*given, *locks, *bundled}, sources)
     plan = replace(plan, new_marker=_without_own(plan.new_marker, sources, layout, bundle))
     needed = tuple(needed for build in builds if (needed := build.needed(wanted.get(build.lock_file))))
     if bundle:
@@ -110,7 +104,7 @@ def plan_install(
     # Also those that are missing though their builds are there.
     fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
     pythons = (*brought, *fetched.values())
-    check_room(root, needed, len(pythons))
+    check_room(layout.root, needed, len(pythons))
     return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons)
 
 
@@ -139,86 +133,77 @@ def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, 
     return {target: path.read_bytes() for target, path in beside.items() if path.is_file()}
 
 
-def plan_render(
-    cluster: Cluster, root: Path, *, force: bool = False, template_dirs: Sequence[Path] = ()
-) -> InstallPlan:
+def plan_render(site: Site, *, force: bool = False) -> InstallPlan:
     """Decide which files of a root have to be rendered anew; parameters and errors are those of `plan_install`."""
-    layout = RootLayout(root)
-    marker = read_marker(layout) and _own_marker(layout, cluster)
-    if __version__ not in installed_versions(layout):
+    marker = read_marker(site.layout) and _own_marker(site)
+    if __version__ not in (held := installed_versions(site.layout)):
         raise RootError(
-            f"{root} holds rootstock {', '.join(installed_versions(layout))}, not {__version__}.",
+            f"{site.layout.root} holds rootstock {', '.join(held)}, not {__version__}.",
             "Install this version there first, or use one that it holds.",
         )
-    wanted = _rendered(cluster, root, marker["default"], template_dirs)
-    return _assemble(cluster, layout, marker, wanted, wanted if force else ())
+    wanted = _rendered(site, marker["default"])
+    return _assemble(site, marker, wanted, wanted if force else ())
 
 
-def _interpreters(
-    layout: RootLayout, cluster: Cluster, bundle: Bundle | None
-) -> tuple[list[NewPython], list[Interpreter]]:
+def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], list[Interpreter]]:
     """Return what is to be copied into the root, and the interpreters that it then has, or can fetch."""
     if bundle is None:
-        return [], root_interpreters(layout, cluster)
-    new = [folder for folder in bundle.pythons if not layout.interpreter(folder.name).is_dir()]
+        return [], root_interpreters(site)
+    new = [folder for folder in bundle.pythons if not site.layout.interpreter(folder.name).is_dir()]
     try:
-        brought = [copied(movable_interpreter(folder), layout, folder.name) for folder in new]
+        brought = [copied(movable_interpreter(folder), site.layout, folder.name) for folder in new]
     except BuildError as error:
         raise BundleError(
             f"An interpreter of the bundle cannot be used: {error.message}",
             "If programs may not run in that folder (noexec), unpack into another: TMPDIR=/path rootstock-site ...",
         ) from error
-    return brought, [*(each.interpreter for each in brought), *own_interpreters(layout.python)]
+    return brought, [*(each.interpreter for each in brought), *own_interpreters(site.layout.python)]
 
 
-def _own_marker(layout: RootLayout, cluster: Cluster) -> dict[str, Any]:
+def _own_marker(site: Site) -> dict[str, Any]:
     """Return the marker; an empty one if the root is yet to be made."""
-    if is_new(layout):
+    if is_new(site.layout):
         return {}
-    marker = read_marker(layout)
-    if marker.get("cluster") != cluster.name:
+    marker = read_marker(site.layout)
+    if marker.get("cluster") != site.cluster.name:
         raise RootError(
-            f"{layout.root} is the root of cluster {marker.get('cluster')!r}, not {cluster.name!r}.",
+            f"{site.layout.root} is the root of cluster {marker.get('cluster')!r}, not {site.cluster.name!r}.",
             f"Use --cluster {marker.get('cluster')}, or another --root.",
         )
     return marker
 
 
-def _rendered(cluster: Cluster, root: Path, default: str, template_dirs: Sequence[Path]) -> dict[Path, bytes | None]:
+def _rendered(site: Site, default: str) -> dict[Path, bytes | None]:
     texts: dict[Path, str | None] = {
-        RootLayout(root).clusters_file: render_registry(cluster, root, template_dirs=template_dirs),
-        **render_modulefiles(cluster, root, version=__version__, template_dirs=template_dirs),
-        **render_activation(cluster, root, version=__version__, template_dirs=template_dirs),
-        **render_default(cluster, root, version=default, template_dirs=template_dirs),
+        site.layout.clusters_file: render_registry(site),
+        **render_modulefiles(site, __version__),
+        **render_activation(site, __version__),
+        **render_default(site, default),
     }
     return {path: None if text is None else text.encode() for path, text in texts.items()}
 
 
 def _assemble(
-    cluster: Cluster,
-    layout: RootLayout,
+    site: Site,
     marker: Mapping[str, Any],
     wanted: Mapping[Path, bytes | None],
     forced: Iterable[Path],
     sources: Iterable[EnvironmentSource] = (),
 ) -> InstallPlan:
-    access = Access.of(cluster)
+    layout, cluster = site.layout, site.cluster
     written: Written = marker.get("written", {})
     files = plan_files(layout.root, wanted, written, forced)
-    modes = tuple(_modes(layout, access, wanted))
-    newest = latest(layout)
+    modes = tuple(_modes(site, wanted))
     return InstallPlan(
-        layout=layout,
-        cluster=cluster,
-        access=access,
+        site=site,
         created=not marker,
         marker=marker,
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
         files=files,
-        modes=(*(change for change in modes if _may_change(change)), *_caches(layout, access, sources)),
+        modes=(*(change for change in modes if _may_change(change)), *_caches(site, sources)),
         reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
-        warnings=(*_warnings(layout, cluster, access, created=not marker), *_others(modes)),
-        since=newest.number if newest else 0,
+        warnings=(*_warnings(site, created=not marker), *_others(modes)),
+        since=latest_number(layout),
         unrecorded=bool(marker) and unrecorded(layout),
     )
 
@@ -241,7 +226,8 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
     }
 
 
-def _modes(layout: RootLayout, access: Access, wanted: Iterable[Path]) -> Iterator[ModeChange]:
+def _modes(site: Site, wanted: Iterable[Path]) -> Iterator[ModeChange]:
+    layout, access = site.layout, site.access
     for folder in layout.folders():
         mode = access.admin_folder if folder in layout.admin_folders() else access.at(folder, layout).folder
         if change := access.needs(folder, mode):
@@ -263,20 +249,20 @@ def _others(modes: Iterable[ModeChange]) -> Iterator[str]:
             yield f"{change.path} has mode {change.old:04o}, not {change.new:04o}: {owner(change.path)} can change that"
 
 
-def _caches(layout: RootLayout, access: Access, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
+def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
     """Yield the folders where environments look for weights: some libraries create them, and a user could not."""
-    named = {layout.cache / folder for source in sources for folder in source.cache_variables.values()}
-    folders = {parent for path in named for parent in (path, *path.parents) if layout.cache in parent.parents}
-    for folder in sorted(folders - {*layout.folders()}):
+    named = {site.layout.cache / folder for source in sources for folder in source.cache_variables.values()}
+    folders = {parent for path in named for parent in (path, *path.parents) if site.layout.cache in parent.parents}
+    for folder in sorted(folders - {*site.layout.folders()}):
         if not folder.is_dir():
-            yield ModeChange(folder, None, access.folder)
+            yield ModeChange(folder, None, site.access.folder)
 
 
-def _warnings(layout: RootLayout, cluster: Cluster, access: Access, *, created: bool) -> Iterator[str]:
+def _warnings(site: Site, *, created: bool) -> Iterator[str]:
     if created:
-        yield from cluster.notes
+        yield from site.cluster.notes
         if os.geteuid() == 0:
             yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
-    for folder in access.obstacles(layout.root):
-        whom = "other users" if access.readers == "world" else "the group"
+    for folder in site.access.obstacles(site.layout.root):
+        whom = "other users" if site.access.readers == "world" else "the group"
         yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"

@@ -11,13 +11,11 @@ from typing import Any
 from rootstock.builds.plan import BuildPlan
 from rootstock.builds.room_needed import PYTHON, room_needed
 from rootstock.builds.root_interpreters import NewPython
-from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import registered_names
+from rootstock.config.site import Site
 from rootstock.root.disk_usage import Room, megabytes, room_left
-from rootstock.root.generations import explained
-from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import FileChange
-from rootstock.root.permissions import Access, ModeChange
+from rootstock.root.permissions import ModeChange
 from rootstock.root.records import active_build
 
 _SHOWN = 5  # changes of modes
@@ -47,9 +45,7 @@ class InstallPlan:
         Interpreters that are to be put into the root.
     """
 
-    layout: RootLayout
-    cluster: Cluster
-    access: Access
+    site: Site
     created: bool
     marker: Mapping[str, Any]
     new_marker: Mapping[str, Any]
@@ -73,16 +69,16 @@ class InstallPlan:
             or self.new_marker != self.marker
         )  # fmt: skip
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
-        root = self.layout.root
-        found = [f"create the root {root} for cluster {self.cluster.name}"] if self.created else []
+        root = self.site.layout.root
+        found = [f"create the root {root} for cluster {self.site.cluster.name}"] if self.created else []
         if not self.created:
             found += [change.describe(root) for change in self.modes[:_SHOWN]]
         if not self.created and len(self.modes) > _SHOWN:
             found.append(f"... and so for {len(self.modes) - _SHOWN} more files and folders (--json names them)")
         if self.reseal:
-            found.append(f"change the modes of all builds: readable by {self.access.readers}")
+            found.append(f"change the modes of all builds: readable by {self.site.access.readers}")
         found += [change.describe(root) for change in self.files]
         found += [f"{python.describe(root)}, {_about(PYTHON)}" for python in self.pythons]
         for plan in self.builds:
@@ -97,21 +93,22 @@ class InstallPlan:
 
     def diffs(self) -> list[str]:
         """Return the unified diff of each file that changes."""
-        return [text for change in self.files if (text := change.diff(self.layout.root))]
+        return [text for change in self.files if (text := change.diff(self.site.layout.root))]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
-        left = room_left(self.layout.root)
+        root = self.site.layout.root
+        left = room_left(root)
         return {
             "schema": 1,
             "command": "install",
-            "root": str(self.layout.root),
-            "cluster": self.cluster.name,
+            "root": str(root),
+            "cluster": self.site.cluster.name,
             "created": self.created,
             "empty": self.empty,
-            "changes": self.lines(),
-            "modes": [change.to_json(self.layout.root) for change in self.modes],
-            "files": [change.to_json(self.layout.root) for change in self.files],
+            "changes": self.summary_lines(),
+            "modes": [change.to_json(root) for change in self.modes],
+            "files": [change.to_json(root) for change in self.files],
             "builds": [
                 {"name": plan.name, "platform": plan.platform, "accelerator": plan.accelerator, "main": plan.main,
                  "reason": plan.reason, "python": plan.interpreter.version,
@@ -127,25 +124,17 @@ class InstallPlan:
             "warnings": list(self.warnings),
         }  # fmt: skip
 
-    def prepare_log(self) -> Path:
-        """Create the root and its folder for logs, and return that."""
-        with explained(self.layout):
-            self.access.make_folder(self.layout.root)
-            self.access.make_folder(self.layout.log, private=True)
-        return self.layout.log
-
     def next_steps(self) -> str:
         """Say what a user does now."""
+        layout = self.site.layout
         built = [build.source.name for build in self.builds if build.source]
-        there = [name for name in registered_names(self.layout) if active_build(self.layout.active(name))]
+        there = [name for name in registered_names(layout) if active_build(layout.active(name))]
         steps = (
-            f"Done. To use it:\n  module use {shlex.quote(str(self.layout.modulepath))}\n  module load rootstock\n"
-            f"or without modules:\n  . {shlex.quote(str(self.layout.activation('sh')))}\n"
+            f"Done. To use it:\n  module use {shlex.quote(str(layout.modulepath))}\n  module load rootstock\n"
+            f"or without modules:\n  . {shlex.quote(str(layout.activation('sh')))}\n"
         )
         if not (built or there):
-            return (
-                f"{steps}It has no model yet. To build one: rootstock-site install --root {self.layout.root} --env NAME"
-            )
+            return f"{steps}It has no model yet. To build one: rootstock-site install --root {layout.root} --env NAME"
         return f'{steps}then in Python:\n  RootstockCalculator(model="{[*built, *there][0]}", device="cpu")'
 
 

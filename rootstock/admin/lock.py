@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from typing import Any
 from rootstock.builds.interpreters import AUTO, own_interpreters
 from rootstock.builds.plan import BuildPlan, lock_text, plan_environment
 from rootstock.builds.uv import Uv, package_cache
-from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import EnvironmentSource, given_by_path
-from rootstock.root.generations import Change, changing, latest
+from rootstock.config.site import Site
+from rootstock.root.generations import Change, changing, latest_number
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin
-from rootstock.root.permissions import Access
+from rootstock.root.lock import Admin, Report, quiet
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -59,8 +58,7 @@ class LockChange:
 class LockPlan:
     """The locks that are to be written; `since` is the newest generation of the root."""
 
-    layout: RootLayout
-    cluster: Cluster
+    site: Site
     changes: tuple[LockChange, ...]
     since: int
 
@@ -69,18 +67,18 @@ class LockPlan:
         """Whether there is nothing to do."""
         return not self.changes
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
-        return [change.describe(self.layout.root) for change in self.changes]
+        return [change.describe(self.site.layout.root) for change in self.changes]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
         return {
             "schema": 1,
             "command": "lock",
-            "root": str(self.layout.root),
+            "root": str(self.site.layout.root),
             "empty": self.empty,
-            "changes": self.lines(),
+            "changes": self.summary_lines(),
             "locks": [
                 {"path": str(change.path), "old": change.old and _versions(change.old), "new": _versions(change.new)}
                 for change in self.changes
@@ -89,20 +87,19 @@ class LockPlan:
 
 
 def plan_locks(
-    layout: RootLayout,
-    cluster: Cluster,
+    site: Site,
     sources: Sequence[EnvironmentSource],
     *,
     accelerator: str = "",
     upgrade: Sequence[str] = (),
     writes: bool = False,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = quiet,
 ) -> LockPlan:
     """Resolve the requirements of environments, and compare with the locks that there are.
 
     Parameters
     ----------
-    layout, cluster
+    site : Site
     sources : sequence of EnvironmentSource
         A file outside the root has its lock beside it.
     accelerator : str
@@ -119,25 +116,26 @@ def plan_locks(
     BuildError
         If requirements cannot be met.
     """
-    own, newest = own_interpreters(layout.python), latest(layout)
+    layout, cluster = site.layout, site.cluster
+    own, since = own_interpreters(layout.python), latest_number(layout)
     # A lock is for every interpreter; any that can run the environment serves, and none is fetched for it.
-    anyhow = replace(cluster, interpreters=(*cluster.interpreters, AUTO))
+    anyhow = replace(site, cluster=replace(cluster, interpreters=(*cluster.interpreters, AUTO)))
     plans: dict[Path, BuildPlan] = {}
     for source in sources:
         built = [variant.accelerator for variant in find_variants(layout, source.name)]
         for wanted in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
-            plan = _placed(plan_environment(layout, anyhow, source, own, wanted), layout)
+            plan = _placed(plan_environment(anyhow, source, own, wanted), layout)
             plans.setdefault(plan.lock_file, plan)
     changes = []
-    with _uv_cache(layout, cluster, writes) as cache, tempfile.TemporaryDirectory() as scratch:
-        uv = Uv(cache, lambda _: None, Access.of(cluster).admin_umask)
+    with _uv_cache(site, writes) as cache, tempfile.TemporaryDirectory() as scratch:
+        uv = Uv(cache, quiet, site.access.admin_umask)
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
             old = path.read_text(encoding="utf-8") if path.is_file() else None
             new = lock_text(plan, Path(scratch), uv, upgrade)
             if new != old:
                 changes.append(LockChange(path, old, new))
-    return LockPlan(layout, cluster, tuple(changes), newest.number if newest else 0)
+    return LockPlan(site, tuple(changes), since)
 
 
 def _placed(plan: BuildPlan, layout: RootLayout) -> BuildPlan:
@@ -150,10 +148,10 @@ def _placed(plan: BuildPlan, layout: RootLayout) -> BuildPlan:
 
 
 @contextlib.contextmanager
-def _uv_cache(layout: RootLayout, cluster: Cluster, writes: bool) -> Iterator[Path]:
+def _uv_cache(site: Site, writes: bool) -> Iterator[Path]:
     """Give uv the site's cache if it may write there, else one that goes away again."""
-    if writes and os.access(layout.uv_cache, os.W_OK):
-        yield package_cache(layout, cluster)
+    if writes and os.access(site.layout.uv_cache, os.W_OK):
+        yield package_cache(site)
     else:
         with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as folder:
             yield Path(folder)
@@ -161,17 +159,17 @@ def _uv_cache(layout: RootLayout, cluster: Cluster, writes: bool) -> Iterator[Pa
 
 def apply(plan: LockPlan, admin: Admin) -> None:
     """Write the locks."""
-    access, layout = Access.of(plan.cluster), plan.layout
+    site, layout = plan.site, plan.site.layout
     inside = [change for change in plan.changes if change.path.parent == layout.environments]
     for change in plan.changes:
         if change not in inside:
             write_file(change.path, change.new.encode(), 0o644)
     if inside:
-        with changing(layout, access, Change("lock", plan.cluster.name, plan.since, always=False), admin):
+        with changing(layout, site.access, Change("lock", site.cluster.name, plan.since, always=False), admin):
             for change in inside:
-                write_file(change.path, change.new.encode(), access.file)
+                write_file(change.path, change.new.encode(), site.access.file)
                 admin.log(change.describe(layout.root))
-            access.sweep(layout.uv_cache)
+            site.access.sweep(layout.uv_cache)
 
 
 def _versions(lock: str) -> dict[str, str]:

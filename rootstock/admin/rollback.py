@@ -10,15 +10,13 @@ from typing import Any
 import tomli_w
 
 from rootstock.builds.plan import CLIENT
-from rootstock.config.clusters import Cluster
 from rootstock.config.render import render_default
-from rootstock.config.site import installed_versions
+from rootstock.config.site import Site, installed_versions
 from rootstock.errors import RootError
 from rootstock.root.generations import Change, Generation, State, changing, read_generations, read_state
 from rootstock.root.layout import RootLayout, environment_of
 from rootstock.root.lock import Admin
 from rootstock.root.managed_files import FileChange, hashes_after, plan_files
-from rootstock.root.permissions import Access
 from rootstock.root.records import point, read_build, read_marker, write_file
 
 
@@ -41,8 +39,7 @@ class LinkChange:
 class SwitchPlan:
     """Everything that a change of what is in use would do."""
 
-    layout: RootLayout
-    cluster: Cluster
+    site: Site
     command: str
     marker: Mapping[str, Any]
     default: str
@@ -56,24 +53,22 @@ class SwitchPlan:
         """Whether there is nothing to do."""
         return not (self.links or self.files or self.default != self.marker.get("default"))
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
         found = [link.describe() for link in self.links]
         if self.default != self.marker.get("default"):
             found.insert(0, f"make {self.default} the default version, instead of {self.marker.get('default')}")
-        return found + [change.describe(self.layout.root) for change in self.files]
+        return found + [change.describe(self.site.layout.root) for change in self.files]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
         return {
-            "schema": 1, "command": self.command, "root": str(self.layout.root), "empty": self.empty,
-            "default": self.default, "restores": self.restores, "changes": self.lines(),
+            "schema": 1, "command": self.command, "root": str(self.site.layout.root), "empty": self.empty,
+            "default": self.default, "restores": self.restores, "changes": self.summary_lines(),
         }  # fmt: skip
 
 
-def plan_default(
-    layout: RootLayout, cluster: Cluster, version: str, *, template_dirs: Sequence[Path] = ()
-) -> SwitchPlan:
+def plan_default(site: Site, version: str) -> SwitchPlan:
     """Decide what to change so that ``module load rootstock`` loads `version`.
 
     Raises
@@ -81,19 +76,17 @@ def plan_default(
     RootError
         If the root does not hold that version.
     """
-    versions = installed_versions(layout)
+    versions = installed_versions(site.layout)
     if version not in versions:
         raise RootError(
-            f"{layout.root} does not hold rootstock {version}; it holds {', '.join(versions)}.",
+            f"{site.layout.root} does not hold rootstock {version}; it holds {', '.join(versions)}.",
             "Install that version first, with a rootstock-site of that version.",
         )
-    wanted = replace(read_state(layout), default=version)
-    return _plan(layout, cluster, wanted, read_generations(layout), template_dirs)
+    wanted = replace(read_state(site.layout), default=version)
+    return _plan(site, wanted, read_generations(site.layout))
 
 
-def plan_rollback(
-    layout: RootLayout, cluster: Cluster, to: int | None = None, *, template_dirs: Sequence[Path] = ()
-) -> SwitchPlan:
+def plan_rollback(site: Site, to: int | None = None) -> SwitchPlan:
     """Decide what to change so that what was in use in an earlier generation is so again.
 
     Environments are as they were then: those added since are taken out of use, but for pinned ones (``name@version``).
@@ -101,7 +94,7 @@ def plan_rollback(
 
     Parameters
     ----------
-    layout, cluster, template_dirs
+    site
     to : int, optional
         The generation. By default the last one before the present one where anything else was in use; gone back to
         already, it is the one before that.
@@ -111,9 +104,9 @@ def plan_rollback(
     RootError
         If there is no such generation, or one of its builds is gone.
     """
-    found, present = read_generations(layout), read_state(layout)
-    target = _target(layout, found, present, to)
-    plan = _plan(layout, cluster, _wanted(target.state, present), found, template_dirs)
+    found, present = read_generations(site.layout), read_state(site.layout)
+    target = _target(site.layout, found, present, to)
+    plan = _plan(site, _wanted(target.state, present), found)
     return replace(plan, command="rollback", restores=target.number)
 
 
@@ -141,9 +134,8 @@ def _wanted(target: State, present: State) -> State:
     return State(target.default, {**pinned, **target.active}, {**present.clients, **target.clients})
 
 
-def _plan(
-    layout: RootLayout, cluster: Cluster, wanted: State, found: Sequence[Generation], template_dirs: Sequence[Path]
-) -> SwitchPlan:
+def _plan(site: Site, wanted: State, found: Sequence[Generation]) -> SwitchPlan:
+    layout = site.layout
     marker, present = read_marker(layout), read_state(layout)
     links = [
         *(_link(layout, name, present.active.get(name, ""), digest, layout.active(name))
@@ -153,11 +145,10 @@ def _plan(
         *(_link(layout, CLIENT, present.clients.get(version, ""), digest, layout.client(version))
           for version, digest in wanted.clients.items()),
     ]  # fmt: skip
-    texts = render_default(cluster, layout.root, version=wanted.default, template_dirs=template_dirs)
+    texts = render_default(site, wanted.default)
     files = {path: None if text is None else text.encode() for path, text in texts.items()}
     return SwitchPlan(
-        layout=layout,
-        cluster=cluster,
+        site=site,
         command="default",
         marker=marker,
         default=wanted.default,
@@ -181,8 +172,8 @@ def _link(layout: RootLayout, name: str, old: str, digest: str, link: Path) -> L
 
 def apply(plan: SwitchPlan, admin: Admin) -> None:
     """Carry out a plan: the environments first, the default version last."""
-    layout, access = plan.layout, Access.of(plan.cluster)
-    with changing(layout, access, Change(plan.command, plan.cluster.name, plan.since, plan.restores), admin):
+    site, layout, access = plan.site, plan.site.layout, plan.site.access
+    with changing(layout, access, Change(plan.command, site.cluster.name, plan.since, plan.restores), admin):
         for change in plan.links:
             if change.new is not None and read_build(change.new) is None:
                 raise RootError(f"{change.new} is gone: it was collected by gc meanwhile.", "Run the command again.")

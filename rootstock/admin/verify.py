@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +23,13 @@ from rootstock.client.resolve import resolve_environment
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
+from rootstock.config.site import Site
 from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
-from rootstock.root.layout import RootLayout
-from rootstock.root.permissions import Access
+from rootstock.root.lock import Report
 from rootstock.root.verification_records import Run, Verification
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 _START_S, _CALL_S = 1800.0, 1800.0
-
-Report = Callable[[str], None]
 
 
 def verify(build: ResolvedModel, device: str, *, report: Report) -> list[Check]:
@@ -70,21 +68,13 @@ def verify(build: ResolvedModel, device: str, *, report: Report) -> list[Check]:
 
 
 def verify_builds(
-    layout: RootLayout,
-    access: Access,
-    names: Sequence[str],
-    models: Sequence[str],
-    device: str,
-    *,
-    report: Report,
+    site: Site, names: Sequence[str], models: Sequence[str], device: str, *, report: Report
 ) -> Iterator[Verification]:
     """Verify builds in use, and keep what was seen in the root, each check as it comes.
 
     Parameters
     ----------
-    layout : RootLayout
-    access : Access
-        Who may read the results.
+    site : Site
     names : sequence of str
         Environments.
     models : sequence of str
@@ -105,11 +95,11 @@ def verify_builds(
         If an environment has no build for this machine and device.
     """
     for name in names:
-        model = resolve_environment(layout, name, device=device)
+        model = resolve_environment(site.layout, name, device=device)
         if model.build is None:
             report(f"{name}: not built")
             continue
-        run = _start_run(layout, access, Verification(name, model.build.name, device), report)
+        run = _start_run(site, Verification(name, model.build.name, device), report)
         for these in _groups(_chosen(model.source, models)):
             step = functools.partial(_step, report, name)
             try:
@@ -125,8 +115,8 @@ def _step(report: Report, name: str, text: str) -> None:
     report(f"{name}: {text}")
 
 
-def _start_run(layout: RootLayout, access: Access, verification: Verification, report: Report) -> Run:
-    folder = layout.verifications(verification.environment, verification.build)
+def _start_run(site: Site, verification: Verification, report: Report) -> Run:
+    access, folder = site.access, site.layout.verifications(verification.environment, verification.build)
     try:
         access.make_folder(folder)
         return Run(folder, verification, access.file)

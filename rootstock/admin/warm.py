@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rootstock.admin.environment_sources import find_source
@@ -12,35 +11,17 @@ from rootstock.admin.install import apply as install
 from rootstock.admin.install_plan import plan_install
 from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.admin.weights_download import Fetch, fetch
-from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
-from rootstock.config.model_string import is_path, model_string, parse_model_string
+from rootstock.config.model_string import is_path, parse_model_string
+from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError, WeightsError, WorkerError
-from rootstock.root.generations import Change, changing, latest
+from rootstock.root.generations import Change, changing, latest_number
 from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.lock import Admin
-from rootstock.root.permissions import Access, remove_tree
+from rootstock.root.permissions import remove_tree
 from rootstock.root.records import BUILD_SOURCE, active_build
 from rootstock.root.variants import find_variants, fitting_build
 from rootstock.root.weights import weights_of
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """A model whose weights are to be fetched or recorded, and why; `weights`: whether it has any."""
-
-    environment: str
-    model: str
-    reason: str
-    weights: bool = True
-
-    def __str__(self) -> str:
-        return model_string(self.environment, self.model)
-
-    def describe(self) -> str:
-        """Say in a line what is to be done."""
-        task = f"fetch the weights of {self}" if self.weights else f"load {self}, which has no weights"
-        return f"{task} ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -51,65 +32,49 @@ class WarmPlan:
     ----------
     install : InstallPlan or None
         How their environments are built that are not.
-    models : tuple of ModelPlan
-    device : str
-        Where the models are loaded.
-    patience : float
-        Seconds that a server may keep silent.
+    models : tuple of Fetch
     """
 
-    layout: RootLayout
-    cluster: Cluster
-    access: Access
+    site: Site
     install: InstallPlan | None
-    models: tuple[ModelPlan, ...]
-    device: str = "cpu"
-    patience: float = 120.0
+    models: tuple[Fetch, ...]
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return self.install is None and not self.models
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
         models = [model.describe() for model in self.models]
-        return [*(self.install.lines() if self.install else []), *models]
+        return [*(self.install.summary_lines() if self.install else []), *models]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
         return {
             "schema": 1,
             "command": "warm",
-            "root": str(self.layout.root),
+            "root": str(self.site.layout.root),
             "empty": self.empty,
             "install": self.install.to_json() if self.install else None,
-            "models": [vars(model) for model in self.models],
+            "models": [model.to_json() for model in self.models],
         }
-
-    def prepare_log(self) -> Path:
-        """Create the root's folder for logs, and return it."""
-        return self.install.prepare_log() if self.install else self.layout.log
 
 
 def plan_warm(
-    cluster: Cluster,
-    root: Path,
+    site: Site,
     environments: Sequence[str] = (),
     models: Sequence[str] = (),
     *,
     all_models: bool = False,
     device: str = "cpu",
     patience: float = 120.0,
-    client: bool = False,
 ) -> WarmPlan:
     """Decide what has to be built and fetched for some models.
 
     Parameters
     ----------
-    cluster : Cluster
-    root : Path
-        The root, absolute.
+    site : Site
     environments : sequence of str
         By default those of `models`, or of the cluster's ``models``, or every environment of the root.
     models : sequence of str
@@ -121,8 +86,6 @@ def plan_warm(
         Where the models are loaded.
     patience : float
         Seconds that a server may keep silent.
-    client : bool
-        Whether a root that is built for this gets the environment that ``module load`` puts on PATH.
 
     Raises
     ------
@@ -131,26 +94,28 @@ def plan_warm(
     UnknownEnvironmentError
         If there is no such environment.
     """
-    layout = RootLayout(root)
-    wanted = list(dict.fromkeys(_wanted(layout, cluster, environments, models, all_models)))
+    wanted = list(dict.fromkeys(_wanted(site, environments, models, all_models)))
     names = dict.fromkeys(environment for environment, _ in wanted)
-    missing = [name for name in names if fitting_build(layout, name, device) is None]
-    build = plan_install(cluster, root, missing, device=device, client=client) if missing else None
-    plans = (_plan_model(layout, environment, model) for environment, model in wanted)
-    return WarmPlan(
-        layout, cluster, Access.of(cluster), build, tuple(plan for plan in plans if plan), device, patience
-    )  # fmt: skip
+    missing = [name for name in names if fitting_build(site.layout, name, device) is None]
+    build = plan_install(site, missing, device=device, client=False) if missing else None
+    fetches = tuple(
+        Fetch(environment, model, reason, licence.get("weights") != "", device, patience)
+        for environment, model in wanted
+        if (reason := _why(site.layout, environment, model))
+        for licence in [_source(site.layout, environment).rootstock.get("licence", {})]
+    )
+    return WarmPlan(site, build, fetches)
 
 
 def _wanted(
-    layout: RootLayout, cluster: Cluster, environments: Sequence[str], models: Sequence[str], all_models: bool
+    site: Site, environments: Sequence[str], models: Sequence[str], all_models: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield environments and models, the default one by its name."""
-    registered = registered_names(layout)
+    registered = registered_names(site.layout)
     if len(environments) == 1 and models:
         pairs = [(environments[0], model) for model in models]
     elif models or not (environments or all_models):
-        strings = models or cluster.models
+        strings = models or site.cluster.models
         pairs = [parse_model_string(text, [*registered, *packaged_names()]) for text in strings]
         if strange := [name for name, _ in pairs if environments and name not in environments]:
             raise ConfigurationError(
@@ -160,12 +125,12 @@ def _wanted(
     else:
         pairs = []
     for name, model in pairs:
-        source = _source(layout, name)
+        source = _source(site.layout, name)
         check_model(source, model)
         yield source.name, source.named(model)
     if not pairs:
         for name in environments or registered:
-            source = _source(layout, name)
+            source = _source(site.layout, name)
             for model in source.released if all_models else source.warm:
                 yield source.name, model
 
@@ -183,18 +148,15 @@ def check_model(source: EnvironmentSource, model: str) -> None:
     source.check_model(model)
 
 
-def _plan_model(layout: RootLayout, environment: str, model: str) -> ModelPlan | None:
+def _why(layout: RootLayout, environment: str, model: str) -> str:
+    """Say why a model's weights are to be fetched or recorded; empty if they are there."""
     recorded = weights_of(layout, environment, model)
     if recorded is None:
-        reason = "not recorded yet"
-    elif not recorded.present(layout):
-        reason = "files are missing"
-    elif recorded.build not in {variant.build.name for variant in find_variants(layout, environment)}:
-        reason = "the build changed"
-    else:
-        return None
-    has_weights = _source(layout, environment).rootstock.get("licence", {}).get("weights") != ""
-    return ModelPlan(environment, model, reason, has_weights)
+        return "not recorded yet"
+    if not recorded.present(layout):
+        return "files are missing"
+    builds = {variant.build.name for variant in find_variants(layout, environment)}
+    return "" if recorded.build in builds else "the build changed"
 
 
 def apply(plan: WarmPlan, admin: Admin) -> None:
@@ -207,18 +169,17 @@ def apply(plan: WarmPlan, admin: Admin) -> None:
     BuildError, VerificationError
         If an environment cannot be built.
     """
-    layout = plan.layout
+    site, layout = plan.site, plan.site.layout
     if plan.install:
         install(plan.install, admin)
-    newest = latest(layout)
-    change = Change("warm", plan.cluster.name, newest.number if newest else 0, always=False)
+    change = Change("warm", site.cluster.name, latest_number(layout), always=False)
     failures = []
-    with changing(layout, plan.access, change, admin):
+    with changing(layout, site.access, change, admin):
         for leftover in layout.cache.glob(f"{STAGING}*"):
             remove_tree(leftover)
         for model in plan.models:
             try:
-                fetch(layout, plan.access, Fetch(model.environment, model.model, plan.device, plan.patience), admin)
+                fetch(site, model, admin)
             except (WorkerError, WeightsError) as error:
                 failures.append(f"{model}: {error}")
                 admin.report(f"{model}: failed")

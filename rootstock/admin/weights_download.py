@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,28 +22,31 @@ from rootstock.client.launch import ResolvedModel
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
+from rootstock.config.site import Site
 from rootstock.errors import RootError, WeightsError, WorkerError
 from rootstock.root.disk_usage import counted, megabytes
-from rootstock.root.layout import STAGING, RootLayout
-from rootstock.root.lock import Admin
-from rootstock.root.permissions import Access, remove_tree
+from rootstock.root.layout import STAGING
+from rootstock.root.lock import Admin, Report
+from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
 from rootstock.root.weights import Weights, measured, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
 _TOLD_EVERY_S = 5.0
 
-Step = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Fetch:
-    """Weights to be had.
+    """A model whose weights are to be fetched or recorded.
 
     Attributes
     ----------
     environment, model : str
         The model by the name that ``setup()`` takes.
+    reason : str
+        Why.
+    weights : bool
+        Whether it has any.
     device : str
         Where it is loaded.
     patience : float
@@ -52,21 +55,30 @@ class Fetch:
 
     environment: str
     model: str
+    reason: str
+    weights: bool
     device: str
     patience: float
 
     def __str__(self) -> str:
         return model_string(self.environment, self.model)
 
+    def describe(self) -> str:
+        """Say in a line what is to be done."""
+        task = f"fetch the weights of {self}" if self.weights else f"load {self}, which has no weights"
+        return f"{task} ({self.reason})"
 
-def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> None:
+    def to_json(self) -> dict[str, Any]:
+        """Return what `describe` says for programs."""
+        return {key: getattr(self, key) for key in ("environment", "model", "reason", "weights")}
+
+
+def fetch(site: Site, wanted: Fetch, admin: Admin) -> None:
     """Bring the weights of a model into a root, if they are not there, and record them.
 
     Parameters
     ----------
-    layout : RootLayout
-    access : Access
-        Who may read them.
+    site : Site
     wanted : Fetch
     admin : Admin
         Is told of each step.
@@ -80,7 +92,7 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
     WeightsError
         If it then fails without.
     """
-    model = resolve_environment(layout, wanted.environment, wanted.model, wanted.device)
+    model = resolve_environment(site.layout, wanted.environment, wanted.model, wanted.device)
     build = model.build
     if build is None:
         raise RootError(f"Environment {wanted.environment!r} has lost its build.", "Run the command again.")
@@ -97,7 +109,7 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
             opened = _load(wanted, offline, step)["opened"]
         except WorkerError as error:
             admin.log(f"{wanted}: {error}")
-            fetched, sources = _download(layout.cache, access, wanted, model, step)
+            fetched, sources = _download(site, wanted, model, step)
             step("starting a worker without network")
             try:
                 opened = _load(wanted, offline, step)["opened"]
@@ -107,25 +119,23 @@ def fetch(layout: RootLayout, access: Access, wanted: Fetch, admin: Admin) -> No
                     "Its library may keep them elsewhere: name its variable in [tool.rootstock.cache].",
                 ) from failure
     files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
-    root = layout.root.resolve()
+    root = site.layout.root.resolve()
     weights = Weights(
         wanted.environment, wanted.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
         now(), user_name(), platform.node(),
     )  # fmt: skip
-    access.make_folder(layout.weights(wanted.environment))
-    write_weights(layout, weights, access.file)
+    site.access.make_folder(site.layout.weights(wanted.environment))
+    write_weights(site.layout, weights, site.access.file)
     step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
-def _load(wanted: Fetch, launch: Launch, step: Step) -> dict[str, Any]:
+def _load(wanted: Fetch, launch: Launch, step: Report) -> dict[str, Any]:
     client = WorkerConnection(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
     client.close()
     return client.ready
 
 
-def _download(
-    cache: Path, access: Access, wanted: Fetch, model: ResolvedModel, step: Step
-) -> tuple[list[Path], list[str]]:
+def _download(site: Site, wanted: Fetch, model: ResolvedModel, step: Report) -> tuple[list[Path], list[str]]:
     """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
 
     Returns
@@ -133,7 +143,7 @@ def _download(
     tuple of (list of Path, list of str)
         The files, and the addresses that they came from.
     """
-    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cache))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=site.layout.cache))
     try:
         step("fetching")
         launch = model.launch_fetch(staging)
@@ -146,14 +156,14 @@ def _download(
         for lock in staging.rglob("*.lock"):  # of libraries, while they fetch
             if lock.is_file():
                 lock.unlink()
-        access.share(staging)
-        return list(_publish(staging, cache)), client.ready["asked"]
+        site.access.share(staging)
+        return list(_publish(staging, site.layout.cache)), client.ready["asked"]
     finally:
         remove_tree(staging)
 
 
 @contextlib.contextmanager
-def _told(folder: Path, step: Step) -> Iterator[None]:
+def _told(folder: Path, step: Report) -> Iterator[None]:
     """Say now and then how much has come."""
     over = threading.Event()
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from rootstock.builds.subprocesses import Programs
 from rootstock.root.checksums import Contents, read_contents
+from rootstock.root.lock import Report
 
 # Of a package cache; `uv cache prune` removes it, and what is missing is compiled again.
 KEPT = "rootstock-bytecode"
@@ -32,7 +33,7 @@ def compile_bytecode(
     *,
     umask: int,
     programs: Programs,
-    log: Callable[[str], None],
+    log: Report,
     kept: Path | None = None,
 ) -> Contents:
     """Compile every module in an environment, or of an interpreter, but for the tests of packages.

@@ -19,11 +19,13 @@ from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text, sha256
 from rootstock.builds.sbom import bill_of_materials, installed_files
-from rootstock.builds.subprocesses import Programs, short_of_space
+from rootstock.builds.subprocesses import short_of_space
 from rootstock.builds.uv import Uv, clean_variables
+from rootstock.config.site import Site
 from rootstock.errors import BuildError
 from rootstock.root.checksums import Contents, Installed, check_records, read_contents
-from rootstock.root.layout import STAGING, RootLayout
+from rootstock.root.layout import STAGING
+from rootstock.root.lock import Report
 from rootstock.root.permissions import Access, may_remove, remove_tree
 from rootstock.root.records import (
     BUILD_RECORD,
@@ -37,7 +39,6 @@ from rootstock.root.records import (
     write_file,
 )
 
-Report = Callable[[str], None]
 Verify = Callable[[Path], list[dict[str, Any]]]
 
 
@@ -68,48 +69,31 @@ class Staged:
             remove_tree(self.folder)
 
 
-def stage(
-    plan: BuildPlan,
-    layout: RootLayout,
-    access: Access,
-    cache: Path,
-    *,
-    report: Report,
-    log: Report,
-    wheels: Path | None = None,
-    programs: Programs | None = None,
-) -> Staged:
+def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
     """Lock and install what a plan describes, and check every file.
 
     Parameters
     ----------
+    site : Site
     plan : BuildPlan
-    layout : RootLayout
-    access : Access
-        Who may read it.
-    cache : Path
-        uv's.
-    report, log : callable
-        Are given a line for each step, and every line that uv prints.
-    wheels : Path, optional
-        A folder with every package that the lock asks for. Nothing is fetched then, and the lock must fit as it is.
-    programs : Programs, optional
-        By which what runs can be ended from another thread.
+    uv : Uv
+        If it fetches nothing, the lock must fit as it is.
+    report : callable
+        Is given a line for each step.
 
     Raises
     ------
     BuildError
         If uv fails, or installs other files than the wheels hold. Nothing is left then.
     """
-    uv = Uv(cache, log, access.admin_umask, wheels, programs or Programs())
-    folder = layout.builds(plan.name)
-    access.make_folder(folder)
+    folder, kept = site.layout.builds(plan.name), uv.cache / KEPT
+    site.access.make_folder(folder)
     _remove_leftovers(plan, folder)
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
         report("locking")
         lock = lock_text(plan, folder, uv)
-        build = layout.build(plan.name, plan.digest(lock))
+        build = site.layout.build(plan.name, plan.digest(lock))
         if read_build(build) is not None:
             remove_tree(staging)
             return Staged(plan, lock, build, None)
@@ -119,12 +103,12 @@ def stage(
         contents = read_contents(staging)
         installed = check_records(staging, contents)
         report("compiling")
-        if cache == layout.uv_cache:
-            access.make_folder(cache / KEPT, private=True)
+        if uv.cache == site.layout.uv_cache:
+            site.access.make_folder(kept, private=True)
         else:  # the admin's own, whoever else is an admin of this root
-            (cache / KEPT).mkdir(mode=0o700, exist_ok=True)
+            kept.mkdir(mode=0o700, exist_ok=True)
         contents = compile_bytecode(
-            staging, contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=log, kept=cache / KEPT
+            staging, contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=uv.log, kept=kept
         )
         materials = bill_of_materials(
             uv.export_sbom(staging / RECIPE, plan.interpreter.path), plan.name, build.name, installed.packages

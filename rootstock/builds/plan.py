@@ -20,8 +20,8 @@ from rootstock import __version__
 from rootstock.builds.interpreters import Interpreter, find_interpreter
 from rootstock.builds.uv import Uv, uv_version
 from rootstock.builds.uv_scripts import recipe_text
-from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
 from rootstock.root.records import active_build, read_build
@@ -116,22 +116,19 @@ class BuildPlan:
 
 
 def plan_environment(
-    layout: RootLayout,
-    cluster: Cluster,
-    source: EnvironmentSource,
-    own: Sequence[Interpreter] = (),
-    accelerator: str = "",
+    site: Site, source: EnvironmentSource, own: Sequence[Interpreter] = (), accelerator: str = ""
 ) -> BuildPlan:
     """Return how the build of an environment for this machine is made.
 
     Parameters
     ----------
-    layout, cluster, source
+    site, source
     own : sequence of Interpreter
         The root's interpreters.
     accelerator : str
         What to build for; by default the cluster's.
     """
+    layout, cluster = site.layout, site.cluster
     accelerator, machine = accelerator or cluster.accelerator, platform.machine()
     interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, own)
     recipe = recipe_text(source.header, cluster, accelerator)
@@ -142,14 +139,12 @@ def plan_environment(
     return BuildPlan(source.name, source, recipe, interpreter, machine, accelerator, link, lock_file, seed)
 
 
-def plan_client(
-    layout: RootLayout, cluster: Cluster, wheel: Path, wheel_sha256: str, own: Sequence[Interpreter] = ()
-) -> BuildPlan:
+def plan_client(site: Site, wheel: Path, wheel_sha256: str, own: Sequence[Interpreter] = ()) -> BuildPlan:
     """Return how this version's client environment is made.
 
     Parameters
     ----------
-    layout, cluster
+    site
     wheel : Path
         Our wheel in the root.
     wheel_sha256 : str
@@ -165,11 +160,11 @@ def plan_client(
             "rootstock-client": {"wheel-sha256": wheel_sha256},
         },
     }
-    machine = platform.machine()
+    cluster, machine = site.cluster, platform.machine()
     interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, own)
     return BuildPlan(
         CLIENT, None, recipe_text(header, cluster, cluster.accelerator), interpreter, machine, cluster.accelerator,
-        client_link(layout, __version__, machine), client_lock(layout),
+        client_link(site.layout, __version__, machine), client_lock(site.layout),
     )  # fmt: skip
 
 

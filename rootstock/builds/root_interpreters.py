@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,14 @@ from rootstock.builds.interpreters import MANAGED, Interpreter, movable_interpre
 from rootstock.builds.subprocesses import short_of_space
 from rootstock.builds.uv import Uv, clean_variables, python_downloads, uv_version
 from rootstock.config.clusters import Cluster
+from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError
 from rootstock.root.checksums import read_contents
 from rootstock.root.layout import ANY_ROOT, INTERPRETER_RECORD, STAGING, RootLayout
-from rootstock.root.permissions import Access, may_remove, remove_tree
+from rootstock.root.lock import Report
+from rootstock.root.permissions import may_remove, remove_tree
 from rootstock.root.published import interpreter_of
 from rootstock.root.records import now, user_name
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def copied(found: Interpreter, layout: RootLayout, name: str = "") -> NewPython:
     return NewPython(there, Path(found.prefix))
 
 
-def root_interpreters(layout: RootLayout, cluster: Cluster) -> list[Interpreter]:
+def root_interpreters(site: Site) -> list[Interpreter]:
     """Return the interpreters of a root, and those that can be fetched into it; the best first.
 
     Raises
@@ -74,17 +74,17 @@ def root_interpreters(layout: RootLayout, cluster: Cluster) -> list[Interpreter]
     ConfigurationError
         If the setting ``python.version`` is no version.
     """
-    own = own_interpreters(layout.python)
-    if MANAGED not in cluster.interpreters:
+    own = own_interpreters(site.layout.python)
+    if MANAGED not in site.cluster.interpreters:
         return own
-    _check_settings(cluster)
+    _check_settings(site.cluster)
     there = {interpreter.prefix for interpreter in own}
     fetched = [
         Interpreter(f"{folder}/bin/python3", found.version, str(folder), found.key, found.address)
-        for found in python_downloads(cluster)
-        if str(folder := layout.interpreter(found.key)) not in there
+        for found in python_downloads(site.cluster)
+        if str(folder := site.layout.interpreter(found.key)) not in there
     ]
-    return _best_first([*own, *fetched], cluster.python_version)
+    return _best_first([*own, *fetched], site.cluster.python_version)
 
 
 def _check_settings(cluster: Cluster) -> None:
@@ -115,9 +115,7 @@ def _best_first(interpreters: Sequence[Interpreter], wanted: str) -> list[Interp
     return sorted(interpreters, key=rank)
 
 
-def put(
-    python: NewPython, layout: RootLayout, cluster: Cluster, access: Access, uv: Uv, *, report: Report, log: Report
-) -> None:
+def put(site: Site, python: NewPython, uv: Uv, *, report: Report) -> None:
     """Put an interpreter into the root: staged, tried, compiled, sealed, and given its name by one rename.
 
     Raises
@@ -126,10 +124,10 @@ def put(
         If it cannot be fetched, or is none that builds can use. Nothing is left then.
     """
     target, label = python.target, f"python {python.interpreter.version}"
-    for leftover in filter(may_remove, layout.python.glob(f"{STAGING}*")):
+    for leftover in filter(may_remove, site.layout.python.glob(f"{STAGING}*")):
         remove_tree(leftover)
     # Beside its place: to move a folder that nobody may write to into another one takes root's rights.
-    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=layout.python))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=site.layout.python))
     broken = staging.with_name(f"{staging.name}-broken")
     try:
         if python.source is not None:
@@ -138,13 +136,13 @@ def put(
             _name_place(staging, _anywhere(target.name), target)
         else:
             report(f"{label}: fetching {python.interpreter.address}")
-            _fetch(python.interpreter, staging, layout, cluster, uv)
+            _fetch(site, python.interpreter, staging, uv)
             _name_place(staging, staging, target)
         if (found := movable_interpreter(staging).version) != python.interpreter.version:
             raise BuildError(f"{python.interpreter.address or python.source} holds Python {found}.")
         report(f"{label}: compiling")
         contents = compile_bytecode(
-            staging, read_contents(staging), clean_variables(), umask=uv.umask, programs=uv.programs, log=log
+            staging, read_contents(staging), clean_variables(), umask=uv.umask, programs=uv.programs, log=uv.log
         )
         record = {
             "schema": 1, "version": python.interpreter.version, "from": python.interpreter.address or "a bundle",
@@ -152,7 +150,7 @@ def put(
             "put_at": now(), "files_sha256": contents.write(staging), "links": contents.links,
         }  # fmt: skip
         (staging / INTERPRETER_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        access.seal(staging)
+        site.access.seal(staging)
         if target.exists():  # it did not run, or it would be used as it is
             target.rename(broken)
         staging.rename(target)
@@ -162,7 +160,7 @@ def put(
             remove_tree(folder)
 
 
-def carry(python: NewPython, folder: Path, layout: RootLayout, cluster: Cluster, uv: Uv, *, report: Report) -> None:
+def carry(site: Site, python: NewPython, folder: Path, uv: Uv, *, report: Report) -> None:
     """Put an interpreter into a folder of its own below `folder`, for `put` to copy it from on another machine.
 
     One that is fetched is put into the root too, where it only has to run. One that is there already is copied as it
@@ -179,8 +177,8 @@ def carry(python: NewPython, folder: Path, layout: RootLayout, cluster: Cluster,
         shutil.copytree(python.source, carried, symlinks=True)
         return
     report(f"python {python.interpreter.version}: fetching {python.interpreter.address}")
-    layout.python.mkdir(parents=True, exist_ok=True)
-    _fetch(python.interpreter, target, layout, cluster, uv)
+    site.layout.python.mkdir(parents=True, exist_ok=True)
+    _fetch(site, python.interpreter, target, uv)
     shutil.copytree(target, carried, symlinks=True)
     _name_place(carried, target, _anywhere(target.name))
 
@@ -190,16 +188,16 @@ def _anywhere(name: str) -> Path:
     return RootLayout(ANY_ROOT).interpreter(name)
 
 
-def _fetch(interpreter: Interpreter, place: Path, layout: RootLayout, cluster: Cluster, uv: Uv) -> None:
+def _fetch(site: Site, interpreter: Interpreter, place: Path, uv: Uv) -> None:
     # uv keeps files of its own beside what it fetches.
-    with tempfile.TemporaryDirectory(prefix=STAGING, dir=layout.python) as folder:
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=site.layout.python) as folder:
         try:
-            uv.install_python(interpreter.download, Path(folder), cluster)
+            uv.install_python(interpreter.download, Path(folder), site.cluster)
         except BuildError as error:
             raise BuildError(
                 f"Cannot fetch Python {interpreter.version} from {interpreter.address}.\n{error.message}",
-                short_of_space(layout.python)
-                or f"The setting python.mirror ({cluster.python_mirror!r} now) says where "
+                short_of_space(site.layout.python)
+                or f"The setting python.mirror ({site.cluster.python_mirror!r} now) says where "
                 "it is fetched; python.interpreter can name a Python that is there already.",
             ) from error
         found = Path(folder, interpreter.download)

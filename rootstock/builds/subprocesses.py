@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rootstock.errors import BuildError
+from rootstock.root.lock import Report
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 _SHOWN = 25  # lines of what a program said that are part of an error
@@ -35,7 +36,7 @@ class Programs:
         self,
         command: Sequence[str],
         variables: Mapping[str, str],
-        log: Callable[[str], None] | None = None,
+        log: Report | None = None,
         umask: int = -1,
         folder: Path | None = None,
     ) -> str:

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from packaging.version import Version
 
 from rootstock.builds.subprocesses import Programs
 from rootstock.config.clusters import Cluster
+from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError, RootError
-from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Report
 
 _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
@@ -50,7 +51,7 @@ def clean_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
 
 
-def package_cache(layout: RootLayout, cluster: Cluster) -> Path:
+def package_cache(site: Site) -> Path:
     """Return uv's cache, and make the folder: the root's, or where the cluster's setting ``uv.cache`` says.
 
     Raises
@@ -58,7 +59,8 @@ def package_cache(layout: RootLayout, cluster: Cluster) -> Path:
     RootError
         If the folder cannot be made, or is somebody else's: what they put there would be installed.
     """
-    cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else layout.uv_cache
+    cluster = site.cluster
+    cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else site.layout.uv_cache
     if not cache.is_absolute():
         raise ConfigurationError(f"The setting uv.cache is {cluster.uv_cache!r}; it must be an absolute path.")
     try:
@@ -129,7 +131,7 @@ class Uv:
     ----------
     cache : Path
         uv's cache.
-    log : Callable[[str], None]
+    log : callable
         Is given every line that uv prints.
     umask : int
         For the files that uv makes, whatever the caller's own is.
@@ -140,7 +142,7 @@ class Uv:
     """
 
     cache: Path
-    log: Callable[[str], None]
+    log: Report
     umask: int = 0o077
     wheels: Path | None = None
     programs: Programs = field(default_factory=Programs)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rootstock.cli.common import Command, Progress, json_option, named_cluster, show_json
+from rootstock.cli.common import Command, json_option, named_cluster, show_json
 from rootstock.cli.parameter_types import CLUSTER, DEVICE
+from rootstock.cli.plans import PlanOptions, acting
 from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError, RootstockError, SiteError
-from rootstock.root.lock import Admin
 
 if TYPE_CHECKING:
     from rootstock.root.verification_records import Verification
@@ -129,12 +129,11 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
     from rootstock.root.verification_records import last_verification
 
     folder = Path(tempfile.mkdtemp(prefix="rootstock-check-"))
-    progress = Progress(None)
     try:
         site = find_site(named_cluster(cluster), folder / "root", settings)
-        plan = plan_install(site.cluster, site.layout.root, [str(file.absolute())], device=device, client=False)
-        with progress.shown():
-            apply(plan, Admin(" ".join(sys.argv), 0.0, False, progress.step))
+        plan = plan_install(site, [str(file.absolute())], device=device, client=False)
+        with acting(PlanOptions()) as admin:
+            apply(plan, admin)
         built = active_build(site.layout.active(file.stem))
         record = read_build(built) if built else None
         assert record is not None  # apply() has just written it

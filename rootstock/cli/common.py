@@ -1,4 +1,4 @@
-"""What both command lines share: how errors end a command, options, how progress is shown, and the log."""
+"""What both command lines share: how errors end a command, options, and how progress is shown."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import click
 
 from rootstock.cli.parameter_types import CLUSTER
 from rootstock.config.clusters import AUTO, recognise, require_root
 from rootstock.config.site import Site
-from rootstock.errors import ConfigurationError, RootError, RootstockError
-from rootstock.root.command_log import log_line, new_log
+from rootstock.errors import RootError, RootstockError
+from rootstock.root.command_log import log_line
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
@@ -94,20 +93,6 @@ class Group(click.Group):
 Group.group_class = Group
 
 
-class Plan(Protocol):
-    """What every plan can tell of itself."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to do."""
-
-    def lines(self) -> list[str]:
-        """Describe the plan, a line for each change."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan for programs."""
-
-
 class Progress:
     """Shows steps: one line that is replaced on a terminal, plain lines elsewhere. Everything goes to a log as well.
 
@@ -147,30 +132,6 @@ class Progress:
         self._status = None
 
 
-@contextmanager
-def log_file(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
-    """Open a new log in `folder`; its path is printed if the block fails."""
-    with new_log(folder, command, mode) as file:
-        try:
-            yield file
-        except BaseException:
-            click.echo(f"Log: {file.name}", err=True)
-            raise
-
-
-def carry_out(
-    site: Site, folder: Path, command: str, run: Callable[[Admin], None], wait: float, break_lock: bool
-) -> None:
-    """Run the second half of a command, with its progress shown and logged in `folder`."""
-    from rootstock.root.generations import explained
-    from rootstock.root.permissions import Access
-
-    with explained(site.layout), log_file(folder, command, Access.of(site.cluster).admin_file) as log:
-        progress = Progress(log)
-        with progress.shown():
-            run(Admin(" ".join(sys.argv), wait, break_lock, progress.step, progress.log))
-
-
 def options(*decorators: Decorated) -> Decorated:
     """Return one decorator that adds several options, in the order in which the help shows them."""
 
@@ -188,13 +149,6 @@ cluster_options = options(
     click.option("--root", type=click.Path(path_type=Path, readable=False),
                  help="The root's folder [default: $ROOTSTOCK_ROOT, or the cluster's]."),
 )  # fmt: skip
-plan_options = options(
-    click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing."),
-    click.option("--yes", "-y", is_flag=True, help="Do not ask."),
-    click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON."),
-    click.option("--wait", default=0.0, metavar="SECONDS", help="How long to wait for another admin."),
-    click.option("--break-lock", is_flag=True, help="Take the lock from another admin, whoever that is."),
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -222,29 +176,3 @@ def user_root(cluster: str | None, root: Path | None) -> RootLayout:
 def show_json(data: Any) -> None:
     """Print what programs read."""
     click.echo(json.dumps(data, indent=1))
-
-
-def show_plan(plan: Plan, root: Path, as_json: bool) -> None:
-    """Print what a plan would do."""
-    if as_json:
-        show_json(plan.to_json())
-        return
-    click.echo(f"{root}: nothing to do." if plan.empty else f"{root}:")
-    for line in plan.lines():
-        click.echo(f"  {line}")
-
-
-def confirm(yes: bool, question: str = "Go on?", *, destructive: bool = False) -> None:
-    """Ask before a change, if there is somebody to ask.
-
-    Raises
-    ------
-    ConfigurationError
-        If what is to be done cannot be undone, nobody can be asked, and ``--yes`` was not given.
-    """
-    if yes:
-        return
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(question, default=not destructive, abort=True)
-    elif destructive:
-        raise ConfigurationError("There is no terminal to ask at.", "Give --yes if you are sure.")

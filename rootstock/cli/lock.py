@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from rootstock.cli.common import (
-    PENDING,
-    Command,
-    Progress,
-    carry_out,
-    cluster_options,
-    confirm,
-    found,
-    plan_options,
-    show_plan,
-)
+from rootstock.cli.common import PENDING, Command, Progress, cluster_options, found
+from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import find_site
 
 
@@ -38,7 +30,7 @@ from rootstock.config.site import find_site
 @plan_options
 def lock(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], check: bool, upgrade: tuple[str, ...],
-    accelerator: str | None, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
+    accelerator: str | None, options: PlanOptions,
 ) -> None:  # fmt: skip
     """Write or check the locks of environments.
 
@@ -56,6 +48,7 @@ def lock(
     from rootstock.config.environment_file import registered_names
     from rootstock.root.records import read_marker
 
+    options = replace(options, dry_run=check or options.dry_run)
     site = found(find_site(cluster, root))
     if not all(name.endswith(".py") for name in environments) or not environments:
         read_marker(site.layout)
@@ -63,19 +56,10 @@ def lock(
     progress = Progress(None)
     with progress.shown():
         plan = plan_locks(
-            site.layout, site.cluster, sources, accelerator=accelerator or "", upgrade=upgrade,
-            writes=not (check or dry_run), report=progress.step,
+            site, sources, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run,
+            report=progress.step,
         )  # fmt: skip
     installed = site.layout.marker.is_file()
-    show_plan(plan, site.layout.root if installed else sources[0].path.parent, as_json)
+    run_plan(site, plan, apply, options, place=None if installed else sources[0].path.parent, logged=installed)
     if check:
         sys.exit(0 if plan.empty else PENDING)
-    if plan.empty or dry_run:
-        return
-    confirm(yes)
-    if installed:
-        carry_out(site, site.layout.log, "lock", lambda admin: apply(plan, admin), wait, break_lock)
-    else:
-        from rootstock.root.lock import Admin
-
-        apply(plan, Admin(" ".join(sys.argv)))

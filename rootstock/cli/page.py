@@ -32,7 +32,7 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
     from rootstock.root.disk_usage import counted
 
     site = found(find_site(cluster, root, installed=True))
-    read = read_page(site.layout, site.cluster, sizes=sizes)
+    read = read_page(site, sizes=sizes)
     html, data = write_page(read, output.absolute(), site.template_dirs)
     for name, problem in read.problems.items():
         click.echo(f"Environment {name} is not on it: {problem}", err=True)

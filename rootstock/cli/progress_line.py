@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rootstock.cli.common import Progress
+from rootstock.root.lock import Report
 
 SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, elsewhere it stays
 
 
 @contextmanager
-def shown_rarely() -> Iterator[Callable[[str], None]]:
+def shown_rarely() -> Iterator[Report]:
     """Yield what shows progress, now and then."""
     progress, terminal = Progress(None), sys.stderr.isatty()
     last = time.monotonic()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from rootstock import __version__
-from rootstock.cli.common import PENDING, Command, carry_out, cluster_options, found, show_plan
+from rootstock.cli.common import PENDING, Command, cluster_options, found
+from rootstock.cli.plans import PlanOptions, run_plan
 from rootstock.config.site import find_site
 
 
@@ -40,15 +42,11 @@ def render(
     from rootstock.admin.install_plan import plan_render
 
     site = found(find_site(cluster, root, installed=True))
-    plan = plan_render(
-        site.cluster, site.layout.root, force=force, template_dirs=(*template_dirs, *site.template_dirs)
-    )  # fmt: skip
-    show_plan(plan, site.layout.root, as_json=False)
+    plan = plan_render(replace(site, template_dirs=(*template_dirs, *site.template_dirs)), force=force)
+    run_plan(site, plan, apply, PlanOptions(dry_run=check, yes=True))
     if check:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
         sys.exit(0 if plan.empty else PENDING)
-    if not plan.empty:
-        carry_out(site, plan.prepare_log(), "render", lambda admin: apply(plan, admin), 0.0, False)
 
 
 def _render_to(
@@ -60,8 +58,8 @@ def _render_to(
     if cluster is None:
         texts = committed_renderings(__version__)
     else:
-        site = find_site(cluster, root)
-        tree = module_tree(site.cluster, site.layout.root, __version__, template_dirs=template_dirs)
+        site = replace(find_site(cluster, root), template_dirs=template_dirs)
+        tree = module_tree(site, __version__)
         texts = {Path(site.cluster.name) / path: text for path, text in tree.items()}
     differences = compare(output, texts)
     for difference in differences:

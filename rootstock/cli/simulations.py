@@ -17,6 +17,8 @@ from rootstock.errors import ConfigurationError, NotConvergedError
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from rootstock.root.lock import Report
+
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
 
 
@@ -61,7 +63,7 @@ def singlepoint(
     """
     from rootstock.simulations.relax import singlepoint as compute
 
-    def one(atoms: Atoms, calc: Any, show: Callable[[str], None]) -> Atoms:
+    def one(atoms: Atoms, calc: Any, show: Report) -> Atoms:
         show("computing")
         return compute(atoms, calc, properties)
 
@@ -113,7 +115,7 @@ def relax(
 
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
 
-    def one(atoms: Atoms, calc: Any, show: Callable[[str], None]) -> Atoms:
+    def one(atoms: Atoms, calc: Any, show: Report) -> Atoms:
         def on_step(step: int, atoms: Atoms, force: float) -> None:
             show(f"step {step}, energy {atoms.get_potential_energy():.6f} eV, largest force {force:.4f} eV/Å")
 
@@ -130,7 +132,7 @@ def relax(
 
 def _each(
     model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
-    one: Callable[[Atoms, Any, Callable[[str], None]], Atoms], traj: Path | None = None,
+    one: Callable[[Atoms, Any, Report], Atoms], traj: Path | None = None,
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
     """Do one thing with each structure of some files, in one worker, and show how far it is.
 

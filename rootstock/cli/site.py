@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,25 +13,20 @@ from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.common import (
     EXIT_CODES,
     Group,
-    Progress,
-    carry_out,
     cluster_options,
-    confirm,
     found,
     json_option,
-    plan_options,
     show_json,
-    show_plan,
 )
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION
+from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.cli.render import render
 from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.verify import verify
 from rootstock.cli.warm import site_warm
 from rootstock.config.site import find_site
-from rootstock.root.lock import Admin
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,8 +74,7 @@ main.add_command(verify)
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
     template_dirs: tuple[Path, ...], bundle: Path | None, digest: str | None, device: str, accelerator: str | None,
-    jobs: int | None, no_client: bool, force: bool, dry_run: bool, yes: bool, as_json: bool, wait: float,
-    break_lock: bool,
+    jobs: int | None, no_client: bool, force: bool, options: PlanOptions,
 ) -> None:  # fmt: skip
     """Create a root, or bring one up to date.
 
@@ -97,22 +91,19 @@ def install(
     from rootstock.admin.install_plan import plan_install
 
     site = found(find_site(cluster, root, settings, group))
+    site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
     unpacked = unpacked_bundle(bundle, digest)
     usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
-        site.cluster, site.layout.root, environments or usual, device=device, accelerator=accelerator or "",
-        client=not no_client, force=force, template_dirs=(*template_dirs, *site.template_dirs), bundle=unpacked,
+        site, environments or usual, device=device, accelerator=accelerator or "", client=not no_client, force=force,
+        bundle=unpacked,
     )  # fmt: skip
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
-    show_plan(plan, site.layout.root, as_json)
-    if dry_run and not as_json:
+    done = run_plan(site, plan, lambda plan, admin: apply(plan, admin, jobs or 0), options)
+    if options.dry_run and not options.as_json:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
-    if plan.empty or dry_run:
-        return
-    confirm(yes)
-    carry_out(site, plan.prepare_log(), "install", lambda admin: apply(plan, admin, jobs or 0), wait, break_lock)
-    if not as_json:
+    if done and not options.as_json:
         click.echo(plan.next_steps())
 
 
@@ -120,10 +111,7 @@ def install(
 @click.argument("version", type=VERSION)
 @cluster_options
 @plan_options
-def default(
-    version: str, cluster: str | None, root: Path | None, dry_run: bool, yes: bool, as_json: bool, wait: float,
-    break_lock: bool,
-) -> None:  # fmt: skip
+def default(version: str, cluster: str | None, root: Path | None, options: PlanOptions) -> None:
     """Make VERSION the one that `module load rootstock` loads.
 
     \b
@@ -133,22 +121,14 @@ def default(
     from rootstock.admin.rollback import apply, plan_default
 
     site = found(find_site(cluster, root, installed=True))
-    plan = plan_default(site.layout, site.cluster, version, template_dirs=site.template_dirs)
-    show_plan(plan, site.layout.root, as_json)
-    if plan.empty or dry_run:
-        return
-    confirm(yes)
-    carry_out(site, site.layout.log, "default", lambda admin: apply(plan, admin), wait, break_lock)
+    run_plan(site, plan_default(site, version), apply, options)
 
 
 @main.command()
 @cluster_options
 @click.option("--to", type=int, metavar="N", help="The generation to go back to [default: the last different one].")
 @plan_options
-def rollback(
-    cluster: str | None, root: Path | None, to: int | None, dry_run: bool, yes: bool, as_json: bool, wait: float,
-    break_lock: bool,
-) -> None:  # fmt: skip
+def rollback(cluster: str | None, root: Path | None, to: int | None, options: PlanOptions) -> None:
     """Go back to an earlier generation.
 
     Its builds and its default version are put to use again. Running jobs go on with what they have. The rollback is
@@ -162,12 +142,7 @@ def rollback(
     from rootstock.admin.rollback import apply, plan_rollback
 
     site = found(find_site(cluster, root, installed=True))
-    plan = plan_rollback(site.layout, site.cluster, to, template_dirs=site.template_dirs)
-    show_plan(plan, site.layout.root, as_json)
-    if plan.empty or dry_run:
-        return
-    confirm(yes)
-    carry_out(site, site.layout.log, "rollback", lambda admin: apply(plan, admin), wait, break_lock)
+    run_plan(site, plan_rollback(site, to), apply, options)
 
 
 @main.command()
@@ -177,10 +152,7 @@ def rollback(
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
               help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
 @plan_options
-def gc(
-    cluster: str | None, root: Path | None, keep: int, older_than: float, dry_run: bool, yes: bool, as_json: bool,
-    wait: float, break_lock: bool,
-) -> None:  # fmt: skip
+def gc(cluster: str | None, root: Path | None, keep: int, older_than: float, options: PlanOptions) -> None:
     """Remove builds that are no longer used.
 
     Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
@@ -194,12 +166,7 @@ def gc(
     from rootstock.admin.gc import collect, plan_gc
 
     site = found(find_site(cluster, root, installed=True))
-    plan = plan_gc(site.layout, site.cluster, keep=keep, older_than=older_than)
-    show_plan(plan, site.layout.root, as_json)
-    if plan.empty or dry_run:
-        return
-    confirm(yes, "Remove this?", destructive=True)
-    carry_out(site, site.layout.log, "gc", lambda admin: collect(plan, admin), wait, break_lock)
+    run_plan(site, plan_gc(site, keep=keep, older_than=older_than), collect, options, removes="Remove this?")
 
 
 @main.command()
@@ -226,9 +193,7 @@ def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -
 @main.command()
 @cluster_options
 @plan_options
-def uninstall(
-    cluster: str | None, root: Path | None, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool
-) -> None:
+def uninstall(cluster: str | None, root: Path | None, options: PlanOptions) -> None:
     """Remove a root and everything in it. Nothing of Rootstock is left elsewhere.
 
     \b
@@ -239,11 +204,5 @@ def uninstall(
     from rootstock.admin.gc import uninstall as remove
 
     site = found(find_site(cluster, root, installed=True))
-    plan = plan_uninstall(site.layout, site.cluster.name)
-    show_plan(plan, site.layout.root, as_json)
-    if dry_run:
-        return
-    confirm(yes, f"Remove {site.layout.root} for good?", destructive=True)
-    progress = Progress(None)
-    with progress.shown():
-        remove(plan, Admin(" ".join(sys.argv), wait, break_lock, progress.step))
+    question = f"Remove {site.layout.root} for good?"
+    run_plan(site, plan_uninstall(site), remove, options, removes=question, logged=False)

@@ -46,7 +46,6 @@ def verify(
     from rootstock.admin.verify import verify_builds
     from rootstock.admin.verify_checks import describe
     from rootstock.config.environment_file import registered_names
-    from rootstock.root.permissions import Access
     from rootstock.root.published import is_broken
 
     site = found(find_site(cluster, root, installed=True))
@@ -56,9 +55,7 @@ def verify(
         return
     names, results = environments or registered_names(site.layout), []
     with progress.shown():
-        for result in verify_builds(
-            site.layout, Access.of(site.cluster), names, models, device, report=progress.step
-        ):  # fmt: skip
+        for result in verify_builds(site, names, models, device, report=progress.step):
             results.append(result)
             if as_json:
                 continue

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from rootstock.cli.common import Command, carry_out, cluster_options, confirm, found, options, plan_options, show_plan
+from rootstock.cli.common import Command, cluster_options, found, options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
-from rootstock.config.site import Site, find_site, is_new
+from rootstock.cli.plans import PlanOptions, plan_options, run_plan
+from rootstock.config.site import find_site, is_new
 from rootstock.root.layout import RootLayout, personal_root
-
-if TYPE_CHECKING:
-    from rootstock.admin.warm import WarmPlan
 
 _fetch_options = options(
     click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to load the models on."),
@@ -33,7 +30,7 @@ _fetch_options = options(
 @plan_options
 def site_warm(
     cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], all_models: bool,
-    device: str, timeout: float, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool,
+    device: str, timeout: float, options: PlanOptions,
 ) -> None:  # fmt: skip
     """Fetch the weights of models into a root.
 
@@ -46,13 +43,11 @@ def site_warm(
       rootstock-site warm --env mace --model small --model medium-mpa-0
       rootstock-site warm --model orb --model alignn-matpes_pbe
     """
-    from rootstock.admin.warm import plan_warm
+    from rootstock.admin.warm import apply, plan_warm
 
     site = found(find_site(cluster, root, installed=True))
-    plan = plan_warm(
-        site.cluster, site.layout.root, environments, models, all_models=all_models, device=device, patience=timeout
-    )
-    _warm(site, plan, dry_run, yes, as_json, wait, break_lock)
+    plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
+    run_plan(site, plan, apply, options)
 
 
 @click.command("warm", cls=Command)
@@ -60,10 +55,7 @@ def site_warm(
 @click.option("--root", type=click.Path(path_type=Path), help="A root of your own [default: the one in your home].")
 @_fetch_options
 @plan_options
-def user_warm(
-    models: tuple[str, ...], root: Path | None, device: str, timeout: float, dry_run: bool, yes: bool, as_json: bool,
-    wait: float, break_lock: bool,
-) -> None:  # fmt: skip
+def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: float, options: PlanOptions) -> None:
     """Build environments and fetch weights into a root of your own.
 
     Run it where there is a network; what it fetches is used without one.
@@ -73,23 +65,10 @@ def user_warm(
       rootstock warm mace-small
       rootstock warm mace-small chgnet --root /scratch/me/rootstock
     """
-    from rootstock.admin.warm import plan_warm
+    from rootstock.admin.warm import apply, plan_warm
 
     own = (root or personal_root()).expanduser().absolute()
     site = find_site("local" if is_new(RootLayout(own)) else None, own)
-    plan = plan_warm(site.cluster, own, (), models, device=device, patience=timeout)
-    if not _warm(site, plan, dry_run, yes, as_json, wait, break_lock):
-        return
-    click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{own}", device="{device}")')
-
-
-def _warm(site: Site, plan: WarmPlan, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool) -> bool:
-    """Show a plan and carry it out; tell whether that was done."""
-    from rootstock.admin.warm import apply
-
-    show_plan(plan, site.layout.root, as_json)
-    if plan.empty or dry_run:
-        return False
-    confirm(yes)
-    carry_out(site, plan.prepare_log(), "warm", lambda admin: apply(plan, admin), wait, break_lock)
-    return not as_json
+    plan = plan_warm(site, (), models, device=device, patience=timeout)
+    if run_plan(site, plan, apply, options) and not options.as_json:
+        click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{own}", device="{device}")')

@@ -12,7 +12,7 @@ from rootstock.client.process import Launch
 from rootstock.client.scratch import private_scratch
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.model_string import is_path
-from rootstock.config.site import installed_cluster
+from rootstock.config.site import installed_site
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.weights import (
@@ -64,7 +64,7 @@ class EnvironmentManager:
         RootError
             If the cache cannot be created.
         """
-        cache = package_cache(self.layout, installed_cluster(self.layout))
+        cache = package_cache(installed_site(self.layout))
         return [find_uv(), "run", "--cache-dir", str(cache), "--no-project", "--script", str(wrapper_path)]
 
     def get_environment_variables(self) -> dict[str, str]:
@@ -125,7 +125,7 @@ class ResolvedModel:
     def launch_fetch(self, cache: Path) -> Launch:
         """Say how to start a worker that fetches weights into the empty folder `cache`."""
         launch = self.launch(threads=1)
-        proxy = installed_cluster(self.layout).proxy
+        proxy = installed_site(self.layout).cluster.proxy
         variables = {name: value for name, value in launch.variables.items() if name not in OFFLINE}
         return replace(launch, variables=variables | fetch_variables(cache, self.source.cache_variables, proxy))
 
@@ -148,7 +148,7 @@ class ResolvedModel:
         layout, name = self.layout, self.source.name
         try:
             layout.wrappers.mkdir(parents=True, exist_ok=True)
-            cluster = installed_cluster(layout)
+            cluster = installed_site(layout).cluster
             wrapper = wrapper_file(layout.wrappers, recipe_text(self.source.header, cluster, cluster.accelerator))
         except OSError as error:
             raise RootError(

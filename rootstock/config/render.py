@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes
+from rootstock.config.site import Site
 from rootstock.config.templates import render_template, word
 from rootstock.errors import RenderError
 from rootstock.root.layout import RootLayout
@@ -52,47 +53,39 @@ class Context:
     job: Job | None = None
 
 
-def render_registry(cluster: Cluster, root: Path, *, template_dirs: Sequence[Path] = ()) -> str:
+def render_registry(site: Site) -> str:
     """Render the root's registry, ``{root}/clusters.toml``.
 
     Parameters
     ----------
-    cluster : Cluster
-        The root's cluster.
-    root : Path
-        The root, absolute.
-    template_dirs : sequence of Path, optional
-        Folders of templates that outrank the packaged ones, the first most.
+    site : Site
 
     Returns
     -------
     str
-        A registry that `rootstock.config.clusters.read_scope` reads back to the same settings, with `root` in place of
-        the cluster's own and the cluster as the default one. What some scope has set is written even if it is the
-        schema's default: the packaged file, which the registry outranks, may say otherwise.
+        A registry that `rootstock.config.clusters.read_scope` reads back to the same settings, with the site's root in
+        place of the cluster's own and the cluster as the default one. What some scope has set is written even if it is
+        the schema's default: the packaged file, which the registry outranks, may say otherwise.
 
     Raises
     ------
     RenderError
         If a value cannot be written, or a template is wrong.
     """
-    cluster = replace(cluster, root=str(_layout(root).root))
+    cluster = replace(site.cluster, root=str(_layout(site).root))
     unset = Cluster(name=cluster.name, origins={}).settings()
     settings = {
         key: value for key, value in cluster.settings().items() if key in cluster.origins or value != unset[key]
     }
-    return render_template("registry.toml.j2", vars(RegistryContext(cluster.name, settings)), template_dirs)
+    return render_template("registry.toml.j2", vars(RegistryContext(cluster.name, settings)), site.template_dirs)
 
 
-def render_modulefiles(
-    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
-) -> dict[Path, str]:
+def render_modulefiles(site: Site, version: str) -> dict[Path, str]:
     """Render the modulefiles of one version, for Lmod and for Environment Modules.
 
     Parameters
     ----------
-    cluster, root, template_dirs
-        As for `render_registry`.
+    site : Site
     version : str
         The version whose client the module puts on PATH.
 
@@ -106,29 +99,24 @@ def render_modulefiles(
     RenderError
         If a value cannot be written, or a template is wrong.
     """
-    context = vars(_context(cluster, root, version))
-    folder = _layout(root).modules
+    context, folder = vars(_context(site, version)), site.layout.modules
     templates = {folder / f"{version}.lua": "modulefile.lua.j2", folder / version: "modulefile.tcl.j2"}
-    return {path: render_template(name, context, template_dirs) for path, name in templates.items()}
+    return {path: render_template(name, context, site.template_dirs) for path, name in templates.items()}
 
 
-def render_activation(
-    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
-) -> dict[Path, str]:
+def render_activation(site: Site, version: str) -> dict[Path, str]:
     """Render what users of a site without modules source instead, for sh (bash, zsh), csh and fish.
 
     Parameters and errors are those of `render_modulefiles`.
     """
-    layout, context = _layout(root), vars(_context(cluster, root, version))
+    layout, context = site.layout, vars(_context(site, version))
     return {
-        layout.activation(shell, version): render_template(f"activate.{shell}.j2", context, template_dirs)
+        layout.activation(shell, version): render_template(f"activate.{shell}.j2", context, site.template_dirs)
         for shell in SHELLS
     }
 
 
-def render_default(
-    cluster: Cluster, root: Path, *, version: str, template_dirs: Sequence[Path] = ()
-) -> dict[Path, str | None]:
+def render_default(site: Site, version: str) -> dict[Path, str | None]:
     """Render what makes a version the default one.
 
     Parameters and errors are those of `render_modulefiles`.
@@ -139,21 +127,20 @@ def render_default(
         Text of each file; None for one that is not to be there. A cluster with one module system gets the
         ``.modulerc`` of its language only: a second one disturbs Lmod's check of the tree.
     """
-    layout, context = _layout(root), vars(_context(cluster, root, version))
-    languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[cluster.module_system]
+    layout, context, folders = site.layout, vars(_context(site, version)), site.template_dirs
+    languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[site.cluster.module_system]
     texts: dict[Path, str | None] = {
-        path: render_template(f"modulerc.{language}.j2", context, template_dirs) if language in languages else None
+        path: render_template(f"modulerc.{language}.j2", context, folders) if language in languages else None
         for language, path in layout.modulercs.items()
     }
     for shell in SHELLS:
-        texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", context, template_dirs)
+        texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", context, folders)
     return texts
 
 
 def render_job(
+    site: Site,
     kind: str,
-    cluster: Cluster,
-    root: Path,
     *,
     version: str,
     script: str = "run.py",
@@ -162,16 +149,16 @@ def render_job(
     tasks: int = 10,
     walltime: str = "01:00:00",
     options: Sequence[str] = (),
-    template_dirs: Sequence[Path] = (),
 ) -> str:
     """Render a job script for the cluster's scheduler.
 
     Parameters
     ----------
+    site : Site
     kind : {'single', 'several', 'array'}
         One process with one GPU; one with `gpus` of them; `tasks` processes with one each, whose number, from 0, is
         their argument. Where there are no GPUs it is the CPUs that count.
-    cluster, root, version, template_dirs
+    version : str
         As for `render_modulefiles`.
     script : str
         The user's Python script.
@@ -195,6 +182,7 @@ def render_job(
     RenderError
         If the cluster has no scheduler, a value cannot be written, or a template is wrong.
     """
+    cluster = site.cluster
     if kind not in JOB_KINDS:
         raise RenderError(f"Unknown kind of job {kind!r}.", f"There are {', '.join(JOB_KINDS)}.")
     if cluster.scheduler == "none":
@@ -210,7 +198,7 @@ def render_job(
         walltime=walltime,
         options=tuple(options),
     )
-    return render_template(f"{cluster.scheduler}.sh.j2", vars(_context(cluster, root, version, job=job)), template_dirs)
+    return render_template(f"{cluster.scheduler}.sh.j2", vars(_context(site, version, job)), site.template_dirs)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:
@@ -226,33 +214,33 @@ def committed_renderings(version: str) -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for name in cluster_names(found):
         cluster = cluster_from(found, name)
-        root = Path(cluster.root)
-        if root.is_absolute():
-            texts |= {Path(name) / path: text for path, text in module_tree(cluster, root, version).items()}
+        site = Site(RootLayout(Path(cluster.root)), cluster)
+        if site.layout.root.is_absolute():
+            texts |= {Path(name) / path: text for path, text in module_tree(site, version).items()}
     return texts
 
 
-def module_tree(cluster: Cluster, root: Path, version: str, *, template_dirs: Sequence[Path] = ()) -> dict[Path, str]:
+def module_tree(site: Site, version: str) -> dict[Path, str]:
     """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it."""
-    folder = _layout(root).modulepath
-    default = render_default(cluster, root, version=version, template_dirs=template_dirs)
-    texts = default | render_modulefiles(cluster, root, version=version, template_dirs=template_dirs)
+    folder = site.layout.modulepath
+    texts = render_default(site, version) | render_modulefiles(site, version)
     return {path.relative_to(folder): text for path, text in texts.items() if text and folder in path.parents}
 
 
-def _layout(root: Path) -> RootLayout:
+def _layout(site: Site) -> RootLayout:
+    root = site.layout.root
     if not root.is_absolute() or ":" in str(root):
         raise RenderError(
             f"The root {str(root)!r} cannot stand in PATH.", "It must be an absolute path without a colon."
         )
-    return RootLayout(root)
+    return site.layout
 
 
-def _context(cluster: Cluster, root: Path, version: str, *, job: Job | None = None) -> Context:
-    layout = _layout(root)
+def _context(site: Site, version: str, job: Job | None = None) -> Context:
+    layout = _layout(site)
     word(version)  # it becomes the name of a file
     return Context(
-        cluster=cluster,
+        cluster=site.cluster,
         root=layout.root,
         version=version,
         bin=layout.client(version) / "bin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from rootstock.config.clusters import (
 )
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.permissions import Access
 from rootstock.root.records import read_marker
 
 
@@ -31,20 +33,26 @@ class Site:
 
     Attributes
     ----------
-    cluster : Cluster
     layout : RootLayout
+    cluster : Cluster
+    template_dirs : tuple of Path
+        Folders of templates that outrank the packaged ones, the first most; one need not be there.
     recognised : str
         The host name that the cluster was recognised by; empty if somebody named it.
     """
 
-    cluster: Cluster
     layout: RootLayout
+    cluster: Cluster
+    template_dirs: tuple[Path, ...] = ()
     recognised: str = ""
 
-    @property
-    def template_dirs(self) -> tuple[Path, ...]:
-        """The site's own templates."""
-        return (self.layout.templates,) if self.layout.templates.is_dir() else ()
+    @functools.cached_property
+    def access(self) -> Access:
+        """Who may do what there.
+
+        Found when it is first asked for: a command that only reads may run where nobody knows the cluster's group.
+        """
+        return Access.of(self.cluster)
 
 
 def find_site(
@@ -93,7 +101,7 @@ def find_site(
     scopes = [read_scope(layout.clusters_file)] if layout.clusters_file.is_file() else []
     given = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
     scopes.append(argument_scope(name, {"root": str(layout.root), **given}))
-    return Site(get_cluster(name, *scopes), layout, host)
+    return Site(layout, get_cluster(name, *scopes), (layout.templates,), host)
 
 
 def _cluster_name(name: str | None, layout: RootLayout | None) -> tuple[str, str]:
@@ -138,13 +146,13 @@ def is_new(layout: RootLayout) -> bool:
     return True
 
 
-def installed_cluster(layout: RootLayout) -> Cluster:
-    """Return the settings that a root was installed with; those of a personal machine if it never was."""
+def installed_site(layout: RootLayout) -> Site:
+    """Return a root with the settings that it was installed with; those of a personal machine if it never was."""
     try:
         scope = read_scope(layout.clusters_file)
     except FileNotFoundError:
         scope = Scope("", {})
-    return get_cluster(scope.default or "local", scope)
+    return Site(layout, get_cluster(scope.default or "local", scope), (layout.templates,))
 
 
 def installed_versions(layout: RootLayout) -> list[str]:

@@ -9,9 +9,8 @@ from typing import Any
 
 from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
-from rootstock.config.clusters import Cluster
 from rootstock.config.render import render_job
-from rootstock.config.site import installed_cluster
+from rootstock.config.site import Site, installed_site
 from rootstock.errors import ConfigurationError
 from rootstock.reports.catalogue import Model, describe, key_packages, read_held
 from rootstock.root.disk_usage import megabytes
@@ -143,7 +142,7 @@ def explain(layout: RootLayout, model: str) -> Usage:
     if doubt := held.source.doubt(argument):
         raise ConfigurationError(doubt)
     source, record, told = held.source, held.record, describe(layout, held, argument)
-    cluster, version = installed_cluster(layout), read_marker(layout).get("default", "")
+    site, version = installed_site(layout), read_marker(layout).get("default", "")
     return Usage(
         model=told,
         file=source.path,
@@ -152,13 +151,14 @@ def explain(layout: RootLayout, model: str) -> Usage:
         versions=key_packages(source, record) if record else {},
         weights=held.weights.get(source.named(argument)),
         verification=held.verification,
-        shell=_shell(layout, cluster, version),
-        script=_script(told, cluster.device),
-        job=_job(layout, cluster, version) if cluster.scheduler != "none" and version else "",
+        shell=_shell(site, version),
+        script=_script(told, site.cluster.device),
+        job=_job(site, version),
     )
 
 
-def _shell(layout: RootLayout, cluster: Cluster, version: str) -> str:
+def _shell(site: Site, version: str) -> str:
+    layout, cluster = site.layout, site.cluster
     if cluster.module_system == "none" and version:
         lines = [f". {layout.activation('sh')}"]
     elif version:
@@ -191,9 +191,8 @@ def _script(model: Model, device: str) -> str:
 _INFO = {"charge": 0, "spin": 1}  # total charge, and multiplicity
 
 
-def _job(layout: RootLayout, cluster: Cluster, version: str) -> str:
-    folders = (layout.templates,) if layout.templates.is_dir() else ()
-    return render_job("single", cluster, layout.root, version=version, template_dirs=folders).rstrip()
+def _job(site: Site, version: str) -> str:
+    return render_job(site, "single", version=version).rstrip() if site.cluster.scheduler != "none" and version else ""
 
 
 def _indented(text: str) -> Iterator[str]:

@@ -10,7 +10,6 @@ import json
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rootstock.client.resolve import resolve
 from rootstock.errors import WorkerError
 from rootstock.interfaces.calculator import RootstockCalculator
 from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.lock import Report
 from rootstock.worker.dynamics import Dynamics, as_arguments
 
 PASS_PERCENT, MARGINAL_PERCENT = 5.0, 10.0
@@ -35,8 +35,6 @@ _IN_PROCESS = (
     "import runpy, sys; runpy.run_path(sys.argv[1])['load_package'](); "
     "from rootstock.worker.dynamics import serve; serve(*sys.argv[2:])"
 )
-
-Report = Callable[[str], None]
 
 
 def copper(repeat: tuple[int, int, int]) -> Atoms:

@@ -17,9 +17,8 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.config.capabilities import compress
-from rootstock.config.clusters import Cluster
 from rootstock.config.packaged import data_folder
-from rootstock.config.site import installed_versions
+from rootstock.config.site import Site, installed_versions
 from rootstock.config.templates import render_html
 from rootstock.errors import RootstockError, SiteError
 from rootstock.reports.catalogue import Model, in_use, key_packages, of_each, read_catalogue
@@ -103,14 +102,12 @@ class Page:
         return render_html("page.html.j2", context, template_dirs)
 
 
-def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> Page:
+def read_page(site: Site, *, sizes: bool = False) -> Page:
     """Return what is to be published about a root.
 
     Parameters
     ----------
-    layout : RootLayout
-    cluster : Cluster
-        Its settings.
+    site : Site
     sizes : bool
         Whether to measure each folder; that looks at every file.
 
@@ -119,6 +116,7 @@ def read_page(layout: RootLayout, cluster: Cluster, *, sizes: bool = False) -> P
     RootError
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
+    layout, cluster = site.layout, site.cluster
     marker, catalogue, newest = read_marker(layout), read_catalogue(layout), latest(layout)
     listed = dict.fromkeys(model.environment for model in catalogue.models)
     environments, problems = of_each(listed, lambda name: [_environment(layout, name)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from rootstock.interfaces.calculator import RootstockCalculator
+from rootstock.root.lock import Report
 
 # What each run may take, in seconds from the call to the first energy: a cold one reads gigabytes from a shared file
 # system, or makes the environment if there is no build.
@@ -23,8 +23,6 @@ OTHER_EV = 1e-6  # per atom: two models that differ by less are one model
 # By symmetry, each atom of a perfect crystal is at rest.
 AT_REST_EV_A = 1e-3
 SLOWER_S = 5.0  # a warm start is no slower than a cold one, but for what else the machine does
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

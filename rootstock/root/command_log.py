@@ -7,16 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TextIO
+
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import Access
 
 
 @contextmanager
-def new_log(folder: Path, command: str, mode: int) -> Iterator[TextIO]:
-    """Open a new log in `folder`; if the block fails, the error is its last line."""
-    path = folder / f"{datetime.now():%Y%m%d-%H%M%S.%f}-{command}-{os.getpid()}.log"
+def new_log(layout: RootLayout, access: Access, command: str) -> Iterator[TextIO]:
+    """Open a new log in a root, which is made if need be; if the block fails, the error is its last line."""
+    access.make_folder(layout.log, private=True)
+    path = layout.log / f"{datetime.now():%Y%m%d-%H%M%S.%f}-{command}-{os.getpid()}.log"
     with path.open("x", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
+        os.fchmod(file.fileno(), access.admin_file)
         try:
             yield file
         except BaseException as error:

@@ -91,6 +91,12 @@ def latest(layout: RootLayout) -> Generation | None:
     return found[-1] if found else None
 
 
+def latest_number(layout: RootLayout) -> int:
+    """Return the number of the newest generation; 0 if there is none."""
+    newest = latest(layout)
+    return newest.number if newest else 0
+
+
 def unrecorded(layout: RootLayout) -> bool:
     """Tell whether a change was cut off before its generation was written."""
     newest = latest(layout)
@@ -155,8 +161,7 @@ def changing(layout: RootLayout, access: Access, change: Change, admin: Admin) -
 
 
 def _record(layout: RootLayout, access: Access, command: str, restores: int | None) -> None:
-    newest = latest(layout)
-    number = newest.number + 1 if newest else 1
+    number = latest_number(layout) + 1
     made = Generation(number, now(), user_name(), platform.node(), command, read_state(layout), restores)
     write_file(layout.generation(number), made.to_json().encode(), access.file)
 

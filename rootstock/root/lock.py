@@ -37,11 +37,11 @@ _MODE = 0o664  # every admin of the group can take the lock
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _HINT = "Wait for it with --wait SECONDS. If it will never end, take the lock from it with --break-lock."
 
-Report = Callable[[str], None]
+Report = Callable[[str], None]  # is given a line for each step, or every line that programs print
 
 
-def _quiet(line: str) -> None:
-    pass
+def quiet(line: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Admin:
     command: str
     wait: float = 0.0
     break_lock: bool = False
-    report: Report = _quiet
-    log: Report = _quiet
+    report: Report = quiet
+    log: Report = quiet
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import packaged_source
 from rootstock.config.render import render_activation, render_default, render_modulefiles
+from rootstock.config.site import Site as RootSite
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import read_build
@@ -109,10 +110,10 @@ def install(tmp_path: Path) -> Install:
         template_dirs: Sequence[Path] = (),
     ) -> Path:
         # `said` is the root that the renderings speak of; they lie under `at` all the same.
-        texts = render_default(cluster, said or at, version=default or versions[0], template_dirs=template_dirs)
+        site = RootSite(RootLayout(said or at), cluster, tuple(template_dirs))
+        texts = render_default(site, default or versions[0])
         for version in versions:
-            texts |= render_modulefiles(cluster, said or at, version=version, template_dirs=template_dirs)
-            texts |= render_activation(cluster, said or at, version=version, template_dirs=template_dirs)
+            texts |= render_modulefiles(site, version) | render_activation(site, version)
             bin_folder = RootLayout(at).client(version) / "bin"
             bin_folder.mkdir(parents=True, exist_ok=True)
             for program in ("rootstock", "python"):

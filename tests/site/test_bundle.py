@@ -23,11 +23,13 @@ from rootstock.admin.bundle import unpack_bundle
 from rootstock.admin.bundle_create import create_bundle
 from rootstock.builds.make import publish, stage
 from rootstock.builds.plan import plan_environment
+from rootstock.builds.uv import Uv
 from rootstock.config.clusters import get_cluster
 from rootstock.config.environment_file import packaged_source, read_source
+from rootstock.config.site import Site
 from rootstock.errors import BuildError, BundleError, ConfigurationError
 from rootstock.root.layout import RootLayout
-from rootstock.root.permissions import Access
+from rootstock.root.lock import quiet
 from tests.support.commands import SITE, clean_environment, run
 from tests.support.environment_files import WITH_SMALL_ASE
 from tests.support.folders import open_to_readers
@@ -65,13 +67,11 @@ def install_tiny(bundle, root):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     layout.all_active.mkdir()
-    plan = plan_environment(layout, get_cluster("local"), read_source(layout.environment_file(ENVIRONMENT)))
+    site = Site(layout, get_cluster("local"))
+    plan = plan_environment(site, read_source(layout.environment_file(ENVIRONMENT)))
     bundle.check(plan)
-    staged = stage(
-        plan, layout, Access("owner"), layout.uv_cache, report=lambda line: None, log=lambda line: None,
-        wheels=bundle.wheels,
-    )  # fmt: skip
-    return publish(staged, Access("owner"), lambda folder: [])
+    staged = stage(site, plan, Uv(layout.uv_cache, quiet, wheels=bundle.wheels), report=quiet)
+    return publish(staged, site.access, lambda folder: [])
 
 
 def test_a_build_from_a_bundle_is_the_build_from_the_network(tiny, bundle, tmp_path):
@@ -283,7 +283,7 @@ def test_a_bundle_for_something_else_is_refused(bundle, tmp_path, change, messag
     other = dataclasses.replace(unpacked, manifest=dataclasses.replace(unpacked.manifest, **change))
     layout = RootLayout(tmp_path / "other")
     source = read_source(unpacked.folder / "environments" / f"{ENVIRONMENT}.py")
-    plan = plan_environment(layout, get_cluster("local"), source)
+    plan = plan_environment(Site(layout, get_cluster("local")), source)
     with pytest.raises(BundleError, match=message):
         other.check(plan)
 

@@ -154,6 +154,8 @@ def test_templates_of_the_site(site, bare_root, tmp_path):
     site("install", "--root", bare_root, *BARE)
     module = bare_root / f"modulefiles/rootstock/{__version__}.lua"
     assert "\n-- of the root\n" in module.read_text()
+    planned = json.loads(site("warm", "--root", bare_root, "--env", "emt", "--model", "", "--dry-run", "--json").stdout)
+    assert [change["path"] for change in planned["install"]["files"]] == ["environments/emt.py"]
     write(tmp_path / "mine", "given")
     site("install", "--root", bare_root, *BARE, "--template-dir", tmp_path / "mine")
     assert "\n-- given\n" in module.read_text()

@@ -17,7 +17,7 @@ from rootstock.admin.gc import plan_gc
 from rootstock.admin.rollback import apply, plan_rollback
 from rootstock.config.clusters import get_cluster
 from rootstock.config.environment_file import packaged_source
-from rootstock.config.site import find_site
+from rootstock.config.site import Site, find_site
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import Admin
@@ -71,12 +71,11 @@ def test_a_build_that_is_gone_is_damage(site, old_and_new):
 def test_a_rollback_to_what_gc_has_collected_meanwhile(old_and_new):
     """While the admin was asked whether to go on."""
     root, old, new = old_and_new
-    layout, cluster = RootLayout(root), find_site(None, root, installed=True).cluster
-    plan = plan_rollback(layout, cluster)
-    remove_tree(layout.build("tiny", old))
-    nobody = Admin("test", 0.0, False, lambda line: None, lambda line: None)
+    site = find_site(None, root, installed=True)
+    plan = plan_rollback(site)
+    remove_tree(site.layout.build("tiny", old))
     with pytest.raises(RootError, match=f"{old} is gone: it was collected by gc meanwhile"):
-        apply(plan, nobody)
+        apply(plan, Admin("test"))
     assert active(root) == new
     assert numbers(root) == [1, 2]
 
@@ -255,7 +254,9 @@ def test_gc_takes_what_nothing_refers_to(site, old_and_new):
     done = site(*gc, "--dry-run", "--json")
     plan = json.loads(done.stdout)
     assert (plan["schema"], plan["generations"], plan["spared"]) == (1, [1], [])
-    assert plan_gc(RootLayout(root), get_cluster("local"), keep=0, older_than=0).generations == (1,)  # not the present
+    assert plan_gc(Site(RootLayout(root), get_cluster("local")), keep=0, older_than=0).generations == (
+        1,
+    )  # not the present
     assert plan["builds"] == [{"name": "tiny", "digest": old}]
     assert plan["frees"]["files"] > 20
     assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])

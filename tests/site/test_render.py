@@ -19,6 +19,7 @@ from rootstock.config.render import (
     render_modulefiles,
     render_registry,
 )
+from rootstock.config.site import Site
 from rootstock.errors import RenderError
 from rootstock.root.layout import RootLayout
 from tests.support.needs import need_program
@@ -60,14 +61,18 @@ uv.constraints = [
 """
 
 
+def of(cluster=CLUSTER, root=ROOT):
+    return Site(RootLayout(Path(root)), cluster)
+
+
 def read_back(cluster, root, folder):
     path = folder / "clusters.toml"
-    path.write_text(render_registry(cluster, root), encoding="utf-8")
+    path.write_text(render_registry(of(cluster, root)), encoding="utf-8")
     return read_scope(path)
 
 
 def test_registry():
-    assert render_registry(CLUSTER, ROOT) == REGISTRY
+    assert render_registry(of()) == REGISTRY
 
 
 def test_registry_reads_back(tmp_path):
@@ -100,27 +105,27 @@ def test_registry_keeps_what_undoes_a_packaged_setting(tmp_path):
 @pytest.mark.parametrize("root", ["rootstock", "/opt/root:stock"])
 def test_a_root_that_cannot_stand_in_path(root):
     with pytest.raises(RenderError, match=f"The root '{root}' cannot stand in PATH."):
-        render_registry(CLUSTER, Path(root))
+        render_registry(of(root=root))
 
 
 def test_a_root_with_a_line_break():
     with pytest.raises(RenderError, match=re.escape(r"'/opt/a\nb' holds a control character.")):
-        render_registry(CLUSTER, Path("/opt/a\nb"))
+        render_registry(of(root="/opt/a\nb"))
 
 
 @pytest.mark.parametrize("version", ["../0.3.0", "0.3.0 ", ""])
 def test_a_version_that_is_no_file_name(version):
     with pytest.raises(RenderError, match=f"'{version}' is not one plain word."):
-        render_modulefiles(CLUSTER, ROOT, version=version)
+        render_modulefiles(of(), version)
     with pytest.raises(RenderError, match=f"'{version}' is not one plain word."):
-        render_activation(CLUSTER, ROOT, version=version)
+        render_activation(of(), version)
 
 
 def test_files_of_a_version():
     folder = Path("/opt/rootstock/modulefiles/rootstock")
-    assert list(render_modulefiles(CLUSTER, ROOT, version="0.3.0")) == [folder / "0.3.0.lua", folder / "0.3.0"]
+    assert list(render_modulefiles(of(), "0.3.0")) == [folder / "0.3.0.lua", folder / "0.3.0"]
     activation = [Path(f"/opt/rootstock/activate/rootstock-0.3.0.{shell}") for shell in ("sh", "csh", "fish")]
-    assert list(render_activation(CLUSTER, ROOT, version="0.3.0")) == activation
+    assert list(render_activation(of(), "0.3.0")) == activation
 
 
 @pytest.mark.parametrize(
@@ -129,15 +134,15 @@ def test_files_of_a_version():
 )
 def test_the_default_is_named_for_the_module_system_of_the_cluster(system, files):
     # Two would do, but Lmod's check of the tree complains of the second.
-    texts = render_default(replace(CLUSTER, module_system=system), ROOT, version="0.3.0")
+    texts = render_default(of(replace(CLUSTER, module_system=system)), "0.3.0")
     named = {path.name: text for path, text in texts.items() if path.name.startswith(".modulerc")}
     assert sorted(named) == [".modulerc", ".modulerc.lua"]
     assert sorted(name for name, text in named.items() if text) == files
 
 
 def test_activation_of_the_default_is_that_of_its_version():
-    default = render_default(CLUSTER, ROOT, version="0.3.0")
-    versioned = render_activation(CLUSTER, ROOT, version="0.3.0")
+    default = render_default(of(), "0.3.0")
+    versioned = render_activation(of(), "0.3.0")
     layout = RootLayout(ROOT)
     for shell in ("sh", "csh", "fish"):
         assert default[layout.activation(shell)] == versioned[layout.activation(shell, "0.3.0")]
@@ -260,35 +265,35 @@ exec python 'scan.py' "$PBS_ARRAY_INDEX"
 
 
 def test_a_slurm_job():
-    assert render_job("single", CLUSTER, ROOT, version="0.3.0") == SINGLE
+    assert render_job(of(), "single", version="0.3.0") == SINGLE
 
 
 def test_a_slurm_job_of_several_gpus():
     expected = SINGLE.replace("--cpus-per-task=8", "--cpus-per-task=12").replace("gpu:1", "gpu:3")
-    assert render_job("several", CLUSTER, ROOT, version="0.3.0", gpus=3, cpus=4) == expected
+    assert render_job(of(), "several", version="0.3.0", gpus=3, cpus=4) == expected
 
 
 def test_a_slurm_array():
     expected = SINGLE.replace("%j.out", "%A_%a.out")
     expected = expected.replace("#SBATCH --nodes", "#SBATCH --array=0-9\n#SBATCH --nodes")
     expected = expected.replace("exec python 'run.py'", "exec python 'run.py' \"$SLURM_ARRAY_TASK_ID\"")
-    assert render_job("array", CLUSTER, ROOT, version="0.3.0") == expected
+    assert render_job(of(), "array", version="0.3.0") == expected
 
 
 def test_a_slurm_job_without_gpus():
     expected = SINGLE.replace("#SBATCH --gres=gpu:1\n", "")
-    assert render_job("single", replace(CLUSTER, accelerator="cpu"), ROOT, version="0.3.0") == expected
+    assert render_job(of(replace(CLUSTER, accelerator="cpu")), "single", version="0.3.0") == expected
 
 
 def test_a_pbs_array_where_there_are_no_modules():
     cluster = replace(CLUSTER, scheduler="pbs", module_system="none")
     options = {"script": "scan.py", "tasks": 4, "cpus": 4, "walltime": "02:00:00", "options": ["-q debug"]}
-    assert render_job("array", cluster, ROOT, version="0.3.0", **options) == PBS_ARRAY
+    assert render_job(of(cluster), "array", version="0.3.0", **options) == PBS_ARRAY
 
 
 def test_a_pbs_job_without_gpus():
     cluster = replace(CLUSTER, scheduler="pbs", accelerator="cpu")
-    assert "\n#PBS -l select=1:ncpus=8\n" in render_job("single", cluster, ROOT, version="0.3.0")
+    assert "\n#PBS -l select=1:ncpus=8\n" in render_job(of(cluster), "single", version="0.3.0")
 
 
 def directives(text, mark):
@@ -297,7 +302,7 @@ def directives(text, mark):
 
 def test_a_cluster_asks_for_resources_in_its_own_way():
     cluster = replace(CLUSTER, directives=("--gpus-per-node=h100:{gpus}", "--cpus-per-task={cpus}", "--mem=%d{x}"))
-    text = render_job("several", cluster, ROOT, version="0.3.0", gpus=2, options=["--account=m1234", "--qos='a b'"])
+    text = render_job(of(cluster), "several", version="0.3.0", gpus=2, options=["--account=m1234", "--qos='a b'"])
     assert directives(text, "#SBATCH") == [
         "--job-name=rootstock",
         "--output=rootstock-%j.out",
@@ -312,7 +317,7 @@ def test_a_cluster_asks_for_resources_in_its_own_way():
 
 def test_the_directives_of_polaris():
     polaris = cluster_from(packaged_scopes(), "polaris")
-    assert directives(render_job("single", polaris, ROOT, version="0.3.0"), "#PBS") == [
+    assert directives(render_job(of(polaris), "single", version="0.3.0"), "#PBS") == [
         "-N rootstock",
         "-S /bin/bash",
         "-j oe",
@@ -335,13 +340,13 @@ def test_the_directives_of_polaris():
 )
 def test_a_job_that_cannot_be(kind, changes, options, message):
     with pytest.raises(RenderError, match=message):
-        render_job(kind, replace(CLUSTER, **changes), ROOT, version="0.3.0", **options)
+        render_job(of(replace(CLUSTER, **changes)), kind, version="0.3.0", **options)
 
 
 def start(bare, tmp_path, cluster, root, **options):
     """Run a job script as a scheduler does where nobody has set up modules."""
     script = tmp_path / "job.sh"
-    script.write_text(render_job("array", cluster, root, version="0.3.0", **options))
+    script.write_text(render_job(of(cluster, root), "array", version="0.3.0", **options))
     return bare("bash", script, SLURM_ARRAY_TASK_ID="7")
 
 
@@ -373,7 +378,7 @@ def test_a_job_ends_when_the_root_is_gone(bare, tmp_path, system):
 def test_job_scripts_pass_shellcheck(bare, tmp_path, kind, system, scheduler):
     cluster = replace(CLUSTER, scheduler=scheduler, module_system=system)
     script = tmp_path / "job.sh"
-    script.write_text(render_job(kind, cluster, ROOT, version="0.3.0"))
+    script.write_text(render_job(of(cluster), kind, version="0.3.0"))
     # SC1090, SC1091: it cannot follow a file that is not there.
     done = bare(need_program("shellcheck", "shellcheck"), "--exclude=SC1090,SC1091", script)
     assert (done.returncode, done.stdout) == (0, "")

@@ -13,8 +13,10 @@ import pytest
 
 from rootstock.config.clusters import Cluster
 from rootstock.config.render import render_modulefiles
+from rootstock.config.site import Site
 from rootstock.config.templates import line, quote, word
 from rootstock.errors import RenderError
+from rootstock.root.layout import RootLayout
 from tests.support.commands import run
 from tests.support.needs import need_program
 
@@ -117,7 +119,7 @@ def test_a_word_is_one_word(value):
 
 
 def render(cluster=CLUSTER, *template_dirs):
-    texts = render_modulefiles(cluster, ROOT, version="0.3.0", template_dirs=template_dirs)
+    texts = render_modulefiles(Site(RootLayout(ROOT), cluster, template_dirs), "0.3.0")
     return {path.name: text for path, text in texts.items()}
 
 

@@ -19,7 +19,7 @@ from rootstock.client.session import WorkerSpec
 from rootstock.client.timeouts import START_S
 from rootstock.config.clusters import require_root
 from rootstock.config.environment_file import registered_names
-from rootstock.config.site import installed_cluster
+from rootstock.config.site import installed_site
 from rootstock.reports.catalogue import in_use
 from rootstock.reports.doctor import builds, place, surroundings, workers
 from rootstock.reports.doctor.bounded import Bounded, no_answer
@@ -107,7 +107,7 @@ def examine(
         case = replace(
             case,
             environments=names,
-            device=device or installed_cluster(case.layout).device,
+            device=device or installed_site(case.layout).cluster.device,
             device_asked=device is not None,
         )
     else:
@@ -157,7 +157,7 @@ def why_not(
     if not (yield from _in_turn([("environment", check(environment))], case, step_s)):
         return
     name, argument = find_model(case.layout, model)
-    device = device or installed_cluster(case.layout).device
+    device = device or installed_site(case.layout).cluster.device
     case = replace(case, environments=(name,), argument=argument, device=device, device_asked=True)
 
     def named(_: Case) -> Iterator[Finding]:

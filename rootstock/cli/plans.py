@@ -1,0 +1,151 @@
+"""What all commands share that change a root: a plan is shown, somebody is asked, and it is carried out with a log."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO, TypeVar
+
+import click
+
+from rootstock.cli.common import Decorated, Progress, options, show_json
+from rootstock.config.site import Site
+from rootstock.errors import ConfigurationError
+from rootstock.root.command_log import new_log
+from rootstock.root.lock import Admin
+
+
+class Plan(Protocol):
+    """What every plan can tell of itself."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+
+    def summary_lines(self) -> list[str]:
+        """Describe the plan, a line for each change."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan for programs."""
+
+
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a plan is shown and carried out: what `plan_options` ask for."""
+
+    dry_run: bool = False
+    yes: bool = False
+    as_json: bool = False
+    wait: float = 0.0
+    break_lock: bool = False
+
+
+def _as_one(command: Decorated) -> Decorated:
+    """Give a command its options of a plan as one argument, `options`."""
+
+    @functools.wraps(command)
+    def with_options(
+        *arguments: Any, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool, **others: Any
+    ) -> Any:
+        return command(*arguments, options=PlanOptions(dry_run, yes, as_json, wait, break_lock), **others)
+
+    return with_options
+
+
+plan_options = options(
+    click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+    click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON."),
+    click.option("--wait", default=0.0, metavar="SECONDS", help="How long to wait for another admin."),
+    click.option("--break-lock", is_flag=True, help="Take the lock from another admin, whoever that is."),
+    _as_one,
+)
+
+
+def run_plan(
+    site: Site,
+    plan: AnyPlan,
+    apply: Callable[[AnyPlan, Admin], None],
+    options: PlanOptions,
+    *,
+    removes: str = "",
+    place: Path | None = None,
+    logged: bool = True,
+) -> bool:
+    """Show a plan, ask, and carry it out.
+
+    Parameters
+    ----------
+    site : Site
+    plan : Plan
+    apply : callable
+        Is given the plan and who carries it out.
+    options : PlanOptions
+    removes : str
+        The question, where what is to be done cannot be undone.
+    place : Path, optional
+        What the plan is about, if not the root.
+    logged : bool
+        Whether the root keeps a log of it.
+
+    Returns
+    -------
+    bool
+        Whether it was carried out.
+    """
+    if options.as_json:
+        show_json(plan.to_json())
+    else:
+        nothing = " nothing to do." if plan.empty else ""
+        click.echo("\n  ".join([f"{place or site.layout.root}:{nothing}", *plan.summary_lines()]))
+    if plan.empty or options.dry_run:
+        return False
+    if not options.yes:
+        _confirm(removes)
+    with ExitStack() as stack:
+        log = stack.enter_context(_log_file(site)) if logged else None
+        apply(plan, stack.enter_context(acting(options, log)))
+    return True
+
+
+@contextmanager
+def acting(options: PlanOptions, log: TextIO | None = None) -> Iterator[Admin]:
+    """Be somebody who changes a root, with their progress shown, and logged if there is a log."""
+    progress = Progress(log)
+    with progress.shown():
+        yield Admin(" ".join(sys.argv), options.wait, options.break_lock, progress.step, progress.log)
+
+
+@contextmanager
+def _log_file(site: Site) -> Iterator[TextIO]:
+    """Open a log of the command that runs; its path is printed if the block fails."""
+    from rootstock.root.generations import explained
+
+    command = click.get_current_context().command.name or ""
+    with explained(site.layout), new_log(site.layout, site.access, command) as file:
+        try:
+            yield file
+        except BaseException:
+            click.echo(f"Log: {file.name}", err=True)
+            raise
+
+
+def _confirm(removes: str) -> None:
+    """Ask before a change, if there is somebody to ask.
+
+    Raises
+    ------
+    ConfigurationError
+        If what is to be done cannot be undone, and nobody can be asked.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        click.confirm(removes or "Go on?", default=not removes, abort=True)
+    elif removes:
+        raise ConfigurationError("There is no terminal to ask at.", "Give --yes if you are sure.")
