@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from ase import Atoms
-from packaging.utils import canonicalize_name
 
 from rootstock.admin import verify_physics as physics
 from rootstock.admin.verify_checks import Check, compare, describe, head
@@ -23,6 +22,7 @@ from rootstock.client.resolve import resolve_environment
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
+from rootstock.config.requirements import normalized
 from rootstock.config.site import Site
 from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
 from rootstock.root.lock import Report
@@ -231,9 +231,9 @@ def _check(client: WorkerConnection, reference: Reference, source: EnvironmentSo
 
 
 def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:
-    installed = {canonicalize_name(name): version for name, version in versions.items()}
+    installed = {normalized(name): version for name, version in versions.items()}
     for package, specifier in reference.versions.items():
-        version = installed.get(canonicalize_name(package), "")
+        version = installed.get(normalized(package), "")
         if not version or not specifier.contains(version, prereleases=True):
             raise VerificationError(
                 f"Reference {reference.name!r} of {source.name!r} holds for {package} {specifier}; "

@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
 from rootstock.config.clusters import Cluster
-from rootstock.config.requirements import required_packages
+from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import ConfigurationError
 
 
@@ -58,7 +56,7 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -
         extra = cluster.torch_packages if accelerator == cluster.accelerator else ()
         uv["sources"] = {**{package: {"index": name} for package in ("torch", *extra)}, **sources}
         # uv asks such an index only for what a script itself depends on.
-        dependencies += sorted(package for package in {*extra} if canonicalize_name(package) not in named)
+        dependencies += sorted(package for package in {*extra} if normalized(package) not in named)
     if indexes:
         uv["index"] = [*uv.get("index", []), *indexes]
     if uv:

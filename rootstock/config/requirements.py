@@ -1,4 +1,7 @@
-"""What environment files depend on."""
+"""Names of packages, as environment files and installed packages spell them.
+
+What compares them is imported when it is needed: completion in a shell goes without it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,22 @@ from collections.abc import Iterable
 
 def required_packages(requirements: Iterable[object]) -> tuple[str, ...]:
     """Return the normalized names of the packages that requirements are for; uv says what is wrong with a bad one."""
-    return tuple(name for text in requirements if (name := _package(str(text))))
+    return tuple(name for text in requirements if (name := _required(str(text))))
 
 
 @functools.cache
-def _package(requirement: str) -> str:
-    from packaging.requirements import InvalidRequirement, Requirement  # whoever only computes goes without it
+def normalized(name: str) -> str:
+    """Return a package's name in the one spelling that can be compared."""
     from packaging.utils import canonicalize_name
 
+    return canonicalize_name(name)
+
+
+@functools.cache
+def _required(requirement: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
-        return canonicalize_name(Requirement(requirement).name)
+        return normalized(Requirement(requirement).name)
     except InvalidRequirement:
         return ""

@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from packaging.utils import canonicalize_name
-
 from rootstock.config.environment_file import EnvironmentSource, read_header, registered_names
 from rootstock.config.model_string import model_string
-from rootstock.config.requirements import required_packages
+from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
@@ -233,7 +231,7 @@ def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, st
 
 def version_of(record: BuildRecord, name: str) -> str:
     """Return the version of a package in a build, by its normalized name; empty if it is not there."""
-    return next((version for key, version in record.packages.items() if canonicalize_name(key) == name), "")
+    return next((version for key, version in record.packages.items() if normalized(key) == name), "")
 
 
 def _requirements(source: EnvironmentSource) -> tuple[str, ...]:
