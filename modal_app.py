@@ -2,7 +2,7 @@
 
     modal run modal_app.py
 
-A Volume has no file locks, and of two writers the last one wins. So there is one writer at a time (`one_writer`),
+A Volume has no file locks, and of two writers the last one wins. So there is one writer at a time (`exclusive_writer`),
 which commits what it did; everybody else mounts the Volume read-only and reloads it before reading. The functions of
 the app are a few lines each around `install`, `warm`, `inspect_root`, `rootstock.reports.trial` and
 `rootstock.reports.overhead`, which run on any machine. docs/guides/modal.md says how to use this, and what nobody could
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import modal
 
 if TYPE_CHECKING:
-    from rootstock.root.lock import Admin
+    from rootstock.root.lock import AdminContext
 
 ROOT = "/vol/rootstock"  # what the cluster file of Modal says
 ENVIRONMENTS = "mace,chgnet"
@@ -68,7 +68,7 @@ class Leases(Protocol):
 
 
 @contextlib.contextmanager
-def one_writer(leases: Leases, me: str) -> Iterator[None]:
+def exclusive_writer(leases: Leases, me: str) -> Iterator[None]:
     """Be the only writer of the Volume, among all containers of all runs of this app.
 
     Parameters
@@ -101,7 +101,7 @@ Result = TypeVar("Result")
 
 def written(volume: Any, leases: Leases, me: str, change: Callable[[], Result]) -> Result:
     """Change the Volume as its only writer: from its latest state, and commit, so that what is done stays done."""
-    with one_writer(leases, me):
+    with exclusive_writer(leases, me):
         volume.reload()
         try:
             return change()
@@ -161,24 +161,24 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
     return carry_out(plan, apply, f"warm {' '.join(chosen)}")
 
 
-def carry_out(plan: Any, apply: Callable[[Any, Admin], None], what: str) -> dict[str, Any]:
+def carry_out(plan: Any, apply: Callable[[Any, AdminContext], None], what: str) -> dict[str, Any]:
     """Print a plan, carry it out with its log in the root, and return it."""
     from rootstock.root.command_log import log_line, new_log
-    from rootstock.root.generations import explained
-    from rootstock.root.lock import Admin
+    from rootstock.root.generations import friendly_os_errors
+    from rootstock.root.lock import AdminContext
 
     for line in plan.summary_lines() or [f"{what}: nothing to do"]:
         print(line, flush=True)
     if not plan.empty:
         site = plan.site
-        with explained(site.layout), new_log(site.layout, site.access, what.split()[0]) as log:
+        with friendly_os_errors(site.layout), new_log(site.layout, site.access, what.split()[0]) as log:
 
             def report(text: str) -> None:
                 print(text, flush=True)
                 log_line(log, text)
 
             # We are the only writer: a lock that somebody left belongs to a container that is no more.
-            apply(plan, Admin(f"modal_app.py: {what}", 0.0, True, report, lambda text: log_line(log, text)))
+            apply(plan, AdminContext(f"modal_app.py: {what}", 0.0, True, report, lambda text: log_line(log, text)))
     return dict(plan.to_json())
 
 

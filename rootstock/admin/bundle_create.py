@@ -17,7 +17,7 @@ from rootstock.admin.bundle_archive import SUMS, pack
 from rootstock.builds.interpreters import MANAGED, Interpreter, movable_interpreter
 from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
-from rootstock.builds.root_interpreters import NewPython, carry, copied, root_interpreters
+from rootstock.builds.root_interpreters import NewPython, bundle_interpreter, plan_copy, root_interpreters
 from rootstock.builds.uv import Uv
 from rootstock.builds.wheel_tags import Wheel, minor_version, wheels_of
 from rootstock.config.clusters import Cluster
@@ -127,8 +127,8 @@ def create_bundle(
         if python is not None and used and own[0] not in used:
             raise _unused(python, cluster)
         fetched = [interpreter for interpreter in used if interpreter.download]
-        for new in [copied(own[0], site.layout)] if python is not None else map(NewPython, fetched):
-            carry(site, new, folder / PYTHON, uv, report=report)
+        for new in [plan_copy(own[0], site.layout)] if python is not None else map(NewPython, fetched):
+            bundle_interpreter(site, new, folder / PYTHON, uv, report=report)
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
             wheels = _lock(plan, existing, lock, site.layout, uv)

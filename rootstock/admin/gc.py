@@ -21,11 +21,19 @@ from rootstock.builds.plan import CLIENT
 from rootstock.builds.root_interpreters import users
 from rootstock.config.site import Site
 from rootstock.errors import RootError
-from rootstock.root.disk_usage import Room, megabytes, room_taken
-from rootstock.root.generations import Change, Generation, State, changing, explained, read_generations, read_state
+from rootstock.root.disk_usage import DiskUsage, disk_usage, megabytes
+from rootstock.root.generations import (
+    Change,
+    Generation,
+    State,
+    friendly_os_errors,
+    read_generations,
+    read_state,
+    transaction,
+)
 from rootstock.root.hooks import run_hook
 from rootstock.root.layout import STAGING, RootLayout, environment_of
-from rootstock.root.lock import Admin, admin_lock
+from rootstock.root.lock import AdminContext, admin_lock
 from rootstock.root.permissions import may_remove, remove_tree
 from rootstock.root.reachability import owner
 from rootstock.root.records import BUILD_RECORD, is_half_written, read_marker
@@ -51,7 +59,7 @@ class GcPlan:
         What builds that were cut off have left.
     spared : Mapping[(str, str), str]
         Builds that nothing refers to but are kept, and why.
-    room : Room
+    room : DiskUsage
         What will be free afterwards.
     since : int
         The newest generation.
@@ -63,7 +71,7 @@ class GcPlan:
     pythons: tuple[str, ...]
     leftovers: tuple[Path, ...]
     spared: Mapping[Build, str]
-    room: Room
+    room: DiskUsage
     since: int
 
     @property
@@ -139,8 +147,8 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     leftovers = (*sorted(filter(may_remove, staging)), *sorted(_half_written(layout)))
     seen: set[tuple[int, int]] = set()
     going = (*(layout.build(*build) for build in builds), *map(layout.interpreter, pythons), *leftovers)
-    taken = [room_taken(path, seen) for path in going]
-    room = Room(sum(part.bytes for part in taken), sum(part.files or 0 for part in taken))
+    taken = [disk_usage(path, seen) for path in going]
+    room = DiskUsage(sum(part.bytes for part in taken), sum(part.files or 0 for part in taken))
     since = found[-1].number if found else 0
     return GcPlan(site, dropped, tuple(builds), pythons, leftovers, spared, room, since)
 
@@ -192,10 +200,10 @@ def running_builds(layout: RootLayout, proc: Path = Path("/proc")) -> dict[Build
     return dict(found)
 
 
-def collect(plan: GcPlan, admin: Admin) -> None:
+def collect(plan: GcPlan, admin: AdminContext) -> None:
     """Carry out a plan of `plan_gc`."""
     site, layout = plan.site, plan.site.layout
-    with changing(layout, site.access, Change("gc", site.cluster.name, plan.since, always=False), admin):
+    with transaction(layout, site.access, Change("gc", site.cluster.name, plan.since, always=False), admin):
         for number in plan.generations:
             layout.generation(number).unlink(missing_ok=True)
             admin.log(f"forgot generation {number}")
@@ -225,7 +233,7 @@ class UninstallPlan:
     """A root that is to be removed."""
 
     site: Site
-    room: Room
+    room: DiskUsage
     empty: bool = False
 
     def summary_lines(self) -> list[str]:
@@ -266,13 +274,13 @@ def plan_uninstall(site: Site) -> UninstallPlan:
             f"Build {digest} of {name} is in use on this machine by process {', '.join(map(str, sorted(pids)))}.",
             itself if os.getpid() in pids else "End it first.",
         )
-    return UninstallPlan(site, room_taken(layout.root))
+    return UninstallPlan(site, disk_usage(layout.root))
 
 
-def uninstall(plan: UninstallPlan, admin: Admin) -> None:
+def uninstall(plan: UninstallPlan, admin: AdminContext) -> None:
     """Carry out a plan of `plan_uninstall`. Where the root is a symlink, what it leads to goes and the link stays."""
     layout = plan.site.layout
-    with explained(layout):
+    with friendly_os_errors(layout):
         with admin_lock(layout, admin):
             run_hook(layout, "pre", "uninstall", plan.site.cluster.name, admin)
             # Users' ways in go first. The marker goes last: until then the command can be run again.

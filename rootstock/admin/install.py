@@ -14,20 +14,20 @@ import tomli_w
 from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.builds.make import Staged, publish, stage
 from rootstock.builds.plan import BuildPlan
-from rootstock.builds.root_interpreters import put, users
+from rootstock.builds.root_interpreters import install_interpreter, users
 from rootstock.builds.uv import Uv, package_cache, uv_version
 from rootstock.config.site import Site
 from rootstock.errors import RootstockError, SiteError
-from rootstock.root.generations import Change, changing, explained
+from rootstock.root.generations import Change, friendly_os_errors, transaction
 from rootstock.root.layout import STAGING
-from rootstock.root.lock import Admin
+from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import ModeChange
 from rootstock.root.records import write_file
 
 _MOST_JOBS = 4
 
 
-def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
+def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
     """Carry out a plan.
 
     What `module load` finds is written when what it leads to is there: our own wheel first, then the client that is
@@ -36,7 +36,7 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
     Parameters
     ----------
     plan : InstallPlan
-    admin : Admin
+    admin : AdminContext
     jobs : int
         How many environments to build at a time; 0 for as many as is usual.
 
@@ -46,14 +46,14 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
         If a build fails. What was in use before still is.
     """
     site, layout, access = plan.site, plan.site.layout, plan.site.access
-    with explained(layout):
+    with friendly_os_errors(layout):
         for folder in (layout.root, layout.locks, layout.generations):
             access.make_folder(folder, private=folder in layout.admin_folders())
-    with changing(layout, access, Change("install", site.cluster.name, plan.since), admin):
+    with transaction(layout, access, Change("install", site.cluster.name, plan.since), admin):
         # Who may read is noted when all of it is done: until then, the next installation has it to do.
         _write_marker(plan, {**plan.new_marker, **_access_of(plan.marker)} if plan.reseal else plan.new_marker)
         for change in plan.modes:
-            access.grant(change)
+            access.apply(change)
             admin.log(f"mode {change.new:04o} of {change.path}")
         if plan.reseal:
             _reseal(site, admin)
@@ -61,14 +61,14 @@ def apply(plan: InstallPlan, admin: Admin, jobs: int = 0) -> None:
         _write_files(plan, admin, published=False)
         uv = Uv(package_cache(site), admin.log, access.admin_umask, plan.wheels)
         for python in plan.pythons:
-            put(site, python, uv, report=admin.report)
+            install_interpreter(site, python, uv, report=admin.report)
         try:
             _build([build for build in plan.builds if build.source is None], plan, admin, uv, 1)
             _write_files(plan, admin, published=True)
             environments = [build for build in plan.builds if build.source is not None]
             _build(environments, plan, admin, uv, jobs or _usual_jobs())
         finally:
-            access.sweep(layout.uv_cache)  # uv makes its own lock files writable by everybody
+            access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
 
 
 def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ def _access_of(marker: Mapping[str, Any]) -> dict[str, Any]:
     return {key: marker[key] for key in ("readers", "group", "writers") if key in marker}
 
 
-def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
+def _write_files(plan: InstallPlan, admin: AdminContext, *, published: bool) -> None:
     layout = plan.site.layout
     for change in plan.files:
         if (change.path.is_relative_to(layout.modulepath) or layout.activations in change.path.parents) == published:
@@ -90,22 +90,22 @@ def _write_files(plan: InstallPlan, admin: Admin, *, published: bool) -> None:
             admin.log(change.describe(layout.root))
 
 
-def _reseal(site: Site, admin: Admin) -> None:
+def _reseal(site: Site, admin: AdminContext) -> None:
     """Give what was made under other settings the modes that these say; the plan has the folders of every root."""
     layout, access = site.layout, site.access
     for build in sorted(layout.all_builds.glob("*/*")):
         if not build.name.startswith(STAGING):
             admin.report(f"changing the modes of {build.relative_to(layout.root)}")
-            access.seal(build)
+            access.make_immutable(build)
     for name in users(layout):
-        access.seal(layout.interpreter(name))
+        access.make_immutable(layout.interpreter(name))
     for folder in layout.all_builds.iterdir():
-        access.grant(ModeChange(folder, 0, access.folder))
+        access.apply(ModeChange(folder, 0, access.folder))
     for cache in layout.cache.iterdir():
         if cache != layout.uv_cache and not cache.name.startswith(STAGING):
-            access.share(cache)
+            access.make_readable(cache)
     for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.generations):
-        access.hand_over(folder)
+        access.restore_modes(folder)
 
 
 def _usual_jobs() -> int:
@@ -113,7 +113,7 @@ def _usual_jobs() -> int:
     return min(_MOST_JOBS, os.cpu_count() or 1)
 
 
-def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, uv: Uv, jobs: int) -> None:
+def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, uv: Uv, jobs: int) -> None:
     """Make builds, some at a time. Each is verified and published when it is installed, one after the other.
 
     Raises
@@ -146,13 +146,13 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: Admin, uv: Uv,
         raise _failure(sorted(failed, key=lambda pair: pair[0].label), len(builds))
 
 
-def _stage(build: BuildPlan, site: Site, admin: Admin, uv: Uv) -> Staged:
+def _stage(build: BuildPlan, site: Site, admin: AdminContext, uv: Uv) -> Staged:
     own = replace(uv, log=lambda line: admin.log(f"{build.label}: {line}"))
-    with explained(site.layout):
+    with friendly_os_errors(site.layout):
         return stage(site, build, own, report=lambda text: admin.report(f"{build.label}: {text}"))
 
 
-def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
+def _publish(staged: Staged, plan: InstallPlan, admin: AdminContext) -> Path:
     build = staged.plan
 
     def check(folder: Path) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def _publish(staged: Staged, plan: InstallPlan, admin: Admin) -> Path:
         admin.report(f"{build.label}: publishing")
         return checks
 
-    with explained(plan.site.layout):
+    with friendly_os_errors(plan.site.layout):
         return publish(staged, plan.site.access, check)
 
 

@@ -17,7 +17,7 @@ from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
 from rootstock.builds.room_needed import check_room
-from rootstock.builds.root_interpreters import NewPython, copied, root_interpreters
+from rootstock.builds.root_interpreters import NewPython, plan_copy, root_interpreters
 from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import (
     EnvironmentSource,
@@ -151,7 +151,7 @@ def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], l
         return [], root_interpreters(site)
     new = [folder for folder in bundle.pythons if not site.layout.interpreter(folder.name).is_dir()]
     try:
-        brought = [copied(movable_interpreter(folder), site.layout, folder.name) for folder in new]
+        brought = [plan_copy(movable_interpreter(folder), site.layout, folder.name) for folder in new]
     except BuildError as error:
         raise BundleError(
             f"An interpreter of the bundle cannot be used: {error.message}",

@@ -13,7 +13,7 @@ from rootstock.builds.room_needed import PYTHON, room_needed
 from rootstock.builds.root_interpreters import NewPython
 from rootstock.config.environment_file import registered_names
 from rootstock.config.site import Site
-from rootstock.root.disk_usage import Room, megabytes, room_left
+from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.managed_files import FileChange
 from rootstock.root.permissions import ModeChange
 from rootstock.root.records import active_build
@@ -98,7 +98,7 @@ class InstallPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
         root = self.site.layout.root
-        left = room_left(root)
+        left = free_space(root)
         return {
             "schema": 1,
             "command": "install",
@@ -138,5 +138,5 @@ class InstallPlan:
         return f'{steps}then in Python:\n  RootstockCalculator(model="{[*built, *there][0]}", device="cpu")'
 
 
-def _about(room: Room) -> str:
+def _about(room: DiskUsage) -> str:
     return f"about {megabytes(room.bytes)} and {room.files} files"

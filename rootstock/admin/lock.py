@@ -19,9 +19,9 @@ from rootstock.builds.plan import BuildPlan, lock_text, plan_environment
 from rootstock.builds.uv import Uv, package_cache
 from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
-from rootstock.root.generations import Change, changing, latest_number
+from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin, Report, quiet
+from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -157,7 +157,7 @@ def _uv_cache(site: Site, writes: bool) -> Iterator[Path]:
             yield Path(folder)
 
 
-def apply(plan: LockPlan, admin: Admin) -> None:
+def apply(plan: LockPlan, admin: AdminContext) -> None:
     """Write the locks."""
     site, layout = plan.site, plan.site.layout
     inside = [change for change in plan.changes if change.path.parent == layout.environments]
@@ -165,11 +165,11 @@ def apply(plan: LockPlan, admin: Admin) -> None:
         if change not in inside:
             write_file(change.path, change.new.encode(), 0o644)
     if inside:
-        with changing(layout, site.access, Change("lock", site.cluster.name, plan.since, always=False), admin):
+        with transaction(layout, site.access, Change("lock", site.cluster.name, plan.since, always=False), admin):
             for change in inside:
                 write_file(change.path, change.new.encode(), site.access.file)
                 admin.log(change.describe(layout.root))
-            site.access.sweep(layout.uv_cache)
+            site.access.revoke_group_write(layout.uv_cache)
 
 
 def _versions(lock: str) -> dict[str, str]:

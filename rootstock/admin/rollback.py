@@ -13,9 +13,9 @@ from rootstock.builds.plan import CLIENT
 from rootstock.config.render import render_default
 from rootstock.config.site import Site, installed_versions
 from rootstock.errors import RootError
-from rootstock.root.generations import Change, Generation, State, changing, read_generations, read_state
+from rootstock.root.generations import Change, Generation, State, read_generations, read_state, transaction
 from rootstock.root.layout import RootLayout, environment_of
-from rootstock.root.lock import Admin
+from rootstock.root.lock import AdminContext
 from rootstock.root.managed_files import FileChange, hashes_after, plan_files
 from rootstock.root.records import point, read_build, read_marker, write_file
 
@@ -170,10 +170,10 @@ def _link(layout: RootLayout, name: str, old: str, digest: str, link: Path) -> L
     return LinkChange(link, old, build)
 
 
-def apply(plan: SwitchPlan, admin: Admin) -> None:
+def apply(plan: SwitchPlan, admin: AdminContext) -> None:
     """Carry out a plan: the environments first, the default version last."""
     site, layout, access = plan.site, plan.site.layout, plan.site.access
-    with changing(layout, access, Change(plan.command, site.cluster.name, plan.since, plan.restores), admin):
+    with transaction(layout, access, Change(plan.command, site.cluster.name, plan.since, plan.restores), admin):
         for change in plan.links:
             if change.new is not None and read_build(change.new) is None:
                 raise RootError(f"{change.new} is gone: it was collected by gc meanwhile.", "Run the command again.")

@@ -204,7 +204,7 @@ def check_model(
 
 def _check_properties(client: WorkerConnection, source: EnvironmentSource, model: str) -> None:
     """Compare what the environment file says of a model with what the worker says."""
-    stated = source.abilities(model).properties
+    stated = source.capabilities(model).properties
     if missing := [name for name in stated if name not in client.properties]:
         raise VerificationError(
             f"{source.path.name} says that model {model or '(default)'!r} computes {', '.join(missing)}; "

@@ -23,7 +23,7 @@ FINITE_DIFFERENCES = {"forces": 1e-3, "stress": 1e-3}
 CONSISTENCY = {"energy": 1e-4, "forces": 1e-3}  # eV per atom, eV/Angstrom
 
 
-class Law(NamedTuple):
+class ConsistencyCheck(NamedTuple):
     """What was compared, on what grounds, what came out, what should have, and how far they may be apart."""
 
     name: str
@@ -33,7 +33,9 @@ class Law(NamedTuple):
     tolerance: float
 
 
-def derivatives(compute: Compute, atoms: Atoms, properties: list[str], tolerance: Mapping[str, float]) -> Iterator[Law]:
+def derivatives(
+    compute: Compute, atoms: Atoms, properties: list[str], tolerance: Mapping[str, float]
+) -> Iterator[ConsistencyCheck]:
     """Compare forces and stress with central differences of the energy, away from any symmetric position.
 
     Parameters
@@ -52,17 +54,17 @@ def derivatives(compute: Compute, atoms: Atoms, properties: list[str], tolerance
     if "forces" in properties:
         forces = compute(atoms, ("forces",))["forces"][0]
         expected = [-_slope(compute, functools.partial(_moved, atoms, axis)) for axis in range(3)]
-        yield Law("forces of atom 0", source, forces, expected, tolerance["forces"])
+        yield ConsistencyCheck("forces of atom 0", source, forces, expected, tolerance["forces"])
     if "stress" in properties and _is_crystal(atoms):
         stress = compute(atoms, ("stress",))["stress"]
         volume = atoms.get_volume()
         slopes = [_slope(compute, functools.partial(_strained, atoms, i)) / volume for i in range(6)]
-        yield Law("stress", source, stress, slopes, tolerance["stress"])
+        yield ConsistencyCheck("stress", source, stress, slopes, tolerance["stress"])
 
 
 def symmetries(
     compute: Compute, atoms: Atoms, properties: list[str], tolerance: Mapping[str, float], *, rotation: bool
-) -> Iterator[Law]:
+) -> Iterator[ConsistencyCheck]:
     """Compare energy and forces of a structure with those of the same one turned, reordered and repeated.
 
     Parameters
@@ -83,18 +85,18 @@ def symmetries(
         turned = atoms.copy()
         turned.rotate(_ANGLE, _AXIS, rotate_cell=True)
         after = compute(turned, wanted)
-        yield Law("energy", "rotation", after["energy"], before["energy"], whole)
+        yield ConsistencyCheck("energy", "rotation", after["energy"], before["energy"], whole)
         if "forces" in wanted:
-            yield Law("forces", "rotation", after["forces"], _turned(before["forces"]), each)
+            yield ConsistencyCheck("forces", "rotation", after["forces"], _turned(before["forces"]), each)
     order = np.random.default_rng(0).permutation(len(atoms))
     if len(atoms) > 1:
         after = compute(atoms[order], wanted)
-        yield Law("energy", "permutation", after["energy"], before["energy"], whole)
+        yield ConsistencyCheck("energy", "permutation", after["energy"], before["energy"], whole)
         if "forces" in wanted:
-            yield Law("forces", "permutation", after["forces"], before["forces"][order], each)
+            yield ConsistencyCheck("forces", "permutation", after["forces"], before["forces"][order], each)
     if _is_crystal(atoms):
         after = compute(atoms.repeat((2, 1, 1)), ("energy",))
-        yield Law("energy", "supercell", after["energy"], 2 * before["energy"], 2 * whole)
+        yield ConsistencyCheck("energy", "supercell", after["energy"], 2 * before["energy"], 2 * whole)
 
 
 def _turned(vectors: Any) -> Any:

@@ -10,14 +10,14 @@ from rootstock.admin.environment_sources import find_source
 from rootstock.admin.install import apply as install
 from rootstock.admin.install_plan import plan_install
 from rootstock.admin.install_plan_view import InstallPlan
-from rootstock.admin.weights_download import Fetch, fetch
+from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
 from rootstock.config.model_string import is_path, parse_model_string
 from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError, WeightsError, WorkerError
-from rootstock.root.generations import Change, changing, latest_number
+from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.layout import STAGING, RootLayout
-from rootstock.root.lock import Admin
+from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import BUILD_SOURCE, active_build
 from rootstock.root.variants import find_variants, fitting_build
@@ -32,12 +32,12 @@ class WarmPlan:
     ----------
     install : InstallPlan or None
         How their environments are built that are not.
-    models : tuple of Fetch
+    models : tuple of WeightsRequest
     """
 
     site: Site
     install: InstallPlan | None
-    models: tuple[Fetch, ...]
+    models: tuple[WeightsRequest, ...]
 
     @property
     def empty(self) -> bool:
@@ -99,7 +99,7 @@ def plan_warm(
     missing = [name for name in names if fitting_build(site.layout, name, device) is None]
     build = plan_install(site, missing, device=device, client=False) if missing else None
     fetches = tuple(
-        Fetch(environment, model, reason, licence.get("weights") != "", device, patience)
+        WeightsRequest(environment, model, reason, licence.get("weights") != "", device, patience)
         for environment, model in wanted
         if (reason := _why(site.layout, environment, model))
         for licence in [_source(site.layout, environment).rootstock.get("licence", {})]
@@ -159,7 +159,7 @@ def _why(layout: RootLayout, environment: str, model: str) -> str:
     return "" if recorded.build in builds else "the build changed"
 
 
-def apply(plan: WarmPlan, admin: Admin) -> None:
+def apply(plan: WarmPlan, admin: AdminContext) -> None:
     """Carry out a plan; a model that fails keeps none of the others from being fetched.
 
     Raises
@@ -174,7 +174,7 @@ def apply(plan: WarmPlan, admin: Admin) -> None:
         install(plan.install, admin)
     change = Change("warm", site.cluster.name, latest_number(layout), always=False)
     failures = []
-    with changing(layout, site.access, change, admin):
+    with transaction(layout, site.access, change, admin):
         for leftover in layout.cache.glob(f"{STAGING}*"):
             remove_tree(leftover)
         for model in plan.models:

@@ -26,7 +26,7 @@ from rootstock.config.site import Site
 from rootstock.errors import RootError, WeightsError, WorkerError
 from rootstock.root.disk_usage import counted, megabytes
 from rootstock.root.layout import STAGING
-from rootstock.root.lock import Admin, Report
+from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
 from rootstock.root.weights import Weights, measured, write_weights
@@ -36,7 +36,7 @@ _TOLD_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Fetch:
+class WeightsRequest:
     """A model whose weights are to be fetched or recorded.
 
     Attributes
@@ -73,14 +73,14 @@ class Fetch:
         return {key: getattr(self, key) for key in ("environment", "model", "reason", "weights")}
 
 
-def fetch(site: Site, wanted: Fetch, admin: Admin) -> None:
+def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
     """Bring the weights of a model into a root, if they are not there, and record them.
 
     Parameters
     ----------
     site : Site
-    wanted : Fetch
-    admin : Admin
+    wanted : WeightsRequest
+    admin : AdminContext
         Is told of each step.
 
     Raises
@@ -129,13 +129,13 @@ def fetch(site: Site, wanted: Fetch, admin: Admin) -> None:
     step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
-def _load(wanted: Fetch, launch: Launch, step: Report) -> dict[str, Any]:
+def _load(wanted: WeightsRequest, launch: Launch, step: Report) -> dict[str, Any]:
     client = WorkerConnection(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
     client.close()
     return client.ready
 
 
-def _download(site: Site, wanted: Fetch, model: ResolvedModel, step: Report) -> tuple[list[Path], list[str]]:
+def _download(site: Site, wanted: WeightsRequest, model: ResolvedModel, step: Report) -> tuple[list[Path], list[str]]:
     """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
 
     Returns
@@ -147,7 +147,7 @@ def _download(site: Site, wanted: Fetch, model: ResolvedModel, step: Report) -> 
     try:
         step("fetching")
         launch = model.launch_fetch(staging)
-        with _told(staging, step):
+        with _report_progress(staging, step):
             client = WorkerConnection(
                 launch, wanted.model, wanted.device, {}, start_timeout=_FETCH_S, on_progress=step,
                 patience=wanted.patience,
@@ -156,14 +156,14 @@ def _download(site: Site, wanted: Fetch, model: ResolvedModel, step: Report) -> 
         for lock in staging.rglob("*.lock"):  # of libraries, while they fetch
             if lock.is_file():
                 lock.unlink()
-        site.access.share(staging)
+        site.access.make_readable(staging)
         return list(_publish(staging, site.layout.cache)), client.ready["asked"]
     finally:
         remove_tree(staging)
 
 
 @contextlib.contextmanager
-def _told(folder: Path, step: Report) -> Iterator[None]:
+def _report_progress(folder: Path, step: Report) -> Iterator[None]:
     """Say now and then how much has come."""
     over = threading.Event()
 

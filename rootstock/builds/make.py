@@ -150,7 +150,7 @@ def publish(staged: Staged, access: Access, verify: Verify) -> Path:
             contents = read_contents(folder, staged.contents)
             record = _record(staged, contents, contents.write(folder), checks)
             (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
-            access.seal(folder)
+            access.make_immutable(folder)
             folder.rename(staged.build)
     finally:
         staged.discard()

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rootstock.builds.plan import BuildPlan
 from rootstock.errors import RootError
-from rootstock.root.disk_usage import Room, megabytes, room_left
+from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.records import active_build, read_build
 
 # About what an interpreter takes with its bytecode. Nobody says so before it is fetched.
-PYTHON = Room(200 * 10**6, 8000)
+PYTHON = DiskUsage(200 * 10**6, 8000)
 
 
-def room_needed(plan: BuildPlan) -> Room | None:
+def room_needed(plan: BuildPlan) -> DiskUsage | None:
     """Return about what a build takes: what its environment file says, or as much as the build that it follows.
 
     None: nobody knows before it is locked.
@@ -22,9 +22,9 @@ def room_needed(plan: BuildPlan) -> Room | None:
     before = active_build(plan.link)
     record = read_build(before) if before else None
     if record is not None:
-        return Room(record.bytes, record.inodes)
+        return DiskUsage(record.bytes, record.inodes)
     stated = plan.source.room if plan.source else None
-    return Room(int(stated[0] * 10**6), stated[1]) if stated else None
+    return DiskUsage(int(stated[0] * 10**6), stated[1]) if stated else None
 
 
 def check_room(root: Path, builds: Sequence[BuildPlan], pythons: int = 0) -> None:
@@ -37,7 +37,7 @@ def check_room(root: Path, builds: Sequence[BuildPlan], pythons: int = 0) -> Non
     """
     needed = [room for plan in builds if (room := room_needed(plan)) is not None] + [PYTHON] * pythons
     size, files = sum(room.bytes for room in needed), sum(room.files or 0 for room in needed)
-    left = room_left(root)
+    left = free_space(root)
     if left.bytes < size or (left.files is not None and left.files < files):
         raise RootError(
             f"{root} has room for {megabytes(left.bytes)} and {left.files} files; "

@@ -57,7 +57,7 @@ class NewPython:
         return f"fetch Python {self.interpreter.version} into {name} from {self.interpreter.address}"
 
 
-def copied(found: Interpreter, layout: RootLayout, name: str = "") -> NewPython:
+def plan_copy(found: Interpreter, layout: RootLayout, name: str = "") -> NewPython:
     """Return how an interpreter that may be moved comes into a root, under a name of its own or one that it has."""
     target = layout.interpreter(name or f"cpython-{found.version}-{platform.machine()}")
     there = Interpreter(str(target / "bin" / "python3"), found.version, str(target))
@@ -115,7 +115,7 @@ def _best_first(interpreters: Sequence[Interpreter], wanted: str) -> list[Interp
     return sorted(interpreters, key=rank)
 
 
-def put(site: Site, python: NewPython, uv: Uv, *, report: Report) -> None:
+def install_interpreter(site: Site, python: NewPython, uv: Uv, *, report: Report) -> None:
     """Put an interpreter into the root: staged, tried, compiled, sealed, and given its name by one rename.
 
     Raises
@@ -150,7 +150,7 @@ def put(site: Site, python: NewPython, uv: Uv, *, report: Report) -> None:
             "put_at": now(), "files_sha256": contents.write(staging), "links": contents.links,
         }  # fmt: skip
         (staging / INTERPRETER_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        site.access.seal(staging)
+        site.access.make_immutable(staging)
         if target.exists():  # it did not run, or it would be used as it is
             target.rename(broken)
         staging.rename(target)
@@ -160,7 +160,7 @@ def put(site: Site, python: NewPython, uv: Uv, *, report: Report) -> None:
             remove_tree(folder)
 
 
-def carry(site: Site, python: NewPython, folder: Path, uv: Uv, *, report: Report) -> None:
+def bundle_interpreter(site: Site, python: NewPython, folder: Path, uv: Uv, *, report: Report) -> None:
     """Put an interpreter into a folder of its own below `folder`, for `put` to copy it from on another machine.
 
     One that is fetched is put into the root too, where it only has to run. One that is there already is copied as it

@@ -117,9 +117,9 @@ def show(model: str, cluster: str | None, root: Path | None, as_json: bool) -> N
       rootstock show mace-medium
       rootstock show chgnet --json | jq .versions
     """
-    from rootstock.reports.model_card import explain
+    from rootstock.reports.model_card import read_model_card
 
-    found = explain(user_root(cluster, root), model)
+    found = read_model_card(user_root(cluster, root), model)
     if as_json:
         show_json(found.to_json())
     else:

@@ -16,7 +16,7 @@ from rootstock.cli.common import Decorated, Progress, options, show_json
 from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError
 from rootstock.root.command_log import new_log
-from rootstock.root.lock import Admin
+from rootstock.root.lock import AdminContext
 
 
 class Plan(Protocol):
@@ -72,7 +72,7 @@ plan_options = options(
 def run_plan(
     site: Site,
     plan: AnyPlan,
-    apply: Callable[[AnyPlan, Admin], None],
+    apply: Callable[[AnyPlan, AdminContext], None],
     options: PlanOptions,
     *,
     removes: str = "",
@@ -116,20 +116,20 @@ def run_plan(
 
 
 @contextmanager
-def acting(options: PlanOptions, log: TextIO | None = None) -> Iterator[Admin]:
+def acting(options: PlanOptions, log: TextIO | None = None) -> Iterator[AdminContext]:
     """Be somebody who changes a root, with their progress shown, and logged if there is a log."""
     progress = Progress(log)
     with progress.shown():
-        yield Admin(" ".join(sys.argv), options.wait, options.break_lock, progress.step, progress.log)
+        yield AdminContext(" ".join(sys.argv), options.wait, options.break_lock, progress.step, progress.log)
 
 
 @contextmanager
 def _log_file(site: Site) -> Iterator[TextIO]:
     """Open a log of the command that runs; its path is printed if the block fails."""
-    from rootstock.root.generations import explained
+    from rootstock.root.generations import friendly_os_errors
 
     command = click.get_current_context().command.name or ""
-    with explained(site.layout), new_log(site.layout, site.access, command) as file:
+    with friendly_os_errors(site.layout), new_log(site.layout, site.access, command) as file:
         try:
             yield file
         except BaseException:

@@ -85,13 +85,13 @@ def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Pro
     from rootstock.client.resolve import require_environment
     from rootstock.config.environment_file import registered_names
     from rootstock.root.disk_usage import counted
-    from rootstock.root.published import published
+    from rootstock.root.published import sealed_trees
 
     for name in environments:
         require_environment(layout, name)
     damaged, found = [], []
     with progress.shown():
-        for each in published(layout, environments or registered_names(layout), clients=not environments):
+        for each in sealed_trees(layout, environments or registered_names(layout), clients=not environments):
             progress.step(f"{each}: reading {each.folder}")
             problems = each.problems()
             if problems:

@@ -22,7 +22,7 @@ _VARIANT_KEYS = {"models", "licence", *_LISTS}
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What a model can do.
 
     Attributes
@@ -45,7 +45,7 @@ class Abilities:
     code_licence: str = ""
 
 
-def read_abilities(table: Mapping[str, Any], model: str, where: str) -> Abilities:
+def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capabilities:
     """Return what a model can do.
 
     Parameters
@@ -72,7 +72,7 @@ def read_abilities(table: Mapping[str, Any], model: str, where: str) -> Abilitie
     for variant in _variants(table, where):
         if any(fnmatchcase(str(name), pattern) for name in names for pattern in variant["models"]):
             stated |= {key: value for key, value in variant.items() if key != "models"}
-    return Abilities(
+    return Capabilities(
         properties=_texts(stated, "properties", where),
         elements=tuple(expand(_texts(stated, "elements", where), where)),
         needs=_texts(stated, "needs", where),

@@ -20,7 +20,7 @@ from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from rootstock.config.capabilities import Abilities, read_abilities
+from rootstock.config.capabilities import Capabilities, read_capabilities
 from rootstock.config.model_string import did_you_mean, is_environment_name, is_path, model_string
 from rootstock.config.packaged import data_folder
 from rootstock.config.references import Reference, read_reference
@@ -76,9 +76,9 @@ class EnvironmentSource:
         shown: dict[str, Any] = json.loads(json.dumps(header, default=str))
         return shown
 
-    def abilities(self, model: str) -> Abilities:
-        """Return what a model can do; see `read_abilities`."""
-        return read_abilities(self.rootstock, model, str(self.path))
+    def capabilities(self, model: str) -> Capabilities:
+        """Return what a model can do; see `read_capabilities`."""
+        return read_capabilities(self.rootstock, model, str(self.path))
 
     @property
     def models(self) -> Mapping[str, str]:

@@ -23,7 +23,7 @@ def reference_atoms(reference: Reference, source: EnvironmentSource) -> Atoms:
         atoms = Atoms(**reference.structure)
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigurationError(f"{source.path}: reference {reference.name!r} is no structure: {error}.") from error
-    elements = source.abilities(reference.model).elements
+    elements = source.capabilities(reference.model).elements
     if elements and (strange := sorted(set(atoms.get_chemical_symbols()) - {*elements})):
         raise VerificationError(
             f"{source.path.name} has no {', '.join(strange)} among its elements; its reference {reference.name!r} has.",

@@ -62,7 +62,7 @@ class Model:
     package, version : str
         The library that it comes with, and which version is installed; empty if the environment is not built.
     properties, elements, needs : tuple of str
-        See `Abilities`.
+        See `Capabilities`.
     licence : str
         Of its weights.
     built_for : tuple of str
@@ -142,13 +142,13 @@ def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[
 
 def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
     """Yield the models that an environment names; the environment itself if it names none."""
-    held = read_held(layout, name)
+    held = read_environment(layout, name)
     for argument in held.source.arguments():
         yield describe(layout, held, argument)
 
 
 @dataclass(frozen=True)
-class Held:
+class EnvironmentRecord:
     """What a root holds of an environment, read once for all of its models.
 
     Attributes
@@ -173,12 +173,12 @@ class Held:
     verification: Verification | None
 
 
-def read_held(layout: RootLayout, name: str) -> Held:
+def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     """Return what a root holds of an environment."""
     source, record = in_use(layout, name)
     built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
     last = last_verification(layout, record) if record else None
-    return Held(source, record, built_for, main_package(source, record), read_weights(layout, name), last)
+    return EnvironmentRecord(source, record, built_for, main_package(source, record), read_weights(layout, name), last)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:
@@ -193,10 +193,10 @@ def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecor
     return EnvironmentSource(name, path, "", header), record
 
 
-def describe(layout: RootLayout, held: Held, argument: str) -> Model:
+def describe(layout: RootLayout, held: EnvironmentRecord, argument: str) -> Model:
     """Return what is known of a model, by the argument of its environment's ``setup()``."""
     source = held.source
-    said = source.abilities(argument)
+    said = source.capabilities(argument)
     weights = held.weights.get(source.named(argument))
     package, version = held.package
     return Model(
@@ -246,7 +246,7 @@ def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | 
     return "yes" if recorded.present(layout) else "missing"
 
 
-def _verified(held: Held, argument: str) -> Verified:
+def _verified(held: EnvironmentRecord, argument: str) -> Verified:
     last, named = held.verification, held.source.named
     if last is None:
         return Verified()

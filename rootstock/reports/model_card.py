@@ -12,7 +12,7 @@ from rootstock.config.capabilities import compress
 from rootstock.config.render import render_job
 from rootstock.config.site import Site, installed_site
 from rootstock.errors import ConfigurationError
-from rootstock.reports.catalogue import Model, describe, key_packages, read_held
+from rootstock.reports.catalogue import Model, describe, key_packages, read_environment
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BuildRecord, read_marker
@@ -21,7 +21,7 @@ from rootstock.root.weights import Weights
 
 
 @dataclass(frozen=True)
-class Usage:
+class ModelCard:
     """A model and what belongs to it; None where there is no build, or nothing was recorded.
 
     Attributes
@@ -124,7 +124,7 @@ class Usage:
             )
 
 
-def explain(layout: RootLayout, model: str) -> Usage:
+def read_model_card(layout: RootLayout, model: str) -> ModelCard:
     """Return everything about a model.
 
     Raises
@@ -137,13 +137,13 @@ def explain(layout: RootLayout, model: str) -> Usage:
         If the folder is no root, or you may not read it.
     """
     name, argument = find_model(layout, model)
-    held = read_held(layout, name)
+    held = read_environment(layout, name)
     held.source.check_model(argument)
     if doubt := held.source.doubt(argument):
         raise ConfigurationError(doubt)
     source, record, told = held.source, held.record, describe(layout, held, argument)
     site, version = installed_site(layout), read_marker(layout).get("default", "")
-    return Usage(
+    return ModelCard(
         model=told,
         file=source.path,
         details=source.rootstock,

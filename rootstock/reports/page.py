@@ -22,7 +22,7 @@ from rootstock.config.site import Site, installed_versions
 from rootstock.config.templates import render_html
 from rootstock.errors import RootstockError, SiteError
 from rootstock.reports.catalogue import Model, in_use, key_packages, of_each, read_catalogue
-from rootstock.reports.model_card import Usage, explain
+from rootstock.reports.model_card import ModelCard, read_model_card
 from rootstock.reports.status import folder_sizes
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.generations import latest
@@ -45,7 +45,7 @@ class Page:
     Attributes
     ----------
     site, generation : dict
-    usage : Usage or None
+    usage : ModelCard or None
         How the first model that is ready is used; None if none is.
     models : tuple of Model
     environments : tuple of dict
@@ -58,7 +58,7 @@ class Page:
 
     site: Mapping[str, Any]
     generation: Mapping[str, Any] | None
-    usage: Usage | None
+    usage: ModelCard | None
     models: tuple[Model, ...]
     environments: tuple[Mapping[str, Any], ...]
     problems: Mapping[str, str]
@@ -159,13 +159,13 @@ def write_page(page: Page, folder: Path, template_dirs: Sequence[Path] = ()) -> 
     return paths
 
 
-def _usage(layout: RootLayout, models: Sequence[Model]) -> Usage | None:
+def _usage(layout: RootLayout, models: Sequence[Model]) -> ModelCard | None:
     """Return how a model is used that is ready: one that people come for, rather than one without weights."""
     order = {"yes": 0, "none": 1}
     for model in sorted(models, key=lambda model: order.get(model.weights, 2)):
         if model.built_for:
             try:
-                return explain(layout, model.model)
+                return read_model_card(layout, model.model)
             except RootstockError:  # a name that two environments claim; the next one will do
                 continue
     return None

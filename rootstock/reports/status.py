@@ -10,7 +10,7 @@ from rootstock.builds.root_interpreters import users
 from rootstock.config.environment_file import read_source, registered_names
 from rootstock.config.site import installed_versions
 from rootstock.reports.catalogue import of_each
-from rootstock.root.disk_usage import Room, counted, megabytes, room_left, room_taken
+from rootstock.root.disk_usage import DiskUsage, counted, disk_usage, free_space, megabytes
 from rootstock.root.generations import Generation, read_generations, read_state
 from rootstock.root.layout import STAGING, RootLayout, environment_of
 from rootstock.root.lock import Holder, read_holder
@@ -94,8 +94,8 @@ class Status:
     idle_builds: int
     generations: tuple[Generation, ...]
     holder: Holder | None
-    left: Room
-    sizes: dict[str, Room] | None
+    left: DiskUsage
+    sizes: dict[str, DiskUsage] | None
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
@@ -170,12 +170,12 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(read_generations(layout)),
         holder=read_holder(layout),
-        left=room_left(layout.root),
+        left=free_space(layout.root),
         sizes=folder_sizes(layout) if sizes else None,
     )
 
 
-def folder_sizes(layout: RootLayout) -> dict[str, Room]:
+def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """Return what each folder of a root takes.
 
     Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
@@ -185,5 +185,5 @@ def folder_sizes(layout: RootLayout) -> dict[str, Room]:
     found = {}
     for path in parts:
         if path.is_dir() and not any(path != other and other in path.parents for other in parts):
-            found[path.relative_to(layout.root).as_posix()] = room_taken(path, seen)
+            found[path.relative_to(layout.root).as_posix()] = disk_usage(path, seen)
     return found

@@ -10,21 +10,21 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Room:
+class DiskUsage:
     """Bytes, and files (inodes); None for what a file system does not say."""
 
     bytes: int
     files: int | None
 
 
-def room_left(path: Path) -> Room:
+def free_space(path: Path) -> DiskUsage:
     """Return what is left for this user where `path` is, or will be."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     status = os.statvfs(existing)
-    return Room(shutil.disk_usage(existing).free, status.f_favail if status.f_files else None)
+    return DiskUsage(shutil.disk_usage(existing).free, status.f_favail if status.f_files else None)
 
 
-def room_taken(tree: Path, seen: set[tuple[int, int]] | None = None) -> Room:
+def disk_usage(tree: Path, seen: set[tuple[int, int]] | None = None) -> DiskUsage:
     """Return what a folder and all below it takes.
 
     Parameters
@@ -42,7 +42,7 @@ def room_taken(tree: Path, seen: set[tuple[int, int]] | None = None) -> Room:
             if key not in seen or stat.S_ISDIR(status.st_mode):
                 seen.add(key)
                 size, files = size + status.st_blocks * 512, files + 1
-    return Room(size, files)
+    return DiskUsage(size, files)
 
 
 def counted(number: int, noun: str) -> str:

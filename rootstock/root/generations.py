@@ -17,7 +17,7 @@ from pathlib import Path
 from rootstock.errors import LockBusyError, RootError, SiteError
 from rootstock.root.hooks import run_hook
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin, admin_lock
+from rootstock.root.lock import AdminContext, admin_lock
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import cause
 from rootstock.root.record_files import Record, read_record
@@ -128,7 +128,7 @@ class Change:
 
 
 @contextlib.contextmanager
-def changing(layout: RootLayout, access: Access, change: Change, admin: Admin) -> Iterator[None]:
+def transaction(layout: RootLayout, access: Access, change: Change, admin: AdminContext) -> Iterator[None]:
     """Change a root: under its lock, between the site's hooks, and with a generation at the end.
 
     Raises
@@ -140,7 +140,7 @@ def changing(layout: RootLayout, access: Access, change: Change, admin: Admin) -
     SiteError
         If the file system refuses something.
     """
-    with explained(layout), admin_lock(layout, admin):
+    with friendly_os_errors(layout), admin_lock(layout, admin):
         newest = latest(layout)
         if newest is not None and newest.number != change.since:
             raise LockBusyError(
@@ -167,7 +167,7 @@ def _record(layout: RootLayout, access: Access, command: str, restores: int | No
 
 
 @contextlib.contextmanager
-def explained(layout: RootLayout) -> Iterator[None]:
+def friendly_os_errors(layout: RootLayout) -> Iterator[None]:
     """Turn an error of the file system into one that says what to do."""
     try:
         yield

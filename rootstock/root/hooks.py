@@ -11,10 +11,10 @@ import subprocess
 
 from rootstock.errors import HookError
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin
+from rootstock.root.lock import AdminContext
 
 
-def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: Admin) -> None:
+def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: AdminContext) -> None:
     """Run a hook of the site, if there is one.
 
     Parameters
@@ -24,7 +24,7 @@ def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: Ad
     name : str
         The command: ``install``, ``default``, ``rollback``, ``gc`` or ``uninstall``.
     cluster : str
-    admin : Admin
+    admin : AdminContext
         Their command line is in the hook's variable ``ROOTSTOCK_COMMAND``; what it prints goes to their log.
 
     Raises

@@ -45,7 +45,7 @@ def quiet(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Admin:
+class AdminContext:
     """Who changes a root: for how long they wait for another one, and who is told what happens.
 
     Parameters
@@ -103,13 +103,13 @@ def read_holder(layout: RootLayout) -> Holder | None:
 
 
 @contextlib.contextmanager
-def admin_lock(layout: RootLayout, admin: Admin) -> Iterator[None]:
+def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
     """Hold the root's lock.
 
     Parameters
     ----------
     layout : RootLayout
-    admin : Admin
+    admin : AdminContext
 
     Raises
     ------
@@ -142,7 +142,7 @@ def _break(layout: RootLayout, report: Report) -> None:
     layout.admin_lock.unlink(missing_ok=True)
 
 
-def _acquire(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, admin: Admin) -> None:
+def _acquire(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, admin: AdminContext) -> None:
     deadline = time.monotonic() + admin.wait
     told = False
     while not _try(lock, layout, me, admin.report):

@@ -140,7 +140,7 @@ class Access:
         old = stat.S_IMODE(status.st_mode)
         return None if old == mode and self.gid in (-1, status.st_gid) else ModeChange(path, old, mode)
 
-    def grant(self, change: ModeChange) -> None:
+    def apply(self, change: ModeChange) -> None:
         """Create the folder, or set mode and group."""
         if change.old is None:
             change.path.mkdir(mode=0o700, exist_ok=True)
@@ -150,9 +150,9 @@ class Access:
         """Create a folder and those above it that are missing, and set their modes; one that exists keeps its own."""
         for folder in reversed([path, *path.parents]):
             if not folder.is_dir():
-                self.grant(ModeChange(folder, None, self.admin_folder if private and folder == path else self.folder))
+                self.apply(ModeChange(folder, None, self.admin_folder if private and folder == path else self.folder))
 
-    def seal(self, tree: Path) -> None:
+    def make_immutable(self, tree: Path) -> None:
         """Make everything below `tree`, and `tree` itself, readable by the readers and writable by nobody."""
         read = _READ[self.readers]
         for path, status in _walk(tree):
@@ -171,7 +171,7 @@ class Access:
                     _make_own(path)
                     self._set(path, mode)
 
-    def share(self, tree: Path) -> None:
+    def make_readable(self, tree: Path) -> None:
         """Make everything below `tree`, and `tree` itself, readable by the readers; admins may add to its folders."""
         for path, status in _walk(tree):
             if stat.S_ISDIR(status.st_mode):
@@ -179,13 +179,13 @@ class Access:
             elif stat.S_ISREG(status.st_mode):
                 self._set(path, _READ[self.readers] & ~0o111, status)
 
-    def hand_over(self, tree: Path) -> None:
+    def restore_modes(self, tree: Path) -> None:
         """Give a folder of admins, and all below it, to the readers and the other admins."""
         for path, status in _walk(tree):
             if not stat.S_ISLNK(status.st_mode):
                 self._set(path, self.folder if stat.S_ISDIR(status.st_mode) else self.file, status)
 
-    def sweep(self, tree: Path) -> None:
+    def revoke_group_write(self, tree: Path) -> None:
         """Take from everybody else the right to write to what a program left below an admin's folder."""
         excess = self.admin_umask & 0o022
         for path, status in _walk(tree):

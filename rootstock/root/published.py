@@ -13,7 +13,7 @@ from rootstock.root.variants import find_variants
 
 
 @dataclass(frozen=True)
-class Published:
+class SealedTree:
     """A folder in a root whose files were listed when it came.
 
     Attributes
@@ -41,20 +41,20 @@ class Published:
         return (check_interpreter if self.kind == "interpreter" else check_build)(self.folder, sample)
 
 
-def published(layout: RootLayout, environments: Sequence[str], *, clients: bool) -> list[Published]:
+def sealed_trees(layout: RootLayout, environments: Sequence[str], *, clients: bool) -> list[SealedTree]:
     """Return the builds of some environments that are in use, perhaps the clients', and their interpreters."""
     builds = [
-        Published("environment", name, str(variant), variant.build)
+        SealedTree("environment", name, str(variant), variant.build)
         for name in environments
         for variant in find_variants(layout, name)
     ]
     for name in environments:
         if is_broken(layout, name):
-            builds.append(Published("environment", name, "", layout.active(name).resolve()))
+            builds.append(SealedTree("environment", name, "", layout.active(name).resolve()))
     if clients:
         builds += _clients(layout)
     names = sorted({name for build in builds if (name := interpreter_of(layout, build.folder))})
-    return [*builds, *(Published("interpreter", name, "", layout.interpreter(name)) for name in names)]
+    return [*builds, *(SealedTree("interpreter", name, "", layout.interpreter(name)) for name in names)]
 
 
 def is_broken(layout: RootLayout, name: str) -> bool:
@@ -62,9 +62,9 @@ def is_broken(layout: RootLayout, name: str) -> bool:
     return layout.active(name).is_symlink() and active_build(layout.active(name)) is None
 
 
-def _clients(layout: RootLayout) -> Iterator[Published]:
+def _clients(layout: RootLayout) -> Iterator[SealedTree]:
     for link in sorted(layout.clients.glob("[!.]*")):
-        yield Published("client", link.name, "", active_build(link) or link.resolve())
+        yield SealedTree("client", link.name, "", active_build(link) or link.resolve())
 
 
 def interpreter_of(layout: RootLayout, build: Path) -> str:

@@ -155,16 +155,16 @@ class Volume:
 
 def test_one_writer_at_a_time() -> None:
     leases = Leases()
-    with modal_app.one_writer(leases, "first"):
+    with modal_app.exclusive_writer(leases, "first"):
         with pytest.raises(LockBusyError, match="another call of this app, first.\nIf that one is no more"):
             modal_app.written(Volume(), leases, "second", lambda: pytest.fail("two writers"))
-        with modal_app.one_writer(leases, "first"):  # the same call, which Modal has moved to another container
+        with modal_app.exclusive_writer(leases, "first"):  # the same call, which Modal has moved to another container
             pass
     volume = Volume()
     assert modal_app.written(volume, leases, "second", lambda: len(leases)) == 1
     assert volume.calls == ["reload", "commit"]
     assert not leases
-    with modal_app.one_writer(leases, "first"):
+    with modal_app.exclusive_writer(leases, "first"):
         leases["writer"] = "second"  # somebody has cleared the lease, and another call took it
     assert leases == {"writer": "second"}
 

@@ -38,19 +38,19 @@ def test_symbols_are_those_of_ase() -> None:
 def test_packaged_environments_say_what_their_models_do(name: str) -> None:
     source = packaged_source(name)
     for model in source.models:
-        said = source.abilities(model)
+        said = source.capabilities(model)
         assert {"energy", "forces", "stress"} <= set(said.properties) <= set(PROPERTY_BITS)
         assert said.code_licence
 
 
 def test_a_variant_replaces_what_is_said_above_it() -> None:
     mace = packaged_source("mace")
-    assert len(mace.abilities("medium").elements) == 89
-    assert (mace.abilities("medium").licence, mace.abilities("").licence) == ("MIT", "MIT")
-    assert mace.abilities("off-small").elements == ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
-    assert mace.abilities("off-small").licence == mace.abilities("small-omat-0").licence == "ASL"
-    assert mace.abilities("omol-extra-large").needs == ("charge", "spin")
-    assert packaged_source("orb").abilities("orb-v3-direct-omol").needs == ("charge", "spin")
+    assert len(mace.capabilities("medium").elements) == 89
+    assert (mace.capabilities("medium").licence, mace.capabilities("").licence) == ("MIT", "MIT")
+    assert mace.capabilities("off-small").elements == ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
+    assert mace.capabilities("off-small").licence == mace.capabilities("small-omat-0").licence == "ASL"
+    assert mace.capabilities("omol-extra-large").needs == ("charge", "spin")
+    assert packaged_source("orb").capabilities("orb-v3-direct-omol").needs == ("charge", "spin")
 
 
 def test_elements_are_written_briefly_and_read_back() -> None:
@@ -73,7 +73,7 @@ def test_elements_are_written_briefly_and_read_back() -> None:
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, line: str, message: str) -> None:
     path = written(tmp_path, line)
     with pytest.raises(ConfigurationError, match=f"{path}: .*{message}"):
-        read_source(path).abilities("")
+        read_source(path).capabilities("")
 
 
 @pytest.mark.parametrize(

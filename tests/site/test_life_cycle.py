@@ -20,7 +20,7 @@ from rootstock.config.environment_file import packaged_source
 from rootstock.config.site import Site, find_site
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin
+from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build
 from tests.support.commands import SITE, read_until, run, started
@@ -75,7 +75,7 @@ def test_a_rollback_to_what_gc_has_collected_meanwhile(old_and_new):
     plan = plan_rollback(site)
     remove_tree(site.layout.build("tiny", old))
     with pytest.raises(RootError, match=f"{old} is gone: it was collected by gc meanwhile"):
-        apply(plan, Admin("test"))
+        apply(plan, AdminContext("test"))
     assert active(root) == new
     assert numbers(root) == [1, 2]
 

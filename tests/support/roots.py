@@ -18,8 +18,8 @@ _HOLD = """
 import sys
 from pathlib import Path
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Admin, admin_lock
-with admin_lock(RootLayout(Path(sys.argv[1])), Admin("rootstock-site build mace", report=print)):
+from rootstock.root.lock import AdminContext, admin_lock
+with admin_lock(RootLayout(Path(sys.argv[1])), AdminContext("rootstock-site build mace", report=print)):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -1,7 +1,7 @@
 """What keeps a root, or one of its models, from working for this user on this node.
 
-A check is a function of a `Case` that yields a `Finding` for each thing that it looks at. It calls what a calculator
-calls, so that both say the same. Each runs in a process of its own, for a limited time.
+A check is a function of a `DoctorContext` that yields a `Finding` for each thing that it looks at. It calls what a
+calculator calls, so that both say the same. Each runs in a process of its own, for a limited time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from rootstock.reports.doctor.finding import (
     OK,
     SKIPPED,
     WARNING,
-    Case,
     Check,
+    DoctorContext,
     Finding,
     check,
     ok,
@@ -96,25 +96,25 @@ def examine(
     end = time.monotonic() + seconds
     # The first steps come one after the other. A third is left for the others if one of them gets no answer.
     step_s = seconds / 3
-    case = Case(RootLayout(Path("/")), full=full)
+    context = DoctorContext(RootLayout(Path("/")), full=full)
     found = yield from _find(cluster, root, step_s)
     steps: Sequence[tuple[str, Check]] = ()
     if found is not None:
-        case, steps = replace(case, layout=RootLayout(found)), _FIRST
-    usable = (yield from _in_turn(steps, case, step_s)) and found is not None
+        context, steps = replace(context, layout=RootLayout(found)), _FIRST
+    usable = (yield from _in_turn(steps, context, step_s)) and found is not None
     if usable:
-        names = tuple(registered_names(case.layout))
-        case = replace(
-            case,
+        names = tuple(registered_names(context.layout))
+        context = replace(
+            context,
             environments=names,
-            device=device or installed_site(case.layout).cluster.device,
+            device=device or installed_site(context.layout).cluster.device,
             device_asked=device is not None,
         )
     else:
         yield from (replace(skipped("the root cannot be used"), check=name) for name, _ in _OF_ROOT)
     # A worker that is late is ended in time to say so.
-    case = replace(case, patience=0.9 * max(0.0, end - time.monotonic()))
-    yield from _together((*(_OF_ROOT if usable else ()), *_OF_USER), case, end)
+    context = replace(context, patience=0.9 * max(0.0, end - time.monotonic()))
+    yield from _together((*(_OF_ROOT if usable else ()), *_OF_USER), context, end)
 
 
 def why_not(
@@ -147,32 +147,32 @@ def why_not(
     found = yield from _find(cluster, root, step_s)
     if found is None:
         return
-    case = Case(RootLayout(found), patience=patience)
-    if not (yield from _in_turn(_FIRST, case, step_s)):
+    context = DoctorContext(RootLayout(found), patience=patience)
+    if not (yield from _in_turn(_FIRST, context, step_s)):
         return
 
-    def environment(_: Case) -> Iterator[Finding]:
-        yield ok(f"{case.layout.environment_file(find_model(case.layout, model)[0])}")
+    def environment(_: DoctorContext) -> Iterator[Finding]:
+        yield ok(f"{context.layout.environment_file(find_model(context.layout, model)[0])}")
 
-    if not (yield from _in_turn([("environment", check(environment))], case, step_s)):
+    if not (yield from _in_turn([("environment", check(environment))], context, step_s)):
         return
-    name, argument = find_model(case.layout, model)
-    device = device or installed_site(case.layout).cluster.device
-    case = replace(case, environments=(name,), argument=argument, device=device, device_asked=True)
+    name, argument = find_model(context.layout, model)
+    device = device or installed_site(context.layout).cluster.device
+    context = replace(context, environments=(name,), argument=argument, device=device, device_asked=True)
 
-    def named(_: Case) -> Iterator[Finding]:
-        source = in_use(case.layout, name)[0]
+    def named(_: DoctorContext) -> Iterator[Finding]:
+        source = in_use(context.layout, name)[0]
         source.check_model(argument)
         doubt = source.doubt(argument)
         yield warning(doubt, "Its setup() has the last word.") if doubt else ok(source.named(argument) or "the default")
 
-    def start(_: Case) -> Iterator[Finding]:
-        spec = WorkerSpec(resolve(case.layout, model, case.device), case.device, start_timeout=patience)
+    def start(_: DoctorContext) -> Iterator[Finding]:
+        spec = WorkerSpec(resolve(context.layout, model, context.device), context.device, start_timeout=patience)
         with contextlib.closing(spec.start()) as it:
-            yield ok(f"a worker on {case.device} was ready after {it.start_s:.1f} s: {', '.join(it.properties)}")
+            yield ok(f"a worker on {context.device} was ready after {it.start_s:.1f} s: {', '.join(it.properties)}")
 
     steps = [("model", check(named)), *_OF_MODEL, ("start", check(start))]
-    yield from _in_turn(steps, case, patience + step_s)
+    yield from _in_turn(steps, context, patience + step_s)
 
 
 def _find(
@@ -180,31 +180,33 @@ def _find(
 ) -> Generator[Finding, None, Path | None]:
     """Yield the finding about which root is meant, and return it."""
 
-    def find(_: Case) -> Iterator[Finding]:
+    def find(_: DoctorContext) -> Iterator[Finding]:
         yield ok(str(require_root(cluster, root)))
 
-    for finding in _together([("root", check(find))], Case(RootLayout(Path("/"))), time.monotonic() + seconds):
+    for finding in _together([("root", check(find))], DoctorContext(RootLayout(Path("/"))), time.monotonic() + seconds):
         yield finding
         return Path(finding.reason) if finding.result == OK else None
     return None
 
 
-def _in_turn(steps: Sequence[tuple[str, Check]], case: Case, seconds: float) -> Generator[Finding, None, bool]:
+def _in_turn(
+    steps: Sequence[tuple[str, Check]], context: DoctorContext, seconds: float
+) -> Generator[Finding, None, bool]:
     """Yield what checks find until one fails; return whether none did."""
     for step in steps:
-        for finding in _together([step], case, time.monotonic() + seconds):
+        for finding in _together([step], context, time.monotonic() + seconds):
             yield finding
             if finding.result == FAILED:
                 return False
     return True
 
 
-def _together(checks: Sequence[tuple[str, Check]], case: Case, deadline: float) -> Iterator[Finding]:
+def _together(checks: Sequence[tuple[str, Check]], context: DoctorContext, deadline: float) -> Iterator[Finding]:
     """Run checks side by side, and yield what they find in their order."""
-    running = [(name, Bounded(functools.partial(function, case))) for name, function in checks]
+    running = [(name, Bounded(functools.partial(function, context))) for name, function in checks]
     try:
         for name, bounded in running:
-            late = workers.late if name == "offline" and not case.full else no_answer
+            late = workers.late if name == "offline" and not context.full else no_answer
             for finding in bounded.findings(deadline, late):
                 yield replace(finding, check=name)
     finally:

@@ -14,10 +14,10 @@ from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import is_path, model_string
 from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.reports.catalogue import in_use
-from rootstock.reports.doctor.finding import Case, Finding, check, failed, from_error, ok, skipped, warning
+from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.checksums import Problem
 from rootstock.root.disk_usage import counted
-from rootstock.root.published import Published, published
+from rootstock.root.published import SealedTree, sealed_trees
 from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.variants import fitting_build
 from rootstock.root.weights import Weights, how_to_fetch, own_weights, read_weights
@@ -26,12 +26,12 @@ _SAMPLE = 200  # files of each build
 _SHOWN = 3
 
 
-def built(case: Case) -> dict[str, tuple[Path, BuildRecord]]:
+def built(context: DoctorContext) -> dict[str, tuple[Path, BuildRecord]]:
     """Return the folder and the record of the build that each environment would use here."""
     found = {}
-    for name in case.environments:
+    for name in context.environments:
         with contextlib.suppress(RootError):  # `builds` tells of it
-            build = fitting_build(case.layout, name, case.device)
+            build = fitting_build(context.layout, name, context.device)
             record = read_build(build) if build else None
             if build and record:
                 found[name] = (build, record)
@@ -39,33 +39,33 @@ def built(case: Case) -> dict[str, tuple[Path, BuildRecord]]:
 
 
 @check
-def builds(case: Case) -> Iterator[Finding]:
+def builds(context: DoctorContext) -> Iterator[Finding]:
     """Check that each environment has a build for this machine and the device."""
-    for name in case.environments:
+    for name in context.environments:
         try:
-            resolve_environment(case.layout, name, "", case.device, "build")
+            resolve_environment(context.layout, name, "", context.device, "build")
         except RootError as error:
             finding = from_error(error)
             # That nobody has built an environment yet is no fault of the root; to whoever asks for it, it is.
-            known = case.argument is not None or active_build(case.layout.active(name)) is not None
+            known = context.argument is not None or active_build(context.layout.active(name)) is not None
             yield finding if known else warning(finding.reason, finding.remedy)
-    if found := built(case):
+    if found := built(context):
         kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in found.values()})
         yield ok(f"{', '.join(found)}: built for {', '.join(kinds)}")
-    elif not case.environments:
-        yield warning("this root has no environment", f"rootstock-site install --root {case.layout.root} --env NAME")
+    elif not context.environments:
+        yield warning("this root has no environment", f"rootstock-site install --root {context.layout.root} --env NAME")
 
 
 @check
-def intact(case: Case) -> Iterator[Finding]:
+def intact(context: DoctorContext) -> Iterator[Finding]:
     """Check that the files of the builds, and of their interpreters in the root, are those that were published."""
-    checked: dict[Published, list[Problem]] = {}
+    checked: dict[SealedTree, list[Problem]] = {}
     unread = False
-    for group in (*((name,) for name in case.environments), ()):
+    for group in (*((name,) for name in context.environments), ()):
         try:
-            for each in published(case.layout, group, clients=not group and case.argument is None):
+            for each in sealed_trees(context.layout, group, clients=not group and context.argument is None):
                 if each not in checked:  # an interpreter that another one is made on, too
-                    checked[each] = each.problems(None if case.full else _SAMPLE)
+                    checked[each] = each.problems(None if context.full else _SAMPLE)
         except RootError as error:
             unread = True
             yield from_error(error)
@@ -78,19 +78,19 @@ def intact(case: Case) -> Iterator[Finding]:
             shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
             more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             # As long as the damaged folder is there, an installation finds nothing to do.
-            names = [each.name] if each.kind == "environment" else case.environments[:1]
-            remedy = " ".join([f"rootstock-site install --root {case.layout.root}", *(f"--env {n}" for n in names)])
+            names = [each.name] if each.kind == "environment" else context.environments[:1]
+            remedy = " ".join([f"rootstock-site install --root {context.layout.root}", *(f"--env {n}" for n in names)])
             yield failed(f"{each} is damaged: {shown}{more} (in {each.folder})",
                          f"An admin removes that folder, then: {remedy}", BuildError.exit_code)  # fmt: skip
     if not any(checked.values()):
-        looked = "every file" if case.full else f"{_SAMPLE} files of each; --full looks at all"
+        looked = "every file" if context.full else f"{_SAMPLE} files of each; --full looks at all"
         yield ok(f"{', '.join(dict.fromkeys(map(str, checked)))}: as published ({looked})")
 
 
 @check
-def interpreters(case: Case) -> Iterator[Finding]:
+def interpreters(context: DoctorContext) -> Iterator[Finding]:
     """Check that this user can run the Python of each build."""
-    found = built(case)
+    found = built(context)
     running, failures = {}, False
     for name, (build, record) in found.items():
         command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]
@@ -118,16 +118,16 @@ def interpreters(case: Case) -> Iterator[Finding]:
 
 
 @check
-def weights(case: Case) -> Iterator[Finding]:
+def weights(context: DoctorContext) -> Iterator[Finding]:
     """Check that the weights are there that were recorded."""
     begun = time.monotonic()
-    if case.argument is not None:
-        yield _of_model(case, case.environments[0], case.argument)
+    if context.argument is not None:
+        yield _of_model(context, context.environments[0], context.argument)
         return
-    recorded = [each for name in case.environments for each in read_weights(case.layout, name).values()]
-    missing = [each for each in recorded if not each.present(case.layout)]
+    recorded = [each for name in context.environments for each in read_weights(context.layout, name).values()]
+    missing = [each for each in recorded if not each.present(context.layout)]
     for each in missing:
-        yield _missing(case, each)
+        yield _missing(context, each)
     if not recorded:
         yield skipped("no weights are recorded; rootstock-site warm fetches and records them")
     elif not missing:
@@ -135,29 +135,29 @@ def weights(case: Case) -> Iterator[Finding]:
         yield ok(f"those of {counted(len(recorded), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
 
 
-def _of_model(case: Case, name: str, argument: str) -> Finding:
+def _of_model(context: DoctorContext, name: str, argument: str) -> Finding:
     if is_path(argument):
         files = own_weights(argument)
         return ok(f"{counted(len(files), 'file')} at {argument}") if files else failed(
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
-    source = in_use(case.layout, name)[0]
-    found = read_weights(case.layout, name).get(source.named(argument))
+    source = in_use(context.layout, name)[0]
+    found = read_weights(context.layout, name).get(source.named(argument))
     if source.rootstock.get("licence", {}).get("weights") == "":
         return ok(f"{name} needs none")
     if found is None:
         return skipped("nobody has recorded what this model reads: the worker will tell")
     if not found.files:
         return ok("they come with the packages, or it has none")
-    if not found.present(case.layout):
-        return _missing(case, found)
+    if not found.present(context.layout):
+        return _missing(context, found)
     return ok(f"{counted(len(found.files), 'file')}, {found.bytes / 1e6:.0f} MB")
 
 
-def _missing(case: Case, found: Weights) -> Finding:
-    gone = next((file.path for file in found.files if not (case.layout.root / file.path).is_file()), "a file")
+def _missing(context: DoctorContext, found: Weights) -> Finding:
+    gone = next((file.path for file in found.files if not (context.layout.root / file.path).is_file()), "a file")
     return failed(
         f"the weights of {model_string(found.environment, found.model)} are not there, or not whole: {gone}",
-        how_to_fetch(case.layout.root, found.environment, found.model),
+        how_to_fetch(context.layout.root, found.environment, found.model),
         WeightsError.exit_code,
     )

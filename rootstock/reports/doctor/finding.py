@@ -66,7 +66,7 @@ def from_error(error: RootstockError, remedy: str = "") -> Finding:
 
 
 @dataclass(frozen=True)
-class Case:
+class DoctorContext:
     """What is looked at.
 
     Attributes
@@ -95,19 +95,19 @@ class Case:
     patience: float = 8.0
 
 
-Check = Callable[[Case], Iterator[Finding]]
+Check = Callable[[DoctorContext], Iterator[Finding]]
 
 
 def check(function: Check) -> Check:
     """Turn errors that a check raises into findings."""
 
     @functools.wraps(function)
-    def run(case: Case) -> Iterator[Finding]:
+    def run(context: DoctorContext) -> Iterator[Finding]:
         try:
-            yield from function(case)
+            yield from function(context)
         except RootstockError as error:
             yield from_error(error)
         except OSError as error:
-            yield failed(f"{error.filename or case.layout.root}: {error.strerror or error}", "Ask the site's admin.")
+            yield failed(f"{error.filename or context.layout.root}: {error.strerror or error}", "Ask the site's admin.")
 
     return run

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rootstock.client.scratch import private_scratch
 from rootstock.config.site import installed_versions
-from rootstock.reports.doctor.finding import Case, Finding, check, failed, ok, skipped, warning
-from rootstock.root.disk_usage import Room, megabytes, room_left
+from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
+from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.reachability import obstacle
@@ -23,9 +23,9 @@ _SCRATCH_BYTES, _FILES = 100e6, 1000
 
 
 @check
-def reachable(case: Case) -> Iterator[Finding]:
+def reachable(context: DoctorContext) -> Iterator[Finding]:
     """Check that every folder above the root, and the root, lets this user in."""
-    root = case.layout.root
+    root = context.layout.root
     what, _, remedy = obstacle(root).partition("\n")
     if what:
         yield failed(what, remedy)
@@ -37,36 +37,37 @@ def reachable(case: Case) -> Iterator[Finding]:
 
 
 @check
-def layout(case: Case) -> Iterator[Finding]:
+def layout(context: DoctorContext) -> Iterator[Finding]:
     """Check that it is a root of a layout that this version knows, and that its folders can be read."""
-    marker = read_marker(case.layout)
-    if marker.get("layout", 0) < LAYOUT_VERSION:
+    marker = read_marker(context.layout)
+    version = marker.get("layout", 0)
+    if version < LAYOUT_VERSION:
         yield failed(
-            f"{case.layout.root} has the old layout {marker.get('layout', 0)}; this rootstock knows {LAYOUT_VERSION}",
-            f"An admin brings it up to date with: rootstock-site install --root {case.layout.root}",
+            f"{context.layout.root} has the old layout {version}; this rootstock knows {LAYOUT_VERSION}",
+            f"An admin brings it up to date with: rootstock-site install --root {context.layout.root}",
         )
         return
-    private = case.layout.admin_folders()
-    for folder in (folder for folder in case.layout.folders() if folder not in private):
+    private = context.layout.admin_folders()
+    for folder in (folder for folder in context.layout.folders() if folder not in private):
         what, _, remedy = obstacle(folder).partition("\n")
         if what:
             yield failed(what, remedy)
         elif not folder.is_dir():
             yield warning(
-                f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {case.layout.root}"
+                f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"
             )
-    versions = ", ".join(installed_versions(case.layout)) or "none"
+    versions = ", ".join(installed_versions(context.layout)) or "none"
     yield ok(f"layout {marker['layout']}, cluster {marker['cluster']}, rootstock {versions}")
 
 
 @check
-def space(case: Case) -> Iterator[Finding]:
+def space(context: DoctorContext) -> Iterator[Finding]:
     """Say how much room there is where admins install; check that a home is not full."""
-    yield ok(f"root: {_left(room_left(case.layout.root))} at {case.layout.root}")
+    yield ok(f"root: {_left(free_space(context.layout.root))} at {context.layout.root}")
     yield from _home()
 
 
-def _left(room: Room) -> str:
+def _left(room: DiskUsage) -> str:
     return megabytes(room.bytes) + ("" if room.files is None else f" and {room.files} files") + " left"
 
 
@@ -77,7 +78,7 @@ def _home() -> Iterator[Finding]:
 
 
 @check
-def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the case
+def scratch(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the context
     """Check that this user can write in a folder that nobody else reads, and that there is room.
 
     One check, since whoever asks for the temporary folder while this one fills it is given another.
@@ -94,7 +95,7 @@ def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is 
             f"Cannot write a megabyte to {folder}: {error.strerror}.", "Set TMPDIR to a folder that you can write.", 18
         )
         return
-    room = room_left(folder)
+    room = free_space(folder)
     text = f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written; {_left(room)}"
     if room.bytes < _SCRATCH_BYTES or (room.files is not None and room.files < _FILES):
         yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
@@ -103,10 +104,10 @@ def scratch(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is 
 
 
 @check
-def clock(case: Case) -> Iterator[Finding]:
+def clock(context: DoctorContext) -> Iterator[Finding]:
     """Check that the file systems' time is this node's."""
     newest = max(
-        path.stat().st_mtime for path in (case.layout.marker, case.layout.environments, case.layout.all_active)
+        path.stat().st_mtime for path in (context.layout.marker, context.layout.environments, context.layout.all_active)
     )
     ahead = [("the root", newest - time.time())]
     for name, folder in (("scratch", private_scratch()), ("your home", Path.home())):
@@ -126,16 +127,16 @@ def clock(case: Case) -> Iterator[Finding]:
 
 
 @check
-def locks(case: Case) -> Iterator[Finding]:
+def locks(context: DoctorContext) -> Iterator[Finding]:
     """Check that locks keep two admins apart. Nobody else needs them."""
-    if not os.access(case.layout.locks, os.W_OK | os.X_OK):
+    if not os.access(context.layout.locks, os.W_OK | os.X_OK):
         yield skipped("only admins of the root lock; you are none")
         return
-    kind = probe_lock(case.layout)
+    kind = probe_lock(context.layout)
     if kind:
-        yield ok(f"two processes exclude each other in {case.layout.locks} ({kind})")
+        yield ok(f"two processes exclude each other in {context.layout.locks} ({kind})")
     else:
         yield warning(
-            f"{case.layout.locks} has no working lock: two processes held it at once",
+            f"{context.layout.locks} has no working lock: two processes held it at once",
             "Let one admin at a time change this root, and from one node.",
         )

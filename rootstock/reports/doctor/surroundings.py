@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rootstock import __version__
 from rootstock.config.site import installed_versions
-from rootstock.reports.doctor.finding import Case, Finding, check, ok, warning
+from rootstock.reports.doctor.finding import DoctorContext, Finding, check, ok, warning
 from rootstock.root.records import read_marker
 
 
 @check
-def variables(case: Case) -> Iterator[Finding]:
+def variables(context: DoctorContext) -> Iterator[Finding]:
     """Check that the variables fit the root, and that none is set that disturbs."""
-    found = [*_of_rootstock(case), *_of_others()]
+    found = [*_of_rootstock(context), *_of_others()]
     yield from found
     if not found:
         loaded = f"version {os.environ['ROOTSTOCK_VERSION']} is loaded" if "ROOTSTOCK_VERSION" in os.environ else (
@@ -25,17 +25,17 @@ def variables(case: Case) -> Iterator[Finding]:
         yield ok(f"nothing disturbs; {loaded}")
 
 
-def _of_rootstock(case: Case) -> Iterator[Finding]:
-    marker, again = read_marker(case.layout), "Load the module anew: module load rootstock"
+def _of_rootstock(context: DoctorContext) -> Iterator[Finding]:
+    marker, again = read_marker(context.layout), "Load the module anew: module load rootstock"
     root = os.environ.get("ROOTSTOCK_ROOT")
-    if root and not _same(Path(root), case.layout.root):
+    if root and not _same(Path(root), context.layout.root):
         yield warning(f"ROOTSTOCK_ROOT is {root}, and another root is looked at", f"{again}; or leave out --root.")
         return
     cluster = os.environ.get("ROOTSTOCK_CLUSTER")
     if root and cluster and cluster != marker["cluster"]:
         yield warning(f"ROOTSTOCK_CLUSTER is {cluster}, and the root is that of {marker['cluster']}", f"{again}.")
     version = os.environ.get("ROOTSTOCK_VERSION")
-    if version and version not in installed_versions(case.layout):
+    if version and version not in installed_versions(context.layout):
         yield warning(f"ROOTSTOCK_VERSION is {version}, which the root does not hold", f"{again}.")
     elif version and version != __version__:
         program = shutil.which("rootstock")
@@ -74,7 +74,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @check
-def threads(case: Case) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the case
+def threads(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the context
     """Check that the threads of workers fit the processors of this job."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "")

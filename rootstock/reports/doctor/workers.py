@@ -18,7 +18,7 @@ from rootstock.config.model_string import model_string
 from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.reports.catalogue import models_of, version_of
 from rootstock.reports.doctor.builds import built
-from rootstock.reports.doctor.finding import Case, Finding, check, failed, ok, skipped, warning
+from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
 from rootstock.root.records import BuildRecord
 
 _NOWHERE = "http://127.0.0.1:9"  # the port of the discard service: nothing listens there
@@ -26,30 +26,30 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY
 
 
 @check
-def offline(case: Case) -> Iterator[Finding]:
+def offline(context: DoctorContext) -> Iterator[Finding]:
     """Check that a worker starts without any network."""
-    chosen = _chosen(case)
+    chosen = _chosen(context)
     if not chosen:
         yield skipped("no build has a model whose weights are here")
     for name, argument in chosen:
-        yield _start(case, name, argument)
+        yield _start(context, name, argument)
 
 
-def _chosen(case: Case) -> list[tuple[str, str]]:
+def _chosen(context: DoctorContext) -> list[tuple[str, str]]:
     """Return the environments and models to start: the smallest build, or all of them."""
-    found = built(case)
-    if case.argument is not None:
-        return [(name, case.argument) for name in found]
+    found = built(context)
+    if context.argument is not None:
+        return [(name, context.argument) for name in found]
     ranked = []
     for name, (_, record) in found.items():
         # Weights that somebody recorded to be here, or that are no files, before those of which nobody knows.
-        usable = sorted((model.weights == "unknown", i, model) for i, model in enumerate(models_of(case.layout, name))
-                        if model.weights != "missing")  # fmt: skip
+        usable = [model for model in models_of(context.layout, name) if model.weights != "missing"]
         if usable:
-            unknown, _, model = usable[0]
+            model = min(usable, key=lambda each: each.weights == "unknown")
+            unknown = model.weights == "unknown"
             ranked.append((unknown, record.bytes, name, model.argument))
     chosen = [(name, argument) for _, _, name, argument in sorted(ranked)]
-    return chosen if case.full else chosen[:1]
+    return chosen if context.full else chosen[:1]
 
 
 def late(seconds: float, model: str = "") -> Finding:
@@ -60,15 +60,17 @@ def late(seconds: float, model: str = "") -> Finding:
     )
 
 
-def _start(case: Case, name: str, argument: str) -> Finding:
-    device = case.device if case.argument is not None or not case.device.startswith("cuda") else "cpu"
-    launch, how = _without_network(resolve_environment(case.layout, name, argument, device, "build").launch(threads=1))
+def _start(context: DoctorContext, name: str, argument: str) -> Finding:
+    device = context.device if context.argument is not None or not context.device.startswith("cuda") else "cpu"
+    launch, how = _without_network(
+        resolve_environment(context.layout, name, argument, device, "build").launch(threads=1)
+    )
     model = model_string(name, argument)
     try:
-        client = WorkerConnection(launch, argument, device, {}, start_timeout=case.patience)
+        client = WorkerConnection(launch, argument, device, {}, start_timeout=context.patience)
     except WorkerStartError as error:
-        if "was not ready after" in error.message and not case.full:
-            return late(case.patience, f" of {model}")
+        if "was not ready after" in error.message and not context.full:
+            return late(context.patience, f" of {model}")
         reason = " ".join(error.message.split())
         tail = error.tail.splitlines()[-1:] if not error.remote_traceback else []
         hint = error.hint or f"rootstock why-not {model} goes through it step by step. Full output: {error.log}"
@@ -92,25 +94,25 @@ def _without_network(launch: Launch) -> tuple[Launch, str]:
 
 
 @check
-def gpu(case: Case) -> Iterator[Finding]:
+def gpu(context: DoctorContext) -> Iterator[Finding]:
     """Check that a build's torch sees a GPU."""
-    if not case.device.startswith("cuda"):
-        yield skipped(f"the device is {case.device}; --device cuda looks for a GPU")
+    if not context.device.startswith("cuda"):
+        yield skipped(f"the device is {context.device}; --device cuda looks for a GPU")
         return
-    found = built(case).values()
+    found = built(context).values()
     with_torch = [(record.bytes, build, record) for build, record in found if version_of(record, "torch")]
-    if case.argument is not None and not with_torch:
+    if context.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
-    what, _, remedy = no_gpu(case.device).partition("\n")
+    what, _, remedy = no_gpu(context.device).partition("\n")
     if what:
-        yield failed(what, remedy, 18) if case.device_asked else warning(what, remedy)
+        yield failed(what, remedy, 18) if context.device_asked else warning(what, remedy)
         return
     if not with_torch:
         yield skipped("there may be one, but no build here has torch to ask")
         return
     _, build, record = min(with_torch, key=lambda each: each[0])
-    yield _ask_torch(case, build, record)
+    yield _ask_torch(context, build, record)
 
 
 _QUESTION = """
@@ -125,8 +127,8 @@ print(json.dumps(said))
 """
 
 
-def _ask_torch(case: Case, build: Path, record: BuildRecord) -> Finding:
-    program = [str(build / "bin" / "python"), "-I", "-B", "-c", _QUESTION.replace("DEVICE", repr(case.device))]
+def _ask_torch(context: DoctorContext, build: Path, record: BuildRecord) -> Finding:
+    program = [str(build / "bin" / "python"), "-I", "-B", "-c", _QUESTION.replace("DEVICE", repr(context.device))]
     done = subprocess.run(program, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     try:
         said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
