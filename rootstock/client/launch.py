@@ -109,10 +109,15 @@ class ResolvedModel:
         Raises
         ------
         RootError
-            If there is no build, and no permission to let uv make an environment.
+            If there is no build, and no permission to let uv make an environment; or the build was removed meanwhile.
         """
         if self.build is None:
             return self._launch_uv(threads)
+        if not self.build.is_dir():
+            raise RootError(
+                f"The build {self.build.name} of {self.source.name!r} is gone from {self.layout.root}: gc removed it.",
+                "Make a new calculator: it takes the build that is in use now.",
+            )
         command = (str(self.build / "bin" / "python"), *_ISOLATED)
         return self._launched(command, self._variables(threads), "build")
 

@@ -44,7 +44,7 @@ def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto"
     UnknownEnvironmentError
         If it has no such environment.
     """
-    name, argument = find_model(layout, model)
+    name, argument = _split(layout, model)
     resolved = resolve_environment(layout, name, argument, device, mode)
     resolved.source.check_model(argument)
     return resolved
@@ -60,10 +60,14 @@ def find_model(layout: RootLayout, model: str) -> tuple[str, str]:
     UnknownEnvironmentError
         If it has no such environment.
     """
-    read_marker(layout)
-    name, argument = parse_model_string(model, registered_names(layout))
+    name, argument = _split(layout, model)
     require_environment(layout, name)
     return name, argument
+
+
+def _split(layout: RootLayout, model: str) -> tuple[str, str]:
+    read_marker(layout)
+    return parse_model_string(model, registered_names(layout))
 
 
 def resolve_environment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import time
@@ -12,7 +13,7 @@ from datetime import datetime
 
 import pytest
 
-from rootstock import __version__
+from rootstock import RootstockCalculator, __version__
 from rootstock.admin.gc import plan_gc
 from rootstock.admin.rollback import apply, plan_rollback
 from rootstock.config.clusters import get_cluster
@@ -304,6 +305,19 @@ def test_gc_keeps_what_a_process_of_this_machine_runs_from(site, old_and_new):
         assert (root / "builds/tiny" / old / "build.json").is_file()
     site(*gc)
     assert not (root / "builds/tiny" / old).exists()
+
+
+def test_a_calculator_keeps_to_the_build_that_it_was_made_with(site, old_and_new):
+    root, old, new = old_and_new
+    site("rollback", "--root", root)
+    kept = RootstockCalculator("tiny", root=root, device="cpu")
+    site("rollback", "--root", root, "--to", 2)
+    assert kept._session.spec.model.launch().command[0] == f"{root}/builds/tiny/{old}/bin/python"
+    fresh = pickle.loads(pickle.dumps(kept))
+    assert fresh._session.spec.model.launch().command[0] == f"{root}/builds/tiny/{new}/bin/python"
+    site("gc", "--root", root, "--keep", 1, "--older-than", 0, "--yes")
+    with pytest.raises(RootError, match=f"The build {old} of 'tiny' is gone from .*\nMake a new calculator"):
+        kept.start()
 
 
 def test_gc_removes_what_was_cut_off(site, tiny_root):
