@@ -96,9 +96,17 @@ class Bundle:
         """The folders of the interpreters that it brings along, by the names that they have in a root."""
         return sorted((self.folder / PYTHON).glob("*"))
 
-    def suits(self, name: str, interpreter: Interpreter) -> bool:
-        """Tell whether the packages for a build are for this interpreter."""
-        return self.manifest.python.get(name) == minor_version(interpreter.version)
+    def best_first(self, name: str, interpreters: Iterable[Interpreter]) -> list[Interpreter]:
+        """Return interpreters, those first that a build's packages are for.
+
+        Parameters
+        ----------
+        name : str
+            Name of the build.
+        interpreters : iterable of Interpreter
+        """
+        version = self.manifest.python.get(name)
+        return sorted(interpreters, key=lambda interpreter: minor_version(interpreter.version) != version)
 
     def files(self, layout: RootLayout, names: Iterable[str]) -> dict[Path, bytes]:
         """Return what a root must hold before environments can be built from this: their files, and all locks.
