@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -26,6 +25,7 @@ from rootstock.config.site import Site
 from rootstock.errors import BundleError
 from rootstock.root.layout import ANY_ROOT, RootLayout
 from rootstock.root.lock import Report, quiet
+from rootstock.root.managed_files import sha256
 from rootstock.root.records import now
 
 _BOOTSTRAP_TEXT = f"""\
@@ -119,15 +119,19 @@ def create_bundle(
             "python": {},
             "wheels": {},
         }
-        own = [movable_interpreter(python)] if python is not None else root_interpreters(site)
-        plans = [_put_environment(site, folder, source, own) for source in sources]
+        interpreters = [movable_interpreter(python)] if python is not None else root_interpreters(site)
+        plans = [_put_environment(site, folder, source, interpreters) for source in sources]
         if client:
-            plans.append(_put_client(site, folder, own))
+            plans.append(_put_client(site, folder, interpreters))
         used = dict.fromkeys(plan.interpreter for plan, _, _ in plans)
-        if python is not None and used and own[0] not in used:
-            raise _unused(python, cluster)
+        if python is not None and used and interpreters[0] not in used:
+            raise BundleError(
+                f"No build would use the interpreter in {python}: python.interpreter is "
+                f"{', '.join(cluster.interpreters)}.",
+                f"Leave --python out, or add --set python.interpreter={MANAGED}.",
+            )
         fetched = [interpreter for interpreter in used if interpreter.download]
-        for new in [plan_copy(own[0], site.layout)] if python is not None else map(NewPython, fetched):
+        for new in [plan_copy(interpreters[0], site.layout)] if python is not None else map(NewPython, fetched):
             bundle_interpreter(site, new, folder / PYTHON, uv, report=report)
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
@@ -152,27 +156,21 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _unused(python: Path, cluster: Cluster) -> BundleError:
-    return BundleError(
-        f"No build would use the interpreter in {python}: python.interpreter is {', '.join(cluster.interpreters)}.",
-        f"Leave --python out, or add --set python.interpreter={MANAGED}.",
-    )
-
-
-def _put_environment(site: Site, folder: Path, source: EnvironmentSource, own: Sequence[Interpreter]) -> _Build:
+def _put_environment(
+    site: Site, folder: Path, source: EnvironmentSource, interpreters: Sequence[Interpreter]
+) -> _Build:
     """Put in an environment file, and return how it is built."""
     (folder / ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
     lock = folder / ENVIRONMENTS / f"{source.name}.py.lock"
-    return plan_environment(site, source, own), lock, source.path.with_name(lock.name)
+    return plan_environment(site, source, interpreters), lock, source.path.with_name(lock.name)
 
 
-def _put_client(site: Site, folder: Path, own: Sequence[Interpreter]) -> _Build:
+def _put_client(site: Site, folder: Path, interpreters: Sequence[Interpreter]) -> _Build:
     """Put in ourselves, and return how the client is built."""
-    wheel, ours = wheel_bytes(), site.layout.runtime(__version__) / WHEEL_NAME
-    for target in (ours, folder / WHEELS / WHEEL_NAME):
+    wheel, path = wheel_bytes(), site.layout.runtime(__version__) / WHEEL_NAME
+    for target in (path, folder / WHEELS / WHEEL_NAME):
         target.write_bytes(wheel)
-    plan = plan_client(site, ours, hashlib.sha256(wheel).hexdigest(), own)
-    return plan, folder / CLIENT_LOCK, None
+    return plan_client(site, path, sha256(wheel), interpreters), folder / CLIENT_LOCK, None
 
 
 def _put_bootstrap(folder: Path, minor: str, wheels: Sequence[str]) -> None:

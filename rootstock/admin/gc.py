@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,7 +111,9 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     read_marker(layout)
     generations = read_generations(layout)
     before = time.time() - older_than * _DAY_S
-    dropped = tuple(_dropped(generations, max(keep, 1), before))
+    # A generation is as old as the next one: it was in use until then.
+    followed = zip(generations[: -max(keep, 1)], generations[1:], strict=False)
+    dropped = tuple(generation.number for generation, successor in followed if _time(successor) <= before)
     kept = [generation.state for generation in generations if generation.number not in dropped] + [read_state(layout)]
     referred = {build for state in kept for build in pointers(layout, state).values()}
     running = running_builds(layout)
@@ -155,11 +157,8 @@ def _half_written(layout: RootLayout) -> Iterator[Path]:
                 yield path
 
 
-def _dropped(generations: Sequence[Generation], keep: int, before: float) -> Iterator[int]:
-    """Yield the numbers of the generations that were followed by another one before a time, but for the last `keep`."""
-    for generation, successor in zip(generations[:-keep], generations[1:], strict=False):  # noqa: RUF007
-        if datetime.strptime(successor.at, "%Y-%m-%dT%H:%M:%S%z").timestamp() <= before:
-            yield generation.number
+def _time(generation: Generation) -> float:
+    return datetime.strptime(generation.at, "%Y-%m-%dT%H:%M:%S%z").timestamp()
 
 
 def running_builds(layout: RootLayout) -> dict[Build, set[int]]:

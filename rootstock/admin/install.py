@@ -139,30 +139,25 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
 
 
 def _stage(build: BuildPlan, site: Site, admin: AdminContext, uv: Uv) -> Staged:
-    own = replace(uv, log=lambda line: admin.log(f"{build.label}: {line}"))
+    uv = replace(uv, log=lambda line: admin.log(f"{build.label}: {line}"))
     with friendly_os_errors(site.layout):
-        return stage(site, build, own, report=lambda text: admin.report(f"{build.label}: {text}"))
+        return stage(site, build, uv, report=lambda text: admin.report(f"{build.label}: {text}"))
 
 
 def _publish(staged: Staged, plan: InstallPlan, admin: AdminContext) -> Path:
+    """Verify a build, unless it was published before, and put it to use."""
     build = staged.plan
-
-    def check(folder: Path) -> list[dict[str, Any]]:
-        if build.source is None:
-            return []
-        checks: list[dict[str, Any]] = []
-        if build.source.references():
+    checks: list[dict[str, Any]] = []
+    with friendly_os_errors(plan.site.layout):
+        if staged.folder is not None and build.source is not None and build.source.references():
             # With them come numpy and ASE, which a command that verifies nothing goes without.
             from rootstock.admin.verify import verify
             from rootstock.client.launch import ResolvedModel
 
-            model = ResolvedModel(plan.site.layout, build.source, build=folder, registered=True)
+            model = ResolvedModel(plan.site.layout, build.source, build=staged.folder, registered=True)
             checks = verify(model, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
         admin.report(f"{build.label}: publishing")
-        return checks
-
-    with friendly_os_errors(plan.site.layout):
-        return publish(staged, plan.site.access, check)
+        return publish(staged, plan.site.access, checks)
 
 
 def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) -> RootstockError:
@@ -170,7 +165,7 @@ def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) ->
     first = failed[0][1]
     if number == 1:
         return first
-    said = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
-    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{said}", first.hint)
+    messages = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
+    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{messages}", first.hint)
     error.exit_code = first.exit_code
     return error

@@ -97,7 +97,6 @@ def plan_install(
     replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     forced = contents if force else {*replaced, *locks, *bundled}
     plan = _assemble(site, marker, contents, forced, sources)
-    plan = replace(plan, new_marker=_without_own(plan.new_marker, sources, layout, bundle))
     needed = tuple(needed for build in builds if (needed := build.needed(contents.get(build.lock_file))))
     if bundle:
         for build in needed:
@@ -106,14 +105,17 @@ def plan_install(
     fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
     pythons = (*brought, *fetched.values())
     check_room(layout.root, needed, len(pythons))
-    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons)
+    return replace(
+        plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons,
+        new_marker=_without_own(plan.new_marker, sources, layout, bundle),
+    )  # fmt: skip
 
 
 def _without_own(
     marker: Mapping[str, Any], sources: Iterable[EnvironmentSource], layout: RootLayout, bundle: Bundle | None
 ) -> dict[str, Any]:
     """Return a marker in which an admin's own file under the name of one of ours does not pass for ours."""
-    own = {
+    names = {
         str(layout.environment_file(source.name).relative_to(layout.root))
         for source in sources
         if given_by_path(source, layout)
@@ -121,7 +123,7 @@ def _without_own(
         and source.text != packaged_source(source.name).text
         and not (bundle and source.path.is_relative_to(bundle.folder))
     }
-    return {**marker, "written": {name: hashes for name, hashes in marker["written"].items() if name not in own}}
+    return {**marker, "written": {name: hashes for name, hashes in marker["written"].items() if name not in names}}
 
 
 def _locks_beside(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:

@@ -5,7 +5,6 @@ A lock says for every package of an environment its version, and its files with 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import tomllib
@@ -118,8 +117,9 @@ def plan_locks(
                 plan = replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
             plans.setdefault(plan.lock_file, plan)
     changes = []
-    with _uv_cache(site, writes) as cache, tempfile.TemporaryDirectory() as scratch:
-        uv = Uv(cache, quiet, site.access.admin_umask)
+    shared = writes and os.access(layout.uv_cache, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as scratch:
+        uv = Uv(package_cache(site) if shared else Path(scratch, "cache"), quiet, site.access.admin_umask)
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
             old = path.read_text(encoding="utf-8") if path.is_file() else None
@@ -127,16 +127,6 @@ def plan_locks(
             if new != old:
                 changes.append(LockChange(path, old, new))
     return LockPlan(site, "lock", tuple(changes), since)
-
-
-@contextlib.contextmanager
-def _uv_cache(site: Site, writes: bool) -> Iterator[Path]:
-    """Give uv the site's cache if it may write there, else one that goes away again."""
-    if writes and os.access(site.layout.uv_cache, os.W_OK):
-        yield package_cache(site)
-    else:
-        with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as folder:
-            yield Path(folder)
 
 
 def apply(plan: LockPlan, admin: AdminContext) -> None:
