@@ -51,10 +51,10 @@ class Manifest:
         The processor.
     client : bool
         Whether it holds what the module needs.
-    environments : list of str
+    environments : tuple of str
     python : dict of str to str
         Name of a build -> the version of Python that its packages are for, such as 3.12.
-    wheels : dict of str to list of str
+    wheels : dict of str to tuple of str
         The same -> its packages.
     """
 
@@ -127,20 +127,6 @@ class Bundle:
             contents[client_lock(layout)] = lock.replace(quoted(ANY_ROOT), quoted(layout.root)).encode()
         return contents
 
-    def check_machine(self) -> None:
-        """Refuse a bundle that was made for other processors.
-
-        Raises
-        ------
-        BundleError
-            With both of their names.
-        """
-        if self.manifest.machine != platform.machine():
-            raise BundleError(
-                f"The bundle is for {self.manifest.machine}; this is {platform.machine()}.",
-                "Make one on a machine like this.",
-            )
-
     def check(self, plan: BuildPlan) -> None:
         """Refuse a build that this bundle does not hold the packages for.
 
@@ -186,7 +172,8 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
     Raises
     ------
     BundleError
-        If a file is missing, was changed or does not belong there. It names the file.
+        If a file is missing, was changed or does not belong there (it names the file), or the bundle was made by
+        another version or for another processor.
     """
     try:
         actual = unpack(path, folder, digest)
@@ -197,7 +184,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
                 f"{path} was made by rootstock {version}; this is {__version__}.",
                 f"Use the rootstock-site that its {BOOTSTRAP} makes.",
             )
-        return Bundle(folder, actual, parsed(Manifest, data, MANIFEST))
+        manifest = parsed(Manifest, data, MANIFEST)
     except RootstockError:
         raise
     except OSError as error:
@@ -209,6 +196,11 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
         raise BundleError(f"{path} cannot be unpacked: {error}.") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is no bundle that `bundle create` made: {error}.") from error
+    if manifest.machine != platform.machine():
+        raise BundleError(
+            f"The bundle is for {manifest.machine}; this is {platform.machine()}.", "Make one on a machine like this."
+        )
+    return Bundle(folder, actual, manifest)
 
 
 def quoted(path: Path) -> str:

@@ -112,8 +112,9 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     generations = read_generations(layout)
     before = time.time() - older_than * _DAY_S
     # A generation is as old as the next one: it was in use until then.
-    followed = zip(generations[: -max(keep, 1)], generations[1:], strict=False)
-    dropped = tuple(generation.number for generation, successor in followed if _time(successor) <= before)
+    older, successors = generations[: -max(keep, 1)], generations[1:]
+    pairs = zip(older, successors, strict=False)
+    dropped = tuple(generation.number for generation, successor in pairs if _time(successor) <= before)
     kept = [generation.state for generation in generations if generation.number not in dropped] + [read_state(layout)]
     referred = {build for state in kept for build in pointers(layout, state).values()}
     running = running_builds(layout)

@@ -72,8 +72,6 @@ def plan_install(
         If an environment is neither in the root nor in this package.
     """
     layout, marker = site.layout, _own_marker(site)
-    if bundle:
-        bundle.check_machine()
     sources = find_sources(layout, environments, marker.get("written", {}), bundle)
     bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME

@@ -117,8 +117,8 @@ def find_interpreter(
         The versions that the environment file allows.
     settings : sequence of str
         The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``managed`` for one of
-        `interpreters`; ``auto`` for one of those that are there already, the one Rootstock runs on, or else the newest on
-        PATH.
+        `interpreters`; ``auto`` for one of those that are there already, the one Rootstock runs on, or else the newest
+        on PATH.
     readers : str
         The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
     interpreters : sequence of Interpreter
