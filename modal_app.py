@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import modal
 
 if TYPE_CHECKING:
+    from rootstock.admin.plans import Plan
     from rootstock.root.lock import AdminContext
+
+    PlanT = TypeVar("PlanT", bound=Plan)
 
 ROOT = "/vol/rootstock"  # what the cluster file of Modal says
 ENVIRONMENTS = "mace,chgnet"
@@ -34,14 +37,14 @@ SOURCES = ("LICENSE", "README.md", "environments", "modulefiles", "pyproject.tom
 CHECKOUT = Path(__file__).parent
 
 
-def left_out(path: Path) -> bool:
-    """Tell whether a file of the checkout does not go into the image; `path` is relative to the checkout."""
+def excluded(path: Path) -> bool:
+    """Tell whether a file of the checkout, by its path in there, does not go into the image."""
     return path.parts[0] not in SOURCES or "__pycache__" in path.parts
 
 
 image = (
     modal.Image.debian_slim(python_version="3.11")
-    .add_local_dir(CHECKOUT, "/opt/rootstock", copy=True, ignore=left_out)
+    .add_local_dir(CHECKOUT, "/opt/rootstock", copy=True, ignore=excluded)
     .run_commands("python -m pip install --no-cache-dir /opt/rootstock")
 )
 app = modal.App("rootstock", image=image)
@@ -99,8 +102,17 @@ def exclusive_writer(leases: Leases, me: str) -> Iterator[None]:
 Result = TypeVar("Result")
 
 
-def written(volume: Any, leases: Leases, me: str, change: Callable[[], Result]) -> Result:
-    """Change the Volume as its only writer: from its latest state, and commit, so that what is done stays done."""
+def change_volume(volume: Any, leases: Leases, me: str, change: Callable[[], Result]) -> Result:
+    """Change the Volume as its only writer: from its latest state, and commit, so that what is done stays done.
+
+    Parameters
+    ----------
+    volume : modal.Volume
+    leases, me
+        See `exclusive_writer`.
+    change : callable
+        Makes the change; what it returns is returned.
+    """
     with exclusive_writer(leases, me):
         volume.reload()
         try:
@@ -147,7 +159,20 @@ def install(
 def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
     """Do what ``rootstock-site warm`` does: fetch the weights of the cluster's models, or of an environment's default.
 
-    Returns and raises as `install` does.
+    Parameters
+    ----------
+    root : path
+    environments : sequence of str
+
+    Returns
+    -------
+    dict
+        The plan that was carried out.
+
+    Raises
+    ------
+    RootstockError
+        What ``rootstock-site warm`` would end with.
     """
     from rootstock.admin.warm import apply, plan_warm
     from rootstock.config.model_string import parse_model_string
@@ -161,25 +186,34 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
     return carry_out(plan, apply, f"warm {' '.join(chosen)}")
 
 
-def carry_out(plan: Any, apply: Callable[[Any, AdminContext], None], what: str) -> dict[str, Any]:
-    """Print a plan, carry it out with its log in the root, and return it."""
+def carry_out(plan: PlanT, apply: Callable[[PlanT, AdminContext], None], command: str) -> dict[str, Any]:
+    """Print a plan, carry it out with its log in the root, and return it.
+
+    Parameters
+    ----------
+    plan : Plan
+    apply : callable
+        Is given the plan and who carries it out.
+    command : str
+        The command that does the same, for messages and the log.
+    """
     from rootstock.root.command_log import log_line, new_log
     from rootstock.root.generations import friendly_os_errors
     from rootstock.root.lock import AdminContext
 
-    for line in plan.summary_lines() or [f"{what}: nothing to do"]:
+    for line in plan.summary_lines() or [f"{command}: nothing to do"]:
         print(line, flush=True)
     if not plan.empty:
         site = plan.site
-        with friendly_os_errors(site.layout), new_log(site.layout, site.access, what.split()[0]) as log:
+        with friendly_os_errors(site.layout), new_log(site.layout, site.access, plan.command) as log:
 
             def report(text: str) -> None:
                 print(text, flush=True)
                 log_line(log, text)
 
             # We are the only writer: a lock that somebody left belongs to a container that is no more.
-            apply(plan, AdminContext(f"modal_app.py: {what}", 0.0, True, report, lambda text: log_line(log, text)))
-    return dict(plan.to_json())
+            apply(plan, AdminContext(f"modal_app.py: {command}", 0.0, True, report, lambda text: log_line(log, text)))
+    return plan.to_json()
 
 
 def inspect_root(root: str | Path) -> dict[str, Any]:
@@ -212,14 +246,14 @@ def _me() -> str:
 @app.function(volumes=WRITER, timeout=10 * MINUTE, max_containers=1)
 def init_rootstock_volume(environments: str = ENVIRONMENTS) -> dict[str, Any]:
     """Create the root on the Volume, with the files of its environments; build nothing."""
-    return written(volume, leases, _me(), lambda: install(ROOT, environments.split(","), build=False))
+    return change_volume(volume, leases, _me(), lambda: install(ROOT, environments.split(","), build=False))
 
 
 @app.function(volumes=WRITER, timeout=120 * MINUTE, max_containers=1, cpu=4, memory=16384)
 def build_environments(environments: str = ENVIRONMENTS) -> dict[str, Any]:
     """Build the environments on the Volume, and fetch the weights of their models."""
     names = environments.split(",")
-    return written(
+    return change_volume(
         volume, leases, _me(), lambda: {"install": install(ROOT, names, build=True), "warm": warm(ROOT, names)}
     )
 

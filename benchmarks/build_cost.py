@@ -43,14 +43,14 @@ def install(root: Path, environment: str, options: list[str]) -> dict[str, float
     command = [str(SITE), "install", "--cluster", "local", "--root", str(root), "--env", environment, "--no-client"]
     begun = time.perf_counter()
     parts, phase, since = dict.fromkeys(["the beginning", *PHASES.values()], 0.0), "the beginning", begun
-    said = []
+    lines = []
     with subprocess.Popen(
         [*command, "--yes", *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True, env=clean_variables(),
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             step = re.sub(r"^\S+ \S+: ", "", line)
             if name := next((name for words, name in PHASES.items() if step.startswith(words)), None):
                 now = time.perf_counter()
@@ -58,7 +58,7 @@ def install(root: Path, environment: str, options: list[str]) -> dict[str, float
                 phase, since = name, now
     parts[phase] += time.perf_counter() - since
     if process.returncode or phase != "the end":
-        sys.exit("".join(said))
+        sys.exit("".join(lines))
     return parts
 
 
@@ -106,9 +106,9 @@ def main() -> None:
 
 def report(pairs: list[tuple[float, dict[str, float]]]) -> None:
     """Print medians over all turns."""
-    parts = {name: statistics.median(each[name] for _, each in pairs) for name in pairs[0][1]}
+    parts = {name: statistics.median(turn[name] for _, turn in pairs) for name in pairs[0][1]}
     verification = parts.pop("verification")
-    ratio = statistics.median((sum(each.values()) - each["verification"]) / uv for uv, each in pairs)
+    ratio = statistics.median((sum(turn.values()) - turn["verification"]) / uv for uv, turn in pairs)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
     print(f"uv alone       {statistics.median(uv for uv, _ in pairs):.2f} s")
     print(f"install        {sum(parts.values()):.2f} s: {', '.join(f'{n} {s:.2f}' for n, s in parts.items())}")

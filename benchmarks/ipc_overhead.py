@@ -19,11 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import record
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.calculators.socketio import SocketIOCalculator
 
 from rootstock import RootstockCalculator
@@ -56,6 +58,17 @@ def time_calls(atoms: Atoms, calls: int) -> list[float]:
     return times[calls // 5 :]  # the first ones find cold caches
 
 
+def time_in_turns(contenders: Mapping[str, Calculator], n: int, rounds: int, calls: int) -> dict[str, float]:
+    """Return the median microseconds of a call for each calculator; each makes some calls in every round."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, calc in contenders.items():
+            atoms = make_atoms(n)
+            atoms.calc = calc
+            times[name] += time_calls(atoms, calls)
+    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+
+
 def ase_calculator(n: int, folder: Path, model: str = "") -> SocketIOCalculator:
     structure = folder / f"{n}.traj"
     make_atoms(n).write(structure)
@@ -76,13 +89,7 @@ def measure(n: int, rounds: int, rootstock: RootstockCalculator, folder: Path, m
             "rootstock": rootstock,
             "ase socket": socketio,
         }
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(rounds):
-            for name, calc in contenders.items():
-                atoms = make_atoms(n)
-                atoms.calc = calc
-                times[name] += time_calls(atoms, calls)
-    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+        return time_in_turns(contenders, n, rounds, calls)
 
 
 def main() -> None:
@@ -92,7 +99,7 @@ def main() -> None:
     parser.add_argument("--model-ms", default="", help="let the potential take so many milliseconds (default: none)")
     parser.add_argument("--json", type=Path, help="where to write the figures, in microseconds; plot.py reads it")
     arguments = parser.parse_args()
-    found = record.new("ipc_overhead")
+    results = record.new("ipc_overhead")
     print(f"{'atoms':>8} {'in process':>12} {'rootstock':>12} {'ase socket':>12}   rootstock/in process  rootstock/ase")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -102,13 +109,13 @@ def main() -> None:
     ):
         for n in arguments.atoms:
             row = measure(n, arguments.rounds, rootstock, Path(folder), arguments.model_ms)
-            found["rows"].append({"atoms": n, **row})
+            results["rows"].append({"atoms": n, **row})
             print(
                 f"{n:>8} {row['in process']:>9.0f} us {row['rootstock']:>9.0f} us {row['ase socket']:>9.0f} us   "
                 f"{row['rootstock'] / row['in process']:>20.2f} {row['rootstock'] / row['ase socket']:>14.3f}",
                 flush=True,
             )
-    record.write(found, arguments.json)
+    record.write(results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import runpy
-import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 import record
-from ipc_overhead import ASE_WORKER, NOTHING, SIZES, ase_calculator, make_atoms, time_calls
+from ipc_overhead import ASE_WORKER, NOTHING, SIZES, ase_calculator, make_atoms, time_in_turns
 
 from rootstock.ipi import IPICalculator
 
@@ -33,6 +32,7 @@ Driver(atoms).serve(connect(sys.argv[3], 30))
 
 
 def measure(n: int, rounds: int, folder: Path) -> dict[str, float]:
+    """Return microseconds for each way."""
     calls = max(60, min(1000, 300_000 // n))  # enough for each to warm up after the others
     structure = folder / f"{n}.traj"
     make_atoms(n).write(structure)
@@ -46,13 +46,7 @@ def measure(n: int, rounds: int, folder: Path) -> dict[str, float]:
             ),
             "ase both": stack.enter_context(ase_calculator(n, folder)),
         }
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(rounds):
-            for name, calc in contenders.items():
-                atoms = make_atoms(n)
-                atoms.calc = calc
-                times[name] += time_calls(atoms, calls)
-    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+        return time_in_turns(contenders, n, rounds, calls)
 
 
 def main() -> None:
@@ -61,19 +55,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="where to write the figures, in microseconds; plot.py reads it")
     arguments = parser.parse_args()
-    found = record.new("ipi_overhead")
+    results = record.new("ipi_overhead")
     names = ["in process", "rootstock", "ase client", "ase both"]
     print(f"{'atoms':>8} " + " ".join(f"{name:>13}" for name in names) + "   rootstock/in process  rootstock/ase both")
     with tempfile.TemporaryDirectory() as folder:
         for n in arguments.atoms:
             row = measure(n, arguments.rounds, Path(folder))
-            found["rows"].append({"atoms": n, **row})
+            results["rows"].append({"atoms": n, **row})
             print(
                 f"{n:>8} " + " ".join(f"{row[name]:>10.0f} us" for name in names)
                 + f"   {row['rootstock'] / row['in process']:>20.2f} {row['rootstock'] / row['ase both']:>19.3f}",
                 flush=True,
             )  # fmt: skip
-    record.write(found, arguments.json)
+    record.write(results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -57,23 +57,23 @@ def measure(root: Path, atoms: Atoms, rounds: int, steps: int, device: str) -> d
         file.write_text(STOCK)
         with (
             InProcess(replace(launch, environment_file=file), "", device, atoms) as stock,
-            InProcess(launch, "", device, atoms) as own,
+            InProcess(launch, "", device, atoms) as unchanged,
             RootstockCalculator("chgnet", root=root, device=device, threads=1, launch="build") as calc,
         ):
             atoms.calc = calc
-            ours = Dynamics(atoms, TIMESTEP_FS)
-            ours.energy()
-            sides = {"stock": stock, "file": own, "rootstock": ours}
+            through = Dynamics(atoms, TIMESTEP_FS)
+            through.energy()
+            sides = {"stock": stock, "file": unchanged, "rootstock": through}
             times: dict[str, list[float]] = {way: [] for way in WAYS}
             for turn in range(rounds + 1):
                 for way in (*WAYS[turn % 3 :], *WAYS[: turn % 3]):
                     times[way].append(sides[way].run(steps))
-            energies = [stock.energy, own.energy, ours.energy()]
-    times = {way: found[1:] for way, found in times.items()}
+            energies = [stock.energy, unchanged.energy, through.energy()]
+    times = {way: seconds[1:] for way, seconds in times.items()}
     row: dict[str, object] = {"atoms": len(atoms), "rounds": rounds, "steps": steps}
-    row |= {way: statistics.median(found) for way, found in times.items()}
+    row |= {way: statistics.median(seconds) for way, seconds in times.items()}
     for way in ("stock", "file"):
-        ratios = [through / inside for through, inside in zip(times["rootstock"], times[way], strict=True)]
+        ratios = [outside / inside for outside, inside in zip(times["rootstock"], times[way], strict=True)]
         row[f"rootstock / {way}"] = statistics.median(ratios)
         row[f"all steps, rootstock / {way}"] = sum(times["rootstock"]) / sum(times[way])
     return row | {"energy difference": max(energies) - min(energies)}
@@ -89,12 +89,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures, in seconds and eV")
     arguments = parser.parse_args()
     root = arguments.root.absolute()
-    found = record.new("md_without_stress", device=arguments.device)
+    results = record.new("md_without_stress", device=arguments.device)
     for repeat in arguments.repeat:
         # About as long for a large structure as for a small one.
         steps = max(1, arguments.steps // repeat**3)
         row = measure(root, structure(root, repeat), arguments.rounds, steps, arguments.device)
-        found["rows"].append(row)
+        results["rows"].append(row)
         print(
             f"{row['atoms']:>4} atoms, {arguments.rounds * steps} steps: "
             + ", ".join(f"{way} {1e3 * row[way]:.2f} ms" for way in WAYS)  # type: ignore[operator]
@@ -103,7 +103,7 @@ def main() -> None:
             + f"; energies {row['energy difference']:.1e} eV apart",
             flush=True,
         )
-    record.write(found, arguments.json)
+    record.write(results, arguments.json)
 
 
 if __name__ == "__main__":

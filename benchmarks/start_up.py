@@ -123,12 +123,12 @@ def in_turns(ways: dict[str, Callable[[], list[float]]], repeat: int) -> dict[st
     """Return what each way took in each round; in every round another one begins."""
     for measure in ways.values():  # the first has to read the files from the disk
         measure()
-    found: dict[str, list[list[float]]] = {way: [] for way in ways}
+    times: dict[str, list[list[float]]] = {way: [] for way in ways}
     for turn in range(repeat):
         order = [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]
         for way in order:
-            found[way].append(ways[way]())
-    return found
+            times[way].append(ways[way]())
+    return times
 
 
 def measure(root: Path, model: str, device: str, repeat: int) -> list[dict[str, object]]:
@@ -162,9 +162,9 @@ def at_once(repeat: int) -> list[dict[str, object]]:
         return [time.monotonic() - begun]
 
     ways: dict[str, Callable[[], list[float]]] = {way: partial(run, command) for way, command in commands.items()}
-    took = {way: statistics.median(map(sum, times)) for way, times in in_turns(ways, repeat).items()}
-    took["import rootstock"] -= took.pop("python")
-    return [{"model": "", "way": way, "total": seconds} for way, seconds in took.items()]
+    seconds = {way: statistics.median(map(sum, times)) for way, times in in_turns(ways, repeat).items()}
+    seconds["import rootstock"] -= seconds.pop("python")
+    return [{"model": "", "way": way, "total": total} for way, total in seconds.items()]
 
 
 def uv_run(root: Path, repeat: int) -> list[dict[str, object]]:
@@ -189,20 +189,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures, in seconds; plot.py reads it")
     arguments = parser.parse_args()
     root = arguments.root.absolute()
-    found = record.new("start_up", device=arguments.device)
-    found["rows"] += at_once(3 * arguments.repeat)
+    results = record.new("start_up", device=arguments.device)
+    results["rows"] += at_once(3 * arguments.repeat)
     for model in arguments.model:
-        found["rows"] += measure(root, model, arguments.device, arguments.repeat)
+        results["rows"] += measure(root, model, arguments.device, arguments.repeat)
     if arguments.uv_run:
-        found["rows"] += uv_run(root, arguments.repeat)
-    alone_took = {row["model"]: row["total"] for row in found["rows"] if row["way"] == "alone"}
-    for row in found["rows"]:
+        results["rows"] += uv_run(root, arguments.repeat)
+    alone_s = {row["model"]: row["total"] for row in results["rows"] if row["way"] == "alone"}
+    for row in results["rows"]:
         seconds = {**row.get("parts", {}), "total": row["total"]}
         line = f"{row['model']:<8} {row['way']:<18}" + "  ".join(f"{part} {s:.3f} s" for part, s in seconds.items())
         if row["way"] in ("worker", "calculator"):
-            line += f"  {row['total'] / alone_took[row['model']]:.3f} of alone"
+            line += f"  {row['total'] / alone_s[row['model']]:.3f} of alone"
         print(line)
-    record.write(found, arguments.json)
+    record.write(results, arguments.json)
 
 
 if __name__ == "__main__":

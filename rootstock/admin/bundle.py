@@ -19,10 +19,9 @@ against what they were told.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +30,10 @@ from rootstock.admin.bundle_archive import unpack
 from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
-from rootstock.builds.wheel_tags import minor_version, runs_here
+from rootstock.builds.wheel_tags import best_wheel, minor_version
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
+from rootstock.root.managed_files import sha256
 from rootstock.root.record_files import parsed
 
 SCHEMA = 1
@@ -51,10 +51,10 @@ class Manifest:
         The processor.
     client : bool
         Whether it holds what the module needs.
-    environments : list of str
+    environments : tuple of str
     python : dict of str to str
         Name of a build -> the version of Python that its packages are for, such as 3.12.
-    wheels : dict of str to list of str
+    wheels : dict of str to tuple of str
         The same -> its packages.
     """
 
@@ -96,32 +96,36 @@ class Bundle:
         """The folders of the interpreters that it brings along, by the names that they have in a root."""
         return sorted((self.folder / PYTHON).glob("*"))
 
-    def suits(self, name: str, interpreter: Interpreter) -> bool:
-        """Tell whether the packages for a build are for this interpreter."""
-        return self.manifest.python.get(name) == minor_version(interpreter.version)
+    def best_first(self, name: str, interpreters: Iterable[Interpreter]) -> list[Interpreter]:
+        """Return interpreters, those first that a build's packages are for.
 
-    def files(self, layout: RootLayout, names: Iterable[str]) -> dict[Path, bytes]:
+        Parameters
+        ----------
+        name : str
+            Name of the build.
+        interpreters : iterable of Interpreter
+        """
+        version = self.manifest.python.get(name)
+        return sorted(interpreters, key=lambda interpreter: minor_version(interpreter.version) != version)
+
+    def files(self, layout: RootLayout, names: Container[str]) -> dict[Path, bytes]:
         """Return what a root must hold before environments can be built from this: their files, and all locks.
 
-        Of `names`, those that it holds.
+        Parameters
+        ----------
+        layout : RootLayout
+        names : container of str
+            Environments; those that the bundle does not hold are left out.
         """
-        found, wanted = {}, set(names)
-        for name in [name for name in self.environments if name in wanted]:
+        contents = {}
+        for name in [name for name in self.environments if name in names]:
             path = self.folder / ENVIRONMENTS / f"{name}.py"
-            found[layout.environment_file(name)] = path.read_bytes()
-            found[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
+            contents[layout.environment_file(name)] = path.read_bytes()
+            contents[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
         if self.manifest.client:
             lock = (self.folder / CLIENT_LOCK).read_text(encoding="utf-8")
-            found[client_lock(layout)] = lock.replace(quoted(ANY_ROOT), quoted(layout.root)).encode()
-        return found
-
-    def check_machine(self) -> None:
-        """Refuse a bundle that was made for other processors."""
-        if self.manifest.machine != platform.machine():
-            raise BundleError(
-                f"The bundle is for {self.manifest.machine}; this is {platform.machine()}.",
-                "Make one on a machine like this.",
-            )
+            contents[client_lock(layout)] = lock.replace(quoted(ANY_ROOT), quoted(layout.root)).encode()
+        return contents
 
     def check(self, plan: BuildPlan) -> None:
         """Refuse a build that this bundle does not hold the packages for.
@@ -131,23 +135,22 @@ class Bundle:
         BundleError
             If the bundle was made for other machines, another Python, or without this environment.
         """
-        known = {*self.environments, *([CLIENT] if self.manifest.client else [])}
-        if plan.name not in known:
-            raise BundleError(f"The bundle holds no {plan.name!r}. It holds: {', '.join(sorted(known))}.")
+        names = {*self.environments, *([CLIENT] if self.manifest.client else [])}
+        if plan.name not in names:
+            raise BundleError(f"The bundle holds no {plan.name!r}. It holds: {', '.join(sorted(names))}.")
         minor, made_for = minor_version(plan.interpreter.version), self.manifest.python[plan.name]
         if minor != made_for:
             raise BundleError(
                 f"The bundle holds {plan.name!r} for Python {made_for}; this is Python {minor}.",
                 "Name another interpreter with --set python.interpreter=PATH, or make a bundle with this one.",
             )
-        ours = self.wheels / WHEEL_NAME
-        if plan.source is None and hashlib.sha256(ours.read_bytes()).hexdigest() not in plan.recipe:
+        if plan.source is None and sha256((self.wheels / WHEEL_NAME).read_bytes()) not in plan.recipe:
             raise BundleError(
                 f"The bundle was made by another build of rootstock {__version__} than this one.",
                 f"Use the rootstock-site that its {BOOTSTRAP} makes.",
             )
         for wheel in self.manifest.wheels[plan.name]:
-            if not runs_here(wheel, minor):
+            if not best_wheel([wheel], minor):
                 raise BundleError(
                     f"{wheel} does not run on this machine, whose C library is {' '.join(platform.libc_ver())}.",
                     "Make the bundle on a machine whose C library is as old as this one's.",
@@ -169,14 +172,19 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
     Raises
     ------
     BundleError
-        If a file is missing, was changed or does not belong there. It names the file.
+        If a file is missing, was changed or does not belong there (it names the file), or the bundle was made by
+        another version or for another processor.
     """
     try:
         actual = unpack(path, folder, digest)
         data = json.loads((folder / MANIFEST).read_bytes())
-        schema, version = data.get("schema"), data.get("rootstock")
-        # Another version's may be anything.
-        manifest = parsed(Manifest, data, MANIFEST) if (schema, version) == (SCHEMA, __version__) else None
+        version = data.get("rootstock")
+        if (data.get("schema"), version) != (SCHEMA, __version__):  # another version's may be anything
+            raise BundleError(
+                f"{path} was made by rootstock {version}; this is {__version__}.",
+                f"Use the rootstock-site that its {BOOTSTRAP} makes.",
+            )
+        manifest = parsed(Manifest, data, MANIFEST)
     except RootstockError:
         raise
     except OSError as error:
@@ -188,10 +196,9 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
         raise BundleError(f"{path} cannot be unpacked: {error}.") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is no bundle that `bundle create` made: {error}.") from error
-    if manifest is None:
+    if manifest.machine != platform.machine():
         raise BundleError(
-            f"{path} was made by rootstock {version}; this is {__version__}.",
-            f"Use the rootstock-site that its {BOOTSTRAP} makes.",
+            f"The bundle is for {manifest.machine}; this is {platform.machine()}.", "Make one on a machine like this."
         )
     return Bundle(folder, actual, manifest)
 

@@ -26,6 +26,13 @@ _MAX_SUMS = 64 * 2**20  # far more than the list of any bundle
 def pack(folder: Path, path: Path) -> str:
     """Write a folder as such a file, and return the hash of its list.
 
+    Parameters
+    ----------
+    folder : Path
+        ``SHA256SUMS`` and ``LINKS`` are put into it.
+    path : Path
+        The file to write.
+
     Raises
     ------
     BundleError
@@ -79,7 +86,10 @@ def unpack(path: Path, folder: Path, digest: str) -> str:
 
     Parameters
     ----------
-    path, folder : Path
+    path : Path
+        The file.
+    folder : Path
+        Where it is unpacked.
     digest : str
         What the hash must be; empty if that is not known.
 

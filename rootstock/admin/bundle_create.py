@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rootstock import __version__
-from rootstock.admin.bundle import BOOTSTRAP, CLIENT_LOCK, ENVIRONMENTS, MANIFEST, PYTHON, SCHEMA, WHEELS, quoted
+from rootstock.admin.bundle import (
+    BOOTSTRAP,
+    CLIENT_LOCK,
+    ENVIRONMENTS,
+    MANIFEST,
+    PYTHON,
+    SCHEMA,
+    WHEELS,
+    Manifest,
+    quoted,
+)
 from rootstock.admin.bundle_archive import SUMS, pack
 from rootstock.builds.interpreters import MANAGED, Interpreter, movable_interpreter
 from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
@@ -26,6 +35,7 @@ from rootstock.config.site import Site
 from rootstock.errors import BundleError
 from rootstock.root.layout import ANY_ROOT, RootLayout
 from rootstock.root.lock import Report, quiet
+from rootstock.root.managed_files import sha256
 from rootstock.root.records import now
 
 _BOOTSTRAP_TEXT = f"""\
@@ -73,7 +83,6 @@ def create_bundle(
     client: bool = True,
     python: Path | None = None,
     report: Report = quiet,
-    log: Report = quiet,
 ) -> str:
     """Fetch all that an installation needs, and put it into one file.
 
@@ -90,8 +99,8 @@ def create_bundle(
     python : Path, optional
         The folder of an interpreter that may be moved, to be put in. Without it those that the cluster's setting
         ``managed`` stands for are fetched and put in.
-    report, log : callable
-        Are given a line for each step, and every line that uv prints.
+    report : callable
+        Is given a line for each step.
 
     Returns
     -------
@@ -108,39 +117,40 @@ def create_bundle(
         folder, site = Path(scratch, "bundle"), Site(RootLayout(Path(scratch, "root")), cluster)
         for part in (folder / ENVIRONMENTS, folder / WHEELS, site.layout.runtime(__version__)):
             part.mkdir(parents=True)
-        uv = Uv(Path(scratch, "cache"), log)
-        manifest: dict[str, Any] = {
-            "schema": SCHEMA,
-            "rootstock": __version__,
-            "created": now(),
-            "machine": platform.machine(),
-            "client": client,
-            "environments": [source.name for source in sources],
-            "python": {},
-            "wheels": {},
-        }
-        own = [movable_interpreter(python)] if python is not None else root_interpreters(site)
-        plans = [_put_environment(site, folder, source, own) for source in sources]
+        uv = Uv(Path(scratch, "cache"), quiet)
+        interpreters = [movable_interpreter(python)] if python is not None else root_interpreters(site)
+        plans = [_put_environment(site, folder, source, interpreters) for source in sources]
         if client:
-            plans.append(_put_client(site, folder, own))
+            plans.append(_put_client(site, folder, interpreters))
         used = dict.fromkeys(plan.interpreter for plan, _, _ in plans)
-        if python is not None and used and own[0] not in used:
-            raise _unused(python, cluster)
+        if python is not None and used and interpreters[0] not in used:
+            raise BundleError(
+                f"No build would use the interpreter in {python}: python.interpreter is "
+                f"{', '.join(cluster.interpreters)}.",
+                f"Leave --python out, or add --set python.interpreter={MANAGED}.",
+            )
         fetched = [interpreter for interpreter in used if interpreter.download]
-        for new in [plan_copy(own[0], site.layout)] if python is not None else map(NewPython, fetched):
+        for new in [plan_copy(interpreters[0], site.layout)] if python is not None else map(NewPython, fetched):
             bundle_interpreter(site, new, folder / PYTHON, uv, report=report)
+        wheels = {}
         for plan, lock, existing in plans:
             report(f"{plan.name}: locking")
-            wheels = _lock(plan, existing, lock, site.layout, uv)
-            manifest["python"][plan.name] = minor_version(plan.interpreter.version)
-            manifest["wheels"][plan.name] = [wheel.name for wheel in wheels]
-            for wheel in wheels:
+            wheels[plan.name] = _lock(plan, existing, lock, site.layout, uv)
+            for wheel in wheels[plan.name]:
                 if not (folder / WHEELS / wheel.name).exists():
                     report(f"{plan.name}: fetching {wheel.name}")
                     wheel.fetch(folder / WHEELS)
+        manifest = Manifest(
+            machine=platform.machine(),
+            client=client,
+            environments=tuple(source.name for source in sources),
+            python={plan.name: minor_version(plan.interpreter.version) for plan, _, _ in plans},
+            wheels={name: tuple(wheel.name for wheel in files) for name, files in wheels.items()},
+        )
         if client:
-            _put_bootstrap(folder, manifest["python"][CLIENT], manifest["wheels"][CLIENT])
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            _put_bootstrap(folder, manifest.python[CLIENT], manifest.wheels[CLIENT])
+        record = {"schema": SCHEMA, "rootstock": __version__, "created": now(), **asdict(manifest)}
+        (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return pack(folder, path)
 
 
@@ -152,27 +162,21 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _unused(python: Path, cluster: Cluster) -> BundleError:
-    return BundleError(
-        f"No build would use the interpreter in {python}: python.interpreter is {', '.join(cluster.interpreters)}.",
-        f"Leave --python out, or add --set python.interpreter={MANAGED}.",
-    )
-
-
-def _put_environment(site: Site, folder: Path, source: EnvironmentSource, own: Sequence[Interpreter]) -> _Build:
+def _put_environment(
+    site: Site, folder: Path, source: EnvironmentSource, interpreters: Sequence[Interpreter]
+) -> _Build:
     """Put in an environment file, and return how it is built."""
     (folder / ENVIRONMENTS / f"{source.name}.py").write_text(source.text, encoding="utf-8")
     lock = folder / ENVIRONMENTS / f"{source.name}.py.lock"
-    return plan_environment(site, source, own), lock, source.path.with_name(lock.name)
+    return plan_environment(site, source, interpreters), lock, source.path.with_name(lock.name)
 
 
-def _put_client(site: Site, folder: Path, own: Sequence[Interpreter]) -> _Build:
+def _put_client(site: Site, folder: Path, interpreters: Sequence[Interpreter]) -> _Build:
     """Put in ourselves, and return how the client is built."""
-    wheel, ours = wheel_bytes(), site.layout.runtime(__version__) / WHEEL_NAME
-    for target in (ours, folder / WHEELS / WHEEL_NAME):
+    wheel, path = wheel_bytes(), site.layout.runtime(__version__) / WHEEL_NAME
+    for target in (path, folder / WHEELS / WHEEL_NAME):
         target.write_bytes(wheel)
-    plan = plan_client(site, ours, hashlib.sha256(wheel).hexdigest(), own)
-    return plan, folder / CLIENT_LOCK, None
+    return plan_client(site, path, sha256(wheel), interpreters), folder / CLIENT_LOCK, None
 
 
 def _put_bootstrap(folder: Path, minor: str, wheels: Sequence[str]) -> None:

@@ -19,25 +19,49 @@ def find_sources(
 ) -> list[EnvironmentSource]:
     """Return environment files, as `find_source` finds them.
 
+    Parameters
+    ----------
+    layout, written, bundle
+        See `find_source`.
+    names : iterable of str
+        Names or paths.
+
     Raises
     ------
     ConfigurationError
         If two of them are of one name.
     """
-    found: dict[str, EnvironmentSource] = {}
+    sources: dict[str, EnvironmentSource] = {}
     for name in names:
         source = find_source(layout, name, written, bundle)
-        if (other := found.setdefault(source.name, source)).path != source.path:
+        if (other := sources.setdefault(source.name, source)).path != source.path:
             raise ConfigurationError(
                 f"{other.path} and {source.path} are both of an environment {source.name!r}.", "Name one of them."
             )
-    return list(found.values())
+    return list(sources.values())
 
 
 def find_source(
     layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
 ) -> EnvironmentSource:
-    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours."""
+    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        Name of the environment, or path of a file.
+    written : Mapping, optional
+        The marker's hashes of what we wrote; without it, every file in the root counts as an admin's.
+    bundle : Bundle, optional
+
+    Raises
+    ------
+    ConfigurationError
+        If a file's name cannot be an environment's, or the file is none.
+    UnknownEnvironmentError
+        If there is no such environment.
+    """
     if bundle and name in bundle.environments:
         return read_source(bundle.folder / ENVIRONMENTS / f"{name}.py")
     if name.endswith(".py") or os.sep in name:

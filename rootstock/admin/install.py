@@ -38,7 +38,7 @@ def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
     plan : InstallPlan
     admin : AdminContext
     jobs : int
-        How many environments to build at a time; 0 for as many as is usual.
+        How many environments to build at a time; 0: one for each processor, at most 4.
 
     Raises
     ------
@@ -49,9 +49,10 @@ def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
     with friendly_os_errors(layout):
         for folder in (layout.root, layout.locks, layout.generations):
             access.make_folder(folder, private=folder in layout.admin_folders())
-    with transaction(layout, access, Change("install", site.cluster.name, plan.since), admin):
+    with transaction(layout, access, Change(plan.command, site.cluster.name, plan.since), admin):
         # Who may read is noted when all of it is done: until then, the next installation has it to do.
-        _write_marker(plan, {**plan.new_marker, **_access_of(plan.marker)} if plan.reseal else plan.new_marker)
+        access_now = {key: plan.marker[key] for key in ("readers", "group", "writers") if key in plan.marker}
+        _write_marker(plan, {**plan.new_marker, **access_now})
         for change in plan.modes:
             access.apply(change)
             admin.log(f"mode {change.new:04o} of {change.path}")
@@ -66,7 +67,8 @@ def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
             _build([build for build in plan.builds if build.source is None], plan, admin, uv, 1)
             _write_files(plan, admin, published=True)
             environments = [build for build in plan.builds if build.source is not None]
-            _build(environments, plan, admin, uv, jobs or _usual_jobs())
+            # More are not worth it: uv and the compiler use all processors for one already.
+            _build(environments, plan, admin, uv, jobs or min(_MOST_JOBS, os.cpu_count() or 1))
         finally:
             access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
 
@@ -74,10 +76,6 @@ def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
 def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
     if marker != plan.marker:
         write_file(plan.site.layout.marker, tomli_w.dumps(marker).encode(), plan.site.access.file)
-
-
-def _access_of(marker: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: marker[key] for key in ("readers", "group", "writers") if key in marker}
 
 
 def _write_files(plan: InstallPlan, admin: AdminContext, *, published: bool) -> None:
@@ -93,10 +91,9 @@ def _write_files(plan: InstallPlan, admin: AdminContext, *, published: bool) -> 
 def _reseal(site: Site, admin: AdminContext) -> None:
     """Give what was made under other settings the modes that these say; the plan has the folders of every root."""
     layout, access = site.layout, site.access
-    for build in sorted(layout.all_builds.glob("*/*")):
-        if not build.name.startswith(STAGING):
-            admin.report(f"changing the modes of {build.relative_to(layout.root)}")
-            access.make_immutable(build)
+    for build in sorted(layout.all_builds.glob("*/[!.]*")):
+        admin.report(f"changing the modes of {build.relative_to(layout.root)}")
+        access.make_immutable(build)
     for name in users(layout):
         access.make_immutable(layout.interpreter(name))
     for folder in layout.all_builds.iterdir():
@@ -106,11 +103,6 @@ def _reseal(site: Site, admin: AdminContext) -> None:
             access.make_readable(cache)
     for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.generations):
         access.restore_modes(folder)
-
-
-def _usual_jobs() -> int:
-    """Return how many builds are worth making at a time: uv and the compiler use all processors for one already."""
-    return min(_MOST_JOBS, os.cpu_count() or 1)
 
 
 def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, uv: Uv, jobs: int) -> None:
@@ -147,30 +139,25 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
 
 
 def _stage(build: BuildPlan, site: Site, admin: AdminContext, uv: Uv) -> Staged:
-    own = replace(uv, log=lambda line: admin.log(f"{build.label}: {line}"))
+    uv = replace(uv, log=lambda line: admin.log(f"{build.label}: {line}"))
     with friendly_os_errors(site.layout):
-        return stage(site, build, own, report=lambda text: admin.report(f"{build.label}: {text}"))
+        return stage(site, build, uv, report=lambda text: admin.report(f"{build.label}: {text}"))
 
 
 def _publish(staged: Staged, plan: InstallPlan, admin: AdminContext) -> Path:
+    """Verify a build, unless it was published before, and put it to use."""
     build = staged.plan
-
-    def check(folder: Path) -> list[dict[str, Any]]:
-        if build.source is None:
-            return []
-        checks: list[dict[str, Any]] = []
-        if build.source.references():
+    checks: list[dict[str, Any]] = []
+    with friendly_os_errors(plan.site.layout):
+        if staged.folder is not None and build.source is not None and build.source.references():
             # With them come numpy and ASE, which a command that verifies nothing goes without.
             from rootstock.admin.verify import verify
             from rootstock.client.launch import ResolvedModel
 
-            model = ResolvedModel(plan.site.layout, build.source, build=folder, registered=True)
+            model = ResolvedModel(plan.site.layout, build.source, build=staged.folder, registered=True)
             checks = verify(model, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
         admin.report(f"{build.label}: publishing")
-        return checks
-
-    with friendly_os_errors(plan.site.layout):
-        return publish(staged, plan.site.access, check)
+        return publish(staged, plan.site.access, checks)
 
 
 def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) -> RootstockError:
@@ -178,7 +165,7 @@ def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) ->
     first = failed[0][1]
     if number == 1:
         return first
-    said = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
-    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{said}", first.hint)
+    messages = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
+    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{messages}", first.hint)
     error.exit_code = first.exit_code
     return error

@@ -67,37 +67,35 @@ def plan_install(
     Raises
     ------
     RootError
-        If the folder is something else, belongs to another cluster, or is too small.
+        If the folder is something else, belongs to another cluster, or has too little room.
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
     """
     layout, marker = site.layout, _own_marker(site)
-    if bundle:
-        bundle.check_machine()
     sources = find_sources(layout, environments, marker.get("written", {}), bundle)
     bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
-    wanted = {
+    contents = {
         wheel_path: wheel,
         layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
         **_rendered(site, marker.get("default", __version__)),
         **bundled,
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
     }
-    brought, own = _interpreters(site, bundle)
+    brought, interpreters = _interpreters(site, bundle)
 
     def pythons_for(name: str) -> list[Interpreter]:
-        return sorted(own, key=lambda each: not bundle.suits(name, each)) if bundle else own
+        return bundle.best_first(name, interpreters) if bundle else interpreters
 
     builds = [plan_environment(site, source, pythons_for(source.name), accelerator) for source in sources]
     if client:
         builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT)))
-    given = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
-    locks = _given_locks(builds, layout)
-    wanted |= locks
-    plan = _assemble(site, marker, wanted, wanted if force else {*given, *locks, *bundled}, sources)
-    plan = replace(plan, new_marker=_without_own(plan.new_marker, sources, layout, bundle))
-    needed = tuple(needed for build in builds if (needed := build.needed(wanted.get(build.lock_file))))
+    locks = _locks_beside(builds, layout)
+    contents |= locks
+    replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
+    forced = contents if force else {*replaced, *locks, *bundled}
+    plan = _assemble(site, marker, contents, forced, sources)
+    needed = tuple(needed for build in builds if (needed := build.needed(contents.get(build.lock_file))))
     if bundle:
         for build in needed:
             bundle.check(build)
@@ -105,14 +103,17 @@ def plan_install(
     fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
     pythons = (*brought, *fetched.values())
     check_room(layout.root, needed, len(pythons))
-    return replace(plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons)
+    return replace(
+        plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons,
+        new_marker=_without_own(plan.new_marker, sources, layout, bundle),
+    )  # fmt: skip
 
 
 def _without_own(
     marker: Mapping[str, Any], sources: Iterable[EnvironmentSource], layout: RootLayout, bundle: Bundle | None
 ) -> dict[str, Any]:
     """Return a marker in which an admin's own file under the name of one of ours does not pass for ours."""
-    own = {
+    names = {
         str(layout.environment_file(source.name).relative_to(layout.root))
         for source in sources
         if given_by_path(source, layout)
@@ -120,10 +121,10 @@ def _without_own(
         and source.text != packaged_source(source.name).text
         and not (bundle and source.path.is_relative_to(bundle.folder))
     }
-    return {**marker, "written": {name: hashes for name, hashes in marker["written"].items() if name not in own}}
+    return {**marker, "written": {name: hashes for name, hashes in marker["written"].items() if name not in names}}
 
 
-def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:
+def _locks_beside(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, bytes]:
     """Return the locks that lie beside environment files that were given by their path."""
     beside = {
         build.lock_file: build.source.path.with_name(build.lock_file.name)
@@ -134,15 +135,27 @@ def _given_locks(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path, 
 
 
 def plan_render(site: Site, *, force: bool = False) -> InstallPlan:
-    """Decide which files of a root have to be rendered anew; parameters and errors are those of `plan_install`."""
+    """Decide which files of a root have to be rendered anew.
+
+    Parameters
+    ----------
+    site : Site
+    force : bool
+        Whether to overwrite files that somebody edited; what they hold is kept beside them.
+
+    Raises
+    ------
+    RootError
+        If the folder is no root, belongs to another cluster, or does not hold this version.
+    """
     marker = read_marker(site.layout) and _own_marker(site)
-    if __version__ not in (held := installed_versions(site.layout)):
+    if __version__ not in (versions := installed_versions(site.layout)):
         raise RootError(
-            f"{site.layout.root} holds rootstock {', '.join(held)}, not {__version__}.",
+            f"{site.layout.root} holds rootstock {', '.join(versions)}, not {__version__}.",
             "Install this version there first, or use one that it holds.",
         )
-    wanted = _rendered(site, marker["default"])
-    return _assemble(site, marker, wanted, wanted if force else ())
+    contents = _rendered(site, marker["default"])
+    return _assemble(site, marker, contents, contents if force else ())
 
 
 def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], list[Interpreter]]:
@@ -157,7 +170,7 @@ def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], l
             f"An interpreter of the bundle cannot be used: {error.message}",
             "If programs may not run in that folder (noexec), unpack into another: TMPDIR=/path rootstock-site ...",
         ) from error
-    return brought, [*(each.interpreter for each in brought), *own_interpreters(site.layout.python)]
+    return brought, [*(python.interpreter for python in brought), *own_interpreters(site.layout.python)]
 
 
 def _own_marker(site: Site) -> dict[str, Any]:
@@ -186,23 +199,25 @@ def _rendered(site: Site, default: str) -> dict[Path, bytes | None]:
 def _assemble(
     site: Site,
     marker: Mapping[str, Any],
-    wanted: Mapping[Path, bytes | None],
+    contents: Mapping[Path, bytes | None],
     forced: Iterable[Path],
     sources: Iterable[EnvironmentSource] = (),
 ) -> InstallPlan:
     layout, cluster = site.layout, site.cluster
     written: Written = marker.get("written", {})
-    files = plan_files(layout.root, wanted, written, forced)
-    modes = tuple(_modes(site, wanted))
+    files = plan_files(layout.root, contents, written, forced)
+    modes = list(_modes(site, contents))
+    foreign = [change for change in modes if change.old is not None and not may_remove(change.path)]
     return InstallPlan(
         site=site,
+        command="install",
         created=not marker,
         marker=marker,
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
         files=files,
-        modes=(*(change for change in modes if _may_change(change)), *_caches(site, sources)),
+        modes=(*(change for change in modes if change not in foreign), *_caches(site, sources)),
         reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
-        warnings=(*_warnings(site, created=not marker), *_others(modes)),
+        warnings=(*_warnings(site, foreign, created=not marker),),
         since=latest_number(layout),
         unrecorded=bool(marker) and unrecorded(layout),
     )
@@ -226,27 +241,17 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
     }
 
 
-def _modes(site: Site, wanted: Iterable[Path]) -> Iterator[ModeChange]:
+def _modes(site: Site, files: Iterable[Path]) -> Iterator[ModeChange]:
     layout, access = site.layout, site.access
     for folder in layout.folders():
         mode = access.admin_folder if folder in layout.admin_folders() else access.at(folder, layout).folder
         if change := access.needs(folder, mode):
             yield change
     # What an admin wrote there by hand has the modes of their umask.
-    for path in sorted({*wanted, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
+    for path in sorted({*files, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
         change = access.needs(path, access.at(path, layout).file)
         if change and change.old is not None:
             yield change
-
-
-def _may_change(change: ModeChange) -> bool:
-    return change.old is None or may_remove(change.path)
-
-
-def _others(modes: Iterable[ModeChange]) -> Iterator[str]:
-    for change in modes:
-        if not _may_change(change):
-            yield f"{change.path} has mode {change.old:04o}, not {change.new:04o}: {owner(change.path)} can change that"
 
 
 def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
@@ -258,7 +263,7 @@ def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeCh
             yield ModeChange(folder, None, site.access.folder)
 
 
-def _warnings(site: Site, *, created: bool) -> Iterator[str]:
+def _warnings(site: Site, foreign: Iterable[ModeChange], *, created: bool) -> Iterator[str]:
     if created:
         yield from site.cluster.notes
         if os.geteuid() == 0:
@@ -266,3 +271,5 @@ def _warnings(site: Site, *, created: bool) -> Iterator[str]:
     for folder in site.access.obstacles(site.layout.root):
         whom = "other users" if site.access.readers == "world" else "the group"
         yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"
+    for change in foreign:
+        yield f"{change.path} has mode {change.old:04o}, not {change.new:04o}: {owner(change.path)} can change that"

@@ -5,22 +5,22 @@ A lock says for every package of an environment its version, and its files with 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rootstock.admin.plans import Plan
 from rootstock.builds.interpreters import AUTO, own_interpreters
 from rootstock.builds.plan import BuildPlan, lock_text, plan_environment
 from rootstock.builds.uv import Uv, package_cache
 from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
 from rootstock.root.generations import Change, latest_number, transaction
-from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
@@ -55,35 +55,23 @@ class LockChange:
 
 
 @dataclass(frozen=True)
-class LockPlan:
+class LockPlan(Plan):
     """The locks that are to be written; `since` is the newest generation of the root."""
 
-    site: Site
     changes: tuple[LockChange, ...]
     since: int
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self.changes
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
         return [change.describe(self.site.layout.root) for change in self.changes]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
-        return {
-            "schema": 1,
-            "command": "lock",
-            "root": str(self.site.layout.root),
-            "empty": self.empty,
-            "changes": self.summary_lines(),
-            "locks": [
-                {"path": str(change.path), "old": change.old and _versions(change.old), "new": _versions(change.new)}
-                for change in self.changes
-            ],
-        }
+    def details(self) -> dict[str, Any]:
+        """Return the changes, and the versions in each lock before and after."""
+        locks = [
+            {"path": str(change.path), "old": change.old and _versions(change.old), "new": _versions(change.new)}
+            for change in self.changes
+        ]
+        return {"changes": self.summary_lines(), "locks": locks}
 
 
 def plan_locks(
@@ -117,55 +105,46 @@ def plan_locks(
         If requirements cannot be met.
     """
     layout, cluster = site.layout, site.cluster
-    own, since = own_interpreters(layout.python), latest_number(layout)
+    interpreters, since = own_interpreters(layout.python), latest_number(layout)
     # A lock is for every interpreter; any that can run the environment serves, and none is fetched for it.
     anyhow = replace(site, cluster=replace(cluster, interpreters=(*cluster.interpreters, AUTO)))
     plans: dict[Path, BuildPlan] = {}
     for source in sources:
         built = [variant.accelerator for variant in find_variants(layout, source.name)]
-        for wanted in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
-            plan = _placed(plan_environment(anyhow, source, own, wanted), layout)
+        for name in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
+            plan = plan_environment(anyhow, source, interpreters, name)
+            if given_by_path(source, layout):  # its lock lies beside it
+                plan = replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
             plans.setdefault(plan.lock_file, plan)
     changes = []
-    with _uv_cache(site, writes) as cache, tempfile.TemporaryDirectory() as scratch:
-        uv = Uv(cache, quiet, site.access.admin_umask)
+    shared = writes and os.access(layout.uv_cache, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as scratch:
+        uv = Uv(package_cache(site) if shared else Path(scratch, "cache"), quiet, site.access.admin_umask)
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
             old = path.read_text(encoding="utf-8") if path.is_file() else None
             new = lock_text(plan, Path(scratch), uv, upgrade)
             if new != old:
                 changes.append(LockChange(path, old, new))
-    return LockPlan(site, tuple(changes), since)
-
-
-def _placed(plan: BuildPlan, layout: RootLayout) -> BuildPlan:
-    """Return the plan of a file outside the root with its lock beside the file."""
-    source = plan.source
-    assert source is not None  # the client's lock follows our wheel
-    if not given_by_path(source, layout):
-        return plan
-    return replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
-
-
-@contextlib.contextmanager
-def _uv_cache(site: Site, writes: bool) -> Iterator[Path]:
-    """Give uv the site's cache if it may write there, else one that goes away again."""
-    if writes and os.access(site.layout.uv_cache, os.W_OK):
-        yield package_cache(site)
-    else:
-        with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as folder:
-            yield Path(folder)
+    return LockPlan(site, "lock", tuple(changes), since)
 
 
 def apply(plan: LockPlan, admin: AdminContext) -> None:
-    """Write the locks."""
+    """Write the locks of a plan.
+
+    Parameters
+    ----------
+    plan : LockPlan
+    admin : AdminContext
+        Who writes them.
+    """
     site, layout = plan.site, plan.site.layout
     inside = [change for change in plan.changes if change.path.parent == layout.environments]
     for change in plan.changes:
         if change not in inside:
             write_file(change.path, change.new.encode(), 0o644)
     if inside:
-        with transaction(layout, site.access, Change("lock", site.cluster.name, plan.since, always=False), admin):
+        with transaction(layout, site.access, Change(plan.command, site.cluster.name, plan.since, always=False), admin):
             for change in inside:
                 write_file(change.path, change.new.encode(), site.access.file)
                 admin.log(change.describe(layout.root))
@@ -174,10 +153,10 @@ def apply(plan: LockPlan, admin: AdminContext) -> None:
 
 def _versions(lock: str) -> dict[str, str]:
     """Return the versions that a lock names; of a package with several, all."""
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = defaultdict(set)
     for package in tomllib.loads(lock).get("package", []):
-        found.setdefault(package["name"], set()).add(package.get("version", "?"))
-    return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
+        versions[package["name"]].add(package.get("version", "?"))
+    return {name: ", ".join(sorted(versions[name])) for name in sorted(versions)}
 
 
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from rootstock.builds.plan import CLIENT
+from rootstock.admin.plans import Plan
 from rootstock.config.render import render_default
 from rootstock.config.site import Site, installed_versions
 from rootstock.errors import RootError
-from rootstock.root.generations import Change, Generation, State, read_generations, read_state, transaction
-from rootstock.root.layout import RootLayout, environment_of
+from rootstock.root.generations import (
+    Change,
+    Generation,
+    State,
+    latest_number,
+    read_generations,
+    read_state,
+    transaction,
+)
+from rootstock.root.layout import CLIENT, RootLayout, environment_of
 from rootstock.root.lock import AdminContext
 from rootstock.root.managed_files import FileChange, hashes_after, plan_files
 from rootstock.root.records import point, read_build, read_marker, write_file
 
+Build = tuple[str, str]  # name and digest
+
 
 @dataclass(frozen=True)
 class LinkChange:
-    """A pointer to a build that is to lead to another one, or (None) to be removed."""
+    """A link to the build in use that is to lead to another one.
+
+    Attributes
+    ----------
+    link : Path
+    old : str
+        Digest of the build that it leads to now; empty if there is none.
+    new : Path or None
+        The build; None: the link is to be removed.
+    """
 
     link: Path
     old: str
@@ -36,40 +55,50 @@ class LinkChange:
 
 
 @dataclass(frozen=True)
-class SwitchPlan:
-    """Everything that a change of what is in use would do."""
+class SwitchPlan(Plan):
+    """Everything that a change of what is in use would do.
 
-    site: Site
-    command: str
+    Attributes
+    ----------
+    marker : Mapping[str, Any]
+        The root's marker now.
+    default : str
+        Version that ``module load rootstock`` is to load.
+    links : tuple of LinkChange
+    files : tuple of FileChange
+    since : int
+        The newest generation.
+    restores : int or None
+        The generation that is gone back to.
+    """
+
     marker: Mapping[str, Any]
     default: str
     links: tuple[LinkChange, ...]
     files: tuple[FileChange, ...]
     since: int
-    restores: int | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not (self.links or self.files or self.default != self.marker.get("default"))
+    restores: int | None
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
-        found = [link.describe() for link in self.links]
-        if self.default != self.marker.get("default"):
-            found.insert(0, f"make {self.default} the default version, instead of {self.marker.get('default')}")
-        return found + [change.describe(self.site.layout.root) for change in self.files]
+        before = self.marker.get("default")
+        lines = [f"make {self.default} the default version, instead of {before}"] if self.default != before else []
+        lines += [link.describe() for link in self.links]
+        return lines + [change.describe(self.site.layout.root) for change in self.files]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
-        return {
-            "schema": 1, "command": self.command, "root": str(self.site.layout.root), "empty": self.empty,
-            "default": self.default, "restores": self.restores, "changes": self.summary_lines(),
-        }  # fmt: skip
+    def details(self) -> dict[str, Any]:
+        """Return the default version, the generation that is gone back to, and the changes."""
+        return {"default": self.default, "restores": self.restores, "changes": self.summary_lines()}
 
 
 def plan_default(site: Site, version: str) -> SwitchPlan:
-    """Decide what to change so that ``module load rootstock`` loads `version`.
+    """Decide what to change so that ``module load rootstock`` loads another version.
+
+    Parameters
+    ----------
+    site : Site
+    version : str
+        For example ``0.3.0``.
 
     Raises
     ------
@@ -82,8 +111,7 @@ def plan_default(site: Site, version: str) -> SwitchPlan:
             f"{site.layout.root} does not hold rootstock {version}; it holds {', '.join(versions)}.",
             "Install that version first, with a rootstock-site of that version.",
         )
-    wanted = replace(read_state(site.layout), default=version)
-    return _plan(site, wanted, read_generations(site.layout))
+    return _plan(site, "default", replace(read_state(site.layout), default=version), latest_number(site.layout))
 
 
 def plan_rollback(site: Site, to: int | None = None) -> SwitchPlan:
@@ -94,7 +122,7 @@ def plan_rollback(site: Site, to: int | None = None) -> SwitchPlan:
 
     Parameters
     ----------
-    site
+    site : Site
     to : int, optional
         The generation. By default the last one before the present one where anything else was in use; gone back to
         already, it is the one before that.
@@ -104,79 +132,92 @@ def plan_rollback(site: Site, to: int | None = None) -> SwitchPlan:
     RootError
         If there is no such generation, or one of its builds is gone.
     """
-    found, present = read_generations(site.layout), read_state(site.layout)
-    target = _target(site.layout, found, present, to)
-    plan = _plan(site, _wanted(target.state, present), found)
-    return replace(plan, command="rollback", restores=target.number)
+    generations, present = read_generations(site.layout), read_state(site.layout)
+    target = _target(site.layout, generations, present, to)
+    return _plan(site, "rollback", _restored(target.state, present), generations[-1].number, target.number)
 
 
-def _target(layout: RootLayout, found: Sequence[Generation], present: State, to: int | None) -> Generation:
+def _target(layout: RootLayout, generations: Sequence[Generation], present: State, to: int | None) -> Generation:
     if to is not None:
-        chosen = [generation for generation in found if generation.number == to]
-        known = ", ".join(str(generation.number) for generation in found)
-        hint = f"It has {known}."
+        chosen = [generation for generation in generations if generation.number == to]
+        missing = f"generation {to}"
+        hint = f"It has {', '.join(str(generation.number) for generation in generations)}."
     else:
         # Having gone back to generation 3, the next step back is from there. That one itself counts where a change
         # since then was cut off, and is in no generation.
-        start = (found[-1].restores or found[-1].number) if found else 0
-        before = [generation for generation in found if generation.number <= start]
-        chosen = [generation for generation in before if _wanted(generation.state, present) != present]
+        start = (generations[-1].restores or generations[-1].number) if generations else 0
+        earlier = [generation for generation in generations if generation.number <= start]
+        chosen = [generation for generation in earlier if _restored(generation.state, present) != present]
+        missing = "earlier generation where anything else was in use"
         hint = "rootstock-site status shows what is in use; each change of it makes a generation."
     if not chosen:
-        what = f"generation {to}" if to is not None else "earlier generation where anything else was in use"
-        raise RootError(f"{layout.root} has no {what}.", hint)
+        raise RootError(f"{layout.root} has no {missing}.", hint)
     return chosen[-1]
 
 
-def _wanted(target: State, present: State) -> State:
+def _restored(target: State, present: State) -> State:
     """Return what is in use after going back to `target`."""
     pinned = {name: digest for name, digest in present.active.items() if "@" in name}
     return State(target.default, {**pinned, **target.active}, {**present.clients, **target.clients})
 
 
-def _plan(site: Site, wanted: State, found: Sequence[Generation]) -> SwitchPlan:
-    layout = site.layout
-    marker, present = read_marker(layout), read_state(layout)
-    links = [
-        *(_link(layout, name, present.active.get(name, ""), digest, layout.active(name))
-          for name, digest in wanted.active.items()),
-        *(LinkChange(layout.active(name), old, None)
-          for name, old in present.active.items() if name not in wanted.active),
-        *(_link(layout, CLIENT, present.clients.get(version, ""), digest, layout.client(version))
-          for version, digest in wanted.clients.items()),
-    ]  # fmt: skip
-    texts = render_default(site, wanted.default)
-    files = {path: None if text is None else text.encode() for path, text in texts.items()}
-    return SwitchPlan(
-        site=site,
-        command="default",
-        marker=marker,
-        default=wanted.default,
-        links=tuple(link for link in links if link is not None),
-        files=plan_files(layout.root, files, marker.get("written", {})),
-        since=found[-1].number if found else 0,
-    )
+def pointers(layout: RootLayout, state: State) -> dict[Path, Build]:
+    """Return the links to builds in use, each with the build that it leads to.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    state : State
+        What is in use.
+    """
+    environments = {layout.active(link): (environment_of(link), digest) for link, digest in state.active.items()}
+    return environments | {layout.client(link): (CLIENT, digest) for link, digest in state.clients.items()}
 
 
-def _link(layout: RootLayout, name: str, old: str, digest: str, link: Path) -> LinkChange | None:
-    if old == digest:
-        return None
-    build = layout.build(environment_of(name), digest)
-    if read_build(build) is None:
-        raise RootError(
-            f"The build {digest} of {name} is gone from {layout.root}: it was collected by gc.",
-            "Choose another generation, or install what you need again.",
+def _plan(site: Site, command: str, target: State, since: int, restores: int | None = None) -> SwitchPlan:
+    layout, marker = site.layout, read_marker(site.layout)
+    before, after = pointers(layout, read_state(layout)), pointers(layout, target)
+    links = tuple(
+        LinkChange(
+            link, before[link][1] if link in before else "", layout.build(*after[link]) if link in after else None
         )
-    return LinkChange(link, old, build)
+        for link in {**after, **before}
+        if before.get(link) != after.get(link)
+    )
+    _check_builds(layout, links)
+    texts = render_default(site, target.default)
+    files = {path: None if text is None else text.encode() for path, text in texts.items()}
+    changes = plan_files(layout.root, files, marker.get("written", {}))
+    return SwitchPlan(site, command, marker, target.default, links, changes, since, restores)
+
+
+def _check_builds(layout: RootLayout, links: Iterable[LinkChange]) -> None:
+    for link in links:
+        if link.new is not None and read_build(link.new) is None:
+            raise RootError(
+                f"The build {link.new.name} of {link.new.parent.name} is gone from {layout.root}: "
+                "it was collected by gc.",
+                "Choose another generation, or install what you need again.",
+            )
 
 
 def apply(plan: SwitchPlan, admin: AdminContext) -> None:
-    """Carry out a plan: the environments first, the default version last."""
+    """Put to use what a plan names: the environments first, the default version last.
+
+    Parameters
+    ----------
+    plan : SwitchPlan
+    admin : AdminContext
+        Who changes it.
+
+    Raises
+    ------
+    RootError
+        If one of the builds was removed meanwhile.
+    """
     site, layout, access = plan.site, plan.site.layout, plan.site.access
     with transaction(layout, access, Change(plan.command, site.cluster.name, plan.since, plan.restores), admin):
-        for change in plan.links:
-            if change.new is not None and read_build(change.new) is None:
-                raise RootError(f"{change.new} is gone: it was collected by gc meanwhile.", "Run the command again.")
+        _check_builds(layout, plan.links)
         written = hashes_after(layout.root, plan.marker.get("written", {}), plan.files)
         marker = {**plan.marker, "default": plan.default, "written": written}
         for change in plan.links:

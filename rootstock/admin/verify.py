@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,22 +56,24 @@ def verify(build: ResolvedModel, device: str, *, report: Report) -> list[Check]:
         If a value misses its reference.
     """
     source = build.source
-    found = [
-        check for these in _groups(source.references()) for check, _ in check_model(build, device, these, report=report)
+    checks = [
+        check
+        for references in _groups(source.references())
+        for check, _ in check_model(build, device, references, report=report)
     ]
-    if missed := [check for check in found if check["passed"] is False]:
+    if missed := [check for check in checks if check["passed"] is False]:
         raise VerificationError(
             f"Environment {source.name!r} computes other numbers than its references say:\n"
             + "\n".join(f"  {describe(check)}" for check in missed),
             "Look at the versions that were installed; pin those that the references hold for.",
         )
-    return found
+    return checks
 
 
 def verify_builds(
     site: Site, names: Sequence[str], models: Sequence[str], device: str, *, report: Report
 ) -> Iterator[Verification]:
-    """Verify builds in use, and keep what was seen in the root, each check as it comes.
+    """Verify builds in use, and keep the results in the root, each check as it comes.
 
     Parameters
     ----------
@@ -100,13 +103,13 @@ def verify_builds(
             report(f"{name}: not built")
             continue
         run = _start_run(site, Verification(name, model.build.name, device), report)
-        for these in _groups(_chosen(model.source, models)):
-            step = functools.partial(_step, report, name)
+        step = functools.partial(_step, report, name)
+        for references in _groups(_select(model.source, models)):
             try:
-                for check, versions in check_model(model, device, these, report=step):
+                for check, versions in check_model(model, device, references, report=step):
                     run.add(check, versions)
             except RootstockError as error:
-                run.add({**head(these[0], device), "passed": False, "reason": str(error)}, {})
+                run.add({**head(references[0], device), "passed": False, "reason": str(error)}, {})
         run.end()
         yield run.verification
 
@@ -125,34 +128,29 @@ def _start_run(site: Site, verification: Verification, report: Report) -> Run:
         return Run(None, verification, access.file)
 
 
-def _chosen(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:
+def _select(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:
+    """Return the references of models; of one without any, the last structure, of which nothing is published."""
     references = source.references()
     if not models:
         return references
-    chosen = []
+    selected = []
     for model in map(source.named, models):
         source.check_model(model)
-        own = [each for each in references if source.named(each.model) == model]
-        chosen += own or [
+        selected += [reference for reference in references if source.named(reference.model) == model] or [
             replace(
-                each, model=model, options={}, source="none", expected={}, tolerance={}, versions={}, needs_weights=True
+                last, model=model, options={}, source="none", expected={}, tolerance={}, versions={}, needs_weights=True
             )
-            for each in references[-1:]
+            for last in references[-1:]
         ]
-    return chosen
+    return selected
 
 
-def _groups(references: Sequence[Reference]) -> list[list[Reference]]:
+def _groups(references: Sequence[Reference]) -> Iterable[list[Reference]]:
     """Return references of the same model and options together."""
-    groups: list[list[Reference]] = []
+    groups: dict[str, list[Reference]] = defaultdict(list)
     for reference in references:
-        for group in groups:
-            if (group[0].model, group[0].options) == (reference.model, reference.options):
-                group.append(reference)
-                break
-        else:
-            groups.append([reference])
-    return groups
+        groups[repr((reference.model, sorted(reference.options.items())))].append(reference)
+    return groups.values()
 
 
 def check_model(
@@ -204,8 +202,8 @@ def check_model(
 
 def _check_properties(client: WorkerConnection, source: EnvironmentSource, model: str) -> None:
     """Compare what the environment file says of a model with what the worker says."""
-    stated = source.capabilities(model).properties
-    if missing := [name for name in stated if name not in client.properties]:
+    promised = source.capabilities(model).properties
+    if missing := [name for name in promised if name not in client.properties]:
         raise VerificationError(
             f"{source.path.name} says that model {model or '(default)'!r} computes {', '.join(missing)}; "
             f"the worker computes {', '.join(client.properties)}.",
@@ -223,11 +221,8 @@ def _check(client: WorkerConnection, reference: Reference, source: EnvironmentSo
             yield compare(name, reference.source, results[name], expected, reference.tolerance[name])
     differences = {**physics.FINITE_DIFFERENCES, **source.rootstock.get("finite-differences", {})}
     consistency = {"rotation": True, **physics.CONSISTENCY, **source.rootstock.get("consistency", {})}
-    rotation = consistency.pop("rotation")
-    for law in physics.derivatives(compute, atoms, client.properties, differences):
-        yield compare(*law)
-    for law in physics.symmetries(compute, atoms, client.properties, consistency, rotation=rotation):
-        yield compare(*law)
+    yield from physics.derivatives(compute, atoms, client.properties, differences)
+    yield from physics.symmetries(compute, atoms, client.properties, consistency, rotation=consistency["rotation"])
 
 
 def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:

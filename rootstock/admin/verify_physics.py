@@ -7,11 +7,13 @@ atoms in another order changes nothing else; n cells have n times the energy of 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+
+from rootstock.admin.verify_checks import Check, compare
 
 Compute = Callable[[Atoms, tuple[str, ...]], Mapping[str, Any]]
 
@@ -23,19 +25,9 @@ FINITE_DIFFERENCES = {"forces": 1e-3, "stress": 1e-3}
 CONSISTENCY = {"energy": 1e-4, "forces": 1e-3}  # eV per atom, eV/Angstrom
 
 
-class ConsistencyCheck(NamedTuple):
-    """What was compared, on what grounds, what came out, what should have, and how far they may be apart."""
-
-    name: str
-    source: str
-    value: Any
-    expected: Any
-    tolerance: float
-
-
 def derivatives(
-    compute: Compute, atoms: Atoms, properties: list[str], tolerance: Mapping[str, float]
-) -> Iterator[ConsistencyCheck]:
+    compute: Compute, atoms: Atoms, properties: Sequence[str], tolerances: Mapping[str, float]
+) -> Iterator[Check]:
     """Compare forces and stress with central differences of the energy, away from any symmetric position.
 
     Parameters
@@ -43,63 +35,69 @@ def derivatives(
     compute : callable
         Returns properties of atoms.
     atoms : ase.Atoms
-    properties : list of str
-        What the model computes.
-    tolerance : Mapping[str, float]
+    properties : sequence of str
+        Those that the model computes.
+    tolerances : Mapping[str, float]
         For ``forces`` [eV/Angstrom] and ``stress`` [eV/Angstrom^3].
     """
-    atoms = atoms.copy()
-    atoms.rattle(RATTLE_A, seed=0)
+    atoms = _rattled(atoms)
     source = "finite differences"
     if "forces" in properties:
         forces = compute(atoms, ("forces",))["forces"][0]
         expected = [-_slope(compute, functools.partial(_moved, atoms, axis)) for axis in range(3)]
-        yield ConsistencyCheck("forces of atom 0", source, forces, expected, tolerance["forces"])
+        yield compare("forces of atom 0", source, forces, expected, tolerances["forces"])
     if "stress" in properties and _is_crystal(atoms):
         stress = compute(atoms, ("stress",))["stress"]
         volume = atoms.get_volume()
         slopes = [_slope(compute, functools.partial(_strained, atoms, i)) / volume for i in range(6)]
-        yield ConsistencyCheck("stress", source, stress, slopes, tolerance["stress"])
+        yield compare("stress", source, stress, slopes, tolerances["stress"])
 
 
 def symmetries(
-    compute: Compute, atoms: Atoms, properties: list[str], tolerance: Mapping[str, float], *, rotation: bool
-) -> Iterator[ConsistencyCheck]:
+    compute: Compute, atoms: Atoms, properties: Sequence[str], tolerances: Mapping[str, float], *, rotation: bool
+) -> Iterator[Check]:
     """Compare energy and forces of a structure with those of the same one turned, reordered and repeated.
 
     Parameters
     ----------
     compute, atoms, properties
         See `derivatives`.
-    tolerance : Mapping[str, float]
+    tolerances : Mapping[str, float]
         For ``energy`` [eV per atom] and ``forces`` [eV/Angstrom].
     rotation : bool
-        Whether the model knows that directions in space are alike; some learn it from data, and only nearly.
+        Whether the model is rotationally equivariant; some learn it from data, and only nearly.
     """
-    atoms = atoms.copy()
-    atoms.rattle(RATTLE_A, seed=0)
-    wanted = ("energy", "forces") if "forces" in properties else ("energy",)
-    before = compute(atoms, wanted)
-    whole, each = tolerance["energy"] * len(atoms), tolerance["forces"]
+    atoms = _rattled(atoms)
+    names = ("energy", "forces") if "forces" in properties else ("energy",)
+    limits = {"energy": tolerances["energy"] * len(atoms), "forces": tolerances["forces"]}
+    before = compute(atoms, names)
+
+    def compare_with(variant: Atoms, source: str, change: Callable[[Any], Any]) -> Iterator[Check]:
+        """Compare with a variant, whose forces must be those before after a `change`."""
+        after = compute(variant, names)
+        for name in names:
+            expected = change(before[name]) if name == "forces" else before[name]
+            yield compare(name, source, after[name], expected, limits[name])
+
     if rotation:
         turned = atoms.copy()
         turned.rotate(_ANGLE, _AXIS, rotate_cell=True)
-        after = compute(turned, wanted)
-        yield ConsistencyCheck("energy", "rotation", after["energy"], before["energy"], whole)
-        if "forces" in wanted:
-            yield ConsistencyCheck("forces", "rotation", after["forces"], _turned(before["forces"]), each)
-    order = np.random.default_rng(0).permutation(len(atoms))
+        yield from compare_with(turned, "rotation", _turn)
     if len(atoms) > 1:
-        after = compute(atoms[order], wanted)
-        yield ConsistencyCheck("energy", "permutation", after["energy"], before["energy"], whole)
-        if "forces" in wanted:
-            yield ConsistencyCheck("forces", "permutation", after["forces"], before["forces"][order], each)
+        order = np.random.default_rng(0).permutation(len(atoms))
+        yield from compare_with(atoms[order], "permutation", lambda forces: forces[order])
     if _is_crystal(atoms):
-        after = compute(atoms.repeat((2, 1, 1)), ("energy",))
-        yield ConsistencyCheck("energy", "supercell", after["energy"], 2 * before["energy"], 2 * whole)
+        energy = compute(atoms.repeat((2, 1, 1)), ("energy",))["energy"]
+        yield compare("energy", "supercell", energy, 2 * before["energy"], 2 * limits["energy"])
 
 
-def _turned(vectors: Any) -> Any:
+def _rattled(atoms: Atoms) -> Atoms:
+    atoms = atoms.copy()
+    atoms.rattle(RATTLE_A, seed=0)
+    return atoms
+
+
+def _turn(vectors: Any) -> Any:
     """Turn vectors as `ase.Atoms.rotate` turns positions."""
     arrows = Atoms(f"H{len(vectors)}", positions=vectors)
     arrows.rotate(_ANGLE, _AXIS)

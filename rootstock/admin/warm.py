@@ -10,6 +10,7 @@ from rootstock.admin.environment_sources import find_source
 from rootstock.admin.install import apply as install
 from rootstock.admin.install_plan import plan_install
 from rootstock.admin.install_plan_view import InstallPlan
+from rootstock.admin.plans import Plan
 from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
 from rootstock.config.model_string import is_path, parse_model_string
@@ -25,40 +26,27 @@ from rootstock.root.weights import weights_of
 
 
 @dataclass(frozen=True)
-class WarmPlan:
-    """What is missing for some models.
+class WarmPlan(Plan):
+    """The environments and weights that a root lacks for some models.
 
     Attributes
     ----------
     install : InstallPlan or None
-        How their environments are built that are not.
+        How the environments are built that have no build yet.
     models : tuple of WeightsRequest
     """
 
-    site: Site
     install: InstallPlan | None
     models: tuple[WeightsRequest, ...]
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return self.install is None and not self.models
-
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
-        models = [model.describe() for model in self.models]
-        return [*(self.install.summary_lines() if self.install else []), *models]
+        return [*(self.install.summary_lines() if self.install else []), *map(WeightsRequest.describe, self.models)]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan for programs; ``schema`` changes when a key changes its meaning."""
-        return {
-            "schema": 1,
-            "command": "warm",
-            "root": str(self.site.layout.root),
-            "empty": self.empty,
-            "install": self.install.to_json() if self.install else None,
-            "models": [model.to_json() for model in self.models],
-        }
+    def details(self) -> dict[str, Any]:
+        """Return the installation, and the models whose weights are fetched or recorded."""
+        install = self.install.to_json() if self.install else None
+        return {"install": install, "models": [model.to_json() for model in self.models]}
 
 
 def plan_warm(
@@ -94,45 +82,43 @@ def plan_warm(
     UnknownEnvironmentError
         If there is no such environment.
     """
-    wanted = list(dict.fromkeys(_wanted(site, environments, models, all_models)))
-    names = dict.fromkeys(environment for environment, _ in wanted)
+    sources = {(source.name, model): source for source, model in _select(site, environments, models, all_models)}
+    names = dict.fromkeys(environment for environment, _ in sources)
     missing = [name for name in names if fitting_build(site.layout, name, device) is None]
     build = plan_install(site, missing, device=device, client=False) if missing else None
-    fetches = tuple(
-        WeightsRequest(environment, model, reason, licence.get("weights") != "", device, patience)
-        for environment, model in wanted
-        if (reason := _why(site.layout, environment, model))
-        for licence in [_source(site.layout, environment).rootstock.get("licence", {})]
-    )
-    return WarmPlan(site, build, fetches)
+    requests = []
+    for (environment, model), source in sources.items():
+        if reason := _reason(site.layout, environment, model):
+            has_weights = source.rootstock.get("licence", {}).get("weights") != ""
+            requests.append(WeightsRequest(environment, model, reason, has_weights, device, patience))
+    return WarmPlan(site, "warm", build, tuple(requests))
 
 
-def _wanted(
+def _select(
     site: Site, environments: Sequence[str], models: Sequence[str], all_models: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield environments and models, the default one by its name."""
+) -> Iterator[tuple[EnvironmentSource, str]]:
+    """Yield environment files, each with a model; the default model by its name."""
     registered = registered_names(site.layout)
     if len(environments) == 1 and models:
         pairs = [(environments[0], model) for model in models]
-    elif models or not (environments or all_models):
-        strings = models or site.cluster.models
-        pairs = [parse_model_string(text, [*registered, *packaged_names()]) for text in strings]
-        if strange := [name for name, _ in pairs if environments and name not in environments]:
-            raise ConfigurationError(
-                f"{strange[0]!r} is none of the environments {', '.join(environments)}.",
-                "With several environments, name models as users do: --model mace-small",
-            )
     else:
-        pairs = []
+        strings = models or (() if environments or all_models else site.cluster.models)
+        pairs = [parse_model_string(text, [*registered, *packaged_names()]) for text in strings]
+    if strange := [name for name, _ in pairs if environments and name not in environments]:
+        raise ConfigurationError(
+            f"{strange[0]!r} is none of the environments {', '.join(environments)}.",
+            "With several environments, name models as users do: --model mace-small",
+        )
     for name, model in pairs:
         source = _source(site.layout, name)
-        check_model(source, model)
-        yield source.name, source.named(model)
-    if not pairs:
-        for name in environments or registered:
-            source = _source(site.layout, name)
-            for model in source.released if all_models else source.warm:
-                yield source.name, model
+        if is_path(model):
+            raise ConfigurationError(f"{model} is a checkpoint of your own: there is nothing to fetch.")
+        source.check_model(model)
+        yield source, source.named(model)
+    for name in () if pairs else environments or registered:
+        source = _source(site.layout, name)
+        for model in source.released if all_models else source.warm:
+            yield source, model
 
 
 def _source(layout: RootLayout, name: str) -> EnvironmentSource:
@@ -141,14 +127,7 @@ def _source(layout: RootLayout, name: str) -> EnvironmentSource:
     return read_source(build / BUILD_SOURCE, name) if build else find_source(layout, name)
 
 
-def check_model(source: EnvironmentSource, model: str) -> None:
-    """Refuse what has no weights to be fetched."""
-    if is_path(model):
-        raise ConfigurationError(f"{model} is a checkpoint of your own: there is nothing to fetch.")
-    source.check_model(model)
-
-
-def _why(layout: RootLayout, environment: str, model: str) -> str:
+def _reason(layout: RootLayout, environment: str, model: str) -> str:
     """Say why a model's weights are to be fetched or recorded; empty if they are there."""
     recorded = weights_of(layout, environment, model)
     if recorded is None:
@@ -160,7 +139,13 @@ def _why(layout: RootLayout, environment: str, model: str) -> str:
 
 
 def apply(plan: WarmPlan, admin: AdminContext) -> None:
-    """Carry out a plan; a model that fails keeps none of the others from being fetched.
+    """Build and fetch what a plan names; a model that fails keeps none of the others from being fetched.
+
+    Parameters
+    ----------
+    plan : WarmPlan
+    admin : AdminContext
+        Who fetches them.
 
     Raises
     ------
@@ -172,7 +157,7 @@ def apply(plan: WarmPlan, admin: AdminContext) -> None:
     site, layout = plan.site, plan.site.layout
     if plan.install:
         install(plan.install, admin)
-    change = Change("warm", site.cluster.name, latest_number(layout), always=False)
+    change = Change(plan.command, site.cluster.name, latest_number(layout), always=False)
     failures = []
     with transaction(layout, site.access, change, admin):
         for leftover in layout.cache.glob(f"{STAGING}*"):

@@ -32,7 +32,7 @@ from rootstock.root.records import now, user_name
 from rootstock.root.weights import Weights, measured, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
-_TOLD_EVERY_S = 5.0
+_REPORT_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class WeightsRequest:
         return {key: getattr(self, key) for key in ("environment", "model", "reason", "weights")}
 
 
-def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
+def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
     """Bring the weights of a model into a root, if they are not there, and record them.
 
     Parameters
     ----------
     site : Site
-    wanted : WeightsRequest
+    request : WeightsRequest
     admin : AdminContext
         Is told of each step.
 
@@ -92,13 +92,13 @@ def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
     WeightsError
         If it then fails without.
     """
-    model = resolve_environment(site.layout, wanted.environment, wanted.model, wanted.device)
+    model = resolve_environment(site.layout, request.environment, request.model, request.device)
     build = model.build
     if build is None:
-        raise RootError(f"Environment {wanted.environment!r} has lost its build.", "Run the command again.")
+        raise RootError(f"Environment {request.environment!r} has lost its build.", "Run the command again.")
 
     def step(text: str) -> None:
-        admin.report(f"{wanted}: {text}")
+        admin.report(f"{request}: {text}")
 
     with tempfile.TemporaryDirectory(prefix="rootstock-home-") as home:
         offline = model.launch_offline(Path(home))
@@ -106,13 +106,13 @@ def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
         sources: list[str] = []
         try:
             step("looking whether its weights are here")
-            opened = _load(wanted, offline, step)["opened"]
+            opened = _load(request, offline, step)["opened"]
         except WorkerError as error:
-            admin.log(f"{wanted}: {error}")
-            fetched, sources = _download(site, wanted, model, step)
+            admin.log(f"{request}: {error}")
+            fetched, sources = _download(site, request, model, step)
             step("starting a worker without network")
             try:
-                opened = _load(wanted, offline, step)["opened"]
+                opened = _load(request, offline, step)["opened"]
             except WorkerError as failure:
                 raise WeightsError(
                     f"They were fetched, but a worker without network does not find them: {failure}",
@@ -121,21 +121,24 @@ def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
     files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
     root = site.layout.root.resolve()
     weights = Weights(
-        wanted.environment, wanted.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
+        request.environment, request.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
         now(), user_name(), platform.node(),
     )  # fmt: skip
-    site.access.make_folder(site.layout.weights(wanted.environment))
+    site.access.make_folder(site.layout.weights(request.environment))
     write_weights(site.layout, weights, site.access.file)
     step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
-def _load(wanted: WeightsRequest, launch: Launch, step: Report) -> dict[str, Any]:
-    client = WorkerConnection(launch, wanted.model, wanted.device, {}, start_timeout=_LOAD_S, on_progress=step)
-    client.close()
-    return client.ready
+def _load(request: WeightsRequest, launch: Launch, step: Report, timeout: float = _LOAD_S) -> dict[str, Any]:
+    """Start a worker, and return what it reports when its model is loaded."""
+    worker = WorkerConnection(
+        launch, request.model, request.device, {}, start_timeout=timeout, on_progress=step, patience=request.patience
+    )
+    worker.close()
+    return worker.ready
 
 
-def _download(site: Site, wanted: WeightsRequest, model: ResolvedModel, step: Report) -> tuple[list[Path], list[str]]:
+def _download(site: Site, request: WeightsRequest, model: ResolvedModel, step: Report) -> tuple[list[Path], list[str]]:
     """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
 
     Returns
@@ -148,16 +151,12 @@ def _download(site: Site, wanted: WeightsRequest, model: ResolvedModel, step: Re
         step("fetching")
         launch = model.launch_fetch(staging)
         with _report_progress(staging, step):
-            client = WorkerConnection(
-                launch, wanted.model, wanted.device, {}, start_timeout=_FETCH_S, on_progress=step,
-                patience=wanted.patience,
-            )  # fmt: skip
-            client.close()
+            ready = _load(request, launch, step, _FETCH_S)
         for lock in staging.rglob("*.lock"):  # of libraries, while they fetch
             if lock.is_file():
                 lock.unlink()
         site.access.make_readable(staging)
-        return list(_publish(staging, site.layout.cache)), client.ready["asked"]
+        return list(_publish(staging, site.layout.cache)), ready["asked"]
     finally:
         remove_tree(staging)
 
@@ -169,7 +168,7 @@ def _report_progress(folder: Path, step: Report) -> Iterator[None]:
 
     def tell() -> None:
         before = 0
-        while not over.wait(_TOLD_EVERY_S):
+        while not over.wait(_REPORT_EVERY_S):
             try:
                 size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
             except OSError:  # libraries rename what they have fetched, just now

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,13 +67,14 @@ def compile_bytecode(
         batches = ("\0".join(f"{contents.hashes[path]} {path}" for path in batch) for batch in modules)
         listed.write_text("\0\0".join(batches), "utf-8", "surrogateescape")
         settings = {**variables, "PYTHONHASHSEED": "0"}
-        programs.run([*command, str(listed), str(_processors())], settings, log, umask, Path(folder))
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        programs.run([*command, str(listed), str(processors)], settings, log, umask, Path(folder))
     # A wheel may bring bytecode, and an interpreter that was run may have left some: ours is in its place now.
     others = {path: digest for path, digest in contents.hashes.items() if not path.endswith(".pyc")}
     return read_contents(prefix, replace(contents, hashes=others))
 
 
-def _batches(prefix: Path, paths: Iterable[str]) -> Iterator[list[str]]:
+def _batches(prefix: Path, paths: Iterable[str]) -> list[list[str]]:
     """Deal out modules, those of one package together, and the largest batches first.
 
     What processors share is small at the end, and other builds with the same package have the same batches.
@@ -84,19 +85,17 @@ def _batches(prefix: Path, paths: Iterable[str]) -> Iterator[list[str]]:
         if re.match(r"lib\w*/python[^/]*/.*\.py$", path) and _TESTS.isdisjoint(parts[2:-1]):
             package = tuple(parts[: 4 if parts[2] == "site-packages" else 3])  # a folder, or a module of one file
             packages.setdefault(package, []).append(((prefix / path).stat().st_size, path))
-    found = []
+    batches = []
     for modules in packages.values():
         batch, cost = list[str](), 0
         for size, path in sorted(modules, key=lambda module: (-module[0], module[1])):
             batch.append(path)
             cost += size + _FILE
             if cost > _BATCH:
-                found.append((cost, batch))
+                batches.append((cost, batch))
                 batch, cost = [], 0
-        if batch:
-            found.append((cost, batch))
-    for _, batch in sorted(found, key=lambda pair: (-pair[0], pair[1])):
-        yield batch
+        batches.append((cost, batch))
+    return [batch for _, batch in sorted(batches, key=lambda pair: (-pair[0], pair[1])) if batch]
 
 
 # What a module is compiled to depends a little on what its process compiled before (which names Python has already).
@@ -191,7 +190,3 @@ while running:
     running, fine = running - 1, end_of_one() and fine
 sys.exit(not fine)
 """
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

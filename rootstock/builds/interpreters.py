@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +78,11 @@ def own_interpreters(folder: Path) -> list[Interpreter]:
     folder : Path
         The root's folder of interpreters, each in a folder of its own.
     """
-    found = []
+    interpreters = []
     for program in folder.glob("[!.]*/bin/python3"):
         with contextlib.suppress(_UnfitError):  # of another processor, for example
-            found.append(_ask(str(program)))
-    return sorted(found, key=lambda each: (Version(each.version), each.path), reverse=True)
+            interpreters.append(_ask(str(program)))
+    return sorted(interpreters, key=lambda python: (Version(python.version), python.path), reverse=True)
 
 
 def movable_interpreter(folder: Path) -> Interpreter:
@@ -95,19 +95,19 @@ def movable_interpreter(folder: Path) -> Interpreter:
     """
     program = folder / "bin" / "python3"
     try:
-        found = _ask(str(program))
+        interpreter = _ask(str(program))
     except _UnfitError as error:
         raise BuildError(f"{program} {error}.", "Name the folder of a whole Python.") from None
-    if Path(found.prefix).resolve() != folder.resolve():
+    if Path(interpreter.prefix).resolve() != folder.resolve():
         raise BuildError(
-            f"{program} has its standard library in {found.prefix}: it cannot be moved.",
+            f"{program} has its standard library in {interpreter.prefix}: it cannot be moved.",
             "python-build-standalone makes interpreters that can; uv python install fetches them.",
         )
-    return found
+    return interpreter
 
 
 def find_interpreter(
-    requires: SpecifierSet, settings: Sequence[str], readers: str, own: Sequence[Interpreter] = ()
+    requires: SpecifierSet, settings: Sequence[str], readers: str, interpreters: Sequence[Interpreter] = ()
 ) -> Interpreter:
     """Return an interpreter for a build.
 
@@ -116,11 +116,12 @@ def find_interpreter(
     requires : SpecifierSet
         The versions that the environment file allows.
     settings : sequence of str
-        The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``managed`` for one of `own`;
-        ``auto`` for one of those that are there already, the one Rootstock runs on, or else the newest on PATH.
+        The cluster's ``python.interpreter``, in the order in which they are tried: paths; ``managed`` for one of
+        `interpreters`; ``auto`` for one of those that are there already, the one Rootstock runs on, or else the newest
+        on PATH.
     readers : str
         The cluster's ``access.readers``. Unless it is ``owner``, the interpreter must be executable by everybody.
-    own : sequence of Interpreter
+    interpreters : sequence of Interpreter
         Those of the root, which every reader of the root may run, and those that can be fetched into it; the best
         first.
 
@@ -132,7 +133,7 @@ def find_interpreter(
     refused = []
     for setting in settings:
         if setting in (AUTO, MANAGED):
-            for interpreter in own:
+            for interpreter in interpreters:
                 fetched = setting == MANAGED or not interpreter.download
                 if fetched and requires.contains(interpreter.version, prereleases=True):
                     return interpreter
@@ -141,16 +142,16 @@ def find_interpreter(
             continue
         for candidate in _candidates() if setting == AUTO else [setting]:
             try:
-                found = _ask(candidate)
+                interpreter = _ask(candidate)
             except _UnfitError as error:
                 refused.append(f"{candidate}: {error}")
                 continue
-            if not requires.contains(found.version, prereleases=True):
-                refused.append(f"{candidate}: is {found.version}, not {requires}")
-            elif readers != "owner" and (obstacle := found.hidden_by()):
+            if not requires.contains(interpreter.version, prereleases=True):
+                refused.append(f"{candidate}: is {interpreter.version}, not {requires}")
+            elif readers != "owner" and (obstacle := interpreter.hidden_by()):
                 refused.append(f"{candidate}: other users cannot get past {obstacle}")
             else:
-                return found
+                return interpreter
     raise NoInterpreterError(
         f"No Python {requires or 'of any version'} for this build. Looked at:\n"
         + "\n".join(f"  {line}" for line in refused),
@@ -159,16 +160,16 @@ def find_interpreter(
     )
 
 
-def _candidates() -> Iterator[str]:
-    seen = set()
+def _candidates() -> Iterable[str]:
+    """Return the Python that Rootstock runs on and those on PATH, the newest first, each once."""
     names = [f"python3.{minor}" for minor in range(20, 9, -1)] + ["python3"]
     base = getattr(sys, "_base_executable", sys.executable)
     folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", "/usr/local/bin"]
+    programs: dict[str, str] = {}
     for path in [base, *(os.path.join(folder, name) for name in names for folder in folders if folder)]:
-        real = os.path.realpath(path)
-        if real not in seen and os.access(path, os.X_OK):
-            seen.add(real)
-            yield path
+        if os.access(path, os.X_OK):
+            programs.setdefault(os.path.realpath(path), path)
+    return programs.values()
 
 
 def _ask(program: str) -> Interpreter:
@@ -189,5 +190,5 @@ def _ask(program: str) -> Interpreter:
     if name != "cpython":
         raise _UnfitError(f"is {name}, not cpython")
     if base:
-        raise _UnfitError(f"is of a virtual environment, which may be deleted any day; name what it is made on: {base}")
+        raise _UnfitError(f"belongs to a virtual environment; use its base interpreter: {base}")
     return Interpreter(path, version, prefix)

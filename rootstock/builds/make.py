@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
-from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text, sha256
+from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text
 from rootstock.builds.sbom import bill_of_materials, installed_files
 from rootstock.builds.subprocesses import short_of_space
 from rootstock.builds.uv import Uv, clean_variables
@@ -26,6 +25,7 @@ from rootstock.errors import BuildError
 from rootstock.root.checksums import Contents, Installed, check_records, read_contents
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import Report
+from rootstock.root.managed_files import sha256
 from rootstock.root.permissions import Access, may_remove, remove_tree
 from rootstock.root.records import (
     BUILD_RECORD,
@@ -38,8 +38,6 @@ from rootstock.root.records import (
     user_name,
     write_file,
 )
-
-Verify = Callable[[Path], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -110,9 +108,9 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
         contents = compile_bytecode(
             staging, contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=uv.log, kept=kept
         )
-        materials = bill_of_materials(
-            uv.export_sbom(staging / RECIPE, plan.interpreter.path), plan.name, build.name, installed.packages
-        )  # fmt: skip
+        uv.export(staging / RECIPE, staging / SBOM, plan.interpreter.path, "cyclonedx1.5")
+        exported = json.loads((staging / SBOM).read_bytes())
+        materials = bill_of_materials(exported, plan.name, build.name, installed.packages)
         (staging / SBOM).write_text(json.dumps(materials, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         if plan.source is not None:
             (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
@@ -125,17 +123,17 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
         raise
 
 
-def publish(staged: Staged, access: Access, verify: Verify) -> Path:
-    """Verify a build, give it its name, and point its link to it.
+def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Path:
+    """Give a build its name, and point its link to it.
 
     Parameters
     ----------
     staged : Staged
-        It is used up, also by an error.
+        After an error, `Staged.discard` removes it.
     access : Access
         Who may read it.
-    verify : callable
-        Is given the folder of the finished build, and returns what it checked; raises if the build is not fit for use.
+    checks : list of dict
+        Results of the build's verification.
 
     Returns
     -------
@@ -143,17 +141,13 @@ def publish(staged: Staged, access: Access, verify: Verify) -> Path:
         The build's folder.
     """
     plan, folder = staged.plan, staged.folder
-    try:
-        if folder is not None:
-            checks = verify(folder)
-            # Among the rest are what libraries leave in their own folder when they first run.
-            contents = read_contents(folder, staged.contents)
-            record = _record(staged, contents, contents.write(folder), checks)
-            (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
-            access.make_immutable(folder)
-            folder.rename(staged.build)
-    finally:
-        staged.discard()
+    if folder is not None:
+        # Among the rest are what libraries leave in their own folder when they first run.
+        contents = read_contents(folder, staged.contents)
+        record = _record(staged, contents, contents.write(folder), checks)
+        (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
+        access.make_immutable(folder)
+        folder.rename(staged.build)
     if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != staged.lock:
         write_file(plan.lock_file, staged.lock.encode(), access.file)
     point(plan.link, staged.build)

@@ -6,7 +6,6 @@ Those with the same recipe share a lock, which holds for every processor.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import tempfile
@@ -24,6 +23,7 @@ from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
+from rootstock.root.managed_files import sha256
 from rootstock.root.records import active_build, read_build
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
@@ -116,21 +116,22 @@ class BuildPlan:
 
 
 def plan_environment(
-    site: Site, source: EnvironmentSource, own: Sequence[Interpreter] = (), accelerator: str = ""
+    site: Site, source: EnvironmentSource, interpreters: Sequence[Interpreter] = (), accelerator: str = ""
 ) -> BuildPlan:
     """Return how the build of an environment for this machine is made.
 
     Parameters
     ----------
-    site, source
-    own : sequence of Interpreter
-        The root's interpreters.
+    site : Site
+    source : EnvironmentSource
+    interpreters : sequence of Interpreter
+        Interpreters that are in the root, or can be fetched into it; the best first.
     accelerator : str
         What to build for; by default the cluster's.
     """
     layout, cluster = site.layout, site.cluster
     accelerator, machine = accelerator or cluster.accelerator, platform.machine()
-    interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, own)
+    interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, interpreters)
     recipe = recipe_text(source.header, cluster, accelerator)
     link = variant_link(layout, source.name, machine, accelerator)
     main, lock_file, seed = main_accelerator(layout, source.name), layout.lock_file(source.name), None
@@ -139,18 +140,18 @@ def plan_environment(
     return BuildPlan(source.name, source, recipe, interpreter, machine, accelerator, link, lock_file, seed)
 
 
-def plan_client(site: Site, wheel: Path, wheel_sha256: str, own: Sequence[Interpreter] = ()) -> BuildPlan:
+def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequence[Interpreter] = ()) -> BuildPlan:
     """Return how this version's client environment is made.
 
     Parameters
     ----------
-    site
+    site : Site
     wheel : Path
         Our wheel in the root.
     wheel_sha256 : str
         Its hash: the same version can be another build of a checkout.
-    own : sequence of Interpreter
-        The root's interpreters.
+    interpreters : sequence of Interpreter
+        Interpreters that are in the root, or can be fetched into it; the best first.
     """
     header = {
         "requires-python": _CLIENT_PYTHON,
@@ -161,7 +162,7 @@ def plan_client(site: Site, wheel: Path, wheel_sha256: str, own: Sequence[Interp
         },
     }
     cluster, machine = site.cluster, platform.machine()
-    interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, own)
+    interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters)
     return BuildPlan(
         CLIENT, None, recipe_text(header, cluster, cluster.accelerator), interpreter, machine, cluster.accelerator,
         client_link(site.layout, __version__, machine), client_lock(site.layout),
@@ -200,8 +201,3 @@ def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()
         renew = () if plan.source or uv.wheels else ("rootstock",)
         uv.lock(recipe, plan.interpreter.path, renew=(*renew, *upgrade))
         return lock.read_text(encoding="utf-8")
-
-
-def sha256(content: bytes) -> str:
-    """Return the hash of `content` as hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()

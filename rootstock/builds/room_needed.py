@@ -23,12 +23,19 @@ def room_needed(plan: BuildPlan) -> DiskUsage | None:
     record = read_build(before) if before else None
     if record is not None:
         return DiskUsage(record.bytes, record.inodes)
-    stated = plan.source.room if plan.source else None
-    return DiskUsage(int(stated[0] * 10**6), stated[1]) if stated else None
+    room = plan.source.room if plan.source else None
+    return DiskUsage(int(room[0] * 10**6), room[1]) if room else None
 
 
 def check_room(root: Path, builds: Sequence[BuildPlan], pythons: int = 0) -> None:
     """Refuse builds, and interpreters under them, that are known not to fit.
+
+    Parameters
+    ----------
+    root : Path
+    builds : sequence of BuildPlan
+    pythons : int
+        Number of interpreters that are put into the root.
 
     Raises
     ------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +57,19 @@ class NewPython:
         return f"fetch Python {self.interpreter.version} into {name} from {self.interpreter.address}"
 
 
-def plan_copy(found: Interpreter, layout: RootLayout, name: str = "") -> NewPython:
-    """Return how an interpreter that may be moved comes into a root, under a name of its own or one that it has."""
-    target = layout.interpreter(name or f"cpython-{found.version}-{platform.machine()}")
-    there = Interpreter(str(target / "bin" / "python3"), found.version, str(target))
-    return NewPython(there, Path(found.prefix))
+def plan_copy(original: Interpreter, layout: RootLayout, name: str = "") -> NewPython:
+    """Return how an interpreter that may be moved comes into a root.
+
+    Parameters
+    ----------
+    original : Interpreter
+        Where it is now.
+    layout : RootLayout
+    name : str
+        Name of its folder in the root; by default made from its version.
+    """
+    target = layout.interpreter(name or f"cpython-{original.version}-{platform.machine()}")
+    return NewPython(Interpreter(str(target / "bin" / "python3"), original.version, str(target)), Path(original.prefix))
 
 
 def root_interpreters(site: Site) -> list[Interpreter]:
@@ -74,17 +82,14 @@ def root_interpreters(site: Site) -> list[Interpreter]:
     ConfigurationError
         If the setting ``python.version`` is no version.
     """
-    own = own_interpreters(site.layout.python)
-    if MANAGED not in site.cluster.interpreters:
-        return own
-    _check_settings(site.cluster)
-    there = {interpreter.prefix for interpreter in own}
-    fetched = [
-        Interpreter(f"{folder}/bin/python3", found.version, str(folder), found.key, found.address)
-        for found in python_downloads(site.cluster)
-        if str(folder := site.layout.interpreter(found.key)) not in there
-    ]
-    return _best_first([*own, *fetched], site.cluster.python_version)
+    interpreters = own_interpreters(site.layout.python)
+    if MANAGED in site.cluster.interpreters:
+        _check_settings(site.cluster)
+        prefixes = {interpreter.prefix for interpreter in interpreters}
+        downloads = python_downloads(site.cluster, site.layout.python)
+        interpreters += [download for download in downloads if download.prefix not in prefixes]
+        interpreters.sort(key=functools.partial(_rank, Version(site.cluster.python_version).release))
+    return interpreters
 
 
 def _check_settings(cluster: Cluster) -> None:
@@ -101,22 +106,26 @@ def _check_settings(cluster: Cluster) -> None:
         )
 
 
-def _best_first(interpreters: Sequence[Interpreter], wanted: str) -> list[Interpreter]:
-    """Sort: the release that is wanted, then newer ones upwards, then older ones downwards; of one, what is there."""
-    release = Version(wanted).release
-
-    def rank(interpreter: Interpreter) -> tuple[object, ...]:
-        version = Version(interpreter.version).release
-        fits, minor = version[: len(release)] == release, version[:2]
-        older = minor < release[:2]
-        distance = -minor[1] if older else minor[1]
-        return (not fits, older, distance, bool(interpreter.download), [-part for part in version])
-
-    return sorted(interpreters, key=rank)
+def _rank(release: tuple[int, ...], interpreter: Interpreter) -> tuple[object, ...]:
+    """Rank a release first, then newer ones upwards, then older ones downwards; of one, those that are in the root."""
+    version = Version(interpreter.version).release
+    fits, minor = version[: len(release)] == release, version[:2]
+    older = minor < release[:2]
+    distance = -minor[1] if older else minor[1]
+    return (not fits, older, distance, bool(interpreter.download), [-part for part in version])
 
 
 def install_interpreter(site: Site, python: NewPython, uv: Uv, *, report: Report) -> None:
     """Put an interpreter into the root: staged, tried, compiled, sealed, and given its name by one rename.
+
+    Parameters
+    ----------
+    site : Site
+    python : NewPython
+    uv : Uv
+        Fetches it.
+    report : callable
+        Is given a line for each step.
 
     Raises
     ------
@@ -138,8 +147,8 @@ def install_interpreter(site: Site, python: NewPython, uv: Uv, *, report: Report
             report(f"{label}: fetching {python.interpreter.address}")
             _fetch(site, python.interpreter, staging, uv)
             _name_place(staging, staging, target)
-        if (found := movable_interpreter(staging).version) != python.interpreter.version:
-            raise BuildError(f"{python.interpreter.address or python.source} holds Python {found}.")
+        if (version := movable_interpreter(staging).version) != python.interpreter.version:
+            raise BuildError(f"{python.interpreter.address or python.source} holds Python {version}.")
         report(f"{label}: compiling")
         contents = compile_bytecode(
             staging, read_contents(staging), clean_variables(), umask=uv.umask, programs=uv.programs, log=uv.log
@@ -161,10 +170,21 @@ def install_interpreter(site: Site, python: NewPython, uv: Uv, *, report: Report
 
 
 def bundle_interpreter(site: Site, python: NewPython, folder: Path, uv: Uv, *, report: Report) -> None:
-    """Put an interpreter into a folder of its own below `folder`, for `put` to copy it from on another machine.
+    """Put an interpreter into a bundle, for `install_interpreter` to copy it from on another machine.
 
     One that is fetched is put into the root too, where it only has to run. One that is there already is copied as it
     is: its place may be called as much else in it is.
+
+    Parameters
+    ----------
+    site : Site
+    python : NewPython
+    folder : Path
+        It is put into a folder of its own in this one.
+    uv : Uv
+        Fetches it.
+    report : callable
+        Is told when it is fetched.
 
     Raises
     ------
@@ -200,9 +220,9 @@ def _fetch(site: Site, interpreter: Interpreter, place: Path, uv: Uv) -> None:
                 or f"The setting python.mirror ({site.cluster.python_mirror!r} now) says where "
                 "it is fetched; python.interpreter can name a Python that is there already.",
             ) from error
-        found = Path(folder, interpreter.download)
-        _name_place(found, found, place)
-        found.rename(place)
+        fetched = Path(folder, interpreter.download)
+        _name_place(fetched, fetched, place)
+        fetched.rename(place)
 
 
 def _name_place(folder: Path, before: Path, after: Path) -> None:
@@ -223,9 +243,9 @@ def users(layout: RootLayout) -> dict[str, list[tuple[str, str]]]:
     dict of str to list of (str, str)
         Name of the interpreter's folder -> name and digest of each build.
     """
-    records = layout.python.glob(f"[!.]*/{INTERPRETER_RECORD}")
-    found: dict[str, list[tuple[str, str]]] = {name: [] for name in sorted(record.parent.name for record in records)}
+    records = sorted(layout.python.glob(f"[!.]*/{INTERPRETER_RECORD}"))
+    builds: dict[str, list[tuple[str, str]]] = {record.parent.name: [] for record in records}
     for build in sorted(layout.all_builds.glob("*/[!.]*")):
         if name := interpreter_of(layout, build):
-            found[name].append((build.parent.name, build.name))
-    return found
+            builds[name].append((build.parent.name, build.name))
+    return builds

@@ -34,12 +34,12 @@ def installed_files(lock: str, python: str, packages: Packages) -> list[dict[str
         Package, version, file and sha256; the hash is empty where the lock has none and the file is not at hand.
     """
     entries = {(package["name"], package.get("version")): package for package in tomllib.loads(lock).get("package", [])}
-    found = []
-    for name, version in packages.items():
-        entry = entries.get((canonicalize_name(name), version))
-        for file, sha256 in _file_of(entry, python) if entry else ():
-            found.append({"package": name, "version": version, "file": file, "sha256": sha256})
-    return found
+    return [
+        {"package": name, "version": version, "file": file, "sha256": sha256}
+        for name, version in packages.items()
+        if (entry := entries.get((canonicalize_name(name), version)))
+        for file, sha256 in _file_of(entry, python)
+    ]
 
 
 def _file_of(package: Mapping[str, Any], python: str) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ def bill_of_materials(exported: Mapping[str, Any], name: str, digest: str, packa
     installed = {(canonicalize_name(package), version) for package, version in packages.items()}
     components = [part for part in exported["components"] if (part["name"], part.get("version")) in installed]
     root = exported["metadata"]["component"]
-    known = {root["bom-ref"], *(part["bom-ref"] for part in components)}
+    references = {root["bom-ref"], *(part["bom-ref"] for part in components)}
     metadata = {key: value for key, value in exported["metadata"].items() if key != "timestamp"}
     return {
         **exported,
@@ -84,8 +84,8 @@ def bill_of_materials(exported: Mapping[str, Any], name: str, digest: str, packa
         "metadata": {**metadata, "component": {**root, "type": "application", "name": name, "version": digest}},
         "components": components,
         "dependencies": [
-            {**part, "dependsOn": [ref for ref in part.get("dependsOn", []) if ref in known]}
+            {**part, "dependsOn": [ref for ref in part.get("dependsOn", []) if ref in references]}
             for part in exported.get("dependencies", [])
-            if part["ref"] in known
+            if part["ref"] in references
         ],
     }

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rootstock.errors import BuildError
-from rootstock.root.lock import Report
+from rootstock.root.disk_usage import free_space
+from rootstock.root.lock import Report, quiet
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
-_SHOWN = 25  # lines of what a program said that are part of an error
+_SHOWN = 25  # lines of a program's output that are part of an error
 
 
 class Programs:
@@ -36,7 +37,7 @@ class Programs:
         self,
         command: Sequence[str],
         variables: Mapping[str, str],
-        log: Report | None = None,
+        log: Report = quiet,
         umask: int = -1,
         folder: Path | None = None,
     ) -> str:
@@ -45,9 +46,9 @@ class Programs:
         Parameters
         ----------
         command : sequence of str
-        variables : mapping
+        variables : Mapping[str, str]
             Its environment.
-        log : callable, optional
+        log : callable
             Is given every line that it prints.
         umask : int
             For the files that it makes; -1 is the caller's own.
@@ -65,8 +66,7 @@ class Programs:
             try:
                 for line in process.stdout:
                     lines.append(line.rstrip())
-                    if log is not None:
-                        log(lines[-1])
+                    log(lines[-1])
             except BaseException:
                 process.kill()
                 raise
@@ -107,8 +107,9 @@ def _ends_with_its_parent() -> Callable[[], None] | None:
 
 def short_of_space(folder: Path) -> str:
     """Say how little is left on a file system that is as good as full; nothing if it is not."""
-    status = os.statvfs(folder)
-    left, files = status.f_bavail * status.f_frsize, status.f_favail
-    if left > _LITTLE_SPACE and (files > _FEW_FILES or not status.f_files):
+    left = free_space(folder)
+    if left.bytes > _LITTLE_SPACE and (left.files is None or left.files > _FEW_FILES):
         return ""
-    return f"The file system of {folder} is nearly full: it has room for {left / 1e6:.1f} MB and {files} files."
+    return (
+        f"The file system of {folder} is nearly full: it has room for {left.bytes / 1e6:.1f} MB and {left.files} files."
+    )

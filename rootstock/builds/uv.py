@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from packaging.version import Version
 
+from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.subprocesses import Programs
 from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
@@ -28,7 +28,13 @@ _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
 @functools.cache
 def find_uv() -> str:
-    """Return the path of the uv program that is installed beside Rootstock."""
+    """Return the path of the uv program that is installed beside Rootstock.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is missing.
+    """
     try:
         from uv import find_uv_bin
 
@@ -58,6 +64,8 @@ def package_cache(site: Site) -> Path:
     ------
     RootError
         If the folder cannot be made, or is somebody else's: what they put there would be installed.
+    ConfigurationError
+        If the setting is no absolute path.
     """
     cluster = site.cluster
     cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else site.layout.uv_cache
@@ -76,17 +84,15 @@ def package_cache(site: Site) -> Path:
     return cache
 
 
-@dataclass(frozen=True)
-class Download:
-    """A Python that uv can fetch for this machine: uv's name for it, its version, and where it comes from."""
+def python_downloads(cluster: Cluster, folder: Path) -> list[Interpreter]:
+    """Return the finished releases of CPython that uv can fetch for this machine, by its own list or the site's.
 
-    key: str
-    version: str
-    address: str
-
-
-def python_downloads(cluster: Cluster) -> list[Download]:
-    """Return the finished releases of CPython that uv can fetch, by its own list or the site's, newest first.
+    Parameters
+    ----------
+    cluster : Cluster
+        Its settings say where the list is, and where interpreters are fetched.
+    folder : Path
+        Each would be put into a folder of its own in this one.
 
     Raises
     ------
@@ -96,17 +102,20 @@ def python_downloads(cluster: Cluster) -> list[Download]:
     command = [find_uv(), "python", "list", "--only-downloads", "--all-versions", "--output-format", "json"]
     variables = {**clean_variables(), "UV_NO_CONFIG": "1", "UV_NO_CACHE": "1", **_python_source(cluster)}
     try:
-        said = Programs().run(command, variables)
+        output = Programs().run(command, variables)
     except BuildError as error:
         hint = f"The setting python.downloads is {cluster.python_downloads!r}."
         raise BuildError(f"Cannot list the Pythons that uv can fetch.\n{error.message}", hint) from error
-    found = [entry for line in said.splitlines() if line.startswith("[") for entry in json.loads(line)]
+    entries = [entry for line in output.splitlines() if line.startswith("[") for entry in json.loads(line)]
     return [
-        Download(entry["key"], entry["version"], _address(entry["url"], cluster.python_mirror))
-        for entry in sorted(found, key=lambda entry: Version(entry["version"]), reverse=True)
+        Interpreter(
+            str(folder / entry["key"] / "bin" / "python3"), entry["version"], str(folder / entry["key"]), entry["key"],
+            _address(entry["url"], cluster.python_mirror),
+        )
+        for entry in entries
         if (entry["implementation"], entry["variant"]) == ("cpython", "default")
         and not Version(entry["version"]).is_prerelease
-    ]
+    ]  # fmt: skip
 
 
 def _address(address: str, mirror: str) -> str:
@@ -148,43 +157,74 @@ class Uv:
     programs: Programs = field(default_factory=Programs)
 
     def lock(self, script: Path, interpreter: str, renew: Sequence[str] = ()) -> None:
-        """Write ``<script>.lock``, keeping what an existing one says where that still fits, except for `renew`.
+        """Write ``<script>.lock``, keeping what an existing one says where that still fits.
 
-        In `renew`, ``*`` means every package.
+        Parameters
+        ----------
+        script : Path
+            Script whose requirements are locked.
+        interpreter : str
+            The Python to lock for.
+        renew : sequence of str
+            Packages to resolve anew though they fit; ``*`` is all of them.
         """
         options = ["--upgrade" if package == "*" else f"--upgrade-package={package}" for package in renew]
         self._uv("lock", "--script", str(script), "--python", interpreter, *options)
 
     def install_python(self, key: str, folder: Path, cluster: Cluster) -> None:
-        """Fetch the Python of that name into a folder of its own below `folder`, and compare it with uv's hash."""
+        """Fetch a Python, and compare it with uv's hash.
+
+        Parameters
+        ----------
+        key : str
+            uv's name of it.
+        folder : Path
+            It is put into a folder of its own in this one.
+        cluster : Cluster
+            Its settings say where interpreters are fetched.
+        """
         self._uv(
             "python", "install", "--no-bin", "--install-dir", str(folder), key,
             extra={"UV_PYTHON_DOWNLOADS": "manual", **_python_source(cluster)},
         )  # fmt: skip
 
     def make_environment(self, prefix: Path, interpreter: str) -> None:
-        """Make an empty environment at `prefix` that may be moved."""
+        """Make an empty environment that may be moved.
+
+        Parameters
+        ----------
+        prefix : Path
+            Its folder.
+        interpreter : str
+            The Python that it is made on.
+        """
         self._uv("venv", "--relocatable", "--no-project", "--python", interpreter, str(prefix))
 
     def sync(self, script: Path, prefix: Path, interpreter: str) -> None:
-        """Install what ``<script>.lock`` says, and nothing else, into `prefix`; fails if the lock does not fit."""
-        if self.wheels is not None:
-            self._sync_from(self.wheels, script, prefix, interpreter)
-            return
-        self._uv(
-            "sync", "--script", str(script), "--locked", "--active", "--python", interpreter,
-            extra={"VIRTUAL_ENV": str(prefix), **self._links(prefix)},
-        )  # fmt: skip
+        """Install what ``<script>.lock`` says, and nothing else; fails if the lock does not fit the script.
 
-    def _sync_from(self, wheels: Path, script: Path, prefix: Path, interpreter: str) -> None:
+        Parameters
+        ----------
+        script : Path
+        prefix : Path
+            The environment's folder.
+        interpreter : str
+            The Python that it was made on.
+        """
+        if self.wheels is None:
+            self._uv(
+                "sync", "--script", str(script), "--locked", "--active", "--python", interpreter,
+                extra={"VIRTUAL_ENV": str(prefix), **self._links(prefix)},
+            )  # fmt: skip
+            return
         # `uv sync` fetches from the addresses in the lock, whatever else it is given. A list of what it would install,
         # with the hashes, can be served from anywhere.
         with tempfile.TemporaryDirectory() as folder:
             requirements = Path(folder, "requirements.txt")
             self.export(script, requirements, interpreter)
             self._uv(
-                "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index", "--find-links", str(wheels),
-                "--only-binary=:all:", str(requirements), extra=self._links(prefix),
+                "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index",
+                "--find-links", str(self.wheels), "--only-binary=:all:", str(requirements), extra=self._links(prefix),
             )  # fmt: skip
 
     def _links(self, prefix: Path) -> dict[str, str]:
@@ -192,23 +232,23 @@ class Uv:
         same = self.cache.is_dir() and self.cache.stat().st_dev == prefix.stat().st_dev
         return {} if same else {"UV_LINK_MODE": "copy"}
 
-    def export(self, script: Path, target: Path, interpreter: str) -> None:
-        """Write what ``<script>.lock`` says in a standard format: ``requirements.txt`` or ``pylock.toml``."""
-        self._uv(
-            "export", "--script", str(script), "--locked", "--python", interpreter, "--format", target.name,
-            "--output-file", str(target), "--quiet",
-        )  # fmt: skip
+    def export(self, script: Path, target: Path, interpreter: str, form: str = "") -> None:
+        """Write what ``<script>.lock`` says in a standard format.
 
-    def export_sbom(self, script: Path, interpreter: str) -> dict[str, Any]:
-        """Return what ``<script>.lock`` says as a software bill of materials (CycloneDX)."""
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder, "sbom.cdx.json")
-            self._uv(
-                "export", "--script", str(script), "--locked", "--python", interpreter, "--format", "cyclonedx1.5",
-                "--preview-features", "sbom-export", "--output-file", str(target), "--quiet",
-            )  # fmt: skip
-            found: dict[str, Any] = json.loads(target.read_bytes())
-            return found
+        Parameters
+        ----------
+        script : Path
+        target : Path
+            The file to write: ``requirements.txt``, ``pylock.toml``, or any name with a `form`.
+        interpreter : str
+            The Python that the lock is for.
+        form : str
+            Another format that uv can write, such as ``cyclonedx1.5``: a software bill of materials.
+        """
+        self._uv(
+            "export", "--script", str(script), "--locked", "--python", interpreter, "--format", form or target.name,
+            "--preview-features", "sbom-export", "--output-file", str(target), "--quiet",
+        )  # fmt: skip
 
     def _uv(self, *arguments: str, extra: Mapping[str, str] | None = None) -> str:
         variables = {

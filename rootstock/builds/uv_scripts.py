@@ -5,7 +5,6 @@ A site's settings reach uv through them and in no other way: see ADR 5.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from rootstock.config.clusters import Cluster
 from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import ConfigurationError
+from rootstock.root.managed_files import sha256
 
 
 def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -> str:
@@ -90,9 +90,16 @@ def wrapper_file(folder: Path, recipe: str) -> Path:
 
     uv names the environment that it makes for a script by the script's path. The path here follows from the content,
     so the same requirements find the same environment again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where such scripts are kept.
+    recipe : str
+        The requirements, see `recipe_text`.
     """
     text = recipe + 'import runpy, sys\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name="__main__")\n'
-    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / "rootstock_environment.py"
+    path = folder / sha256(text.encode())[:16] / "rootstock_environment.py"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}")

@@ -104,10 +104,10 @@ def _blocks(url: str) -> Iterator[bytes]:
 def _credentials(host: str) -> str:
     """Return what ``~/.netrc`` says for a host, as uv finds it there too; empty if that is nothing."""
     try:
-        known = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+        login = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
     except (OSError, netrc.NetrcParseError):
         return ""
-    return base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode() if known else ""
+    return base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""
 
 
 def wheels_of(lock: Path, python: str) -> list[Wheel]:
@@ -140,7 +140,7 @@ def _wheel(package: Package, file: object, minor: str, folder: Path) -> Wheel:
     if isinstance(file, PackageWheel | PackageArchive):
         url = file.url or (folder / str(file.path)).resolve().as_uri()
         name = getattr(file, "name", None) or unquote(urlsplit(url).path).rpartition("/")[2]
-        if runs_here(name, minor):
+        if best_wheel([name], minor):
             if "sha256" in file.hashes:
                 return Wheel(name, url, file.hashes["sha256"])
             raise BundleError(
@@ -152,13 +152,16 @@ def _wheel(package: Package, file: object, minor: str, folder: Path) -> Wheel:
     )
 
 
-def runs_here(name: str, minor: str) -> bool:
-    """Tell by a wheel's name whether it can be installed for a Python on this machine."""
-    return bool(best_wheel([name], minor))
-
-
 def best_wheel(names: Iterable[str], minor: str) -> str:
-    """Return the wheel that an installer takes for a Python on this machine; empty if none fits."""
+    """Return the wheel that an installer takes on this machine; empty if none can be installed here.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of files; others than wheels do not count.
+    minor : str
+        Version of Python, such as 3.12.
+    """
     wheels = ((name, parse_wheel_filename(name)[3]) for name in names if name.endswith(".whl"))
     return next(create_compatible_tags_selector(_tags(minor))(wheels), "")
 

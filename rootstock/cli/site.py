@@ -163,10 +163,10 @@ def gc(cluster: str | None, root: Path | None, keep: int, older_than: float, opt
       rootstock-site gc --dry-run
       rootstock-site gc --keep 3 --older-than 30 --yes
     """
-    from rootstock.admin.gc import collect, plan_gc
+    from rootstock.admin.gc import apply, plan_gc
 
     site = found(find_site(cluster, root, installed=True))
-    run_plan(site, plan_gc(site, keep=keep, older_than=older_than), collect, options, removes="Remove this?")
+    run_plan(site, plan_gc(site, keep=keep, older_than=older_than), apply, options, removes="Remove this?")
 
 
 @main.command()
@@ -200,9 +200,8 @@ def uninstall(cluster: str | None, root: Path | None, options: PlanOptions) -> N
     Example:
       rootstock-site uninstall --root ~/rootstock --dry-run
     """
-    from rootstock.admin.gc import plan_uninstall
-    from rootstock.admin.gc import uninstall as remove
+    from rootstock.admin.uninstall import apply, plan_uninstall
 
     site = found(find_site(cluster, root, installed=True))
     question = f"Remove {site.layout.root} for good?"
-    run_plan(site, plan_uninstall(site), remove, options, removes=question, logged=False)
+    run_plan(site, plan_uninstall(site), apply, options, removes=question, logged=False)

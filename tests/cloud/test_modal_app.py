@@ -157,11 +157,11 @@ def test_one_writer_at_a_time() -> None:
     leases = Leases()
     with modal_app.exclusive_writer(leases, "first"):
         with pytest.raises(LockBusyError, match="another call of this app, first.\nIf that one is no more"):
-            modal_app.written(Volume(), leases, "second", lambda: pytest.fail("two writers"))
+            modal_app.change_volume(Volume(), leases, "second", lambda: pytest.fail("two writers"))
         with modal_app.exclusive_writer(leases, "first"):  # the same call, which Modal has moved to another container
             pass
     volume = Volume()
-    assert modal_app.written(volume, leases, "second", lambda: len(leases)) == 1
+    assert modal_app.change_volume(volume, leases, "second", lambda: len(leases)) == 1
     assert volume.calls == ["reload", "commit"]
     assert not leases
     with modal_app.exclusive_writer(leases, "first"):
@@ -172,7 +172,7 @@ def test_one_writer_at_a_time() -> None:
 def test_what_was_done_before_a_failure_is_committed() -> None:
     volume, leases = Volume(), Leases()
     with pytest.raises(ZeroDivisionError):
-        modal_app.written(volume, leases, "me", lambda: 1 // 0)
+        modal_app.change_volume(volume, leases, "me", lambda: 1 // 0)
     assert volume.calls == ["reload", "commit"]
     assert not leases
 

@@ -75,7 +75,7 @@ def test_a_rollback_to_what_gc_has_collected_meanwhile(old_and_new):
     site = find_site(None, root, installed=True)
     plan = plan_rollback(site)
     remove_tree(site.layout.build("tiny", old))
-    with pytest.raises(RootError, match=f"{old} is gone: it was collected by gc meanwhile"):
+    with pytest.raises(RootError, match=f"The build {old} of tiny is gone from {root}: it was collected by gc"):
         apply(plan, AdminContext("test"))
     assert active(root) == new
     assert numbers(root) == [1, 2]

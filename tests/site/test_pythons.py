@@ -362,7 +362,7 @@ def test_the_python_of_a_virtual_environment_is_refused_by_its_name(tiny, tmp_pa
     done = install(tiny, "--set", f"python.interpreter={tmp_path}/venv/bin/python", "--dry-run")
     assert done.returncode == 14
     base = os.path.realpath(sys._base_executable)
-    found = re.search(r"is of a virtual environment, .*; name what it is made on: (.*)", done.stderr)
+    found = re.search(r"belongs to a virtual environment; use its base interpreter: (.*)", done.stderr)
     assert found, done.stderr
     assert os.path.realpath(found[1]) == base
 
