@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import modal_app
-from rootstock.errors import BuildError, WorkerError
-from rootstock.reports.overhead import sanity_check, summary, verdict
+from rootstock.client.resolve import resolve_environment
+from rootstock.errors import BuildError, ConfigurationError, WorkerError
+from rootstock.reports.overhead import InProcess, copper, sanity_check, summary, verdict
 from rootstock.reports.trial import Check, try_root
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
@@ -203,7 +204,9 @@ def test_two_sides_that_differ_fail(root: Path) -> None:
 
 
 def test_a_model_that_fails_in_process(root: Path) -> None:
-    with pytest.raises(
-        WorkerError, match=r"failed in process, without Rootstock:\n(.*\n)*.*valid are: \(empty\), argon"
-    ):
+    with pytest.raises(ConfigurationError, match="Environment 'lj' has no model 'neon'"):
         sanity_check(root, "lj-neon", "cpu", report=lambda line: None)
+    launch = resolve_environment(RootLayout(root), "lj", "neon").launch()
+    failed = r"failed in process, without Rootstock:\n(.*\n)*.*valid are: \(empty\), argon"
+    with pytest.raises(WorkerError, match=failed), InProcess(launch, "neon", "cpu", copper((1, 1, 1))):
+        pass
