@@ -37,7 +37,7 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
     for name, problem in read.problems.items():
         click.echo(f"Environment {name} is not on it: {problem}", err=True)
     if as_json:
-        show_json({"schema": 1, "html": str(html), "json": str(data), "problems": dict(read.problems)})
+        show_json({"schema": 1, "html": str(html), "json": str(data), "problems": read.to_json()["problems"]})
     else:
         click.echo(f"{html}: {counted(len(read.models), 'model')} of {counted(len(read.environments), 'environment')}")
         click.echo(str(data))

@@ -26,14 +26,13 @@ _SCRATCH_BYTES, _FILES = 100e6, 1000
 def reachable(context: DoctorContext) -> Iterator[Finding]:
     """Check that every folder above the root, and the root, lets this user in."""
     root = context.layout.root
-    what, _, remedy = obstacle(root).partition("\n")
-    if what:
-        yield failed(what, remedy)
+    reason, _, remedy = obstacle(root).partition("\n")
+    if reason:
+        yield failed(reason, remedy)
     elif not root.is_dir():
         yield failed(f"{root} is not there", "Is its file system mounted on this node? Look at: ls -ld " + str(root))
     else:
-        status = root.stat()
-        yield ok(f"{root}, mode {status.st_mode & 0o7777:04o}, and every folder above it lets you in")
+        yield ok(f"{root}, mode {root.stat().st_mode & 0o7777:04o}, and every folder above it lets you in")
 
 
 @check
@@ -47,11 +46,10 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
             f"An admin brings it up to date with: rootstock-site install --root {context.layout.root}",
         )
         return
-    private = context.layout.admin_folders()
-    for folder in (folder for folder in context.layout.folders() if folder not in private):
-        what, _, remedy = obstacle(folder).partition("\n")
-        if what:
-            yield failed(what, remedy)
+    for folder in (folder for folder in context.layout.folders() if folder not in context.layout.admin_folders()):
+        reason, _, remedy = obstacle(folder).partition("\n")
+        if reason:
+            yield failed(reason, remedy)
         elif not folder.is_dir():
             yield warning(
                 f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"
@@ -64,17 +62,13 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
 def space(context: DoctorContext) -> Iterator[Finding]:
     """Say how much room there is where admins install; check that a home is not full."""
     yield ok(f"root: {_left(free_space(context.layout.root))} at {context.layout.root}")
-    yield from _home()
+    home = Path.home()
+    if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
+        yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
 
 
 def _left(room: DiskUsage) -> str:
     return megabytes(room.bytes) + ("" if room.files is None else f" and {room.files} files") + " left"
-
-
-def _home() -> Iterator[Finding]:
-    home = Path.home()
-    if home.is_dir() and shutil.disk_usage(home).free < _SCRATCH_BYTES:
-        yield warning(f"home: {megabytes(shutil.disk_usage(home).free)} left at {home}", "Remove what you do not need.")
 
 
 @check
