@@ -89,16 +89,15 @@ def md(
     images = read_structures([structure])
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
-    told = seed if seed is not None else secrets.randbits(32)
-    dynamics = run.Dynamics(seed=told, **settings)
+    dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
     with calculator(model, cluster, root, device, calc_kwargs) as calc, stopped_gently() as stopped:
         if resumed:
             simulation = run.Simulation.resume(calc, dynamics, prefix, start=images[0], seed=seed)
             click.echo(f"Going on after step {simulation.step}, from {files['restart']}.", err=True)
         else:
             simulation = run.Simulation(images[0], calc, dynamics, prefix)
-            origin = f"drawn for {dynamics.temp} K with seed {told}" if simulation.drawn else "those of the file"
-            click.echo(f"Velocities: {origin}.", err=True)
+            drawn = f"drawn for {dynamics.temp} K with seed {dynamics.seed}"
+            click.echo(f"Velocities: {drawn if simulation.drawn else 'those of the file'}.", err=True)
         finished = _run(simulation, stopped)
     if not finished:
         click.echo(f"Stopped after step {simulation.step}. The same command with --restart goes on there.", err=True)
@@ -124,5 +123,4 @@ def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
             )
             return not stopped()
 
-        finished: bool = simulation.run(on_step=on_step)
-    return finished
+        return bool(simulation.run(on_step=on_step))
