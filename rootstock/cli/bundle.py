@@ -71,7 +71,7 @@ def create(
         click.echo(digest)
 
 
-def unpacked_bundle(file: Path | None, digest: str | None) -> Bundle | None:
+def open_bundle(file: Path | None, digest: str | None) -> Bundle | None:
     """Unpack a bundle for as long as the command runs; None if there is none.
 
     Parameters

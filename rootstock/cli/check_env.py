@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.common import Command, json_option, named_cluster, show_json
 from rootstock.cli.parameter_types import CLUSTER, DEVICE
-from rootstock.cli.plans import PlanOptions, acting
+from rootstock.cli.plans import PlanOptions, admin_context
 from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError, RootstockError, SiteError
 
@@ -129,7 +129,7 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
     try:
         site = find_site(named_cluster(cluster), folder / "root", settings)
         plan = plan_install(site, [str(file.absolute())], device=device, client=False)
-        with acting(PlanOptions()) as admin:
+        with admin_context(PlanOptions()) as admin:
             apply(plan, admin)
         _, record = in_use(site.layout, file.stem)
         assert record is not None  # apply() has just written it

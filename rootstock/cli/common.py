@@ -82,10 +82,7 @@ class Command(click.Command):
             with _end_like_ctrl_c():
                 return super().invoke(context)
         except RootstockError as error:
-            click.echo(f"Error: {error.message}", err=True)
-            details = str(error)[len(error.message) :].strip("\n")
-            if details:
-                click.echo(details, err=True)
+            click.echo(f"Error: {error}".rstrip(), err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
             raise  # click ends quietly where nobody reads on

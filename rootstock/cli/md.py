@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.common import INTERRUPTED
 from rootstock.cli.parameter_types import MODEL, Finite
-from rootstock.cli.progress_line import shown_rarely, stopped_gently
+from rootstock.cli.progress_line import show_rarely, stop_gently
 from rootstock.cli.simulations import Simulation, calculator, model_options
 from rootstock.errors import ConfigurationError
 
@@ -90,7 +90,7 @@ def md(
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
     dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
-    with calculator(model, cluster, root, device, calc_kwargs) as calc, stopped_gently() as stopped:
+    with calculator(model, cluster, root, device, calc_kwargs) as calc, stop_gently() as stopped:
         if resumed:
             simulation = run.Simulation.resume(calc, dynamics, prefix, start=images[0], seed=seed)
             click.echo(f"Going on after step {simulation.step}, from {files['restart']}.", err=True)
@@ -113,7 +113,7 @@ def _never_began(stats: Path) -> bool:
 def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
     """Go on until the end or a signal, and show how far it is."""
     begun, first, steps = time.monotonic(), simulation.step, simulation.settings.steps
-    with shown_rarely() as show:
+    with show_rarely() as show:
 
         def on_step(now: Any) -> bool:
             pace = (time.monotonic() - begun) / (now.step - first)

@@ -99,12 +99,12 @@ def run_plan(
         _confirm(removes)
     with ExitStack() as stack:
         log = stack.enter_context(_log_file(site)) if logged else None
-        apply(plan, stack.enter_context(acting(options, log)))
+        apply(plan, stack.enter_context(admin_context(options, log)))
     return True
 
 
 @contextmanager
-def acting(options: PlanOptions, log: TextIO | None = None) -> Iterator[AdminContext]:
+def admin_context(options: PlanOptions, log: TextIO | None = None) -> Iterator[AdminContext]:
     """Be somebody who changes a root, with their progress shown, and logged if there is a log.
 
     Parameters

@@ -16,7 +16,7 @@ SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, 
 
 
 @contextmanager
-def shown_rarely(title: str = "") -> Iterator[Report]:
+def show_rarely(title: str = "") -> Iterator[Report]:
     """Yield what shows progress, now and then, after a title."""
     last = time.monotonic()
     with show_progress() as report:
@@ -31,7 +31,7 @@ def shown_rarely(title: str = "") -> Iterator[Report]:
 
 
 @contextmanager
-def stopped_gently() -> Iterator[Callable[[], bool]]:
+def stop_gently() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether Ctrl-C or SIGTERM came; the second interrupts at once."""
     came: list[int] = []
 

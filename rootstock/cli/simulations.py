@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.common import Command, cluster_options, options
 from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
-from rootstock.cli.progress_line import shown_rarely
+from rootstock.cli.progress_line import show_rarely
 from rootstock.errors import ConfigurationError, NotConvergedError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _compute_each(
             traj.unlink(missing_ok=True)
         for number, atoms in enumerate(images, 1):
             title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
-            with shown_rarely(f"{title}: ") as show:
+            with show_rarely(f"{title}: ") as show:
                 results.append(compute(atoms, calc, show))
             click.echo(f"{title}: {_summary(results[-1])}")
     click.echo(f"{path}: {counted(len(results), 'structure')}")

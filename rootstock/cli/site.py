@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rootstock import __version__
-from rootstock.cli.bundle import bundles, unpacked_bundle
+from rootstock.cli.bundle import bundles, open_bundle
 from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.common import (
     EXIT_CODES,
@@ -89,7 +89,7 @@ def install(
 
     site = site_of(cluster, root, settings=settings, group=group)
     site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
-    unpacked = unpacked_bundle(bundle, digest)
+    unpacked = open_bundle(bundle, digest)
     usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
         site, environments or usual, device=device, accelerator=accelerator or "", client=not no_client, force=force,

@@ -193,8 +193,8 @@ def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     """
     source, record = in_use(layout, name)
     built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
-    last = last_verification(layout, record) if record else None
-    return EnvironmentRecord(source, record, built_for, read_weights(layout, name), last)
+    run = last_verification(layout, record) if record else None
+    return EnvironmentRecord(source, record, built_for, read_weights(layout, name), run)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:

@@ -62,10 +62,10 @@ class ModelCard:
         yield from self._abilities()
         yield from self._installed()
         yield from self._checks()
-        yield from ("", "In a shell:", "", *_indented(self.shell), "", "In Python (run.py):", "")
-        yield from _indented(self.script)
+        yield from ("", "In a shell:", "", *_indent(self.shell), "", "In Python (run.py):", "")
+        yield from _indent(self.script)
         if self.job:
-            yield from ("", "As a job (job.sh):", "", *_indented(self.job))
+            yield from ("", "As a job (job.sh):", "", *_indent(self.job))
 
     def _abilities(self) -> Iterator[str]:
         model, details = self.model, self.environment.source.rootstock
@@ -188,5 +188,5 @@ def _job(site: Site, version: str) -> str:
     return render_job(site, "single", version=version).rstrip() if site.cluster.scheduler != "none" and version else ""
 
 
-def _indented(text: str) -> Iterator[str]:
+def _indent(text: str) -> Iterator[str]:
     return (f"    {line}".rstrip() for line in text.splitlines())

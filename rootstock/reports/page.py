@@ -92,7 +92,8 @@ class Page:
         RenderError
             If a site's own template is wrong.
         """
-        style, script = (_packaged(name) for name in ("page.css", "page.js"))
+        folder = data_folder("site_templates")
+        style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
         context = {
             **self.to_json(),
             "ready": sum(bool(model.built_for) for model in self.models),
@@ -211,10 +212,6 @@ def _verification(run: Verification, *, checks: bool = False) -> dict[str, Any]:
         "missed": run.missed, "not_run": run.not_run, "seconds": run.seconds,
     }  # fmt: skip
     return {**summary, "checks": [_CHECK | check for check in run.checks]} if checks else summary
-
-
-def _packaged(name: str) -> str:
-    return (data_folder("site_templates") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

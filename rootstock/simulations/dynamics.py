@@ -258,7 +258,19 @@ def files_of(prefix: str) -> dict[str, Path]:
 
 
 def thermal_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> Any:
-    """Return momenta of a Maxwell-Boltzmann distribution, without motion of the centre of mass."""
+    """Return momenta of a Maxwell-Boltzmann distribution, without motion of the centre of mass.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    temperature : float [K]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array of shape (n, 3)
+        In ASE's units.
+    """
     masses = atoms.get_masses()[:, None]
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * kB * temperature)
     return momenta - masses * momenta.sum(axis=0) / masses.sum()

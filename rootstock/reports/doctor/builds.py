@@ -26,7 +26,7 @@ _SAMPLE = 200  # files of each build
 _SHOWN = 3
 
 
-def built(context: DoctorContext) -> dict[str, tuple[Path, BuildRecord]]:
+def fitting_builds(context: DoctorContext) -> dict[str, tuple[Path, BuildRecord]]:
     """Return the folder and the record of the build that each environment would use here."""
 
     def read(name: str) -> list[tuple[str, tuple[Path, BuildRecord]]]:
@@ -46,9 +46,9 @@ def builds(context: DoctorContext) -> Iterator[Finding]:
         except RootError as error:
             finding = from_error(error)
             # That nobody has built an environment yet is no fault of the root; to whoever asks for it, it is.
-            wanted = context.argument is not None or active_build(context.layout.active(name)) is not None
-            yield finding if wanted else warning(finding.reason, finding.remedy)
-    if fitting := built(context):
+            expected = context.argument is not None or active_build(context.layout.active(name)) is not None
+            yield finding if expected else warning(finding.reason, finding.remedy)
+    if fitting := fitting_builds(context):
         kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in fitting.values()})
         yield ok(f"{', '.join(fitting)}: built for {', '.join(kinds)}")
     elif not context.environments:
@@ -92,7 +92,7 @@ def _damage(context: DoctorContext, tree: SealedTree, problems: list[Problem]) -
 @check
 def interpreters(context: DoctorContext) -> Iterator[Finding]:
     """Check that this user can run the Python of each build."""
-    fitting = built(context)
+    fitting = fitting_builds(context)
     running, failures = {}, []
     for name, (build, record) in fitting.items():
         command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]

@@ -78,10 +78,9 @@ def scratch(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # eve
     One check, since whoever asks for the temporary folder while this one fills it is given another.
     """
     folder = private_scratch()
-    size = 2**20
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * size)
+            file.write(b"\0" * 2**20)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -103,14 +102,12 @@ def clock(context: DoctorContext) -> Iterator[Finding]:
     newest = max(
         path.stat().st_mtime for path in (context.layout.marker, context.layout.environments, context.layout.all_active)
     )
-    ahead = [("the root", newest - time.time())]
+    differences = [("the root", newest - time.time())]  # its files may be old, and never of the future
     for name, folder in (("scratch", private_scratch()), ("your home", Path.home())):
         if os.access(folder, os.W_OK | os.X_OK):
             with tempfile.TemporaryFile(dir=folder) as file:
-                now = time.time()
-                off = os.fstat(file.fileno()).st_mtime - now
-                ahead += [(name, off), (name, -off)]
-    name, worst = max(ahead, key=lambda pair: pair[1])
+                differences.append((name, abs(os.fstat(file.fileno()).st_mtime - time.time())))
+    name, worst = max(differences, key=lambda pair: pair[1])
     if worst > _CLOCK_S:
         yield warning(
             f"this node's clock and the file system of {name} differ by {worst:.0f} s",

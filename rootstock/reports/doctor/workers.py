@@ -17,7 +17,7 @@ from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import WorkerError
 from rootstock.reports.catalogue import Model, models_of, of_each, version_of
-from rootstock.reports.doctor.builds import built
+from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
 from rootstock.root.records import BuildRecord
 
@@ -37,7 +37,7 @@ def offline(context: DoctorContext) -> Iterator[Finding]:
 
 def _chosen(context: DoctorContext) -> list[tuple[str, str]]:
     """Return the environments and models to start: the smallest build, or all of them."""
-    fitting = built(context)
+    fitting = fitting_builds(context)
     if context.argument is not None:
         return [(name, context.argument) for name in fitting]
     models, _ = of_each(fitting, lambda name: models_of(context.layout, name))  # other checks tell of errors
@@ -103,7 +103,7 @@ def gpu(context: DoctorContext) -> Iterator[Finding]:
     if not context.device.startswith("cuda"):
         yield skipped(f"the device is {context.device}; --device cuda looks for a GPU")
         return
-    with_torch = [(build, record) for build, record in built(context).values() if version_of(record, "torch")]
+    with_torch = [(build, record) for build, record in fitting_builds(context).values() if version_of(record, "torch")]
     if context.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
