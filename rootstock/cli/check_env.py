@@ -121,9 +121,8 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
     from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_install
     from rootstock.config.site import find_site
-    from rootstock.reports.catalogue import in_use
+    from rootstock.reports.catalogue import read_environment
     from rootstock.root.permissions import remove_tree
-    from rootstock.root.verification_records import last_verification
 
     folder = Path(tempfile.mkdtemp(prefix="rootstock-check-"))
     try:
@@ -131,8 +130,8 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
         plan = plan_install(site, [str(file.absolute())], device=device, client=False)
         with admin_context(PlanOptions()) as admin:
             apply(plan, admin)
-        _, record = in_use(site.layout, file.stem)
-        assert record is not None  # apply() has just written it
-        return last_verification(site.layout, record)
+        verification = read_environment(site.layout, file.stem).verification
+        assert verification is not None  # apply() has just written it
+        return verification
     finally:
         remove_tree(folder)

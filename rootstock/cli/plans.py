@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
@@ -97,9 +97,8 @@ def run_plan(
         return False
     if not options.yes:
         _confirm(removes)
-    with ExitStack() as stack:
-        log = stack.enter_context(_log_file(site)) if logged else None
-        apply(plan, stack.enter_context(admin_context(options, log)))
+    with _log_file(site) if logged else nullcontext() as log, admin_context(options, log) as admin:
+        apply(plan, admin)
     return True
 
 

@@ -54,14 +54,10 @@ def verify(
     with show_progress() as report:
         for result in verify_builds(site, names, models, device, report=report):
             results.append(result)
-            if as_json:
-                continue
-            click.echo(
-                f"{result.environment} ({device}): {result.passed} passed, {result.missed} missed, "
-                f"{result.not_run} not run, {result.seconds:.1f} s"
-            )
-            for check in result.checks:
-                if not check["passed"]:
+            if not as_json:
+                numbers = f"{result.passed} passed, {result.missed} missed, {result.not_run} not run"
+                click.echo(f"{result.environment} ({device}): {numbers}, {result.seconds:.1f} s")
+                for check in (check for check in result.checks if not check["passed"]):
                     click.echo(f"  {'missed' if check['passed'] is False else 'not run'}: {describe(check)}")
     if as_json:
         show_json({"schema": 1, "root": str(site.layout.root), "verifications": [asdict(result) for result in results]})

@@ -126,19 +126,13 @@ def read_strings(layout: RootLayout) -> list[str]:
 
 
 def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[list[_T], dict[str, RootstockError]]:
-    """Read something of each environment: one that cannot be read hides no other.
+    """Return what is read of environments, and by name what kept some from being read: they hide no other.
 
     Parameters
     ----------
     names : iterable of str
-        The environments.
     read : callable
-        Is given a name, and returns what there is of it.
-
-    Returns
-    -------
-    tuple of (list, dict of str to RootstockError)
-        What was read, and by name what kept an environment from being read.
+        Is given a name, and returns what there is of that environment.
     """
     items: list[_T] = []
     errors = {}

@@ -146,7 +146,9 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
         weights=environment.weights.get(source.named(argument)),
         shell=_shell(site, version),
         script=_script(description, site.cluster.device),
-        job=_job(site, version),
+        job=render_job(site, "single", version=version).rstrip()
+        if site.cluster.scheduler != "none" and version
+        else "",
     )
 
 
@@ -163,8 +165,7 @@ def _shell(site: Site, version: str) -> str:
 
 
 def _script(model: Model, device: str) -> str:
-    metal = not model.elements or "Cu" in model.elements
-    crystal = metal and "charge" not in model.needs
+    crystal = (not model.elements or "Cu" in model.elements) and "charge" not in model.needs
     atoms = 'bulk("Cu", cubic=True)' if crystal else 'molecule("H2O")'
     options = ', setup_kwargs={"head": "NAME"}' if "head" in model.needs else ""
     return "\n".join(
@@ -182,10 +183,6 @@ def _script(model: Model, device: str) -> str:
 
 
 _INFO = {"charge": 0, "spin": 1}  # total charge, and multiplicity
-
-
-def _job(site: Site, version: str) -> str:
-    return render_job(site, "single", version=version).rstrip() if site.cluster.scheduler != "none" and version else ""
 
 
 def _indent(text: str) -> Iterator[str]:

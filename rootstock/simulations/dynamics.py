@@ -219,13 +219,12 @@ class Simulation:
             )
         held = before.settings | {"steps": settings.steps}
         settings = replace(settings, seed=held["seed"] if seed is None else seed)
-        now = asdict(settings) | identity(calculator)
-        if changed := [name for name in now if held.get(name) != now[name]]:
-            name = changed[0]
-            raise ConfigurationError(
-                f"{files['restart']} is of a simulation with {name} = {held.get(name)}, not {now[name]}.",
-                "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
-            )
+        for name, value in (asdict(settings) | identity(calculator)).items():
+            if held.get(name) != value:
+                raise ConfigurationError(
+                    f"{files['restart']} is of a simulation with {name} = {held.get(name)}, not {value}.",
+                    "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
+                )
         self = cls(Atoms.fromdict(before.atoms), calculator, settings, prefix)
         self.start = before.start
         self.rng.bit_generator.state = json.loads(before.random)

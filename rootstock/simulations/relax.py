@@ -119,14 +119,14 @@ class Relaxation:
         """
         atoms = atoms.copy()
         atoms.calc = calculator
-        if self.cell != "fixed" and not has_whole_cell(atoms):
-            raise ConfigurationError(
-                "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and what is "
-                "vacuum would shrink.",
-                "Relax the atoms alone.",
-            )
         moving: Any = atoms
         if self.cell != "fixed":
+            if not has_whole_cell(atoms):
+                raise ConfigurationError(
+                    "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and "
+                    "what is vacuum would shrink.",
+                    "Relax the atoms alone.",
+                )
             moving = FrechetCellFilter(
                 atoms, hydrostatic_strain=self.cell == "lengths", scalar_pressure=self.pressure * GPa
             )

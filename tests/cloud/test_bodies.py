@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.build import bulk
 
 import modal_app
+from rootstock.client.resolve import resolve
 from rootstock.errors import BuildError, WorkerError
-from rootstock.reports.overhead import sanity_check, summary, verdict
+from rootstock.reports.overhead import InProcess, sanity_check, summary, verdict
 from rootstock.reports.trial import Check, try_root
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
@@ -203,7 +205,7 @@ def test_two_sides_that_differ_fail(root: Path) -> None:
 
 
 def test_a_model_that_fails_in_process(root: Path) -> None:
-    with pytest.raises(
-        WorkerError, match=r"failed in process, without Rootstock:\n(.*\n)*.*valid are: \(empty\), argon"
-    ):
-        sanity_check(root, "lj-neon", "cpu", report=lambda line: None)
+    launch = resolve(RootLayout(root), "lj", "cpu", "build").launch(threads=1)
+    message = r"failed in process, without Rootstock:\n(.*\n)*.*valid are: \(empty\), argon"
+    with pytest.raises(WorkerError, match=message), InProcess(launch, "neon", "cpu", bulk("Cu")):
+        pass
