@@ -70,11 +70,11 @@ def _help(text: str) -> Iterator[str]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
-    own = [(names, text) for names, text in records if "--help" not in names]
-    if own:
+    records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
+    rows = [(names, text) for names, text in records if "--help" not in names]
+    if rows:
         yield "| option | |\n|---|---|"
-        for names, text in own:
+        for names, text in rows:
             yield f"| `{names}` | {_cell(text)} |"
         yield ""
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootstock.cli.common import Group, Progress, cluster_options, found, show_json
+from rootstock.cli.common import Group, cluster_options, json_option, show_json, show_progress, site_of
 from rootstock.cli.parameter_types import ENVIRONMENT
-from rootstock.config.site import find_site
 from rootstock.errors import BundleError, ConfigurationError, RootstockError
 from rootstock.root.reachability import cause
 
@@ -34,7 +33,7 @@ def bundles() -> None:
               help="An interpreter that may be moved: it goes into the root, and the builds use it "
                    "[default: those that the setting `managed` stands for, if it is set].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out what the module and the bundle's bootstrap.sh need.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def create(
     file: Path, cluster: str | None, root: Path | None, environments: tuple[str, ...], settings: tuple[str, ...],
     python: Path | None, no_client: bool, as_json: bool,
@@ -51,17 +50,16 @@ def create(
     from rootstock.admin.bundle_create import create_bundle
     from rootstock.admin.environment_sources import find_sources
 
-    site = found(find_site(cluster, root, settings))
+    site = site_of(cluster, root, settings=settings)
     sources = find_sources(site.layout, environments or site.cluster.environments)
-    progress = Progress(None)
     try:
-        with progress.shown():
+        with show_progress() as report:
             digest = create_bundle(
-                site.cluster, sources, file.absolute(), client=not no_client, python=python, report=progress.step
+                site.cluster, sources, file.absolute(), client=not no_client, python=python, report=report
             )
+    except RootstockError:
+        raise
     except OSError as error:
-        if isinstance(error, RootstockError):
-            raise
         if error.filename and not Path(error.filename).is_relative_to(file.absolute().parent):
             raise BundleError(f"Cannot make {file}: {error.filename}: {error.strerror}.") from error
         raise BundleError(
@@ -73,8 +71,15 @@ def create(
         click.echo(digest)
 
 
-def unpacked_bundle(file: Path | None, digest: str | None) -> Bundle | None:
+def open_bundle(file: Path | None, digest: str | None) -> Bundle | None:
     """Unpack a bundle for as long as the command runs; None if there is none.
+
+    Parameters
+    ----------
+    file : Path or None
+        The bundle.
+    digest : str or None
+        What it must have, as `bundle create` printed it.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.common import Command, json_option, named_cluster, show_json
 from rootstock.cli.parameter_types import CLUSTER, DEVICE
-from rootstock.cli.plans import PlanOptions, acting
+from rootstock.cli.plans import PlanOptions, admin_context
 from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError, RootstockError, SiteError
 
@@ -47,8 +47,7 @@ def new_env(name: str, output: Path | None) -> None:
             f"An environment is called as its file: {path} would not be {name!r}.",
             f"Give -o {path.with_name(f'{name}.py')}, or another NAME.",
         )
-    text = render_template("environment.py.j2", {"name": name}, ())
-    _write_new(path, text)
+    _write_new(path, render_template("environment.py.j2", {"name": name}, ()))
     click.echo(f"Wrote {path}. Change it, then: rootstock-site check-env {path} --build")
 
 
@@ -90,31 +89,29 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
     from rootstock.reports.envfile_lint import ERROR, check_environment
     from rootstock.root.disk_usage import counted
 
-    found = check_environment(file)
-    errors = sum(each.severity == ERROR for each in found)
-    said: dict[str, Any] = {
-        "schema": 1, "file": str(file), "errors": errors, "warnings": len(found) - errors,
-        "findings": [asdict(each) for each in found],
+    findings = check_environment(file)
+    errors = sum(finding.severity == ERROR for finding in findings)
+    report: dict[str, Any] = {
+        "schema": 1, "file": str(file), "errors": errors, "warnings": len(findings) - errors,
+        "findings": [asdict(finding) for finding in findings],
     }  # fmt: skip
     if not as_json:
-        for each in found:
-            where = file if each.line is None else f"{file}:{each.line}"
-            click.echo(f"{where}: {each.severity}: {each.text}")
-        click.echo(f"{file}: {errors} errors, {len(found) - errors} warnings")
+        for finding in findings:
+            where = file if finding.line is None else f"{file}:{finding.line}"
+            click.echo(f"{where}: {finding.severity}: {finding.text}")
+        click.echo(f"{file}: {errors} errors, {report['warnings']} warnings")
     try:
         if build and not errors:
-            result = _build(file, cluster, settings, device)
-            said["build"] = {"passed": result.passed, "not_run": result.not_run, "checks": result.checks}
+            run = _build(file, cluster, settings, device)
+            report["build"] = {"passed": run.passed, "not_run": run.not_run, "checks": run.checks}
             if not as_json:
-                click.echo(
-                    f"{file}: built; {counted(result.passed, 'check')} passed, {result.not_run} not run ({device})"
-                )
+                click.echo(f"{file}: built; {counted(run.passed, 'check')} passed, {run.not_run} not run ({device})")
     except RootstockError as error:
-        said["build"] = {"error": error.message}
+        report["build"] = {"error": error.message}
         raise
     finally:
         if as_json:
-            show_json(said)
+            show_json(report)
     if errors:
         sys.exit(ConfigurationError.exit_code)
 
@@ -124,19 +121,17 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
     from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_install
     from rootstock.config.site import find_site
+    from rootstock.reports.catalogue import read_environment
     from rootstock.root.permissions import remove_tree
-    from rootstock.root.records import active_build, read_build
-    from rootstock.root.verification_records import last_verification
 
     folder = Path(tempfile.mkdtemp(prefix="rootstock-check-"))
     try:
         site = find_site(named_cluster(cluster), folder / "root", settings)
         plan = plan_install(site, [str(file.absolute())], device=device, client=False)
-        with acting(PlanOptions()) as admin:
+        with admin_context(PlanOptions()) as admin:
             apply(plan, admin)
-        built = active_build(site.layout.active(file.stem))
-        record = read_build(built) if built else None
-        assert record is not None  # apply() has just written it
-        return last_verification(site.layout, record)
+        verification = read_environment(site.layout, file.stem).verification
+        assert verification is not None  # apply() has just written it
+        return verification
     finally:
         remove_tree(folder)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from types import FrameType
+from typing import Any
 
 import click
 
 from rootstock.cli.parameter_types import CLUSTER
 from rootstock.config.clusters import AUTO, recognise, require_root
-from rootstock.config.site import Site
+from rootstock.config.site import Site, find_site
 from rootstock.errors import RootError, RootstockError
-from rootstock.root.command_log import log_line
 from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Report
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
@@ -44,18 +46,29 @@ Exit codes:
 
 
 @contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, and the end of the terminal, end a command as Ctrl-C does: nothing half made is left."""
-    ours = []
-    if threading.current_thread() is threading.main_thread():
-        ours = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
-    for each in ours:
-        signal.signal(each, signal.default_int_handler)
+def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
+    """Handle signals while the block runs, and then as before.
+
+    Parameters
+    ----------
+    handler : callable
+        As `signal.signal` takes it.
+    *numbers : int
+        The signals.
+    """
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _end_like_ctrl_c() -> AbstractContextManager[None]:
+    """Let SIGTERM, and the end of the terminal, end a command as Ctrl-C does: nothing half made is left."""
+    in_main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    return handle_signals(signal.default_int_handler, *(numbers if in_main else ()))
 
 
 class Command(click.Command):
@@ -66,13 +79,10 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            with _ended_like_ctrl_c():
+            with _end_like_ctrl_c():
                 return super().invoke(context)
         except RootstockError as error:
-            click.echo(f"Error: {error.message}", err=True)
-            details = str(error)[len(error.message) :].strip("\n")
-            if details:
-                click.echo(details, err=True)
+            click.echo(f"Error: {error}".rstrip(), err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
             raise  # click ends quietly where nobody reads on
@@ -88,48 +98,19 @@ class Group(click.Group):
     """A command line made of `Command`."""
 
     command_class = Command
+    group_class = type  # what is in it is made like this
 
 
-Group.group_class = Group
-
-
-class Progress:
-    """Shows steps: one line that is replaced on a terminal, plain lines elsewhere. Everything goes to a log as well.
-
-    Parameters
-    ----------
-    log : TextIO or None
-        Where every line goes, with its time.
-    """
-
-    def __init__(self, log: TextIO | None) -> None:
-        self._log = log
-        self._status: Any = None
-
-    def step(self, text: str) -> None:
-        """Show what is going on now."""
-        self.log(text)
-        if self._status is not None:
-            self._status.update(text)
-        else:
-            click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
-
-    def log(self, text: str) -> None:
-        """Write a line to the log only."""
-        if self._log is not None:
-            log_line(self._log, text)
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show a spinner while the block runs, if there is a terminal."""
-        if not sys.stderr.isatty():
-            yield
-            return
+@contextmanager
+def show_progress() -> Iterator[Report]:
+    """Yield what shows steps while the block runs: one line that is replaced on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True).status("") as self._status:
-            yield
-        self._status = None
+        with Console(stderr=True).status("") as status:
+            yield status.update
+    else:
+        yield lambda text: click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
 
 def options(*decorators: Decorated) -> Decorated:
@@ -152,24 +133,71 @@ cluster_options = options(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def found(site: Site) -> Site:
-    """Return `site`, and say so if its cluster was recognised."""
+def merge_options(name: str, merge: Callable[..., Any], *merged: str) -> Decorated:
+    """Return a decorator that gives a command several options as one argument.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    merge : callable
+        Returns it, given the options by their names.
+    *merged : str
+        The options.
+    """
+
+    def decorate(command: Decorated) -> Decorated:
+        @functools.wraps(command)
+        def run(*arguments: Any, **options: Any) -> Any:
+            options[name] = merge(**{option: options.pop(option) for option in merged})
+            return command(*arguments, **options)
+
+        return run
+
+    return decorate
+
+
+def site_of(cluster: str | None, root: Path | None, **options: Any) -> Site:
+    """Return the root that an admin's command is about; it is told if its cluster was recognised.
+
+    Parameters
+    ----------
+    cluster, root, **options
+        As for `find_site`.
+    """
+    site = find_site(cluster, root, **options)
     if site.recognised:
-        click.echo(f"Cluster {site.cluster.name}: recognised by this machine's name, {site.recognised}.", err=True)
+        _tell_recognised(site.cluster.name, site.recognised)
     return site
 
 
+# For commands that are about a root which is there.
+site_options = options(
+    cluster_options, merge_options("site", functools.partial(site_of, installed=True), "cluster", "root")
+)
+
+
 def named_cluster(name: str | None) -> str | None:
-    """Return the name of the cluster that somebody gave, and say so if it was recognised by this machine's name."""
+    """Return the name of the cluster that somebody gave; it is told if it was recognised by this machine's name."""
     if name != AUTO:
         return name
     name, host = recognise()
-    click.echo(f"Cluster {name}: recognised by this machine's name, {host}.", err=True)
+    _tell_recognised(name, host)
     return name
 
 
+def _tell_recognised(cluster: str, host: str) -> None:
+    click.echo(f"Cluster {cluster}: recognised by this machine's name, {host}.", err=True)
+
+
 def user_root(cluster: str | None, root: Path | None) -> RootLayout:
-    """Return the root that a user's command is about."""
+    """Return the root that a user's command is about.
+
+    Parameters
+    ----------
+    cluster, root
+        As for `require_root`.
+    """
     return RootLayout(require_root(named_cluster(cluster), root))
 
 

@@ -75,25 +75,24 @@ def why_not(model: str, cluster: str | None, root: Path | None, device: str | No
     """
     from rootstock.reports.doctor import why_not as go_through
 
-    if not _report(go_through(model, named_cluster(cluster), root, device=device, patience=wait), as_json):
-        click.echo(f"{model} runs here.", err=True)
+    _report(go_through(model, named_cluster(cluster), root, device=device, patience=wait), as_json)
+    click.echo(f"{model} runs here.", err=True)
 
 
-def _report(findings: Iterator[Finding], as_json: bool) -> int:
-    """Show findings as they come, and end with the exit code that they call for."""
+def _report(findings: Iterator[Finding], as_json: bool) -> None:
+    """Show findings as they come; if one is a failure, end with its exit code."""
     from rootstock.reports.doctor import exit_code
 
-    seen = []
+    shown = []
     for finding in findings:
-        seen.append(finding)
+        shown.append(finding)
         if not as_json:
             _show(finding)
-    code = exit_code(seen)
+    code = exit_code(shown)
     if as_json:
-        show_json({"schema": 1, "exit_code": code, "findings": [asdict(finding) for finding in seen]})
+        show_json({"schema": 1, "exit_code": code, "findings": [asdict(finding) for finding in shown]})
     if code:
         sys.exit(code)
-    return code
 
 
 def _show(finding: Finding) -> None:

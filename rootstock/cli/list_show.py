@@ -37,19 +37,19 @@ def list_(cluster: str | None, root: Path | None, as_json: bool) -> None:
     """
     from rootstock.reports.catalogue import read_catalogue
 
-    found = read_catalogue(user_root(cluster, root))
+    catalogue = read_catalogue(user_root(cluster, root))
     if as_json:
-        show_json(found.to_json())
+        show_json(catalogue.to_json())
         return
-    rows = [_row(model) for model in found.models]
+    rows = [_row(model) for model in catalogue.models]
     if sys.stdout.isatty():
         _table(rows)
     else:
         click.echo("\n".join("\t".join(row) for row in [_COLUMNS, *rows]))
-    for name, problem in found.problems.items():
-        click.echo(f"Environment {name} is not listed: {problem}", err=True)
-    if not found.models and not found.problems:
-        click.echo(f"{found.root} holds no environment yet: rootstock-site install --env NAME adds one.", err=True)
+    for name, error in catalogue.problems.items():
+        click.echo(f"Environment {name} is not listed: {error}", err=True)
+    if not catalogue.models and not catalogue.problems:
+        click.echo(f"{catalogue.root} holds no environment yet: rootstock-site install --env NAME adds one.", err=True)
 
 
 def _row(model: Model) -> tuple[str, ...]:
@@ -119,8 +119,8 @@ def show(model: str, cluster: str | None, root: Path | None, as_json: bool) -> N
     """
     from rootstock.reports.model_card import read_model_card
 
-    found = read_model_card(user_root(cluster, root), model)
+    card = read_model_card(user_root(cluster, root), model)
     if as_json:
-        show_json(found.to_json())
+        show_json(card.to_json())
     else:
-        click.echo("\n".join(found.lines()))
+        click.echo("\n".join(card.lines()))

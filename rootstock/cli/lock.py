@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import PENDING, Command, Progress, cluster_options, found
+from rootstock.cli.common import PENDING, Command, cluster_options, show_progress, site_of
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
-from rootstock.config.site import find_site
 
 
 @click.command(cls=Command)
@@ -49,16 +48,14 @@ def lock(
     from rootstock.root.records import read_marker
 
     options = replace(options, dry_run=check or options.dry_run)
-    site = found(find_site(cluster, root))
+    site = site_of(cluster, root)
     if not all(name.endswith(".py") for name in environments) or not environments:
         read_marker(site.layout)
     sources = [find_source(site.layout, name) for name in environments or registered_names(site.layout)]
-    progress = Progress(None)
-    with progress.shown():
+    with show_progress() as report:
         plan = plan_locks(
-            site, sources, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run,
-            report=progress.step,
-        )  # fmt: skip
+            site, sources, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run, report=report
+        )
     installed = site.layout.marker.is_file()
     run_plan(site, plan, apply, options, place=None if installed else sources[0].path.parent, logged=installed)
     if check:

@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.common import INTERRUPTED
 from rootstock.cli.parameter_types import MODEL, Finite
-from rootstock.cli.progress_line import shown_rarely, stopped_gently
+from rootstock.cli.progress_line import show_rarely, stop_gently
 from rootstock.cli.simulations import Simulation, calculator, model_options
 from rootstock.errors import ConfigurationError
 
@@ -89,16 +89,15 @@ def md(
     images = read_structures([structure])
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
-    told = seed if seed is not None else secrets.randbits(32)
-    dynamics = run.Dynamics(seed=told, **settings)
-    with calculator(model, cluster, root, device, calc_kwargs) as calc, stopped_gently() as stopped:
+    dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
+    with calculator(model, cluster, root, device, calc_kwargs) as calc, stop_gently() as stopped:
         if resumed:
             simulation = run.Simulation.resume(calc, dynamics, prefix, start=images[0], seed=seed)
             click.echo(f"Going on after step {simulation.step}, from {files['restart']}.", err=True)
         else:
             simulation = run.Simulation(images[0], calc, dynamics, prefix)
-            origin = f"drawn for {dynamics.temp} K with seed {told}" if simulation.drawn else "those of the file"
-            click.echo(f"Velocities: {origin}.", err=True)
+            drawn = f"drawn for {dynamics.temp} K with seed {dynamics.seed}"
+            click.echo(f"Velocities: {drawn if simulation.drawn else 'those of the file'}.", err=True)
         finished = _run(simulation, stopped)
     if not finished:
         click.echo(f"Stopped after step {simulation.step}. The same command with --restart goes on there.", err=True)
@@ -114,7 +113,7 @@ def _never_began(stats: Path) -> bool:
 def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
     """Go on until the end or a signal, and show how far it is."""
     begun, first, steps = time.monotonic(), simulation.step, simulation.settings.steps
-    with shown_rarely() as show:
+    with show_rarely() as show:
 
         def on_step(now: Any) -> bool:
             pace = (time.monotonic() - begun) / (now.step - first)
@@ -124,5 +123,4 @@ def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:
             )
             return not stopped()
 
-        finished: bool = simulation.run(on_step=on_step)
-    return finished
+        return bool(simulation.run(on_step=on_step))

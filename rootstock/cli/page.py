@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import Command, cluster_options, found, json_option, show_json
-from rootstock.config.site import find_site
+from rootstock.cli.common import Command, json_option, show_json, site_options
+from rootstock.config.site import Site
 
 
 @click.command(cls=Command)
-@cluster_options
+@site_options
 @click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR",
               help="Write DIR/index.html and DIR/status.json.")  # fmt: skip
 @click.option("--sizes", is_flag=True, help="Measure what each part of the root takes; looks at every file.")
 @json_option
-def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_json: bool) -> None:
+def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
     """Write a page of the models that a root offers.
 
     It has their exact names, versions, licences, verification, and how to load them. The page is one file that needs no
@@ -31,13 +31,13 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
     from rootstock.reports.page import read_page, write_page
     from rootstock.root.disk_usage import counted
 
-    site = found(find_site(cluster, root, installed=True))
-    read = read_page(site, sizes=sizes)
-    html, data = write_page(read, output.absolute(), site.template_dirs)
-    for name, problem in read.problems.items():
-        click.echo(f"Environment {name} is not on it: {problem}", err=True)
+    content = read_page(site, sizes=sizes)
+    html, data = write_page(content, output.absolute(), site.template_dirs)
+    for name, error in content.problems.items():
+        click.echo(f"Environment {name} is not on it: {error}", err=True)
     if as_json:
-        show_json({"schema": 1, "html": str(html), "json": str(data), "problems": dict(read.problems)})
+        show_json({"schema": 1, "html": str(html), "json": str(data), "problems": content.to_json()["problems"]})
     else:
-        click.echo(f"{html}: {counted(len(read.models), 'model')} of {counted(len(read.environments), 'environment')}")
+        models, environments = counted(len(content.models), "model"), counted(len(content.environments), "environment")
+        click.echo(f"{html}: {models} of {environments}")
         click.echo(str(data))

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rootstock.config.clusters import AUTO, cluster_names, require_root
+from rootstock.config.site import installed_versions
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
 
@@ -22,11 +23,17 @@ class Finite(click.FloatRange):
     """A number within bounds, and neither NaN nor infinite."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number."""
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
+        """Return the number.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
             self.fail(f"{value} is no number that can be computed with.", param, ctx)
-        return found
+        return number
 
 
 class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
@@ -50,7 +57,15 @@ class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         param: click.Parameter,  # noqa: ARG002  # click's signature
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the values that begin with what was typed; a path where it looks like one."""
+        """Return the values that begin with what was typed; a path where it looks like one.
+
+        Parameters
+        ----------
+        ctx, param
+            As click passes them.
+        incomplete : str
+            What was typed.
+        """
         if "/" in incomplete:
             return [CompletionItem(incomplete, type="file")]
         with contextlib.suppress(RootstockError, OSError):
@@ -77,14 +92,8 @@ def _environments(context: click.Context) -> list[str]:
     return sorted(names)
 
 
-def _versions(context: click.Context) -> list[str]:
-    from rootstock.config.site import installed_versions
-
-    return installed_versions(_root(context))
-
-
 MODEL = Completed("model", _models)
 CLUSTER = Completed("cluster", lambda _: [AUTO, *cluster_names()])
 ENVIRONMENT = Completed("environment", _environments)
 DEVICE = Completed("device", lambda _: ["cpu", "cuda", "cuda:0", "xpu"])
-VERSION = Completed("version", _versions)
+VERSION = Completed("version", lambda context: installed_versions(_root(context)))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
 
 import click
 
-from rootstock.cli.common import Decorated, Progress, options, show_json
+from rootstock.cli.common import merge_options, options, show_json, show_progress
 from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError
-from rootstock.root.command_log import new_log
-from rootstock.root.lock import AdminContext
+from rootstock.root.command_log import log_line, new_log
+from rootstock.root.lock import AdminContext, quiet
 
 
 class Plan(Protocol):
@@ -47,25 +47,13 @@ class PlanOptions:
     break_lock: bool = False
 
 
-def _as_one(command: Decorated) -> Decorated:
-    """Give a command its options of a plan as one argument, `options`."""
-
-    @functools.wraps(command)
-    def with_options(
-        *arguments: Any, dry_run: bool, yes: bool, as_json: bool, wait: float, break_lock: bool, **others: Any
-    ) -> Any:
-        return command(*arguments, options=PlanOptions(dry_run, yes, as_json, wait, break_lock), **others)
-
-    return with_options
-
-
 plan_options = options(
     click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing."),
     click.option("--yes", "-y", is_flag=True, help="Do not ask."),
     click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON."),
     click.option("--wait", default=0.0, metavar="SECONDS", help="How long to wait for another admin."),
     click.option("--break-lock", is_flag=True, help="Take the lock from another admin, whoever that is."),
-    _as_one,
+    merge_options("options", PlanOptions, "dry_run", "yes", "as_json", "wait", "break_lock"),
 )
 
 
@@ -109,18 +97,29 @@ def run_plan(
         return False
     if not options.yes:
         _confirm(removes)
-    with ExitStack() as stack:
-        log = stack.enter_context(_log_file(site)) if logged else None
-        apply(plan, stack.enter_context(acting(options, log)))
+    with _log_file(site) if logged else nullcontext() as log, admin_context(options, log) as admin:
+        apply(plan, admin)
     return True
 
 
 @contextmanager
-def acting(options: PlanOptions, log: TextIO | None = None) -> Iterator[AdminContext]:
-    """Be somebody who changes a root, with their progress shown, and logged if there is a log."""
-    progress = Progress(log)
-    with progress.shown():
-        yield AdminContext(" ".join(sys.argv), options.wait, options.break_lock, progress.step, progress.log)
+def admin_context(options: PlanOptions, log: TextIO | None = None) -> Iterator[AdminContext]:
+    """Be somebody who changes a root, with their progress shown, and logged if there is a log.
+
+    Parameters
+    ----------
+    options
+    log : TextIO, optional
+        The log.
+    """
+    record = functools.partial(log_line, log) if log else quiet
+    with show_progress() as show:
+
+        def report(text: str) -> None:
+            record(text)
+            show(text)
+
+        yield AdminContext(" ".join(sys.argv), options.wait, options.break_lock, report, record)
 
 
 @contextmanager

@@ -9,30 +9,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rootstock.cli.common import Progress
+from rootstock.cli.common import handle_signals, show_progress
 from rootstock.root.lock import Report
 
 SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, elsewhere it stays
 
 
 @contextmanager
-def shown_rarely() -> Iterator[Report]:
-    """Yield what shows progress, now and then."""
-    progress, terminal = Progress(None), sys.stderr.isatty()
+def show_rarely(title: str = "") -> Iterator[Report]:
+    """Yield what shows progress, now and then, after a title."""
     last = time.monotonic()
+    with show_progress() as report:
 
-    def show(text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= SECONDS_BETWEEN[terminal]:
-            last = time.monotonic()
-            progress.step(text)
+        def show(text: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN[sys.stderr.isatty()]:
+                last = time.monotonic()
+                report(title + text)
 
-    with progress.shown():
         yield show
 
 
 @contextmanager
-def stopped_gently() -> Iterator[Callable[[], bool]]:
+def stop_gently() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether Ctrl-C or SIGTERM came; the second interrupts at once."""
     came: list[int] = []
 
@@ -41,9 +40,5 @@ def stopped_gently() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         came.append(number)
 
-    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handle_signals(note, signal.SIGINT, signal.SIGTERM):
         yield lambda: bool(came)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

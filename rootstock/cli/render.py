@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from rootstock import __version__
-from rootstock.cli.common import PENDING, Command, cluster_options, found
+from rootstock.cli.common import PENDING, Command, cluster_options, site_of
 from rootstock.cli.plans import PlanOptions, run_plan
 from rootstock.config.site import find_site
 
@@ -41,7 +41,7 @@ def render(
     from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_render
 
-    site = found(find_site(cluster, root, installed=True))
+    site = site_of(cluster, root, installed=True)
     plan = plan_render(replace(site, template_dirs=(*template_dirs, *site.template_dirs)), force=force)
     run_plan(site, plan, apply, PlanOptions(dry_run=check, yes=True))
     if check:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from rootstock.cli.common import Command
 
-_SHELLS = ("bash", "zsh", "fish")
+_SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
 def completion_of(program: str) -> click.Command:
@@ -15,11 +15,9 @@ def completion_of(program: str) -> click.Command:
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
 
     @click.command("completion", cls=Command)
-    @click.argument("shell", type=click.Choice(_SHELLS))
+    @click.argument("shell", type=click.Choice(list(_SHELLS)))
     def completion(shell: str) -> None:
-        found = get_completion_class(shell)
-        assert found is not None  # click has all three
-        click.echo(found(click.Command(program), {}, program, variable).source())
+        click.echo(_SHELLS[shell](click.Command(program), {}, program, variable).source())
 
     completion.help = f"""Print the completion script of SHELL.
 

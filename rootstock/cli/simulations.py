@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from rootstock.cli.common import Command, cluster_options, options
 from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
-from rootstock.cli.progress_line import shown_rarely
+from rootstock.cli.progress_line import show_rarely
 from rootstock.errors import ConfigurationError, NotConvergedError
 
 if TYPE_CHECKING:
@@ -61,13 +62,13 @@ def singlepoint(
       rootstock singlepoint mace-medium slab.cif
       rootstock singlepoint chgnet candidates.extxyz 'run.traj@::10' --out results.extxyz
     """
-    from rootstock.simulations.relax import singlepoint as compute
+    from rootstock.simulations import relax as run
 
-    def one(atoms: Atoms, calc: Any, show: Report) -> Atoms:
+    def compute(atoms: Atoms, calc: Any, show: Report) -> Atoms:
         show("computing")
-        return compute(atoms, calc, properties)
+        return run.singlepoint(atoms, calc, properties)
 
-    _each(model, structures, out, "results", overwrite, where, one)
+    _compute_each(model, structures, out, "results", overwrite, where, compute)
 
 
 @click.command(cls=Simulation)
@@ -115,56 +116,47 @@ def relax(
 
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
 
-    def one(atoms: Atoms, calc: Any, show: Report) -> Atoms:
+    def compute(atoms: Atoms, calc: Any, show: Report) -> Atoms:
         def on_step(step: int, atoms: Atoms, force: float) -> None:
             show(f"step {step}, energy {atoms.get_potential_energy():.6f} eV, largest force {force:.4f} eV/Å")
 
         return relaxation.run(atoms, calc, on_step=on_step, trajectory=traj)
 
-    done, path = _each(model, structures, out, "relaxed", overwrite, where, one, traj)
-    if late := [number for number, atoms in enumerate(done, 1) if not atoms.info["converged"]]:
+    results, path = _compute_each(model, structures, out, "relaxed", overwrite, where, compute, traj)
+    if late := [number for number, atoms in enumerate(results, 1) if not atoms.info["converged"]]:
         raise NotConvergedError(
-            f"{len(late)} of {len(done)} structures did not reach {fmax} eV/Å in {steps} steps: number "
+            f"{len(late)} of {len(results)} structures did not reach {fmax} eV/Å in {steps} steps: number "
             f"{', '.join(map(str, late[:10]))}{' ...' if len(late) > 10 else ''}. All are in {path}.",
             "Go on from there with more --steps, or look at them.",
         )
 
 
-def _each(
+def _compute_each(
     model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
-    one: Callable[[Atoms, Any, Report], Atoms], traj: Path | None = None,
+    compute: Callable[[Atoms, Any, Report], Atoms], traj: Path | None = None,
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
     """Do one thing with each structure of some files, in one worker, and show how far it is.
 
     What `traj` holds from before is taken away when all that was asked for is known to be possible.
     """
-    from rootstock.simulations.driver import compute_each, open_structures, write_results
+    from rootstock.root.disk_usage import counted
+    from rootstock.simulations.driver import collect_results, open_structures
 
     images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj)
-    with calculator(model, **where) as calc:
+    tell = functools.partial(click.echo, err=True)
+    with collect_results(path, tell) as results, calculator(model, **where) as calc:
         if traj is not None:
             traj.unlink(missing_ok=True)
-
-        def title(number: int, atoms: Atoms) -> str:
-            return f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
-
-        def compute(number: int, atoms: Atoms) -> Atoms:
-            with shown_rarely() as show:
-                return one(atoms, calc, lambda text: show(f"{title(number, atoms)}: {text}"))
-
-        def on_done(number: int, result: Atoms) -> None:
-            click.echo(_line(title(number, result), result))
-
-        def on_partial(number: int, partial: Path) -> None:
-            click.echo(f"The {number} that were done are in {partial}.", err=True)
-
-        done = compute_each(images, path, compute, on_done=on_done, on_partial=on_partial)
-    write_results(path, done)
-    click.echo(f"{path}: {len(done)} structure{'s' if len(done) > 1 else ''}")
-    return done, path
+        for number, atoms in enumerate(images, 1):
+            title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
+            with show_rarely(f"{title}: ") as show:
+                results.append(compute(atoms, calc, show))
+            click.echo(f"{title}: {_summary(results[-1])}")
+    click.echo(f"{path}: {counted(len(results), 'structure')}")
+    return results, path
 
 
-def _line(title: str, atoms: Any) -> str:
+def _summary(atoms: Any) -> str:
     results = atoms.calc.results
     parts = []
     if "energy" in results:
@@ -173,11 +165,24 @@ def _line(title: str, atoms: Any) -> str:
         parts.append(f"largest force {(atoms.get_forces() ** 2).sum(axis=1).max() ** 0.5:.4f} eV/Å")
     if "converged" in atoms.info:
         parts.append("converged" if atoms.info["converged"] else "NOT converged")
-    return f"{title}: {', '.join(parts) or ', '.join(results)}"
+    return ", ".join(parts or results)
 
 
 def calculator(model: str, cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None) -> Any:
-    """Return the calculator that `model_options` ask for."""
+    """Return the calculator that `model_options` ask for.
+
+    Parameters
+    ----------
+    model, cluster, root, device
+        As for `RootstockCalculator`.
+    calc_kwargs : str or None
+        Further arguments of ``setup()``: a dict, as Python writes it.
+
+    Raises
+    ------
+    ConfigurationError
+        If `calc_kwargs` is no dict.
+    """
     from rootstock.interfaces.calculator import RootstockCalculator
 
     try:

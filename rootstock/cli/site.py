@@ -8,15 +8,16 @@ from pathlib import Path
 import click
 
 from rootstock import __version__
-from rootstock.cli.bundle import bundles, unpacked_bundle
+from rootstock.cli.bundle import bundles, open_bundle
 from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.common import (
     EXIT_CODES,
     Group,
     cluster_options,
-    found,
     json_option,
     show_json,
+    site_of,
+    site_options,
 )
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
@@ -26,10 +27,17 @@ from rootstock.cli.render import render
 from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.verify import verify
 from rootstock.cli.warm import site_warm
-from rootstock.config.site import find_site
+from rootstock.config.site import Site
 
 
-@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    commands=[
+        completion_of("rootstock-site"), bundles, check_env, lock, new_env, page, render, site_warm, verify,
+    ],
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.version_option(__version__, prog_name="rootstock-site")
 def main() -> None:
     """Install Rootstock for a cluster, and maintain it.
@@ -38,17 +46,6 @@ def main() -> None:
     Example:
       rootstock-site install --cluster local --root ~/rootstock
     """
-
-
-main.add_command(completion_of("rootstock-site"))
-main.add_command(bundles)
-main.add_command(check_env)
-main.add_command(lock)
-main.add_command(new_env)
-main.add_command(page)
-main.add_command(render)
-main.add_command(site_warm)
-main.add_command(verify)
 
 
 @main.command()
@@ -90,9 +87,9 @@ def install(
     from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_install
 
-    site = found(find_site(cluster, root, settings, group))
+    site = site_of(cluster, root, settings=settings, group=group)
     site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
-    unpacked = unpacked_bundle(bundle, digest)
+    unpacked = open_bundle(bundle, digest)
     usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
         site, environments or usual, device=device, accelerator=accelerator or "", client=not no_client, force=force,
@@ -109,9 +106,9 @@ def install(
 
 @main.command()
 @click.argument("version", type=VERSION)
-@cluster_options
+@site_options
 @plan_options
-def default(version: str, cluster: str | None, root: Path | None, options: PlanOptions) -> None:
+def default(version: str, site: Site, options: PlanOptions) -> None:
     """Make VERSION the one that `module load rootstock` loads.
 
     \b
@@ -120,15 +117,14 @@ def default(version: str, cluster: str | None, root: Path | None, options: PlanO
     """
     from rootstock.admin.rollback import apply, plan_default
 
-    site = found(find_site(cluster, root, installed=True))
     run_plan(site, plan_default(site, version), apply, options)
 
 
 @main.command()
-@cluster_options
+@site_options
 @click.option("--to", type=int, metavar="N", help="The generation to go back to [default: the last different one].")
 @plan_options
-def rollback(cluster: str | None, root: Path | None, to: int | None, options: PlanOptions) -> None:
+def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
     """Go back to an earlier generation.
 
     Its builds and its default version are put to use again. Running jobs go on with what they have. The rollback is
@@ -141,18 +137,17 @@ def rollback(cluster: str | None, root: Path | None, to: int | None, options: Pl
     """
     from rootstock.admin.rollback import apply, plan_rollback
 
-    site = found(find_site(cluster, root, installed=True))
     run_plan(site, plan_rollback(site, to), apply, options)
 
 
 @main.command()
-@cluster_options
+@site_options
 @click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
               help="Generations to keep, whatever their age.")  # fmt: skip
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
               help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
 @plan_options
-def gc(cluster: str | None, root: Path | None, keep: int, older_than: float, options: PlanOptions) -> None:
+def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
     """Remove builds that are no longer used.
 
     Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
@@ -165,15 +160,14 @@ def gc(cluster: str | None, root: Path | None, keep: int, older_than: float, opt
     """
     from rootstock.admin.gc import apply, plan_gc
 
-    site = found(find_site(cluster, root, installed=True))
     run_plan(site, plan_gc(site, keep=keep, older_than=older_than), apply, options, removes="Remove this?")
 
 
 @main.command()
-@cluster_options
+@site_options
 @json_option
 @click.option("--sizes", is_flag=True, help="Measure what each part takes; looks at every file.")
-def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -> None:
+def status(site: Site, as_json: bool, sizes: bool) -> None:
     """Say what a root holds.
 
     \b
@@ -183,17 +177,17 @@ def status(cluster: str | None, root: Path | None, as_json: bool, sizes: bool) -
     """
     from rootstock.reports.status import read_status
 
-    held = read_status(found(find_site(cluster, root, installed=True)).layout, sizes=sizes)
+    contents = read_status(site.layout, sizes=sizes)
     if as_json:
-        show_json(held.to_json())
+        show_json(contents.to_json())
     else:
-        click.echo("\n".join(held.lines()))
+        click.echo("\n".join(contents.lines()))
 
 
 @main.command()
-@cluster_options
+@site_options
 @plan_options
-def uninstall(cluster: str | None, root: Path | None, options: PlanOptions) -> None:
+def uninstall(site: Site, options: PlanOptions) -> None:
     """Remove a root and everything in it. Nothing of Rootstock is left elsewhere.
 
     \b
@@ -202,6 +196,5 @@ def uninstall(cluster: str | None, root: Path | None, options: PlanOptions) -> N
     """
     from rootstock.admin.uninstall import apply, plan_uninstall
 
-    site = found(find_site(cluster, root, installed=True))
     question = f"Remove {site.layout.root} for good?"
     run_plan(site, plan_uninstall(site), apply, options, removes=question, logged=False)

@@ -17,7 +17,12 @@ from rootstock.cli.worker import worker
 from rootstock.config.clusters import cluster_names, get_cluster
 
 
-@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    commands=[list_, show, singlepoint, relax, md, worker, user_warm, why_not, doctor, completion_of("rootstock")],
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="rootstock")
 def main() -> None:
     """Machine-learned interatomic potentials, each in its own environment.
@@ -28,10 +33,6 @@ def main() -> None:
       rootstock show mace-medium         # how to use it
       rootstock why-not mace-medium      # what keeps it from running here
     """
-
-
-for each in (list_, show, singlepoint, relax, md, worker, user_warm, why_not, doctor, completion_of("rootstock")):
-    main.add_command(each)
 
 
 @main.group()
@@ -50,10 +51,10 @@ def cluster_list(as_json: bool) -> None:
     """
     clusters = [get_cluster(name) for name in cluster_names()]
     if as_json:
-        show_json([{"name": each.name, "root": each.root, "description": each.description} for each in clusters])
+        show_json([{"name": entry.name, "root": entry.root, "description": entry.description} for entry in clusters])
         return
-    for each in clusters:
-        click.echo(f"{each.name:<16} {each.root or '(no root: give --root)':<32} {each.description}")
+    for entry in clusters:
+        click.echo(f"{entry.name:<16} {entry.root or '(no root: give --root)':<32} {entry.description}")
 
 
 @cluster.command("show")
@@ -68,15 +69,14 @@ def cluster_show(name: str, origin: bool, as_json: bool) -> None:
       rootstock cluster show della --origin
       rootstock cluster show auto --json | jq -r '.settings.root'
     """
-    found = get_cluster(named_cluster(name) or name)
-    settings = found.settings()
+    entry = get_cluster(named_cluster(name) or name)
+    settings = entry.settings()
+    origins = {key: entry.origins.get(key, "default") for key in settings}
     if as_json:
-        origins = {key: found.origins.get(key, "default") for key in settings}
-        show_json({"schema": 1, "name": found.name, "settings": settings, "origins": origins})
+        show_json({"schema": 1, "name": entry.name, "settings": settings, "origins": origins})
         return
-    click.echo(f"[{found.name}]")
+    click.echo(f"[{entry.name}]")
     for key, value in settings.items():
-        if origin or key in found.origins:
+        if origin or key in entry.origins:
             text = ", ".join(value) if isinstance(value, tuple) else value
-            source = f"    ({found.origins.get(key, 'default')})" if origin else ""
-            click.echo(f"{key} = {text}{source}")
+            click.echo(f"{key} = {text}" + (f"    ({origins[key]})" if origin else ""))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import click
 
-from rootstock.cli.common import Command, Progress, cluster_options, found, json_option, show_json
+from rootstock.cli.common import Command, json_option, show_json, show_progress, site_options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT
-from rootstock.config.site import find_site
+from rootstock.config.site import Site
 from rootstock.errors import VerificationError
 from rootstock.root.layout import RootLayout
 
 
 @click.command("verify", cls=Command)
-@cluster_options
+@site_options
 @click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME",
               help="Environment; repeatable [default: all that are built].")  # fmt: skip
 @click.option("--model", "models", multiple=True, metavar="MODEL",
@@ -28,9 +28,8 @@ from rootstock.root.layout import RootLayout
                    "interpreters in the root, with what was published.")  # fmt: skip
 @json_option
 def verify(
-    cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], device: str,
-    files: bool, as_json: bool,
-) -> None:  # fmt: skip
+    site: Site, environments: tuple[str, ...], models: tuple[str, ...], device: str, files: bool, as_json: bool
+) -> None:
     """Compute references with the builds in use, and compare.
 
     Published values, forces and stress against differences of the energy, and what rotation, permutation and repetition
@@ -48,26 +47,20 @@ def verify(
     from rootstock.config.environment_file import registered_names
     from rootstock.root.published import is_broken
 
-    site = found(find_site(cluster, root, installed=True))
-    progress = Progress(None)
     if files:
-        _verify_files(site.layout, environments, progress, as_json)
+        _verify_files(site.layout, environments, as_json)
         return
     names, results = environments or registered_names(site.layout), []
-    with progress.shown():
-        for result in verify_builds(site, names, models, device, report=progress.step):
+    with show_progress() as report:
+        for result in verify_builds(site, names, models, device, report=report):
             results.append(result)
-            if as_json:
-                continue
-            click.echo(
-                f"{result.environment} ({device}): {result.passed} passed, {result.missed} missed, "
-                f"{result.not_run} not run, {result.seconds:.1f} s"
-            )
-            for check in result.checks:
-                if not check["passed"]:
+            if not as_json:
+                numbers = f"{result.passed} passed, {result.missed} missed, {result.not_run} not run"
+                click.echo(f"{result.environment} ({device}): {numbers}, {result.seconds:.1f} s")
+                for check in (check for check in result.checks if not check["passed"]):
                     click.echo(f"  {'missed' if check['passed'] is False else 'not run'}: {describe(check)}")
     if as_json:
-        show_json({"schema": 1, "root": str(site.layout.root), "verifications": [asdict(each) for each in results]})
+        show_json({"schema": 1, "root": str(site.layout.root), "verifications": [asdict(result) for result in results]})
     verified = {result.environment for result in results}
     missing = [
         name for name in names
@@ -81,7 +74,7 @@ def verify(
         sys.exit(VerificationError.exit_code)
 
 
-def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Progress, as_json: bool) -> None:
+def _verify_files(layout: RootLayout, environments: Sequence[str], as_json: bool) -> None:
     from rootstock.client.resolve import require_environment
     from rootstock.config.environment_file import registered_names
     from rootstock.root.disk_usage import counted
@@ -89,25 +82,21 @@ def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Pro
 
     for name in environments:
         require_environment(layout, name)
-    damaged, found = [], []
-    with progress.shown():
-        for each in sealed_trees(layout, environments or registered_names(layout), clients=not environments):
-            progress.step(f"{each}: reading {each.folder}")
-            problems = each.problems()
-            if problems:
-                damaged.append(str(each.folder))
-            found.append({"kind": each.kind, "name": each.name, "for": each.variant, "folder": str(each.folder),
+    trees: list[dict[str, Any]] = []
+    with show_progress() as report:
+        for tree in sealed_trees(layout, environments or registered_names(layout), clients=not environments):
+            report(f"{tree}: reading {tree.folder}")
+            problems = tree.problems()
+            trees.append({"kind": tree.kind, "name": tree.name, "for": tree.variant, "folder": str(tree.folder),
                           "problems": [asdict(problem) for problem in problems]})  # fmt: skip
             if not as_json:
                 verb = "is" if len(problems) == 1 else "are"
-                wrong = f"{counted(len(problems), 'file')} {verb} wrong"
-                title = f"{each}, {each.variant}" if each.variant else str(each)
-                click.echo(f"{title}: {wrong if problems else 'as published'}")
-                for problem in problems:
-                    click.echo(f"  {problem}")
+                state = f"{counted(len(problems), 'file')} {verb} wrong" if problems else "as published"
+                title = f"{tree}, {tree.variant}" if tree.variant else str(tree)
+                click.echo("\n  ".join([f"{title}: {state}", *map(str, problems)]))
     if as_json:
-        show_json({"schema": 2, "root": str(layout.root), "published": found})
-    if damaged:
+        show_json({"schema": 2, "root": str(layout.root), "published": trees})
+    if damaged := [tree["folder"] for tree in trees if tree["problems"]]:
         raise VerificationError(
             f"Other files than were published are in {', '.join(damaged)}.",
             "Remove the folder, and rootstock-site install puts it there again.",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import Command, cluster_options, found, options
+from rootstock.cli.common import Command, options, site_options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
-from rootstock.config.site import find_site, is_new
+from rootstock.config.site import Site, find_site, is_new
 from rootstock.root.layout import RootLayout, personal_root
 
 _fetch_options = options(
@@ -20,7 +20,7 @@ _fetch_options = options(
 
 
 @click.command("warm", cls=Command)
-@cluster_options
+@site_options
 @click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME", help="Environment; repeatable.")
 @click.option("--model", "models", multiple=True, metavar="MODEL",
               help="A model of the one environment, or as users write it, mace-small; repeatable "
@@ -29,8 +29,8 @@ _fetch_options = options(
 @_fetch_options
 @plan_options
 def site_warm(
-    cluster: str | None, root: Path | None, environments: tuple[str, ...], models: tuple[str, ...], all_models: bool,
-    device: str, timeout: float, options: PlanOptions,
+    site: Site, environments: tuple[str, ...], models: tuple[str, ...], all_models: bool, device: str, timeout: float,
+    options: PlanOptions,
 ) -> None:  # fmt: skip
     """Fetch the weights of models into a root.
 
@@ -45,7 +45,6 @@ def site_warm(
     """
     from rootstock.admin.warm import apply, plan_warm
 
-    site = found(find_site(cluster, root, installed=True))
     plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
     run_plan(site, plan, apply, options)
 
@@ -67,8 +66,8 @@ def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: 
     """
     from rootstock.admin.warm import apply, plan_warm
 
-    own = (root or personal_root()).expanduser().absolute()
-    site = find_site("local" if is_new(RootLayout(own)) else None, own)
+    folder = (root or personal_root()).expanduser().absolute()
+    site = find_site("local" if is_new(RootLayout(folder)) else None, folder)
     plan = plan_warm(site, (), models, device=device, patience=timeout)
     if run_plan(site, plan, apply, options) and not options.as_json:
-        click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{own}", device="{device}")')
+        click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{folder}", device="{device}")')

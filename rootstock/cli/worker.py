@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -43,12 +42,11 @@ def worker(
       rootstock worker chgnet --structure start.cif --port 31415 --host node7 --device cpu
     """
     where = _where(path, address, port, host)
-    from ase.io import read
-
     from rootstock.interfaces.calculator import RootstockCalculator
     from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
+    from rootstock.simulations.structures import read_structures
 
-    atoms: Any = _read(read, structure)
+    (atoms,) = read_structures([f"{structure}@-1"])
     check_structure(atoms, not no_stress)
     with RootstockCalculator(model=model, cluster=cluster, root=root, device=device) as calc:
         atoms.calc = calc
@@ -60,16 +58,8 @@ def worker(
 
 
 def _where(path: str | None, address: str | None, port: int | None, host: str) -> str | tuple[str, int]:
-    given = [each for each in (path, address, port) if each is not None]
-    if len(given) != 1:
+    if sum(option is not None for option in (path, address, port)) != 1:
         raise ConfigurationError("Say where the server is: one of --socket PATH, --address NAME and --port N.")
     if port is not None:
         return host, port
     return path or f"/tmp/ipi_{address}"  # noqa: S108  # where i-PI puts it
-
-
-def _read(read: Any, structure: Path) -> Any:
-    try:
-        return read(structure)
-    except Exception as error:  # every format has errors of its own
-        raise ConfigurationError(f"Cannot read {structure}: {type(error).__name__}: {error}.") from error

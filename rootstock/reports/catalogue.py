@@ -6,7 +6,7 @@ Listing a hundred environments reads their headers and the records of their buil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,25 +88,22 @@ class Model:
     weights_bytes: int
     verified: Verified
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The models of a root, and what kept environments from being listed: name -> reason."""
+    """The models of a root, and what kept environments from being listed, by their names."""
 
     root: Path
     models: tuple[Model, ...]
-    problems: Mapping[str, str]
+    problems: Mapping[str, RootstockError]
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
         return {
             "schema": 2,
             "root": str(self.root),
-            "models": [model.to_json() for model in self.models],
-            "problems": dict(self.problems),
+            "models": [asdict(model) for model in self.models],
+            "problems": {name: str(error) for name, error in self.problems.items()},
         }
 
 
@@ -119,8 +116,8 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
     read_marker(layout)
-    models, problems = of_each(registered_names(layout), lambda name: models_of(layout, name))
-    return Catalogue(layout.root, tuple(models), problems)
+    models, errors = of_each(registered_names(layout), lambda name: models_of(layout, name))
+    return Catalogue(layout.root, tuple(models), errors)
 
 
 def read_strings(layout: RootLayout) -> list[str]:
@@ -128,23 +125,34 @@ def read_strings(layout: RootLayout) -> list[str]:
     return of_each(registered_names(layout), lambda name: in_use(layout, name)[0].strings())[0]
 
 
-def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[list[_T], dict[str, str]]:
-    """Return what is read of environments, and what kept some of them from being read: name -> reason."""
-    found: list[_T] = []
-    problems = {}
+def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[list[_T], dict[str, RootstockError]]:
+    """Return what is read of environments, and by name what kept some from being read: they hide no other.
+
+    Parameters
+    ----------
+    names : iterable of str
+    read : callable
+        Is given a name, and returns what there is of that environment.
+    """
+    items: list[_T] = []
+    errors = {}
     for name in names:
         try:
-            found += read(name)
+            items += read(name)
         except RootstockError as error:
-            problems[name] = str(error)
-    return found, problems
+            errors[name] = error
+    return items, errors
 
 
 def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
-    """Yield the models that an environment names; the environment itself if it names none."""
-    held = read_environment(layout, name)
-    for argument in held.source.arguments():
-        yield describe(layout, held, argument)
+    """Yield the models that an environment names; the environment itself if it names none.
+
+    Parameters
+    ----------
+    layout, name
+    """
+    environment = read_environment(layout, name)
+    return (describe(layout, environment, argument) for argument in environment.source.arguments())
 
 
 @dataclass(frozen=True)
@@ -157,8 +165,6 @@ class EnvironmentRecord:
         As `in_use` returns them.
     built_for : tuple of str
         Platform and accelerator of each build.
-    package : tuple of str
-        As `main_package` returns it.
     weights : Mapping[str, Weights]
         What is recorded of weights, by the name of the model.
     verification : Verification or None
@@ -168,23 +174,31 @@ class EnvironmentRecord:
     source: EnvironmentSource
     record: BuildRecord | None
     built_for: tuple[str, ...]
-    package: tuple[str, str]
     weights: Mapping[str, Weights]
     verification: Verification | None
 
 
 def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
-    """Return what a root holds of an environment."""
+    """Return what a root holds of an environment.
+
+    Parameters
+    ----------
+    layout, name
+    """
     source, record = in_use(layout, name)
     built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
-    last = last_verification(layout, record) if record else None
-    return EnvironmentRecord(source, record, built_for, main_package(source, record), read_weights(layout, name), last)
+    run = last_verification(layout, record) if record else None
+    return EnvironmentRecord(source, record, built_for, read_weights(layout, name), run)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:
     """Return an environment's file, as its build was made from it, and the build's record; None without a build.
 
     The file comes without its text, and from the build's record without its references.
+
+    Parameters
+    ----------
+    layout, name
     """
     build = active_build(layout.active(name))
     record = read_build(build) if build else None
@@ -193,12 +207,19 @@ def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecor
     return EnvironmentSource(name, path, "", header), record
 
 
-def describe(layout: RootLayout, held: EnvironmentRecord, argument: str) -> Model:
-    """Return what is known of a model, by the argument of its environment's ``setup()``."""
-    source = held.source
-    said = source.capabilities(argument)
-    weights = held.weights.get(source.named(argument))
-    package, version = held.package
+def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) -> Model:
+    """Return what is known of a model.
+
+    Parameters
+    ----------
+    layout, environment
+    argument : str
+        The model, as ``setup()`` takes it.
+    """
+    source = environment.source
+    capabilities = source.capabilities(argument)
+    weights = environment.weights.get(source.named(argument))
+    package, version = main_package(source, environment.record)
     return Model(
         model=model_string(source.name, argument),
         environment=source.name,
@@ -206,31 +227,50 @@ def describe(layout: RootLayout, held: EnvironmentRecord, argument: str) -> Mode
         description=source.models.get(argument) or source.description,
         package=package,
         version=version,
-        properties=said.properties,
-        elements=said.elements,
-        needs=said.needs,
-        licence=said.licence,
-        built_for=held.built_for,
+        properties=capabilities.properties,
+        elements=capabilities.elements,
+        needs=capabilities.needs,
+        licence=capabilities.licence,
+        built_for=environment.built_for,
         weights=_weights(layout, source, weights),
         weights_bytes=weights.bytes if weights else 0,
-        verified=_verified(held, argument),
+        verified=_verified(environment, argument),
     )
 
 
 def main_package(source: EnvironmentSource, record: BuildRecord | None) -> tuple[str, str]:
-    """Return the library that an environment is about, which its file names first, and its installed version."""
+    """Return the library that an environment is about, which its file names first, and its installed version.
+
+    Parameters
+    ----------
+    source, record
+        As `in_use` returns them.
+    """
     name = next(iter(_requirements(source)), "")
     return name, version_of(record, name) if record else ""
 
 
 def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, str]:
-    """Return the versions of what the file asks for, and of what computes."""
+    """Return the versions of what the file asks for, and of what computes.
+
+    Parameters
+    ----------
+    source, record
+        As `in_use` returns them.
+    """
     names = dict.fromkeys([*_requirements(source), "torch", "ase", "numpy"])
     return {name: version for name in names if (version := version_of(record, name))}
 
 
 def version_of(record: BuildRecord, name: str) -> str:
-    """Return the version of a package in a build, by its normalized name; empty if it is not there."""
+    """Return the version of a package in a build; empty if it is not there.
+
+    Parameters
+    ----------
+    record
+    name : str
+        The package's name, normalized.
+    """
     return next((version for key, version in record.packages.items() if normalized(key) == name), "")
 
 
@@ -246,10 +286,10 @@ def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | 
     return "yes" if recorded.present(layout) else "missing"
 
 
-def _verified(held: EnvironmentRecord, argument: str) -> Verified:
-    last, named = held.verification, held.source.named
+def _verified(environment: EnvironmentRecord, argument: str) -> Verified:
+    last, named = environment.verification, environment.source.named
     if last is None:
         return Verified()
-    results = [check.get("passed") for check in last.checks if named(check.get("model", "")) == named(argument)]
-    counts = (results.count(outcome) for outcome in (True, False, None))
-    return Verified(last.ended or last.started, last.device, *counts)
+    checks = tuple(check for check in last.checks if named(check.get("model", "")) == named(argument))
+    run = replace(last, checks=checks)
+    return Verified(run.ended or run.started, run.device, run.passed, run.missed, run.not_run)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rootstock.client.resolve import find_model
@@ -12,11 +11,10 @@ from rootstock.config.capabilities import compress
 from rootstock.config.render import render_job
 from rootstock.config.site import Site, installed_site
 from rootstock.errors import ConfigurationError
-from rootstock.reports.catalogue import Model, describe, key_packages, read_environment
+from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, key_packages, read_environment
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import BuildRecord, read_marker
-from rootstock.root.verification_records import Verification
+from rootstock.root.records import read_marker
 from rootstock.root.weights import Weights
 
 
@@ -27,44 +25,35 @@ class ModelCard:
     Attributes
     ----------
     model : Model
-    file : Path
-        The environment file: what ``setup_kwargs`` may hold is written there.
-    details : Mapping[str, Any]
-        The file's table ``[tool.rootstock]``.
-    build : BuildRecord or None
-    versions : Mapping[str, str]
-        Of the packages that matter.
+    environment : EnvironmentRecord
     weights : Weights or None
-    verification : Verification or None
+        The record of those of this model.
     shell, script, job : str
         Lines to copy; the job is empty where the cluster has no scheduler.
     """
 
     model: Model
-    file: Path
-    details: Mapping[str, Any]
-    build: BuildRecord | None
-    versions: Mapping[str, str]
+    environment: EnvironmentRecord
     weights: Weights | None
-    verification: Verification | None
     shell: str
     script: str
     job: str
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
-        licence = self.details.get("licence", {})
+        source, build, verification = self.environment.source, self.environment.record, self.environment.verification
+        details = source.rootstock
         return {
             "schema": 1,
-            **self.model.to_json(),
-            "code_licence": licence.get("code", ""),
-            "citation": self.details.get("citation", ""),
-            "notes": self.details.get("notes", []),
-            "file": str(self.file),
-            "versions": dict(self.versions),
-            "build": asdict(self.build) if self.build else None,
+            **asdict(self.model),
+            "code_licence": details.get("licence", {}).get("code", ""),
+            "citation": details.get("citation", ""),
+            "notes": details.get("notes", []),
+            "file": str(source.path),
+            "versions": key_packages(source, build) if build else {},
+            "build": asdict(build) if build else None,
             "weights_record": asdict(self.weights) if self.weights else None,
-            "verification": asdict(self.verification) if self.verification else None,
+            "verification": asdict(verification) if verification else None,
             "usage": {"shell": self.shell, "script": self.script, "job": self.job},
         }
 
@@ -73,47 +62,48 @@ class ModelCard:
         yield from self._abilities()
         yield from self._installed()
         yield from self._checks()
-        yield from ("", "In a shell:", "", *_indented(self.shell), "", "In Python (run.py):", "")
-        yield from _indented(self.script)
+        yield from ("", "In a shell:", "", *_indent(self.shell), "", "In Python (run.py):", "")
+        yield from _indent(self.script)
         if self.job:
-            yield from ("", "As a job (job.sh):", "", *_indented(self.job))
+            yield from ("", "As a job (job.sh):", "", *_indent(self.job))
 
     def _abilities(self) -> Iterator[str]:
-        model = self.model
+        model, details = self.model, self.environment.source.rootstock
         yield f"{model.model}: {model.description}"
-        if model.description != self.details.get("description", model.description):
-            yield f"  {self.details['description']}"
+        if model.description != details.get("description", model.description):
+            yield f"  {details['description']}"
         yield f"properties  {', '.join(model.properties) or 'not stated'}"
         yield f"elements    {compress(model.elements) or 'not stated, or any'}"
         if model.needs:
             yield f"needs       {', '.join(model.needs)}"
-        code = self.details.get("licence", {}).get("code", "")
+        code = details.get("licence", {}).get("code", "")
         weights = model.licence or ("none" if model.weights == "none" else "not stated")
         yield f"licence     code: {code or 'not stated'}; weights: {weights}"
-        if citation := self.details.get("citation"):
+        if citation := details.get("citation"):
             yield f"cite        {citation}"
-        for note in self.details.get("notes", []):
+        for note in details.get("notes", []):
             yield f"note        {note}"
 
     def _installed(self) -> Iterator[str]:
-        yield f"file        {self.file}"
-        if self.build is None:
+        source, build = self.environment.source, self.environment.record
+        yield f"file        {source.path}"
+        if build is None:
             yield "build       none"
             return
-        build = self.build
+        versions = ", ".join(f"{name} {version}" for name, version in key_packages(source, build).items())
         yield f"build       {build.digest}, {build.platform}, {build.accelerator}, {build.built_at} by {build.built_by}"
-        yield f"versions    Python {build.python}, {', '.join(f'{name} {v}' for name, v in self.versions.items())}"
+        yield f"versions    Python {build.python}, {versions}"
         yield f"weights     {self.model.weights}"
         for file in self.weights.files if self.weights else ():
             yield f"            {file.path} ({megabytes(file.bytes)}, sha256 {file.sha256})"
 
     def _checks(self) -> Iterator[str]:
-        seen = self.verification
-        if seen is None or not seen.checks:
+        run = self.environment.verification
+        if run is None or not run.checks:
             yield "verified    no"
             return
-        yield f"verified    {seen.ended or seen.started} on {seen.on}{f', {seen.device}' if seen.device else ''}"
-        for check in seen.checks:
+        yield f"verified    {run.ended or run.started} on {run.on}{f', {run.device}' if run.device else ''}"
+        for check in run.checks:
             if check["passed"] is None:
                 yield f"  not run   {check['reference']}: {check['reason'].splitlines()[0]}"
                 continue
@@ -127,6 +117,12 @@ class ModelCard:
 def read_model_card(layout: RootLayout, model: str) -> ModelCard:
     """Return everything about a model.
 
+    Parameters
+    ----------
+    layout
+    model : str
+        A model string.
+
     Raises
     ------
     UnknownEnvironmentError
@@ -137,23 +133,22 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
         If the folder is no root, or you may not read it.
     """
     name, argument = find_model(layout, model)
-    held = read_environment(layout, name)
-    held.source.check_model(argument)
-    if doubt := held.source.doubt(argument):
+    environment = read_environment(layout, name)
+    source = environment.source
+    source.check_model(argument)
+    if doubt := source.doubt(argument):
         raise ConfigurationError(doubt)
-    source, record, told = held.source, held.record, describe(layout, held, argument)
+    description = describe(layout, environment, argument)
     site, version = installed_site(layout), read_marker(layout).get("default", "")
     return ModelCard(
-        model=told,
-        file=source.path,
-        details=source.rootstock,
-        build=record,
-        versions=key_packages(source, record) if record else {},
-        weights=held.weights.get(source.named(argument)),
-        verification=held.verification,
+        model=description,
+        environment=environment,
+        weights=environment.weights.get(source.named(argument)),
         shell=_shell(site, version),
-        script=_script(told, site.cluster.device),
-        job=_job(site, version),
+        script=_script(description, site.cluster.device),
+        job=render_job(site, "single", version=version).rstrip()
+        if site.cluster.scheduler != "none" and version
+        else "",
     )
 
 
@@ -170,8 +165,7 @@ def _shell(site: Site, version: str) -> str:
 
 
 def _script(model: Model, device: str) -> str:
-    metal = not model.elements or "Cu" in model.elements
-    crystal = metal and "charge" not in model.needs
+    crystal = (not model.elements or "Cu" in model.elements) and "charge" not in model.needs
     atoms = 'bulk("Cu", cubic=True)' if crystal else 'molecule("H2O")'
     options = ', setup_kwargs={"head": "NAME"}' if "head" in model.needs else ""
     return "\n".join(
@@ -191,9 +185,5 @@ def _script(model: Model, device: str) -> str:
 _INFO = {"charge": 0, "spin": 1}  # total charge, and multiplicity
 
 
-def _job(site: Site, version: str) -> str:
-    return render_job(site, "single", version=version).rstrip() if site.cluster.scheduler != "none" and version else ""
-
-
-def _indented(text: str) -> Iterator[str]:
+def _indent(text: str) -> Iterator[str]:
     return (f"    {line}".rstrip() for line in text.splitlines())

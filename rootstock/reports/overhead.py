@@ -91,29 +91,29 @@ def sanity_check(
         RootstockCalculator(model, root=root, device=device, threads=_THREADS, launch="build") as calc,
     ):
         atoms.calc = calc
-        ours = Dynamics(atoms, _TIMESTEP_FS)
-        start = abs(ours.energy() - direct.energy) / len(atoms)
-        times = [_round(direct, ours, steps, first_ours=bool(n % 2)) for n in range(rounds + 1)][1:]
-        end = abs(ours.energy() - direct.energy) / len(atoms)
+        through = Dynamics(atoms, _TIMESTEP_FS)
+        start = abs(through.energy() - direct.energy) / len(atoms)
+        times = [_round(direct, through, steps, through_first=bool(n % 2)) for n in range(rounds + 1)][1:]
+        end = abs(through.energy() - direct.energy) / len(atoms)
         info = calc.info()
-    overheads = [100 * (through / inside - 1) for inside, through in times]
+    overheads = [100 * (through_s / direct_s - 1) for direct_s, through_s in times]
     overhead = statistics.median(overheads)
-    found = {
+    result = {
         "schema": 1,
         "passed": verdict(overhead) != "fail" and start <= SAME_EV,
         "verdict": verdict(overhead),
         "overhead_percent": overhead,
         "overheads_percent": overheads,
         "limits": {"pass_percent": PASS_PERCENT, "marginal_percent": MARGINAL_PERCENT, "energy_eV_per_atom": SAME_EV},
-        "in_process_step_s": statistics.median(inside for inside, _ in times),
-        "rootstock_step_s": statistics.median(through for _, through in times),
+        "in_process_step_s": statistics.median(direct_s for direct_s, _ in times),
+        "rootstock_step_s": statistics.median(through_s for _, through_s in times),
         "energy_difference_eV_per_atom": start,
         "energy_difference_at_the_end_eV_per_atom": end,
         "model": model, "device": device, "atoms": len(atoms), "rounds": rounds, "steps": steps, "threads": _THREADS,
         "host": info["host"], "build": info["build"], "versions": info["versions"],
     }  # fmt: skip
-    report(summary(found))
-    return found
+    report(summary(result))
+    return result
 
 
 def verdict(overhead: float) -> str:
@@ -127,27 +127,38 @@ def verdict(overhead: float) -> str:
     return "marginal" if overhead < MARGINAL_PERCENT else "fail"
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(result: dict[str, Any]) -> str:
     """Say in one line what `sanity_check` has found."""
-    low, high = min(found["overheads_percent"]), max(found["overheads_percent"])
-    numbers = "" if found["energy_difference_eV_per_atom"] <= SAME_EV else "; the two sides differ in energy: fail"
+    low, high = min(result["overheads_percent"]), max(result["overheads_percent"])
+    numbers = "" if result["energy_difference_eV_per_atom"] <= SAME_EV else "; the two sides differ in energy: fail"
     return (
-        f"{found['verdict']}: {found['overhead_percent']:+.1f} % ({low:+.1f} to {high:+.1f} % over {found['rounds']} "
-        f"rounds), {found['in_process_step_s'] * 1e3:.2f} ms a step in process, "
-        f"{found['rootstock_step_s'] * 1e3:.2f} ms through Rootstock{numbers}"
+        f"{result['verdict']}: {result['overhead_percent']:+.1f} % ({low:+.1f} to {high:+.1f} % over "
+        f"{result['rounds']} rounds), {result['in_process_step_s'] * 1e3:.2f} ms a step in process, "
+        f"{result['rootstock_step_s'] * 1e3:.2f} ms through Rootstock{numbers}"
     )
 
 
-def _round(direct: InProcess, ours: Dynamics, steps: int, *, first_ours: bool) -> tuple[float, float]:
+def _round(direct: InProcess, through: Dynamics, steps: int, *, through_first: bool) -> tuple[float, float]:
     """Let each side do some steps, who begins taking turns."""
-    if first_ours:
-        through = ours.run(steps)
-        return direct.run(steps), through
-    return direct.run(steps), ours.run(steps)
+    if through_first:
+        through_s = through.run(steps)
+        return direct.run(steps), through_s
+    return direct.run(steps), through.run(steps)
 
 
 class InProcess:
-    """The model's own calculator in a Python of its environment."""
+    """The model's own calculator in a Python of its environment.
+
+    Parameters
+    ----------
+    launch : Launch
+        How a worker would be started.
+    model : str
+        Argument of ``setup()``.
+    device : str
+    atoms : ase.Atoms
+        With momenta.
+    """
 
     def __init__(self, launch: Launch, model: str, device: str, atoms: Atoms) -> None:
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__

@@ -7,6 +7,7 @@ the page lets nothing else run, whatever a description says.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import platform
@@ -45,11 +46,11 @@ class Page:
     Attributes
     ----------
     site, generation : dict
-    usage : ModelCard or None
+    card : ModelCard or None
         How the first model that is ready is used; None if none is.
     models : tuple of Model
     environments : tuple of dict
-    problems : Mapping[str, str]
+    problems : Mapping[str, RootstockError]
         Environments that cannot be read, and why.
     sizes : dict or None
         Bytes and files of each folder, if they were measured.
@@ -58,28 +59,28 @@ class Page:
 
     site: Mapping[str, Any]
     generation: Mapping[str, Any] | None
-    usage: ModelCard | None
+    card: ModelCard | None
     models: tuple[Model, ...]
     environments: tuple[Mapping[str, Any], ...]
-    problems: Mapping[str, str]
+    problems: Mapping[str, RootstockError]
     sizes: Mapping[str, Any] | None
     generated_at: str
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
-        usage = self.usage
+        card = self.card
         return {
             "schema": 1,
             "generated_at": self.generated_at,
             "generated_by": f"rootstock {__version__}",
             "site": dict(self.site),
             "generation": self.generation,
-            "usage": {"model": usage.model.model, "shell": usage.shell, "script": usage.script, "job": usage.job}
-            if usage
+            "usage": {"model": card.model.model, "shell": card.shell, "script": card.script, "job": card.job}
+            if card
             else None,
-            "models": [model.to_json() for model in self.models],
+            "models": [asdict(model) for model in self.models],
             "environments": [dict(environment) for environment in self.environments],
-            "problems": dict(self.problems),
+            "problems": {name: str(error) for name, error in self.problems.items()},
             "sizes": self.sizes,
         }
 
@@ -91,7 +92,8 @@ class Page:
         RenderError
             If a site's own template is wrong.
         """
-        style, script = (_packaged(name) for name in ("page.css", "page.js"))
+        folder = data_folder("site_templates")
+        style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
         context = {
             **self.to_json(),
             "ready": sum(bool(model.built_for) for model in self.models),
@@ -119,7 +121,7 @@ def read_page(site: Site, *, sizes: bool = False) -> Page:
     layout, cluster = site.layout, site.cluster
     marker, catalogue, newest = read_marker(layout), read_catalogue(layout), latest(layout)
     listed = dict.fromkeys(model.environment for model in catalogue.models)
-    environments, problems = of_each(listed, lambda name: [_environment(layout, name)])
+    environments, errors = of_each(listed, lambda name: [_environment(layout, name)])
     return Page(
         site={
             "cluster": cluster.name, "description": cluster.description, "root": str(layout.root),
@@ -127,10 +129,10 @@ def read_page(site: Site, *, sizes: bool = False) -> Page:
             "versions": installed_versions(layout), "default": marker.get("default", ""),
         },
         generation={"number": newest.number, "at": newest.at} if newest else None,
-        usage=_usage(layout, catalogue.models),
+        card=_first_card(layout, catalogue.models),
         models=tuple(sorted(catalogue.models, key=lambda model: not model.built_for)),  # what is ready comes first
         environments=tuple(environments),
-        problems={**catalogue.problems, **problems},
+        problems={**catalogue.problems, **errors},
         sizes={name: asdict(room) for name, room in folder_sizes(layout).items()} if sizes else None,
         generated_at=now(),
     )  # fmt: skip
@@ -140,6 +142,12 @@ def write_page(page: Page, folder: Path, template_dirs: Sequence[Path] = ()) -> 
     """Write the page and its JSON into a folder, which is made if need be, and return their paths.
 
     Each file is replaced in one step, and neither if the page cannot be rendered.
+
+    Parameters
+    ----------
+    page, folder
+    template_dirs : sequence of Path
+        As for `Site`: folders of templates that outrank the packaged ones.
 
     Raises
     ------
@@ -159,15 +167,13 @@ def write_page(page: Page, folder: Path, template_dirs: Sequence[Path] = ()) -> 
     return paths
 
 
-def _usage(layout: RootLayout, models: Sequence[Model]) -> ModelCard | None:
-    """Return how a model is used that is ready: one that people come for, rather than one without weights."""
+def _first_card(layout: RootLayout, models: Sequence[Model]) -> ModelCard | None:
+    """Return the card of a model that is ready: one that people come for, rather than one without weights."""
     order = {"yes": 0, "none": 1}
     for model in sorted(models, key=lambda model: order.get(model.weights, 2)):
         if model.built_for:
-            try:
+            with contextlib.suppress(RootstockError):  # a name that two environments claim; the next one will do
                 return read_model_card(layout, model.model)
-            except RootstockError:  # a name that two environments claim; the next one will do
-                continue
     return None
 
 
@@ -201,15 +207,11 @@ def _build(source: Any, record: BuildRecord) -> dict[str, Any]:
 
 
 def _verification(run: Verification, *, checks: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "at": run.ended or run.started, "node": run.on, "device": run.device, "passed": run.passed,
         "missed": run.missed, "not_run": run.not_run, "seconds": run.seconds,
     }  # fmt: skip
-    return {**found, "checks": [_CHECK | check for check in run.checks]} if checks else found
-
-
-def _packaged(name: str) -> str:
-    return (data_folder("site_templates") / name).read_text(encoding="utf-8")
+    return {**summary, "checks": [_CHECK | check for check in run.checks]} if checks else summary
 
 
 def _hash(text: str) -> str:

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rootstock.builds.root_interpreters import users
-from rootstock.config.environment_file import read_source, registered_names
+from rootstock.config.environment_file import registered_names
 from rootstock.config.site import installed_versions
-from rootstock.reports.catalogue import of_each
+from rootstock.errors import RootstockError
+from rootstock.reports.catalogue import in_use, of_each
 from rootstock.root.disk_usage import DiskUsage, counted, disk_usage, free_space, megabytes
 from rootstock.root.generations import Generation, read_generations, read_state
 from rootstock.root.layout import STAGING, RootLayout, environment_of
 from rootstock.root.lock import Holder, read_holder
-from rootstock.root.records import BUILD_SOURCE, active_build, read_build, read_marker
+from rootstock.root.records import read_marker
 from rootstock.root.variants import find_variants
 
 
@@ -50,18 +51,15 @@ class Environment:
 
 
 def _environment(layout: RootLayout, name: str) -> Environment:
-    build = active_build(layout.active(name))
-    record = read_build(build) if build else None
-    # What is in use is the file that the build was made from.
-    source = read_source(build / BUILD_SOURCE if build else layout.environment_file(name))
-    models = tuple(source.rootstock.get("models", {}))
+    source, record = in_use(layout, name)
+    models = tuple(source.models)
     if record is None:
         return Environment(name, source.description, models)
     return Environment(
         name, source.description, models, record.digest, record.built_at, record.built_by,
         sum(check.get("passed") is True for check in record.verification), len(record.packages),
-        {f"{each.platform}-{each.accelerator}": each.build.name
-         for each in find_variants(layout, name) if not each.main},
+        {f"{variant.platform}-{variant.accelerator}": variant.build.name
+         for variant in find_variants(layout, name) if not variant.main},
     )  # fmt: skip
 
 
@@ -73,7 +71,7 @@ class Status:
     ----------
     versions : tuple of str
         The versions of Rootstock that it holds.
-    problems : Mapping[str, str]
+    problems : Mapping[str, RootstockError]
         Environments that cannot be read, and why.
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
@@ -89,7 +87,7 @@ class Status:
     marker: dict[str, Any]
     versions: tuple[str, ...]
     environments: tuple[Environment, ...]
-    problems: Mapping[str, str]
+    problems: Mapping[str, RootstockError]
     pythons: dict[str, int]
     idle_builds: int
     generations: tuple[Generation, ...]
@@ -105,13 +103,13 @@ class Status:
             **{key: value for key, value in self.marker.items() if key != "written"},
             "versions": list(self.versions),
             "environments": [asdict(environment) for environment in self.environments],
-            "problems": dict(self.problems),
+            "problems": {name: str(error) for name, error in self.problems.items()},
             "pythons": self.pythons,
             "idle_builds": self.idle_builds,
             "generations": [asdict(generation) for generation in self.generations],
             "holder": asdict(self.holder) if self.holder else None,
             "room": asdict(self.left),
-            "sizes": {name: asdict(taken) for name, taken in self.sizes.items()} if self.sizes is not None else None,
+            "sizes": {name: asdict(size) for name, size in self.sizes.items()} if self.sizes is not None else None,
         }
 
     def lines(self) -> Iterator[str]:
@@ -125,8 +123,8 @@ class Status:
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
             for variant, digest in env.variants.items():
                 yield f"environment {env.name} for {variant}: build {digest}"
-        for name, reason in self.problems.items():
-            yield f"environment {name}: {' '.join(reason.splitlines())}"
+        for name, error in self.problems.items():
+            yield f"environment {name}: {' '.join(str(error).splitlines())}"
         for name, number in self.pythons.items():
             yield f"interpreter {name}: {counted(number, 'build')} on it"
         yield f"{counted(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
@@ -134,8 +132,8 @@ class Status:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
         if self.holder:
             yield f"being changed by {self.holder}"
-        for name, taken in (self.sizes or {}).items():
-            yield f"{megabytes(taken.bytes):>10}  {taken.files:>8} files  {name}"
+        for name, size in (self.sizes or {}).items():
+            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {name}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
         yield f"room left: {megabytes(self.left.bytes)}{left}"
 
@@ -159,13 +157,13 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     active = {(environment_of(link), digest) for link, digest in state.active.items()}
     used = {*active, *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
     builds = [path for path in layout.all_builds.glob("*/*") if not path.name.startswith(STAGING)]
-    environments, problems = of_each(registered_names(layout), lambda name: [_environment(layout, name)])
+    environments, errors = of_each(registered_names(layout), lambda name: [_environment(layout, name)])
     return Status(
         layout=layout,
         marker=marker,
         versions=tuple(installed_versions(layout)),
         environments=tuple(environments),
-        problems=problems,
+        problems=errors,
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(read_generations(layout)),
@@ -180,10 +178,10 @@ def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
 
     Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
     """
-    seen: set[tuple[int, int]] = set()
+    files: set[tuple[int, int]] = set()  # measured already: the same file under several names counts once
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
-    found = {}
-    for path in parts:
-        if path.is_dir() and not any(path != other and other in path.parents for other in parts):
-            found[path.relative_to(layout.root).as_posix()] = disk_usage(path, seen)
-    return found
+    return {
+        path.relative_to(layout.root).as_posix(): disk_usage(path, files)
+        for path in parts
+        if path.is_dir() and not any(path != other and other in path.parents for other in parts)
+    }

@@ -88,7 +88,7 @@ class Check:
         }
 
 
-def copper(repeat: int = 1, *, cubic: bool = True) -> Atoms:
+def _copper(repeat: int = 1, *, cubic: bool = True) -> Atoms:
     """Return perfect fcc copper: cells of 4 atoms, or of one."""
     atoms: Atoms = bulk("Cu", "fcc", a=3.615, cubic=cubic) * (repeat, repeat, repeat)
     return atoms
@@ -133,17 +133,19 @@ def try_root(
         If a model cannot be started, or fails.
     """
 
-    def run(what: str, model: str, atoms: Atoms) -> Run:
-        report(f"{what}: {model} ...")
-        done = _run(what, model, atoms, root, device, launch)
-        report(str(done))
-        return done
+    def run(title: str, model: str, atoms: Atoms) -> Run:
+        report(f"{title}: {model} ...")
+        result = _run(title, model, atoms, root, device, launch)
+        report(str(result))
+        return result
 
-    first = run("first run", model, copper())
-    second = run("second run", model, copper())
-    third = run("other model", other, copper())
-    fourth = run("crystal", crystal, copper(5, cubic=False))
-    runs = (first, second, third, fourth)
+    runs = (
+        run("first run", model, _copper()),
+        run("second run", model, _copper()),
+        run("other model", other, _copper()),
+        run("crystal", crystal, _copper(5, cubic=False)),
+    )
+    first, second, third, fourth = runs
     checks = _checks(*runs)
     for check in checks:
         report(str(check))
@@ -162,7 +164,7 @@ def try_root(
     }  # fmt: skip
 
 
-def _run(what: str, model: str, atoms: Atoms, root: str | Path, device: str, launch: str) -> Run:
+def _run(title: str, model: str, atoms: Atoms, root: str | Path, device: str, launch: str) -> Run:
     started = time.perf_counter()
     with RootstockCalculator(model, root=root, device=device, launch=launch) as calc:
         atoms.calc = calc
@@ -174,7 +176,7 @@ def _run(what: str, model: str, atoms: Atoms, root: str | Path, device: str, lau
         started = time.perf_counter()
         atoms.get_forces()
         evaluation = time.perf_counter() - started
-    return Run(what, model, len(atoms), seconds, info["start_s"], evaluation, energy, max_force, info)
+    return Run(title, model, len(atoms), seconds, info["start_s"], evaluation, energy, max_force, info)
 
 
 def _checks(first: Run, second: Run, other: Run, crystal: Run) -> tuple[Check, ...]:

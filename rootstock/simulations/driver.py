@@ -1,13 +1,15 @@
-"""The loop over structures of files: what could not be written is refused first, and what was computed is not lost."""
+"""Structures of files and their results: what could not be written is refused first, what was computed is not lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ase import Atoms
 
 from rootstock.errors import ConfigurationError
+from rootstock.root.lock import Report
 from rootstock.simulations.structures import check_output, read_structures, structure_file, write_structures
 
 
@@ -46,66 +48,36 @@ def open_structures(
     path = out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
     images = read_structures(names)
     check_output(path, overwrite=overwrite, many=len(images) > 1)
-    if steps is not None and steps.resolve() in {each.resolve() for each in (path, *map(structure_file, names))}:
+    if steps is not None and steps.resolve() in {file.resolve() for file in (path, *map(structure_file, names))}:
         raise ConfigurationError(f"{steps} cannot hold the steps: it is another file of this command.")
     return images, path
 
 
-def compute_each(
-    images: Sequence[Atoms],
-    path: Path,
-    compute: Callable[[int, Atoms], Atoms],
-    *,
-    on_done: Callable[[int, Atoms], None],
-    on_partial: Callable[[int, Path], None],
-) -> list[Atoms]:
-    """Compute one structure after the other.
-
-    Parameters
-    ----------
-    images : sequence of ase.Atoms
-    path : Path
-        The file for results.
-    compute : callable
-        Is given the number of a structure, from 1, and the structure; returns a copy that holds its results.
-    on_done : callable
-        Is given the number and that copy.
-    on_partial : callable
-        If one of them raises or is interrupted, what was computed before is written beside `path`. This is given the
-        number of structures and the file.
-
-    Returns
-    -------
-    list of ase.Atoms
-        The results; `write_results` writes them.
-    """
-    done: list[Atoms] = []
-    try:
-        for number, atoms in enumerate(images, 1):
-            done.append(compute(number, atoms))
-            on_done(number, done[-1])
-    except BaseException:
-        if done:
-            partial = _unused(path.with_name(f"{path.stem}.partial{path.suffix}"))
-            write_structures(partial, done)
-            on_partial(len(done), partial)
-        raise
-    return done
-
-
-def write_results(path: Path, results: Sequence[Atoms]) -> None:
-    """Write results into a file; if its format cannot hold them, into another one.
+@contextmanager
+def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
+    """Yield a list for results, and write what is in it at the end of the block, even if that fails or is interrupted.
 
     Parameters
     ----------
     path : Path
-    results : sequence of ase.Atoms
+        The file for all results. What a block that failed had computed goes into another one beside it.
+    report : callable
+        Is told which.
 
     Raises
     ------
     ConfigurationError
-        If they are in another file than `path`. It names that file.
+        If the format of `path` cannot hold the results. It names the file that they are in.
     """
+    results: list[Atoms] = []
+    try:
+        yield results
+    except BaseException:
+        if results:
+            partial = _unused(path.with_name(f"{path.stem}.partial{path.suffix}"))
+            write_structures(partial, results)
+            report(f"The {len(results)} that were done are in {partial}.")
+        raise
     try:
         write_structures(path, results)
     except ConfigurationError as error:

@@ -219,13 +219,12 @@ class Simulation:
             )
         held = before.settings | {"steps": settings.steps}
         settings = replace(settings, seed=held["seed"] if seed is None else seed)
-        now = asdict(settings) | identity(calculator)
-        if changed := [name for name in now if held.get(name) != now[name]]:
-            name = changed[0]
-            raise ConfigurationError(
-                f"{files['restart']} is of a simulation with {name} = {held.get(name)}, not {now[name]}.",
-                "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
-            )
+        for name, value in (asdict(settings) | identity(calculator)).items():
+            if held.get(name) != value:
+                raise ConfigurationError(
+                    f"{files['restart']} is of a simulation with {name} = {held.get(name)}, not {value}.",
+                    "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
+                )
         self = cls(Atoms.fromdict(before.atoms), calculator, settings, prefix)
         self.start = before.start
         self.rng.bit_generator.state = json.loads(before.random)
@@ -258,7 +257,19 @@ def files_of(prefix: str) -> dict[str, Path]:
 
 
 def thermal_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> Any:
-    """Return momenta of a Maxwell-Boltzmann distribution, without motion of the centre of mass."""
+    """Return momenta of a Maxwell-Boltzmann distribution, without motion of the centre of mass.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    temperature : float [K]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array of shape (n, 3)
+        In ASE's units.
+    """
     masses = atoms.get_masses()[:, None]
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * kB * temperature)
     return momenta - masses * momenta.sum(axis=0) / masses.sum()

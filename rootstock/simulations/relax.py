@@ -59,9 +59,9 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
         calculator.calculate(atoms, list(properties))
     except PropertyNotImplementedError as error:
         raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
-    found = _holding(atoms, {name: calculator.results[name] for name in properties})
-    found.info.pop("converged", None)  # of a relaxation before
-    return found
+    computed = _with_results(atoms, {name: calculator.results[name] for name in properties})
+    computed.info.pop("converged", None)  # of a relaxation before
+    return computed
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class Relaxation:
         """
         atoms = atoms.copy()
         atoms.calc = calculator
-        if self.cell != "fixed" and not has_whole_cell(atoms):
-            raise ConfigurationError(
-                "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and what is "
-                "vacuum would shrink.",
-                "Relax the atoms alone.",
-            )
         moving: Any = atoms
         if self.cell != "fixed":
+            if not has_whole_cell(atoms):
+                raise ConfigurationError(
+                    "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and "
+                    "what is vacuum would shrink.",
+                    "Relax the atoms alone.",
+                )
             moving = FrechetCellFilter(
                 atoms, hydrostatic_strain=self.cell == "lengths", scalar_pressure=self.pressure * GPa
             )
@@ -135,19 +135,19 @@ class Relaxation:
         for reached in optimizer.irun(fmax=self.fmax, steps=self.steps):
             converged = bool(reached)
             if trajectory is not None:
-                add_structure(trajectory, _results_of(atoms, calculator, ()))
+                add_structure(trajectory, _with_forces(atoms, calculator, ()))
             on_step(optimizer.nsteps, atoms, float(np.linalg.norm(moving.get_forces(), axis=1).max()))
         atoms.info["converged"] = converged
-        return _results_of(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
+        return _with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
 
 
-def _results_of(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
+def _with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
     """Return a copy of atoms that were computed, with their energy and forces."""
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
-    return _holding(atoms, results | {name: calculator.get_property(name, atoms) for name in more})
+    return _with_results(atoms, results | {name: calculator.get_property(name, atoms) for name in more})
 
 
-def _holding(atoms: Atoms, results: dict[str, Any]) -> Atoms:
+def _with_results(atoms: Atoms, results: dict[str, Any]) -> Atoms:
     copy: Atoms = atoms.copy()
     copy.calc = SinglePointCalculator(copy, **results)
     return copy

@@ -52,7 +52,12 @@ class Restart:
 
 
 def write_restart(path: Path, restart: Restart) -> None:
-    """Write a restart file in one step: a reader sees the old one or the new one."""
+    """Write a restart file in one step: a reader sees the old one or the new one.
+
+    Parameters
+    ----------
+    path, restart
+    """
     text = encode({"format": _FORMAT, "ase": ase.__version__, **vars(restart)})
     write_file(path, text.encode(), 0o666 & ~_umask())
 
@@ -67,8 +72,7 @@ def read_restart(path: Path) -> Restart:
     """
     try:
         data = decode(path.read_text())
-        ours = isinstance(data, dict) and data.get("format") == _FORMAT
-        restart = parsed(Restart, data) if ours else None
+        restart = parsed(Restart, data) if isinstance(data, dict) and data.get("format") == _FORMAT else None
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -108,10 +112,7 @@ def fingerprint(atoms: Atoms) -> str:
 
 def identity(calculator: Any) -> dict[str, Any]:
     """Return what must be the same when a simulation goes on, as it is read again."""
-    found: dict[str, Any] = decode(
-        encode({name: calculator.parameters.get(name) for name in ("model", "setup_kwargs")})
-    )
-    return found
+    return dict(decode(encode({name: calculator.parameters.get(name) for name in ("model", "setup_kwargs")})))
 
 
 def integrator_state(integrator: Any) -> dict[str, Any]:
@@ -126,7 +127,13 @@ def integrator_state(integrator: Any) -> dict[str, Any]:
 
 
 def restore_integrator(integrator: Any, state: dict[str, Any]) -> None:
-    """Give an integrator the numbers that `integrator_state` returned.
+    """Give an integrator the numbers that another one kept.
+
+    Parameters
+    ----------
+    integrator : ase.md.md.MolecularDynamics
+    state : dict
+        As `integrator_state` returned it.
 
     Raises
     ------

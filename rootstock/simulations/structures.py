@@ -32,7 +32,7 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
     ConfigurationError
         If one cannot be read, or holds nothing.
     """
-    found: list[Atoms] = []
+    structures: list[Atoms] = []
     for name in names:
         whole = Path(name).exists()
         path = structure_file(name)
@@ -50,8 +50,8 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
                 f"{name} has sites that are occupied in part: no single structure is meant.",
                 "Make one of it first, or an ensemble of them.",
             )
-        found += images
-    return found
+        structures += images
+    return structures
 
 
 def structure_file(name: str) -> Path:
@@ -115,6 +115,12 @@ def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool
 def write_structures(path: Path, images: Sequence[Atoms]) -> None:
     """Write a file in one step: a reader sees the old one or the new one.
 
+    Parameters
+    ----------
+    path : Path
+        Its ending says which format.
+    images : sequence of ase.Atoms
+
     Raises
     ------
     ConfigurationError
@@ -135,7 +141,14 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
 
 
 def add_structure(path: Path, atoms: Atoms) -> None:
-    """Add a structure to the end of a file, which may not be there yet; `check_output` says which can grow."""
+    """Add a structure to the end of a file, which may not be there yet.
+
+    Parameters
+    ----------
+    path : Path
+        Of a format that can grow, as `check_output` says.
+    atoms : ase.Atoms
+    """
     if _format(path) == "traj":
         with Trajectory(path, "a", atoms) as trajectory:
             trajectory.write()

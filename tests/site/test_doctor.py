@@ -305,6 +305,26 @@ def test_weights_that_are_gone(tiny_root: Path, doctor: Examine) -> None:
     assert doctor(tiny_root)["weights"][0]["result"] == "ok"
 
 
+def test_a_damaged_record_of_weights_hides_no_other(tiny_root: Path, doctor: Examine) -> None:
+    layout = RootLayout(tiny_root)
+    (tiny_root / "environments/other.py").write_text((tiny_root / "environments/tiny.py").read_text())
+    for name in ("tiny", "other"):
+        layout.weights(name).mkdir(parents=True)
+    layout.weights_record("other", "big").write_text("{")
+    file = WeightsFile("cache/big.model", 10, "0" * 64)
+    write_weights(layout, Weights("tiny", "big", (file,), (), "x", "now", "ann", "here"), 0o644)
+    found = doctor(tiny_root, code=10)
+    damaged, missing = found["weights"]
+    assert damaged["reason"].startswith(f"Cannot read {layout.weights_record('other', 'big')}: Expecting property name")
+    assert "rootstock-site warm --env other" in damaged["remedy"]
+    assert missing["reason"].startswith("the weights of tiny-big are not there")
+    (layout.root / file.path).write_text("0123456789")
+    damaged, sound = doctor(tiny_root, code=10)["weights"]
+    assert damaged["result"] == "failed" and sound["reason"].startswith("those of 1 model, 0 MB")
+    layout.weights_record("tiny", "big").write_text("{")
+    assert doctor(tiny_root, code=10)["offline"][0]["result"] == "skipped"
+
+
 def test_a_clock_that_is_behind(tiny_root: Path, doctor: Examine) -> None:
     later = time.time() + 3600
     os.utime(tiny_root / "rootstock.toml", (later, later))

@@ -96,17 +96,13 @@ def examine(
     end = time.monotonic() + seconds
     # The first steps come one after the other. A third is left for the others if one of them gets no answer.
     step_s = seconds / 3
-    context = DoctorContext(RootLayout(Path("/")), full=full)
-    found = yield from _find(cluster, root, step_s)
-    steps: Sequence[tuple[str, Check]] = ()
-    if found is not None:
-        context, steps = replace(context, layout=RootLayout(found)), _FIRST
-    usable = (yield from _in_turn(steps, context, step_s)) and found is not None
+    path = yield from _find(cluster, root, step_s)
+    context = DoctorContext(RootLayout(path or Path("/")), full=full)
+    usable = path is not None and (yield from _in_turn(_FIRST, context, step_s))
     if usable:
-        names = tuple(registered_names(context.layout))
         context = replace(
             context,
-            environments=names,
+            environments=tuple(registered_names(context.layout)),
             device=device or installed_site(context.layout).cluster.device,
             device_asked=device is not None,
         )
@@ -144,10 +140,10 @@ def why_not(
         One or more for each step. After one that failed there are no others.
     """
     step_s = max(_STEP_S, patience / 20)
-    found = yield from _find(cluster, root, step_s)
-    if found is None:
+    path = yield from _find(cluster, root, step_s)
+    if path is None:
         return
-    context = DoctorContext(RootLayout(found), patience=patience)
+    context = DoctorContext(RootLayout(path), patience=patience)
     if not (yield from _in_turn(_FIRST, context, step_s)):
         return
 
@@ -168,8 +164,9 @@ def why_not(
 
     def start(_: DoctorContext) -> Iterator[Finding]:
         spec = WorkerSpec(resolve(context.layout, model, context.device), context.device, start_timeout=patience)
-        with contextlib.closing(spec.start()) as it:
-            yield ok(f"a worker on {context.device} was ready after {it.start_s:.1f} s: {', '.join(it.properties)}")
+        with contextlib.closing(spec.start()) as worker:
+            ready = f"a worker on {context.device} was ready after {worker.start_s:.1f} s"
+            yield ok(f"{ready}: {', '.join(worker.properties)}")
 
     steps = [("model", check(named)), *_OF_MODEL, ("start", check(start))]
     yield from _in_turn(steps, context, patience + step_s)
@@ -183,10 +180,10 @@ def _find(
     def find(_: DoctorContext) -> Iterator[Finding]:
         yield ok(str(require_root(cluster, root)))
 
-    for finding in _together([("root", check(find))], DoctorContext(RootLayout(Path("/"))), time.monotonic() + seconds):
-        yield finding
-        return Path(finding.reason) if finding.result == OK else None
-    return None
+    context = DoctorContext(RootLayout(Path("/")))
+    findings = list(_together([("root", check(find))], context, time.monotonic() + seconds))
+    yield from findings
+    return Path(findings[0].reason) if [finding.result for finding in findings] == [OK] else None
 
 
 def _in_turn(

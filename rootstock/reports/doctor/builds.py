@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import subprocess
 import time
@@ -13,29 +13,28 @@ from rootstock.client.exit_status import cannot_start
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import is_path, model_string
 from rootstock.errors import BuildError, RootError, WeightsError
-from rootstock.reports.catalogue import in_use
+from rootstock.reports.catalogue import in_use, of_each
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.checksums import Problem
 from rootstock.root.disk_usage import counted
 from rootstock.root.published import SealedTree, sealed_trees
 from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.variants import fitting_build
-from rootstock.root.weights import Weights, how_to_fetch, own_weights, read_weights
+from rootstock.root.weights import Weights, how_to_fetch, own_weights, read_weights, weights_of
 
 _SAMPLE = 200  # files of each build
 _SHOWN = 3
 
 
-def built(context: DoctorContext) -> dict[str, tuple[Path, BuildRecord]]:
+def fitting_builds(context: DoctorContext) -> dict[str, tuple[Path, BuildRecord]]:
     """Return the folder and the record of the build that each environment would use here."""
-    found = {}
-    for name in context.environments:
-        with contextlib.suppress(RootError):  # `builds` tells of it
-            build = fitting_build(context.layout, name, context.device)
-            record = read_build(build) if build else None
-            if build and record:
-                found[name] = (build, record)
-    return found
+
+    def read(name: str) -> list[tuple[str, tuple[Path, BuildRecord]]]:
+        build = fitting_build(context.layout, name, context.device)
+        record = read_build(build) if build else None
+        return [(name, (build, record))] if build and record else []
+
+    return dict(of_each(context.environments, read)[0])  # `builds` tells of errors
 
 
 @check
@@ -47,11 +46,11 @@ def builds(context: DoctorContext) -> Iterator[Finding]:
         except RootError as error:
             finding = from_error(error)
             # That nobody has built an environment yet is no fault of the root; to whoever asks for it, it is.
-            known = context.argument is not None or active_build(context.layout.active(name)) is not None
-            yield finding if known else warning(finding.reason, finding.remedy)
-    if found := built(context):
-        kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in found.values()})
-        yield ok(f"{', '.join(found)}: built for {', '.join(kinds)}")
+            expected = context.argument is not None or active_build(context.layout.active(name)) is not None
+            yield finding if expected else warning(finding.reason, finding.remedy)
+    if fitting := fitting_builds(context):
+        kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in fitting.values()})
+        yield ok(f"{', '.join(fitting)}: built for {', '.join(kinds)}")
     elif not context.environments:
         yield warning("this root has no environment", f"rootstock-site install --root {context.layout.root} --env NAME")
 
@@ -59,62 +58,64 @@ def builds(context: DoctorContext) -> Iterator[Finding]:
 @check
 def intact(context: DoctorContext) -> Iterator[Finding]:
     """Check that the files of the builds, and of their interpreters in the root, are those that were published."""
-    checked: dict[SealedTree, list[Problem]] = {}
-    unread = False
-    for group in (*((name,) for name in context.environments), ()):
-        try:
-            for each in sealed_trees(context.layout, group, clients=not group and context.argument is None):
-                if each not in checked:  # an interpreter that another one is made on, too
-                    checked[each] = each.problems(None if context.full else _SAMPLE)
-        except RootError as error:
-            unread = True
-            yield from_error(error)
-    if not checked:
-        if not unread:
-            yield skipped("nothing is built")
-        return
-    for each, problems in checked.items():
-        if problems:
-            shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
-            more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            # As long as the damaged folder is there, an installation finds nothing to do.
-            names = [each.name] if each.kind == "environment" else context.environments[:1]
-            remedy = " ".join([f"rootstock-site install --root {context.layout.root}", *(f"--env {n}" for n in names)])
-            yield failed(f"{each} is damaged: {shown}{more} (in {each.folder})",
-                         f"An admin removes that folder, then: {remedy}", BuildError.exit_code)  # fmt: skip
-    if not any(checked.values()):
-        looked = "every file" if context.full else f"{_SAMPLE} files of each; --full looks at all"
-        yield ok(f"{', '.join(dict.fromkeys(map(str, checked)))}: as published ({looked})")
+
+    @functools.cache  # several builds are made on one interpreter
+    def problems_of(tree: SealedTree) -> list[Problem]:
+        return tree.problems(None if context.full else _SAMPLE)
+
+    def compare(name: str) -> Iterator[tuple[SealedTree, list[Problem]]]:
+        names = [name] if name else []
+        for tree in sealed_trees(context.layout, names, clients=not names and context.argument is None):
+            yield tree, problems_of(tree)
+
+    compared, errors = of_each([*context.environments, ""], compare)  # without a name: what belongs to none
+    yield from map(from_error, errors.values())
+    checked = dict(compared)
+    yield from (_damage(context, tree, problems) for tree, problems in checked.items() if problems)
+    if not checked and not errors:
+        yield skipped("nothing is built")
+    elif checked and not any(checked.values()):
+        extent = "every file" if context.full else f"{_SAMPLE} files of each; --full looks at all"
+        yield ok(f"{', '.join(dict.fromkeys(map(str, checked)))}: as published ({extent})")
+
+
+def _damage(context: DoctorContext, tree: SealedTree, problems: list[Problem]) -> Finding:
+    shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
+    more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    # As long as the damaged folder is there, an installation finds nothing to do.
+    names = [tree.name] if tree.kind == "environment" else context.environments[:1]
+    remedy = " ".join([f"rootstock-site install --root {context.layout.root}", *(f"--env {name}" for name in names)])
+    return failed(f"{tree} is damaged: {shown}{more} (in {tree.folder})",
+                  f"An admin removes that folder, then: {remedy}", BuildError.exit_code)  # fmt: skip
 
 
 @check
 def interpreters(context: DoctorContext) -> Iterator[Finding]:
     """Check that this user can run the Python of each build."""
-    found = built(context)
-    running, failures = {}, False
-    for name, (build, record) in found.items():
+    fitting = fitting_builds(context)
+    running, failures = {}, []
+    for name, (build, record) in fitting.items():
         command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]
         try:
             running[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
         except OSError as error:
-            failures = True
             finding = from_error(cannot_start(command[0], error))
-            real = os.path.realpath(command[0])
-            yield failed(f"{name}: {finding.reason} It leads to {real}, Python {record.python}.", finding.remedy, 18)
+            reason = f"{finding.reason} It leads to {os.path.realpath(command[0])}, Python {record.python}."
+            failures.append(failed(f"{name}: {reason}", finding.remedy, 18))
     for name, process in running.items():
         stderr = process.communicate()[1].strip()
         if process.returncode and "No module named 'numpy'" not in stderr:
-            failures = True
             last = stderr.splitlines()[-1] if stderr else f"exit code {process.returncode}"
-            yield failed(f"{name}: its Python does not run: {last}", "Ask the site's admin to build it again.", 18)
-    if not found:
+            reason = f"{name}: its Python does not run: {last}"
+            failures.append(failed(reason, "Ask the site's admin to build it again.", 18))
+    yield from failures
+    if not fitting:
         yield skipped("nothing is built")
     elif not failures:
-        yield ok(
-            f"{', '.join(found)}: Python {', '.join(sorted({record.python for _, record in found.values()}))} runs"
-        )
+        versions = sorted({record.python for _, record in fitting.values()})
+        yield ok(f"{', '.join(fitting)}: Python {', '.join(versions)} runs")
 
 
 @check
@@ -124,15 +125,19 @@ def weights(context: DoctorContext) -> Iterator[Finding]:
     if context.argument is not None:
         yield _of_model(context, context.environments[0], context.argument)
         return
-    recorded = [each for name in context.environments for each in read_weights(context.layout, name).values()]
-    missing = [each for each in recorded if not each.present(context.layout)]
-    for each in missing:
-        yield _missing(context, each)
-    if not recorded:
+
+    def look(name: str) -> Iterator[tuple[Weights, bool]]:
+        for record in read_weights(context.layout, name).values():
+            yield record, record.present(context.layout)
+
+    records, errors = of_each(context.environments, look)
+    yield from map(from_error, errors.values())
+    yield from (_missing(context, record) for record, present in records if not present)
+    if not records and not errors:
         yield skipped("no weights are recorded; rootstock-site warm fetches and records them")
-    elif not missing:
-        size = sum(each.bytes for each in recorded) / 1e6
-        yield ok(f"those of {counted(len(recorded), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
+    elif records and all(present for _, present in records):
+        size = sum(record.bytes for record, _ in records) / 1e6
+        yield ok(f"those of {counted(len(records), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
 
 
 def _of_model(context: DoctorContext, name: str, argument: str) -> Finding:
@@ -142,22 +147,22 @@ def _of_model(context: DoctorContext, name: str, argument: str) -> Finding:
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
     source = in_use(context.layout, name)[0]
-    found = read_weights(context.layout, name).get(source.named(argument))
+    record = weights_of(context.layout, name, source.named(argument))
     if source.rootstock.get("licence", {}).get("weights") == "":
         return ok(f"{name} needs none")
-    if found is None:
+    if record is None:
         return skipped("nobody has recorded what this model reads: the worker will tell")
-    if not found.files:
+    if not record.files:
         return ok("they come with the packages, or it has none")
-    if not found.present(context.layout):
-        return _missing(context, found)
-    return ok(f"{counted(len(found.files), 'file')}, {found.bytes / 1e6:.0f} MB")
+    if not record.present(context.layout):
+        return _missing(context, record)
+    return ok(f"{counted(len(record.files), 'file')}, {record.bytes / 1e6:.0f} MB")
 
 
-def _missing(context: DoctorContext, found: Weights) -> Finding:
-    gone = next((file.path for file in found.files if not (context.layout.root / file.path).is_file()), "a file")
+def _missing(context: DoctorContext, record: Weights) -> Finding:
+    gone = next((file.path for file in record.files if not (context.layout.root / file.path).is_file()), "a file")
     return failed(
-        f"the weights of {model_string(found.environment, found.model)} are not there, or not whole: {gone}",
-        how_to_fetch(context.layout.root, found.environment, found.model),
+        f"the weights of {model_string(record.environment, record.model)} are not there, or not whole: {gone}",
+        how_to_fetch(context.layout.root, record.environment, record.model),
         WeightsError.exit_code,
     )

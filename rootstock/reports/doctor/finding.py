@@ -45,12 +45,24 @@ def ok(reason: str) -> Finding:
 
 
 def warning(reason: str, remedy: str) -> Finding:
-    """Return a finding that somebody should know of, and that stops nothing."""
+    """Return a finding that somebody should know of, and that stops nothing.
+
+    Parameters
+    ----------
+    reason, remedy
+        As of `Finding`.
+    """
     return Finding(WARNING, reason, remedy)
 
 
 def failed(reason: str, remedy: str, code: int = RootError.exit_code) -> Finding:
-    """Return the finding that something does not work."""
+    """Return the finding that something does not work.
+
+    Parameters
+    ----------
+    reason, remedy, code
+        As of `Finding`.
+    """
     return Finding(FAILED, reason, remedy, code)
 
 
@@ -59,10 +71,10 @@ def skipped(reason: str) -> Finding:
     return Finding(SKIPPED, reason)
 
 
-def from_error(error: RootstockError, remedy: str = "") -> Finding:
+def from_error(error: RootstockError) -> Finding:
     """Return the finding for an error: the message that a calculator gives, too."""
     lines = error.message.splitlines()
-    return failed("; ".join(line.strip() for line in lines), error.hint or remedy, error.exit_code)
+    return failed("; ".join(line.strip() for line in lines), error.hint, error.exit_code)
 
 
 @dataclass(frozen=True)

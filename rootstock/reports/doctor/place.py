@@ -26,14 +26,13 @@ _SCRATCH_BYTES, _FILES = 100e6, 1000
 def reachable(context: DoctorContext) -> Iterator[Finding]:
     """Check that every folder above the root, and the root, lets this user in."""
     root = context.layout.root
-    what, _, remedy = obstacle(root).partition("\n")
-    if what:
-        yield failed(what, remedy)
+    reason, _, remedy = obstacle(root).partition("\n")
+    if reason:
+        yield failed(reason, remedy)
     elif not root.is_dir():
         yield failed(f"{root} is not there", "Is its file system mounted on this node? Look at: ls -ld " + str(root))
     else:
-        status = root.stat()
-        yield ok(f"{root}, mode {status.st_mode & 0o7777:04o}, and every folder above it lets you in")
+        yield ok(f"{root}, mode {root.stat().st_mode & 0o7777:04o}, and every folder above it lets you in")
 
 
 @check
@@ -47,11 +46,10 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
             f"An admin brings it up to date with: rootstock-site install --root {context.layout.root}",
         )
         return
-    private = context.layout.admin_folders()
-    for folder in (folder for folder in context.layout.folders() if folder not in private):
-        what, _, remedy = obstacle(folder).partition("\n")
-        if what:
-            yield failed(what, remedy)
+    for folder in (folder for folder in context.layout.folders() if folder not in context.layout.admin_folders()):
+        reason, _, remedy = obstacle(folder).partition("\n")
+        if reason:
+            yield failed(reason, remedy)
         elif not folder.is_dir():
             yield warning(
                 f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"
@@ -64,17 +62,13 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
 def space(context: DoctorContext) -> Iterator[Finding]:
     """Say how much room there is where admins install; check that a home is not full."""
     yield ok(f"root: {_left(free_space(context.layout.root))} at {context.layout.root}")
-    yield from _home()
+    home = Path.home()
+    if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
+        yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
 
 
 def _left(room: DiskUsage) -> str:
     return megabytes(room.bytes) + ("" if room.files is None else f" and {room.files} files") + " left"
-
-
-def _home() -> Iterator[Finding]:
-    home = Path.home()
-    if home.is_dir() and shutil.disk_usage(home).free < _SCRATCH_BYTES:
-        yield warning(f"home: {megabytes(shutil.disk_usage(home).free)} left at {home}", "Remove what you do not need.")
 
 
 @check
@@ -84,10 +78,9 @@ def scratch(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # eve
     One check, since whoever asks for the temporary folder while this one fills it is given another.
     """
     folder = private_scratch()
-    size = 2**20
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * size)
+            file.write(b"\0" * 2**20)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -109,14 +102,12 @@ def clock(context: DoctorContext) -> Iterator[Finding]:
     newest = max(
         path.stat().st_mtime for path in (context.layout.marker, context.layout.environments, context.layout.all_active)
     )
-    ahead = [("the root", newest - time.time())]
+    differences = [("the root", newest - time.time())]  # its files may be old, and never of the future
     for name, folder in (("scratch", private_scratch()), ("your home", Path.home())):
         if os.access(folder, os.W_OK | os.X_OK):
             with tempfile.TemporaryFile(dir=folder) as file:
-                now = time.time()
-                off = os.fstat(file.fileno()).st_mtime - now
-                ahead += [(name, off), (name, -off)]
-    name, worst = max(ahead, key=lambda pair: pair[1])
+                differences.append((name, abs(os.fstat(file.fileno()).st_mtime - time.time())))
+    name, worst = max(differences, key=lambda pair: pair[1])
     if worst > _CLOCK_S:
         yield warning(
             f"this node's clock and the file system of {name} differ by {worst:.0f} s",

@@ -16,9 +16,9 @@ from rootstock.root.records import read_marker
 @check
 def variables(context: DoctorContext) -> Iterator[Finding]:
     """Check that the variables fit the root, and that none is set that disturbs."""
-    found = [*_of_rootstock(context), *_of_others()]
-    yield from found
-    if not found:
+    warnings = [*_of_rootstock(context), *_of_others()]
+    yield from warnings
+    if not warnings:
         loaded = f"version {os.environ['ROOTSTOCK_VERSION']} is loaded" if "ROOTSTOCK_VERSION" in os.environ else (
             "no module is loaded, none is needed"
         )  # fmt: skip
@@ -28,7 +28,7 @@ def variables(context: DoctorContext) -> Iterator[Finding]:
 def _of_rootstock(context: DoctorContext) -> Iterator[Finding]:
     marker, again = read_marker(context.layout), "Load the module anew: module load rootstock"
     root = os.environ.get("ROOTSTOCK_ROOT")
-    if root and not _same(Path(root), context.layout.root):
+    if root and os.path.realpath(root) != os.path.realpath(context.layout.root):
         yield warning(f"ROOTSTOCK_ROOT is {root}, and another root is looked at", f"{again}; or leave out --root.")
         return
     cluster = os.environ.get("ROOTSTOCK_CLUSTER")
@@ -69,25 +69,21 @@ def _of_others() -> Iterator[Finding]:
         )
 
 
-def _same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
 @check
 def threads(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # every check is given the context
     """Check that the threads of workers fit the processors of this job."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    asked = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if given.split(",")[0].isdigit() and int(given.split(",")[0]) > processors:
+    omp = os.environ.get("OMP_NUM_THREADS", "")
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if omp.split(",")[0].isdigit() and int(omp.split(",")[0]) > processors:
         yield warning(
-            f"OMP_NUM_THREADS is {given}, and this job may use {processors} processors: threads wait for each other",
+            f"OMP_NUM_THREADS is {omp}, and this job may use {processors} processors: threads wait for each other",
             f"unset OMP_NUM_THREADS, or set it to {processors}; Rootstock shares the processors among its workers",
         )
-    elif asked.isdigit() and int(asked) > processors:
+    elif slurm.isdigit() and int(slurm) > processors:
         yield warning(
-            f"the job was given {asked} CPUs for each task, and this process may use {processors}",
+            f"the job was given {slurm} CPUs for each task, and this process may use {processors}",
             "Start it with: srun --cpus-per-task=$SLURM_CPUS_PER_TASK, which newer versions of Slurm need",
         )
     else:
-        yield ok(f"{processors} processors; OMP_NUM_THREADS is {given or 'not set: Rootstock shares them out'}")
+        yield ok(f"{processors} processors; OMP_NUM_THREADS is {omp or 'not set: Rootstock shares them out'}")

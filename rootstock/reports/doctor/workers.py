@@ -15,9 +15,9 @@ from rootstock.client.gpu import no_gpu
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
-from rootstock.errors import WorkerError, WorkerStartError
-from rootstock.reports.catalogue import models_of, version_of
-from rootstock.reports.doctor.builds import built
+from rootstock.errors import WorkerError
+from rootstock.reports.catalogue import Model, models_of, of_each, version_of
+from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
 from rootstock.root.records import BuildRecord
 
@@ -37,23 +37,31 @@ def offline(context: DoctorContext) -> Iterator[Finding]:
 
 def _chosen(context: DoctorContext) -> list[tuple[str, str]]:
     """Return the environments and models to start: the smallest build, or all of them."""
-    found = built(context)
+    fitting = fitting_builds(context)
     if context.argument is not None:
-        return [(name, context.argument) for name in found]
-    ranked = []
-    for name, (_, record) in found.items():
+        return [(name, context.argument) for name in fitting]
+    models, _ = of_each(fitting, lambda name: models_of(context.layout, name))  # other checks tell of errors
+
+    def rank(model: Model) -> tuple[bool, int, str]:
         # Weights that somebody recorded to be here, or that are no files, before those of which nobody knows.
-        usable = [model for model in models_of(context.layout, name) if model.weights != "missing"]
-        if usable:
-            model = min(usable, key=lambda each: each.weights == "unknown")
-            unknown = model.weights == "unknown"
-            ranked.append((unknown, record.bytes, name, model.argument))
-    chosen = [(name, argument) for _, _, name, argument in sorted(ranked)]
-    return chosen if context.full else chosen[:1]
+        return model.weights == "unknown", fitting[model.environment][1].bytes, model.environment
+
+    chosen: dict[str, str] = {}
+    for model in sorted((model for model in models if model.weights != "missing"), key=rank):
+        chosen.setdefault(model.environment, model.argument)
+    return list(chosen.items())[: None if context.full else 1]
 
 
 def late(seconds: float, model: str = "") -> Finding:
-    """Return the finding about a worker that may only be slow."""
+    """Return the finding about a worker that may only be slow.
+
+    Parameters
+    ----------
+    seconds : float
+        How long it was waited for.
+    model : str
+        `` of MODEL``, if a certain one was started.
+    """
     return warning(
         f"a worker{model} was not ready after {seconds:.0f} s",
         "A first start from a cold file system takes longer: --wait SECONDS waits for it.",
@@ -67,20 +75,16 @@ def _start(context: DoctorContext, name: str, argument: str) -> Finding:
     )
     model = model_string(name, argument)
     try:
-        client = WorkerConnection(launch, argument, device, {}, start_timeout=context.patience)
-    except WorkerStartError as error:
+        worker = WorkerConnection(launch, argument, device, {}, start_timeout=context.patience)
+        worker.close()
+    except WorkerError as error:
         if "was not ready after" in error.message and not context.full:
             return late(context.patience, f" of {model}")
         reason = " ".join(error.message.split())
         tail = error.tail.splitlines()[-1:] if not error.remote_traceback else []
         hint = error.hint or f"rootstock why-not {model} goes through it step by step. Full output: {error.log}"
         return failed("; ".join([reason, *tail]), hint, error.exit_code)
-    took = client.start_s
-    try:
-        client.close()
-    except WorkerError as error:
-        return failed(error.message, error.hint, error.exit_code)
-    return ok(f"a worker of {model} was ready on {device} after {took:.1f} s, {how}")
+    return ok(f"a worker of {model} was ready on {device} after {worker.start_s:.1f} s, {how}")
 
 
 def _without_network(launch: Launch) -> tuple[Launch, str]:
@@ -99,31 +103,30 @@ def gpu(context: DoctorContext) -> Iterator[Finding]:
     if not context.device.startswith("cuda"):
         yield skipped(f"the device is {context.device}; --device cuda looks for a GPU")
         return
-    found = built(context).values()
-    with_torch = [(record.bytes, build, record) for build, record in found if version_of(record, "torch")]
+    with_torch = [(build, record) for build, record in fitting_builds(context).values() if version_of(record, "torch")]
     if context.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
-    what, _, remedy = no_gpu(context.device).partition("\n")
-    if what:
-        yield failed(what, remedy, 18) if context.device_asked else warning(what, remedy)
+    reason, _, remedy = no_gpu(context.device).partition("\n")
+    if reason:
+        yield failed(reason, remedy, 18) if context.device_asked else warning(reason, remedy)
         return
     if not with_torch:
         yield skipped("there may be one, but no build here has torch to ask")
         return
-    _, build, record = min(with_torch, key=lambda each: each[0])
+    build, record = min(with_torch, key=lambda pair: pair[1].bytes)
     yield _ask_torch(context, build, record)
 
 
 _QUESTION = """
 import json, torch
-said = {"torch": torch.__version__, "built": torch.version.cuda or torch.version.hip, "count": 0, "error": ""}
+answer = {"torch": torch.__version__, "built": torch.version.cuda or torch.version.hip, "count": 0, "error": ""}
 try:
     torch.zeros(1, device=DEVICE)
-    said["count"], said["name"] = torch.cuda.device_count(), torch.cuda.get_device_name(DEVICE)
+    answer["count"], answer["name"] = torch.cuda.device_count(), torch.cuda.get_device_name(DEVICE)
 except Exception as error:
-    said["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-print(json.dumps(said))
+    answer["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+print(json.dumps(answer))
 """
 
 
@@ -131,24 +134,24 @@ def _ask_torch(context: DoctorContext, build: Path, record: BuildRecord) -> Find
     program = [str(build / "bin" / "python"), "-I", "-B", "-c", _QUESTION.replace("DEVICE", repr(context.device))]
     done = subprocess.run(program, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     try:
-        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         return failed(f"torch of {record.name} cannot be imported: {last[0]}", "Ask the site's admin.", 18)
     driver = _driver()
-    if not said["built"]:
+    if not answer["built"]:
         return failed(
-            f"torch {said['torch']} of {record.name} was built for CPUs only",
+            f"torch {answer['torch']} of {record.name} was built for CPUs only",
             f"An admin builds it for GPUs: rootstock-site install --env {record.name} --set hardware.accelerator=cuda",
             18,
         )
-    if said["error"]:
+    if answer["error"]:
         return failed(
-            f"torch {said['torch']} of {record.name} (CUDA {said['built']}, driver {driver}): {said['error']}",
+            f"torch {answer['torch']} of {record.name} (CUDA {answer['built']}, driver {driver}): {answer['error']}",
             "nvidia-smi shows what the node has. A driver older than torch's CUDA needs a build for an older CUDA.",
             18,
         )
-    return ok(f"{said['name']} ({said['count']} in all), driver {driver}, torch {said['torch']} of {record.name}")
+    return ok(f"{answer['name']} ({answer['count']} in all), driver {driver}, torch {answer['torch']} of {record.name}")
 
 
 def _driver() -> str:

@@ -28,8 +28,8 @@ def check_environment(path: Path) -> list[Finding]:
         If it cannot be read.
     """
     text = read_text(path)
-    found = [*_check_name(path), *check_header(path, text), *check_code(text)]
-    return sorted(found, key=lambda finding: finding.line or 0)
+    findings = [*_check_name(path), *check_header(path, text), *check_code(text)]
+    return sorted(findings, key=lambda finding: finding.line or 0)
 
 
 def _check_name(path: Path) -> Findings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,14 @@ _LOWER_BOUNDS = {">=", ">", "==", "===", "~="}
 
 
 def check_header(path: Path, text: str) -> Findings:
-    """Yield what is wrong with the header of an environment file."""
+    """Yield what is wrong with the header of an environment file.
+
+    Parameters
+    ----------
+    path : Path
+    text : str
+        What the file holds.
+    """
     blocks = header_blocks(text)
     starts = [text.count("\n", 0, block.start()) + 1 for block in blocks]
     if not blocks:
@@ -49,12 +56,12 @@ def check_header(path: Path, text: str) -> Findings:
         header = tomllib.loads(header_text(blocks[0]) + "\n")
     except tomllib.TOMLDecodeError as error:
         place = re.search(r" \(at line (\d+), column \d+\)$", str(error))  # else it is the end
-        said = str(error)[: place.start()] if place else str(error)
-        yield Finding(ERROR, f"the header is not TOML: {said}.", starts[0] + int(place[1]) if place else end)
+        fault = str(error)[: place.start()] if place else str(error)
+        yield Finding(ERROR, f"the header is not TOML: {fault}.", starts[0] + int(place[1]) if place else end)
         return
     for key in header:
         if key not in _HEADER_KEYS:
-            yield _unknown(key, _HEADER_KEYS, "the header", lines.of(key))
+            yield _unknown_key(key, _HEADER_KEYS, "the header", lines.of(key))
     yield from _check_python(header, lines)
     yield from _check_dependencies(header, lines)
     tool = header.get("tool", {})
@@ -65,8 +72,8 @@ def check_header(path: Path, text: str) -> Findings:
         yield Finding(ERROR, "[tool.rootstock] must be a table.", lines.of("tool", "rootstock"))
 
 
-def _unknown(key: str, known: Any, where: str, line: int) -> Finding:
-    return Finding(ERROR, f"{where} has an unknown key {key!r}.{did_you_mean(key, known)}", line)
+def _unknown_key(key: str, keys: Iterable[str], where: str, line: int) -> Finding:
+    return Finding(ERROR, f"{where} has an unknown key {key!r}.{did_you_mean(key, keys)}", line)
 
 
 def _check_python(header: Mapping[str, Any], lines: Lines) -> Findings:
@@ -83,7 +90,7 @@ def _check_python(header: Mapping[str, Any], lines: Lines) -> Findings:
 def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
     dependencies = header.get("dependencies", [])
     if not TEXTS.test(dependencies):
-        yield _not(TEXTS, "dependencies", dependencies, lines.of("dependencies"))
+        yield _wrong_kind(TEXTS, "dependencies", dependencies, lines.of("dependencies"))
         return
     names = set()
     for text in dependencies:
@@ -91,18 +98,17 @@ def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            said = str(error).splitlines()[0]
-            yield Finding(ERROR, f"dependency {text!r} is no requirement: {said}.", line)
+            yield Finding(ERROR, f"dependency {text!r} is no requirement: {str(error).splitlines()[0]}.", line)
             continue
         names.add(canonicalize_name(requirement.name))
-        if not requirement.url and not {each.operator for each in requirement.specifier} & _LOWER_BOUNDS:
+        if not requirement.url and not {bound.operator for bound in requirement.specifier} & _LOWER_BOUNDS:
             yield Finding(WARNING, f"dependency {text!r} has no lower bound: an old release may be installed.", line)
     if "ase" not in names:
         yield Finding(WARNING, "ase is no dependency; setup() returns a calculator of it.", lines.of("dependencies"))
 
 
-def _not(kind: Kind, key: str, value: Any, line: int) -> Finding:
-    return Finding(ERROR, f"{key} must be {kind.said}, not {reprlib.repr(value)}.", line)
+def _wrong_kind(kind: Kind, key: str, value: Any, line: int) -> Finding:
+    return Finding(ERROR, f"{key} must be {kind.words}, not {reprlib.repr(value)}.", line)
 
 
 def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lines) -> Findings:
@@ -116,7 +122,7 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
             sound[key] = value
     source = replace(source, header={"tool": {"rootstock": sound}})
     for model in sound.get("warm", []):
-        yield from _refused(source, lines.of("warm", model), source.check_model, model)
+        yield from _refusals(source, lines.of("warm", model), source.check_model, model)
     for index, reference in enumerate(sound.get("references", [])):
         yield from _check_reference(source, index, reference, lines)
     if not table.get("references"):
@@ -126,25 +132,25 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
 def _check_key(source: EnvironmentSource, key: str, value: Any, lines: Lines) -> Findings:
     line = lines.of(key)
     if key not in KEYS:
-        yield _unknown(key, KEYS, "[tool.rootstock]", line)
+        yield _unknown_key(key, KEYS, "[tool.rootstock]", line)
         return
     if not KEYS[key].test(value):
-        yield _not(KEYS[key], key, value, line)
+        yield _wrong_kind(KEYS[key], key, value, line)
         return
     for sub, held in value.items() if key in SUBKEYS else ():
         if sub not in SUBKEYS[key]:
-            yield _unknown(sub, SUBKEYS[key], key, lines.of(key, sub))
+            yield _unknown_key(sub, SUBKEYS[key], key, lines.of(key, sub))
         elif not SUBKEYS[key][sub].test(held):
-            yield _not(SUBKEYS[key][sub], f"{key}: {sub}", held, lines.of(key, sub))
+            yield _wrong_kind(SUBKEYS[key][sub], f"{key}: {sub}", held, lines.of(key, sub))
     if key == "room":
-        yield from _refused(source, line, lambda: source.room)
+        yield from _refusals(source, line, lambda: source.room)
     elif key == "cache":
         for name, folder in value.items():
             one = replace(source, header={"tool": {"rootstock": {"cache": {name: folder}}}})
-            yield from _refused(source, lines.of(key, name), lambda one=one: one.cache_variables)
+            yield from _refusals(source, lines.of(key, name), lambda one=one: one.cache_variables)
     elif key == "variants":
         for number, variant in enumerate(value, start=1):
-            yield from _refused(source, line, check_variant, variant, number, str(source.path))
+            yield from _refusals(source, line, check_variant, variant, number, str(source.path))
             for sub, kind in VARIANT.items():
                 yield from _check_ability(sub, kind, variant.get(sub, [] if kind is TEXTS else ""), lines, number)
     else:
@@ -155,11 +161,11 @@ def _check_ability(key: str, kind: Kind, value: Any, lines: Lines, variant: int 
     """Check the names in a list of properties or elements."""
     path, where = (("variants", key), f"variant {variant}: ") if variant else ((key,), "")
     if not kind.test(value):
-        yield _not(kind, where + key, value, lines.of(*path))
+        yield _wrong_kind(kind, where + key, value, lines.of(*path))
         return
     for name in value if key in ("properties", "elements") else ():
         if key == "elements":
-            yield from _refused(None, lines.of(*path, name), list, expand([name], f"{where}{key}"))
+            yield from _refusals(None, lines.of(*path, name), list, expand([name], f"{where}{key}"))
         elif name not in PROPERTY_BITS:
             meant = did_you_mean(name, PROPERTY_BITS) or f" It has: {', '.join(PROPERTY_BITS)}."
             yield Finding(ERROR, f"{where}ASE has no property {name!r}.{meant}", lines.of(*path, name))
@@ -167,23 +173,23 @@ def _check_ability(key: str, kind: Kind, value: Any, lines: Lines, variant: int 
 
 def _check_reference(source: EnvironmentSource, index: int, table: Mapping[str, Any], lines: Lines) -> Findings:
     line, where = lines.reference(index), f"[[tool.rootstock.references]] number {index + 1}"
-    shapes = [
-        _not(kind, f"{where}: {key}", table[key], lines.reference(index, key))
+    misshapen = [
+        _wrong_kind(kind, f"{where}: {key}", table[key], lines.reference(index, key))
         for key, kind in REFERENCE.items()
         if key in table and not kind.test(table[key])
     ]
-    yield from shapes
-    for name in table.get("expected", {}) if not shapes else ():
+    if misshapen:
+        yield from misshapen
+        return
+    for name in table.get("expected", {}):
         if name not in PROPERTY_BITS:
             yield Finding(ERROR, f"{where}: ASE has no property {name!r}.{did_you_mean(name, PROPERTY_BITS)}", line)
-    if not shapes:
-        yield from _refused(source, line, lambda: reference_atoms(source.reference(index), source))
-        if "model" in table:
-            line = lines.reference(index, "model")
-        yield from _refused(source, line, source.check_model, table.get("model", ""))
+    yield from _refusals(source, line, lambda: reference_atoms(source.reference(index), source))
+    place = lines.reference(index, "model") if "model" in table else line
+    yield from _refusals(source, place, source.check_model, table.get("model", ""))
 
 
-def _refused(source: EnvironmentSource | None, line: int, call: Callable[..., Any], *arguments: Any) -> Findings:
+def _refusals(source: EnvironmentSource | None, line: int, call: Callable[..., Any], *arguments: Any) -> Findings:
     """Yield the error that a call of one of our functions raises."""
     try:
         call(*arguments)

@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """What a key must hold: a test, and how it is said."""
+    """What a key must hold: a test, and what passes it, in words."""
 
     test: Callable[[Any], bool]
-    said: str
+    words: str
 
 
 def _is_text(value: Any) -> bool:
