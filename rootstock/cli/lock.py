@@ -57,6 +57,6 @@ def lock(
             site, sources, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run, report=report
         )
     installed = site.layout.marker.is_file()
-    run_plan(site, plan, apply, options, place=None if installed else sources[0].path.parent, logged=installed)
+    run_plan(plan, apply, options, place=None if installed else sources[0].path.parent, logged=installed)
     if check:
         sys.exit(0 if plan.empty else PENDING)

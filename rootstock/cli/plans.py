@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
 
@@ -18,22 +18,10 @@ from rootstock.errors import ConfigurationError
 from rootstock.root.command_log import log_line, new_log
 from rootstock.root.lock import AdminContext, quiet
 
+if TYPE_CHECKING:
+    from rootstock.admin.plans import Plan
 
-class Plan(Protocol):
-    """What every plan can tell of itself."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to do."""
-
-    def summary_lines(self) -> list[str]:
-        """Describe the plan, a line for each change."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan for programs."""
-
-
-AnyPlan = TypeVar("AnyPlan", bound=Plan)
+AnyPlan = TypeVar("AnyPlan", bound="Plan")
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,6 @@ plan_options = options(
 
 
 def run_plan(
-    site: Site,
     plan: AnyPlan,
     apply: Callable[[AnyPlan, AdminContext], None],
     options: PlanOptions,
@@ -71,7 +58,6 @@ def run_plan(
 
     Parameters
     ----------
-    site : Site
     plan : Plan
     apply : callable
         Is given the plan and who carries it out.
@@ -88,6 +74,7 @@ def run_plan(
     bool
         Whether it was carried out.
     """
+    site = plan.site
     if options.as_json:
         show_json(plan.to_json())
     else:

@@ -43,7 +43,7 @@ def render(
 
     site = site_of(cluster, root, installed=True)
     plan = plan_render(replace(site, template_dirs=(*template_dirs, *site.template_dirs)), force=force)
-    run_plan(site, plan, apply, PlanOptions(dry_run=check, yes=True))
+    run_plan(plan, apply, PlanOptions(dry_run=check, yes=True))
     if check:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
         sys.exit(0 if plan.empty else PENDING)

@@ -97,7 +97,7 @@ def install(
     )  # fmt: skip
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
-    done = run_plan(site, plan, lambda plan, admin: apply(plan, admin, jobs or 0), options)
+    done = run_plan(plan, lambda plan, admin: apply(plan, admin, jobs or 0), options)
     if options.dry_run and not options.as_json:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
     if done and not options.as_json:
@@ -117,7 +117,7 @@ def default(version: str, site: Site, options: PlanOptions) -> None:
     """
     from rootstock.admin.rollback import apply, plan_default
 
-    run_plan(site, plan_default(site, version), apply, options)
+    run_plan(plan_default(site, version), apply, options)
 
 
 @main.command()
@@ -137,7 +137,7 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
     """
     from rootstock.admin.rollback import apply, plan_rollback
 
-    run_plan(site, plan_rollback(site, to), apply, options)
+    run_plan(plan_rollback(site, to), apply, options)
 
 
 @main.command()
@@ -160,7 +160,7 @@ def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
     """
     from rootstock.admin.gc import apply, plan_gc
 
-    run_plan(site, plan_gc(site, keep=keep, older_than=older_than), apply, options, removes="Remove this?")
+    run_plan(plan_gc(site, keep=keep, older_than=older_than), apply, options, removes="Remove this?")
 
 
 @main.command()
@@ -197,4 +197,4 @@ def uninstall(site: Site, options: PlanOptions) -> None:
     from rootstock.admin.uninstall import apply, plan_uninstall
 
     question = f"Remove {site.layout.root} for good?"
-    run_plan(site, plan_uninstall(site), apply, options, removes=question, logged=False)
+    run_plan(plan_uninstall(site), apply, options, removes=question, logged=False)

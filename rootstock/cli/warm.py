@@ -46,7 +46,7 @@ def site_warm(
     from rootstock.admin.warm import apply, plan_warm
 
     plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
-    run_plan(site, plan, apply, options)
+    run_plan(plan, apply, options)
 
 
 @click.command("warm", cls=Command)
@@ -69,5 +69,5 @@ def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: 
     folder = (root or personal_root()).expanduser().absolute()
     site = find_site("local" if is_new(RootLayout(folder)) else None, folder)
     plan = plan_warm(site, (), models, device=device, patience=timeout)
-    if run_plan(site, plan, apply, options) and not options.as_json:
+    if run_plan(plan, apply, options) and not options.as_json:
         click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{folder}", device="{device}")')
