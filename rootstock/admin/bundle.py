@@ -34,7 +34,7 @@ from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import minor_version, runs_here
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
-from rootstock.root.record_files import parsed
+from rootstock.root.record_files import parse_record
 
 SCHEMA = 1
 MANIFEST, BOOTSTRAP = "bundle.json", "bootstrap.sh"
@@ -176,7 +176,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
         data = json.loads((folder / MANIFEST).read_bytes())
         schema, version = data.get("schema"), data.get("rootstock")
         # Another version's may be anything.
-        manifest = parsed(Manifest, data, MANIFEST) if (schema, version) == (SCHEMA, __version__) else None
+        manifest = parse_record(Manifest, data, MANIFEST) if (schema, version) == (SCHEMA, __version__) else None
     except RootstockError:
         raise
     except OSError as error:

@@ -24,7 +24,7 @@ from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.config.site import Site
 from rootstock.errors import RootError, WeightsError, WorkerError
-from rootstock.root.disk_usage import counted, megabytes
+from rootstock.root.disk_usage import megabytes, number_of
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import remove_tree
@@ -126,7 +126,7 @@ def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
     )  # fmt: skip
     site.access.make_folder(site.layout.weights(wanted.environment))
     write_weights(site.layout, weights, site.access.file)
-    step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
+    step(f"{number_of(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
 def _load(wanted: WeightsRequest, launch: Launch, step: Report) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
       rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
     """
     from rootstock.reports.envfile_lint import ERROR, check_environment
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
 
     found = check_environment(file)
     errors = sum(each.severity == ERROR for each in found)
@@ -107,7 +107,7 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
             said["build"] = {"passed": result.passed, "not_run": result.not_run, "checks": result.checks}
             if not as_json:
                 click.echo(
-                    f"{file}: built; {counted(result.passed, 'check')} passed, {result.not_run} not run ({device})"
+                    f"{file}: built; {number_of(result.passed, 'check')} passed, {result.not_run} not run ({device})"
                 )
     except RootstockError as error:
         said["build"] = {"error": error.message}

@@ -29,7 +29,7 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
       rootstock-site page --cluster della -o /var/www/html/models --sizes
     """
     from rootstock.reports.page import read_page, write_page
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
 
     site = found(find_site(cluster, root, installed=True))
     read = read_page(site, sizes=sizes)
@@ -39,5 +39,7 @@ def page(cluster: str | None, root: Path | None, output: Path, sizes: bool, as_j
     if as_json:
         show_json({"schema": 1, "html": str(html), "json": str(data), "problems": dict(read.problems)})
     else:
-        click.echo(f"{html}: {counted(len(read.models), 'model')} of {counted(len(read.environments), 'environment')}")
+        click.echo(
+            f"{html}: {number_of(len(read.models), 'model')} of {number_of(len(read.environments), 'environment')}"
+        )
         click.echo(str(data))

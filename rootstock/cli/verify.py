@@ -84,7 +84,7 @@ def verify(
 def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Progress, as_json: bool) -> None:
     from rootstock.client.resolve import require_environment
     from rootstock.config.environment_file import registered_names
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
     from rootstock.root.published import sealed_trees
 
     for name in environments:
@@ -100,7 +100,7 @@ def _verify_files(layout: RootLayout, environments: Sequence[str], progress: Pro
                           "problems": [asdict(problem) for problem in problems]})  # fmt: skip
             if not as_json:
                 verb = "is" if len(problems) == 1 else "are"
-                wrong = f"{counted(len(problems), 'file')} {verb} wrong"
+                wrong = f"{number_of(len(problems), 'file')} {verb} wrong"
                 title = f"{each}, {each.variant}" if each.variant else str(each)
                 click.echo(f"{title}: {wrong if problems else 'as published'}")
                 for problem in problems:
