@@ -29,7 +29,7 @@ from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
-from rootstock.root.weights import Weights, measured, write_weights
+from rootstock.root.weights import Weights, WeightsFile, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
 _TOLD_EVERY_S = 5.0
@@ -121,8 +121,8 @@ def fetch(site: Site, wanted: WeightsRequest, admin: AdminContext) -> None:
     files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
     root = site.layout.root.resolve()
     weights = Weights(
-        wanted.environment, wanted.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
-        now(), user_name(), platform.node(),
+        wanted.environment, wanted.model, tuple(WeightsFile.of(path, root) for path in files), tuple(sources),
+        build.name, now(), user_name(), platform.node(),
     )  # fmt: skip
     site.access.make_folder(site.layout.weights(wanted.environment))
     write_weights(site.layout, weights, site.access.file)

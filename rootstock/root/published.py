@@ -42,15 +42,22 @@ class SealedTree:
 
 
 def sealed_trees(layout: RootLayout, environments: Sequence[str], *, clients: bool) -> list[SealedTree]:
-    """Return the builds of some environments that are in use, perhaps the clients', and their interpreters."""
+    """Return the builds of some environments that are in use, perhaps the clients', and their interpreters.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environments : sequence of str
+    clients : bool
+        Whether the clients' builds are among them.
+    """
     builds = [
         SealedTree("environment", name, str(variant), variant.build)
         for name in environments
         for variant in find_variants(layout, name)
     ]
-    for name in environments:
-        if is_broken(layout, name):
-            builds.append(SealedTree("environment", name, "", layout.active(name).resolve()))
+    broken = [name for name in environments if is_broken(layout, name)]
+    builds += [SealedTree("environment", name, "", layout.active(name).resolve()) for name in broken]
     if clients:
         builds += _clients(layout)
     names = sorted({name for build in builds if (name := interpreter_of(layout, build.folder))})
@@ -58,7 +65,14 @@ def sealed_trees(layout: RootLayout, environments: Sequence[str], *, clients: bo
 
 
 def is_broken(layout: RootLayout, name: str) -> bool:
-    """Tell whether an environment's main build is in use and not there."""
+    """Tell whether an environment's main build is in use and not there.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        The environment.
+    """
     return layout.active(name).is_symlink() and active_build(layout.active(name)) is None
 
 
@@ -68,7 +82,13 @@ def _clients(layout: RootLayout) -> Iterator[SealedTree]:
 
 
 def interpreter_of(layout: RootLayout, build: Path) -> str:
-    """Return the name of the interpreter that Rootstock has put into the root and a build is made on; or nothing."""
+    """Return the name of the interpreter that Rootstock has put into the root and a build is made on; or nothing.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    build : Path
+    """
     folder, program = layout.python.resolve(), (build / "bin" / "python").resolve()
     name = program.relative_to(folder).parts[0] if program.is_relative_to(folder) else ""
     return name if name and layout.interpreter_record(name).is_file() else ""
