@@ -47,11 +47,11 @@ def compare(folder: Path, texts: Mapping[Path, str]) -> list[Difference]:
         Renderings of other versions, and of clusters that are unknown if several are given, are left over. Files
         that we have not rendered are nobody's business here.
     """
-    found = {path: (folder / path).read_text(encoding="utf-8") for path in _renderings(folder, texts)}
+    present = {path: (folder / path).read_text(encoding="utf-8") for path in _renderings(folder, texts)}
     return [
-        Difference(folder / path, found.get(path), texts.get(path))
-        for path in sorted({*found, *texts})
-        if found.get(path) != texts.get(path)
+        Difference(folder / path, present.get(path), texts.get(path))
+        for path in sorted({*present, *texts})
+        if present.get(path) != texts.get(path)
     ]
 
 
