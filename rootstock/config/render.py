@@ -7,7 +7,7 @@ settings give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,6 @@ from rootstock.root.layout import RootLayout
 
 SHELLS = ("sh", "csh", "fish")
 JOB_KINDS = ("single", "several", "array")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a job script asks for. `cpus` and `gpus` are those of each task; `tasks` is 1 unless it is an array."""
-
-    script: str
-    gpus: int
-    cpus: int
-    tasks: int
-    walltime: str
-    options: tuple[str, ...]
 
 
 def render_registry(site: Site) -> str:
@@ -179,14 +167,14 @@ def render_job(
     if kind == "array" and tasks < 2:
         raise RenderError(f"An array of {tasks}: PBS refuses it.", "Use kind 'single', or at least 2 tasks.")
     width = gpus if kind == "several" else 1
-    job = Job(
-        script=script,
-        gpus=0 if cluster.accelerator == "cpu" else width,
-        cpus=cpus * width,
-        tasks=tasks if kind == "array" else 1,
-        walltime=walltime,
-        options=tuple(options),
-    )
+    job = {
+        "script": script,
+        "gpus": 0 if cluster.accelerator == "cpu" else width,  # of each task, as the CPUs
+        "cpus": cpus * width,
+        "tasks": tasks if kind == "array" else 1,
+        "walltime": walltime,
+        "options": options,
+    }
     return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.template_dirs)
 
 
@@ -232,7 +220,7 @@ def _layout(site: Site) -> RootLayout:
     return site.layout
 
 
-def _variables(site: Site, version: str, job: Job | None = None) -> Mapping[str, Any]:
+def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """Return what all templates but the registry's know; ``activate`` is what sh sources where there are no modules."""
     layout = _layout(site)
     word(version)  # it becomes the name of a file

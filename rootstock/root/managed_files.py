@@ -50,15 +50,15 @@ class FileChange:
         """Where what somebody edited goes when it is overwritten."""
         return self.path.with_name(f"{self.path.name}.bak")
 
-    def diff(self, root: Path) -> str:
-        """Return the difference as a unified diff; empty for a new file and for what is no text."""
+    def diff(self, root: Path | None = None) -> str:
+        """Return the difference as a unified diff with paths under `root`; empty for a new file and what is no text."""
         if self.old is None:
             return ""
         try:
             old, new = self.old.decode(), (self.new or b"").decode()
         except UnicodeDecodeError:
             return ""
-        name = self.path.relative_to(root).as_posix()
+        name = _key(root, self.path) if root else self.path
         lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"{name} (now)", f"{name} (new)", lineterm="")
         return "\n".join(lines)
 
