@@ -28,7 +28,7 @@ from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
 
 __all__ = [
-    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "argument_scope", "cluster_from", "cluster_names",
+    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names",
     "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
     "read_scope", "recognise", "require_root", "scopes",
 ]  # fmt: skip
@@ -39,24 +39,11 @@ SITE_FILE = Path("/etc/rootstock/clusters.toml")
 
 @dataclass(frozen=True)
 class Scope:
-    """What one file, or the caller, says about clusters."""
+    """What one file, or the caller, says about clusters; settings are in tables, as in a file, or by dotted key."""
 
     origin: str
     clusters: Mapping[str, Mapping[str, Any]]
     default: str = ""
-
-
-def argument_scope(name: str, settings: Mapping[str, Any]) -> Scope:
-    """Return the scope of the caller's own settings.
-
-    Parameters
-    ----------
-    name : str
-        The cluster that they are for.
-    settings : Mapping
-        By dotted key.
-    """
-    return Scope("argument", {name: settings})
 
 
 def scopes() -> list[Scope]:

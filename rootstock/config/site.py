@@ -12,7 +12,6 @@ from rootstock.config.clusters import (
     AUTO,
     Cluster,
     Scope,
-    argument_scope,
     cluster_names,
     default_cluster,
     get_cluster,
@@ -101,7 +100,7 @@ def find_site(
         )
     arguments = {"root": str(layout.root), **dict(map(parse_setting, settings))}
     arguments |= {"access.group": group} if group else {}
-    cluster = get_cluster(name, _root_scope(layout), argument_scope(name, arguments))
+    cluster = get_cluster(name, _root_scope(layout), Scope("argument", {name: arguments}))
     return Site(layout, cluster, (layout.templates,), host)
 
 

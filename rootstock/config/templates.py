@@ -173,8 +173,7 @@ def _environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {language: partial(quote, language) for language in _QUOTING}
-    environment.filters |= {"line": line, "word": word}
+    environment.filters |= {"line": line, "word": word, **{name: partial(quote, name) for name in _QUOTING}}
     return environment
 
 

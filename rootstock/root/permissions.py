@@ -6,7 +6,6 @@ group matters has the setgid bit, so that what a program like uv makes in it bel
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -262,8 +261,7 @@ def _make_own(path: str) -> None:
         shutil.copy2(path, fresh)
         os.replace(fresh, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
+        Path(fresh).unlink(missing_ok=True)
 
 
 def may_remove(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def sealed_trees(layout: RootLayout, environments: Sequence[str], *, clients: bo
     broken = [name for name in environments if is_broken(layout, name)]
     builds += [SealedTree("environment", name, "", layout.active(name).resolve()) for name in broken]
     if clients:
-        builds += _clients(layout)
+        links = sorted(layout.clients.glob("[!.]*"))
+        builds += [SealedTree("client", link.name, "", active_build(link) or link.resolve()) for link in links]
     names = sorted({name for build in builds if (name := interpreter_of(layout, build.folder))})
     return [*builds, *(SealedTree("interpreter", name, "", layout.interpreter(name)) for name in names)]
 
@@ -74,11 +75,6 @@ def is_broken(layout: RootLayout, name: str) -> bool:
         The environment.
     """
     return layout.active(name).is_symlink() and active_build(layout.active(name)) is None
-
-
-def _clients(layout: RootLayout) -> Iterator[SealedTree]:
-    for link in sorted(layout.clients.glob("[!.]*")):
-        yield SealedTree("client", link.name, "", active_build(link) or link.resolve())
 
 
 def interpreter_of(layout: RootLayout, build: Path) -> str:
