@@ -70,17 +70,13 @@ def _explain(path: Path, status: os.stat_result) -> str:
 
 def owner(path: Path) -> str:
     """Return the name of whom something belongs to; a number where the machine knows no name."""
-    return name_of_user(path.lstat().st_uid)
-
-
-def name_of_user(uid: int) -> str:
-    """Return the name of a user by their number; or the number, where the machine knows no name for it."""
     import pwd
 
+    uid = path.lstat().st_uid
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {uid}"
+        return str(uid)
 
 
 def _group(gid: int) -> str:

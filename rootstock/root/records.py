@@ -13,7 +13,7 @@ from typing import Any
 
 from rootstock.errors import RootError
 from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
-from rootstock.root.reachability import name_of_user, refusal
+from rootstock.root.reachability import refusal
 from rootstock.root.record_files import Record, read_record
 
 BUILD_RECORD = "build.json"
@@ -131,7 +131,12 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
 
 def user_name() -> str:
     """Return the name of who runs this process; its number where the machine knows no name for it."""
-    return name_of_user(os.geteuid())
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
 
 
 def now() -> str:

@@ -186,19 +186,19 @@ def test_what_another_admin_has_left_is_no_obstacle(field, install_as, run_as, t
         path.chmod(path.stat().st_mode | 0o055)
     done = run_as(4002, SITE, "install", "--root", root, "--no-client", "--env", newer / "tiny.py", member=True)
     assert done.returncode == 0, done.stderr
-    assert f"Note: {closed} has mode 0600, not 0664: uid 4001 can change that\n" in done.stderr
+    assert f"Note: {closed} has mode 0600, not 0664: 4001 can change that\n" in done.stderr
     build = active_build(RootLayout(root).active("tiny"))
     assert {path.lstat().st_uid for path in (build, *build.rglob("*"))} == {4002}
     assert {stat.S_IMODE(path.lstat().st_mode) for path in build.rglob("*.py")} == {0o444}
     collect = ("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
     done = run_as(4002, SITE, *collect, member=True)
     assert done.returncode == 0, done.stderr
-    assert f"keep build {old.name} of tiny: only uid 4001 can remove it\n" in done.stdout
+    assert f"keep build {old.name} of tiny: only 4001 can remove it\n" in done.stdout
     assert old.is_dir() and leftover.is_dir()
     # Nothing of what users need is gone before it is known that all can go.
     done = run_as(4002, SITE, "uninstall", "--root", root, "--yes", member=True)
     assert done.returncode == 10
-    assert done.stderr.startswith("Error: Only uid 4001 can remove builds/tiny/")
+    assert done.stderr.startswith("Error: Only 4001 can remove builds/tiny/")
     assert run_as(4009, root / "active/tiny/bin/python", "-I", "-c", "import six").returncode == 0
     done = run_as(4001, SITE, *collect, member=True)
     assert done.returncode == 0, done.stderr
