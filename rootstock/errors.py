@@ -130,8 +130,10 @@ class HookError(SiteError):
 class WorkerError(RootstockError, RuntimeError):
     """Something about the worker of a calculator.
 
-    Attributes
+    Parameters
     ----------
+    message, hint : str
+        As for `RootstockError`.
     log : str
         Path of the file that holds what the worker printed; empty where there is none.
     tail : str

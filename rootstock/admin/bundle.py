@@ -34,7 +34,7 @@ from rootstock.builds.wheel_tags import best_wheel, minor_version
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
 from rootstock.root.managed_files import sha256
-from rootstock.root.record_files import parsed
+from rootstock.root.record_files import parse_record
 
 SCHEMA = 1
 MANIFEST, BOOTSTRAP = "bundle.json", "bootstrap.sh"
@@ -184,7 +184,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
                 f"{path} was made by rootstock {version}; this is {__version__}.",
                 f"Use the rootstock-site that its {BOOTSTRAP} makes.",
             )
-        manifest = parsed(Manifest, data, MANIFEST)
+        manifest = parse_record(Manifest, data, MANIFEST)
     except RootstockError:
         raise
     except OSError as error:

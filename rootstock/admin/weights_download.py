@@ -24,12 +24,12 @@ from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.config.site import Site
 from rootstock.errors import RootError, WeightsError, WorkerError
-from rootstock.root.disk_usage import counted, megabytes
+from rootstock.root.disk_usage import megabytes, number_of
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
-from rootstock.root.weights import Weights, measured, write_weights
+from rootstock.root.weights import Weights, WeightsFile, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
 _REPORT_EVERY_S = 5.0
@@ -120,13 +120,13 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
                 ) from failure
     files = dict.fromkeys([*map(Path, opened), *(path.resolve() for path in fetched)])
     root = site.layout.root.resolve()
+    recorded = tuple(WeightsFile.of(path, root) for path in files)
     weights = Weights(
-        request.environment, request.model, tuple(measured(path, root) for path in files), tuple(sources), build.name,
-        now(), user_name(), platform.node(),
-    )  # fmt: skip
+        request.environment, request.model, recorded, tuple(sources), build.name, now(), user_name(), platform.node()
+    )
     site.access.make_folder(site.layout.weights(request.environment))
     write_weights(site.layout, weights, site.access.file)
-    step(f"{counted(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
+    step(f"{number_of(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
 
 
 def _load(request: WeightsRequest, launch: Launch, step: Report, timeout: float = _LOAD_S) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
       rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
     """
     from rootstock.reports.envfile_lint import ERROR, check_environment
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
 
     findings = check_environment(file)
     errors = sum(finding.severity == ERROR for finding in findings)
@@ -105,7 +105,7 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
             run = _build(file, cluster, settings, device)
             report["build"] = {"passed": run.passed, "not_run": run.not_run, "checks": run.checks}
             if not as_json:
-                click.echo(f"{file}: built; {counted(run.passed, 'check')} passed, {run.not_run} not run ({device})")
+                click.echo(f"{file}: built; {number_of(run.passed, 'check')} passed, {run.not_run} not run ({device})")
     except RootstockError as error:
         report["build"] = {"error": error.message}
         raise

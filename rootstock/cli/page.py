@@ -29,7 +29,7 @@ def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
       rootstock-site page --cluster della -o /var/www/html/models --sizes
     """
     from rootstock.reports.page import read_page, write_page
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
 
     content = read_page(site, sizes=sizes)
     html, data = write_page(content, output.absolute(), site.template_dirs)
@@ -38,6 +38,7 @@ def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
     if as_json:
         show_json({"schema": 1, "html": str(html), "json": str(data), "problems": content.to_json()["problems"]})
     else:
-        models, environments = counted(len(content.models), "model"), counted(len(content.environments), "environment")
+        models = number_of(len(content.models), "model")
+        environments = number_of(len(content.environments), "environment")
         click.echo(f"{html}: {models} of {environments}")
         click.echo(str(data))

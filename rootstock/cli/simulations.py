@@ -139,7 +139,7 @@ def _compute_each(
 
     What `traj` holds from before is taken away when all that was asked for is known to be possible.
     """
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
     from rootstock.simulations.driver import collect_results, open_structures
 
     images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj)
@@ -152,7 +152,7 @@ def _compute_each(
             with show_rarely(f"{title}: ") as show:
                 results.append(compute(atoms, calc, show))
             click.echo(f"{title}: {_summary(results[-1])}")
-    click.echo(f"{path}: {counted(len(results), 'structure')}")
+    click.echo(f"{path}: {number_of(len(results), 'structure')}")
     return results, path
 
 

@@ -77,7 +77,7 @@ def verify(
 def _verify_files(layout: RootLayout, environments: Sequence[str], as_json: bool) -> None:
     from rootstock.client.resolve import require_environment
     from rootstock.config.environment_file import registered_names
-    from rootstock.root.disk_usage import counted
+    from rootstock.root.disk_usage import number_of
     from rootstock.root.published import sealed_trees
 
     for name in environments:
@@ -91,7 +91,7 @@ def _verify_files(layout: RootLayout, environments: Sequence[str], as_json: bool
                           "problems": [asdict(problem) for problem in problems]})  # fmt: skip
             if not as_json:
                 verb = "is" if len(problems) == 1 else "are"
-                state = f"{counted(len(problems), 'file')} {verb} wrong" if problems else "as published"
+                state = f"{number_of(len(problems), 'file')} {verb} wrong" if problems else "as published"
                 title = f"{tree}, {tree.variant}" if tree.variant else str(tree)
                 click.echo("\n  ".join([f"{title}: {state}", *map(str, problems)]))
     if as_json:

@@ -65,39 +65,64 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
     """
     default = table.get("models", {}).get("") if not model else None
     names = {model, default} - {None}
-    stated: dict[str, Any] = {key: table[key] for key in _LISTS if key in table}
+    values: dict[str, Any] = {key: table[key] for key in _LISTS if key in table}
     licence = table.get("licence", {})
     if not isinstance(licence, Mapping):
         raise ConfigurationError(f"{where}: licence must be a table, {{ code = ..., weights = ... }}, not {licence!r}.")
-    for variant in _variants(table, where):
+    for number, variant in enumerate(table.get("variants", []), start=1):
+        check_variant(variant, number, where)
         if any(fnmatchcase(str(name), pattern) for name in names for pattern in variant["models"]):
-            stated |= {key: value for key, value in variant.items() if key != "models"}
+            values |= {key: value for key, value in variant.items() if key != "models"}
     return Capabilities(
-        properties=_texts(stated, "properties", where),
-        elements=tuple(expand(_texts(stated, "elements", where), where)),
-        needs=_texts(stated, "needs", where),
-        licence=str(stated.get("licence", licence.get("weights", ""))),
+        properties=texts(values, "properties", where),
+        elements=tuple(expand(texts(values, "elements", where), where)),
+        needs=texts(values, "needs", where),
+        licence=str(values.get("licence", licence.get("weights", ""))),
         code_licence=str(licence.get("code", "")),
     )
 
 
-def _variants(table: Mapping[str, Any], where: str) -> Iterator[Mapping[str, Any]]:
-    for number, variant in enumerate(table.get("variants", []), start=1):
-        check_variant(variant, number, where)
-        yield variant
-
-
 def check_variant(variant: Mapping[str, Any], number: int, where: str) -> None:
-    """Refuse a variant that has an unknown key or names no models; `number` counts from 1."""
+    """Refuse a variant that has an unknown key or names no models.
+
+    Parameters
+    ----------
+    variant : Mapping
+        One of the ``variants`` in ``[tool.rootstock]``.
+    number : int
+        Which one, from 1, for messages.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has such a fault.
+    """
     if unknown := sorted(set(variant) - _VARIANT_KEYS):
         raise ConfigurationError(
             f"{where}: variant {number} has an unknown key {unknown[0]!r}; known: {', '.join(sorted(_VARIANT_KEYS))}."
         )
-    if not _texts(variant, "models", where):
+    if not texts(variant, "models", where):
         raise ConfigurationError(f"{where}: variant {number} names no models.", 'For example: models = ["small-*"]')
 
 
-def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+def texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """Return the list of strings that a table of an environment file has.
+
+    Parameters
+    ----------
+    table : Mapping
+    key : str
+        One that is missing is an empty list.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not a list of strings.
+    """
     value = table.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
@@ -107,6 +132,20 @@ def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 def expand(names: Iterable[str], where: str = "elements") -> Iterator[str]:
     """Yield the symbols that a list of symbols and ranges means.
 
+    Parameters
+    ----------
+    names : iterable of str
+        Such as ``Cu`` and ``H-C``.
+    where : str
+        What holds the list, for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        If one is neither an element nor a range of elements.
+
+    Examples
+    --------
     >>> list(expand(["H", "Li-C"]))
     ['H', 'Li', 'Be', 'B', 'C']
     """

@@ -140,6 +140,13 @@ _BY_KEY = {f.metadata["key"]: f for f in _KEYED}
 def parse_setting(text: str) -> tuple[str, Any]:
     """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas.
 
+    Raises
+    ------
+    ConfigurationError
+        If it has no ``=``.
+
+    Examples
+    --------
     >>> parse_setting("uv.constraints=torch==2.8.0,numpy<2")
     ('uv.constraints', ['torch==2.8.0', 'numpy<2'])
     """
@@ -157,7 +164,15 @@ def field_name(key: str) -> str:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting of a table by its dotted key."""
+    """Yield every setting of a table by its dotted key.
+
+    Parameters
+    ----------
+    table : Mapping
+        Of a cluster, as its file has it.
+    prefix : str
+        The keys above this table, each with a dot.
+    """
     for key, value in table.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -165,26 +180,27 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + key, value
 
 
-def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table that `flatten` takes apart."""
-    table: dict[str, Any] = {}
-    for key, value in settings.items():
-        *parents, last = key.split(".")
-        inner = table
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise ConfigurationError(f"Unknown key {parent!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
-        inner[last] = value
-    return table
-
-
 def _takes_list(key: str) -> bool:
     return str(_BY_KEY[key].type).startswith("tuple")
 
 
-def checked(key: str, value: Any, where: str) -> Any:
-    """Return the value of a setting as `Cluster` holds it; raise a ConfigurationError that says `where` it is wrong."""
+def check_setting(key: str, value: Any, where: str) -> Any:
+    """Return the value of a setting as `Cluster` holds it.
+
+    Parameters
+    ----------
+    key : str
+        With dots, such as ``access.readers``.
+    value
+        As TOML or the command line has it.
+    where : str
+        The file and the cluster, for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such setting, or it cannot have that value.
+    """
     if key not in _BY_KEY:
         raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
     if _takes_list(key):

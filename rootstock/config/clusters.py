@@ -22,13 +22,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rootstock.config.cluster_settings import Cluster, checked, field_name, flatten, nest, parse_setting
+from rootstock.config.cluster_settings import Cluster, check_setting, field_name, flatten, parse_setting
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
 
 __all__ = [
-    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "argument_scope", "cluster_from", "cluster_names",
+    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names",
     "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
     "read_scope", "recognise", "require_root", "scopes",
 ]  # fmt: skip
@@ -39,21 +39,22 @@ SITE_FILE = Path("/etc/rootstock/clusters.toml")
 
 @dataclass(frozen=True)
 class Scope:
-    """What one file, or the caller, says about clusters."""
+    """What one file, or the caller, says about clusters; settings are in tables, as in a file, or by dotted key."""
 
     origin: str
     clusters: Mapping[str, Mapping[str, Any]]
     default: str = ""
 
 
-def argument_scope(name: str, settings: Mapping[str, Any]) -> Scope:
-    """Return the scope of the caller's own settings for cluster `name`, given by dotted key."""
-    return Scope("argument", {name: nest(settings)})
-
-
 def scopes() -> list[Scope]:
-    """Read every scope but the caller's, lowest rank first."""
-    found = packaged_scopes()
+    """Read every scope but the caller's, lowest rank first.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file cannot be read, or is no registry.
+    """
+    registry = packaged_scopes()
     shared = [SITE_FILE]
     if root := os.environ.get("ROOTSTOCK_ROOT"):
         shared.append(RootLayout(Path(root)).clusters_file)
@@ -61,12 +62,12 @@ def scopes() -> list[Scope]:
 
     for path in (*shared, Path(platformdirs.user_config_dir("rootstock")) / "clusters.toml"):
         try:
-            found.append(read_scope(path))
+            registry.append(read_scope(path))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
-    return found
+    return registry
 
 
 def packaged_scopes() -> list[Scope]:
@@ -76,7 +77,13 @@ def packaged_scopes() -> list[Scope]:
 
 
 def read_scope(path: Path) -> Scope:
-    """Read a registry file of the site or of the user."""
+    """Read a registry file of the site or of the user.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no TOML, or holds anything else than clusters and a default one.
+    """
     data = _read(path)
     clusters, default = data.get("clusters", {}), data.get("default", "")
     if not isinstance(clusters, dict) or not all(isinstance(table, dict) for table in clusters.values()):
@@ -88,9 +95,9 @@ def read_scope(path: Path) -> Scope:
     return Scope(str(path), clusters, default)
 
 
-def cluster_names(found: list[Scope] | None = None) -> list[str]:
-    """Return the names of all known clusters."""
-    return sorted({name for scope in (scopes() if found is None else found) for name in scope.clusters})
+def cluster_names(registry: list[Scope] | None = None) -> list[str]:
+    """Return the names of all known clusters; by default those of `scopes`."""
+    return sorted({name for scope in (scopes() if registry is None else registry) for name in scope.clusters})
 
 
 def default_cluster() -> str:
@@ -116,17 +123,30 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     return cluster_from([*scopes(), *extra], name)
 
 
-def cluster_from(found: list[Scope], name: str) -> Cluster:
-    """Return the settings of a cluster by the scopes `found`, lowest rank first; raise as `get_cluster` does."""
+def cluster_from(registry: list[Scope], name: str) -> Cluster:
+    """Return the settings of a cluster as some scopes say them.
+
+    Parameters
+    ----------
+    registry : list of Scope
+        Lowest rank first.
+    name : str
+        The cluster.
+
+    Raises
+    ------
+    ConfigurationError
+        As `get_cluster`.
+    """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for scope in found:
+    for scope in registry:
         for key, value in flatten(scope.clusters.get(name, {})):
-            values[key] = checked(key, value, f"{scope.origin}, cluster {name}")
+            values[key] = check_setting(key, value, f"{scope.origin}, cluster {name}")
             origins[key] = scope.origin
     if not values:
         raise ConfigurationError(
-            f"Unknown cluster {name!r}. Known clusters: {', '.join(cluster_names(found))}.",
+            f"Unknown cluster {name!r}. Known clusters: {', '.join(cluster_names(registry))}.",
             "For any other place give its path: root='/path/to/rootstock'.",
         )
     return Cluster(name=name, origins=origins, **{field_name(key): value for key, value in values.items()})
@@ -140,20 +160,20 @@ def recognise() -> tuple[str, str]:
     ConfigurationError
         If it fits none, or several.
     """
-    found = scopes()
-    patterns = {name: cluster_from(found, name).hosts for name in cluster_names(found)}
+    registry = scopes()
+    patterns = {name: cluster_from(registry, name).hosts for name in cluster_names(registry)}
     host, names = "", []
     # The short name is there at once; the full one may take the name service a while.
     for ask in (socket.gethostname, socket.getfqdn):
         host = ask()
-        names = [name for name, own in patterns.items() if any(fnmatchcase(host, pattern) for pattern in own)]
+        names = [name for name, hosts in patterns.items() if any(fnmatchcase(host, pattern) for pattern in hosts)]
         if names:
             break
     if len(names) != 1:
         fits = f"fits several clusters: {', '.join(names)}" if names else "fits no known cluster"
         raise ConfigurationError(
             f"The name of this machine, {host!r}, {fits}.",
-            f"Give --cluster NAME. Known: {', '.join(cluster_names(found))}.",
+            f"Give --cluster NAME. Known: {', '.join(cluster_names(registry))}.",
         )
     return names[0], host
 
@@ -215,19 +235,26 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
 def require_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path:
     """Return the root as `find_root` does.
 
+    Parameters
+    ----------
+    cluster : str or None
+        A registered cluster.
+    root : path or None
+        A root. Not both.
+
     Raises
     ------
     ValueError
         If nothing names one; and as `find_root`.
     """
-    found = find_root(cluster, root)
-    if found is None:
+    path = find_root(cluster, root)
+    if path is None:
         raise ConfigurationError(
             "Must specify either 'cluster' or 'root'.",
             "Or run 'module load rootstock', set ROOTSTOCK_ROOT, or name a default cluster in "
             "~/.config/rootstock/clusters.toml.",
         )
-    return found
+    return path
 
 
 class _Registry(Mapping[str, str]):

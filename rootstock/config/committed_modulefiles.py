@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.root.records import write_file
+from rootstock.root.managed_files import FileChange, plan_files, sha256
 
 _OURS = b"Rendered by Rootstock"  # in the header of every modulefile
 _MODE = 0o644
+_FAULTS = {"create": "missing", "update": "differs", "remove": "left over"}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A file that is not as it would be rendered now. `old` is None if it is missing, `new` if it is left over."""
+    """A file that is not as it would be rendered now, and the change that mends it."""
 
-    path: Path
-    old: str | None
-    new: str | None
+    change: FileChange
 
     def __str__(self) -> str:
-        if self.old is None:
-            return f"missing: {self.path}"
-        if self.new is None:
-            return f"left over: {self.path}"
-        lines = difflib.unified_diff(
-            self.old.splitlines(), self.new.splitlines(), f"{self.path} (now)", f"{self.path} (new)", lineterm=""
-        )
-        return "\n".join([f"differs: {self.path}", *lines])
+        diff = self.change.diff() if self.change.action == "update" else ""
+        return "\n".join(filter(None, [f"{_FAULTS[self.change.action]}: {self.change.path}", diff]))
 
 
 def compare(folder: Path, texts: Mapping[Path, str]) -> list[Difference]:
@@ -47,12 +39,10 @@ def compare(folder: Path, texts: Mapping[Path, str]) -> list[Difference]:
         Renderings of other versions, and of clusters that are unknown if several are given, are left over. Files
         that we have not rendered are nobody's business here.
     """
-    found = {path: (folder / path).read_text(encoding="utf-8") for path in _renderings(folder, texts)}
-    return [
-        Difference(folder / path, found.get(path), texts.get(path))
-        for path in sorted({*found, *texts})
-        if found.get(path) != texts.get(path)
-    ]
+    present = set(_renderings(folder, texts))
+    contents = {folder / path: texts[path].encode() if path in texts else None for path in sorted({*present, *texts})}
+    written = {path.as_posix(): [sha256((folder / path).read_bytes())] for path in present}
+    return [Difference(change) for change in plan_files(folder, contents, written)]
 
 
 def _renderings(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
@@ -67,8 +57,5 @@ def _renderings(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
 def write(differences: list[Difference]) -> None:
     """Write and remove files so that no difference is left."""
     for difference in differences:
-        if difference.new is None:
-            difference.path.unlink()
-        else:
-            difference.path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(difference.path, difference.new.encode(), _MODE)
+        difference.change.path.parent.mkdir(parents=True, exist_ok=True)
+        difference.change.apply(_MODE)

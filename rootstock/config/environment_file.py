@@ -1,35 +1,29 @@
-"""Environment files: read their header and their shape, never execute them.
+"""Environment files: what their header says. They are read, never executed.
 
-The header is inline script metadata as Python packaging defines it (PEP 723). Ours is the table
-``[tool.rootstock]`` in it; ``docs/reference/environment-files.md`` describes every key.
+Ours is the table ``[tool.rootstock]`` in the header; ``docs/reference/environment-files.md`` describes every key.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 
-from rootstock.config.capabilities import Capabilities, read_capabilities
+from rootstock.config.capabilities import Capabilities, read_capabilities, texts
+from rootstock.config.environment_text import check_setup, parse_header, read_text
 from rootstock.config.model_string import did_you_mean, is_environment_name, is_path, model_string
 from rootstock.config.packaged import data_folder
 from rootstock.config.references import Reference, read_reference
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from rootstock.root.layout import RootLayout
 from rootstock.root.reachability import refusal
-
-# The reference expression of the specification.
-_BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 
 
 @dataclass(frozen=True)
@@ -73,8 +67,7 @@ class EnvironmentSource:
         """Return the part of the header that users are shown, as JSON can hold it: all but the references."""
         table = {key: value for key, value in self.rootstock.items() if key != "references"}
         header = {"dependencies": self.header.get("dependencies", []), "tool": {"rootstock": table}}
-        shown: dict[str, Any] = json.loads(json.dumps(header, default=str))
-        return shown
+        return dict(json.loads(json.dumps(header, default=str)))
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what a model can do; see `read_capabilities`."""
@@ -138,9 +131,7 @@ class EnvironmentSource:
     @property
     def warm(self) -> tuple[str, ...]:
         """The models whose weights ``warm`` fetches if nobody names others: by default the default one."""
-        names = self.rootstock.get("warm", [""])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ConfigurationError(f"{self.path}: warm must be a list of models, not {names!r}.")
+        names = texts({"warm": [""], **self.rootstock}, "warm", str(self.path))
         return tuple(dict.fromkeys(map(self.named, names)))
 
     @property
@@ -163,7 +154,13 @@ class EnvironmentSource:
 
     @property
     def room(self) -> tuple[float, int] | None:
-        """Megabytes and files that a build takes, about; None where the file does not say."""
+        """Megabytes and files that a build takes, about; None where the file does not say.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file does not give both.
+        """
         table = self.rootstock.get("room")
         if table is None:
             return None
@@ -185,7 +182,13 @@ class EnvironmentSource:
 
 
 def read_source(path: Path, name: str = "") -> EnvironmentSource:
-    """Read an environment file; `name` is the environment's, if the file's is another.
+    """Read an environment file.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        The environment's, if the file's is another.
 
     Raises
     ------
@@ -195,55 +198,21 @@ def read_source(path: Path, name: str = "") -> EnvironmentSource:
         If it has no valid header, is not Python, defines no ``setup()``, or wants a cache outside of the root.
     """
     source = read_header(path, name)
-    _check_setup(path, source.text)
+    check_setup(path, source.text)
     source.cache_variables.items()  # what leads out of the root is refused before anything is made
     return source
 
 
 def read_header(path: Path, name: str = "") -> EnvironmentSource:
-    """Read an environment file as `read_source` does, but for the check that it defines ``setup()``."""
+    """Read an environment file without looking at its Python. Errors are those of `read_source`.
+
+    Parameters
+    ----------
+    path, name
+        As for `read_source`.
+    """
     text = read_text(path)
-    blocks = header_blocks(text)
-    if len(blocks) != 1:
-        raise ConfigurationError(
-            f"{path} has {len(blocks)} headers '# /// script ... # ///'; an environment file has one.",
-            "environments/emt.py is an example.",
-        )
-    try:
-        header = tomllib.loads(header_text(blocks[0]))
-        SpecifierSet(header.get("requires-python", ""))
-    except (tomllib.TOMLDecodeError, InvalidSpecifier) as error:
-        raise ConfigurationError(f"{path}: its header is not valid: {error}.") from error
-    return EnvironmentSource(name or path.stem, path, text, header)
-
-
-def read_text(path: Path) -> str:
-    """Return what an environment file holds; errors are those of `read_source`."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UnknownEnvironmentError(f"There is no environment file {path}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Cannot read the environment file {path}: {error}.") from error
-
-
-def header_blocks(text: str) -> list[re.Match[str]]:
-    """Return the headers that a file has; one is right."""
-    return [match for match in _BLOCK.finditer(text) if match["type"] == "script"]
-
-
-def header_text(block: re.Match[str]) -> str:
-    """Return the TOML that a header holds, line by line."""
-    return "\n".join(line[2:] for line in block["content"].splitlines())
-
-
-def _check_setup(path: Path, text: str) -> None:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
-        raise ConfigurationError(f"{path} is not valid Python: {error}.") from error
-    if not any(isinstance(node, ast.FunctionDef) and node.name == "setup" for node in tree.body):
-        raise ConfigurationError(f"{path} defines no function setup(model, device).")
+    return EnvironmentSource(name or path.stem, path, text, parse_header(path, text))
 
 
 def registered_names(layout: RootLayout) -> list[str]:
@@ -253,13 +222,13 @@ def registered_names(layout: RootLayout) -> list[str]:
 
 def model_strings(layout: RootLayout) -> list[str]:
     """Return every model string of a root; an environment file that cannot be read counts as one."""
-    found = []
+    strings = []
     for name in registered_names(layout):
         try:
-            found += read_header(layout.environment_file(name)).strings()
+            strings += read_header(layout.environment_file(name)).strings()
         except (ConfigurationError, UnknownEnvironmentError):
-            found.append(name)
-    return found
+            strings.append(name)
+    return strings
 
 
 def packaged_names() -> list[str]:
@@ -273,7 +242,13 @@ def packaged_strings() -> list[str]:
 
 
 def packaged_source(name: str) -> EnvironmentSource:
-    """Read an environment file that ships with Rootstock."""
+    """Read an environment file that ships with Rootstock.
+
+    Raises
+    ------
+    UnknownEnvironmentError
+        If none of that name does.
+    """
     path = data_folder("environments") / f"{name}.py"
     if not is_environment_name(name) or not path.is_file():
         raise UnknownEnvironmentError(
@@ -284,7 +259,13 @@ def packaged_source(name: str) -> EnvironmentSource:
 
 
 def given_by_path(source: EnvironmentSource, layout: RootLayout) -> bool:
-    """Tell whether an environment file is somebody's own: neither the root's nor one that ships with Rootstock."""
+    """Tell whether an environment file is somebody's own: neither the root's nor one that ships with Rootstock.
+
+    Parameters
+    ----------
+    source : EnvironmentSource
+    layout : RootLayout
+    """
     return source.path.parent not in (layout.environments, data_folder("environments"))
 
 

@@ -32,6 +32,13 @@ def is_path(model: str) -> bool:
 def model_string(environment: str, argument: str) -> str:
     """Return the model string of an environment and an argument for its ``setup()``.
 
+    Parameters
+    ----------
+    environment, argument : str
+        The argument is empty for the default.
+
+    Examples
+    --------
     >>> model_string("mace", "medium"), model_string("emt", "")
     ('mace-medium', 'emt')
     """
@@ -78,13 +85,24 @@ def parse_model_string(model: str, registered: Iterable[str] = ()) -> tuple[str,
     return model, ""
 
 
-def did_you_mean(given: str, known: Iterable[str], remark: str = "") -> str:
-    """Return a sentence that names what is spelt like `given`, with a remark; empty if nothing is.
+def did_you_mean(name: str, names: Iterable[str], remark: str = "") -> str:
+    """Return a sentence that names what is spelt alike; empty if nothing is.
 
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    names : iterable of str
+        What could be meant.
+    remark : str
+        It goes after the names, before the question mark.
+
+    Examples
+    --------
     >>> did_you_mean("mace-mediun", ["mace-medium", "mace-small", "chgnet"])
     " Did you mean 'mace-medium'?"
     """
     import difflib  # here, since it is needed for a mistake only
 
-    close = difflib.get_close_matches(given, list(known), n=3, cutoff=0.75)
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.75)
     return f" Did you mean {' or '.join(map(repr, close))}{remark}?" if close else ""

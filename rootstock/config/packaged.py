@@ -14,7 +14,13 @@ FOLDERS = ("environments", "modulefiles", "site_templates")
 
 
 def data_folder(name: str) -> Path:
-    """Return the folder `name`, one of `FOLDERS`."""
+    """Return the folder `name`, one of `FOLDERS`.
+
+    Raises
+    ------
+    RootstockError
+        If this installation lacks it.
+    """
     for candidate in (PACKAGE / "_data" / name, PACKAGE.parent / name):
         if candidate.is_dir():
             return candidate

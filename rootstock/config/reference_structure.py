@@ -12,6 +12,12 @@ from rootstock.errors import ConfigurationError, VerificationError
 def reference_atoms(reference: Reference, source: EnvironmentSource) -> Atoms:
     """Return the structure of a reference.
 
+    Parameters
+    ----------
+    reference : Reference
+    source : EnvironmentSource
+        The file that has it.
+
     Raises
     ------
     ConfigurationError

@@ -55,10 +55,17 @@ class Reference:
 def read_reference(table: Mapping[str, Any], where: str) -> Reference:
     """Return the reference that a table describes.
 
+    Parameters
+    ----------
+    table : Mapping
+        One of ``references`` in ``[tool.rootstock]``.
+    where : str
+        The file, and which reference, for messages.
+
     Raises
     ------
     ConfigurationError
-        If something about it is wrong; it begins with `where`.
+        If something about it is wrong.
     """
     if unknown := sorted(set(table) - _KEYS):
         raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}.")

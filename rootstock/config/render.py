@@ -7,8 +7,9 @@ settings give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes
 from rootstock.config.site import Site
@@ -18,39 +19,6 @@ from rootstock.root.layout import RootLayout
 
 SHELLS = ("sh", "csh", "fish")
 JOB_KINDS = ("single", "several", "array")
-
-
-@dataclass(frozen=True)
-class RegistryContext:
-    """What the registry's template knows."""
-
-    name: str
-    settings: Mapping[str, str | tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a job script asks for. `cpus` and `gpus` are those of each task; `tasks` is 1 unless it is an array."""
-
-    script: str
-    gpus: int
-    cpus: int
-    tasks: int
-    walltime: str
-    options: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the other templates know. `activate` is the file that sh sources where there are no modules."""
-
-    cluster: Cluster
-    root: Path
-    version: str
-    bin: Path
-    modulepath: Path
-    activate: Path
-    job: Job | None = None
 
 
 def render_registry(site: Site) -> str:
@@ -77,7 +45,7 @@ def render_registry(site: Site) -> str:
     settings = {
         key: value for key, value in cluster.settings().items() if key in cluster.origins or value != unset[key]
     }
-    return render_template("registry.toml.j2", vars(RegistryContext(cluster.name, settings)), site.template_dirs)
+    return render_template("registry.toml.j2", {"name": cluster.name, "settings": settings}, site.template_dirs)
 
 
 def render_modulefiles(site: Site, version: str) -> dict[Path, str]:
@@ -99,27 +67,36 @@ def render_modulefiles(site: Site, version: str) -> dict[Path, str]:
     RenderError
         If a value cannot be written, or a template is wrong.
     """
-    context, folder = vars(_context(site, version)), site.layout.modules
+    variables, folder = _variables(site, version), site.layout.modules
     templates = {folder / f"{version}.lua": "modulefile.lua.j2", folder / version: "modulefile.tcl.j2"}
-    return {path: render_template(name, context, site.template_dirs) for path, name in templates.items()}
+    return {path: render_template(name, variables, site.template_dirs) for path, name in templates.items()}
 
 
 def render_activation(site: Site, version: str) -> dict[Path, str]:
     """Render what users of a site without modules source instead, for sh (bash, zsh), csh and fish.
 
-    Parameters and errors are those of `render_modulefiles`.
+    Errors are those of `render_modulefiles`.
+
+    Parameters
+    ----------
+    site : Site
+    version : str
+        The version whose client goes on PATH.
     """
-    layout, context = site.layout, vars(_context(site, version))
+    layout, variables = site.layout, _variables(site, version)
     return {
-        layout.activation(shell, version): render_template(f"activate.{shell}.j2", context, site.template_dirs)
+        layout.activation(shell, version): render_template(f"activate.{shell}.j2", variables, site.template_dirs)
         for shell in SHELLS
     }
 
 
 def render_default(site: Site, version: str) -> dict[Path, str | None]:
-    """Render what makes a version the default one.
+    """Render what makes a version the default one. Errors are those of `render_modulefiles`.
 
-    Parameters and errors are those of `render_modulefiles`.
+    Parameters
+    ----------
+    site : Site
+    version : str
 
     Returns
     -------
@@ -127,14 +104,14 @@ def render_default(site: Site, version: str) -> dict[Path, str | None]:
         Text of each file; None for one that is not to be there. A cluster with one module system gets the
         ``.modulerc`` of its language only: a second one disturbs Lmod's check of the tree.
     """
-    layout, context, folders = site.layout, vars(_context(site, version)), site.template_dirs
+    layout, variables, folders = site.layout, _variables(site, version), site.template_dirs
     languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[site.cluster.module_system]
     texts: dict[Path, str | None] = {
-        path: render_template(f"modulerc.{language}.j2", context, folders) if language in languages else None
+        path: render_template(f"modulerc.{language}.j2", variables, folders) if language in languages else None
         for language, path in layout.modulercs.items()
     }
     for shell in SHELLS:
-        texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", context, folders)
+        texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", variables, folders)
     return texts
 
 
@@ -190,15 +167,15 @@ def render_job(
     if kind == "array" and tasks < 2:
         raise RenderError(f"An array of {tasks}: PBS refuses it.", "Use kind 'single', or at least 2 tasks.")
     width = gpus if kind == "several" else 1
-    job = Job(
-        script=script,
-        gpus=0 if cluster.accelerator == "cpu" else width,
-        cpus=cpus * width,
-        tasks=tasks if kind == "array" else 1,
-        walltime=walltime,
-        options=tuple(options),
-    )
-    return render_template(f"{cluster.scheduler}.sh.j2", vars(_context(site, version, job)), site.template_dirs)
+    job = {
+        "script": script,
+        "gpus": 0 if cluster.accelerator == "cpu" else width,  # of each task, as the CPUs
+        "cpus": cpus * width,
+        "tasks": tasks if kind == "array" else 1,
+        "walltime": walltime,
+        "options": options,
+    }
+    return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.template_dirs)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:
@@ -210,10 +187,10 @@ def committed_renderings(version: str) -> dict[Path, str]:
         Text of each file by its path under ``modulefiles/``: ``CLUSTER/rootstock/FILE``. There are none for a cluster
         whose root only its site or its user knows.
     """
-    found = packaged_scopes()
+    registry = packaged_scopes()
     texts: dict[Path, str] = {}
-    for name in cluster_names(found):
-        cluster = cluster_from(found, name)
+    for name in cluster_names(registry):
+        cluster = cluster_from(registry, name)
         site = Site(RootLayout(Path(cluster.root)), cluster)
         if site.layout.root.is_absolute():
             texts |= {Path(name) / path: text for path, text in module_tree(site, version).items()}
@@ -221,7 +198,14 @@ def committed_renderings(version: str) -> dict[Path, str]:
 
 
 def module_tree(site: Site, version: str) -> dict[Path, str]:
-    """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it."""
+    """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it.
+
+    Parameters
+    ----------
+    site : Site
+    version : str
+        That one.
+    """
     folder = site.layout.modulepath
     texts = render_default(site, version) | render_modulefiles(site, version)
     return {path.relative_to(folder): text for path, text in texts.items() if text and folder in path.parents}
@@ -236,15 +220,16 @@ def _layout(site: Site) -> RootLayout:
     return site.layout
 
 
-def _context(site: Site, version: str, job: Job | None = None) -> Context:
+def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Return what all templates but the registry's know; ``activate`` is what sh sources where there are no modules."""
     layout = _layout(site)
     word(version)  # it becomes the name of a file
-    return Context(
-        cluster=site.cluster,
-        root=layout.root,
-        version=version,
-        bin=layout.client(version) / "bin",
-        modulepath=layout.modulepath,
-        activate=layout.activation("sh", version),
-        job=job,
-    )
+    return {
+        "cluster": site.cluster,
+        "root": layout.root,
+        "version": version,
+        "bin": layout.client(version) / "bin",
+        "modulepath": layout.modulepath,
+        "activate": layout.activation("sh", version),
+        "job": job,
+    }

@@ -12,7 +12,6 @@ from rootstock.config.clusters import (
     AUTO,
     Cluster,
     Scope,
-    argument_scope,
     cluster_names,
     default_cluster,
     get_cluster,
@@ -52,7 +51,7 @@ class Site:
 
         Found when it is first asked for: a command that only reads may run where nobody knows the cluster's group.
         """
-        return Access.of(self.cluster)
+        return Access.of(self.cluster.readers, self.cluster.writers, self.cluster.group)
 
 
 def find_site(
@@ -94,21 +93,30 @@ def find_site(
     name, host = _cluster_name(name, layout)
     if layout is None:
         layout = RootLayout(get_root_for_cluster(name).absolute())
-    if installed and (own := read_marker(layout).get("cluster")) != name:
+    if installed and (owner := read_marker(layout).get("cluster")) != name:
         raise RootError(
-            f"{layout.root} is the root of cluster {own!r}, not {name!r}.", f"Use --cluster {own}, or another --root."
+            f"{layout.root} is the root of cluster {owner!r}, not {name!r}.",
+            f"Use --cluster {owner}, or another --root.",
         )
-    scopes = [read_scope(layout.clusters_file)] if layout.clusters_file.is_file() else []
-    given = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
-    scopes.append(argument_scope(name, {"root": str(layout.root), **given}))
-    return Site(layout, get_cluster(name, *scopes), (layout.templates,), host)
+    arguments = {"root": str(layout.root), **dict(map(parse_setting, settings))}
+    arguments |= {"access.group": group} if group else {}
+    cluster = get_cluster(name, _root_scope(layout), Scope("argument", {name: arguments}))
+    return Site(layout, cluster, (layout.templates,), host)
+
+
+def _root_scope(layout: RootLayout) -> Scope:
+    """Return what a root was installed with; nothing for a root that is yet to be made."""
+    try:
+        return read_scope(layout.clusters_file)
+    except (FileNotFoundError, NotADirectoryError):
+        return Scope("", {})
 
 
 def _cluster_name(name: str | None, layout: RootLayout | None) -> tuple[str, str]:
     if name == AUTO:
         return recognise()
-    if not name and layout is not None and layout.clusters_file.is_file():
-        name = read_scope(layout.clusters_file).default
+    if not name and layout is not None:
+        name = _root_scope(layout).default
     name = name or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
     if name:
         return name, ""
@@ -148,10 +156,7 @@ def is_new(layout: RootLayout) -> bool:
 
 def installed_site(layout: RootLayout) -> Site:
     """Return a root with the settings that it was installed with; those of a personal machine if it never was."""
-    try:
-        scope = read_scope(layout.clusters_file)
-    except FileNotFoundError:
-        scope = Scope("", {})
+    scope = _root_scope(layout)
     return Site(layout, get_cluster(scope.default or "local", scope), (layout.templates,))
 
 

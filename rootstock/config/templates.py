@@ -57,7 +57,13 @@ class Literal(str):
 
 
 def line(value: object) -> Literal:
-    """Return `value` unchanged; refuse control characters."""
+    """Return `value` unchanged.
+
+    Raises
+    ------
+    RenderError
+        If it holds a control character.
+    """
     text = str(value)
     if not text.isprintable():
         raise RenderError(f"{text!r} holds a control character.", "Correct the value: it must be one printable line.")
@@ -65,7 +71,13 @@ def line(value: object) -> Literal:
 
 
 def word(value: object) -> Literal:
-    """Return `value` unchanged; refuse anything but one plain word."""
+    """Return `value` unchanged.
+
+    Raises
+    ------
+    RenderError
+        If it is anything but one plain word.
+    """
     text = str(value)
     if not _WORD.fullmatch(text):
         raise RenderError(f"{text!r} is not one plain word.", "Use letters, digits and . _ + - only.")
@@ -73,7 +85,14 @@ def word(value: object) -> Literal:
 
 
 def quote(language: str, value: object) -> Literal:
-    """Return `value` as a literal of `language`; refuse control characters."""
+    """Return a value as a literal of a language; `line` refuses control characters.
+
+    Parameters
+    ----------
+    language : {'sh', 'csh', 'fish', 'lua', 'tcl', 'toml'}
+    value
+        What `str` makes a text of.
+    """
     mark, special, written = _QUOTING[language]
     return Literal(mark + re.sub(special, written, line(value)) + mark)
 
@@ -103,7 +122,13 @@ def render_template(name: str, variables: Mapping[str, Any], template_dirs: Sequ
 
 
 def render_html(name: str, variables: Mapping[str, Any], template_dirs: Sequence[Path]) -> str:
-    """Render a template of a web page, where every value is escaped; otherwise as `render_template`."""
+    """Render a template of a web page, where every value is escaped. Errors are those of `render_template`.
+
+    Parameters
+    ----------
+    name, variables, template_dirs
+        As for `render_template`.
+    """
     environment = jinja2.Environment(
         loader=_loader(template_dirs), undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True,
         lstrip_blocks=True,
@@ -148,8 +173,7 @@ def _environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {language: partial(quote, language) for language in _QUOTING}
-    environment.filters |= {"line": line, "word": word}
+    environment.filters |= {"line": line, "word": word, **{name: partial(quote, name) for name in _QUOTING}}
     return environment
 
 

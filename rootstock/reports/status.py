@@ -11,7 +11,7 @@ from rootstock.config.environment_file import registered_names
 from rootstock.config.site import installed_versions
 from rootstock.errors import RootstockError
 from rootstock.reports.catalogue import in_use, of_each
-from rootstock.root.disk_usage import DiskUsage, counted, disk_usage, free_space, megabytes
+from rootstock.root.disk_usage import DiskUsage, disk_usage, free_space, megabytes, number_of
 from rootstock.root.generations import Generation, read_generations, read_state
 from rootstock.root.layout import STAGING, RootLayout, environment_of
 from rootstock.root.lock import Holder, read_holder
@@ -119,15 +119,15 @@ class Status:
         yield f"rootstock {', '.join(versions)}"
         yield f"readers: {self.marker.get('readers')}; group: {self.marker.get('group') or 'unchanged'}"
         for env in self.environments:
-            built = f"build {env.digest}, {env.built_at} by {env.built_by}, {counted(env.verified, 'check')} passed"
+            built = f"build {env.digest}, {env.built_at} by {env.built_by}, {number_of(env.verified, 'check')} passed"
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
             for variant, digest in env.variants.items():
                 yield f"environment {env.name} for {variant}: build {digest}"
         for name, error in self.problems.items():
             yield f"environment {name}: {' '.join(str(error).splitlines())}"
         for name, number in self.pythons.items():
-            yield f"interpreter {name}: {counted(number, 'build')} on it"
-        yield f"{counted(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
+            yield f"interpreter {name}: {number_of(number, 'build')} on it"
+        yield f"{number_of(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
         for generation in self.generations[-5:]:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
         if self.holder:

@@ -71,7 +71,7 @@ class InterpreterRecord:
     links: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Problem:
     """A file that is not as it was published.
 
@@ -97,14 +97,14 @@ _TEXTS = {
 }
 
 
-def read_contents(folder: Path, known: Contents | None = None) -> Contents:
+def read_contents(folder: Path, before: Contents | None = None) -> Contents:
     """Hash everything in a build, or in an interpreter's folder.
 
     Parameters
     ----------
     folder : Path
-    known : Contents, optional
-        What is known already; only other files are hashed.
+    before : Contents, optional
+        What was read earlier; only other files are hashed.
 
     Raises
     ------
@@ -114,8 +114,7 @@ def read_contents(folder: Path, known: Contents | None = None) -> Contents:
     files, links, folders = _walk(folder)
     if wrong := next((path for path in files if "\n" in path or "\\" in path), None):
         raise BuildError(f"{folder} holds a file with a name that no list of hashes can hold: {wrong!r}.")
-    before = known.hashes if known else {}
-    hashes = {path: digest for path, digest in before.items() if path in files}
+    hashes = {path: digest for path, digest in (before.hashes if before else {}).items() if path in files}
     hashes |= dict(_hashes(folder, sorted(files.keys() - hashes.keys())))
     if unread := next((path for path, digest in hashes.items() if not digest), None):
         raise BuildError(f"{unread} in {folder} cannot be read.", "Try again.")
@@ -124,6 +123,12 @@ def read_contents(folder: Path, known: Contents | None = None) -> Contents:
 
 def check_records(build: Path, contents: Contents) -> Installed:
     """Compare every installed file with the hash in its wheel's RECORD.
+
+    Parameters
+    ----------
+    build : Path
+    contents : Contents
+        Of that build.
 
     Raises
     ------
@@ -171,27 +176,31 @@ def check_build(build: Path, sample: int | None = None) -> list[Problem]:
     record = read_build(build)
     if record is None:
         raise RootError(f"{build} is not a build: it has no {BUILD_RECORD}.", "Build it again.")
-    own = [] if record.digest == build.name else [Problem(BUILD_RECORD, "changed")]
+    problems = [] if record.digest == build.name else [Problem(BUILD_RECORD, "changed")]
     if record.files_sha256:
-        return _in_order(own + _differences(build, record.files_sha256, record.links, sample))
+        return sorted(problems + _differences(build, record.files_sha256, record.links, sample))
     # It was made before builds had a list.
     recorded = {path: value for _, path, algorithm, value in _recorded(build) if algorithm == "sha256"}
-    return _in_order(own + _wrong_files(build, recorded, sample) + _wrong_links(build, record.links))
+    return sorted(problems + _wrong_files(build, recorded, sample) + _wrong_links(build, record.links))
 
 
 def check_interpreter(folder: Path, sample: int | None = None) -> list[Problem]:
-    """Compare an interpreter that Rootstock put into a root with what it put there; otherwise as `check_build`."""
+    """Compare an interpreter that Rootstock put into a root with what it put there.
+
+    Parameters
+    ----------
+    folder : Path
+        The interpreter's.
+    sample : int, optional
+        As for `check_build`.
+    """
     try:
         record = read_record(InterpreterRecord, folder / INTERPRETER_RECORD, "")
     except RootError:
         record = None
     if record is None:
         return [Problem(INTERPRETER_RECORD, "unreadable")]
-    return _in_order(_differences(folder, record.files_sha256, record.links, sample))
-
-
-def _in_order(problems: list[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: (problem.path, problem.what))
+    return sorted(_differences(folder, record.files_sha256, record.links, sample))
 
 
 def _differences(folder: Path, digest: str, links: dict[str, str], sample: int | None) -> list[Problem]:
@@ -206,8 +215,8 @@ def _differences(folder: Path, digest: str, links: dict[str, str], sample: int |
     hashes = {path: value for value, path in lines}
     problems = _wrong_files(folder, hashes, sample) + _wrong_links(folder, links)
     if sample is None:
-        files, found, _ = _walk(folder)
-        problems += [Problem(path, "extra") for path in {*files, *found} - set(hashes) - set(links)]
+        files, all_links, _ = _walk(folder)
+        problems += [Problem(path, "extra") for path in {*files, *all_links} - set(hashes) - set(links)]
     return problems
 
 
@@ -218,8 +227,8 @@ def _wrong_files(folder: Path, hashes: dict[str, str], sample: int | None) -> li
     problems = []
     for path, digest in _hashes(folder, paths):
         if digest != hashes[path]:
-            there = os.path.lexists(folder / path)
-            problems.append(Problem(path, "changed" if digest else "unreadable" if there else "missing"))
+            exists = os.path.lexists(folder / path)
+            problems.append(Problem(path, "changed" if digest else "unreadable" if exists else "missing"))
     return problems
 
 
@@ -273,8 +282,8 @@ def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
         return [(path, _hash(f"{prefix}/{path}")) for path in some]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for found in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
-            yield from found
+        for chunk in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
+            yield from chunk
 
 
 def _hash(path: str, algorithm: str = "sha256") -> str:

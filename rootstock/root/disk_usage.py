@@ -24,31 +24,39 @@ def free_space(path: Path) -> DiskUsage:
     return DiskUsage(shutil.disk_usage(existing).free, status.f_favail if status.f_files else None)
 
 
-def disk_usage(tree: Path, seen: set[tuple[int, int]] | None = None) -> DiskUsage:
+def disk_usage(tree: Path, counted: set[tuple[int, int]] | None = None) -> DiskUsage:
     """Return what a folder and all below it takes.
 
     Parameters
     ----------
     tree : Path
-    seen : set, optional
-        Files that were counted before. A file that has several names there is counted once.
+    counted : set, optional
+        Files that were counted before, by device and inode. A file that has several names there is counted once.
     """
-    seen = set() if seen is None else seen
+    counted = set() if counted is None else counted
     size = files = 0
     for folder, _, names in os.walk(tree):
         for path in (folder, *(os.path.join(folder, name) for name in names)):
             status = os.lstat(path)
             key = (status.st_dev, status.st_ino)
-            if key not in seen or stat.S_ISDIR(status.st_mode):
-                seen.add(key)
+            if key not in counted or stat.S_ISDIR(status.st_mode):
+                counted.add(key)
                 size, files = size + status.st_blocks * 512, files + 1
     return DiskUsage(size, files)
 
 
-def counted(number: int, noun: str) -> str:
+def number_of(number: int, noun: str) -> str:
     """Write how many there are for people.
 
-    >>> counted(1, "file"), counted(2, "file")
+    Parameters
+    ----------
+    number : int
+    noun : str
+        In the singular.
+
+    Examples
+    --------
+    >>> number_of(1, "file"), number_of(2, "file")
     ('1 file', '2 files')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"

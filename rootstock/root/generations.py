@@ -81,14 +81,13 @@ def read_generations(layout: RootLayout) -> list[Generation]:
     paths = [path for path in layout.generations.glob("*.json") if path.stem.isdigit()]
     remedy = "What is in use now is not in it. An admin moves it away: mv {0} {0}.damaged"
     ordered = sorted(paths, key=lambda path: int(path.stem))
-    found = (read_record(Generation, path, remedy.format(shlex.quote(str(path)))) for path in ordered)
-    return [generation for generation in found if generation is not None]
+    records = (read_record(Generation, path, remedy.format(shlex.quote(str(path)))) for path in ordered)
+    return [generation for generation in records if generation is not None]
 
 
 def latest(layout: RootLayout) -> Generation | None:
     """Return the newest generation."""
-    found = read_generations(layout)
-    return found[-1] if found else None
+    return next(reversed(read_generations(layout)), None)
 
 
 def latest_number(layout: RootLayout) -> int:
@@ -131,6 +130,16 @@ class Change:
 def transaction(layout: RootLayout, access: Access, change: Change, admin: AdminContext) -> Iterator[None]:
     """Change a root: under its lock, between the site's hooks, and with a generation at the end.
 
+    Parameters
+    ----------
+    layout : RootLayout
+    access : Access
+        Modes of the generation's file.
+    change : Change
+        What was decided upon.
+    admin : AdminContext
+        Who changes it, and who is told.
+
     Raises
     ------
     LockBusyError
@@ -162,13 +171,21 @@ def transaction(layout: RootLayout, access: Access, change: Change, admin: Admin
 
 def _record(layout: RootLayout, access: Access, command: str, restores: int | None) -> None:
     number = latest_number(layout) + 1
-    made = Generation(number, now(), user_name(), platform.node(), command, read_state(layout), restores)
-    write_file(layout.generation(number), made.to_json().encode(), access.file)
+    generation = Generation(number, now(), user_name(), platform.node(), command, read_state(layout), restores)
+    write_file(layout.generation(number), generation.to_json().encode(), access.file)
 
 
 @contextlib.contextmanager
 def friendly_os_errors(layout: RootLayout) -> Iterator[None]:
-    """Turn an error of the file system into one that says what to do."""
+    """Turn an error of the file system into one that says what to do.
+
+    Raises
+    ------
+    RootError
+        If this user may not do what the block does.
+    SiteError
+        If the file system refuses it for another reason.
+    """
     try:
         yield
     except PermissionError as error:

@@ -52,6 +52,6 @@ def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: Ad
     for line in lines:
         admin.log(line)
     if done.returncode:
-        what = "Nothing was changed." if moment == "pre" else f"The {name} itself is done."
+        outcome = "Nothing was changed." if moment == "pre" else f"The {name} itself is done."
         tail = "".join(f"\n  | {line}" for line in lines[-15:])
-        raise HookError(f"The site's hook {hook} failed (exit code {done.returncode}). {what}{tail}")
+        raise HookError(f"The site's hook {hook} failed (exit code {done.returncode}). {outcome}{tail}")

@@ -33,11 +33,6 @@ class RootLayout:
     ----------
     root : Path
         The root's folder, absolute.
-
-    Examples
-    --------
-    >>> RootLayout(Path("/opt/rootstock")).build("mace", "3f2a")
-    PosixPath('/opt/rootstock/builds/mace/3f2a')
     """
 
     root: Path
@@ -62,7 +57,12 @@ class RootLayout:
         return self.environments / f"{name}.py"
 
     def lock_file(self, name: str, accelerator: str = "") -> Path:
-        """The file of locked dependencies beside an environment file; one of its own where a variant's differ."""
+        """The file of locked dependencies beside an environment file; one of its own where a variant's differ.
+
+        Parameters
+        ----------
+        name, accelerator : str
+        """
         return self.environments / f"{name}{accelerator and VARIANT}{accelerator}.py.lock"
 
     @property
@@ -75,7 +75,12 @@ class RootLayout:
         return self.all_builds / name
 
     def build(self, name: str, digest: str) -> Path:
-        """One build: a virtual environment, its lock and environment file, and `build.json`."""
+        """One build: a virtual environment, its lock and environment file, and `build.json`.
+
+        Parameters
+        ----------
+        name, digest : str
+        """
         return self.builds(name) / digest
 
     @property
@@ -84,7 +89,12 @@ class RootLayout:
         return self.root / "active"
 
     def active(self, name: str, variant: str = "") -> Path:
-        """The symlink to the build in use; of a variant, if there is one beside the main build."""
+        """The symlink to the build in use; of a variant, if there is one beside the main build.
+
+        Parameters
+        ----------
+        name, variant : str
+        """
         return self.all_active / f"{name}{variant and VARIANT}{variant}"
 
     @property
@@ -93,7 +103,12 @@ class RootLayout:
         return self.root / "client"
 
     def client(self, version: str, platform: str = "") -> Path:
-        """The small environment that ``module load rootstock`` puts on PATH; for another processor, beside it."""
+        """The small environment that ``module load rootstock`` puts on PATH; for another processor, beside it.
+
+        Parameters
+        ----------
+        version, platform : str
+        """
         return self.clients / f"{version}{platform and VARIANT}{platform}"
 
     @property
@@ -135,7 +150,12 @@ class RootLayout:
         return self.all_weights / name
 
     def weights_record(self, name: str, model: str) -> Path:
-        """Return the record of a model, whose name may hold anything, a slash too."""
+        """Return the record of a model, whose name may hold anything, a slash too.
+
+        Parameters
+        ----------
+        name, model : str
+        """
         return self.weights(name) / f"{quote(model, safe='') or '@default'}.json"
 
     @property
@@ -144,7 +164,12 @@ class RootLayout:
         return self.root / "verification"
 
     def verifications(self, name: str, digest: str) -> Path:
-        """The runs on one build."""
+        """The runs on one build.
+
+        Parameters
+        ----------
+        name, digest : str
+        """
         return self.all_verifications / name / digest
 
     @property
@@ -181,7 +206,12 @@ class RootLayout:
         return self.root / "activate"
 
     def activation(self, shell: str, version: str = "") -> Path:
-        """What a user of a site without modules sources; without a version, that of the default one."""
+        """What a user of a site without modules sources; without a version, that of the default one.
+
+        Parameters
+        ----------
+        shell, version : str
+        """
         return self.activations / (f"rootstock-{version}.{shell}" if version else f"rootstock.{shell}")
 
     @property
@@ -195,7 +225,12 @@ class RootLayout:
         return self.root / "hooks"
 
     def hook(self, moment: str, command: str) -> Path:
-        """Runs before (``pre``) or after (``post``) a command."""
+        """Runs before (``pre``) or after (``post``) a command.
+
+        Parameters
+        ----------
+        moment, command : str
+        """
         return self.hooks / f"{moment}-{command}"
 
     @property
@@ -242,11 +277,10 @@ class RootLayout:
     def strangers(self) -> list[str]:
         """Return what lies directly under the root and is neither ours nor the site's templates and hooks."""
         folders = {path.name for path in (*self.folders(), self.templates, self.hooks) if path.parent == self.root}
-        files = (self.marker.name, self.clusters_file.name)
         # A file that is being replaced, or was kept beside an edited one, has the name and more.
-        ours = re.compile("|".join(rf"\.?{re.escape(name)}(\.\w+)?" for name in files))
-        names = (path.name for path in self.root.iterdir())
-        return sorted(name for name in names if name not in folders and not ours.fullmatch(name))
+        files = "|".join(re.escape(path.name) for path in (self.marker, self.clusters_file))
+        names = {path.name for path in self.root.iterdir()} - folders
+        return sorted(name for name in names if not re.fullmatch(rf"\.?({files})(\.\w+)?", name))
 
 
 def environment_of(link: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import platform
 import subprocess
@@ -19,13 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rootstock.errors import LockBusyError, RootError
 from rootstock.root.layout import RootLayout
-from rootstock.root.record_files import read_record
+from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, user_name, write_file
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class AdminContext:
 
 
 @dataclass(frozen=True)
-class Holder:
+class Holder(Record):
     """Who holds the lock."""
 
     command: str
@@ -124,7 +123,16 @@ def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
 
     lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
     me = Holder(admin.command)
-    _acquire(lock, layout, me, admin)
+    deadline = time.monotonic() + admin.wait
+    waits = False
+    while not _try(lock, layout, me, admin.report):
+        holder = read_holder(layout) or "another process"
+        if time.monotonic() >= deadline:
+            raise LockBusyError(f"{layout.root} is being changed by {holder}.", _HINT)
+        if not waits:
+            admin.report(f"waiting for {holder}")
+            waits = True
+        time.sleep(_POLL_S)
     try:
         yield
     finally:
@@ -142,19 +150,6 @@ def _break(layout: RootLayout, report: Report) -> None:
     layout.admin_lock.unlink(missing_ok=True)
 
 
-def _acquire(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, admin: AdminContext) -> None:
-    deadline = time.monotonic() + admin.wait
-    told = False
-    while not _try(lock, layout, me, admin.report):
-        holder = read_holder(layout) or "another process"
-        if time.monotonic() >= deadline:
-            raise LockBusyError(f"{layout.root} is being changed by {holder}.", _HINT)
-        if not told:
-            admin.report(f"waiting for {holder}")
-            told = True
-        time.sleep(_POLL_S)
-
-
 def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Report) -> bool:
     """Take the lock if it is free."""
     try:
@@ -162,15 +157,20 @@ def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Re
     except TimeoutError:  # filelock's own is a kind of it
         return False
     except (OSError, NotImplementedError) as error:
-        number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
-        if number in _NO_FLOCK or isinstance(error, NotImplementedError):
+        if _has_no_flock(error):
             return _try_record(layout, me, report)
         raise RootError(
             f"Cannot lock {layout.admin_lock}: {getattr(error, 'strerror', None) or error}.",
             "You must be allowed to write there: install as one of the root's admins.",
         ) from error
-    write_file(layout.admin_owner, _text(me), _MODE)
+    write_file(layout.admin_owner, me.to_json().encode(), _MODE)
     return True
+
+
+def _has_no_flock(error: OSError | NotImplementedError) -> bool:
+    """Tell whether filelock says by this error that the file system knows no flock."""
+    number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
+    return number in _NO_FLOCK or isinstance(error, NotImplementedError)
 
 
 def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
@@ -184,16 +184,12 @@ def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
         return False
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, _MODE)
-        file.write(_text(me))
+        file.write(me.to_json().encode())
     report(
         f"the file system of {layout.root} has no flock: the record {layout.admin_owner.name} is the lock, and stays "
         "when this process is killed (--break-lock)"
     )
     return True
-
-
-def _text(holder: Holder) -> bytes:
-    return (json.dumps(asdict(holder)) + "\n").encode()
 
 
 def probe_lock(layout: RootLayout) -> str:
@@ -217,12 +213,10 @@ def probe_lock(layout: RootLayout) -> str:
         with filelock.FileLock(name, timeout=0, fallback_to_soft=False):
             second = subprocess.run([sys.executable, "-I", "-c", _SECOND, name], check=False, timeout=10)
             return "flock" if second.returncode == _HELD else ""
-    except NotImplementedError:
+    except (OSError, NotImplementedError) as error:
+        if not _has_no_flock(error):
+            raise
         return "a record"
-    except OSError as error:
-        if error.errno in _NO_FLOCK:
-            return "a record"
-        raise
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -50,15 +50,15 @@ class FileChange:
         """Where what somebody edited goes when it is overwritten."""
         return self.path.with_name(f"{self.path.name}.bak")
 
-    def diff(self, root: Path) -> str:
-        """Return the difference as a unified diff; empty for a new file and for what is no text."""
+    def diff(self, root: Path | None = None) -> str:
+        """Return the difference as a unified diff with paths under `root`; empty for a new file and what is no text."""
         if self.old is None:
             return ""
         try:
             old, new = self.old.decode(), (self.new or b"").decode()
         except UnicodeDecodeError:
             return ""
-        name = self.path.relative_to(root).as_posix()
+        name = _key(root, self.path) if root else self.path
         lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"{name} (now)", f"{name} (new)", lineterm="")
         return "\n".join(lines)
 
@@ -88,14 +88,14 @@ class FileChange:
 
 
 def plan_files(
-    root: Path, wanted: Mapping[Path, bytes | None], written: Written, forced: Iterable[Path] = ()
+    root: Path, contents: Mapping[Path, bytes | None], written: Written, forced: Iterable[Path] = ()
 ) -> tuple[FileChange, ...]:
     """Compare files with what they are to hold.
 
     Parameters
     ----------
     root : Path
-    wanted : mapping of Path to bytes or None
+    contents : mapping of Path to bytes or None
         What each file is to hold; None: it is not to be there, if it is ours.
     written : mapping of str to list of str
         The marker's hashes of what we wrote, by path under the root.
@@ -107,19 +107,19 @@ def plan_files(
     tuple of FileChange
         Without those that are as they are to be.
     """
-    replaced = set(forced)
-    changes = (_plan(path, new, path in replaced, written.get(_key(root, path), ())) for path, new in wanted.items())
+    edited = set(forced)
+    changes = (_plan(path, new, path in edited, written.get(_key(root, path), ())) for path, new in contents.items())
     return tuple(change for change in changes if change is not None)
 
 
-def _plan(path: Path, new: bytes | None, forced: bool, ours: Sequence[str]) -> FileChange | None:
+def _plan(path: Path, new: bytes | None, forced: bool, hashes: Sequence[str]) -> FileChange | None:
     try:
         old = path.read_bytes()
     except FileNotFoundError:
         return None if new is None else FileChange(path, None, new, "create")
     if old == new:
         return None
-    edited = sha256(old) not in ours
+    edited = sha256(old) not in hashes
     if new is None:
         return None if edited else FileChange(path, old, None, "remove")
     if not edited:
@@ -130,7 +130,15 @@ def _plan(path: Path, new: bytes | None, forced: bool, ours: Sequence[str]) -> F
 
 
 def hashes_after(root: Path, written: Written, changes: Iterable[FileChange]) -> dict[str, list[str]]:
-    """Return the hashes that the marker is to hold before `changes` are applied."""
+    """Return the hashes that the marker is to hold before `changes` are applied.
+
+    Parameters
+    ----------
+    root : Path
+    written : mapping of str to list of str
+        The hashes that it holds now.
+    changes : iterable of FileChange
+    """
     after = {key: list(hashes) for key, hashes in written.items()}
     for change in changes:
         if change.new is not None and change.action != "keep":
@@ -141,7 +149,15 @@ def hashes_after(root: Path, written: Written, changes: Iterable[FileChange]) ->
 
 
 def is_ours(root: Path, path: Path, written: Written) -> bool:
-    """Tell whether a file is as we wrote it."""
+    """Tell whether a file is as we wrote it.
+
+    Parameters
+    ----------
+    root, path : Path
+        The file, and the root above it.
+    written : mapping of str to list of str
+        The marker's hashes of what we wrote.
+    """
     return sha256(path.read_bytes()) in written.get(_key(root, path), ())
 
 

@@ -6,14 +6,13 @@ group matters has the setgid bit, so that what a program like uv makes in it bel
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
@@ -44,17 +43,6 @@ class ModeChange:
         return {"path": self.path.relative_to(root).as_posix(), "old": old, "new": f"{self.new:04o}"}
 
 
-class AccessSettings(Protocol):
-    """Who may read and who may install, as a cluster file says it."""
-
-    @property
-    def readers(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def writers(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Access:
     """Modes for the readers and the admins of a root.
@@ -73,28 +61,40 @@ class Access:
     shared: bool = False
 
     @classmethod
-    def of(cls, cluster: AccessSettings) -> Access:
+    def of(cls, readers: str, writers: str, group: str) -> Access:
         """Return the access that a cluster's settings ask for.
+
+        Parameters
+        ----------
+        readers : {'world', 'group', 'owner'}
+        writers : {'owner', 'group'}
+        group : str
+            A name or a number; empty leaves the group of files as it is.
 
         Raises
         ------
         ConfigurationError
             If there is no such group, or the caller is not in it.
         """
-        shared = cluster.writers == "group"
-        if shared and cluster.readers == "owner":
+        shared = writers == "group"
+        if shared and readers == "owner":
             raise ConfigurationError(
                 "With access.writers=group every admin must be able to read what another one has installed; "
                 "access.readers is owner.",
                 "Add --set access.readers=group, or world.",
             )
-        return cls(cluster.readers, _group_id(cluster.group) if cluster.group else -1, shared)
+        return cls(readers, _group_id(group) if group else -1, shared)
 
     def at(self, path: Path, layout: RootLayout) -> Access:
         """Return the access that holds for a path under the root.
 
         Modulefiles are readable by everybody who may enter the root: to a user root, Lmod does not show those of root
         that are not.
+
+        Parameters
+        ----------
+        path : Path
+        layout : RootLayout
         """
         return replace(self, readers="world") if layout.modulepath in (path, *path.parents) else self
 
@@ -132,7 +132,13 @@ class Access:
         return stat.S_ISGID if self.shared or self.readers == "group" or self.gid != -1 else 0
 
     def needs(self, path: Path, mode: int) -> ModeChange | None:
-        """Return what has to be done for `path` to have `mode` and our group; None if it has."""
+        """Return what has to be done for a file or folder to have a mode and our group; None if it has them.
+
+        Parameters
+        ----------
+        path : Path
+        mode : int
+        """
         try:
             status = path.stat()
         except FileNotFoundError:
@@ -147,7 +153,14 @@ class Access:
         self._set(change.path, change.new)
 
     def make_folder(self, path: Path, *, private: bool = False) -> None:
-        """Create a folder and those above it that are missing, and set their modes; one that exists keeps its own."""
+        """Create a folder and those above it that are missing, and set their modes; one that exists keeps its own.
+
+        Parameters
+        ----------
+        path : Path
+        private : bool
+            Whether it is for admins only; those above it are not.
+        """
         for folder in reversed([path, *path.parents]):
             if not folder.is_dir():
                 self.apply(ModeChange(folder, None, self.admin_folder if private and folder == path else self.folder))
@@ -173,17 +186,18 @@ class Access:
 
     def make_readable(self, tree: Path) -> None:
         """Make everything below `tree`, and `tree` itself, readable by the readers; admins may add to its folders."""
+        self._set_all(tree, _READ[self.readers] & ~0o111)
+
+    def restore_modes(self, tree: Path) -> None:
+        """Give a folder of admins, and all below it, to the readers and the other admins."""
+        self._set_all(tree, self.file)
+
+    def _set_all(self, tree: Path, file_mode: int) -> None:
         for path, status in _walk(tree):
             if stat.S_ISDIR(status.st_mode):
                 self._set(path, self.folder, status)
             elif stat.S_ISREG(status.st_mode):
-                self._set(path, _READ[self.readers] & ~0o111, status)
-
-    def restore_modes(self, tree: Path) -> None:
-        """Give a folder of admins, and all below it, to the readers and the other admins."""
-        for path, status in _walk(tree):
-            if not stat.S_ISLNK(status.st_mode):
-                self._set(path, self.folder if stat.S_ISDIR(status.st_mode) else self.file, status)
+                self._set(path, file_mode, status)
 
     def revoke_group_write(self, tree: Path) -> None:
         """Take from everybody else the right to write to what a program left below an admin's folder."""
@@ -203,9 +217,8 @@ class Access:
     def _lets_through(self, status: os.stat_result) -> bool:
         gid = os.getegid() if self.gid == -1 else self.gid
         # Other admins than the owner come by the group's way, too.
-        if self.readers == "group":
-            return bool(status.st_mode & (stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH))
-        return bool(status.st_mode & stat.S_IXOTH)
+        by_group = self.readers == "group" and status.st_gid == gid
+        return bool(status.st_mode & (stat.S_IXGRP if by_group else stat.S_IXOTH))
 
     def _set(self, path: str | Path, mode: int, status: os.stat_result | None = None) -> None:
         status = status or os.stat(path)
@@ -248,8 +261,7 @@ def _make_own(path: str) -> None:
         shutil.copy2(path, fresh)
         os.replace(fresh, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
+        Path(fresh).unlink(missing_ok=True)
 
 
 def may_remove(path: Path) -> bool:

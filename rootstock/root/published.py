@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,33 +42,49 @@ class SealedTree:
 
 
 def sealed_trees(layout: RootLayout, environments: Sequence[str], *, clients: bool) -> list[SealedTree]:
-    """Return the builds of some environments that are in use, perhaps the clients', and their interpreters."""
+    """Return the builds of some environments that are in use, perhaps the clients', and their interpreters.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environments : sequence of str
+    clients : bool
+        Whether the clients' builds are among them.
+    """
     builds = [
         SealedTree("environment", name, str(variant), variant.build)
         for name in environments
         for variant in find_variants(layout, name)
     ]
-    for name in environments:
-        if is_broken(layout, name):
-            builds.append(SealedTree("environment", name, "", layout.active(name).resolve()))
+    broken = [name for name in environments if is_broken(layout, name)]
+    builds += [SealedTree("environment", name, "", layout.active(name).resolve()) for name in broken]
     if clients:
-        builds += _clients(layout)
+        links = sorted(layout.clients.glob("[!.]*"))
+        builds += [SealedTree("client", link.name, "", active_build(link) or link.resolve()) for link in links]
     names = sorted({name for build in builds if (name := interpreter_of(layout, build.folder))})
     return [*builds, *(SealedTree("interpreter", name, "", layout.interpreter(name)) for name in names)]
 
 
 def is_broken(layout: RootLayout, name: str) -> bool:
-    """Tell whether an environment's main build is in use and not there."""
+    """Tell whether an environment's main build is in use and not there.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        The environment.
+    """
     return layout.active(name).is_symlink() and active_build(layout.active(name)) is None
 
 
-def _clients(layout: RootLayout) -> Iterator[SealedTree]:
-    for link in sorted(layout.clients.glob("[!.]*")):
-        yield SealedTree("client", link.name, "", active_build(link) or link.resolve())
-
-
 def interpreter_of(layout: RootLayout, build: Path) -> str:
-    """Return the name of the interpreter that Rootstock has put into the root and a build is made on; or nothing."""
+    """Return the name of the interpreter that Rootstock has put into the root and a build is made on; or nothing.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    build : Path
+    """
     folder, program = layout.python.resolve(), (build / "bin" / "python").resolve()
     name = program.relative_to(folder).parts[0] if program.is_relative_to(folder) else ""
     return name if name and layout.interpreter_record(name).is_file() else ""

@@ -40,9 +40,16 @@ def obstacle(path: Path) -> str:
 
 
 def refusal(path: Path, error: OSError) -> RootError:
-    """Return the error for a file or folder of a root that cannot be read."""
-    what, _, remedy = (obstacle(path) if isinstance(error, PermissionError) else "").partition("\n")
-    return RootError(f"Cannot read {path}: {what or error.strerror or error}", remedy or "Ask the site's admin.")
+    """Return the error for a file or folder of a root that cannot be read.
+
+    Parameters
+    ----------
+    path : Path
+    error : OSError
+        What came of reading it.
+    """
+    reason, _, remedy = (obstacle(path) if isinstance(error, PermissionError) else "").partition("\n")
+    return RootError(f"Cannot read {path}: {reason or error.strerror or error}", remedy or "Ask the site's admin.")
 
 
 def cause(error: OSError) -> str:
@@ -52,11 +59,11 @@ def cause(error: OSError) -> str:
 
 def _explain(path: Path, status: os.stat_result) -> str:
     mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
-    what = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
+    reason = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
-        return f"{what}\nAsk the site's admin to add you to the group {group}; then log in again."
+        return f"{reason}\nAsk the site's admin to add you to the group {group}; then log in again."
     return (
-        f"{what}\nAsk its owner or the site's admin for access: a root is opened by --set access.readers=world, "
+        f"{reason}\nAsk its owner or the site's admin for access: a root is opened by --set access.readers=world, "
         "a folder above it by chmod o+x."
     )
 

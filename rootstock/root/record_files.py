@@ -53,7 +53,7 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
         If you may not read it, or it holds no such record. It names the key that is missing or wrong.
     """
     try:
-        return parsed(cls, json.loads(path.read_text(encoding="utf-8")))
+        return parse_record(cls, json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -64,27 +64,31 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
         raise RootError(f"Cannot read {path}: {error}.", hint) from error
 
 
-def parsed(cls: type[_T], data: Any, where: str = "") -> _T:
-    """Return the record that JSON describes; `where` is what its keys are in, for messages.
+def parse_record(cls: type[_T], data: Any, where: str = "") -> _T:
+    """Return the record that JSON describes.
+
+    Parameters
+    ----------
+    cls : type
+        A dataclass.
+    data
+        What `json.loads` returned.
+    where : str
+        The key that holds `data`, for messages; empty at the top.
 
     Raises
     ------
     ValueError
         If it describes none. It names the key that is missing or wrong.
     """
-    record: _T = _record(cls, data, where)
-    return record
-
-
-def _record(cls: Any, data: Any, key: str) -> Any:
-    found = {}
-    _check(dict, data, key)
-    for name, (kind, needed) in _fields(cls).items():
+    arguments = {}
+    _check(dict, data, where)
+    for name, (kind, needed) in _fields(cls).items():  # type: ignore[arg-type]  # mypy: a class may have no hash
         if name in data:
-            found[name] = _value(kind, data[name], f"{key}{'.' if key else ''}{name}")
+            arguments[name] = _value(kind, data[name], f"{where}{'.' if where else ''}{name}")
         elif needed:
-            raise ValueError(f"{key or 'it'} has no {name!r}")
-    return cls(**found)
+            raise ValueError(f"{where or 'it'} has no {name!r}")
+    return cls(**arguments)
 
 
 @functools.cache
@@ -92,8 +96,8 @@ def _fields(cls: Any) -> dict[str, tuple[Any, bool]]:
     """Return for each key of a record what it holds, and whether it must be there."""
     kinds = get_type_hints(cls)
     return {
-        each.name: (kinds[each.name], each.default is MISSING and each.default_factory is MISSING)
-        for each in fields(cls)
+        field.name: (kinds[field.name], field.default is MISSING and field.default_factory is MISSING)
+        for field in fields(cls)
     }
 
 
@@ -103,18 +107,18 @@ def _value(kind: Any, data: Any, key: str) -> Any:
     if origin is UnionType:  # of something and None
         return None if data is None else _value(inside[0], data, key)
     if is_dataclass(origin):
-        return _record(origin, data, key)
+        return parse_record(kind, data, key)
     if kind is Any:
         return data
     _check(origin, data, key)
     if isinstance(data, dict) and inside:
-        return {name: _value(inside[1], each, f"{key}.{name}") for name, each in data.items()}
+        return {name: _value(inside[1], item, f"{key}.{name}") for name, item in data.items()}
     if isinstance(data, list) and inside:
-        return origin(_value(inside[0], each, f"{key}[{number}]") for number, each in enumerate(data))
+        return origin(_value(inside[0], item, f"{key}[{number}]") for number, item in enumerate(data))
     return data
 
 
 def _check(kind: Any, data: Any, key: str) -> None:
-    held, said = _KINDS[kind]
-    if not isinstance(data, held) or (isinstance(data, bool) and kind is not bool):
-        raise ValueError(f"{key or 'it'} must be {said}, not {reprlib.repr(data)}")
+    types, words = _KINDS[kind]
+    if not isinstance(data, types) or (isinstance(data, bool) and kind is not bool):
+        raise ValueError(f"{key or 'it'} must be {words}, not {reprlib.repr(data)}")

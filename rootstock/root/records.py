@@ -93,6 +93,12 @@ def active_build(link: Path) -> Path | None:
     return folder if (folder / BUILD_RECORD).is_file() else None
 
 
+def active_record(link: Path) -> BuildRecord | None:
+    """Return the record of the build that `link` points to; None if there is none. Errors are those of `read_build`."""
+    build = active_build(link)
+    return read_build(build) if build else None
+
+
 def read_marker(layout: RootLayout) -> dict[str, Any]:
     """Return the contents of ``rootstock.toml``.
 
@@ -144,7 +150,16 @@ def is_half_written(name: str) -> bool:
 
 
 def write_file(path: Path, content: bytes, mode: int) -> None:
-    """Replace a file in one step: a reader sees the old text or the new one."""
+    """Replace a file in one step: a reader sees the old text or the new one.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+        All that the file is to hold.
+    mode : int
+        The file's permissions.
+    """
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -159,7 +174,13 @@ def write_file(path: Path, content: bytes, mode: int) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symlink to `target`, in one step."""
+    """Make a relative symlink, in one step.
+
+    Parameters
+    ----------
+    link, target : Path
+        Where the symlink is, and what it leads to.
+    """
     fresh = link.with_name(f".{link.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(os.path.relpath(target, link.parent))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rootstock.errors import RootError
 from rootstock.root.layout import VARIANT, RootLayout
-from rootstock.root.records import active_build, read_build
+from rootstock.root.records import active_build, active_record, read_build
 
 # What a device is served by. ROCm's torch calls its devices cuda as well.
 _SERVES = {"cuda": ("cuda", "rocm"), "xpu": ("xpu",), "cpu": ("cpu", "cuda", "rocm", "xpu")}
@@ -27,8 +27,6 @@ class Variant:
 
     Attributes
     ----------
-    link : Path
-        What points to it.
     build : Path
     platform, accelerator : str
         What it is for.
@@ -36,7 +34,6 @@ class Variant:
         Whether it is the environment's main one.
     """
 
-    link: Path
     build: Path
     platform: str
     accelerator: str
@@ -47,71 +44,129 @@ class Variant:
 
 
 def find_variants(layout: RootLayout, name: str) -> list[Variant]:
-    """Return the builds of an environment that are in use, the main one first."""
-    found = []
+    """Return the builds of an environment that are in use, the main one first.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        The environment.
+
+    Raises
+    ------
+    RootError
+        If the record of one cannot be read.
+    """
+    variants, damages = _read_variants(layout, name)
+    if damages:
+        raise damages[0]
+    return variants
+
+
+def _read_variants(layout: RootLayout, name: str) -> tuple[list[Variant], list[RootError]]:
+    """Return the builds in use, the main one first, and an error for each whose record cannot be read."""
+    variants, damages = [], []
     for link in (layout.active(name), *sorted(layout.all_active.glob(f"{name}{VARIANT}*"))):
-        build = active_build(link)
-        record = read_build(build) if build else None
-        if build is not None and record is not None:
-            main = link == layout.active(name)
-            found.append(Variant(link, build, record.platform, record.accelerator, main))
-    return found
+        try:
+            if (build := active_build(link)) and (record := read_build(build)):
+                main = link == layout.active(name)
+                variants.append(Variant(build, record.platform, record.accelerator, main))
+        except RootError as error:
+            damages.append(error)
+    return variants, damages
 
 
 def other_variants(layout: RootLayout, name: str) -> list[str]:
-    """Return what the builds beside the main one are for, such as ``aarch64 cuda``; no build is looked at."""
+    """Return what the builds beside the main one are for, such as ``aarch64 cuda``; no build is looked at.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        The environment.
+    """
     links = layout.all_active.glob(f"{name}{VARIANT}*")
     return sorted(link.name.partition(VARIANT)[2].replace("-", " ") for link in links)
 
 
 def variant_link(layout: RootLayout, name: str, machine: str, accelerator: str) -> Path:
-    """Return what points to the build of an environment for such a machine: the main link, if none has it yet."""
-    main = next((variant for variant in find_variants(layout, name) if variant.main), None)
+    """Return what points to the build of an environment for such a machine: the main link, if none has it yet.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        The environment.
+    machine : str
+        The processor, as `platform.machine` calls it.
+    accelerator : str
+        As a cluster file names it, such as ``cuda``.
+    """
+    main = active_record(layout.active(name))
     if main is None or (main.platform, main.accelerator) == (machine, accelerator):
         return layout.active(name)
     return layout.active(name, f"{machine}-{accelerator}")
 
 
 def main_accelerator(layout: RootLayout, name: str) -> str:
-    """Return what an environment's main build is for; empty if there is none."""
-    return next((variant.accelerator for variant in find_variants(layout, name) if variant.main), "")
+    """Return the accelerator that an environment's main build is for; empty if there is none.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        The environment.
+    """
+    main = active_record(layout.active(name))
+    return main.accelerator if main else ""
 
 
 def client_link(layout: RootLayout, version: str, machine: str) -> Path:
-    """Return what points to the client's environment for such a processor."""
-    main = active_build(layout.client(version))
-    record = read_build(main) if main else None
-    return layout.client(version, "" if record is None or record.platform == machine else machine)
+    """Return what points to the client's environment for such a processor.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    version : str
+        That of Rootstock.
+    machine : str
+        The processor, as `platform.machine` calls it.
+    """
+    main = active_record(layout.client(version))
+    return layout.client(version, "" if main is None or main.platform == machine else machine)
 
 
 def fitting_build(layout: RootLayout, name: str, device: str) -> Path | None:
     """Return the build of an environment that serves a device of this machine; None if the environment has no build.
 
     For a GPU, that is the build for such GPUs; else one for CPUs, since a package can serve both. For the CPU it is
-    the build for CPUs, or any.
+    the build for CPUs, or any. One whose record is damaged does not count while another one serves.
 
     Parameters
     ----------
     layout : RootLayout
     name : str
+        The environment.
     device : str
         As a calculator is asked for it, such as ``cuda:1``; empty for any.
 
     Raises
     ------
     RootError
-        If all builds are for other machines. It says which there are.
+        If all builds are for other machines: it says which there are. If none serves and a record cannot be read.
     """
-    variants = find_variants(layout, name)
-    if not variants:
-        return None
-    here = [variant for variant in variants if variant.platform == platform.machine()]
+    variants, damages = _read_variants(layout, name)
+    runnable = [variant for variant in variants if variant.platform == platform.machine()]
     ranks = _ranks(device)
-    fitting = [variant for variant in here if not ranks or variant.accelerator in ranks]
+    fitting = [variant for variant in runnable if not ranks or variant.accelerator in ranks]
     if fitting:
         return min(fitting, key=lambda variant: ranks.index(variant.accelerator) if ranks else 0).build
+    if damages:
+        raise damages[0]
+    if not variants:
+        return None
     kind = device.partition(":")[0]
-    flag = f" --accelerator {kind}" if here and kind in _SERVES else ""
+    flag = f" --accelerator {kind}" if runnable and kind in _SERVES else ""
     raise RootError(
         f"Environment {name!r} has no build in {layout.root} for device {device!r} on {platform.machine()}. "
         f"It has: {', '.join(map(str, variants))}.",

@@ -73,6 +73,12 @@ class Verification(Record):
 def read_verifications(layout: RootLayout, environment: str, digest: str) -> list[Verification]:
     """Return the runs of ``rootstock-site verify`` on a build, oldest first.
 
+    Parameters
+    ----------
+    layout : RootLayout
+    environment, digest : str
+        The build's.
+
     Raises
     ------
     RootError
@@ -82,7 +88,13 @@ def read_verifications(layout: RootLayout, environment: str, digest: str) -> lis
 
 
 def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
-    """Return the newest run on a build; without any, what was checked when it was built."""
+    """Return the newest run on a build; without any, what was checked when it was built.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    build : BuildRecord
+    """
     if newest := next(_read(reversed(_files(layout.verifications(build.name, build.digest)))), None):
         return newest
     device = next((check["device"] for check in build.verification if "device" in check), "")
@@ -99,8 +111,8 @@ def _files(folder: Path) -> list[Path]:
 def _read(paths: Iterable[Path]) -> Iterator[Verification]:
     for path in paths:
         # A verification that ends meanwhile removes the oldest.
-        if found := read_record(Verification, path, f"An admin may remove it: rm {shlex.quote(str(path))}"):
-            yield found
+        if run := read_record(Verification, path, f"An admin may remove it: rm {shlex.quote(str(path))}"):
+            yield run
 
 
 class Run:
@@ -126,9 +138,17 @@ class Run:
             old.unlink(missing_ok=True)
 
     def add(self, check: dict[str, Any], versions: Mapping[str, str]) -> None:
-        """Keep one more check, and the versions of what computed it."""
-        was = self.verification
-        self.verification = replace(was, checks=(*was.checks, check), versions={**was.versions, **versions})
+        """Keep one more check, and the versions of what computed it.
+
+        Parameters
+        ----------
+        check : dict
+            See `rootstock.admin.verify.check_model`.
+        versions : mapping of str to str
+            Distribution -> version.
+        """
+        before = self.verification
+        self.verification = replace(before, checks=(*before.checks, check), versions={**before.versions, **versions})
         self._write()
 
     def end(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -94,6 +94,22 @@ class WeightsFile:
     bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path, root: Path | None = None) -> WeightsFile:
+        """Return size and hash of a file.
+
+        Parameters
+        ----------
+        path : Path
+        root : Path, optional
+            The root; a file in it goes by its path under it.
+        """
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(file.fileno()).st_size
+        name = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
+        return cls(str(name), size, digest)
+
 
 @dataclass(frozen=True)
 class Weights(Record):
@@ -127,7 +143,13 @@ class Weights(Record):
         return sum(file.bytes for file in self.files)
 
     def present(self, layout: RootLayout) -> bool:
-        """Tell whether every file is there, with its size."""
+        """Tell whether every file is there, with its size.
+
+        Raises
+        ------
+        RootError
+            If this user may not look.
+        """
         try:
             return all((layout.root / file.path).stat().st_size == file.bytes for file in self.files)
         except (FileNotFoundError, NotADirectoryError):
@@ -139,18 +161,29 @@ class Weights(Record):
 def read_weights(layout: RootLayout, environment: str) -> dict[str, Weights]:
     """Return what is recorded of an environment's weights, by the name of the model.
 
+    Parameters
+    ----------
+    layout : RootLayout
+    environment : str
+
     Raises
     ------
     RootError
         If a record cannot be read.
     """
     paths = sorted(layout.weights(environment).glob("*.json"))
-    found = (_read(path) for path in paths)
-    return {weights.model: weights for weights in found if weights is not None}
+    return {weights.model: weights for path in paths if (weights := _read(path))}
 
 
 def weights_of(layout: RootLayout, environment: str, model: str) -> Weights | None:
-    """Return what is recorded of a model's weights; None if nothing is. Errors are those of `read_weights`."""
+    """Return what is recorded of a model's weights; None if nothing is. Errors are those of `read_weights`.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environment, model : str
+        The model by the name that ``setup()`` takes.
+    """
     return _read(layout.weights_record(environment, model))
 
 
@@ -160,26 +193,32 @@ def _read(path: Path) -> Weights | None:
 
 
 def write_weights(layout: RootLayout, weights: Weights, mode: int) -> None:
-    """Record a model's weights."""
+    """Record a model's weights.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    weights : Weights
+    mode : int
+        Permissions of the record.
+    """
     write_file(layout.weights_record(weights.environment, weights.model), weights.to_json().encode(), mode)
 
 
 def how_to_fetch(root: Path, environment: str, model: str) -> str:
-    """Say how weights that are missing come into a root."""
+    """Say how weights that are missing come into a root.
+
+    Parameters
+    ----------
+    root : Path
+    environment, model : str
+        The model by the name that ``setup()`` takes.
+    """
     which = shlex.join(["--env", environment, *(["--model", model] if model else [])])
     return (
         "An admin of it fetches them, where there is a network, with:\n"
         f"  rootstock-site warm --root {shlex.quote(str(root))} {which}"
     )
-
-
-def measured(path: Path, root: Path | None = None) -> WeightsFile:
-    """Return size and hash of a file, by its path under `root` if it lies there."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = os.fstat(file.fileno()).st_size
-    name = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
-    return WeightsFile(str(name), size, digest)
 
 
 def own_weights(model: str) -> tuple[WeightsFile, ...]:
@@ -201,9 +240,9 @@ def own_weights(model: str) -> tuple[WeightsFile, ...]:
         If a file cannot be read.
     """
     text = os.path.expanduser(model)
-    found = [Path(text)] if os.path.exists(text) else [Path(name) for name in sorted(glob(text))]
-    files: Iterable[Path] = (file for path in found for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
+    names = [text] if os.path.exists(text) else sorted(glob(text))
+    files = (file for path in map(Path, names) for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
     try:
-        return tuple(measured(file.absolute()) for file in files if file.is_file())
+        return tuple(WeightsFile.of(file.absolute()) for file in files if file.is_file())
     except OSError as error:
         raise ConfigurationError(f"Cannot read {error.filename}: {error.strerror}.") from error

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.io.jsonio import decode, encode
 
 from rootstock.errors import ConfigurationError
-from rootstock.root.record_files import parsed
+from rootstock.root.record_files import parse_record
 from rootstock.root.records import write_file
 
 _FORMAT = 1
@@ -72,7 +72,7 @@ def read_restart(path: Path) -> Restart:
     """
     try:
         data = decode(path.read_text())
-        restart = parsed(Restart, data) if isinstance(data, dict) and data.get("format") == _FORMAT else None
+        restart = parse_record(Restart, data) if isinstance(data, dict) and data.get("format") == _FORMAT else None
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

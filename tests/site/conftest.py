@@ -16,7 +16,7 @@ from rootstock.config.site import Site as RootSite
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import read_build
-from rootstock.root.weights import Weights, measured, write_weights
+from rootstock.root.weights import Weights, WeightsFile, write_weights
 from tests.conftest import Site
 from tests.support.commands import Done, bare_environment, run
 from tests.support.environment_files import header
@@ -217,7 +217,7 @@ def mace_root(tiny_root: Path) -> RootLayout:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(model)
         layout.weights("mace").mkdir(parents=True, exist_ok=True)
-        weights = Weights("mace", model, (measured(file, layout.root),), (), record.digest, "now", "ann", "here")
+        weights = Weights("mace", model, (WeightsFile.of(file, layout.root),), (), record.digest, "now", "ann", "here")
         write_weights(layout, weights, 0o644)
     (layout.cache / "xdg/mace/small").unlink()
     return layout

@@ -130,7 +130,7 @@ def test_what_a_killed_build_has_left_is_in_the_plan_for_programs(site, tiny_roo
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--set", "access=1", "--set", "access.readers=group"), 3, "Error: Unknown key 'access'"),
+        (("--set", "access=1", "--set", "access.readers=group"), 3, "cluster local: unknown key 'access'"),
         (("--root", f"/tmp/{'x' * 300}"), 10, "File name too long"),
     ],
 )

@@ -19,7 +19,7 @@ from rootstock.root.lock import Holder, read_holder
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.verification_records import Run, Verification, last_verification, read_verifications
-from rootstock.root.weights import Weights, WeightsFile, measured, own_weights, read_weights, weights_of, write_weights
+from rootstock.root.weights import Weights, WeightsFile, own_weights, read_weights, weights_of, write_weights
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def layout(tmp_path: Path) -> RootLayout:
 def recorded(layout: RootLayout, model: str) -> Weights:
     file = layout.cache / "weights.bin"
     file.write_bytes(b"123")
-    return Weights("mace", model, (measured(file, layout.root),), ("http://here/w",), "d1", "now", "me", "here")
+    return Weights("mace", model, (WeightsFile.of(file, layout.root),), ("http://here/w",), "d1", "now", "me", "here")
 
 
 @pytest.mark.parametrize("model", ["", "default", "@default", "org/model", "../../x", "a b\n", "ü%2F", "."])

@@ -197,3 +197,29 @@ def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):
     assert command("lock", "--check").returncode == 0
     os.unlink(root.layout.lock_file("tiny", "cpu"))
     assert "environments/tiny+cpu.py.lock" in command("lock", "--check", check=False).stdout
+
+
+def test_a_damaged_build_does_not_keep_the_others_from_serving(tiny_site):
+    root, command = tiny_site
+    command("install", *INSTALL, "--accelerator", "cuda")
+    main, cuda = (root.layout.active(*of).resolve() for of in (["tiny"], ["tiny", f"{HERE}-cuda"]))
+
+    def damage(build):
+        record = build / "build.json"
+        for path in (build, record):
+            path.chmod(0o700)
+        text = record.read_text()
+        record.write_text("{")
+        return lambda: record.write_text(text)
+
+    mend = damage(cuda)
+    assert fitting_build(root.layout, "tiny", "cpu") == fitting_build(root.layout, "tiny", "cuda") == main
+    mend()
+    damage(main)
+    assert fitting_build(root.layout, "tiny", "cuda") == fitting_build(root.layout, "tiny", "") == cuda
+    with pytest.raises(RootError, match=rf"Cannot read {main}/build\.json") as error:
+        fitting_build(root.layout, "tiny", "xpu")
+    assert error.value.hint.endswith("rootstock-site install --env tiny")
+    damage(cuda)
+    with pytest.raises(RootError, match="Cannot read"):
+        fitting_build(root.layout, "tiny", "")

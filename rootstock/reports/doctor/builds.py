@@ -16,7 +16,7 @@ from rootstock.errors import BuildError, RootError, WeightsError
 from rootstock.reports.catalogue import in_use, of_each
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.checksums import Problem
-from rootstock.root.disk_usage import counted
+from rootstock.root.disk_usage import number_of
 from rootstock.root.published import SealedTree, sealed_trees
 from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.variants import fitting_build
@@ -137,13 +137,13 @@ def weights(context: DoctorContext) -> Iterator[Finding]:
         yield skipped("no weights are recorded; rootstock-site warm fetches and records them")
     elif records and all(present for _, present in records):
         size = sum(record.bytes for record, _ in records) / 1e6
-        yield ok(f"those of {counted(len(records), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
+        yield ok(f"those of {number_of(len(records), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
 
 
 def _of_model(context: DoctorContext, name: str, argument: str) -> Finding:
     if is_path(argument):
         files = own_weights(argument)
-        return ok(f"{counted(len(files), 'file')} at {argument}") if files else failed(
+        return ok(f"{number_of(len(files), 'file')} at {argument}") if files else failed(
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
     source = in_use(context.layout, name)[0]
@@ -156,7 +156,7 @@ def _of_model(context: DoctorContext, name: str, argument: str) -> Finding:
         return ok("they come with the packages, or it has none")
     if not record.present(context.layout):
         return _missing(context, record)
-    return ok(f"{counted(len(record.files), 'file')}, {record.bytes / 1e6:.0f} MB")
+    return ok(f"{number_of(len(record.files), 'file')}, {record.bytes / 1e6:.0f} MB")
 
 
 def _missing(context: DoctorContext, record: Weights) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rootstock.config.environment_file import read_text
+from rootstock.config.environment_text import read_text
 from rootstock.config.model_string import is_environment_name
 from rootstock.reports.envfile_lint.code import check_code
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings

@@ -15,7 +15,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from rootstock.config.capabilities import check_variant, expand
-from rootstock.config.environment_file import EnvironmentSource, header_blocks, header_text
+from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.environment_text import header_blocks, header_text
 from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.errors import RootstockError
