@@ -93,16 +93,15 @@ def wait_until_ready(
     except PeerGoneError:
         raise process.died(WorkerStartError, f"during the start ({stage})") from None
     except WorkerProtocolError as error:
-        error.log, error.tail = str(process.log), process.tail()
+        process.explain(error)
         raise
     except TimeoutError:
         pass  # or it did not read, or stopped in the middle of a frame
-    raise WorkerStartError(
+    too_late = WorkerStartError(
         f"The worker {process.title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
         "A first start from a cold file system can take long: pass a larger start_timeout=.",
-        log=str(process.log),
-        tail=process.tail(),
     )
+    raise process.explain(too_late)
 
 
 def _still_starting(process: WorkerProcess, seconds: float, stage: str) -> None:

@@ -6,27 +6,18 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from types import TracebackType
-from typing import Any, Protocol, Self
-from weakref import WeakSet
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from rootstock.client.inputs import Inputs, changes
+from rootstock.client.peer import PeerSession
 from rootstock.errors import ConfigurationError
 
 # Pickles of before ADR 16 name the class of `_inputs` by the module that it lay in then.
 sys.modules.setdefault("rootstock.inputs", sys.modules[Inputs.__module__])
-
-
-class Session(Protocol):
-    """Keeps the process that computes for several calculators, its users."""
-
-    users: WeakSet[Any]
-
-    def release(self, user: Any) -> None:
-        """End the process if `user` was the last that needs it."""
 
 
 class ProxyCalculator(Calculator):
@@ -39,7 +30,7 @@ class ProxyCalculator(Calculator):
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
-    _session: Session
+    _session: PeerSession
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -50,7 +41,7 @@ class ProxyCalculator(Calculator):
         """Set `_session` to one that this calculator uses, by its arguments."""
         raise NotImplementedError
 
-    def _use(self, session: Session) -> None:
+    def _use(self, session: PeerSession) -> None:
         self._session = session
         session.users.add(self)
 

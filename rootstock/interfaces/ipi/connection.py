@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import enum
-import os
+import contextlib
 import select
 import socket
-import weakref
 from collections.abc import Generator
 from time import monotonic
 from typing import Any
 
+from rootstock.client.child_process import REAP_S
 from rootstock.client.exit_status import describe_exit
+from rootstock.client.peer import GOODBYE_S, PeerConnection, Phase
+from rootstock.client.process import forks
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerProtocolError, WorkerTimeoutError
 from rootstock.interfaces.ipi.codec import ReplyDecoder
 from rootstock.interfaces.ipi.messages import ForceReady, Reply
@@ -19,22 +20,12 @@ from rootstock.interfaces.ipi.process import ClientProcess
 from rootstock.interfaces.ipi.server import EXIT, Peer, Writes
 from rootstock.worker.channel.spin import AdaptiveSpin
 
-_GOODBYE_S = 5.0
-_REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
-
-
-class _Phase(enum.Enum):
-    IDLE = enum.auto()
-    BUSY = enum.auto()
-    WAITING = enum.auto()
-    OVER = enum.auto()
-
 
 class _GoneError(Exception):
     """Nobody is at the other end."""
 
 
-class Connection:
+class Connection(PeerConnection):
     """A client that has connected.
 
     Parameters
@@ -49,33 +40,28 @@ class Connection:
         sock.setblocking(False)
         self._sock, self._process = sock, process
         self._poll = select.poll()
-        for fd in (sock.fileno(), *(() if process is None else process.fds)):
+        for fd in (sock.fileno(), *(() if process is None else (process.exit_fd,))):
             self._poll.register(fd, select.POLLIN)
         self._eager = AdaptiveSpin()
         self._decoder, self._peer = ReplyDecoder(), Peer()
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
-        # An interruption (Ctrl-C) can come between any two steps. A wait can be taken up again; whatever else was
-        # cut makes this connection useless.
-        self._phase = _Phase.IDLE
-        self._owner = os.getpid()
-        # What nobody closes is closed when it is garbage, or at the end of the interpreter.
-        self._finalizer = weakref.finalize(self, _finish, sock, process, self._owner)
+        super().__init__(_finish, sock, process)
 
     @property
     def title(self) -> str:
         """Who this is, for messages."""
-        return "The i-PI client" if self._process is None else f"The i-PI client {self._process.program!r}"
+        return "The i-PI client" if self._process is None else f"The {self._process.title}"
 
     def settle(self, timeout: float) -> bool:
         """Make ready for the next evaluation; tell whether this client can serve it.
 
         The answer to an evaluation that was interrupted is waited for and dropped.
         """
-        if self._owner != os.getpid() or self._phase in (_Phase.BUSY, _Phase.OVER):
+        if not self.usable or self._phase is Phase.BUSY:
             return False
         try:
-            if self._phase is _Phase.WAITING:
+            if self._phase is Phase.WAITING:
                 deadline = monotonic() + timeout
                 self._advance(self._receive(deadline), deadline)
         except (_GoneError, TimeoutError, WorkerProtocolError):
@@ -107,7 +93,7 @@ class Connection:
         self._begin(self._peer.greeting(), timeout)
 
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
-        self._phase, self._steps = _Phase.BUSY, steps
+        self._phase, self._steps = Phase.BUSY, steps
         deadline = monotonic() + timeout
         try:
             return self._advance(None, deadline)
@@ -121,27 +107,17 @@ class Connection:
         except WorkerProtocolError as error:
             raise self._lost(WorkerProtocolError, error.message.replace("The i-PI client", "{title}")) from None
 
-    def close(self) -> None:
-        """Tell the client that we are done, and end it if we started it."""
-        polite = self._phase is _Phase.IDLE and self._owner == os.getpid()
-        self._phase = _Phase.OVER
-        if self._finalizer.detach() is not None:
-            _finish(self._sock, self._process, self._owner, polite=polite)
-
     def _lost(self, kind: type[WorkerError], text: str, hint: str = "") -> WorkerError:
         """Return an error, having let go of the client."""
-        self._phase = _Phase.OVER
+        self._phase = Phase.OVER
         self._finalizer.detach()
         self._sock.close()
         process = self._process
         if process is None:
             return kind(text.format(title=self.title, how="closed the connection"), hint)
-        code = process.end(_REAP_S if kind is WorkerDiedError else 0.0)
+        code = process.end(REAP_S if kind is WorkerDiedError else 0.0)
         how = "closed the connection" if code == 0 else describe_exit(code)
-        error = kind(text.format(title=self.title, how=how), hint, log=str(process.log), tail=process.tail())
-        if isinstance(error, WorkerDiedError):
-            error.returncode = code
-        return error
+        return process.explain(kind(text.format(title=self.title, how=how), hint))
 
     def _advance(self, reply: Reply | None, deadline: float) -> Any:
         """Take up the exchange with a reply, and finish it."""
@@ -149,7 +125,7 @@ class Connection:
             try:
                 writes = self._steps.send(reply)  # type: ignore[arg-type]  # None starts it
             except StopIteration as done:
-                self._phase = _Phase.IDLE
+                self._phase = Phase.IDLE
                 return done.value
             for buffers in writes:
                 self._send(buffers, deadline)
@@ -177,23 +153,22 @@ class Connection:
 
     def _receive(self, deadline: float) -> Reply:
         decoder = self._decoder
-        self._phase = _Phase.BUSY
+        self._phase = Phase.BUSY
         while (reply := decoder.next_reply(self._atoms)) is None:
-            self._phase = _Phase.WAITING
+            self._phase = Phase.WAITING
             remaining = deadline - monotonic()
             found = self._eager.until(self._look) or (self._poll.poll(1000 * remaining) if remaining > 0 else [])
             ready = [fd for fd, _ in found]
-            self._phase = _Phase.BUSY
+            self._phase = Phase.BUSY
             if self._sock.fileno() in ready:
                 self._read()
             elif not ready:
-                self._phase = _Phase.WAITING
+                self._phase = Phase.WAITING
                 raise TimeoutError
             elif self._process is not None:
-                if self._process.wait(_REAP_S) != 0:
+                if self._process.wait(REAP_S) != 0:
                     raise _GoneError
-                for fd in self._process.fds:  # it has handed over to another process
-                    self._poll.unregister(fd)
+                self._poll.unregister(self._process.exit_fd)  # it has handed over to another process
         return reply
 
     def _look(self) -> list[tuple[int, int]]:
@@ -213,13 +188,11 @@ class Connection:
 
 def _finish(sock: socket.socket, process: ClientProcess | None, owner: int, *, polite: bool = True) -> None:
     """Let go of a client."""
-    if os.getpid() == owner and polite:
-        try:
+    patience = 0.0
+    with contextlib.suppress(OSError), sock:
+        if polite and forks() == owner:
             sock.send(EXIT)
-        except OSError:
-            polite = False
-    sock.close()
-    if process is None or os.getpid() != owner:
-        return
-    # Programs end with an error when they are told to end (LAMMPS does), which means nothing.
-    process.end(_GOODBYE_S if polite else 0.0, well=True)
+            patience = GOODBYE_S
+    if process is not None and forks() == owner:
+        process.end(patience)
+        process.drop_log()  # programs end with an error when they are told to end (LAMMPS does), which means nothing

@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 from time import monotonic
 
+from rootstock.client.process import forks
 from rootstock.errors import ConfigurationError, WorkerStartError
 from rootstock.interfaces.ipi.process import ClientProcess
 
@@ -46,7 +47,7 @@ class Listener:
         sock.listen(1)
         self._inode = _inode(self.names.get("socket", ""))
         self._finalizer = weakref.finalize(
-            self, _remove, sock, folder, self.names.get("socket", ""), self._inode, os.getpid()
+            self, _remove, sock, folder, self.names.get("socket", ""), self._inode, forks()
         )
 
     @classmethod
@@ -98,8 +99,8 @@ class Listener:
         """Wait for a client; None if none came in time, or `process`, which was to become one, has failed."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        for fd in () if process is None else process.fds:
-            poll.register(fd, select.POLLIN)
+        if process is not None:
+            poll.register(process.exit_fd, select.POLLIN)
         deadline = monotonic() + timeout
         while (remaining := deadline - monotonic()) > 0:
             ready = [fd for fd, _ in poll.poll(remaining * 1000)]
@@ -111,7 +112,7 @@ class Listener:
             if process is not None and ready:
                 if process.wait(1.0) != 0:
                     return None
-                poll.unregister(ready[0])  # it has handed over to another, as a batch system's command does
+                poll.unregister(process.exit_fd)  # it has handed over to another, as a batch system's command does
         return None
 
     def close(self) -> None:
@@ -176,7 +177,7 @@ def _inode(path: str) -> int:
 
 def _remove(sock: socket.socket, folder: str, path: str, inode: int, owner: int) -> None:
     sock.close()
-    if os.getpid() != owner:
+    if forks() != owner:
         return
     if path and _inode(path) == inode:  # not what another server has put there since
         os.unlink(path)
