@@ -57,18 +57,13 @@ class ChildProcess:
             inherited.callback(os.close, output)
             try:
                 self._start(output, ours, inherited)
-            except BaseException as error:
+            except BaseException:
                 self.drop_log()
-                if isinstance(error, OSError):
-                    raise self._cannot_start(error) from error
                 raise
             self._held = ours.pop_all()
 
     def _start(self, output: int, ours: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
         """Open what is needed, and `_run` the program: its own descriptors are closed here when it has started."""
-        raise NotImplementedError
-
-    def _cannot_start(self, error: OSError) -> WorkerError:
         raise NotImplementedError
 
     def _run(self, command: Sequence[str], output: int, ours: contextlib.ExitStack, **options: Any) -> None:

@@ -37,10 +37,7 @@ def describe_exit(code: int | None) -> str:
     number = -code if code < 0 else code - 128
     if not 0 < number < signal.NSIG:
         return f"exited with code {code}"
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+    name = next((each.name for each in signal.Signals if each == number), f"signal {number}")
     causes = {
         "SIGKILL": " (out of memory, or someone ended it)",
         "SIGSEGV": " (a crash in compiled code)",

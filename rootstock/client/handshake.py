@@ -61,16 +61,19 @@ def wait_until_ready(
     WorkerProtocolError
         If what it sends is not what a worker sends.
     """
-    begun = told = clock()
+    begun = last_warning = clock()
     late = 0
     stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
         while True:
             now = clock()
-            if on_progress is None and now - told >= heartbeat:
-                told = now
-                _still_starting(process, now - begun, stage)
+            if on_progress is None and now - last_warning >= heartbeat:
+                last_warning = now
+                logger.warning(
+                    "Still starting a worker %s after %.0f s (%s). Its output: %s",
+                    process.title, now - begun, stage, process.log,
+                )  # fmt: skip
             # What has already come is read though the time is over: this process may itself have been stopped.
             remaining = max(0.0, begun + timeout - now)
             if (late := late + (not remaining)) > _LATE_FRAMES:
@@ -104,20 +107,14 @@ def wait_until_ready(
     raise process.explain(too_late)
 
 
-def _still_starting(process: WorkerProcess, seconds: float, stage: str) -> None:
-    logger.warning(
-        "Still starting a worker %s after %.0f s (%s). Its output: %s", process.title, seconds, stage, process.log
-    )
-
-
 def _failure(process: WorkerProcess, model: str, report: Failure) -> WorkerError:
     """Return the error for what a worker reported."""
     if report.code is FailureCode.NO_DEVICE:
         return DeviceError(report.message, report.hint)
     if report.code is FailureCode.MISSING_WEIGHTS and not is_path(model):
         name, root = process.launch.name, process.launch.layout.root
-        what = f"The weights of model {model or '(default)'!r} of environment {name!r} are not in {root}"
-        error = process.failure(MissingWeightsError, what, report)
+        lack = f"The weights of model {model or '(default)'!r} of environment {name!r} are not in {root}"
+        error = process.failure(MissingWeightsError, lack, report)
         error.hint = how_to_fetch(root, name, model)
         return error
     return process.failure(WorkerStartError, f"The worker {process.title} could not start", report)

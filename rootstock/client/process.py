@@ -69,7 +69,10 @@ class WorkerProcess(ChildProcess):
 
     def __init__(self, launch: Launch, log: Path | None = None) -> None:
         self.launch = launch
-        super().__init__(f"Worker of {launch.name}", launch.name, log)
+        try:
+            super().__init__(f"Worker of {launch.name}", launch.name, log)
+        except OSError as error:
+            raise cannot_start(launch.command[0], error) from error
 
     def _start(self, output: int, ours: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
         self.memory = SharedMemory.create()
@@ -87,9 +90,6 @@ class WorkerProcess(ChildProcess):
         command = [*self.launch.command, str(self.launch.entry), *map(str, descriptors)]
         self._run(command, output, ours, env=dict(self.launch.variables), pass_fds=descriptors)
         self.endpoint = Endpoint(sock, flag, self.exit_fd)
-
-    def _cannot_start(self, error: OSError) -> WorkerError:
-        return cannot_start(self.launch.command[0], error)
 
     def end(self, patience: float) -> int | None:
         """End the worker as any other process. Nobody needs the log of one that ended well."""

@@ -75,14 +75,14 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
 
 def _prune(folder: Path) -> None:
     """Remove the oldest logs of workers that are gone."""
-    found = []
+    logs = []
     with os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # of a worker that ended well just now
-                found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
-    if len(found) <= _KEPT_LOGS:
+                logs.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    if len(logs) <= _KEPT_LOGS:
         return  # as in nearly every start
-    ended = [path for _, path in sorted(found, reverse=True) if _is_free(path)]
+    ended = [path for _, path in sorted(logs, reverse=True) if _is_free(path)]
     for path in ended[_KEPT_LOGS:]:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -91,17 +91,11 @@ def _prune(folder: Path) -> None:
 def _is_free(path: str) -> bool:
     """Tell whether no worker holds a log."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(path, "rb") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(fd)
 
 
 def last_lines(log: Path) -> str:

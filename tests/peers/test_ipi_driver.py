@@ -28,6 +28,7 @@ from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
 from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Status
 from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY, next_state
 from tests.support.commands import ROOTSTOCK, started
+from tests.support.ipi import feed
 
 
 def posdata(atoms: Atoms) -> bytes:
@@ -55,7 +56,7 @@ def test_requests_in_pieces_of_any_size(size: int) -> None:
     data = header("STATUS") + initial() + posdata(atoms) + header("GETFORCE") + header("EXIT")
     decoder, found = Decoder(), []
     for i in range(0, len(data), size):
-        decoder.feed(data[i : i + size])
+        feed(decoder, data[i : i + size])
         while (request := decoder.next_request()) is not None:
             found.append(request)
     assert [type(request) for request in found] == [Status, Init, PosData, GetForce, Exit]
@@ -67,7 +68,7 @@ def test_requests_in_pieces_of_any_size(size: int) -> None:
 @given(st.binary(max_size=400))
 def test_random_bytes(data: bytes) -> None:
     decoder = Decoder()
-    decoder.feed(data)
+    feed(decoder, data)
     try:
         while decoder.next_request() is not None:
             pass
@@ -99,7 +100,7 @@ def test_results_on_the_wire() -> None:
 )
 def test_announcements_that_are_refused(data: bytes, message: str) -> None:
     decoder = Decoder()
-    decoder.feed(data)
+    feed(decoder, data)
     with pytest.raises(WorkerProtocolError, match=message):
         decoder.next_request()
 

@@ -43,6 +43,7 @@ from rootstock.worker.channel.frames import (
 from rootstock.worker.channel.memory import ALL_BITS, SharedMemory
 from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
 from tests.support.commands import DEADLINE_S
+from tests.support.ipi import feed
 
 ROOM = 2**18  # bytes that anybody may take, with pytest's and hypothesis' own
 TIMES = 8  # how often what has come may lie in memory: buffer, its successor while it grows, copy, text
@@ -171,7 +172,7 @@ def replies(data: list[bytes]) -> list[object]:
 def _decoded(decoder: object, following: Callable[..., object], parts: list[bytes]) -> list[object]:
     found = []
     for part in parts:
-        decoder.feed(part)
+        feed(decoder, part)
         while (message := following(decoder)) is not None:
             found.append(message)
     return found

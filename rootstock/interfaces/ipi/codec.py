@@ -14,7 +14,7 @@ from ase.units import Bohr, Hartree
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerProtocolError
-from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Reply, Request, State, Status
+from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Reply, Request, Status
 from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
 
 HEADER_SIZE = 12
@@ -23,7 +23,7 @@ MAX_ATOMS = 2**27
 MAX_TEXT = 2**20
 
 _WORDS: dict[bytes, Request] = {b"STATUS": Status(), b"GETFORCE": GetForce(), b"EXIT": Exit()}
-_STATES: dict[bytes, Reply] = {name.encode(): State(name) for name in (NEEDINIT, READY, HAVEDATA)}
+_STATES: dict[bytes, Reply] = {state.encode(): state for state in (NEEDINIT, READY, HAVEDATA)}
 _INT = struct.Struct("<i")
 _DOUBLE = struct.Struct("<d")
 _NINE = struct.Struct("<9d")
@@ -74,17 +74,12 @@ def encode_cell(cell: Array, atoms: int) -> bytes:
         Number of atoms.
     """
     columns = (cell.T / Bohr, np.linalg.inv(cell).T * Bohr)
-    return header("POSDATA") + b"".join(each.astype("<f8").tobytes() for each in columns) + _INT.pack(atoms)
+    return header("POSDATA") + b"".join(matrix.astype("<f8").tobytes() for matrix in columns) + _INT.pack(atoms)
 
 
 def encode_positions(positions: Array) -> memoryview:
     """Return the bytes of positions [Å], shape (n_atoms, 3), which end a `PosData`."""
     return np.divide(positions, Bohr, order="C").astype("<f8", copy=False).data.cast("B")
-
-
-def _any_numbers() -> np.errstate:
-    """Keep numpy from warning of numbers that are not finite: whoever uses them refuses them."""
-    return np.errstate(all="ignore")
 
 
 class _Buffer:
@@ -109,16 +104,6 @@ class _Buffer:
     def received(self, count: int) -> None:
         """Say how many bytes were put into `room`."""
         self._end += count
-
-    def feed(self, data: bytes) -> None:
-        """Add bytes."""
-        rest = memoryview(data)
-        while rest:
-            room = self.room()
-            count = min(len(room), len(rest))
-            room[:count] = rest[:count]
-            self.received(count)
-            rest = rest[count:]
 
     def __len__(self) -> int:
         return self._end - self._start
@@ -157,7 +142,7 @@ class Decoder(_Buffer):
         if word == b"INIT":
             return self._init()
         if word == b"POSDATA":
-            with _any_numbers():
+            with np.errstate(all="ignore"):  # whoever uses numbers that are not finite refuses them
                 return self._posdata()
         raise WorkerProtocolError(f"The i-PI server sent {word!r}, which this driver does not know.")
 
@@ -214,7 +199,7 @@ class ReplyDecoder(_Buffer):
             return _STATES[word]
         if word != b"FORCEREADY":
             raise WorkerProtocolError(f"The i-PI client sent {word!r}, which is no answer.")
-        with _any_numbers():
+        with np.errstate(all="ignore"):  # whoever uses numbers that are not finite refuses them
             return self._results(atoms)
 
     def _results(self, atoms: int) -> ForceReady | None:

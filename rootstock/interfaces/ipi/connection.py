@@ -18,11 +18,10 @@ from rootstock.interfaces.ipi.codec import ReplyDecoder
 from rootstock.interfaces.ipi.messages import ForceReady, Reply
 from rootstock.interfaces.ipi.process import ClientProcess
 from rootstock.interfaces.ipi.server import EXIT, Peer, Writes
+from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.spin import AdaptiveSpin
 
-
-class _GoneError(Exception):
-    """Nobody is at the other end."""
+_LEAST_S = 0.001  # no time at all would mean not to wait
 
 
 class Connection(PeerConnection):
@@ -42,7 +41,7 @@ class Connection(PeerConnection):
         self._poll = select.poll()
         for fd in (sock.fileno(), *(() if process is None else (process.exit_fd,))):
             self._poll.register(fd, select.POLLIN)
-        self._eager = AdaptiveSpin()
+        self._adaptive_spin = AdaptiveSpin()
         self._decoder, self._peer = ReplyDecoder(), Peer()
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
@@ -64,7 +63,7 @@ class Connection(PeerConnection):
             if self._phase is Phase.WAITING:
                 deadline = monotonic() + timeout
                 self._advance(self._receive(deadline), deadline)
-        except (_GoneError, TimeoutError, WorkerProtocolError):
+        except (PeerGoneError, TimeoutError, WorkerProtocolError):
             return False
         return True
 
@@ -97,7 +96,7 @@ class Connection(PeerConnection):
         deadline = monotonic() + timeout
         try:
             return self._advance(None, deadline)
-        except _GoneError:
+        except PeerGoneError:
             raise self._lost(WorkerDiedError, "{title} {how} during an exchange.") from None
         except TimeoutError:
             raise self._lost(
@@ -132,24 +131,16 @@ class Connection(PeerConnection):
             reply = self._receive(deadline)
 
     def _send(self, buffers: list[bytes | memoryview], deadline: float) -> None:
-        size = sum(map(len, buffers))
-        rest: memoryview | None = None
-        while True:
-            try:
-                sent = self._sock.sendmsg(buffers) if rest is None else self._sock.send(rest)
-            except BlockingIOError:
-                sent = 0
-            except (BrokenPipeError, ConnectionResetError):
-                raise _GoneError from None
-            if rest is None and sent == size:
-                return
-            rest = (memoryview(b"".join(buffers)) if rest is None else rest)[sent:]
-            if not rest:
-                return
-            poll = select.poll()
-            poll.register(self._sock, select.POLLOUT)
-            if not poll.poll(max(0.0, deadline - monotonic()) * 1000):
-                raise TimeoutError
+        sent = 0
+        try:
+            with contextlib.suppress(BlockingIOError):
+                sent = self._sock.sendmsg(buffers)
+            if sent < sum(map(len, buffers)):
+                self._sock.settimeout(max(_LEAST_S, deadline - monotonic()))
+                self._sock.sendall(memoryview(b"".join(buffers))[sent:])
+                self._sock.setblocking(False)
+        except (BrokenPipeError, ConnectionResetError):
+            raise PeerGoneError from None
 
     def _receive(self, deadline: float) -> Reply:
         decoder = self._decoder
@@ -157,8 +148,10 @@ class Connection(PeerConnection):
         while (reply := decoder.next_reply(self._atoms)) is None:
             self._phase = Phase.WAITING
             remaining = deadline - monotonic()
-            found = self._eager.until(self._look) or (self._poll.poll(1000 * remaining) if remaining > 0 else [])
-            ready = [fd for fd, _ in found]
+            events = self._adaptive_spin.until(self._look) or (
+                self._poll.poll(1000 * remaining) if remaining > 0 else []
+            )
+            ready = [fd for fd, _ in events]
             self._phase = Phase.BUSY
             if self._sock.fileno() in ready:
                 self._read()
@@ -167,7 +160,7 @@ class Connection(PeerConnection):
                 raise TimeoutError
             elif self._process is not None:
                 if self._process.wait(REAP_S) != 0:
-                    raise _GoneError
+                    raise PeerGoneError
                 self._poll.unregister(self._process.exit_fd)  # it has handed over to another process
         return reply
 
@@ -182,7 +175,7 @@ class Connection(PeerConnection):
         except ConnectionResetError:
             count = 0
         if not count:
-            raise _GoneError
+            raise PeerGoneError
         self._decoder.received(count)
 
 

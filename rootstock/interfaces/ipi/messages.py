@@ -79,18 +79,5 @@ class ForceReady:
     extra: bytes = b""
 
 
-@dataclass(frozen=True)
-class State:
-    """The driver's answer to `Status`.
-
-    Attributes
-    ----------
-    name : str
-        One of the states in `rootstock.interfaces.ipi.states`.
-    """
-
-    name: str
-
-
-Reply = State | ForceReady
+Reply = str | ForceReady  # the answer to `Status` is one of the states in `rootstock.interfaces.ipi.states`
 Request = Status | Init | PosData | GetForce | Exit

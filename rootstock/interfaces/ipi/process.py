@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rootstock.client.child_process import ChildProcess
-from rootstock.errors import WorkerError, WorkerStartError
+from rootstock.errors import WorkerStartError
 
 
 class ClientProcess(ChildProcess):
@@ -40,16 +40,16 @@ class ClientProcess(ChildProcess):
         self.title = f"i-PI client {program!r}"
         self._command = [_fill(argument, names) for argument in command]
         self._directory = directory
-        super().__init__(self.title, program, log)
+        try:
+            super().__init__(self.title, program, log)
+        except OSError as error:
+            raise WorkerStartError(
+                f"Cannot start {self._command[0]} in {directory or Path.cwd()}: {error.strerror}.",
+                "command= names the program and its arguments; no shell reads it.",
+            ) from error
 
     def _start(self, output: int, ours: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
         self._run(self._command, output, ours, cwd=self._directory)
-
-    def _cannot_start(self, error: OSError) -> WorkerError:
-        return WorkerStartError(
-            f"Cannot start {self._command[0]} in {self._directory or Path.cwd()}: {error.strerror}.",
-            "command= names the program and its arguments; no shell reads it.",
-        )
 
 
 def _fill(argument: str, names: Mapping[str, str]) -> str:

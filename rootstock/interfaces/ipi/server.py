@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rootstock.errors import WorkerProtocolError
 from rootstock.interfaces.ipi.codec import encode_init, header
-from rootstock.interfaces.ipi.messages import ForceReady, Reply, State
+from rootstock.interfaces.ipi.messages import ForceReady, Reply
 from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
 
 # What is sent in one call each. A header never ends a call that began with positions: drivers that read a header with
@@ -38,7 +38,7 @@ class Peer:
     def greeting(self) -> Generator[Writes, Reply, None]:
         """Ask for the state, which every driver can tell at any time."""
         reply = yield [[_STATUS]]
-        if not isinstance(reply, State):
+        if not isinstance(reply, str):
             _expect(reply, READY)
 
     def evaluation(self, cell: bytes, positions: memoryview) -> Generator[Writes, Reply, ForceReady]:
@@ -60,7 +60,7 @@ class Peer:
             result = yield []
         else:
             state = yield [[_STATUS]]
-            anew = state == State(NEEDINIT)
+            anew = state == NEEDINIT
             if anew:
                 state = yield [[_INIT], [_STATUS]]
             _expect(state, READY)
@@ -74,6 +74,6 @@ class Peer:
 
 
 def _expect(reply: Reply, state: str) -> None:
-    if reply != State(state):
-        name = reply.name if isinstance(reply, State) else "FORCEREADY"
-        raise WorkerProtocolError(f"The i-PI client answered {name} where {state} was due.")
+    if reply != state:
+        answer = reply if isinstance(reply, str) else "FORCEREADY"
+        raise WorkerProtocolError(f"The i-PI client answered {answer} where {state} was due.")
