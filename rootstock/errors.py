@@ -130,14 +130,21 @@ class HookError(SiteError):
 class WorkerError(RootstockError, RuntimeError):
     """Something about the worker of a calculator.
 
-    Attributes
+    Parameters
     ----------
+    message, hint : str
+        As `RootstockError`.
     log : str
         Path of the file that holds what the worker printed; empty where there is none.
     tail : str
         Its last lines.
     remote_type, remote_traceback : str
         Class and traceback of the exception in the worker, where there was one.
+
+    Attributes
+    ----------
+    log, tail, remote_type, remote_traceback : str
+        The same.
     """
 
     exit_code = 18

@@ -52,21 +52,21 @@ class ChildProcess:
         self._keep_log = log is not None
         self._over = False
         # Whatever goes wrong here, also an interruption, closes what was opened so far.
-        with contextlib.ExitStack() as ours, contextlib.ExitStack() as inherited:
+        with contextlib.ExitStack() as held, contextlib.ExitStack() as inherited:
             self.log, output = open_log(name, log)
             inherited.callback(os.close, output)
             try:
-                self._start(output, ours, inherited)
+                self._start(output, held, inherited)
             except BaseException:
                 self.drop_log()
                 raise
-            self._held = ours.pop_all()
+            self._held = held.pop_all()
 
-    def _start(self, output: int, ours: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
+    def _start(self, output: int, held: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
         """Open what is needed, and `_run` the program: its own descriptors are closed here when it has started."""
         raise NotImplementedError
 
-    def _run(self, command: Sequence[str], output: int, ours: contextlib.ExitStack, **options: Any) -> None:
+    def _run(self, command: Sequence[str], output: int, held: contextlib.ExitStack, **options: Any) -> None:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
         )
@@ -76,7 +76,7 @@ class ChildProcess:
             self._process.kill()
             self._process.wait(_KILL_S)
             raise
-        ours.callback(os.close, self.exit_fd)
+        held.callback(os.close, self.exit_fd)
 
     @property
     def pid(self) -> int:

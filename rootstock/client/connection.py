@@ -152,7 +152,7 @@ class WorkerConnection(PeerConnection):
             raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
-            self._arrays.seen = None
+            self._arrays.shown = None
             unsupported = report.code is FailureCode.UNSUPPORTED_PROPERTY
             kind = UnsupportedPropertyError if unsupported else ModelError
             error = self._process.failure(kind, f"The model {self._process.title} failed", report)
@@ -189,7 +189,7 @@ class WorkerConnection(PeerConnection):
             self.kill()
             self._process.explain(error)
             raise
-        arrays.seen = inputs.state
+        arrays.shown = inputs.state
         self._phase = Phase.IDLE
         return answer
 
@@ -213,9 +213,9 @@ class WorkerConnection(PeerConnection):
         """End the worker and return the error for an answer that did not come, or not to its end."""
         half = not self._process.endpoint.untouched
         self.kill()
-        what = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
+        how = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
         error = WorkerTimeoutError(
-            f"The worker {self._process.title} {what} and was ended.",
+            f"The worker {self._process.title} {how} and was ended.",
             "" if half else "If the model needs longer, pass a larger timeout=.",
         )
         return self._process.explain(error)

@@ -70,10 +70,7 @@ def wait_until_ready(
             now = clock()
             if on_progress is None and now - last_warning >= heartbeat:
                 last_warning = now
-                logger.warning(
-                    "Still starting a worker %s after %.0f s (%s). Its output: %s",
-                    process.title, now - begun, stage, process.log,
-                )  # fmt: skip
+                _warn(process, now - begun, stage)
             # What has already come is read though the time is over: this process may itself have been stopped.
             remaining = max(0.0, begun + timeout - now)
             if (late := late + (not remaining)) > _LATE_FRAMES:
@@ -105,6 +102,12 @@ def wait_until_ready(
         "A first start from a cold file system can take long: pass a larger start_timeout=.",
     )
     raise process.explain(too_late)
+
+
+def _warn(process: WorkerProcess, seconds: float, stage: str) -> None:
+    logger.warning(
+        "Still starting a worker %s after %.0f s (%s). Its output: %s", process.title, seconds, stage, process.log
+    )
 
 
 def _failure(process: WorkerProcess, model: str, report: Failure) -> WorkerError:

@@ -178,5 +178,12 @@ class ResolvedModel:
 
 
 def how_to_build(layout: RootLayout, environment: str | Path) -> str:
-    """Say how an environment gets a build, by its name or the path of its file."""
+    """Say how an environment gets a build.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environment : str or Path
+        Its name, or the path of its file.
+    """
     return f"An admin builds it with: rootstock-site install --root {layout.root} --env {environment}"

@@ -26,7 +26,15 @@ T = TypeVar("T")
 
 
 def worker_session(spec: WorkerSpec, comm: Any = None) -> WorkerSession:
-    """Return a session for the ranks of `comm`: ASE's world, a communicator of ASE's kind, or one of mpi4py."""
+    """Return a session for the ranks of a communicator.
+
+    Parameters
+    ----------
+    spec : WorkerSpec
+        How to start the worker.
+    comm : communicator, optional
+        Of mpi4py or of ASE's kind. None: `ase.parallel.world`.
+    """
     from ase.parallel import MPI4PY, world
 
     if comm is None:
@@ -41,6 +49,13 @@ class ParallelSession(WorkerSession):
 
     That is what a program does that runs the same lines on all of them. Rank 0 has the worker, and tells the others
     its answers, errors too.
+
+    Parameters
+    ----------
+    spec : WorkerSpec
+        How rank 0 starts the worker.
+    comm : communicator
+        Of ASE's kind.
     """
 
     _for_all_ranks = True
@@ -57,6 +72,14 @@ class ParallelSession(WorkerSession):
         return properties
 
     def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
+        """Compute properties, with the same arguments on every rank.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        predicted, required : int
+            As `WorkerSession.evaluate`.
+        """
         self.properties()
         compute = functools.partial(super().evaluate, inputs, predicted, required)
         return self._together((predicted, required, inputs.rest, inputs.positions), compute)

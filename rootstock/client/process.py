@@ -74,21 +74,21 @@ class WorkerProcess(ChildProcess):
         except OSError as error:
             raise cannot_start(launch.command[0], error) from error
 
-    def _start(self, output: int, ours: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
+    def _start(self, output: int, held: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
         self.memory = SharedMemory.create()
-        ours.callback(self.memory.close)
+        held.callback(self.memory.close)
         flag = WakeupFlag(self.memory.fd, CLIENT)
-        ours.callback(flag.close)
+        held.callback(flag.close)
         sock, their_socket = socket.socketpair()
-        ours.enter_context(sock)
+        held.enter_context(sock)
         inherited.enter_context(their_socket)
         reader, lifeline = os.pipe()
         inherited.callback(os.close, reader)
         _lifelines.add(lifeline)
-        ours.callback(_let_go, lifeline)  # a process that was started ends without it
+        held.callback(_let_go, lifeline)  # a process that was started ends without it
         descriptors = (their_socket.fileno(), self.memory.fd, reader)
         command = [*self.launch.command, str(self.launch.entry), *map(str, descriptors)]
-        self._run(command, output, ours, env=dict(self.launch.variables), pass_fds=descriptors)
+        self._run(command, output, held, env=dict(self.launch.variables), pass_fds=descriptors)
         self.endpoint = Endpoint(sock, flag, self.exit_fd)
 
     def end(self, patience: float) -> int | None:
@@ -103,19 +103,19 @@ class WorkerProcess(ChildProcess):
         """What this is a worker of, for messages."""
         return f"of environment {self.launch.name!r}"
 
-    def failure(self, kind: type[WorkerError], what: str, report: Failure) -> WorkerError:
+    def failure(self, kind: type[WorkerError], prefix: str, report: Failure) -> WorkerError:
         """Return the error for an exception that the worker reported.
 
         Parameters
         ----------
         kind : type of WorkerError
-        what : str
-            The beginning of its message: which part of Rootstock failed.
+        prefix : str
+            The beginning of its message.
         report : Failure
         """
         self._keep_log |= issubclass(kind, WorkerStartError)  # it ends of itself, as if all were well
         return kind(
-            f"{what}: {report.type}: {report.message}",
+            f"{prefix}: {report.type}: {report.message}",
             log=str(self.log),
             remote_type=report.type,
             remote_traceback=report.traceback,

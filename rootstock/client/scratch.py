@@ -45,9 +45,14 @@ def private_scratch() -> Path:
 
 
 def open_log(name: str, path: Path | None) -> tuple[Path, int]:
-    """Open the log of a worker: `path`, or if that is None a new file in the user's scratch folder.
+    """Open the log of a process, and return its path and a descriptor.
 
-    There the logs of the last workers that failed stay: as many as `_KEPT_LOGS`.
+    Parameters
+    ----------
+    name : str
+        The beginning of a new log's name.
+    path : Path or None
+        The log. None: a new file in the user's scratch folder, where the last `_KEPT_LOGS` logs stay.
 
     Raises
     ------

@@ -34,6 +34,13 @@ def processors(
 
     The least of: those it is bound to, the quota of its control group (containers have one), and what Slurm gave the
     task (``SLURM_CPUS_PER_TASK``), which says more than the binding where a job's tasks share theirs.
+
+    Parameters
+    ----------
+    variables : Mapping[str, str]
+        The environment.
+    proc, cgroups : Path
+        The file that names this process's control groups, and the folder that holds all of them.
     """
     bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     limits = [bound, *_quotas(proc, cgroups)]

@@ -68,14 +68,20 @@ class ProxyCalculator(Calculator):
         self._results_for = self._inputs.state
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
-        """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used.
+        """Return what differs between `atoms` and those that `results` are for, by ASE's names.
 
         As with any ASE calculator, tags and ``atoms.info`` are not compared, so a step's number in ``atoms.info`` does
         not keep results from being written with the atoms. `get_property` does compare them.
-        """
-        return self._inputs.changes_to(atoms) if self._known() else list(all_changes)
 
-    def _known(self) -> bool:
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        tol : float
+            Not used: the comparison is exact.
+        """
+        return self._inputs.changes_to(atoms) if self._is_current() else list(all_changes)
+
+    def _is_current(self) -> bool:
         """Tell whether `results` are for the last atoms seen; an interruption can come in between."""
         return bool(self._inputs) and self._inputs.state == self._results_for
 
@@ -101,7 +107,7 @@ class ProxyCalculator(Calculator):
         """
         self._sync_parameters()
         if not allow_calculation:
-            stale = self.check_state(atoms) if atoms is not None else not self._known()
+            stale = self.check_state(atoms) if atoms is not None else not self._is_current()
             value = None if stale else self.results.get(name)
             return value.copy() if isinstance(value, np.ndarray) else value
         before = self._results_for
@@ -134,7 +140,17 @@ class ProxyCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
-        """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
+        """Compute properties into `results`.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, optional
+            By default those of the last call.
+        properties : sequence of str
+            By ASE's names.
+        system_changes : sequence of str
+            Not used: the atoms are compared with those of the last call.
+        """
         self._sync_parameters()
         if atoms is None:
             self._need_atoms()

@@ -55,7 +55,9 @@ class SetupGuard:
     def opened(self) -> list[str]:
         """The files below the root that may be weights; links are followed."""
         paths = dict.fromkeys(map(os.path.realpath, self._opened))
-        return [path for path in paths if self._may_be_weights(path)]
+        environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
+        files = [path for path in paths if os.path.isfile(path)]
+        return [path for path in files if not path.startswith(environment) or os.path.getsize(path) >= _LITTLE]
 
     @property
     def asked(self) -> list[str]:
@@ -71,19 +73,13 @@ class SetupGuard:
         if not self._offline:
             return False
         chain = list(_chain(error))
-        missing = [each for each in chain if isinstance(each, (FileNotFoundError, ImportError))]
-        if any(each is refusal for each in chain for refusal in self._refusals):
+        if any(cause is refusal for cause in chain for refusal in self._refusals):
             return True
-        if any(isinstance(each, _hub_errors()) or self._names_cache(each) for each in missing):
-            return True
+        missing = [cause for cause in chain if isinstance(cause, (FileNotFoundError, ImportError))]
+        for cause in missing:
+            if isinstance(cause, _hub_errors()) or any(cache in str(cause) for cache in self._caches):
+                return True
         return bool(self._refusals) and not missing  # a library may have swallowed the refusal
-
-    def _names_cache(self, error: BaseException) -> bool:
-        return any(cache in str(error) for cache in self._caches)
-
-    def _may_be_weights(self, path: str) -> bool:
-        environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
-        return os.path.isfile(path) and (not path.startswith(environment) or os.path.getsize(path) >= _LITTLE)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
@@ -142,8 +138,8 @@ class SetupGuard:
             target = f"{scheme}://{host}{'' if port == default else f':{port}'}{target}"
         self._asked[target] = None
 
-    def _refuse(self, kind: type[OSError], what: str) -> None:
-        refusal = kind(f"A worker uses the weights that are there: {what} is refused.")
+    def _refuse(self, kind: type[OSError], action: str) -> None:
+        refusal = kind(f"A worker uses the weights that are there: {action} is refused.")
         self._refusals.append(refusal)
         raise refusal
 
@@ -155,9 +151,9 @@ def _both_ways(folder: str) -> tuple[str, ...]:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and those that it came from."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    yielded: set[int] = set()
+    while error is not None and id(error) not in yielded:
+        yielded.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -165,5 +161,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _hub_errors() -> tuple[type[BaseException], ...]:
     """Return what huggingface_hub raises where ``HF_HUB_OFFLINE`` keeps it from fetching a file that is missing."""
     modules = (sys.modules.get(f"huggingface_hub.{name}") for name in ("errors", "utils"))
-    found = (getattr(module, "LocalEntryNotFoundError", None) for module in modules)
-    return tuple(each for each in found if each is not None)
+    classes = (getattr(module, "LocalEntryNotFoundError", None) for module in modules)
+    return tuple(error for error in classes if error is not None)

@@ -25,6 +25,16 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
     """Answer a client until it says goodbye or is gone.
 
     Whatever an environment file or a model raises is reported to the client, and the worker goes on.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+    memory : SharedMemory
+
+    Raises
+    ------
+    WorkerProtocolError
+        If the client sends something else than it should.
     """
     try:
         frame, content = _receive(endpoint)

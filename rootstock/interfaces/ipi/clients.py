@@ -95,6 +95,7 @@ class IPIClientSession(PeerSession):
             return connection.evaluate(cell, encode_positions(positions), len(inputs), self.spec.timeout)
 
     def release(self, user: Any) -> None:
+        """Let the client go, and stop listening, if `user` was the last that needs it."""
         with self._own_lock():
             super().release(user)
             if not self.users:
@@ -130,8 +131,8 @@ class IPIClientSession(PeerSession):
         if self._listener is not None and not self._listener.reachable:
             self._stop_listening()
         if self._listener is None:
-            own = spec.address is None and spec.port is None
-            self._listener = Listener.private() if own else Listener.at(spec.address, spec.host, spec.port)
+            private = spec.address is None and spec.port is None
+            self._listener = Listener.private() if private else Listener.at(spec.address, spec.host, spec.port)
         listener = self._listener
         if spec.command is None:
             return self._accept(listener, None)

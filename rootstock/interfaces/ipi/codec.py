@@ -59,7 +59,14 @@ def encode(reply: ForceReady) -> bytes:
 
 
 def encode_init(bead: int, text: bytes) -> bytes:
-    """Return the bytes of `Init`, header included."""
+    """Return the bytes of `Init`, header included.
+
+    Parameters
+    ----------
+    bead : int
+        Number of the replica.
+    text : bytes
+    """
     return header("INIT") + _INT.pack(bead) + _INT.pack(len(text)) + text
 
 

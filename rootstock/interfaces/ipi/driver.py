@@ -151,13 +151,16 @@ class Driver:
 def check_structure(atoms: Atoms, use_stress: bool) -> None:
     """Refuse a structure whose virial cannot be computed.
 
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    use_stress : bool
+        Whether a virial is sent.
+
     Raises
     ------
     ConfigurationError
         If a virial is wanted of atoms without a periodic cell.
     """
     if use_stress and not (atoms.cell.rank == 3 and atoms.pbc.any()):
-        raise ConfigurationError(
-            "The structure has no periodic cell, so there is no virial.",
-            _NO_STRESS,
-        )
+        raise ConfigurationError("The structure has no periodic cell, so there is no virial.", _NO_STRESS)

@@ -53,11 +53,17 @@ class Listener:
 
     @classmethod
     def private(cls) -> Listener:
-        """Listen in a new folder that only this user can enter, at a path that every client of i-PI can be told."""
+        """Listen in a new folder that only this user can enter, at a path that every client of i-PI can be told.
+
+        Raises
+        ------
+        WorkerStartError
+            If there is no room, descriptor or permission for it.
+        """
         try:
             folder = tempfile.mkdtemp(prefix=os.path.basename(PREFIX), dir=os.path.dirname(PREFIX))
             try:
-                return cls(_bound(socket.AF_UNIX, f"{folder}/s"), folder)
+                return cls(_bind(socket.AF_UNIX, f"{folder}/s"), folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)  # which needs no descriptor: there may be none
@@ -72,6 +78,15 @@ class Listener:
     def at(cls, address: str | None, host: str, port: int | None) -> Listener:
         """Listen where the caller says.
 
+        Parameters
+        ----------
+        address : str or None
+            A Unix socket: its path, or a name for ``/tmp/ipi_NAME``. None: TCP.
+        host : str
+            Local address for TCP.
+        port : int or None
+            Port for TCP; 0: any free one.
+
         Raises
         ------
         WorkerStartError
@@ -79,11 +94,11 @@ class Listener:
         """
         try:
             if address is None:
-                return cls(_bound(socket.AF_INET, (host, port)))
+                return cls(_bind(socket.AF_INET, (host, port)))
             path = address if "/" in address else PREFIX + address
             if _stale(path):
                 os.unlink(path)
-            return cls(_bound(socket.AF_UNIX, path))
+            return cls(_bind(socket.AF_UNIX, path))
         except OSError as error:
             where = address if port is None else f"{host}:{port}"
             raise WorkerStartError(
@@ -97,7 +112,20 @@ class Listener:
         return _inode(self.names.get("socket", "")) == self._inode
 
     def accept(self, timeout: float, process: ClientProcess | None) -> socket.socket | None:
-        """Wait for a client; None if none came in time, or `process`, which was to become one, has failed."""
+        """Wait for a client.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+        process : ClientProcess or None
+            The process that is to connect.
+
+        Returns
+        -------
+        socket or None
+            None if nobody connected in time, or the process failed.
+        """
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         if process is not None:
@@ -124,6 +152,13 @@ class Listener:
 def check_place(address: str | None, host: str, port: int | None, command: bool) -> None:
     """Refuse a place that cannot be listened at.
 
+    Parameters
+    ----------
+    address, host, port : str or None, str, int or None
+        As `Listener.at`.
+    command : bool
+        Whether a client is started.
+
     Raises
     ------
     ConfigurationError
@@ -142,7 +177,7 @@ def check_place(address: str | None, host: str, port: int | None, command: bool)
         raise ConfigurationError("address= is empty.")
 
 
-def _bound(family: int, place: str | tuple[str, int | None]) -> socket.socket:
+def _bind(family: int, place: str | tuple[str, int | None]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET:

@@ -18,6 +18,11 @@ _NEXT = {
 def next_state(state: str, request: Request) -> str:
     """Return the state after a request.
 
+    Parameters
+    ----------
+    state : str
+    request : Request
+
     Raises
     ------
     WorkerProtocolError
