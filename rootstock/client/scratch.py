@@ -68,7 +68,7 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
         fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)  # the worker inherits it: whose log is locked lives
-        with contextlib.suppress(OSError):  # no descriptor is left: the start says so, not this
+        with contextlib.suppress(OSError):  # a log goes meanwhile; or no descriptor is left, which the start says
             _prune(folder)
         return Path(text), fd
     except OSError as error:
@@ -80,23 +80,19 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
 
 def _prune(folder: Path) -> None:
     """Remove the oldest logs of workers that are gone."""
-    logs = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # of a worker that ended well just now
-                logs.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    logs = list(folder.iterdir())
     if len(logs) <= _KEPT_LOGS:
         return  # as in nearly every start
-    ended = [path for _, path in sorted(logs, reverse=True) if _is_free(path)]
+    newest_first = sorted(logs, key=lambda path: path.lstat().st_mtime, reverse=True)
+    ended = [path for path in newest_first if _is_free(path)]
     for path in ended[_KEPT_LOGS:]:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        path.unlink(missing_ok=True)
 
 
-def _is_free(path: str) -> bool:
+def _is_free(path: Path) -> bool:
     """Tell whether no worker holds a log."""
     try:
-        with open(path, "rb") as log:
+        with path.open("rb") as log:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     except OSError:

@@ -74,8 +74,11 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     values["setup_kwargs"] = _portable(values["setup_kwargs"])
     if not isinstance(values["device"], str):
         raise ConfigurationError(f"device must be a string, not {values['device']!r}.", "For example: device='cuda'")
-    for name in ("start_timeout", "timeout"):
-        values[name] = _seconds(name, values[name])
+    for name in PATIENCE:
+        if not isinstance(values[name], Real) or not float(values[name]) > 0:
+            message = f"{name} must be a number of seconds, not {values[name]!r}."
+            raise ConfigurationError(message, f"For example: {name}=60.0")
+        values[name] = float(values[name])
     threads = values["threads"]
     if threads is not None and not (isinstance(threads, Integral) and int(threads) >= 0):
         raise ConfigurationError(f"threads must be a number of threads, not {threads!r}.", "For example: threads=4")
@@ -86,7 +89,8 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
         values["timeout"], log,
     )  # fmt: skip
     values["root"] = model_of_root.layout.root
-    return spec, {name: _text(values[name]) if name in _PATHS else values[name] for name in NAMES}
+    values |= {name: os.fspath(values[name]) for name in _PATHS if values[name] is not None}
+    return spec, {name: values[name] for name in NAMES}
 
 
 def with_changes(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,16 +132,6 @@ def _model(values: Mapping[str, Any]) -> ResolvedModel:
     is_path = text.endswith(".py") or os.sep in text
     named = Path(text).expanduser().absolute() if is_path else text
     return resolve_environment(layout, named, model, values["device"], values["launch"])
-
-
-def _seconds(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or not float(value) > 0:
-        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r}.", f"For example: {name}=60.0")
-    return float(value)
-
-
-def _text(path: Any) -> str | None:
-    return None if path is None else os.fspath(path)
 
 
 def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -227,9 +227,8 @@ def test_ipi_numbers_of_any_kind(
 
 
 FORCES = codec.encode(ForceReady(-1.5, np.ones((2, 3)), np.eye(3), b"{}"))
-QUESTION = (
-    codec.encode_init(3, b"text") + codec.encode_cell(np.eye(3), 2) + bytes(codec.encode_positions(np.ones((2, 3))))
-)
+INIT = codec.header("INIT") + packed(3, 4) + b"text"
+QUESTION = INIT + codec.encode_cell(np.eye(3), 2) + bytes(codec.encode_positions(np.ones((2, 3))))
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,29 @@ from ase.units import Bohr, Hartree
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerProtocolError
-from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Reply, Request, Status
-from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
+from rootstock.interfaces.ipi.messages import (
+    EXIT,
+    FORCEREADY,
+    GETFORCE,
+    HAVEDATA,
+    INIT,
+    NEEDINIT,
+    POSDATA,
+    READY,
+    STATUS,
+    ForceReady,
+    PosData,
+    Reply,
+    Request,
+)
 
 HEADER_SIZE = 12
 # Bounds on what the other end may announce. Memory is taken only as bytes arrive.
 MAX_ATOMS = 2**27
 MAX_TEXT = 2**20
 
-_WORDS: dict[bytes, Request] = {b"STATUS": Status(), b"GETFORCE": GetForce(), b"EXIT": Exit()}
-_STATES: dict[bytes, Reply] = {state.encode(): state for state in (NEEDINIT, READY, HAVEDATA)}
+_REQUESTS = {word.encode(): word for word in (STATUS, GETFORCE, EXIT)}  # those that are nothing but a word
+_STATES = {state.encode(): state for state in (NEEDINIT, READY, HAVEDATA)}
 _INT = struct.Struct("<i")
 _DOUBLE = struct.Struct("<d")
 _NINE = struct.Struct("<9d")
@@ -47,7 +60,7 @@ def encode(reply: ForceReady) -> bytes:
     forces = reply.forces / (Hartree / Bohr)
     return b"".join(
         [
-            header("FORCEREADY"),
+            header(FORCEREADY),
             _DOUBLE.pack(reply.energy / Hartree),
             _INT.pack(len(forces)),
             forces.astype("<f8", copy=False).tobytes(),
@@ -56,18 +69,6 @@ def encode(reply: ForceReady) -> bytes:
             reply.extra,
         ]
     )
-
-
-def encode_init(bead: int, text: bytes) -> bytes:
-    """Return the bytes of `Init`, header included.
-
-    Parameters
-    ----------
-    bead : int
-        Number of the replica.
-    text : bytes
-    """
-    return header("INIT") + _INT.pack(bead) + _INT.pack(len(text)) + text
 
 
 def encode_cell(cell: Array, atoms: int) -> bytes:
@@ -81,7 +82,7 @@ def encode_cell(cell: Array, atoms: int) -> bytes:
         Number of atoms.
     """
     columns = (cell.T / Bohr, np.linalg.inv(cell).T * Bohr)
-    return header("POSDATA") + b"".join(matrix.astype("<f8").tobytes() for matrix in columns) + _INT.pack(atoms)
+    return header(POSDATA) + b"".join(matrix.astype("<f8").tobytes() for matrix in columns) + _INT.pack(atoms)
 
 
 def encode_positions(positions: Array) -> memoryview:
@@ -143,9 +144,9 @@ class Decoder(_Buffer):
         if len(self) < HEADER_SIZE:
             return None
         word = self._word()
-        if word in _WORDS:
+        if word in _REQUESTS:
             self._start += HEADER_SIZE
-            return _WORDS[word]
+            return _REQUESTS[word]
         if word == b"INIT":
             return self._init()
         if word == b"POSDATA":
@@ -153,7 +154,7 @@ class Decoder(_Buffer):
                 return self._posdata()
         raise WorkerProtocolError(f"The i-PI server sent {word!r}, which this driver does not know.")
 
-    def _init(self) -> Init | None:
+    def _init(self) -> Request | None:
         start = HEADER_SIZE + 2 * _INT.size
         if len(self) < start:
             return None
@@ -162,9 +163,8 @@ class Decoder(_Buffer):
             raise WorkerProtocolError(f"The i-PI server announced a text of {length} bytes.")
         if len(self) < start + length:
             return None
-        message = Init(self._int(HEADER_SIZE), self._bytes(start, length))
         self._start += start + length
-        return message
+        return INIT
 
     def _posdata(self) -> PosData | None:
         start = HEADER_SIZE + 2 * _MATRIX + _INT.size

@@ -17,7 +17,7 @@ from rootstock.errors import WorkerDiedError, WorkerError, WorkerProtocolError, 
 from rootstock.interfaces.ipi.codec import ReplyDecoder
 from rootstock.interfaces.ipi.messages import ForceReady, Reply
 from rootstock.interfaces.ipi.process import ClientProcess
-from rootstock.interfaces.ipi.server import EXIT, Peer, Writes
+from rootstock.interfaces.ipi.server import GOODBYE, Peer, Writes
 from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.spin import AdaptiveSpin
 
@@ -97,26 +97,23 @@ class Connection(PeerConnection):
         try:
             return self._advance(None, deadline)
         except PeerGoneError:
-            raise self._lost(WorkerDiedError, "{title} {how} during an exchange.") from None
+            raise self._lost(WorkerDiedError, "") from None
         except TimeoutError:
-            raise self._lost(
-                WorkerTimeoutError, f"{{title}} gave no answer within {timeout:.0f} s and was dropped.",
-                "If it needs longer, pass a larger timeout=.",
-            ) from None  # fmt: skip
+            late = f"gave no answer within {timeout:.0f} s and was dropped."
+            raise self._lost(WorkerTimeoutError, late, "If it needs longer, pass a larger timeout=.") from None
         except WorkerProtocolError as error:
-            raise self._lost(WorkerProtocolError, error.message.replace("The i-PI client", "{title}")) from None
+            raise self._lost(WorkerProtocolError, error.message.removeprefix("The i-PI client ")) from None
 
-    def _lost(self, kind: type[WorkerError], text: str, hint: str = "") -> WorkerError:
-        """Return an error, having let go of the client."""
+    def _lost(self, kind: type[WorkerError], what: str, hint: str = "") -> WorkerError:
+        """Return the error for a client that did `what`, or that is gone, and let go of it."""
         self._phase = Phase.OVER
         self._finalizer.detach()
         self._sock.close()
         process = self._process
-        if process is None:
-            return kind(text.format(title=self.title, how="closed the connection"), hint)
-        code = process.end(REAP_S if kind is WorkerDiedError else 0.0)
+        code = 0 if process is None else process.end(REAP_S if kind is WorkerDiedError else 0.0)
         how = "closed the connection" if code == 0 else describe_exit(code)
-        return process.explain(kind(text.format(title=self.title, how=how), hint))
+        error = kind(f"{self.title} {what or f'{how} during an exchange.'}", hint)
+        return error if process is None else process.explain(error)
 
     def _advance(self, reply: Reply | None, deadline: float) -> Any:
         """Take up the exchange with a reply, and finish it."""
@@ -184,7 +181,7 @@ def _finish(sock: socket.socket, process: ClientProcess | None, owner: int, *, p
     patience = 0.0
     with contextlib.suppress(OSError), sock:
         if polite and forks() == owner:
-            sock.send(EXIT)
+            sock.send(GOODBYE)
             patience = GOODBYE_S
     if process is not None and forks() == owner:
         process.end(patience)
