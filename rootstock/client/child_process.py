@@ -41,6 +41,8 @@ class ChildProcess:
 
     Attributes
     ----------
+    pid : int
+    log : Path
     exit_fd : int
         Readable once the program has ended, although a child of it may hold its sockets open.
     """
@@ -70,6 +72,7 @@ class ChildProcess:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
         )
+        self.pid = self._process.pid
         try:
             self.exit_fd = _exit_descriptor(self._process)
         except BaseException:
@@ -77,10 +80,6 @@ class ChildProcess:
             self._process.wait(_KILL_S)
             raise
         held.callback(os.close, self.exit_fd)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def wait(self, timeout: float) -> int | None:
         """Return the exit code, or None if the process lives on after `timeout` seconds."""
@@ -109,7 +108,7 @@ class ChildProcess:
             # It, and what processes it started. They are one session, whose number is theirs until it is reaped.
             if self._ends_with_children or not exited:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
+                    os.killpg(self.pid, signal.SIGKILL)
             exited = self._exits(_KILL_S)
             self._over = True
             self._held.close()

@@ -46,6 +46,19 @@ class WorkerConnection(PeerConnection):
     patience : float
         Seconds that a server may keep silent from which weights are fetched; 0: for ever.
 
+    Attributes
+    ----------
+    pid : int
+        Process number of what was started: the worker, or the ``uv`` that started it.
+    log : Path
+        Where the worker's output goes.
+    ready : dict
+        What the worker said about itself.
+    properties : list of str
+        What the model can compute, by ASE's names.
+    start_s : float
+        Seconds that the start took.
+
     Raises
     ------
     WorkerStartError
@@ -68,6 +81,7 @@ class WorkerConnection(PeerConnection):
         self._sequence = 0
         started = time.perf_counter()
         self._process = WorkerProcess(launch, log)
+        self.pid, self.log = self._process.pid, self._process.log
         self._arrays = Arrays(self._process.memory, self._process.title)
         super().__init__(_finish, self._process)
         setup = {
@@ -81,26 +95,12 @@ class WorkerConnection(PeerConnection):
         }
         try:
             self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
+            self.properties = [name for name in PROPERTY_BITS if name in self.ready["properties"]]
             self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
         except BaseException:
             self.kill()
             raise
         self.start_s = time.perf_counter() - started
-
-    @property
-    def pid(self) -> int:
-        """Process number of what was started: the worker, or the ``uv`` that started it."""
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        """Where the worker's output goes."""
-        return self._process.log
-
-    @property
-    def properties(self) -> list[str]:
-        """What the model can compute, by ASE's names."""
-        return [name for name in PROPERTY_BITS if name in self.ready["properties"]]
 
     def settle(self, timeout: float) -> bool:
         """Make ready for the next evaluation; tell whether this worker can serve it.

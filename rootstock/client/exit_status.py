@@ -18,10 +18,9 @@ def cannot_start(program: str, error: OSError) -> WorkerStartError:
     error : OSError
         What the kernel says.
     """
+    hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
         hint = "ulimit -a shows this process's limits: -n is open files, -u processes, -v memory."
-    else:
-        hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
     return WorkerStartError(f"Cannot start {program}: {error.strerror}.", hint)
 
 

@@ -65,10 +65,16 @@ class WorkerProcess(ChildProcess):
     launch : Launch
     log : Path or None
         Where its output goes. None: a file in the user's private scratch folder, removed when the worker ends well.
+
+    Attributes
+    ----------
+    title : str
+        What this is a worker of, for messages.
     """
 
     def __init__(self, launch: Launch, log: Path | None = None) -> None:
         self.launch = launch
+        self.title = f"of environment {launch.name!r}"
         try:
             super().__init__(f"Worker of {launch.name}", launch.name, log)
         except OSError as error:
@@ -97,11 +103,6 @@ class WorkerProcess(ChildProcess):
         if code == 0:
             self.drop_log()
         return code
-
-    @property
-    def title(self) -> str:
-        """What this is a worker of, for messages."""
-        return f"of environment {self.launch.name!r}"
 
     def failure(self, kind: type[WorkerError], prefix: str, report: Failure) -> WorkerError:
         """Return the error for an exception that the worker reported.

@@ -129,7 +129,7 @@ class WorkerSession(PeerSession):
 
     def properties(self) -> list[str]:
         """Return what the model can compute, by ASE's names. Asking starts the worker."""
-        return self.connection().properties
+        return list(self.connection().properties)
 
     def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
         """Compute properties; see `WorkerConnection.evaluate`.

@@ -55,10 +55,9 @@ def call_setup(setup: Callable[..., Any], model: str, device: str, options: Mapp
     if unknown := [name for name in options if name not in parameters and not anything]:
         options_of_setup = ", ".join(name for name in parameters if name not in ("model", "device")) or "none"
         raise TypeError(f"setup() takes no option {unknown[0]!r}; it takes: {options_of_setup}.")
-    arguments: dict[str, Any] = {"device": device, **options}
     first = next(iter(parameters.values()), None)
     positional = [] if not model and first is not None and first.default is not first.empty else [model]
-    calculator = setup(*positional, **arguments)
+    calculator = setup(*positional, device=device, **options)
     for needed in ("calculate", "reset", "implemented_properties"):
         if not hasattr(calculator, needed):
             raise TypeError(

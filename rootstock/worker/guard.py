@@ -30,6 +30,11 @@ class SetupGuard:
         Whether to refuse the network and writing below `root`.
     patience : float
         Seconds that a server may keep silent; 0: for ever.
+
+    Attributes
+    ----------
+    addresses : dict of str to None
+        Where something was fetched from: without what follows a question mark, it may be a secret.
     """
 
     def __init__(self, root: str, cache: str, *, offline: bool, patience: float = 0.0) -> None:
@@ -38,7 +43,7 @@ class SetupGuard:
         self._active = False
         self._opened: dict[str, None] = {}
         self._host = ""
-        self._asked: dict[str, None] = {}
+        self.addresses: dict[str, None] = {}
         self._refusals: list[OSError] = []
 
     def __enter__(self) -> SetupGuard:
@@ -58,11 +63,6 @@ class SetupGuard:
         environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
         files = [path for path in paths if os.path.isfile(path)]
         return [path for path in files if not path.startswith(environment) or os.path.getsize(path) >= _LITTLE]
-
-    @property
-    def asked(self) -> list[str]:
-        """The addresses that something was fetched from: without what follows a question mark, it may be a secret."""
-        return list(self._asked)
 
     def lacks_weights(self, error: BaseException) -> bool:
         """Tell whether ``setup()`` failed because weights are not in the root, which an admin can bring there.
@@ -94,7 +94,7 @@ class SetupGuard:
             self._host = arguments[0] if isinstance(arguments[0], str) else os.fsdecode(arguments[0])
             if self._offline:
                 self._refuse(ConnectionRefusedError, f"asking for the address of {self._host}")
-            self._asked[self._host] = None
+            self.addresses[self._host] = None
         elif event == "http.client.send":
             self._see_request(arguments[0], arguments[1])
 
@@ -129,14 +129,14 @@ class SetupGuard:
         target = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
         if method != b"GET" or not rest.endswith((b"HTTP/1.1", b"HTTP/1.0")):
             return
-        self._asked.pop(connection.host, None)  # what is known now says more
+        self.addresses.pop(connection.host, None)  # what is known now says more
         if target.startswith("/"):
             host = getattr(connection, "_tunnel_host", None) or connection.host
             port = getattr(connection, "_tunnel_port", None) or connection.port
             scheme = "https" if hasattr(connection, "_context") else "http"
             default = {"http": 80, "https": 443}[scheme]
             target = f"{scheme}://{host}{'' if port == default else f':{port}'}{target}"
-        self._asked[target] = None
+        self.addresses[target] = None
 
     def _refuse(self, kind: type[OSError], action: str) -> None:
         refusal = kind(f"A worker uses the weights that are there: {action} is refused.")

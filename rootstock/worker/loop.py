@@ -82,7 +82,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
         **describe(content["device"]),
         "setup_s": time.perf_counter() - started,
         "opened": guard.opened,
-        "asked": guard.asked,
+        "asked": list(guard.addresses),
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)

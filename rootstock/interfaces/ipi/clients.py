@@ -108,7 +108,15 @@ class IPIClientSession(PeerSession):
 
     def _ready(self, inputs: Inputs) -> Connection:
         """Return a client that has these atoms."""
-        kind = (len(inputs), inputs.rest._replace(cell=b"", tags=None, info=""))
+        rest = inputs.rest  # all but cell, tags and info
+        kind = (
+            len(inputs),
+            rest.numbers,
+            rest.pbc,
+            rest.initial_charges,
+            rest.initial_magmoms,
+            rest.initial_magmom_vectors,
+        )
         self._settle(self.spec.timeout)
         if self._kind and kind != self._kind:
             if self.spec.prepare is None:

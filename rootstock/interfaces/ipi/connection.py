@@ -38,6 +38,7 @@ class Connection(PeerConnection):
     def __init__(self, sock: socket.socket, process: ClientProcess | None) -> None:
         sock.setblocking(False)
         self._sock, self._process = sock, process
+        self._title = "The i-PI client" if process is None else f"The {process.title}"
         self._poll = select.poll()
         for fd in (sock.fileno(), *(() if process is None else (process.exit_fd,))):
             self._poll.register(fd, select.POLLIN)
@@ -46,11 +47,6 @@ class Connection(PeerConnection):
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
         super().__init__(_finish, sock, process)
-
-    @property
-    def title(self) -> str:
-        """Who this is, for messages."""
-        return "The i-PI client" if self._process is None else f"The {self._process.title}"
 
     def settle(self, timeout: float) -> bool:
         """Make ready for the next evaluation; tell whether this client can serve it.
@@ -112,7 +108,7 @@ class Connection(PeerConnection):
         process = self._process
         code = 0 if process is None else process.end(REAP_S if kind is WorkerDiedError else 0.0)
         how = "closed the connection" if code == 0 else describe_exit(code)
-        error = kind(f"{self.title} {what or f'{how} during an exchange.'}", hint)
+        error = kind(f"{self._title} {what or f'{how} during an exchange.'}", hint)
         return error if process is None else process.explain(error)
 
     def _advance(self, reply: Reply | None, deadline: float) -> Any:
