@@ -100,15 +100,15 @@ class Connection(PeerConnection):
         except WorkerProtocolError as error:
             raise self._lost(WorkerProtocolError, error.message.removeprefix("The i-PI client ")) from None
 
-    def _lost(self, kind: type[WorkerError], what: str, hint: str = "") -> WorkerError:
-        """Return the error for a client that did `what`, or that is gone, and let go of it."""
+    def _lost(self, kind: type[WorkerError], event: str, hint: str = "") -> WorkerError:
+        """Return the error for a client by what it did (empty: it is gone), and let go of it."""
         self._phase = Phase.OVER
         self._finalizer.detach()
         self._sock.close()
         process = self._process
         code = 0 if process is None else process.end(REAP_S if kind is WorkerDiedError else 0.0)
         how = "closed the connection" if code == 0 else describe_exit(code)
-        error = kind(f"{self._title} {what or f'{how} during an exchange.'}", hint)
+        error = kind(f"{self._title} {event or f'{how} during an exchange.'}", hint)
         return error if process is None else process.explain(error)
 
     def _advance(self, reply: Reply | None, deadline: float) -> Any:

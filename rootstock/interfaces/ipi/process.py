@@ -48,8 +48,8 @@ class ClientProcess(ChildProcess):
                 "command= names the program and its arguments; no shell reads it.",
             ) from error
 
-    def _start(self, output: int, ours: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
-        self._run(self._command, output, ours, cwd=self._directory)
+    def _start(self, output: int, held: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
+        self._run(self._command, output, held, cwd=self._directory)
 
 
 def _fill(argument: str, names: Mapping[str, str]) -> str:
