@@ -30,12 +30,12 @@ def structure(model: str) -> tuple[str, Atoms]:
     return "LiMnO2, mp-18767", Atoms("Li2Mn2O4", cell=cell, scaled_positions=positions, pbc=True)
 
 
-def show(what: str, atoms: Atoms) -> None:
+def show(label: str, atoms: Atoms) -> None:
     """Print a line of the table."""
     force = np.linalg.norm(atoms.get_forces(), axis=1).max()
     pressure = -atoms.get_stress()[:3].mean() / GPa
     energy = atoms.get_potential_energy() / len(atoms)
-    print(f"{what:<28} {energy:>14.6f} {force:>16.6f} {pressure:>15.4f} {atoms.get_volume() / len(atoms):>14.4f}")
+    print(f"{label:<28} {energy:>14.6f} {force:>16.6f} {pressure:>15.4f} {atoms.get_volume() / len(atoms):>14.4f}")
 
 
 def main() -> None:

@@ -140,6 +140,11 @@ class WorkerError(RootstockError, RuntimeError):
         Its last lines.
     remote_type, remote_traceback : str
         Class and traceback of the exception in the worker, where there was one.
+
+    Attributes
+    ----------
+    log, tail, remote_type, remote_traceback : str
+        The same.
     """
 
     exit_code = 18

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import enum
-import logging
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rootstock.client.handshake import wait_until_ready
 from rootstock.client.inputs import Inputs
+from rootstock.client.peer import GOODBYE_S, PeerConnection, Phase
 from rootstock.client.process import FRAME_S, Launch, WorkerProcess, forks
 from rootstock.client.shared_arrays import Arrays, Result, sections
 from rootstock.errors import (
@@ -28,19 +25,8 @@ from rootstock.worker.channel.failures import Failure, FailureCode, decode_failu
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
 
-logger = logging.getLogger("rootstock")
 
-_GOODBYE_S = 5.0
-
-
-class _Phase(enum.Enum):
-    IDLE = enum.auto()
-    SENDING = enum.auto()
-    WAITING = enum.auto()
-    OVER = enum.auto()
-
-
-class WorkerConnection:
+class WorkerConnection(PeerConnection):
     """A started worker.
 
     Parameters
@@ -59,6 +45,19 @@ class WorkerConnection:
         Called with a line of text as the start proceeds. By default a start that takes long is logged.
     patience : float
         Seconds that a server may keep silent from which weights are fetched; 0: for ever.
+
+    Attributes
+    ----------
+    pid : int
+        Process number of what was started: the worker, or the ``uv`` that started it.
+    log : Path
+        Where the worker's output goes.
+    ready : dict
+        What the worker said about itself.
+    properties : list of str
+        What the model can compute, by ASE's names.
+    start_s : float
+        Seconds that the start took.
 
     Raises
     ------
@@ -79,14 +78,12 @@ class WorkerConnection:
         patience: float = 0.0,
     ) -> None:
         self.launch = launch
-        self._owner = forks()
-        self._phase = _Phase.IDLE
         self._sequence = 0
         started = time.perf_counter()
         self._process = WorkerProcess(launch, log)
+        self.pid, self.log = self._process.pid, self._process.log
         self._arrays = Arrays(self._process.memory, self._process.title)
-        # What nobody closes is closed when it is garbage, or at the end of the interpreter.
-        self._finalizer = weakref.finalize(self, _finish, self._process, self._owner)
+        super().__init__(_finish, self._process)
         setup = {
             "environment": str(launch.environment_file),
             "model": model,
@@ -98,36 +95,12 @@ class WorkerConnection:
         }
         try:
             self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
+            self.properties = [name for name in PROPERTY_BITS if name in self.ready["properties"]]
             self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
         except BaseException:
             self.kill()
             raise
         self.start_s = time.perf_counter() - started
-
-    @property
-    def pid(self) -> int:
-        """Process number of what was started: the worker, or the ``uv`` that started it."""
-        return self._process.pid
-
-    @property
-    def usable(self) -> bool:
-        """Whether it may still be asked something."""
-        return self._phase is not _Phase.OVER and self._owner == forks()
-
-    @property
-    def idle(self) -> bool:
-        """Whether it may be asked at once."""
-        return self._phase is _Phase.IDLE and self._owner == forks()
-
-    @property
-    def log(self) -> Path:
-        """Where the worker's output goes."""
-        return self._process.log
-
-    @property
-    def properties(self) -> list[str]:
-        """What the model can compute, by ASE's names."""
-        return [name for name in PROPERTY_BITS if name in self.ready["properties"]]
 
     def settle(self, timeout: float) -> bool:
         """Make ready for the next evaluation; tell whether this worker can serve it.
@@ -138,13 +111,13 @@ class WorkerConnection:
         """
         if self._owner != forks():
             return False
-        if self._phase is _Phase.WAITING and self._process.endpoint.untouched:
+        if self._phase is Phase.WAITING and self._process.endpoint.untouched:
             try:
                 self._receive(timeout)
-                self._phase = _Phase.IDLE
+                self._phase = Phase.IDLE
             except (PeerGoneError, TimeoutError, WorkerProtocolError):
                 return False
-        return self._phase is _Phase.IDLE
+        return self._phase is Phase.IDLE
 
     def evaluate(self, inputs: Inputs, properties: int, timeout: float) -> Result:
         """Compute properties of atoms.
@@ -179,50 +152,25 @@ class WorkerConnection:
             raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
-            self._arrays.seen = None
-            what = f"The model {self._process.title} failed"
+            self._arrays.shown = None
+            unsupported = report.code is FailureCode.UNSUPPORTED_PROPERTY
+            kind = UnsupportedPropertyError if unsupported else ModelError
+            error = self._process.failure(kind, f"The model {self._process.title} failed", report)
             if report.code is FailureCode.LOST_GPU:
                 self.kill()
-                error = self._process.failure(ModelError, what, report)
-                error.tail = self._process.tail()  # there CUDA says which assertion failed
+                self._process.explain(error)  # in the output, CUDA says which assertion failed
                 error.hint = "The GPU refuses all else of that worker, which was ended: the next call starts a new one."
-                raise error
-            unsupported = report.code is FailureCode.UNSUPPORTED_PROPERTY
-            raise self._process.failure(UnsupportedPropertyError if unsupported else ModelError, what, report)
+            raise error
         return self._arrays.results(frame.properties, properties)
 
-    def kill(self) -> None:
-        """End the worker at once."""
-        self._end(patience=0.0)
-
-    def close(self) -> None:
-        """End the worker, giving it a moment to do so by itself."""
-        if self._phase is _Phase.IDLE and self._finalizer.alive and self._owner == forks():
-            self._phase = _Phase.OVER
-            try:
-                self._process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
-            except (PeerGoneError, TimeoutError):
-                self._end(patience=0.0)
-            else:
-                self._end(patience=_GOODBYE_S)
-        else:
-            self._end(patience=0.0)
-
-    def _end(self, patience: float) -> None:
-        self._phase = _Phase.OVER
-        if self._finalizer.detach() is not None and self._owner == forks():
-            self._process.end(patience=patience)
-
     def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, Failure | None]:
-        if self._phase is not _Phase.IDLE:
+        if self._phase is not Phase.IDLE:
             raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
-        # An interruption (Ctrl-C) can come between any two steps. The phase says what it cut: a wait can be taken up
-        # again as long as nothing was received, anything else makes this worker useless.
-        self._phase, arrays = _Phase.SENDING, self._arrays
+        self._phase, arrays = Phase.BUSY, self._arrays
         try:
             changes = arrays.put(inputs)
         except WorkerError:
-            self._phase = _Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
+            self._phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
         self._sequence += 1
         atoms, capacity = arrays.atoms, self._process.memory.capacity
@@ -230,19 +178,19 @@ class WorkerConnection:
         content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None
         try:
             self._process.endpoint.send(frame, content)
-            self._phase = _Phase.WAITING
+            self._phase = Phase.WAITING
             answer = self._receive(timeout)
         except PeerGoneError:
-            self._phase = _Phase.OVER
+            self._phase = Phase.OVER
             raise self._process.died(WorkerDiedError, "during an evaluation") from None
         except TimeoutError:
             raise self._too_late(timeout) from None
         except WorkerProtocolError as error:
             self.kill()
-            error.log, error.tail = str(self.log), self._process.tail()
+            self._process.explain(error)
             raise
-        arrays.seen = inputs.state
-        self._phase = _Phase.IDLE
+        arrays.shown = inputs.state
+        self._phase = Phase.IDLE
         return answer
 
     def _receive(self, timeout: float) -> tuple[Frame, Failure | None]:
@@ -265,18 +213,24 @@ class WorkerConnection:
         """End the worker and return the error for an answer that did not come, or not to its end."""
         half = not self._process.endpoint.untouched
         self.kill()
-        what = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
-        return WorkerTimeoutError(
-            f"The worker {self._process.title} {what} and was ended.",
+        how = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
+        error = WorkerTimeoutError(
+            f"The worker {self._process.title} {how} and was ended.",
             "" if half else "If the model needs longer, pass a larger timeout=.",
-            log=str(self.log),
-            tail=self._process.tail(),
         )
+        return self._process.explain(error)
 
 
-def _finish(process: WorkerProcess, owner: int) -> None:
-    """End a worker that nobody closed."""
-    if forks() == owner:
-        with contextlib.suppress(PeerGoneError, TimeoutError, OSError):
+def _finish(process: WorkerProcess, owner: int, *, polite: bool = True) -> None:
+    """End a worker."""
+    if forks() != owner:
+        return
+    patience = 0.0
+    try:
+        if polite:
             process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
-        process.end(patience=_GOODBYE_S)
+            patience = GOODBYE_S
+    except (PeerGoneError, OSError):
+        pass  # it does not listen
+    finally:
+        process.end(patience)

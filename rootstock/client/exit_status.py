@@ -8,13 +8,20 @@ import signal
 from rootstock.errors import WorkerStartError
 
 
-def cannot_start(program: str, error: OSError, log: str = "") -> WorkerStartError:
-    """Return the error for a program that does not start."""
+def cannot_start(program: str, error: OSError) -> WorkerStartError:
+    """Return the error for a program that does not start.
+
+    Parameters
+    ----------
+    program : str
+        Its path.
+    error : OSError
+        What the kernel says.
+    """
+    hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
         hint = "ulimit -a shows this process's limits: -n is open files, -u processes, -v memory."
-    else:
-        hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
-    return WorkerStartError(f"Cannot start {program}: {error.strerror}.", hint, log=log)
+    return WorkerStartError(f"Cannot start {program}: {error.strerror}.", hint)
 
 
 def describe_exit(code: int | None) -> str:
@@ -29,10 +36,7 @@ def describe_exit(code: int | None) -> str:
     number = -code if code < 0 else code - 128
     if not 0 < number < signal.NSIG:
         return f"exited with code {code}"
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+    name = next((each.name for each in signal.Signals if each == number), f"signal {number}")
     causes = {
         "SIGKILL": " (out of memory, or someone ended it)",
         "SIGSEGV": " (a crash in compiled code)",

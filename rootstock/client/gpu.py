@@ -9,5 +9,4 @@ def no_gpu(device: str = "cuda") -> str:
     """Say why there is no GPU here, and what to do about it, in two lines; empty if there may be one."""
     if missing_gpu(device, "rocm") is None:  # torch calls AMD's by the same name
         return ""
-    error = missing_gpu(device, "cuda")
-    return str(error or "")
+    return str(missing_gpu(device, "cuda") or "")

@@ -61,16 +61,16 @@ def wait_until_ready(
     WorkerProtocolError
         If what it sends is not what a worker sends.
     """
-    begun = told = clock()
+    begun = last_warning = clock()
     late = 0
     stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
         while True:
             now = clock()
-            if on_progress is None and now - told >= heartbeat:
-                told = now
-                _still_starting(process, now - begun, stage)
+            if on_progress is None and now - last_warning >= heartbeat:
+                last_warning = now
+                _warn(process, now - begun, stage)
             # What has already come is read though the time is over: this process may itself have been stopped.
             remaining = max(0.0, begun + timeout - now)
             if (late := late + (not remaining)) > _LATE_FRAMES:
@@ -93,19 +93,18 @@ def wait_until_ready(
     except PeerGoneError:
         raise process.died(WorkerStartError, f"during the start ({stage})") from None
     except WorkerProtocolError as error:
-        error.log, error.tail = str(process.log), process.tail()
+        process.explain(error)
         raise
     except TimeoutError:
         pass  # or it did not read, or stopped in the middle of a frame
-    raise WorkerStartError(
+    too_late = WorkerStartError(
         f"The worker {process.title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
         "A first start from a cold file system can take long: pass a larger start_timeout=.",
-        log=str(process.log),
-        tail=process.tail(),
     )
+    raise process.explain(too_late)
 
 
-def _still_starting(process: WorkerProcess, seconds: float, stage: str) -> None:
+def _warn(process: WorkerProcess, seconds: float, stage: str) -> None:
     logger.warning(
         "Still starting a worker %s after %.0f s (%s). Its output: %s", process.title, seconds, stage, process.log
     )
@@ -117,8 +116,8 @@ def _failure(process: WorkerProcess, model: str, report: Failure) -> WorkerError
         return DeviceError(report.message, report.hint)
     if report.code is FailureCode.MISSING_WEIGHTS and not is_path(model):
         name, root = process.launch.name, process.launch.layout.root
-        what = f"The weights of model {model or '(default)'!r} of environment {name!r} are not in {root}"
-        error = process.failure(MissingWeightsError, what, report)
+        lack = f"The weights of model {model or '(default)'!r} of environment {name!r} are not in {root}"
+        error = process.failure(MissingWeightsError, lack, report)
         error.hint = how_to_fetch(root, name, model)
         return error
     return process.failure(WorkerStartError, f"The worker {process.title} could not start", report)

@@ -168,7 +168,12 @@ class Inputs:
 
 
 def changes(one: State, other: State) -> list[str]:
-    """Return what differs between two inputs, by ASE's names for changes: there are none for tags and info."""
+    """Return what differs between two inputs, by ASE's names for changes: there are none for tags and info.
+
+    Parameters
+    ----------
+    one, other : State
+    """
     pairs = zip(("positions", *Rest._fields), (one[0], *one[1]), (other[0], *other[1]), strict=True)
     names = [name.replace("magmom_vectors", "magmoms") for name, a, b in pairs if a != b]
     return [name for name in all_changes if name in names]

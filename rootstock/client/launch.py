@@ -28,7 +28,9 @@ from rootstock.root.weights import (
 
 LAUNCH_MODES = ("auto", "build", "uv-run")
 
-_ISOLATED = ("-I", "-B", "-u")
+_UV_VARIABLES = dict.fromkeys(
+    ("PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONUNBUFFERED", "UV_NO_CONFIG", "UV_NO_PROGRESS"), "1"
+)
 
 
 class EnvironmentManager:
@@ -111,15 +113,20 @@ class ResolvedModel:
         RootError
             If there is no build, and no permission to let uv make an environment; or the build was removed meanwhile.
         """
-        if self.build is None:
-            return self._launch_uv(threads)
-        if not self.build.is_dir():
+        if self.build is not None and not self.build.is_dir():
             raise RootError(
                 f"The build {self.build.name} of {self.source.name!r} is gone from {self.layout.root}: gc removed it.",
                 "Make a new calculator: it takes the build that is in use now.",
             )
-        command = (str(self.build / "bin" / "python"), *_ISOLATED)
-        return self._launched(command, self._variables(threads), "build")
+        variables = self._variables(threads)
+        if self.build is not None:
+            mode, command = "build", [str(self.build / "bin" / "python"), "-I", "-B", "-u"]
+        else:
+            mode, command = "uv-run", self._uv_command()
+            # The command names uv's cache. The root is the caller's own: weights may be fetched on first use.
+            dropped = {"UV_CACHE_DIR", *OFFLINE}
+            variables = {name: value for name, value in variables.items() if name not in dropped} | _UV_VARIABLES
+        return Launch(self.source.name, tuple(command), variables, self.source.path, self.layout, mode, self.build)
 
     def launch_offline(self, home: Path) -> Launch:
         """Say how to start a worker as any user of the root does: with nothing of the caller's own home."""
@@ -149,7 +156,7 @@ class ResolvedModel:
                 return recorded.files
         return own_weights(self.argument)
 
-    def _launch_uv(self, threads: int) -> Launch:
+    def _uv_command(self) -> list[str]:
         layout, name = self.layout, self.source.name
         try:
             layout.wrappers.mkdir(parents=True, exist_ok=True)
@@ -161,20 +168,7 @@ class ResolvedModel:
                 f"({error.strerror}) to make one.",
                 how_to_build(layout, name if self.registered else self.source.path),
             ) from error
-        variables = self._variables(threads) | {
-            "PYTHONSAFEPATH": "1",
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONUNBUFFERED": "1",
-            "UV_NO_CONFIG": "1",
-            "UV_NO_PROGRESS": "1",
-        }
-        del variables["UV_CACHE_DIR"]  # the command says it
-        for each in OFFLINE:  # the root is the caller's own: weights may be fetched on first use
-            del variables[each]
-        return self._launched(tuple(EnvironmentManager(layout.root).get_spawn_command(wrapper)), variables, "uv-run")
-
-    def _launched(self, command: tuple[str, ...], variables: dict[str, str], mode: str) -> Launch:
-        return Launch(self.source.name, command, variables, self.source.path, self.layout, mode, self.build)
+        return EnvironmentManager(layout.root).get_spawn_command(wrapper)
 
     def _variables(self, threads: int) -> dict[str, str]:
         inherited = {name: value for name, value in clean_variables().items() if name not in LEAD_ASTRAY}
@@ -189,5 +183,12 @@ class ResolvedModel:
 
 
 def how_to_build(layout: RootLayout, environment: str | Path) -> str:
-    """Say how an environment gets a build, by its name or the path of its file."""
+    """Say how an environment gets a build.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environment : str or Path
+        Its name, or the path of its file.
+    """
     return f"An admin builds it with: rootstock-site install --root {layout.root} --env {environment}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +26,15 @@ T = TypeVar("T")
 
 
 def worker_session(spec: WorkerSpec, comm: Any = None) -> WorkerSession:
-    """Return a session for the ranks of `comm`: ASE's world, a communicator of ASE's kind, or one of mpi4py."""
+    """Return a session for the ranks of a communicator.
+
+    Parameters
+    ----------
+    spec : WorkerSpec
+        How to start the worker.
+    comm : communicator, optional
+        Of mpi4py or of ASE's kind. None: `ase.parallel.world`.
+    """
     from ase.parallel import MPI4PY, world
 
     if comm is None:
@@ -40,6 +49,13 @@ class ParallelSession(WorkerSession):
 
     That is what a program does that runs the same lines on all of them. Rank 0 has the worker, and tells the others
     its answers, errors too.
+
+    Parameters
+    ----------
+    spec : WorkerSpec
+        How rank 0 starts the worker.
+    comm : communicator
+        Of ASE's kind.
     """
 
     _for_all_ranks = True
@@ -47,20 +63,26 @@ class ParallelSession(WorkerSession):
     def __init__(self, spec: WorkerSpec, comm: Any) -> None:
         super().__init__(spec)
         self._comm = comm
-        self._known: list[str] | None = None
-        self._info: dict[str, Any] = {}
+        self._info: dict[str, Any] = {}  # known to every rank once the worker was started
 
     def properties(self) -> list[str]:
-        if self._known is None:
-            mine: Any = super()
-            self._known, self._info = self._together("start", lambda: (mine.properties(), mine.info()))
-        return self._known
+        if not self._info:
+            self._info = self._together("start", super().info)
+        properties: list[str] = self._info["properties"]
+        return properties
 
     def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
+        """Compute properties, with the same arguments on every rank.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        predicted, required : int
+            As `WorkerSession.evaluate`.
+        """
         self.properties()
-        mine: Any = super()
-        question = (predicted, required, inputs.rest, inputs.positions)
-        return self._together(question, lambda: mine.evaluate(inputs, predicted, required))
+        compute = functools.partial(super().evaluate, inputs, predicted, required)
+        return self._together((predicted, required, inputs.rest, inputs.positions), compute)
 
     def info(self) -> dict[str, Any]:
         """Return what computes. It may be asked by one rank alone, once the worker was started by all."""
@@ -72,8 +94,8 @@ class ParallelSession(WorkerSession):
 
         self._meet("to ask the same")
         spec = self.spec
-        mine = (str(spec.model.source.path), spec.model.argument, spec.device, spec.options, question)
-        if self._comm.sum_scalar(int(not _same(broadcast(mine, 0, self._comm), mine))):
+        request = (str(spec.model.source.path), spec.model.argument, spec.device, spec.options, question)
+        if self._comm.sum_scalar(int(not _same(broadcast(request, 0, self._comm), request))):
             raise ConfigurationError(
                 f"The {self._comm.size} MPI ranks ask for different atoms or properties at the same time.",
                 "One worker on rank 0 serves a program in which all ranks do the same. Where each has atoms of its "
@@ -91,7 +113,7 @@ class ParallelSession(WorkerSession):
             raise failure
         return cast(T, result)
 
-    def _meet(self, what: str) -> None:
+    def _meet(self, purpose: str) -> None:
         """Wait until every rank is here, asleep where the communicator can do that.
 
         A rank that waits in MPI's own barrier runs its processor at full speed, and would do so for ever if another
@@ -104,25 +126,25 @@ class ParallelSession(WorkerSession):
             self._comm.barrier()
             return
         limit = self.spec.start_timeout + self.spec.timeout
-        request, begun = mpi.Ibarrier(), time.monotonic()
-        told = begun
-        while not request.Test():
+        barrier, begun = mpi.Ibarrier(), time.monotonic()
+        last_warning = begun
+        while not barrier.Test():
             waited = (now := time.monotonic()) - begun
             if waited > limit:
                 raise WorkerTimeoutError(
-                    f"MPI rank {self._comm.rank} waited {waited:.0f} s for the other ranks {what}.",
+                    f"MPI rank {self._comm.rank} waited {waited:.0f} s for the other ranks {purpose}.",
                     "All ranks must ask; where each has atoms of its own: RootstockCalculator(..., comm=MPI.COMM_SELF)",
                 )
-            if now - told > _HEARTBEAT_S:
-                told = now
-                logger.warning("MPI rank %d still waits for the others %s, %.0f s.", self._comm.rank, what, waited)
+            if now - last_warning > _HEARTBEAT_S:
+                last_warning = now
+                logger.warning("MPI rank %d still waits for the others %s, %.0f s.", self._comm.rank, purpose, waited)
             time.sleep(_NAP_S if waited > _SPIN_S else 0)
 
 
-def _same(first: Any, mine: Any) -> bool:
+def _same(first: Any, other: Any) -> bool:
     """Compare two questions; positions, the only arrays, need not agree to the last bit."""
-    if isinstance(first, np.ndarray) and isinstance(mine, np.ndarray):
-        return first.shape == mine.shape and bool(np.abs(first - mine).max(initial=0.0) < _APART_A)
-    if type(first) is tuple and type(mine) is tuple:
-        return len(first) == len(mine) and all(map(_same, first, mine))
-    return bool(first == mine)
+    if isinstance(first, np.ndarray) and isinstance(other, np.ndarray):
+        return first.shape == other.shape and bool(np.abs(first - other).max(initial=0.0) < _APART_A)
+    if type(first) is tuple and type(other) is tuple:
+        return len(first) == len(other) and all(map(_same, first, other))
+    return bool(first == other)

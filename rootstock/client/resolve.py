@@ -53,6 +53,12 @@ def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto"
 def find_model(layout: RootLayout, model: str) -> tuple[str, str]:
     """Return the environment that a model string names, and the argument for its ``setup()``.
 
+    Parameters
+    ----------
+    layout : RootLayout
+    model : str
+        A model string such as ``mace-medium``.
+
     Raises
     ------
     RootError
@@ -113,6 +119,12 @@ def resolve_environment(
 
 def require_environment(layout: RootLayout, name: str) -> None:
     """Refuse an environment that a root does not hold.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    name : str
+        Name of the environment.
 
     Raises
     ------

@@ -45,9 +45,14 @@ def private_scratch() -> Path:
 
 
 def open_log(name: str, path: Path | None) -> tuple[Path, int]:
-    """Open the log of a worker: `path`, or if that is None a new file in the user's scratch folder.
+    """Open the log of a process, and return its path and a descriptor.
 
-    There the logs of the last workers that failed stay: as many as `_KEPT_LOGS`.
+    Parameters
+    ----------
+    name : str
+        The beginning of a new log's name.
+    path : Path or None
+        The log. None: a new file in the user's scratch folder, where the last `_KEPT_LOGS` logs stay.
 
     Raises
     ------
@@ -63,7 +68,7 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
         fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)  # the worker inherits it: whose log is locked lives
-        with contextlib.suppress(OSError):  # no descriptor is left: the start says so, not this
+        with contextlib.suppress(OSError):  # a log goes meanwhile; or no descriptor is left, which the start says
             _prune(folder)
         return Path(text), fd
     except OSError as error:
@@ -75,33 +80,23 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
 
 def _prune(folder: Path) -> None:
     """Remove the oldest logs of workers that are gone."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # of a worker that ended well just now
-                found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
-    if len(found) <= _KEPT_LOGS:
+    logs = list(folder.iterdir())
+    if len(logs) <= _KEPT_LOGS:
         return  # as in nearly every start
-    ended = [path for _, path in sorted(found, reverse=True) if _is_free(path)]
+    newest_first = sorted(logs, key=lambda path: path.lstat().st_mtime, reverse=True)
+    ended = [path for path in newest_first if _is_free(path)]
     for path in ended[_KEPT_LOGS:]:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        path.unlink(missing_ok=True)
 
 
-def _is_free(path: str) -> bool:
+def _is_free(path: Path) -> bool:
     """Tell whether no worker holds a log."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with path.open("rb") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(fd)
 
 
 def last_lines(log: Path) -> str:

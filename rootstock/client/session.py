@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +14,7 @@ from rootstock import __version__
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.process import forks
+from rootstock.client.peer import PeerSession
 from rootstock.client.shared_arrays import Result
 from rootstock.client.threads import thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
@@ -91,44 +89,47 @@ class Timings:
         }
 
 
-class WorkerSession:
+class WorkerSession(PeerSession):
     """A worker that calculators share.
 
     Each call is served by a worker that is ready: one that died, was interrupted in the middle of a frame, or belongs
     to the process that this one was forked from is replaced first.
     """
 
+    _connection: WorkerConnection | None
     _for_all_ranks = False
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.spec = spec
-        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(spec)
         self.timings = Timings()
         self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
-        self._connection: WorkerConnection | None = None
-        self._lock, self._busy = threading.RLock(), False
-        self._owner = forks()
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._busy = False
 
     def connection(self) -> WorkerConnection:
-        """Return a worker that is ready."""
+        """Return a worker that is ready.
+
+        Raises
+        ------
+        WorkerError
+            If this session is closed, or a signal handler asks during a call; as `WorkerSpec.start`, too.
+        """
         with self._own_lock():
             if self._busy:  # by this thread, in whose call a signal came: the lock keeps others out
                 raise WorkerError(
                     "A signal handler asks a worker in the middle of the call that the signal interrupted.",
                     "Let the handler set a flag, and ask where the program looks at it, between two steps.",
                 )
-            if not self.users:
-                raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
-            if self._connection is not None and not self._connection.settle(self.spec.timeout):
-                self._connection.kill()
-                self._connection = None
+            self._settle(self.spec.timeout)
             if self._connection is None:
                 self._connection = self.spec.start(for_all_ranks=self._for_all_ranks)
             return self._connection
 
     def properties(self) -> list[str]:
         """Return what the model can compute, by ASE's names. Asking starts the worker."""
-        return self.connection().properties
+        return list(self.connection().properties)
 
     def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
         """Compute properties; see `WorkerConnection.evaluate`.
@@ -197,15 +198,3 @@ class WorkerSession:
             "calls": self.timings.summary(),
             "log": str(connection.log),
         }
-
-    def _own_lock(self) -> Any:
-        if self._owner != forks():  # forked: the worker, and whoever holds the lock, are the parent's
-            self._lock, self._busy, self._connection, self._owner = threading.RLock(), False, None, forks()
-        return self._lock
-
-    def release(self, user: Any) -> None:
-        """End the worker if `user` was the last that needs it."""
-        self.users.discard(user)
-        if not self.users and self._connection is not None and self._owner == forks():
-            self._connection.close()
-            self._connection = None

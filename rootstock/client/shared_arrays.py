@@ -15,6 +15,7 @@ from rootstock.errors import NonFiniteError
 from rootstock.worker.channel.memory import (
     ALL_BITS,
     INFO_BIT,
+    INPUT_BITS,
     INPUTS,
     PROPERTIES,
     PROPERTY_BITS,
@@ -24,7 +25,7 @@ from rootstock.worker.channel.memory import (
 
 Result = dict[str, Any]
 
-_POSITIONS = 1 << [section.name for section in INPUTS].index("positions")
+_POSITIONS = INPUT_BITS["positions"]
 
 
 class Arrays:
@@ -42,14 +43,14 @@ class Arrays:
         How many the memory holds.
     present : int
         Bit set over `INPUTS`: the sections that these atoms have.
-    seen : State or None
+    shown : State or None
         What the worker is known to have seen.
     """
 
     def __init__(self, memory: SharedMemory, title: str) -> None:
         self._memory, self._title = memory, title
         self.atoms = self.present = 0
-        self.seen: State | None = None
+        self.shown: State | None = None
         self._handed_out: dict[str, NDArray[np.float64]] = {}
 
     def put(self, inputs: Inputs) -> int:
@@ -60,21 +61,21 @@ class Arrays:
         WorkerError
             If there is no memory for so many atoms. What the worker has seen is then unknown.
         """
-        memory, seen, rest = self._memory, self.seen, inputs.rest
-        self.seen = None  # until the worker has answered, it is not known to have seen this
+        memory, shown, rest = self._memory, self.shown, inputs.rest
+        self.shown = None  # until the worker has answered, it is not known to have seen this
         atoms = len(inputs.positions)
         if atoms != self.atoms:
             memory.grow(atoms)
-            self.atoms, seen = atoms, None
+            self.atoms, shown = atoms, None
         changes = 0
-        if seen is None or seen[0] is not inputs.stamp:
+        if shown is None or shown[0] is not inputs.stamp:
             memory.views(atoms)["positions"][...] = inputs.positions
             changes = _POSITIONS
-        if seen is None:
+        if shown is None:
             self._put_rest(rest, None)
             changes = ALL_BITS
-        elif rest is not seen[1]:
-            changes |= self._put_rest(rest, seen[1])
+        elif rest is not shown[1]:
+            changes |= self._put_rest(rest, shown[1])
         return changes
 
     def _put_rest(self, new: Rest, old: Rest | None) -> int:

@@ -34,6 +34,13 @@ def processors(
 
     The least of: those it is bound to, the quota of its control group (containers have one), and what Slurm gave the
     task (``SLURM_CPUS_PER_TASK``), which says more than the binding where a job's tasks share theirs.
+
+    Parameters
+    ----------
+    variables : Mapping[str, str]
+        The environment.
+    proc, cgroups : Path
+        The file that names this process's control groups, and the folder that holds all of them.
     """
     bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     limits = [bound, *_quotas(proc, cgroups)]
@@ -61,10 +68,9 @@ def _quotas(proc: Path, cgroups: Path) -> Iterator[int]:
 
 
 def _quota(folder: Path, first_version: bool) -> tuple[int, int]:
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if first_version else ("cpu.max",)
     try:
-        if first_version:
-            return tuple(int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))  # type: ignore[return-value]
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = " ".join((folder / name).read_text() for name in names).split()
         return int(quota), int(period)
     except (OSError, ValueError):  # there is none ("max"), or it cannot be seen from inside a container
         return 0, 0
@@ -84,7 +90,7 @@ def _workers_here() -> int:
             if not entry.name.isdecimal() or entry.stat().st_uid != user:
                 continue
             program, *arguments = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").split("\0")
-            is_worker = any(each.endswith(_WORKER) for each in arguments[:4]) and not program.endswith("uv")
+            is_worker = any(word.endswith(_WORKER) for word in arguments[:4]) and not program.endswith("uv")
             count += is_worker and not mine.isdisjoint(os.sched_getaffinity(int(entry.name)))
         except OSError:  # it has ended
             continue

@@ -64,33 +64,45 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     ValueError, FileNotFoundError, RootError
         As `RootstockCalculator` does.
     """
-    given = dict(arguments)
-    if unknown := sorted(set(given) - {*NAMES, "checkpoint", "cluster"}):
+    values = dict(arguments)
+    if unknown := sorted(set(values) - {*NAMES, "checkpoint", "cluster"}):
         raise TypeError(f"RootstockCalculator has no argument {unknown[0]!r}; it has: {', '.join(sorted(NAMES))}.")
-    model = _one_model(given.pop("model", DEFAULT_MODEL), given.pop("checkpoint", None))
-    cluster, root = given.pop("cluster", None), given.get("root")
-    root = require_root(cluster, root) if given.get("environment") is None else find_root(cluster, root)
-    given = DEFAULTS | {"device": "cuda"} | given | {"model": model, "root": root or personal_root()}
-    given["setup_kwargs"] = _portable(given["setup_kwargs"])
-    if not isinstance(given["device"], str):
-        raise ConfigurationError(f"device must be a string, not {given['device']!r}.", "For example: device='cuda'")
-    for name in ("start_timeout", "timeout"):
-        given[name] = _seconds(name, given[name])
-    threads = given["threads"]
+    model = _one_model(values.pop("model", DEFAULT_MODEL), values.pop("checkpoint", None))
+    cluster, root = values.pop("cluster", None), values.get("root")
+    root = require_root(cluster, root) if values.get("environment") is None else find_root(cluster, root)
+    values = DEFAULTS | {"device": "cuda"} | values | {"model": model, "root": root or personal_root()}
+    values["setup_kwargs"] = _portable(values["setup_kwargs"])
+    if not isinstance(values["device"], str):
+        raise ConfigurationError(f"device must be a string, not {values['device']!r}.", "For example: device='cuda'")
+    for name in PATIENCE:
+        if not isinstance(values[name], Real) or not float(values[name]) > 0:
+            message = f"{name} must be a number of seconds, not {values[name]!r}."
+            raise ConfigurationError(message, f"For example: {name}=60.0")
+        values[name] = float(values[name])
+    threads = values["threads"]
     if threads is not None and not (isinstance(threads, Integral) and int(threads) >= 0):
         raise ConfigurationError(f"threads must be a number of threads, not {threads!r}.", "For example: threads=4")
-    model_of_root = _model(given)
-    log = None if given["log"] is None else Path(given["log"]).absolute()
+    model_of_root = _model(values)
+    log = None if values["log"] is None else Path(values["log"]).absolute()
     spec = WorkerSpec(
-        model_of_root, given["device"], given["setup_kwargs"], given["threads"], given["start_timeout"],
-        given["timeout"], log,
+        model_of_root, values["device"], values["setup_kwargs"], values["threads"], values["start_timeout"],
+        values["timeout"], log,
     )  # fmt: skip
-    given["root"] = model_of_root.layout.root
-    return spec, {name: _text(given[name]) if name in _PATHS else given[name] for name in NAMES}
+    values["root"] = model_of_root.layout.root
+    values |= {name: os.fspath(values[name]) for name in _PATHS if values[name] is not None}
+    return spec, {name: values[name] for name in NAMES}
 
 
 def with_changes(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with some changed; what a change replaces under another name goes."""
+    """Return the arguments with some changed.
+
+    Parameters
+    ----------
+    before : Mapping[str, Any]
+        The arguments of a calculator.
+    changes : Mapping[str, Any]
+        New values. One under another name (``checkpoint``, ``cluster``) replaces the argument that it stands for.
+    """
     arguments = {**before, **changes}
     for alias, name in (("checkpoint", "model"), ("cluster", "root")):
         if changes.get(alias) is not None and name not in changes:
@@ -112,24 +124,14 @@ def _one_model(model: Any, checkpoint: Any) -> str:
     return str(model)
 
 
-def _model(given: Mapping[str, Any]) -> ResolvedModel:
-    layout, model, environment = RootLayout(absolute(Path(given["root"]))), given["model"], given["environment"]
+def _model(values: Mapping[str, Any]) -> ResolvedModel:
+    layout, model, environment = RootLayout(absolute(Path(values["root"]))), values["model"], values["environment"]
     if environment is None:
-        return resolve_model(layout, model, given["device"], given["launch"])
+        return resolve_model(layout, model, values["device"], values["launch"])
     text = os.fspath(environment)
     is_path = text.endswith(".py") or os.sep in text
     named = Path(text).expanduser().absolute() if is_path else text
-    return resolve_environment(layout, named, model, given["device"], given["launch"])
-
-
-def _seconds(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or not float(value) > 0:
-        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r}.", f"For example: {name}=60.0")
-    return float(value)
-
-
-def _text(path: Any) -> str | None:
-    return None if path is None else os.fspath(path)
+    return resolve_environment(layout, named, model, values["device"], values["launch"])
 
 
 def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -141,6 +143,6 @@ def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
             f"setup_kwargs must hold numbers, strings, lists and dicts of them: {error}.",
             "They travel to another process as JSON.",
         ) from error
-    if taken := {"model", "device"} & set(options):
-        raise ConfigurationError(f"{taken.pop()!r} is an argument of its own, not one of setup_kwargs.")
+    if misplaced := {"model", "device"} & set(options):
+        raise ConfigurationError(f"{misplaced.pop()!r} is an argument of its own, not one of setup_kwargs.")
     return options

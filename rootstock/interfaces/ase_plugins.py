@@ -35,6 +35,13 @@ def read_rootstock_references(file: IO[str], index: slice) -> list[Any]:
     """Read the structures that an environment file verifies its builds with.
 
     Their published values are the results of a calculator; names and sources are in ``atoms.info``.
+
+    Parameters
+    ----------
+    file : file
+        The environment file, open.
+    index : slice
+        Which of the structures.
     """
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator

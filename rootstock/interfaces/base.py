@@ -6,27 +6,18 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from types import TracebackType
-from typing import Any, Protocol, Self
-from weakref import WeakSet
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from rootstock.client.inputs import Inputs, changes
+from rootstock.client.peer import PeerSession
 from rootstock.errors import ConfigurationError
 
 # Pickles of before ADR 16 name the class of `_inputs` by the module that it lay in then.
 sys.modules.setdefault("rootstock.inputs", sys.modules[Inputs.__module__])
-
-
-class Session(Protocol):
-    """Keeps the process that computes for several calculators, its users."""
-
-    users: WeakSet[Any]
-
-    def release(self, user: Any) -> None:
-        """End the process if `user` was the last that needs it."""
 
 
 class ProxyCalculator(Calculator):
@@ -39,7 +30,7 @@ class ProxyCalculator(Calculator):
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
-    _session: Session
+    _session: PeerSession
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -50,7 +41,7 @@ class ProxyCalculator(Calculator):
         """Set `_session` to one that this calculator uses, by its arguments."""
         raise NotImplementedError
 
-    def _use(self, session: Session) -> None:
+    def _use(self, session: PeerSession) -> None:
         self._session = session
         session.users.add(self)
 
@@ -77,14 +68,20 @@ class ProxyCalculator(Calculator):
         self._results_for = self._inputs.state
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
-        """Return what differs between `atoms` and those that `results` are for; exact, `tol` is not used.
+        """Return what differs between `atoms` and those that `results` are for, by ASE's names.
 
         As with any ASE calculator, tags and ``atoms.info`` are not compared, so a step's number in ``atoms.info`` does
         not keep results from being written with the atoms. `get_property` does compare them.
-        """
-        return self._inputs.changes_to(atoms) if self._known() else list(all_changes)
 
-    def _known(self) -> bool:
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        tol : float
+            Not used: the comparison is exact.
+        """
+        return self._inputs.changes_to(atoms) if self._is_current() else list(all_changes)
+
+    def _is_current(self) -> bool:
         """Tell whether `results` are for the last atoms seen; an interruption can come in between."""
         return bool(self._inputs) and self._inputs.state == self._results_for
 
@@ -110,7 +107,7 @@ class ProxyCalculator(Calculator):
         """
         self._sync_parameters()
         if not allow_calculation:
-            stale = self.check_state(atoms) if atoms is not None else not self._known()
+            stale = self.check_state(atoms) if atoms is not None else not self._is_current()
             value = None if stale else self.results.get(name)
             return value.copy() if isinstance(value, np.ndarray) else value
         before = self._results_for
@@ -143,7 +140,17 @@ class ProxyCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,  # noqa: ARG002  # ASE's signature
     ) -> None:
-        """Compute properties into `results`. What changed is found by comparison, not taken from `system_changes`."""
+        """Compute properties into `results`.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, optional
+            By default those of the last call.
+        properties : sequence of str
+            By ASE's names.
+        system_changes : sequence of str
+            Not used: the atoms are compared with those of the last call.
+        """
         self._sync_parameters()
         if atoms is None:
             self._need_atoms()

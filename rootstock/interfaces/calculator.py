@@ -117,7 +117,7 @@ class RootstockCalculator(ProxyCalculator):
             "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
-        self.parameters, self._last_parameters = self._shown(self._arguments)
+        self.parameters, self._last_parameters = self._with_arguments(self._arguments)
         self._connect(spec, comm)
 
     def _open(self) -> None:
@@ -131,8 +131,8 @@ class RootstockCalculator(ProxyCalculator):
         self._use(worker_session(spec, comm))
 
     def __repr__(self) -> str:
-        stated = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
-        return f"RootstockCalculator({', '.join(f'{name}={value!r}' for name, value in stated.items())})"
+        changed = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
+        return f"RootstockCalculator({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     # -- ASE's interface
 
@@ -170,14 +170,14 @@ class RootstockCalculator(ProxyCalculator):
             self.reset()  # type: ignore[no-untyped-call]
         # All at once: no interruption leaves arguments that are not those of the worker.
         (self.parameters, self._last_parameters), self._session, self._arguments = (
-            self._shown(arguments), following, arguments,
+            self._with_arguments(arguments), following, arguments,
         )  # fmt: skip
         if following is not old and self in old.users:
             following.users.add(self)
             old.release(self)
         return new
 
-    def _shown(self, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _with_arguments(self, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return `parameters` with these arguments, and what shows later whether somebody has changed them."""
         parameters = type(self.parameters)({**self.parameters, **deepcopy(arguments)})
         return parameters, {**parameters, **arguments}
@@ -191,7 +191,7 @@ class RootstockCalculator(ProxyCalculator):
             same = False
         if not same:
             self.set(**{name: current.get(name) for name in NAMES if current.get(name) != self._arguments[name]})
-            self.parameters, self._last_parameters = self._shown(self._arguments)
+            self.parameters, self._last_parameters = self._with_arguments(self._arguments)
 
     def _note_request(self, name: str) -> None:
         self._requested |= PROPERTY_BITS.get(name, 0)

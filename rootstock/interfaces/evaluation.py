@@ -32,15 +32,23 @@ class Evaluation(NamedTuple):
 
 
 def require(calculator: Any, *, stress: bool, remedy: str) -> None:
-    """Refuse a calculator that lacks energy, forces or, if wanted, stress.
+    """Refuse a calculator that lacks energy, forces or stress.
+
+    Parameters
+    ----------
+    calculator : ase.calculators.calculator.Calculator
+    stress : bool
+        Whether a stress is needed.
+    remedy : str
+        What the user does if only the stress is missing.
 
     Raises
     ------
     ConfigurationError
-        It says what to do about a missing stress.
+        If it does not compute one of them.
     """
-    wanted = ["energy", "forces", *(["stress"] if stress else [])]
-    if missing := [name for name in wanted if name not in calculator.implemented_properties]:
+    properties = ["energy", "forces", *(["stress"] if stress else [])]
+    if missing := [name for name in properties if name not in calculator.implemented_properties]:
         raise ConfigurationError(
             f"The calculator computes no {missing[0]}.", remedy if missing == ["stress"] else "Use another model."
         )
@@ -70,15 +78,15 @@ def evaluate(calculator: Any, atoms: Atoms, changes: list[str], *, stress: bool)
     calculator.calculate(atoms, ["energy", "forces", "stress"] if stress else ["energy", "forces"], changes)
     results = calculator.results
     free = results.get("free_energy")
-    found = Evaluation(
+    evaluation = Evaluation(
         float(results["energy"] if free is None else free),
         np.asarray(results["forces"], dtype=float),
         _full(np.asarray(results["stress"], dtype=float)) if stress else None,
     )
-    for name, value in zip(Evaluation._fields, found, strict=True):
+    for name, value in zip(Evaluation._fields, evaluation, strict=True):
         if value is not None and not math.isfinite(value if isinstance(value, float) else value.sum()):
             raise NonFiniteError(f"The model returned NaN or infinity in {name}.")
-    return found
+    return evaluation
 
 
 def _full(stress: NDArray[np.float64]) -> NDArray[np.float64]:

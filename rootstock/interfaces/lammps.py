@@ -82,6 +82,11 @@ def attach(
 class Coupling:
     """A LAMMPS simulation whose forces a calculator computes; `attach` makes it.
 
+    Parameters
+    ----------
+    lmp, calculator, types, virial, fix
+        As `attach`.
+
     Attributes
     ----------
     evaluations : int
@@ -105,7 +110,7 @@ class Coupling:
         lmp.command(f"fix_modify {fix} energy yes virial {'yes' if virial else 'no'}")
         lmp.set_fix_external_callback(fix, self._callback, None)
         for name in _COMMANDS:
-            setattr(lmp, name, functools.partial(self._guarded, getattr(lmp, name)))
+            setattr(lmp, name, functools.partial(self._run_command, getattr(lmp, name)))
 
     def detach(self) -> None:
         """Take the fix away, and leave `lmp` as it was."""
@@ -122,17 +127,15 @@ class Coupling:
     ) -> None:
         self.detach()
 
-    def _guarded(self, command: Any, *arguments: Any) -> None:
+    def _run_command(self, command: Any, *arguments: Any) -> None:
         """Run a command of LAMMPS, and raise what happened in the callback meanwhile.
 
         LAMMPS prints and ignores what a callback raises, and goes on with the forces of the step before.
         """
-        previous = None
-        if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
-        catch = previous is signal.default_int_handler
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        catch = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if catch:
-            signal.signal(signal.SIGINT, self._interrupted)
+            signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             command(*arguments)
         except Exception as error:
@@ -141,11 +144,11 @@ class Coupling:
             raise self._recover() from error
         finally:
             if catch:
-                signal.signal(signal.SIGINT, previous)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._failure is not None:
             raise self._recover()
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as signal wants it
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as signal wants it
         """Note Ctrl-C: raised wherever Python is just then, it could be lost in LAMMPS' own code. The second is."""
         if self._failure is not None:
             raise KeyboardInterrupt
@@ -254,4 +257,4 @@ def _box(lmp: Any, length: float) -> tuple[NDArray[np.float64], list[bool]]:
     """Return the cell vectors [Å] as rows, and along which of them it is periodic."""
     low, high, xy, yz, xz, periodic, _ = lmp.extract_box()
     x, y, z = (b - a for a, b in zip(low, high, strict=True))
-    return np.array([[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]]) * length, [bool(each) for each in periodic]
+    return np.array([[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]]) * length, [bool(flag) for flag in periodic]

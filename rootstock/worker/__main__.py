@@ -22,8 +22,8 @@ def load_package() -> None:
     spec = importlib.util.spec_from_file_location(
         "rootstock", package / "__init__.py", submodule_search_locations=[str(package)]
     )
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no package in {package}")
+    assert spec is not None  # a file whose name ends in .py always has one, and a loader
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["rootstock"] = module
     spec.loader.exec_module(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import itertools
@@ -78,21 +79,31 @@ def missing_gpu(
     dev: Path = Path("/dev"),
     proc: Path = Path("/proc"),
 ) -> DeviceError | None:
-    """Return the error for a GPU of a kind (``cuda``, ``rocm``, ``xpu``) that is certainly not there."""
-    seen = [f"{name}={variables[name]!r}" for name in _VARIABLES[kind] if name in variables]
+    """Return the error for a GPU that is certainly not there; None if it may be.
+
+    Parameters
+    ----------
+    device : str
+        As torch names it.
+    kind : str
+        ``cuda``, ``rocm`` or ``xpu``.
+    variables, dev, proc
+        Where to look.
+    """
+    settings = [f"{name}={variables[name]!r}" for name in _VARIABLES[kind] if name in variables]
     visible = _visible(variables) if kind == "cuda" else None
     number = device.partition(":")[2]
     if visible and number.isdecimal() and int(number) >= visible:
         return DeviceError(
-            f"device={device!r} was asked for, but {seen[0]} leaves {visible} visible. They are numbered from 0 among "
-            "those, whatever their own numbers are.",
+            f"device={device!r} was asked for, but {settings[0]} leaves {visible} visible. They are numbered from 0 "
+            "among those, whatever their own numbers are.",
             f"Use {' or '.join(f'cuda:{i}' for i in range(visible))}; 'cuda' is the first.",
         )
     reason = "every GPU is hidden" if visible == 0 else _no_device(kind, dev)
     if not reason:
         return None
     jobs = [f"{name}={variables[name]}" for name in ("SLURM_JOB_ID", "PBS_JOBID") if name in variables]
-    where = ", ".join([f"node {platform.node()}", *jobs, *(seen or [f"{_VARIABLES[kind][0]} not set"])])
+    where = ", ".join([f"node {platform.node()}", *jobs, *(settings or [f"{_VARIABLES[kind][0]} not set"])])
     return DeviceError(
         f"device={device!r} was asked for, but no GPU is visible: {reason} ({where}{_driver(kind, proc)}).",
         "Ask the batch system for one (Slurm: --gres=gpu:1), or compute on the processor: device='cpu'.",
@@ -142,8 +153,8 @@ def _driver(kind: str, proc: Path) -> str:
 
 
 def _installed() -> dict[str, Path]:
-    found = {name: importlib.util.find_spec(name) for name in _LIBRARIES}
-    return {name: Path(spec.origin).parent for name, spec in found.items() if spec is not None and spec.origin}
+    specs = {name: importlib.util.find_spec(name) for name in _LIBRARIES}
+    return {name: Path(spec.origin).parent for name, spec in specs.items() if spec is not None and spec.origin}
 
 
 def _built_for(torch: Path | None) -> set[str] | None:
@@ -152,11 +163,11 @@ def _built_for(torch: Path | None) -> set[str] | None:
         text = (torch / "version.py").read_text(encoding="utf-8") if torch is not None else ""
     except OSError:
         return None
-    said = dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*=\s*(.+?)\s*$", text, re.MULTILINE))
-    if "cuda" not in said:
+    flags = dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*=\s*(.+?)\s*$", text, re.MULTILINE))
+    if "cuda" not in flags:
         return None
     names = {"cuda": {"cuda"}, "hip": {"cuda", "rocm"}, "xpu": {"xpu"}}  # torch for ROCm says "cuda" too
-    return set().union(*(names[key] for key, value in said.items() if value not in ("None", "''", '""')))
+    return set().union(*(names[key] for key, value in flags.items() if value not in ("None", "''", '""')))
 
 
 def lost_gpu(device: str) -> bool:
@@ -179,11 +190,9 @@ def lost_gpu(device: str) -> bool:
 def describe(device: str) -> dict[str, Any]:
     """Return the GPU's name and the number of threads, as torch tells them, if the model brought torch along."""
     torch = sys.modules.get("torch")
-    said: dict[str, Any] = {"gpu": None, "threads": None}
-    try:
-        said["threads"] = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
+    gpu = threads = None
+    with contextlib.suppress(Exception):  # an answer that nobody needs must not keep a model from starting
+        threads = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
         if torch and device.startswith("cuda"):
-            said["gpu"] = torch.cuda.get_device_name(device)
-    except Exception:  # an answer that nobody needs must not keep a model from starting
-        return said
-    return said
+            gpu = torch.cuda.get_device_name(device)
+    return {"gpu": gpu, "threads": threads}

@@ -52,7 +52,15 @@ def as_arguments(atoms: Atoms) -> dict[str, Any]:
 
 
 def serve(environment_file: str, model: str, device: str) -> None:
-    """Answer the lines of standard input: a structure first, then numbers of steps. One JSON object each."""
+    """Answer the lines of standard input: a structure first, then numbers of steps. One JSON object each.
+
+    Parameters
+    ----------
+    environment_file : str
+        Path of the environment file whose model computes.
+    model, device : str
+        Arguments of its ``setup()``.
+    """
     # Model libraries print while they load: what they say goes where errors go, the answers to the pipe.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

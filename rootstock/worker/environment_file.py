@@ -35,8 +35,15 @@ def load_setup(path: str) -> Callable[..., Any]:
 def call_setup(setup: Callable[..., Any], model: str, device: str, options: Mapping[str, Any]) -> Any:
     """Return the calculator that ``setup`` makes.
 
-    An empty `model` means the file's own default: it is left out where ``setup`` has one, and passed as an empty
-    string where it has not.
+    Parameters
+    ----------
+    setup : callable
+    model : str
+        Empty: the file's own default. It is left out where ``setup`` has one, and passed as an empty string where it
+        has not.
+    device : str
+    options : Mapping[str, Any]
+        Further keyword arguments.
 
     Raises
     ------
@@ -46,12 +53,11 @@ def call_setup(setup: Callable[..., Any], model: str, device: str, options: Mapp
     parameters = inspect.signature(setup).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if unknown := [name for name in options if name not in parameters and not anything]:
-        known = ", ".join(name for name in parameters if name not in ("model", "device")) or "none"
-        raise TypeError(f"setup() takes no option {unknown[0]!r}; it takes: {known}.")
-    arguments: dict[str, Any] = {"device": device, **options}
+        options_of_setup = ", ".join(name for name in parameters if name not in ("model", "device")) or "none"
+        raise TypeError(f"setup() takes no option {unknown[0]!r}; it takes: {options_of_setup}.")
     first = next(iter(parameters.values()), None)
     positional = [] if not model and first is not None and first.default is not first.empty else [model]
-    calculator = setup(*positional, **arguments)
+    calculator = setup(*positional, device=device, **options)
     for needed in ("calculate", "reset", "implemented_properties"):
         if not hasattr(calculator, needed):
             raise TypeError(

@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from rootstock.errors import WorkerProtocolError
 from rootstock.worker.channel.frames import Frame
 from rootstock.worker.channel.info import decode_info
-from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUTS, PROPERTIES, PROPERTY_BITS, SharedMemory
+from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUT_BITS, PROPERTIES, PROPERTY_BITS, SharedMemory
 
-_BIT = {section.name: 1 << i for i, section in enumerate(INPUTS)}
 _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "tags")
 _ARRAY_NAME = {"initial_magmom_vectors": "initial_magmoms"}
 # What ASE's own change detection does not know of; a calculator is told that everything changed.
-_UNTRACKED = _BIT["tags"] | INFO_BIT
-_POSITIONS = _BIT["positions"]
+_UNTRACKED = INPUT_BITS["tags"] | INFO_BIT
+_POSITIONS = INPUT_BITS["positions"]
 _ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
 _STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
 _SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
-_VECTORS = _BIT["initial_magmom_vectors"]
+_VECTORS = INPUT_BITS["initial_magmom_vectors"]
 
 
 def offered_properties(calculator: Any) -> list[str]:
@@ -54,10 +53,16 @@ class Evaluator:
         self.atoms: Atoms | None = None
         self._has_stress = False
         self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
-        self._asked: dict[int, list[str]] = {}
+        self._requested_names: dict[int, list[str]] = {}
 
     def evaluate(self, frame: Frame, info: str) -> int:
-        """Compute what `frame` asks for; `info` is the text of ``atoms.info``.
+        """Compute what a frame asks for.
+
+        Parameters
+        ----------
+        frame : Frame
+        info : str
+            ``atoms.info``, as `encode_info` writes it.
 
         Returns
         -------
@@ -85,12 +90,12 @@ class Evaluator:
 
     def _names(self, properties: int) -> list[str]:
         """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
-        if properties not in self._asked:
+        if properties not in self._requested_names:
             names = [name for name, bit in PROPERTY_BITS.items() if properties & bit]
             implemented = self.calculator.implemented_properties
             names = ["energy" if name == "free_energy" and name not in implemented else name for name in names]
-            self._asked[properties] = list(dict.fromkeys(names))
-        return list(self._asked[properties])
+            self._requested_names[properties] = list(dict.fromkeys(names))
+        return list(self._requested_names[properties])
 
     def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: str) -> list[str]:
         """Bring the Atoms object up to date and return what ASE calls the system changes."""
@@ -109,24 +114,24 @@ class Evaluator:
         elif changed == _POSITIONS:  # as in nearly every step
             return ["positions"]
         else:
-            if changed & _BIT["numbers"]:
+            if changed & INPUT_BITS["numbers"]:
                 atoms.arrays["numbers"][...] = views["numbers"]
-            if changed & _BIT["cell"]:
+            if changed & INPUT_BITS["cell"]:
                 atoms.cell[...] = views["cell"]
-            if changed & _BIT["pbc"]:
+            if changed & INPUT_BITS["pbc"]:
                 atoms.pbc = views["pbc"] != 0
         for name in _OPTIONAL:
-            if changed & _BIT[name]:
-                self._set_array(atoms, name, views[name] if frame.present & _BIT[name] else None)
+            if changed & INPUT_BITS[name]:
+                self._set_array(atoms, name, views[name] if frame.present & INPUT_BITS[name] else None)
         if changed & INFO_BIT:
             atoms.info = decode_info(info)
-        if changed & (_BIT["cell"] | _BIT["pbc"]):
+        if changed & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
         if changed & _UNTRACKED:
             return list(all_changes)
         if changed & _VECTORS:
-            changed |= _BIT["initial_magmoms"]
-        return [name for name in all_changes if changed & _BIT[name]]
+            changed |= INPUT_BITS["initial_magmoms"]
+        return [name for name in all_changes if changed & INPUT_BITS[name]]
 
     @staticmethod
     def _set_array(atoms: Atoms, name: str, value: NDArray[Any] | None) -> None:
@@ -137,7 +142,7 @@ class Evaluator:
         elif array_name == name:  # vectors that are absent leave the scalars alone
             atoms.set_array(array_name, None)
 
-    def _store(self, views: dict[str, NDArray[Any]], wanted: int) -> int:
+    def _store(self, views: dict[str, NDArray[Any]], required: int) -> int:
         bits = 0
         for name, value in self.calculator.results.items():
             bit = PROPERTY_BITS.get(name, 0) & self._offered  # in process, ASE refuses what is not declared
@@ -153,7 +158,7 @@ class Evaluator:
             if array.shape == view.shape:
                 view[...] = array  # numbers of lower precision become float64, which changes none
                 bits |= bit
-            elif bit & wanted:
+            elif bit & required:
                 raise ValueError(f"The model returned {name} of shape {array.shape}, not {view.shape}.")
         if bits & _ENERGY and not bits & _FREE_ENERGY:
             views["free_energy"][...] = views["energy"]

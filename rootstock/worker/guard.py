@@ -30,6 +30,11 @@ class SetupGuard:
         Whether to refuse the network and writing below `root`.
     patience : float
         Seconds that a server may keep silent; 0: for ever.
+
+    Attributes
+    ----------
+    addresses : dict of str to None
+        Where something was fetched from: without what follows a question mark, it may be a secret.
     """
 
     def __init__(self, root: str, cache: str, *, offline: bool, patience: float = 0.0) -> None:
@@ -38,7 +43,7 @@ class SetupGuard:
         self._active = False
         self._opened: dict[str, None] = {}
         self._host = ""
-        self._asked: dict[str, None] = {}
+        self.addresses: dict[str, None] = {}
         self._refusals: list[OSError] = []
 
     def __enter__(self) -> SetupGuard:
@@ -55,12 +60,9 @@ class SetupGuard:
     def opened(self) -> list[str]:
         """The files below the root that may be weights; links are followed."""
         paths = dict.fromkeys(map(os.path.realpath, self._opened))
-        return [path for path in paths if self._may_be_weights(path)]
-
-    @property
-    def asked(self) -> list[str]:
-        """The addresses that something was fetched from: without what follows a question mark, it may be a secret."""
-        return list(self._asked)
+        environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
+        files = [path for path in paths if os.path.isfile(path)]
+        return [path for path in files if not path.startswith(environment) or os.path.getsize(path) >= _LITTLE]
 
     def lacks_weights(self, error: BaseException) -> bool:
         """Tell whether ``setup()`` failed because weights are not in the root, which an admin can bring there.
@@ -71,19 +73,13 @@ class SetupGuard:
         if not self._offline:
             return False
         chain = list(_chain(error))
-        missing = [each for each in chain if isinstance(each, (FileNotFoundError, ImportError))]
-        if any(each is refusal for each in chain for refusal in self._refusals):
+        if any(cause is refusal for cause in chain for refusal in self._refusals):
             return True
-        if any(isinstance(each, _hub_errors()) or self._names_cache(each) for each in missing):
-            return True
+        missing = [cause for cause in chain if isinstance(cause, (FileNotFoundError, ImportError))]
+        for cause in missing:
+            if isinstance(cause, _hub_errors()) or any(cache in str(cause) for cache in self._caches):
+                return True
         return bool(self._refusals) and not missing  # a library may have swallowed the refusal
-
-    def _names_cache(self, error: BaseException) -> bool:
-        return any(cache in str(error) for cache in self._caches)
-
-    def _may_be_weights(self, path: str) -> bool:
-        environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
-        return os.path.isfile(path) and (not path.startswith(environment) or os.path.getsize(path) >= _LITTLE)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
@@ -98,7 +94,7 @@ class SetupGuard:
             self._host = arguments[0] if isinstance(arguments[0], str) else os.fsdecode(arguments[0])
             if self._offline:
                 self._refuse(ConnectionRefusedError, f"asking for the address of {self._host}")
-            self._asked[self._host] = None
+            self.addresses[self._host] = None
         elif event == "http.client.send":
             self._see_request(arguments[0], arguments[1])
 
@@ -133,17 +129,17 @@ class SetupGuard:
         target = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
         if method != b"GET" or not rest.endswith((b"HTTP/1.1", b"HTTP/1.0")):
             return
-        self._asked.pop(connection.host, None)  # what is known now says more
+        self.addresses.pop(connection.host, None)  # what is known now says more
         if target.startswith("/"):
             host = getattr(connection, "_tunnel_host", None) or connection.host
             port = getattr(connection, "_tunnel_port", None) or connection.port
             scheme = "https" if hasattr(connection, "_context") else "http"
             default = {"http": 80, "https": 443}[scheme]
             target = f"{scheme}://{host}{'' if port == default else f':{port}'}{target}"
-        self._asked[target] = None
+        self.addresses[target] = None
 
-    def _refuse(self, kind: type[OSError], what: str) -> None:
-        refusal = kind(f"A worker uses the weights that are there: {what} is refused.")
+    def _refuse(self, kind: type[OSError], action: str) -> None:
+        refusal = kind(f"A worker uses the weights that are there: {action} is refused.")
         self._refusals.append(refusal)
         raise refusal
 
@@ -155,9 +151,9 @@ def _both_ways(folder: str) -> tuple[str, ...]:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and those that it came from."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    yielded: set[int] = set()
+    while error is not None and id(error) not in yielded:
+        yielded.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -165,5 +161,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _hub_errors() -> tuple[type[BaseException], ...]:
     """Return what huggingface_hub raises where ``HF_HUB_OFFLINE`` keeps it from fetching a file that is missing."""
     modules = (sys.modules.get(f"huggingface_hub.{name}") for name in ("errors", "utils"))
-    found = (getattr(module, "LocalEntryNotFoundError", None) for module in modules)
-    return tuple(each for each in found if each is not None)
+    classes = (getattr(module, "LocalEntryNotFoundError", None) for module in modules)
+    return tuple(error for error in classes if error is not None)

@@ -25,6 +25,16 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
     """Answer a client until it says goodbye or is gone.
 
     Whatever an environment file or a model raises is reported to the client, and the worker goes on.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+    memory : SharedMemory
+
+    Raises
+    ------
+    WorkerProtocolError
+        If the client sends something else than it should.
     """
     try:
         frame, content = _receive(endpoint)
@@ -72,7 +82,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
         **describe(content["device"]),
         "setup_s": time.perf_counter() - started,
         "opened": guard.opened,
-        "asked": guard.asked,
+        "asked": list(guard.addresses),
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)

@@ -147,7 +147,7 @@ def test_no_more_is_computed_than_asked_for(chgnet: RootstockCalculator) -> None
         (["forces", "magmoms"], {"energy", "forces", "stress", "magmoms"}),
     ]:
         chgnet.reset()
-        chgnet._asked = chgnet._usual = 0
+        chgnet._requested = chgnet._predicted = 0
         chgnet.calculate(atoms, asked)
         assert set(chgnet.results) - {"free_energy"} == computed, asked
 

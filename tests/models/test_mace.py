@@ -73,7 +73,7 @@ def test_released_weights_are_read_from_the_roots_cache(
             ("stress", {"energy", "energies", "forces", "stress"}),
         ]):  # fmt: skip
             calc.reset()
-            calc._asked = calc._usual = 0
+            calc._requested = calc._predicted = 0
             calc.calculate(atoms, [asked])
             assert set(calc.results) - {"free_energy"} == computed
             assert exactly(calc.results[asked]) == [expected[i]]

@@ -103,7 +103,8 @@ def test_ctrl_c(case: Case) -> None:
     found = case("interrupted")
     assert found["raised"] and found["handler"]
     assert found["late"] <= 1  # the evaluation that was under way
-    assert 0 < found["step"] == found["evaluations"] - 4  # the first of each run is for no step, and two come after
+    # The first evaluation of each run is for no step, and two come after; Ctrl-C may keep the last step from its own.
+    assert found["step"] > 0 and found["step"] - (found["evaluations"] - 4) in (0, 1)
     assert found["then"] == 2
 
 

@@ -171,7 +171,7 @@ def test_a_start_that_does_not_begin(make: Make) -> None:
     with pytest.raises(WorkerStartError, match="not ready after 0 s; it stopped at: waiting for uv"):
         WorkerConnection(silent, "", "cpu", {}, start_timeout=0.1)
     process = WorkerProcess(silent)
-    wait_for(process.tail, "what the command prints")
+    wait_for(process.log.read_text, "what the command prints")
     with pytest.raises(WorkerStartError, match="not ready after 0 s; it stopped at: waiting for uv") as caught:
         wait_until_ready(process, setup, 0.1, None)
     process.end(patience=0.0)

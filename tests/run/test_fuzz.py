@@ -43,6 +43,7 @@ from rootstock.worker.channel.frames import (
 from rootstock.worker.channel.memory import ALL_BITS, SharedMemory
 from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
 from tests.support.commands import DEADLINE_S
+from tests.support.ipi import feed
 
 ROOM = 2**18  # bytes that anybody may take, with pytest's and hypothesis' own
 TIMES = 8  # how often what has come may lie in memory: buffer, its successor while it grows, copy, text
@@ -171,7 +172,7 @@ def replies(data: list[bytes]) -> list[object]:
 def _decoded(decoder: object, following: Callable[..., object], parts: list[bytes]) -> list[object]:
     found = []
     for part in parts:
-        decoder.feed(part)
+        feed(decoder, part)
         while (message := following(decoder)) is not None:
             found.append(message)
     return found
@@ -226,9 +227,8 @@ def test_ipi_numbers_of_any_kind(
 
 
 FORCES = codec.encode(ForceReady(-1.5, np.ones((2, 3)), np.eye(3), b"{}"))
-QUESTION = (
-    codec.encode_init(3, b"text") + codec.encode_cell(np.eye(3), 2) + bytes(codec.encode_positions(np.ones((2, 3))))
-)
+INIT = codec.header("INIT") + packed(3, 4) + b"text"
+QUESTION = INIT + codec.encode_cell(np.eye(3), 2) + bytes(codec.encode_positions(np.ones((2, 3))))
 
 
 @pytest.mark.parametrize(

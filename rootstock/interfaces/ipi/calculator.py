@@ -123,12 +123,12 @@ class IPICalculator(ProxyCalculator):
 
     def _open(self) -> None:
         self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
-        given = self._arguments
-        command = given["command"]
+        arguments = self._arguments
+        command = arguments["command"]
         spec = ClientSpec(
-            None if command is None else tuple(os.fspath(each) for each in command), given["prepare"],
-            given["address"], given["host"], given["port"], _path(given["directory"]), _path(given["log"]),
-            given["start_timeout"], given["timeout"],
+            None if command is None else tuple(map(os.fspath, command)), arguments["prepare"],
+            arguments["address"], arguments["host"], arguments["port"], _path(arguments["directory"]),
+            _path(arguments["log"]), arguments["start_timeout"], arguments["timeout"],
         )  # fmt: skip
         self._use(IPIClientSession(spec))
 

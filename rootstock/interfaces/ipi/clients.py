@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,8 @@ from ase import Atoms
 
 from rootstock.client.exit_status import describe_exit
 from rootstock.client.inputs import Inputs
-from rootstock.errors import ConfigurationError, WorkerDiedError, WorkerError, WorkerStartError
+from rootstock.client.peer import PeerSession
+from rootstock.errors import ConfigurationError, WorkerDiedError, WorkerStartError
 from rootstock.interfaces.ipi.codec import encode_positions
 from rootstock.interfaces.ipi.connection import Connection
 from rootstock.interfaces.ipi.listener import Listener
@@ -54,7 +52,7 @@ class ClientSpec:
     timeout: float
 
 
-class IPIClientSession:
+class IPIClientSession(PeerSession):
     """Keeps one client that calculators share.
 
     Parameters
@@ -62,14 +60,16 @@ class IPIClientSession:
     spec : ClientSpec
     """
 
+    _connection: Connection | None
+    _listener: Listener | None
+
     def __init__(self, spec: ClientSpec) -> None:
-        self.spec = spec
-        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._listener: Listener | None = None
-        self._connection: Connection | None = None
+        super().__init__(spec)
         self._kind: tuple[Any, ...] = ()  # what the client knows of the atoms, and the protocol cannot change
-        self._lock = threading.RLock()
-        self._owner = os.getpid()
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._listener = None
 
     def evaluate(self, inputs: Inputs, cell: bytes, positions: Any) -> ForceReady:
         """Compute, with a client that is there or is got first.
@@ -95,30 +95,19 @@ class IPIClientSession:
             return connection.evaluate(cell, encode_positions(positions), len(inputs), self.spec.timeout)
 
     def release(self, user: Any) -> None:
-        """Let the client go if `user` was the last that needs it."""
-        self.users.discard(user)
+        """Let the client go, and stop listening, if `user` was the last that needs it."""
         with self._own_lock():
+            super().release(user)
             if not self.users:
-                self._drop()
-                if self._listener is not None:
-                    self._listener.close()
-                    self._listener = None
+                self._stop_listening()
 
-    def _own_lock(self) -> Any:
-        if self._owner != os.getpid():  # forked: client, listener, and whoever holds the lock, are the parent's
-            self._lock, self._owner = threading.RLock(), os.getpid()
-            self._connection = self._listener = None
-        return self._lock
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _ready(self, inputs: Inputs) -> Connection:
         """Return a client that has these atoms."""
-        if not self.users:
-            raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
         rest = inputs.rest  # all but cell, tags and info
         kind = (
             len(inputs),
@@ -128,8 +117,7 @@ class IPIClientSession:
             rest.initial_magmoms,
             rest.initial_magmom_vectors,
         )
-        if self._connection is not None and not self._connection.settle(self.spec.timeout):
-            self._drop()
+        self._settle(self.spec.timeout)
         if self._kind and kind != self._kind:
             if self.spec.prepare is None:
                 raise ConfigurationError(
@@ -149,11 +137,10 @@ class IPIClientSession:
         if spec.prepare is not None:
             spec.prepare(inputs.atoms())
         if self._listener is not None and not self._listener.reachable:
-            self._listener.close()
-            self._listener = None
+            self._stop_listening()
         if self._listener is None:
-            own = spec.address is None and spec.port is None
-            self._listener = Listener.private() if own else Listener.at(spec.address, spec.host, spec.port)
+            private = spec.address is None and spec.port is None
+            self._listener = Listener.private() if private else Listener.at(spec.address, spec.host, spec.port)
         listener = self._listener
         if spec.command is None:
             return self._accept(listener, None)
@@ -164,8 +151,7 @@ class IPIClientSession:
             process.end(0.0)
             raise
         finally:  # the next client gets a socket of its own, and nothing is left behind if this process is killed
-            listener.close()
-            self._listener = None
+            self._stop_listening()
 
     def _accept(self, listener: Listener, process: ClientProcess | None) -> Connection:
         deadline = monotonic() + self.spec.start_timeout
@@ -185,12 +171,11 @@ class IPIClientSession:
             )
         code = process.wait(0.0)
         late = f"did not connect to {_where(listener)} within {self.spec.start_timeout:.0f} s"
-        raise WorkerStartError(
-            f"The i-PI client {process.program!r} {f'{describe_exit(code)} before it connected' if code else late}.",
+        error = WorkerStartError(
+            f"The {process.title} {f'{describe_exit(code)} before it connected' if code else late}.",
             "Its command must name the socket: {address} for programs that follow i-PI, {socket} for a path.",
-            log=str(process.log),
-            tail=process.tail(),
         )
+        raise process.explain(error)
 
 
 def _where(listener: Listener) -> str:

@@ -14,16 +14,29 @@ from ase.units import Bohr, Hartree
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerProtocolError
-from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, Init, PosData, Reply, Request, State, Status
-from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
+from rootstock.interfaces.ipi.messages import (
+    EXIT,
+    FORCEREADY,
+    GETFORCE,
+    HAVEDATA,
+    INIT,
+    NEEDINIT,
+    POSDATA,
+    READY,
+    STATUS,
+    ForceReady,
+    PosData,
+    Reply,
+    Request,
+)
 
 HEADER_SIZE = 12
 # Bounds on what the other end may announce. Memory is taken only as bytes arrive.
 MAX_ATOMS = 2**27
 MAX_TEXT = 2**20
 
-_WORDS: dict[bytes, Request] = {b"STATUS": Status(), b"GETFORCE": GetForce(), b"EXIT": Exit()}
-_STATES: dict[bytes, Reply] = {name.encode(): State(name) for name in (NEEDINIT, READY, HAVEDATA)}
+_REQUESTS = {word.encode(): word for word in (STATUS, GETFORCE, EXIT)}  # those that are nothing but a word
+_STATES = {state.encode(): state for state in (NEEDINIT, READY, HAVEDATA)}
 _INT = struct.Struct("<i")
 _DOUBLE = struct.Struct("<d")
 _NINE = struct.Struct("<9d")
@@ -47,7 +60,7 @@ def encode(reply: ForceReady) -> bytes:
     forces = reply.forces / (Hartree / Bohr)
     return b"".join(
         [
-            header("FORCEREADY"),
+            header(FORCEREADY),
             _DOUBLE.pack(reply.energy / Hartree),
             _INT.pack(len(forces)),
             forces.astype("<f8", copy=False).tobytes(),
@@ -56,11 +69,6 @@ def encode(reply: ForceReady) -> bytes:
             reply.extra,
         ]
     )
-
-
-def encode_init(bead: int, text: bytes) -> bytes:
-    """Return the bytes of `Init`, header included."""
-    return header("INIT") + _INT.pack(bead) + _INT.pack(len(text)) + text
 
 
 def encode_cell(cell: Array, atoms: int) -> bytes:
@@ -74,17 +82,12 @@ def encode_cell(cell: Array, atoms: int) -> bytes:
         Number of atoms.
     """
     columns = (cell.T / Bohr, np.linalg.inv(cell).T * Bohr)
-    return header("POSDATA") + b"".join(each.astype("<f8").tobytes() for each in columns) + _INT.pack(atoms)
+    return header(POSDATA) + b"".join(matrix.astype("<f8").tobytes() for matrix in columns) + _INT.pack(atoms)
 
 
 def encode_positions(positions: Array) -> memoryview:
     """Return the bytes of positions [Å], shape (n_atoms, 3), which end a `PosData`."""
     return np.divide(positions, Bohr, order="C").astype("<f8", copy=False).data.cast("B")
-
-
-def _any_numbers() -> np.errstate:
-    """Keep numpy from warning of numbers that are not finite: whoever uses them refuses them."""
-    return np.errstate(all="ignore")
 
 
 class _Buffer:
@@ -109,16 +112,6 @@ class _Buffer:
     def received(self, count: int) -> None:
         """Say how many bytes were put into `room`."""
         self._end += count
-
-    def feed(self, data: bytes) -> None:
-        """Add bytes."""
-        rest = memoryview(data)
-        while rest:
-            room = self.room()
-            count = min(len(room), len(rest))
-            room[:count] = rest[:count]
-            self.received(count)
-            rest = rest[count:]
 
     def __len__(self) -> int:
         return self._end - self._start
@@ -151,17 +144,17 @@ class Decoder(_Buffer):
         if len(self) < HEADER_SIZE:
             return None
         word = self._word()
-        if word in _WORDS:
+        if word in _REQUESTS:
             self._start += HEADER_SIZE
-            return _WORDS[word]
+            return _REQUESTS[word]
         if word == b"INIT":
             return self._init()
         if word == b"POSDATA":
-            with _any_numbers():
+            with np.errstate(all="ignore"):  # whoever uses numbers that are not finite refuses them
                 return self._posdata()
         raise WorkerProtocolError(f"The i-PI server sent {word!r}, which this driver does not know.")
 
-    def _init(self) -> Init | None:
+    def _init(self) -> Request | None:
         start = HEADER_SIZE + 2 * _INT.size
         if len(self) < start:
             return None
@@ -170,9 +163,8 @@ class Decoder(_Buffer):
             raise WorkerProtocolError(f"The i-PI server announced a text of {length} bytes.")
         if len(self) < start + length:
             return None
-        message = Init(self._int(HEADER_SIZE), self._bytes(start, length))
         self._start += start + length
-        return message
+        return INIT
 
     def _posdata(self) -> PosData | None:
         start = HEADER_SIZE + 2 * _MATRIX + _INT.size
@@ -214,7 +206,7 @@ class ReplyDecoder(_Buffer):
             return _STATES[word]
         if word != b"FORCEREADY":
             raise WorkerProtocolError(f"The i-PI client sent {word!r}, which is no answer.")
-        with _any_numbers():
+        with np.errstate(all="ignore"):  # whoever uses numbers that are not finite refuses them
             return self._results(atoms)
 
     def _results(self, atoms: int) -> ForceReady | None:

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import enum
-import os
+import contextlib
 import select
 import socket
-import weakref
 from collections.abc import Generator
 from time import monotonic
 from typing import Any
 
+from rootstock.client.child_process import REAP_S
 from rootstock.client.exit_status import describe_exit
+from rootstock.client.peer import GOODBYE_S, PeerConnection, Phase
+from rootstock.client.process import forks
 from rootstock.errors import WorkerDiedError, WorkerError, WorkerProtocolError, WorkerTimeoutError
 from rootstock.interfaces.ipi.codec import ReplyDecoder
 from rootstock.interfaces.ipi.messages import ForceReady, Reply
 from rootstock.interfaces.ipi.process import ClientProcess
-from rootstock.interfaces.ipi.server import EXIT, Peer, Writes
+from rootstock.interfaces.ipi.server import GOODBYE, Peer, Writes
+from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.spin import AdaptiveSpin
 
-_GOODBYE_S = 5.0
-_REAP_S = 2.0  # a dying process closes its socket a little before it can be reaped
+_LEAST_S = 0.001  # no time at all would mean not to wait
 
 
-class _Phase(enum.Enum):
-    IDLE = enum.auto()
-    BUSY = enum.auto()
-    WAITING = enum.auto()
-    OVER = enum.auto()
-
-
-class _GoneError(Exception):
-    """Nobody is at the other end."""
-
-
-class Connection:
+class Connection(PeerConnection):
     """A client that has connected.
 
     Parameters
@@ -48,37 +38,28 @@ class Connection:
     def __init__(self, sock: socket.socket, process: ClientProcess | None) -> None:
         sock.setblocking(False)
         self._sock, self._process = sock, process
+        self._title = "The i-PI client" if process is None else f"The {process.title}"
         self._poll = select.poll()
-        for fd in (sock.fileno(), *(() if process is None else process.fds)):
+        for fd in (sock.fileno(), *(() if process is None else (process.exit_fd,))):
             self._poll.register(fd, select.POLLIN)
-        self._eager = AdaptiveSpin()
+        self._adaptive_spin = AdaptiveSpin()
         self._decoder, self._peer = ReplyDecoder(), Peer()
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
-        # An interruption (Ctrl-C) can come between any two steps. A wait can be taken up again; whatever else was
-        # cut makes this connection useless.
-        self._phase = _Phase.IDLE
-        self._owner = os.getpid()
-        # What nobody closes is closed when it is garbage, or at the end of the interpreter.
-        self._finalizer = weakref.finalize(self, _finish, sock, process, self._owner)
-
-    @property
-    def title(self) -> str:
-        """Who this is, for messages."""
-        return "The i-PI client" if self._process is None else f"The i-PI client {self._process.program!r}"
+        super().__init__(_finish, sock, process)
 
     def settle(self, timeout: float) -> bool:
         """Make ready for the next evaluation; tell whether this client can serve it.
 
         The answer to an evaluation that was interrupted is waited for and dropped.
         """
-        if self._owner != os.getpid() or self._phase in (_Phase.BUSY, _Phase.OVER):
+        if not self.usable or self._phase is Phase.BUSY:
             return False
         try:
-            if self._phase is _Phase.WAITING:
+            if self._phase is Phase.WAITING:
                 deadline = monotonic() + timeout
                 self._advance(self._receive(deadline), deadline)
-        except (_GoneError, TimeoutError, WorkerProtocolError):
+        except (PeerGoneError, TimeoutError, WorkerProtocolError):
             return False
         return True
 
@@ -107,41 +88,28 @@ class Connection:
         self._begin(self._peer.greeting(), timeout)
 
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
-        self._phase, self._steps = _Phase.BUSY, steps
+        self._phase, self._steps = Phase.BUSY, steps
         deadline = monotonic() + timeout
         try:
             return self._advance(None, deadline)
-        except _GoneError:
-            raise self._lost(WorkerDiedError, "{title} {how} during an exchange.") from None
+        except PeerGoneError:
+            raise self._lost(WorkerDiedError, "") from None
         except TimeoutError:
-            raise self._lost(
-                WorkerTimeoutError, f"{{title}} gave no answer within {timeout:.0f} s and was dropped.",
-                "If it needs longer, pass a larger timeout=.",
-            ) from None  # fmt: skip
+            late = f"gave no answer within {timeout:.0f} s and was dropped."
+            raise self._lost(WorkerTimeoutError, late, "If it needs longer, pass a larger timeout=.") from None
         except WorkerProtocolError as error:
-            raise self._lost(WorkerProtocolError, error.message.replace("The i-PI client", "{title}")) from None
+            raise self._lost(WorkerProtocolError, error.message.removeprefix("The i-PI client ")) from None
 
-    def close(self) -> None:
-        """Tell the client that we are done, and end it if we started it."""
-        polite = self._phase is _Phase.IDLE and self._owner == os.getpid()
-        self._phase = _Phase.OVER
-        if self._finalizer.detach() is not None:
-            _finish(self._sock, self._process, self._owner, polite=polite)
-
-    def _lost(self, kind: type[WorkerError], text: str, hint: str = "") -> WorkerError:
-        """Return an error, having let go of the client."""
-        self._phase = _Phase.OVER
+    def _lost(self, kind: type[WorkerError], event: str, hint: str = "") -> WorkerError:
+        """Return the error for a client by what it did (empty: it is gone), and let go of it."""
+        self._phase = Phase.OVER
         self._finalizer.detach()
         self._sock.close()
         process = self._process
-        if process is None:
-            return kind(text.format(title=self.title, how="closed the connection"), hint)
-        code = process.end(_REAP_S if kind is WorkerDiedError else 0.0)
+        code = 0 if process is None else process.end(REAP_S if kind is WorkerDiedError else 0.0)
         how = "closed the connection" if code == 0 else describe_exit(code)
-        error = kind(text.format(title=self.title, how=how), hint, log=str(process.log), tail=process.tail())
-        if isinstance(error, WorkerDiedError):
-            error.returncode = code
-        return error
+        error = kind(f"{self._title} {event or f'{how} during an exchange.'}", hint)
+        return error if process is None else process.explain(error)
 
     def _advance(self, reply: Reply | None, deadline: float) -> Any:
         """Take up the exchange with a reply, and finish it."""
@@ -149,51 +117,44 @@ class Connection:
             try:
                 writes = self._steps.send(reply)  # type: ignore[arg-type]  # None starts it
             except StopIteration as done:
-                self._phase = _Phase.IDLE
+                self._phase = Phase.IDLE
                 return done.value
             for buffers in writes:
                 self._send(buffers, deadline)
             reply = self._receive(deadline)
 
     def _send(self, buffers: list[bytes | memoryview], deadline: float) -> None:
-        size = sum(map(len, buffers))
-        rest: memoryview | None = None
-        while True:
-            try:
-                sent = self._sock.sendmsg(buffers) if rest is None else self._sock.send(rest)
-            except BlockingIOError:
-                sent = 0
-            except (BrokenPipeError, ConnectionResetError):
-                raise _GoneError from None
-            if rest is None and sent == size:
-                return
-            rest = (memoryview(b"".join(buffers)) if rest is None else rest)[sent:]
-            if not rest:
-                return
-            poll = select.poll()
-            poll.register(self._sock, select.POLLOUT)
-            if not poll.poll(max(0.0, deadline - monotonic()) * 1000):
-                raise TimeoutError
+        sent = 0
+        try:
+            with contextlib.suppress(BlockingIOError):
+                sent = self._sock.sendmsg(buffers)
+            if sent < sum(map(len, buffers)):
+                self._sock.settimeout(max(_LEAST_S, deadline - monotonic()))
+                self._sock.sendall(memoryview(b"".join(buffers))[sent:])
+                self._sock.setblocking(False)
+        except (BrokenPipeError, ConnectionResetError):
+            raise PeerGoneError from None
 
     def _receive(self, deadline: float) -> Reply:
         decoder = self._decoder
-        self._phase = _Phase.BUSY
+        self._phase = Phase.BUSY
         while (reply := decoder.next_reply(self._atoms)) is None:
-            self._phase = _Phase.WAITING
+            self._phase = Phase.WAITING
             remaining = deadline - monotonic()
-            found = self._eager.until(self._look) or (self._poll.poll(1000 * remaining) if remaining > 0 else [])
-            ready = [fd for fd, _ in found]
-            self._phase = _Phase.BUSY
+            events = self._adaptive_spin.until(self._look) or (
+                self._poll.poll(1000 * remaining) if remaining > 0 else []
+            )
+            ready = [fd for fd, _ in events]
+            self._phase = Phase.BUSY
             if self._sock.fileno() in ready:
                 self._read()
             elif not ready:
-                self._phase = _Phase.WAITING
+                self._phase = Phase.WAITING
                 raise TimeoutError
             elif self._process is not None:
-                if self._process.wait(_REAP_S) != 0:
-                    raise _GoneError
-                for fd in self._process.fds:  # it has handed over to another process
-                    self._poll.unregister(fd)
+                if self._process.wait(REAP_S) != 0:
+                    raise PeerGoneError
+                self._poll.unregister(self._process.exit_fd)  # it has handed over to another process
         return reply
 
     def _look(self) -> list[tuple[int, int]]:
@@ -207,19 +168,17 @@ class Connection:
         except ConnectionResetError:
             count = 0
         if not count:
-            raise _GoneError
+            raise PeerGoneError
         self._decoder.received(count)
 
 
 def _finish(sock: socket.socket, process: ClientProcess | None, owner: int, *, polite: bool = True) -> None:
     """Let go of a client."""
-    if os.getpid() == owner and polite:
-        try:
-            sock.send(EXIT)
-        except OSError:
-            polite = False
-    sock.close()
-    if process is None or os.getpid() != owner:
-        return
-    # Programs end with an error when they are told to end (LAMMPS does), which means nothing.
-    process.end(_GOODBYE_S if polite else 0.0, well=True)
+    patience = 0.0
+    with contextlib.suppress(OSError), sock:
+        if polite and forks() == owner:
+            sock.send(GOODBYE)
+            patience = GOODBYE_S
+    if process is not None and forks() == owner:
+        process.end(patience)
+        process.drop_log()  # programs end with an error when they are told to end (LAMMPS does), which means nothing

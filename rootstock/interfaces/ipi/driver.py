@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -17,8 +16,8 @@ from ase.calculators.calculator import all_changes
 from rootstock.errors import ConfigurationError, WorkerError, WorkerProtocolError
 from rootstock.interfaces.evaluation import evaluate, require
 from rootstock.interfaces.ipi.codec import Decoder, encode, header
-from rootstock.interfaces.ipi.messages import Exit, ForceReady, GetForce, PosData, Status
-from rootstock.interfaces.ipi.states import NEEDINIT, next_state
+from rootstock.interfaces.ipi.messages import EXIT, GETFORCE, NEEDINIT, POSDATA, STATUS, ForceReady, PosData, Request
+from rootstock.interfaces.ipi.states import next_state
 from rootstock.worker.channel.spin import AdaptiveSpin
 
 _PATIENCE_S = 3600.0  # then it looks again; a server may think for days
@@ -109,20 +108,21 @@ class Driver:
                         poll.poll(1000 * _PATIENCE_S)
                     continue
                 decoder.received(count)
-                while (request := decoder.next_request()) is not None and not isinstance(request, Exit):
+                while (request := decoder.next_request()) is not None and request != EXIT:
                     replies += self.answer(request)
-                if not count or isinstance(request, Exit):
+                if not count or request == EXIT:
                     sock.sendall(replies)
                     return
 
-    def answer(self, request: Any) -> bytes:
+    def answer(self, request: Request) -> bytes:
         """Return the reply to one request; empty for those that have none."""
-        state, self._state = self._state, next_state(self._state, request)
-        if isinstance(request, Status):
-            return header(state)
+        word = POSDATA if isinstance(request, PosData) else request
+        state, self._state = self._state, next_state(self._state, word)
         if isinstance(request, PosData):
             self._result = self._compute(request)
-        if isinstance(request, GetForce) and self._result is not None:
+        if word == STATUS:
+            return header(state)
+        if word == GETFORCE and self._result is not None:
             return encode(self._result)
         return b""
 
@@ -151,13 +151,16 @@ class Driver:
 def check_structure(atoms: Atoms, use_stress: bool) -> None:
     """Refuse a structure whose virial cannot be computed.
 
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    use_stress : bool
+        Whether a virial is sent.
+
     Raises
     ------
     ConfigurationError
         If a virial is wanted of atoms without a periodic cell.
     """
     if use_stress and not (atoms.cell.rank == 3 and atoms.pbc.any()):
-        raise ConfigurationError(
-            "The structure has no periodic cell, so there is no virial.",
-            _NO_STRESS,
-        )
+        raise ConfigurationError("The structure has no periodic cell, so there is no virial.", _NO_STRESS)

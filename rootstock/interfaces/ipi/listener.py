@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -12,6 +13,7 @@ import weakref
 from pathlib import Path
 from time import monotonic
 
+from rootstock.client.process import forks
 from rootstock.errors import ConfigurationError, WorkerStartError
 from rootstock.interfaces.ipi.process import ClientProcess
 
@@ -46,16 +48,22 @@ class Listener:
         sock.listen(1)
         self._inode = _inode(self.names.get("socket", ""))
         self._finalizer = weakref.finalize(
-            self, _remove, sock, folder, self.names.get("socket", ""), self._inode, os.getpid()
+            self, _remove, sock, folder, self.names.get("socket", ""), self._inode, forks()
         )
 
     @classmethod
     def private(cls) -> Listener:
-        """Listen in a new folder that only this user can enter, at a path that every client of i-PI can be told."""
+        """Listen in a new folder that only this user can enter, at a path that every client of i-PI can be told.
+
+        Raises
+        ------
+        WorkerStartError
+            If there is no room, descriptor or permission for it.
+        """
         try:
             folder = tempfile.mkdtemp(prefix=os.path.basename(PREFIX), dir=os.path.dirname(PREFIX))
             try:
-                return cls(_bound(socket.AF_UNIX, f"{folder}/s"), folder)
+                return cls(_bind(socket.AF_UNIX, f"{folder}/s"), folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)  # which needs no descriptor: there may be none
@@ -70,6 +78,15 @@ class Listener:
     def at(cls, address: str | None, host: str, port: int | None) -> Listener:
         """Listen where the caller says.
 
+        Parameters
+        ----------
+        address : str or None
+            A Unix socket: its path, or a name for ``/tmp/ipi_NAME``. None: TCP.
+        host : str
+            Local address for TCP.
+        port : int or None
+            Port for TCP; 0: any free one.
+
         Raises
         ------
         WorkerStartError
@@ -77,11 +94,11 @@ class Listener:
         """
         try:
             if address is None:
-                return cls(_bound(socket.AF_INET, (host, port)))
+                return cls(_bind(socket.AF_INET, (host, port)))
             path = address if "/" in address else PREFIX + address
             if _stale(path):
                 os.unlink(path)
-            return cls(_bound(socket.AF_UNIX, path))
+            return cls(_bind(socket.AF_UNIX, path))
         except OSError as error:
             where = address if port is None else f"{host}:{port}"
             raise WorkerStartError(
@@ -95,11 +112,24 @@ class Listener:
         return _inode(self.names.get("socket", "")) == self._inode
 
     def accept(self, timeout: float, process: ClientProcess | None) -> socket.socket | None:
-        """Wait for a client; None if none came in time, or `process`, which was to become one, has failed."""
+        """Wait for a client.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+        process : ClientProcess or None
+            The process that is to connect.
+
+        Returns
+        -------
+        socket or None
+            None if nobody connected in time, or the process failed.
+        """
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        for fd in () if process is None else process.fds:
-            poll.register(fd, select.POLLIN)
+        if process is not None:
+            poll.register(process.exit_fd, select.POLLIN)
         deadline = monotonic() + timeout
         while (remaining := deadline - monotonic()) > 0:
             ready = [fd for fd, _ in poll.poll(remaining * 1000)]
@@ -111,7 +141,7 @@ class Listener:
             if process is not None and ready:
                 if process.wait(1.0) != 0:
                     return None
-                poll.unregister(ready[0])  # it has handed over to another, as a batch system's command does
+                poll.unregister(process.exit_fd)  # it has handed over to another, as a batch system's command does
         return None
 
     def close(self) -> None:
@@ -121,6 +151,13 @@ class Listener:
 
 def check_place(address: str | None, host: str, port: int | None, command: bool) -> None:
     """Refuse a place that cannot be listened at.
+
+    Parameters
+    ----------
+    address, host, port : str or None, str, int or None
+        As `Listener.at`.
+    command : bool
+        Whether a client is started.
 
     Raises
     ------
@@ -140,7 +177,7 @@ def check_place(address: str | None, host: str, port: int | None, command: bool)
         raise ConfigurationError("address= is empty.")
 
 
-def _bound(family: int, place: str | tuple[str, int | None]) -> socket.socket:
+def _bind(family: int, place: str | tuple[str, int | None]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET:
@@ -157,13 +194,7 @@ def _stale(path: str) -> bool:
     if not Path(path).is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        try:
-            sock.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False
+        return sock.connect_ex(path) == errno.ECONNREFUSED
 
 
 def _inode(path: str) -> int:
@@ -176,7 +207,7 @@ def _inode(path: str) -> int:
 
 def _remove(sock: socket.socket, folder: str, path: str, inode: int, owner: int) -> None:
     sock.close()
-    if os.getpid() != owner:
+    if forks() != owner:
         return
     if path and _inode(path) == inode:  # not what another server has put there since
         os.unlink(path)

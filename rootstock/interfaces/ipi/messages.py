@@ -14,27 +14,6 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Status:
-    """The server asks for the driver's state."""
-
-
-@dataclass(frozen=True)
-class Init:
-    """The server tells which replica this is.
-
-    Attributes
-    ----------
-    bead : int
-        Number of the replica.
-    text : bytes
-        Whatever the server's user wrote for drivers.
-    """
-
-    bead: int
-    text: bytes
-
-
-@dataclass(frozen=True)
 class PosData:
     """The server sends atoms.
 
@@ -47,16 +26,6 @@ class PosData:
 
     cell: Array
     positions: Array
-
-
-@dataclass(frozen=True)
-class GetForce:
-    """The server asks for the results."""
-
-
-@dataclass(frozen=True)
-class Exit:
-    """The server is done."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +48,9 @@ class ForceReady:
     extra: bytes = b""
 
 
-@dataclass(frozen=True)
-class State:
-    """The driver's answer to `Status`.
+# Those that carry nothing are words. Of INIT, which tells a driver which replica it computes, nothing is needed.
+STATUS, INIT, POSDATA, GETFORCE, EXIT = "STATUS", "INIT", "POSDATA", "GETFORCE", "EXIT"
+NEEDINIT, READY, HAVEDATA, FORCEREADY = "NEEDINIT", "READY", "HAVEDATA", "FORCEREADY"
 
-    Attributes
-    ----------
-    name : str
-        One of the states in `rootstock.interfaces.ipi.states`.
-    """
-
-    name: str
-
-
-Reply = State | ForceReady
-Request = Status | Init | PosData | GetForce | Exit
+Request = str | PosData
+Reply = str | ForceReady  # a driver answers STATUS with one of its states

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rootstock.client.process import KILL_S, give_up
-from rootstock.client.scratch import last_lines, open_log
+from rootstock.client.child_process import ChildProcess
 from rootstock.errors import WorkerStartError
 
 
-class ClientProcess:
+class ClientProcess(ChildProcess):
     """The process of a client.
 
     Parameters
@@ -26,7 +23,7 @@ class ClientProcess:
     directory : path or None
         Where it runs.
     log : path or None
-        Where its output goes. None: a file in the user's private scratch folder, removed if it ends well.
+        Where its output goes. None: a file in the user's private scratch folder, removed unless the client fails.
 
     Raises
     ------
@@ -34,74 +31,25 @@ class ClientProcess:
         If the program cannot be started, or the command asks for a name that there is not.
     """
 
+    _ends_with_children = False  # it may have handed over to another process, as a batch system's command does
+
     def __init__(
         self, command: Sequence[str], names: Mapping[str, str], directory: Path | None, log: Path | None
     ) -> None:
-        self.program = os.path.basename(command[0])
-        self._keep_log = log is not None
-        filled = [_fill(argument, names) for argument in command]
-        self.log, output = open_log(self.program, log)
-        self.fds: tuple[int, ...] = ()
+        program = os.path.basename(command[0])
+        self.title = f"i-PI client {program!r}"
+        self._command = [_fill(argument, names) for argument in command]
+        self._directory = directory
         try:
-            # Its own session: Ctrl-C in the terminal reaches us only.
-            self._process = subprocess.Popen(
-                filled, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+            super().__init__(self.title, program, log)
         except OSError as error:
-            self._drop_log()
-            raise self._not_started(filled[0], directory, error) from error
-        finally:
-            os.close(output)
-        try:
-            # Readable when the process has ended.
-            self.fds = (os.pidfd_open(self._process.pid),) if hasattr(os, "pidfd_open") else ()
-        except OSError as error:
-            self.end(0.0, well=True)
-            raise self._not_started(filled[0], directory, error) from error
+            raise WorkerStartError(
+                f"Cannot start {self._command[0]} in {directory or Path.cwd()}: {error.strerror}.",
+                "command= names the program and its arguments; no shell reads it.",
+            ) from error
 
-    def _not_started(self, program: str, directory: Path | None, error: OSError) -> WorkerStartError:
-        return WorkerStartError(
-            f"Cannot start {program} in {directory or Path.cwd()}: {error.strerror}.",
-            "command= names the program and its arguments; no shell reads it.",
-        )
-
-    def _drop_log(self) -> None:
-        if not self._keep_log:
-            self.log.unlink(missing_ok=True)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def wait(self, timeout: float) -> int | None:
-        """Return the exit code, or None if the process lives on after `timeout` seconds."""
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def end(self, patience: float, *, well: bool = False) -> int | None:
-        """End the process, waiting for it to do so by itself first; return its exit code if it has one.
-
-        What it printed is kept unless `well` says that nothing went wrong.
-        """
-        code = self.wait(patience)
-        if code is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            code = self.wait(KILL_S)
-            if code is None:
-                give_up(self._process, f"i-PI client {self.program!r}", self.log)
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = ()
-        if well:
-            self._drop_log()
-        return code
-
-    def tail(self) -> str:
-        """Return the last lines that it printed."""
-        return last_lines(self.log)
+    def _start(self, output: int, held: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
+        self._run(self._command, output, held, cwd=self._directory)
 
 
 def _fill(argument: str, names: Mapping[str, str]) -> str:

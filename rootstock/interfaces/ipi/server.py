@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator
 from dataclasses import dataclass
 
 from rootstock.errors import WorkerProtocolError
-from rootstock.interfaces.ipi.codec import encode_init, header
-from rootstock.interfaces.ipi.messages import ForceReady, Reply, State
-from rootstock.interfaces.ipi.states import HAVEDATA, NEEDINIT, READY
+from rootstock.interfaces.ipi.codec import header
+from rootstock.interfaces.ipi.messages import (
+    EXIT,
+    FORCEREADY,
+    GETFORCE,
+    HAVEDATA,
+    INIT,
+    NEEDINIT,
+    READY,
+    STATUS,
+    ForceReady,
+    Reply,
+)
 
 # What is sent in one call each. A header never ends a call that began with positions: drivers that read a header with
 # a single recv() find it cut in two for some numbers of atoms.
 Writes = list[list[bytes | memoryview]]
 
-_STATUS, _GETFORCE = header("STATUS"), header("GETFORCE")
-_INIT = encode_init(0, b"\0")
-EXIT = header("EXIT")
+_STATUS, _GETFORCE, GOODBYE = header(STATUS), header(GETFORCE), header(EXIT)
+_INIT = header(INIT) + struct.pack("<ii", 0, 1) + b"\0"  # the first replica, and a text of one byte for drivers
 
 
 @dataclass
@@ -38,7 +48,7 @@ class Peer:
     def greeting(self) -> Generator[Writes, Reply, None]:
         """Ask for the state, which every driver can tell at any time."""
         reply = yield [[_STATUS]]
-        if not isinstance(reply, State):
+        if not isinstance(reply, str):
             _expect(reply, READY)
 
     def evaluation(self, cell: bytes, positions: memoryview) -> Generator[Writes, Reply, ForceReady]:
@@ -60,7 +70,7 @@ class Peer:
             result = yield []
         else:
             state = yield [[_STATUS]]
-            anew = state == State(NEEDINIT)
+            anew = state == NEEDINIT
             if anew:
                 state = yield [[_INIT], [_STATUS]]
             _expect(state, READY)
@@ -74,6 +84,6 @@ class Peer:
 
 
 def _expect(reply: Reply, state: str) -> None:
-    if reply != State(state):
-        name = reply.name if isinstance(reply, State) else "FORCEREADY"
-        raise WorkerProtocolError(f"The i-PI client answered {name} where {state} was due.")
+    if reply != state:
+        answer = reply if isinstance(reply, str) else FORCEREADY
+        raise WorkerProtocolError(f"The i-PI client answered {answer} where {state} was due.")

@@ -63,6 +63,14 @@ class Endpoint:
     def send(self, frame: Frame, content: Any = None, *, timeout: float = 30.0) -> None:
         """Send a frame.
 
+        Parameters
+        ----------
+        frame : Frame
+        content : Any
+            Its payload, as `encode` takes it.
+        timeout : float
+            Seconds until the other end must have made room for it.
+
         Raises
         ------
         PeerGoneError

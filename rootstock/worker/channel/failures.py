@@ -48,7 +48,13 @@ class Failure:
 
 
 def encode_failure(error: BaseException, code: FailureCode) -> dict[str, Any]:
-    """Return the payload of a FAILURE frame."""
+    """Return the payload of a FAILURE frame.
+
+    Parameters
+    ----------
+    error : BaseException
+    code : FailureCode
+    """
     try:
         message = error.message if isinstance(error, RootstockError) else str(error)
     except Exception as worse:  # noqa: BLE001  # whatever a model raises is reported to the client

@@ -75,7 +75,20 @@ class Frame(NamedTuple):
 
 
 def encode(frame: Frame, content: Any = None) -> bytes:
-    """Return the bytes of a frame; `content` is the payload, anything that JSON can hold, or None for no payload."""
+    """Return the bytes of a frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        Its ``payload`` is set here.
+    content : Any
+        The payload, anything that JSON can hold; None: no payload.
+
+    Raises
+    ------
+    WorkerProtocolError
+        If the payload is larger than `MAX_PAYLOAD`.
+    """
     if content is None:
         return HEADER.pack(MAGIC, *frame)
     payload = json.dumps(content).encode()

@@ -36,7 +36,7 @@ def decode_info(text: str) -> dict[str, Any]:
         If it is anything else.
     """
     try:
-        info = json.loads(text, object_hook=_restored) if text else {}
+        info = json.loads(text, object_hook=_restore) if text else {}
     except (TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not isinstance(info, dict):
@@ -60,15 +60,15 @@ def _portable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
-        return {_TUPLE: [_portable(each) for each in value]}
+        return {_TUPLE: [_portable(item) for item in value]}
     if isinstance(value, list):
-        return [_portable(each) for each in value]
+        return [_portable(item) for item in value]
     if isinstance(value, dict):
-        return {_text_key(key): _portable(each) for key, each in value.items()}
+        return {_text_key(key): _portable(item) for key, item in value.items()}
     raise TypeError
 
 
-def _restored(value: dict[str, Any]) -> Any:
+def _restore(value: dict[str, Any]) -> Any:
     if _TUPLE in value:
         return tuple(value[_TUPLE])
     if _ARRAY in value:

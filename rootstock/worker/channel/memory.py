@@ -68,6 +68,7 @@ PROPERTIES = (
     Section("dielectric_tensor", (3, 3), False),
     Section("born_effective_charges", (3, 3), True),
 )
+INPUT_BITS = {section.name: 1 << i for i, section in enumerate(INPUTS)}
 PROPERTY_BITS = {section.name: 1 << i for i, section in enumerate(PROPERTIES)}
 
 
@@ -77,11 +78,6 @@ def _place(capacity: int) -> tuple[dict[str, int], int]:
         offsets[section.name] = end
         end += -(-section.bytes(capacity) // _ALIGN) * _ALIGN
     return offsets, end
-
-
-def _unnamed_file() -> int:
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class SharedMemory:
@@ -106,12 +102,11 @@ class SharedMemory:
         """Make the file. It has no name, and is gone with the last process that holds it."""
         try:
             fd = os.memfd_create("rootstock", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        except AttributeError:
-            fd = _unnamed_file()
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
                 raise
-            fd = _unnamed_file()  # a sandbox without memfd
+            with tempfile.TemporaryFile() as file:  # macOS, or a sandbox without memfd
+                fd = os.dup(file.fileno())
         else:
             # Nobody can cut it short: reading what is no longer there would kill the client.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
@@ -164,7 +159,14 @@ class SharedMemory:
         self.capacity, self.offsets, self._atoms = capacity, offsets, -1
 
     def write(self, name: str, data: bytes) -> None:
-        """Copy `data` to the beginning of a section."""
+        """Copy bytes to the beginning of a section.
+
+        Parameters
+        ----------
+        name : str
+            Name of the section.
+        data : bytes
+        """
         assert self.map is not None
         offset = self.offsets[name]
         self.map[offset : offset + len(data)] = data

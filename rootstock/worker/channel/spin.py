@@ -39,14 +39,14 @@ class AdaptiveSpin:
             self._pause -= 1
             return None
         end = perf_counter() + _TRY_S
-        while not (found := ready()):
+        while not (result := ready()):
             os.sched_yield()  # two ends on one processor do not wait for each other's time slice
             if perf_counter() > end:
                 self._pause = self._next_pause
                 self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE)
                 return None
         self._next_pause = max(self._next_pause // 2, 1)
-        return found
+        return result
 
 
 def _processors() -> int:

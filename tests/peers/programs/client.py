@@ -70,7 +70,7 @@ with socket.socket(socket.AF_UNIX) as sock:
             if fault == "half" and faulty:
                 sock.sendall(answer[:50])
                 sys.exit(0)
-            sock.sendall(b"NONSENSE" * 99 if fault == "garbage" and faulty else answer)
+            sock.sendall(b"{NONSENSE}" * 99 if fault == "garbage" and faulty else answer)
         elif word == b"INIT":
             sys.exit("an INIT that nobody asked for")
         else:

@@ -1,0 +1,118 @@
+"""What talks to a process for one or several calculators: our worker, or an i-PI client of somebody else's."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from rootstock.client.process import forks
+from rootstock.errors import WorkerError
+
+GOODBYE_S = 5.0  # for a process that was told to end
+
+
+class Phase(enum.Enum):
+    """What a connection does. An interruption (Ctrl-C) can come between any two steps, and this says what it cut.
+
+    A wait can be taken up again as long as nothing was received; whatever else was cut makes the connection useless.
+    """
+
+    IDLE = enum.auto()
+    BUSY = enum.auto()
+    WAITING = enum.auto()
+    OVER = enum.auto()
+
+
+class PeerConnection:
+    """A process that is asked one thing at a time.
+
+    Parameters
+    ----------
+    finish : callable
+        Lets go of it: called with the arguments, with the number of forks at which the connection was made, and perhaps
+        with ``polite=False``: the process does not listen.
+    *arguments
+        For `finish`. This object must not be reachable from them.
+    """
+
+    def __init__(self, finish: Callable[..., None], *arguments: Any) -> None:
+        self._phase = Phase.IDLE
+        self._owner = forks()
+        # What nobody closes is closed when it is garbage, or at the end of the interpreter.
+        self._finalizer = weakref.finalize(self, finish, *arguments, self._owner)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may still be asked something."""
+        return self._phase is not Phase.OVER and self._owner == forks()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be asked at once."""
+        return self._phase is Phase.IDLE and self._owner == forks()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._end(polite=False)
+
+    def close(self) -> None:
+        """Let the process end, giving it a moment to do so by itself."""
+        self._end(polite=self._phase is Phase.IDLE)
+
+    def _end(self, *, polite: bool) -> None:
+        self._phase = Phase.OVER
+        if (registered := self._finalizer.detach()) is not None:
+            _, finish, arguments, _ = registered
+            finish(*arguments, polite=polite)
+
+
+class PeerSession:
+    """Keeps one process that computes for several calculators.
+
+    Parameters
+    ----------
+    spec : WorkerSpec or ClientSpec
+        How to get it.
+
+    Attributes
+    ----------
+    users : weakref.WeakSet
+        The calculators.
+    """
+
+    _connection: Any
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Start without a process: in a forked one, it and whoever holds the lock are the parent's."""
+        self._lock, self._connection, self._owner = threading.RLock(), None, forks()
+
+    def _own_lock(self) -> Any:
+        if self._owner != forks():
+            self._reset()
+        return self._lock
+
+    def _settle(self, timeout: float) -> None:
+        """Keep a connection that is ready, or will be within `timeout` seconds, and no other."""
+        if not self.users:
+            raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
+        if self._connection is not None and not self._connection.settle(timeout):
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def release(self, user: Any) -> None:
+        """End the process if `user` was the last that needs it."""
+        self.users.discard(user)
+        if not self.users and self._owner == forks():
+            self._drop()
