@@ -50,12 +50,12 @@ def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
         for folder in (layout.root, layout.locks, layout.generations):
             access.make_folder(folder, private=folder in layout.admin_folders())
     with transaction(layout, access, Change(plan.command, site.cluster.name, plan.since), admin):
+        for change in plan.modes:  # before anything is written: a file gets the group of its folder
+            access.apply(change)
+            admin.log(f"mode {change.new:04o} of {change.path}")
         # Who may read is noted when all of it is done: until then, the next installation has it to do.
         access_now = {key: plan.marker[key] for key in ("readers", "group", "writers") if key in plan.marker}
         _write_marker(plan, {**plan.new_marker, **access_now})
-        for change in plan.modes:
-            access.apply(change)
-            admin.log(f"mode {change.new:04o} of {change.path}")
         if plan.reseal:
             _reseal(site, admin)
             _write_marker(plan, plan.new_marker)

@@ -248,7 +248,9 @@ def _modes(site: Site, files: Iterable[Path]) -> Iterator[ModeChange]:
         if change := access.needs(folder, mode):
             yield change
     # What an admin wrote there by hand has the modes of their umask.
-    for path in sorted({*files, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}):
+    for path in sorted(
+        {*files, layout.marker, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}
+    ):
         change = access.needs(path, access.at(path, layout).file)
         if change and change.old is not None:
             yield change
