@@ -25,7 +25,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rootstock.builds.plan import RECIPE
-from rootstock.builds.uv import clean_variables, find_uv
+from rootstock.builds.uv import find_uv
+from rootstock.builds.variables import clean_variables
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 

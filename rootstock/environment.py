@@ -1,5 +1,5 @@
 """How workers are started."""
 
-from rootstock.client.launch import EnvironmentManager
+from rootstock.client.uv_run import EnvironmentManager
 
 __all__ = ["EnvironmentManager"]

@@ -37,7 +37,7 @@ def test_only_layout_knows_paths_under_the_root() -> None:
 
 def test_only_uv_runs_uv() -> None:
     users = {path for path in MODULES if re.search(r"\bfind_uv\b", path.read_text(encoding="utf-8"))}
-    assert users == {PACKAGE / "builds/uv.py", PACKAGE / "client/launch.py"}  # which names it in a worker's command
+    assert users == {PACKAGE / "builds/uv.py", PACKAGE / "client/uv_run.py"}  # which names it in a worker's command
 
 
 def test_the_worker_side_pickles_and_evaluates_nothing() -> None:

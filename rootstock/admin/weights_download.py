@@ -149,7 +149,7 @@ def _download(site: Site, request: WeightsRequest, model: ResolvedModel, step: R
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=site.layout.cache))
     try:
         step("fetching")
-        launch = model.launch_fetch(staging)
+        launch = model.launch_fetch(staging, site.cluster.proxy)
         with _report_progress(staging, step):
             ready = _load(request, launch, step, _FETCH_S)
         for lock in staging.rglob("*.lock"):  # of libraries, while they fetch

@@ -19,7 +19,8 @@ from rootstock.builds.bytecode import KEPT, compile_bytecode
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text
 from rootstock.builds.sbom import bill_of_materials, installed_files
 from rootstock.builds.subprocesses import short_of_space
-from rootstock.builds.uv import Uv, clean_variables
+from rootstock.builds.uv import Uv
+from rootstock.builds.variables import clean_variables
 from rootstock.config.site import Site
 from rootstock.errors import BuildError
 from rootstock.root.checksums import Contents, Installed, check_records, read_contents

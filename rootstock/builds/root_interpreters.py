@@ -17,7 +17,8 @@ from rootstock import __version__
 from rootstock.builds.bytecode import compile_bytecode
 from rootstock.builds.interpreters import MANAGED, Interpreter, movable_interpreter, own_interpreters
 from rootstock.builds.subprocesses import short_of_space
-from rootstock.builds.uv import Uv, clean_variables, python_downloads, uv_version
+from rootstock.builds.uv import Uv, python_downloads, uv_version
+from rootstock.builds.variables import clean_variables
 from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError

@@ -18,12 +18,11 @@ from packaging.version import Version
 
 from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.subprocesses import Programs
+from rootstock.builds.variables import clean_variables
 from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.root.lock import Report
-
-_FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 
 
 @functools.cache
@@ -50,11 +49,6 @@ def find_uv() -> str:
 def uv_version() -> str:
     """Return the version of uv."""
     return Programs().run([find_uv(), "--version"], clean_variables()).split()[1]
-
-
-def clean_variables() -> dict[str, str]:
-    """Return the caller's environment without what would change how uv or Python behave."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
 
 
 def package_cache(site: Site) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rootstock.client.launch import LAUNCH_MODES, ResolvedModel, how_to_build
+from rootstock.client.launch import LAUNCH_MODES, ResolvedModel
 from rootstock.config.environment_file import (
     model_strings,
     packaged_names,
@@ -19,7 +19,7 @@ from rootstock.config.model_string import did_you_mean, is_environment_name, par
 from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, read_marker
-from rootstock.root.variants import fitting_build
+from rootstock.root.variants import fitting_build, how_to_build
 
 
 def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto") -> ResolvedModel:

@@ -181,3 +181,15 @@ def _ranks(device: str) -> Sequence[str]:
     if kind == "cuda" and os.path.exists(_ROCM_DEVICE):
         served = served[::-1]
     return served if kind == "cpu" or not served else (*served, "cpu")
+
+
+def how_to_build(layout: RootLayout, environment: str | Path) -> str:
+    """Say how an environment gets a build.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environment : str or Path
+        Its name, or the path of its file.
+    """
+    return f"An admin builds it with: rootstock-site install --root {layout.root} --env {environment}"

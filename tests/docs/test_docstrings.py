@@ -13,7 +13,7 @@ from rootstock.config.packaged import PACKAGE
 
 
 def public_functions(body: list[ast.stmt]) -> Iterator[tuple[str, ast.FunctionDef, str]]:
-    """Yield name, function and docstring: that of a class for its `__init__`, and none of commands, where it is help."""
+    """Yield name, function and docstring: that of the class for its `__init__`; no commands, where it is help."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for name, method, text in public_functions(node.body):

@@ -1,0 +1,83 @@
+"""Environments that uv makes for a worker, where there is no build: in a root that the caller may write to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rootstock.builds.uv import find_uv, package_cache
+from rootstock.builds.uv_scripts import recipe_text, wrapper_file
+from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.site import installed_site
+from rootstock.errors import RootError
+from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.variants import how_to_build
+
+
+class EnvironmentManager:
+    """Where the environments of a root get their packages and weights from.
+
+    Parameters
+    ----------
+    root : str or Path
+        The root. It need not exist for `get_environment_variables`.
+    """
+
+    __module__ = "rootstock.environment"  # where it is imported from
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.layout = RootLayout(absolute(Path(root)))
+
+    def get_spawn_command(self, wrapper_path: str | os.PathLike[str]) -> list[str]:
+        """Return the command that runs a script with inline metadata in an environment that uv makes for it.
+
+        Parameters
+        ----------
+        wrapper_path : path
+            The script. uv reuses the environment for the same path and requirements.
+
+        Returns
+        -------
+        list of str
+            ``uv run --cache-dir {root}/cache/uv ... --script wrapper_path``; the folder is created. If the root's
+            cluster has the setting ``uv.cache``, it is that folder.
+
+        Raises
+        ------
+        RootError
+            If the cache cannot be created.
+        """
+        cache = package_cache(installed_site(self.layout))
+        return [find_uv(), "run", "--cache-dir", str(cache), "--no-project", "--script", str(wrapper_path)]
+
+    def get_environment_variables(self) -> dict[str, str]:
+        """Return the variables that point uv and the model libraries to the caches in the root."""
+        return {"UV_CACHE_DIR": str(self.layout.uv_cache), "HF_HOME": str(self.layout.huggingface_cache)}
+
+
+def uv_command(layout: RootLayout, source: EnvironmentSource, *, registered: bool) -> list[str]:
+    """Return the command that runs a Python with the packages that an environment file asks for.
+
+    Parameters
+    ----------
+    layout, source
+    registered : bool
+        Whether the environment is one of the root's.
+
+    Raises
+    ------
+    RootError
+        If the caller may not write to the root.
+    """
+    name = source.name
+    try:
+        layout.wrappers.mkdir(parents=True, exist_ok=True)
+        cluster = installed_site(layout).cluster
+        wrapper = wrapper_file(layout.wrappers, recipe_text(source.header, cluster, cluster.accelerator))
+    except OSError as error:
+        raise RootError(
+            f"Environment {name!r} has no build in {layout.root}, and you cannot write there "
+            f"({error.strerror}) to make one.",
+            how_to_build(layout, name if registered else source.path),
+        ) from error
+    return EnvironmentManager(layout.root).get_spawn_command(wrapper)
