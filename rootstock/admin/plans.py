@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class Plan:
         """Describe the plan, a line for each change."""
         raise NotImplementedError
 
-    @property
+    @functools.cached_property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not self.summary_lines()

@@ -110,6 +110,5 @@ def short_of_space(folder: Path) -> str:
     left = free_space(folder)
     if left.bytes > _LITTLE_SPACE and (left.files is None or left.files > _FEW_FILES):
         return ""
-    return (
-        f"The file system of {folder} is nearly full: it has room for {left.bytes / 1e6:.1f} MB and {left.files} files."
-    )
+    files = "" if left.files is None else f" and {left.files} files"
+    return f"The file system of {folder} is nearly full: it has room for {left.bytes / 1e6:.1f} MB{files}."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.client.handshake import wait_until_ready
 from rootstock.client.inputs import Inputs
@@ -24,6 +24,9 @@ from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
+
+if TYPE_CHECKING:
+    from rootstock.root.lock import Report
 
 
 class WorkerConnection(PeerConnection):
@@ -74,7 +77,7 @@ class WorkerConnection(PeerConnection):
         *,
         start_timeout: float,
         log: Path | None = None,
-        on_progress: Callable[[str], None] | None = None,
+        on_progress: Report | None = None,
         patience: float = 0.0,
     ) -> None:
         self.launch = launch

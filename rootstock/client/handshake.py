@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.client.process import WorkerProcess
 from rootstock.config.model_string import is_path
@@ -14,6 +14,9 @@ from rootstock.root.weights import how_to_fetch
 from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
+
+if TYPE_CHECKING:
+    from rootstock.root.lock import Report
 
 logger = logging.getLogger("rootstock")
 
@@ -25,7 +28,7 @@ def wait_until_ready(
     process: WorkerProcess,
     setup: Mapping[str, Any],
     timeout: float,
-    on_progress: Callable[[str], None] | None,
+    on_progress: Report | None,
     heartbeat: float = HEARTBEAT_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class RootstockCalculator(ProxyCalculator):
     bit (numbers of lower precision arrive as float64).
 
     Copies share the worker, not the results (NEB makes one for each image). A pickle holds arguments, atoms and
-    results; the worker is started again when it is needed.
+    results; the worker is started again when it is needed. Every worker that a calculator starts runs the build that
+    was in use when it was made; one that is made anew, also out of a pickle, takes what is in use then.
 
     Parameters
     ----------
