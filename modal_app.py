@@ -22,9 +22,6 @@ import modal
 
 if TYPE_CHECKING:
     from rootstock.admin.plans import Plan
-    from rootstock.root.lock import AdminContext
-
-    PlanT = TypeVar("PlanT", bound=Plan)
 
 ROOT = "/vol/rootstock"  # what the cluster file of Modal says
 ENVIRONMENTS = "mace,chgnet"
@@ -145,7 +142,6 @@ def install(
     RootstockError
         What ``rootstock-site install`` would end with.
     """
-    from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_install
     from rootstock.config.site import find_site
 
@@ -153,7 +149,7 @@ def install(
     # The image is the client. Without a GPU here, the builds are verified on the CPU.
     plan = plan_install(site, environments, device="cpu", client=False)
     plan = plan if build else dataclasses.replace(plan, builds=())
-    return carry_out(plan, apply, f"install {' '.join(environments)}")
+    return carry_out(plan, f"install {' '.join(environments)}")
 
 
 def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
@@ -174,7 +170,7 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
     RootstockError
         What ``rootstock-site warm`` would end with.
     """
-    from rootstock.admin.warm import apply, plan_warm
+    from rootstock.admin.warm import plan_warm
     from rootstock.config.model_string import parse_model_string
     from rootstock.config.site import find_site
 
@@ -183,17 +179,15 @@ def warm(root: str | Path, environments: Sequence[str]) -> dict[str, Any]:
     chosen = [model for model, environment in models.items() if environment in environments]
     chosen += [environment for environment in environments if environment not in models.values()]
     plan = plan_warm(site, models=chosen)
-    return carry_out(plan, apply, f"warm {' '.join(chosen)}")
+    return carry_out(plan, f"warm {' '.join(chosen)}")
 
 
-def carry_out(plan: PlanT, apply: Callable[[PlanT, AdminContext], None], command: str) -> dict[str, Any]:
+def carry_out(plan: Plan, command: str) -> dict[str, Any]:
     """Print a plan, carry it out with its log in the root, and return it.
 
     Parameters
     ----------
     plan : Plan
-    apply : callable
-        Is given the plan and who carries it out.
     command : str
         The command that does the same, for messages and the log.
     """
@@ -212,7 +206,7 @@ def carry_out(plan: PlanT, apply: Callable[[PlanT, AdminContext], None], command
                 log_line(log, text)
 
             # We are the only writer: a lock that somebody left belongs to a container that is no more.
-            apply(plan, AdminContext(f"modal_app.py: {command}", 0.0, True, report, lambda text: log_line(log, text)))
+            plan.apply(AdminContext(f"modal_app.py: {command}", 0.0, True, report, lambda text: log_line(log, text)))
     return plan.to_json()
 
 

@@ -95,6 +95,23 @@ class GcPlan(Plan):
             "frees": vars(self.room),
         }
 
+    def apply(self, admin: AdminContext) -> None:
+        """Remove all that."""
+        site, layout = self.site, self.site.layout
+        with transaction(layout, site.access, Change(self.command, site.cluster.name, self.since, always=False), admin):
+            for number in self.generations:
+                layout.generation(number).unlink(missing_ok=True)
+                admin.log(f"forgot generation {number}")
+            for name, digest in self.builds:
+                admin.report(f"removing build {digest} of {name}")
+                _remove_published(layout.build(name, digest))
+            for name in self.pythons:
+                admin.report(f"removing interpreter {name}")
+                _remove_published(layout.interpreter(name))
+            for path in self.leftovers:
+                admin.report(f"removing {path.relative_to(layout.root)}")
+                remove_path(path)
+
 
 def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     """Decide what can be removed.
@@ -180,31 +197,6 @@ def running_builds(layout: RootLayout) -> dict[Build, set[int]]:
             for name, digest in pattern.findall(content):
                 pids[os.fsdecode(name), os.fsdecode(digest)].add(int(process.name))
     return pids
-
-
-def apply(plan: GcPlan, admin: AdminContext) -> None:
-    """Remove what a plan of `plan_gc` names.
-
-    Parameters
-    ----------
-    plan : GcPlan
-    admin : AdminContext
-        Who removes it.
-    """
-    site, layout = plan.site, plan.site.layout
-    with transaction(layout, site.access, Change(plan.command, site.cluster.name, plan.since, always=False), admin):
-        for number in plan.generations:
-            layout.generation(number).unlink(missing_ok=True)
-            admin.log(f"forgot generation {number}")
-        for name, digest in plan.builds:
-            admin.report(f"removing build {digest} of {name}")
-            _remove_published(layout.build(name, digest))
-        for name in plan.pythons:
-            admin.report(f"removing interpreter {name}")
-            _remove_published(layout.interpreter(name))
-        for path in plan.leftovers:
-            admin.report(f"removing {path.relative_to(layout.root)}")
-            remove_path(path)
 
 
 def _remove_published(folder: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from rootstock.admin.install_plan_view import InstallPlan
+from rootstock.admin.install_plan_view import InstallPlanView
 from rootstock.builds.make import Staged, publish, stage
 from rootstock.builds.plan import BuildPlan
 from rootstock.builds.root_interpreters import install_interpreter, users
@@ -27,50 +27,55 @@ from rootstock.root.records import write_file
 _MOST_JOBS = 4
 
 
-def apply(plan: InstallPlan, admin: AdminContext, jobs: int = 0) -> None:
-    """Carry out a plan.
+@dataclass(frozen=True)
+class InstallPlan(InstallPlanView):
+    """Everything that an installation would change, and how it does it.
 
-    What `module load` finds is written when what it leads to is there: our own wheel first, then the client that is
-    built from it, then the modulefiles, and the environments last.
-
-    Parameters
+    Attributes
     ----------
-    plan : InstallPlan
-    admin : AdminContext
     jobs : int
         How many environments to build at a time; 0: one for each processor, at most 4.
-
-    Raises
-    ------
-    BuildError, VerificationError
-        If a build fails. What was in use before still is.
     """
-    site, layout, access = plan.site, plan.site.layout, plan.site.access
-    with friendly_os_errors(layout):
-        for folder in (layout.root, layout.locks, layout.generations):
-            access.make_folder(folder, private=folder in layout.admin_folders())
-    with transaction(layout, access, Change(plan.command, site.cluster.name, plan.since), admin):
-        for change in plan.modes:  # before anything is written: a file gets the group of its folder
-            access.apply(change)
-            admin.log(f"mode {change.new:04o} of {change.path}")
-        # Who may read is noted when all of it is done: until then, the next installation has it to do.
-        access_now = {key: plan.marker[key] for key in ("readers", "group", "writers") if key in plan.marker}
-        _write_marker(plan, {**plan.new_marker, **access_now})
-        if plan.reseal:
-            _reseal(site, admin)
-            _write_marker(plan, plan.new_marker)
-        _write_files(plan, admin, published=False)
-        uv = Uv(package_cache(site), admin.log, access.admin_umask, plan.wheels)
-        for python in plan.pythons:
-            install_interpreter(site, python, uv, report=admin.report)
-        try:
-            _build([build for build in plan.builds if build.source is None], plan, admin, uv, 1)
-            _write_files(plan, admin, published=True)
-            environments = [build for build in plan.builds if build.source is not None]
-            # More are not worth it: uv and the compiler use all processors for one already.
-            _build(environments, plan, admin, uv, jobs or min(_MOST_JOBS, os.cpu_count() or 1))
-        finally:
-            access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
+
+    jobs: int = 0
+
+    def apply(self, admin: AdminContext) -> None:
+        """Bring all that about.
+
+        What `module load` finds is written when what it leads to is there: our own wheel first, then the client that is
+        built from it, then the modulefiles, and the environments last.
+
+        Raises
+        ------
+        BuildError, VerificationError
+            If a build fails. What was in use before still is.
+        """
+        site, layout, access = self.site, self.site.layout, self.site.access
+        with friendly_os_errors(layout):
+            for folder in (layout.root, layout.locks, layout.generations):
+                access.make_folder(folder, private=folder in layout.admin_folders())
+        with transaction(layout, access, Change(self.command, site.cluster.name, self.since), admin):
+            for change in self.modes:  # before anything is written: a file gets the group of its folder
+                access.apply(change)
+                admin.log(f"mode {change.new:04o} of {change.path}")
+            # Who may read is noted when all of it is done: until then, the next installation has it to do.
+            access_now = {key: self.marker[key] for key in ("readers", "group", "writers") if key in self.marker}
+            _write_marker(self, {**self.new_marker, **access_now})
+            if self.reseal:
+                _reseal(site, admin)
+                _write_marker(self, self.new_marker)
+            _write_files(self, admin, published=False)
+            uv = Uv(package_cache(site), admin.log, access.admin_umask, self.wheels)
+            for python in self.pythons:
+                install_interpreter(site, python, uv, report=admin.report)
+            try:
+                _build([build for build in self.builds if build.source is None], self, admin, uv, 1)
+                _write_files(self, admin, published=True)
+                environments = [build for build in self.builds if build.source is not None]
+                # More are not worth it: uv and the compiler use all processors for one already.
+                _build(environments, self, admin, uv, self.jobs or min(_MOST_JOBS, os.cpu_count() or 1))
+            finally:
+                access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
 
 
 def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:

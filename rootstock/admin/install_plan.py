@@ -12,7 +12,7 @@ from typing import Any
 from rootstock import __version__
 from rootstock.admin.bundle import Bundle
 from rootstock.admin.environment_sources import find_sources
-from rootstock.admin.install_plan_view import InstallPlan
+from rootstock.admin.install import InstallPlan
 from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
@@ -45,6 +45,7 @@ def plan_install(
     client: bool = True,
     force: bool = False,
     bundle: Bundle | None = None,
+    jobs: int = 0,
 ) -> InstallPlan:
     """Decide what an installation has to change.
 
@@ -63,6 +64,8 @@ def plan_install(
         Whether to overwrite files that somebody edited; what they hold is kept beside them.
     bundle : Bundle, optional
         Where environments, their locks and all packages come from; nothing is fetched then.
+    jobs : int
+        How many environments to build at a time; 0: one for each processor, at most 4.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def plan_install(
     pythons = (*brought, *fetched.values())
     check_room(layout.root, needed, len(pythons))
     return replace(
-        plan, device=device, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons,
+        plan, device=device, jobs=jobs, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons,
         new_marker=_without_own(plan.new_marker, sources, layout, bundle),
     )  # fmt: skip
 

@@ -22,8 +22,8 @@ _SHOWN = 5  # changes of modes
 
 
 @dataclass(frozen=True)
-class InstallPlan(Plan):
-    """Everything that an installation would change.
+class InstallPlanView(Plan):
+    """Everything that an installation would change: what is shown of it.
 
     Attributes
     ----------

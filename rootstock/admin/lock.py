@@ -73,6 +73,22 @@ class LockPlan(Plan):
         ]
         return {"changes": self.summary_lines(), "locks": locks}
 
+    def apply(self, admin: AdminContext) -> None:
+        """Write the locks."""
+        site, layout = self.site, self.site.layout
+        inside = [change for change in self.changes if change.path.parent == layout.environments]
+        for change in self.changes:
+            if change not in inside:
+                write_file(change.path, change.new.encode(), 0o644)
+        if inside:
+            with transaction(
+                layout, site.access, Change(self.command, site.cluster.name, self.since, always=False), admin
+            ):
+                for change in inside:
+                    write_file(change.path, change.new.encode(), site.access.file)
+                    admin.log(change.describe(layout.root))
+                site.access.revoke_group_write(layout.uv_cache)
+
 
 def plan_locks(
     site: Site,
@@ -127,28 +143,6 @@ def plan_locks(
             if new != old:
                 changes.append(LockChange(path, old, new))
     return LockPlan(site, "lock", tuple(changes), since)
-
-
-def apply(plan: LockPlan, admin: AdminContext) -> None:
-    """Write the locks of a plan.
-
-    Parameters
-    ----------
-    plan : LockPlan
-    admin : AdminContext
-        Who writes them.
-    """
-    site, layout = plan.site, plan.site.layout
-    inside = [change for change in plan.changes if change.path.parent == layout.environments]
-    for change in plan.changes:
-        if change not in inside:
-            write_file(change.path, change.new.encode(), 0o644)
-    if inside:
-        with transaction(layout, site.access, Change(plan.command, site.cluster.name, plan.since, always=False), admin):
-            for change in inside:
-                write_file(change.path, change.new.encode(), site.access.file)
-                admin.log(change.describe(layout.root))
-            site.access.revoke_group_write(layout.uv_cache)
 
 
 def _versions(lock: str) -> dict[str, str]:

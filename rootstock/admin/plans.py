@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.config.site import Site
+from rootstock.root.lock import AdminContext
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Plan:
 
     def details(self) -> dict[str, Any]:
         """Return what `to_json` says of this kind of plan only."""
+        raise NotImplementedError
+
+    def apply(self, admin: AdminContext) -> None:
+        """Carry the plan out."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:

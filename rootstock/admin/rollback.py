@@ -90,6 +90,30 @@ class SwitchPlan(Plan):
         """Return the default version, the generation that is gone back to, and the changes."""
         return {"default": self.default, "restores": self.restores, "changes": self.summary_lines()}
 
+    def apply(self, admin: AdminContext) -> None:
+        """Put the builds to use, the environments first, the default version last.
+
+        Raises
+        ------
+        RootError
+            If one of the builds was removed meanwhile.
+        """
+        site, layout, access = self.site, self.site.layout, self.site.access
+        with transaction(layout, access, Change(self.command, site.cluster.name, self.since, self.restores), admin):
+            _check_builds(layout, self.links)
+            written = hashes_after(layout.root, self.marker.get("written", {}), self.files)
+            marker = {**self.marker, "default": self.default, "written": written}
+            for change in self.links:
+                if change.new is None:
+                    change.link.unlink(missing_ok=True)
+                else:
+                    point(change.link, change.new)
+                admin.log(change.describe())
+            write_file(layout.marker, tomli_w.dumps(marker).encode(), access.file)
+            for file in self.files:
+                file.apply(access.at(file.path, layout).file)
+                admin.log(file.describe(layout.root))
+
 
 def plan_default(site: Site, version: str) -> SwitchPlan:
     """Decide what to change so that ``module load rootstock`` loads another version.
@@ -199,34 +223,3 @@ def _check_builds(layout: RootLayout, links: Iterable[LinkChange]) -> None:
                 "it was collected by gc.",
                 "Choose another generation, or install what you need again.",
             )
-
-
-def apply(plan: SwitchPlan, admin: AdminContext) -> None:
-    """Put to use what a plan names: the environments first, the default version last.
-
-    Parameters
-    ----------
-    plan : SwitchPlan
-    admin : AdminContext
-        Who changes it.
-
-    Raises
-    ------
-    RootError
-        If one of the builds was removed meanwhile.
-    """
-    site, layout, access = plan.site, plan.site.layout, plan.site.access
-    with transaction(layout, access, Change(plan.command, site.cluster.name, plan.since, plan.restores), admin):
-        _check_builds(layout, plan.links)
-        written = hashes_after(layout.root, plan.marker.get("written", {}), plan.files)
-        marker = {**plan.marker, "default": plan.default, "written": written}
-        for change in plan.links:
-            if change.new is None:
-                change.link.unlink(missing_ok=True)
-            else:
-                point(change.link, change.new)
-            admin.log(change.describe())
-        write_file(layout.marker, tomli_w.dumps(marker).encode(), access.file)
-        for file in plan.files:
-            file.apply(access.at(file.path, layout).file)
-            admin.log(file.describe(layout.root))

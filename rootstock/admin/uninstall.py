@@ -33,6 +33,26 @@ class UninstallPlan(Plan):
         """Return what will be free."""
         return {"frees": vars(self.room)}
 
+    def apply(self, admin: AdminContext) -> None:
+        """Remove the root. Where it is a symlink, the folder that it leads to goes and the link stays."""
+        layout = self.site.layout
+        with friendly_os_errors(layout):
+            with admin_lock(layout, admin):
+                run_hook(layout, "pre", self.command, self.site.cluster.name, admin)
+                # Users' ways in go first. The marker goes last: until then the command can be run again.
+                first = [layout.modulepath, layout.activations, layout.all_active]
+                last = [layout.marker, layout.clusters_file, layout.locks]
+                for path in (*first, *(path for path in layout.root.iterdir() if path not in (*first, *last))):
+                    admin.report(f"removing {path.name}")
+                    remove_path(path)
+            remove_tree(layout.locks)
+            layout.clusters_file.unlink(missing_ok=True)
+            layout.marker.unlink()
+            try:
+                layout.root.resolve().rmdir()
+            except OSError as error:  # a mount point, or in a folder that the admin may not change
+                admin.report(f"the empty folder {layout.root} stays: {error.strerror}")
+
 
 def plan_uninstall(site: Site) -> UninstallPlan:
     """Check that a root can be removed.
@@ -63,31 +83,3 @@ def plan_uninstall(site: Site) -> UninstallPlan:
             itself if os.getpid() in pids else "End it first.",
         )
     return UninstallPlan(site, "uninstall", disk_usage(layout.root))
-
-
-def apply(plan: UninstallPlan, admin: AdminContext) -> None:
-    """Remove a root. Where it is a symlink, the folder that it leads to goes and the link stays.
-
-    Parameters
-    ----------
-    plan : UninstallPlan
-    admin : AdminContext
-        Who removes it.
-    """
-    layout = plan.site.layout
-    with friendly_os_errors(layout):
-        with admin_lock(layout, admin):
-            run_hook(layout, "pre", plan.command, plan.site.cluster.name, admin)
-            # Users' ways in go first. The marker goes last: until then the command can be run again.
-            first = [layout.modulepath, layout.activations, layout.all_active]
-            last = [layout.marker, layout.clusters_file, layout.locks]
-            for path in (*first, *(path for path in layout.root.iterdir() if path not in (*first, *last))):
-                admin.report(f"removing {path.name}")
-                remove_path(path)
-        remove_tree(layout.locks)
-        layout.clusters_file.unlink(missing_ok=True)
-        layout.marker.unlink()
-        try:
-            layout.root.resolve().rmdir()
-        except OSError as error:  # a mount point, or in a folder that the admin may not change
-            admin.report(f"the empty folder {layout.root} stays: {error.strerror}")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.admin.environment_sources import find_source
-from rootstock.admin.install import apply as install
+from rootstock.admin.install import InstallPlan
 from rootstock.admin.install_plan import plan_install
-from rootstock.admin.install_plan_view import InstallPlan
 from rootstock.admin.plans import Plan
 from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
@@ -47,6 +46,33 @@ class WarmPlan(Plan):
         """Return the installation, and the models whose weights are fetched or recorded."""
         install = self.install.to_json() if self.install else None
         return {"install": install, "models": [model.to_json() for model in self.models]}
+
+    def apply(self, admin: AdminContext) -> None:
+        """Build and fetch all that; a model that fails keeps none of the others from being fetched.
+
+        Raises
+        ------
+        WeightsError
+            If weights of a model could not be fetched.
+        BuildError, VerificationError
+            If an environment cannot be built.
+        """
+        site, layout = self.site, self.site.layout
+        if self.install:
+            self.install.apply(admin)
+        change = Change(self.command, site.cluster.name, latest_number(layout), always=False)
+        failures = []
+        with transaction(layout, site.access, change, admin):
+            for leftover in layout.cache.glob(f"{STAGING}*"):
+                remove_tree(leftover)
+            for model in self.models:
+                try:
+                    fetch(site, model, admin)
+                except (WorkerError, WeightsError) as error:
+                    failures.append(f"{model}: {error}")
+                    admin.report(f"{model}: failed")
+        if failures:
+            raise WeightsError("Weights could not be fetched.\n" + "\n".join(failures), "The others are there.")
 
 
 def plan_warm(
@@ -136,37 +162,3 @@ def _reason(layout: RootLayout, environment: str, model: str) -> str:
         return "files are missing"
     builds = {variant.build.name for variant in find_variants(layout, environment)}
     return "" if recorded.build in builds else "the build changed"
-
-
-def apply(plan: WarmPlan, admin: AdminContext) -> None:
-    """Build and fetch what a plan names; a model that fails keeps none of the others from being fetched.
-
-    Parameters
-    ----------
-    plan : WarmPlan
-    admin : AdminContext
-        Who fetches them.
-
-    Raises
-    ------
-    WeightsError
-        If weights of a model could not be fetched.
-    BuildError, VerificationError
-        If an environment cannot be built.
-    """
-    site, layout = plan.site, plan.site.layout
-    if plan.install:
-        install(plan.install, admin)
-    change = Change(plan.command, site.cluster.name, latest_number(layout), always=False)
-    failures = []
-    with transaction(layout, site.access, change, admin):
-        for leftover in layout.cache.glob(f"{STAGING}*"):
-            remove_tree(leftover)
-        for model in plan.models:
-            try:
-                fetch(site, model, admin)
-            except (WorkerError, WeightsError) as error:
-                failures.append(f"{model}: {error}")
-                admin.report(f"{model}: failed")
-    if failures:
-        raise WeightsError("Weights could not be fetched.\n" + "\n".join(failures), "The others are there.")

@@ -118,7 +118,6 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
 
 def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> Verification:
     """Install an environment into a root that is removed again, and return what was verified."""
-    from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_install
     from rootstock.config.site import find_site
     from rootstock.reports.catalogue import read_environment
@@ -129,9 +128,9 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
         site = find_site(named_cluster(cluster), folder / "root", settings)
         plan = plan_install(site, [str(file.absolute())], device=device, client=False)
         with admin_context(PlanOptions()) as admin:
-            apply(plan, admin)
+            plan.apply(admin)
         verification = read_environment(site.layout, file.stem).verification
-        assert verification is not None  # apply() has just written it
+        assert verification is not None  # it has just written it
         return verification
     finally:
         remove_tree(folder)

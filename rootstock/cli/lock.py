@@ -43,7 +43,7 @@ def lock(
       rootstock-site lock --cluster local --env ./mymodel.py
     """
     from rootstock.admin.environment_sources import find_source
-    from rootstock.admin.lock import apply, plan_locks
+    from rootstock.admin.lock import plan_locks
     from rootstock.config.environment_file import registered_names
     from rootstock.root.records import read_marker
 
@@ -57,6 +57,6 @@ def lock(
             site, sources, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run, report=report
         )
     installed = site.layout.marker.is_file()
-    run_plan(plan, apply, options, place=None if installed else sources[0].path.parent, logged=installed)
+    run_plan(plan, options, place=None if installed else sources[0].path.parent, logged=installed)
     if check:
         sys.exit(0 if plan.empty else PENDING)

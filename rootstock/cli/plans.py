@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -20,8 +20,6 @@ from rootstock.root.lock import AdminContext, quiet
 
 if TYPE_CHECKING:
     from rootstock.admin.plans import Plan
-
-AnyPlan = TypeVar("AnyPlan", bound="Plan")
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ plan_options = options(
 
 
 def run_plan(
-    plan: AnyPlan,
-    apply: Callable[[AnyPlan, AdminContext], None],
+    plan: Plan,
     options: PlanOptions,
     *,
     removes: str = "",
@@ -59,8 +56,6 @@ def run_plan(
     Parameters
     ----------
     plan : Plan
-    apply : callable
-        Is given the plan and who carries it out.
     options : PlanOptions
     removes : str
         The question, where what is to be done cannot be undone.
@@ -85,7 +80,7 @@ def run_plan(
     if not options.yes:
         _confirm(removes)
     with _log_file(site) if logged else nullcontext() as log, admin_context(options, log) as admin:
-        apply(plan, admin)
+        plan.apply(admin)
     return True
 
 

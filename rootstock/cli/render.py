@@ -38,12 +38,11 @@ def render(
     if output is not None:
         _render_to(cluster, root, output, template_dirs, check)
         return
-    from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_render
 
     site = site_of(cluster, root, installed=True)
     plan = plan_render(replace(site, template_dirs=(*template_dirs, *site.template_dirs)), force=force)
-    run_plan(plan, apply, PlanOptions(dry_run=check, yes=True))
+    run_plan(plan, PlanOptions(dry_run=check, yes=True))
     if check:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
         sys.exit(0 if plan.empty else PENDING)

@@ -84,7 +84,6 @@ def install(
       rootstock-site install --cluster local --root ~/rootstock --env emt
       rootstock-site install --cluster della --env mace --dry-run
     """
-    from rootstock.admin.install import apply
     from rootstock.admin.install_plan import plan_install
 
     site = site_of(cluster, root, settings=settings, group=group)
@@ -93,11 +92,11 @@ def install(
     usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
         site, environments or usual, device=device, accelerator=accelerator or "", client=not no_client, force=force,
-        bundle=unpacked,
+        bundle=unpacked, jobs=jobs or 0,
     )  # fmt: skip
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
-    done = run_plan(plan, lambda plan, admin: apply(plan, admin, jobs or 0), options)
+    done = run_plan(plan, options)
     if options.dry_run and not options.as_json:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
     if done and not options.as_json:
@@ -115,9 +114,9 @@ def default(version: str, site: Site, options: PlanOptions) -> None:
     Example:
       rootstock-site default 0.3.0 --cluster della
     """
-    from rootstock.admin.rollback import apply, plan_default
+    from rootstock.admin.rollback import plan_default
 
-    run_plan(plan_default(site, version), apply, options)
+    run_plan(plan_default(site, version), options)
 
 
 @main.command()
@@ -135,9 +134,9 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
       rootstock-site rollback --dry-run
       rootstock-site rollback --to 4
     """
-    from rootstock.admin.rollback import apply, plan_rollback
+    from rootstock.admin.rollback import plan_rollback
 
-    run_plan(plan_rollback(site, to), apply, options)
+    run_plan(plan_rollback(site, to), options)
 
 
 @main.command()
@@ -158,9 +157,9 @@ def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
       rootstock-site gc --dry-run
       rootstock-site gc --keep 3 --older-than 30 --yes
     """
-    from rootstock.admin.gc import apply, plan_gc
+    from rootstock.admin.gc import plan_gc
 
-    run_plan(plan_gc(site, keep=keep, older_than=older_than), apply, options, removes="Remove this?")
+    run_plan(plan_gc(site, keep=keep, older_than=older_than), options, removes="Remove this?")
 
 
 @main.command()
@@ -194,7 +193,7 @@ def uninstall(site: Site, options: PlanOptions) -> None:
     Example:
       rootstock-site uninstall --root ~/rootstock --dry-run
     """
-    from rootstock.admin.uninstall import apply, plan_uninstall
+    from rootstock.admin.uninstall import plan_uninstall
 
     question = f"Remove {site.layout.root} for good?"
-    run_plan(plan_uninstall(site), apply, options, removes=question, logged=False)
+    run_plan(plan_uninstall(site), options, removes=question, logged=False)

@@ -43,10 +43,10 @@ def site_warm(
       rootstock-site warm --env mace --model small --model medium-mpa-0
       rootstock-site warm --model orb --model alignn-matpes_pbe
     """
-    from rootstock.admin.warm import apply, plan_warm
+    from rootstock.admin.warm import plan_warm
 
     plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
-    run_plan(plan, apply, options)
+    run_plan(plan, options)
 
 
 @click.command("warm", cls=Command)
@@ -64,10 +64,10 @@ def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: 
       rootstock warm mace-small
       rootstock warm mace-small chgnet --root /scratch/me/rootstock
     """
-    from rootstock.admin.warm import apply, plan_warm
+    from rootstock.admin.warm import plan_warm
 
     folder = (root or personal_root()).expanduser().absolute()
     site = find_site("local" if is_new(RootLayout(folder)) else None, folder)
     plan = plan_warm(site, (), models, device=device, patience=timeout)
-    if run_plan(plan, apply, options) and not options.as_json:
+    if run_plan(plan, options) and not options.as_json:
         click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{folder}", device="{device}")')

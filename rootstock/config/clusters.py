@@ -237,10 +237,8 @@ def require_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Pa
 
     Parameters
     ----------
-    cluster : str or None
-        A registered cluster.
-    root : path or None
-        A root. Not both.
+    cluster, root
+        As `find_root`.
 
     Raises
     ------

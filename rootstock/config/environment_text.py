@@ -78,10 +78,8 @@ def check_setup(path: Path, text: str) -> None:
 
     Parameters
     ----------
-    path : Path
-        The file, for messages.
-    text : str
-        What it holds.
+    path, text
+        As `parse_header`.
 
     Raises
     ------

@@ -15,7 +15,7 @@ import pytest
 
 from rootstock import RootstockCalculator, __version__
 from rootstock.admin.gc import plan_gc
-from rootstock.admin.rollback import apply, plan_rollback
+from rootstock.admin.rollback import plan_rollback
 from rootstock.config.clusters import get_cluster
 from rootstock.config.environment_file import packaged_source
 from rootstock.config.site import Site, find_site
@@ -76,7 +76,7 @@ def test_a_rollback_to_what_gc_has_collected_meanwhile(old_and_new):
     plan = plan_rollback(site)
     remove_tree(site.layout.build("tiny", old))
     with pytest.raises(RootError, match=f"The build {old} of tiny is gone from {root}: it was collected by gc"):
-        apply(plan, AdminContext("test"))
+        plan.apply(AdminContext("test"))
     assert active(root) == new
     assert numbers(root) == [1, 2]
 
