@@ -46,7 +46,7 @@ def worker(
     from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
     from rootstock.simulations.structures import read_structures
 
-    (atoms,) = read_structures([f"{structure}@-1"])
+    atoms = read_structures([str(structure)])[-1]
     check_structure(atoms, not no_stress)
     with RootstockCalculator(model=model, cluster=cluster, root=root, device=device) as calc:
         atoms.calc = calc

@@ -12,6 +12,7 @@ from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.model_string import is_path
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.records import BUILD_SOURCE
 from rootstock.root.weights import (
     LEAD_ASTRAY,
     OFFLINE,
@@ -84,7 +85,9 @@ class ResolvedModel:
             # The command names uv's cache. The root is the caller's own: weights may be fetched on first use.
             dropped = {"UV_CACHE_DIR", *OFFLINE}
             variables = {name: value for name, value in variables.items() if name not in dropped} | _UV_VARIABLES
-        return Launch(self.source.name, tuple(command), variables, self.source.path, self.layout, mode, self.build)
+        # A build has a copy of its own, which nobody edits.
+        file = self.build / BUILD_SOURCE if self.build else self.source.path
+        return Launch(self.source.name, tuple(command), variables, file, self.layout, mode, self.build)
 
     def launch_offline(self, home: Path) -> Launch:
         """Say how to start a worker as any user of the root does: with nothing of the caller's own home."""
@@ -117,8 +120,8 @@ class ResolvedModel:
         """
         if self.registered and not is_path(self.argument):
             recorded = weights_of(self.layout, self.source.name, self.source.named(self.argument))
-            if recorded:
-                return recorded.files
+            if recorded or self.argument in self.source.models:
+                return recorded.files if recorded else ()
         return own_weights(self.argument)
 
     def _variables(self, threads: int) -> dict[str, str]:

@@ -25,13 +25,13 @@ _APART_A = 1e-6  # the same simulation on processors of two kinds differs by rou
 T = TypeVar("T")
 
 
-def worker_session(spec: WorkerSpec, comm: Any = None) -> WorkerSession:
+def worker_session(find_spec: Callable[[], WorkerSpec], comm: Any = None) -> WorkerSession:
     """Return a session for the ranks of a communicator.
 
     Parameters
     ----------
-    spec : WorkerSpec
-        How to start the worker.
+    find_spec : callable
+        Returns how to start the worker.
     comm : communicator, optional
         Of mpi4py or of ASE's kind. None: `ase.parallel.world`.
     """
@@ -41,7 +41,7 @@ def worker_session(spec: WorkerSpec, comm: Any = None) -> WorkerSession:
         comm = world
     elif hasattr(comm, "Get_rank"):
         comm = MPI4PY(comm)
-    return WorkerSession(spec) if comm.size == 1 else ParallelSession(spec, comm)
+    return WorkerSession(find_spec) if comm.size == 1 else ParallelSession(find_spec, comm)
 
 
 class ParallelSession(WorkerSession):
@@ -52,24 +52,23 @@ class ParallelSession(WorkerSession):
 
     Parameters
     ----------
-    spec : WorkerSpec
-        How rank 0 starts the worker.
+    find_spec : callable
+        Returns how rank 0 starts the worker.
     comm : communicator
         Of ASE's kind.
     """
 
     _for_all_ranks = True
 
-    def __init__(self, spec: WorkerSpec, comm: Any) -> None:
-        super().__init__(spec)
+    def __init__(self, find_spec: Callable[[], WorkerSpec], comm: Any) -> None:
+        super().__init__(find_spec)
         self._comm = comm
         self._info: dict[str, Any] = {}  # known to every rank once the worker was started
 
     def properties(self) -> list[str]:
         if not self._info:
             self._info = self._together("start", super().info)
-        properties: list[str] = self._info["properties"]
-        return properties
+        return list(self._info["properties"])
 
     def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
         """Compute properties, with the same arguments on every rank.
@@ -93,8 +92,10 @@ class ParallelSession(WorkerSession):
         from ase.parallel import broadcast
 
         self._meet("to ask the same")
-        spec = self.spec
-        request = (str(spec.model.source.path), spec.model.argument, spec.device, spec.options, question)
+        spec, model = self.spec, self.spec.model
+        # Nodes of two kinds may have builds of their own: the worker runs on the first.
+        environment = model.source.name if model.registered else str(model.source.path)
+        request = (environment, model.argument, spec.device, spec.options, question)
         if self._comm.sum_scalar(int(not _same(broadcast(request, 0, self._comm), request))):
             raise ConfigurationError(
                 f"The {self._comm.size} MPI ranks ask for different atoms or properties at the same time.",

@@ -72,11 +72,6 @@ class PeerConnection:
 class PeerSession:
     """Keeps one process that computes for several calculators.
 
-    Parameters
-    ----------
-    spec : WorkerSpec or ClientSpec
-        How to get it.
-
     Attributes
     ----------
     users : weakref.WeakSet
@@ -85,8 +80,7 @@ class PeerSession:
 
     _connection: Any
 
-    def __init__(self, spec: Any) -> None:
-        self.spec = spec
+    def __init__(self) -> None:
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._reset()
 

@@ -68,7 +68,7 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
         fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)  # the worker inherits it: whose log is locked lives
-        with contextlib.suppress(OSError):  # a log goes meanwhile; or no descriptor is left, which the start says
+        with contextlib.suppress(OSError):  # no descriptor is left: the start says so, not this
             _prune(folder)
         return Path(text), fd
     except OSError as error:
@@ -80,11 +80,13 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
 
 def _prune(folder: Path) -> None:
     """Remove the oldest logs of workers that are gone."""
-    logs = list(folder.iterdir())
+    logs = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of a worker that ended well just now
+            logs.append((path.lstat().st_mtime, path))
     if len(logs) <= _KEPT_LOGS:
         return  # as in nearly every start
-    newest_first = sorted(logs, key=lambda path: path.lstat().st_mtime, reverse=True)
-    ended = [path for path in newest_first if _is_free(path)]
+    ended = [path for _, path in sorted(logs, reverse=True) if _is_free(path)]
     for path in ended[_KEPT_LOGS:]:
         path.unlink(missing_ok=True)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,19 +95,30 @@ class WorkerSession(PeerSession):
 
     Each call is served by a worker that is ready: one that died, was interrupted in the middle of a frame, or belongs
     to the process that this one was forked from is replaced first.
+
+    Parameters
+    ----------
+    find_spec : callable
+        Returns how to start the worker; it is called when that is first needed.
     """
 
     _connection: WorkerConnection | None
     _for_all_ranks = False
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, find_spec: Callable[[], WorkerSpec]) -> None:
+        super().__init__()
+        self._find_spec = find_spec
         self.timings = Timings()
         self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
 
     def _reset(self) -> None:
         super()._reset()
         self._busy = False
+
+    @functools.cached_property
+    def spec(self) -> WorkerSpec:
+        """How to start the worker; the same one every time."""
+        return self._find_spec()
 
     def connection(self) -> WorkerConnection:
         """Return a worker that is ready.

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.resolve import resolve as resolve_model
-from rootstock.client.resolve import resolve_environment
+from rootstock.client.resolve import resolve, resolve_environment
 from rootstock.client.session import WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
@@ -43,8 +42,8 @@ _PATHS = ("root", "environment", "log")
 PATIENCE = {"start_timeout", "timeout"}
 
 
-def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
-    """Find the worker that a calculator's arguments mean.
+def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the arguments of a calculator, each by itself: no root is looked at.
 
     Parameters
     ----------
@@ -53,7 +52,6 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
 
     Returns
     -------
-    WorkerSpec
     dict
         The arguments as they can be written down (JSON) and given again: the root by its path, one name for the model.
 
@@ -61,8 +59,8 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     ------
     TypeError
         If a name is unknown.
-    ValueError, FileNotFoundError, RootError
-        As `RootstockCalculator` does.
+    ConfigurationError
+        If no root is named, two are, or an argument is wrong.
     """
     values = dict(arguments)
     if unknown := sorted(set(values) - {*NAMES, "checkpoint", "cluster"}):
@@ -82,15 +80,29 @@ def resolve(arguments: Mapping[str, Any]) -> tuple[WorkerSpec, dict[str, Any]]:
     threads = values["threads"]
     if threads is not None and not (isinstance(threads, Integral) and int(threads) >= 0):
         raise ConfigurationError(f"threads must be a number of threads, not {threads!r}.", "For example: threads=4")
-    model_of_root = _model(values)
-    log = None if values["log"] is None else Path(values["log"]).absolute()
-    spec = WorkerSpec(
-        model_of_root, values["device"], values["setup_kwargs"], values["threads"], values["start_timeout"],
-        values["timeout"], log,
-    )  # fmt: skip
-    values["root"] = model_of_root.layout.root
+    values["root"] = absolute(Path(values["root"]))
     values |= {name: os.fspath(values[name]) for name in _PATHS if values[name] is not None}
-    return spec, {name: values[name] for name in NAMES}
+    return {name: values[name] for name in NAMES}
+
+
+def worker_spec(arguments: Mapping[str, Any]) -> WorkerSpec:
+    """Find the worker that arguments mean, in their root.
+
+    Parameters
+    ----------
+    arguments : Mapping[str, Any]
+        As `check_arguments` returns them.
+
+    Raises
+    ------
+    ConfigurationError, UnknownEnvironmentError, RootError
+        As `resolve_environment` does.
+    """
+    log = None if arguments["log"] is None else Path(arguments["log"]).absolute()
+    return WorkerSpec(
+        _model(arguments), arguments["device"], arguments["setup_kwargs"], arguments["threads"],
+        arguments["start_timeout"], arguments["timeout"], log,
+    )  # fmt: skip
 
 
 def with_changes(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,9 +137,9 @@ def _one_model(model: Any, checkpoint: Any) -> str:
 
 
 def _model(values: Mapping[str, Any]) -> ResolvedModel:
-    layout, model, environment = RootLayout(absolute(Path(values["root"]))), values["model"], values["environment"]
+    layout, model, environment = RootLayout(Path(values["root"])), values["model"], values["environment"]
     if environment is None:
-        return resolve_model(layout, model, values["device"], values["launch"])
+        return resolve(layout, model, values["device"], values["launch"])
     text = os.fspath(environment)
     is_path = text.endswith(".py") or os.sep in text
     named = Path(text).expanduser().absolute() if is_path else text

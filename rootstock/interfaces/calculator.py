@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -13,7 +15,15 @@ from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import UnsupportedPropertyError
-from rootstock.interfaces.arguments import DEFAULT_MODEL, DEFAULTS, NAMES, PATIENCE, resolve, with_changes
+from rootstock.interfaces.arguments import (
+    DEFAULT_MODEL,
+    DEFAULTS,
+    NAMES,
+    PATIENCE,
+    check_arguments,
+    with_changes,
+    worker_spec,
+)
 from rootstock.interfaces.base import ProxyCalculator
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
@@ -113,23 +123,25 @@ class RootstockCalculator(ProxyCalculator):
         comm: Any = None,
     ) -> None:
         super().__init__()
-        spec, self._arguments = resolve({
+        self._arguments = check_arguments({
             "model": model, "cluster": cluster, "root": root, "device": device, "environment": environment,
             "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
+        spec = worker_spec(self._arguments)
         self.parameters, self._last_parameters = self._with_arguments(self._arguments)
-        self._connect(spec, comm)
+        self._connect(lambda: spec, comm)
 
     def _open(self) -> None:
-        spec, self._arguments = resolve(self._arguments)
+        self._arguments = check_arguments(self._arguments)
         self._last_parameters = {**self.parameters, **self._arguments}
-        self._connect(spec, None)
+        # What a pickle holds can be read where no worker could run: it is looked for when it is needed.
+        self._connect(functools.partial(worker_spec, self._arguments), None)
 
-    def _connect(self, spec: WorkerSpec, comm: Any) -> None:
+    def _connect(self, find_spec: Callable[[], WorkerSpec], comm: Any) -> None:
         self._requested = self._predicted = 0  # properties asked of these atoms, and of those before
         self._comm = comm
-        self._use(worker_session(spec, comm))
+        self._use(worker_session(find_spec, comm))
 
     def __repr__(self) -> str:
         changed = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
@@ -161,13 +173,14 @@ class RootstockCalculator(ProxyCalculator):
         """
         if not changes:  # as ASE's own constructor calls it
             return {}
-        spec, arguments = resolve(with_changes(self._arguments, changes))
+        arguments = check_arguments(with_changes(self._arguments, changes))
         new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
         old = following = self._session
-        if set(new) <= PATIENCE:
-            old.spec = spec
+        if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
+            old.spec = replace(old.spec, **new)
         else:
-            following = worker_session(spec, self._comm)
+            spec = worker_spec(arguments)
+            following = worker_session(lambda: spec, self._comm)
             self.reset()  # type: ignore[no-untyped-call]
         # All at once: no interruption leaves arguments that are not those of the worker.
         (self.parameters, self._last_parameters), self._session, self._arguments = (

@@ -17,6 +17,7 @@ from typing import Any
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CODE = (".py", ".pyc", ".so")
 _LITTLE = 2**16  # smaller files of an environment are settings and tables, not weights
+_REFUSAL = "refused_by_rootstock"  # marks what the guard raised
 
 
 class SetupGuard:
@@ -44,7 +45,7 @@ class SetupGuard:
         self._opened: dict[str, None] = {}
         self._host = ""
         self.addresses: dict[str, None] = {}
-        self._refusals: list[OSError] = []
+        self._refused = False
 
     def __enter__(self) -> SetupGuard:
         self._active = True
@@ -72,14 +73,14 @@ class SetupGuard:
         """
         if not self._offline:
             return False
-        chain = list(_chain(error))
-        if any(cause is refusal for cause in chain for refusal in self._refusals):
-            return True
-        missing = [cause for cause in chain if isinstance(cause, (FileNotFoundError, ImportError))]
-        for cause in missing:
-            if isinstance(cause, _hub_errors()) or any(cache in str(cause) for cache in self._caches):
+        for cause in _chain(error):
+            if getattr(cause, _REFUSAL, False) or isinstance(cause, _hub_errors()):
                 return True
-        return bool(self._refusals) and not missing  # a library may have swallowed the refusal
+            if isinstance(cause, FileNotFoundError) and any(cache in str(cause) for cache in self._caches):
+                return True
+        # A library may have swallowed the refusal. What it only tried, such as an optional import, explains nothing.
+        explained = any(isinstance(cause, (FileNotFoundError, ImportError)) for cause in _chain(error, explicit=True))
+        return self._refused and not explained
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
@@ -140,7 +141,8 @@ class SetupGuard:
 
     def _refuse(self, kind: type[OSError], action: str) -> None:
         refusal = kind(f"A worker uses the weights that are there: {action} is refused.")
-        self._refusals.append(refusal)
+        setattr(refusal, _REFUSAL, True)  # no reference is kept: its traceback holds what setup() has loaded
+        self._refused = True
         raise refusal
 
 
@@ -149,13 +151,13 @@ def _both_ways(folder: str) -> tuple[str, ...]:
     return tuple({os.path.join(os.path.abspath(folder), ""), os.path.join(os.path.realpath(folder), "")})
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and those that it came from."""
+def _chain(error: BaseException | None, *, explicit: bool = False) -> Iterator[BaseException]:
+    """Yield an exception and those that it came from; `explicit`: those only that it names as its causes."""
     yielded: set[int] = set()
     while error is not None and id(error) not in yielded:
         yielded.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if explicit else error.__context__)
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:

@@ -20,7 +20,7 @@ from ase.io import Trajectory
 from ase.optimize import BFGS
 
 from rootstock import RootstockCalculator
-from rootstock.errors import NonFiniteError
+from rootstock.errors import NonFiniteError, RootError
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
 
@@ -337,6 +337,20 @@ def test_pickle(emt: RootstockCalculator) -> None:
     with again.calc:
         assert again.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
         assert again.calc.info()["pid"] != emt.info()["pid"]
+
+
+def test_results_in_a_pickle_can_be_read_where_no_worker_could_run(root: Path) -> None:
+    atoms = bulk("Cu")
+    with RootstockCalculator("emt", root=root, device="cpu") as atoms.calc:
+        energy = atoms.get_potential_energy()
+    gone = str(root)[:-1] + "_"
+    moved = pickle.loads(pickle.dumps(atoms).replace(str(root).encode(), gone.encode()))
+    assert moved.get_potential_energy() == energy
+    assert moved.calc.parameters["root"] == gone
+    moved.rattle(0.1)
+    with pytest.raises(RootError, match=f"{gone} is not a Rootstock root"):
+        moved.get_potential_energy()
+    moved.calc.close()
 
 
 class Shifted(RootstockCalculator):

@@ -312,6 +312,8 @@ def test_a_calculator_keeps_to_the_build_that_it_was_made_with(site, old_and_new
     site("rollback", "--root", root)
     kept = RootstockCalculator("tiny", root=root, device="cpu")
     site("rollback", "--root", root, "--to", 2)
+    kept.set(timeout=5.0)  # which is no reason to look for anything again
+    assert kept._session.spec.timeout == 5.0
     assert kept._session.spec.model.launch().command[0] == f"{root}/builds/tiny/{old}/bin/python"
     fresh = pickle.loads(pickle.dumps(kept))
     assert fresh._session.spec.model.launch().command[0] == f"{root}/builds/tiny/{new}/bin/python"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rootstock.errors import MissingWeightsError, WorkerStartError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from tests.conftest import Site
+from tests.support.commands import run
 from tests.support.environment_files import header
 from tests.support.folders import once_per_run
 
@@ -28,6 +30,9 @@ def compiler():
 
 def data():
     open("/opt/tables/params.json")
+
+def sibling():
+    open(os.path.join(os.path.dirname(__file__), "params.txt"))
 
 def module():
     import no_such_module
@@ -55,6 +60,12 @@ def network_unsaid():
         pass
     raise RuntimeError("no model")
 
+def optional_import_then_network():
+    try:
+        import no_such_module
+    except ImportError:
+        network_unsaid()
+
 def telemetry_then_compiler():
     try:
         unfetched()
@@ -66,8 +77,8 @@ def setup(model, device="cpu"):
     globals()[model or "hub"]()
     return EMT()
 """
-WEIGHTS = ("cache", "cache_inside", "hub", "network", "network_unsaid")
-OTHERS = ("compiler", "data", "module", "telemetry_then_compiler")
+WEIGHTS = ("cache", "cache_inside", "hub", "network", "network_unsaid", "optional_import_then_network")
+OTHERS = ("compiler", "data", "sibling", "module", "telemetry_then_compiler")
 REFERENCE = """\
 [[tool.rootstock.references]]
 name = "copper"
@@ -108,14 +119,43 @@ def test_only_weights_may_be_missing_from_what_is_published(
     root: Path, site: Site, like_root: tuple[str, ...], tmp_path: Path
 ) -> None:
     path, layout = tmp_path / "verified.py", RootLayout(root)
+    (tmp_path / "params.txt").touch()  # it is beside the file that is installed, and beside no build
     options = ("install", "--root", root, "--no-client", "--env", path, *like_root)
-    path.write_text(header(REFERENCE.replace("MODEL", "compiler"), dependencies=DEPENDENCIES) + FILE)
-    done = site(*options, check=False)
-    assert done.returncode == WorkerStartError.exit_code
-    assert "No such file or directory: 'no-such-compiler'" in done.stderr
-    assert active_build(layout.active("verified")) is None
+    for model, missing in (("compiler", "'no-such-compiler'"), ("sibling", "/environment.py")):
+        path.write_text(header(REFERENCE.replace("MODEL", model), dependencies=DEPENDENCIES) + FILE)
+        done = site(*options, check=False)
+        assert done.returncode == WorkerStartError.exit_code
+        assert "No such file or directory: " in done.stderr and missing in done.stderr
+        assert active_build(layout.active("verified")) is None
     path.write_text(header(REFERENCE.replace("MODEL", "hub"), dependencies=DEPENDENCIES) + FILE)
     assert "not verified, for lack of weights: copper" in site(*options).stderr
     build = active_build(layout.active("verified"))
     record = read_build(build) if build else None
     assert record is not None and [check["passed"] for check in record.verification] == [None]
+
+
+REFUSED = """
+import gc, socket, sys, weakref
+from rootstock.worker.guard import SetupGuard
+
+class Weights:
+    pass
+
+def setup():
+    weights = Weights()
+    loaded.append(weakref.ref(weights))
+    try:
+        socket.getaddrinfo("weights.invalid", 443)
+    except ConnectionRefusedError:
+        pass
+
+loaded = []
+with SetupGuard(sys.argv[1], sys.argv[1] + "/cache", offline=True):
+    setup()
+gc.collect()
+print(loaded[0]())
+"""
+
+
+def test_a_refusal_keeps_nothing_in_memory(tmp_path: Path) -> None:
+    assert run(sys.executable, "-c", REFUSED, tmp_path, check=True).stdout == "None\n"

@@ -64,7 +64,8 @@ class IPIClientSession(PeerSession):
     _listener: Listener | None
 
     def __init__(self, spec: ClientSpec) -> None:
-        super().__init__(spec)
+        super().__init__()
+        self.spec = spec
         self._kind: tuple[Any, ...] = ()  # what the client knows of the atoms, and the protocol cannot change
 
     def _reset(self) -> None:

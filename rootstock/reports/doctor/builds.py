@@ -93,7 +93,7 @@ def _damage(context: DoctorContext, tree: SealedTree, problems: list[Problem]) -
 def interpreters(context: DoctorContext) -> Iterator[Finding]:
     """Check that this user can run the Python of each build."""
     fitting = fitting_builds(context)
-    running, failures = {}, []
+    running, failures = {}, False
     for name, (build, record) in fitting.items():
         command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]
         try:
@@ -103,14 +103,14 @@ def interpreters(context: DoctorContext) -> Iterator[Finding]:
         except OSError as error:
             finding = from_error(cannot_start(command[0], error))
             reason = f"{finding.reason} It leads to {os.path.realpath(command[0])}, Python {record.python}."
-            failures.append(failed(f"{name}: {reason}", finding.remedy, 18))
+            failures = True
+            yield failed(f"{name}: {reason}", finding.remedy, 18)
     for name, process in running.items():
         stderr = process.communicate()[1].strip()
         if process.returncode and "No module named 'numpy'" not in stderr:
             last = stderr.splitlines()[-1] if stderr else f"exit code {process.returncode}"
-            reason = f"{name}: its Python does not run: {last}"
-            failures.append(failed(reason, "Ask the site's admin to build it again.", 18))
-    yield from failures
+            failures = True
+            yield failed(f"{name}: its Python does not run: {last}", "Ask the site's admin to build it again.", 18)
     if not fitting:
         yield skipped("nothing is built")
     elif not failures:
