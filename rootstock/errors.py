@@ -177,7 +177,15 @@ class WorkerError(RootstockError, RuntimeError):
 
 
 class WorkerStartError(WorkerError):
-    """The worker never became ready."""
+    """The worker never became ready.
+
+    Attributes
+    ----------
+    timed_out : bool
+        Whether it was only not ready in time.
+    """
+
+    timed_out = False
 
 
 class MissingWeightsError(WorkerStartError):

@@ -104,6 +104,7 @@ def wait_until_ready(
         f"The worker {process.title} was not ready after {timeout:.0f} s; it stopped at: {stage}.",
         "A first start from a cold file system can take long: pass a larger start_timeout=.",
     )
+    too_late.timed_out = True
     raise process.explain(too_late)
 
 

@@ -15,7 +15,7 @@ from rootstock.client.gpu import no_gpu
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
-from rootstock.errors import WorkerError
+from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.reports.catalogue import Model, models_of, of_each, version_of
 from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
@@ -78,7 +78,7 @@ def _start(context: DoctorContext, name: str, argument: str) -> Finding:
         worker = WorkerConnection(launch, argument, device, {}, start_timeout=context.patience)
         worker.close()
     except WorkerError as error:
-        if "was not ready after" in error.message and not context.full:
+        if isinstance(error, WorkerStartError) and error.timed_out and not context.full:
             return late(context.patience, f" of {model}")
         reason = " ".join(error.message.split())
         tail = error.tail.splitlines()[-1:] if not error.remote_traceback else []
