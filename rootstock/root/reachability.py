@@ -10,8 +10,8 @@ from pathlib import Path
 from rootstock.errors import RootError
 
 
-def obstacle(path: Path) -> str:
-    """Say what keeps this user from reading a folder or file, and how that can be changed.
+def obstacle(path: Path) -> RootError | None:
+    """Return the error that says what keeps this user from reading a folder or file, and how that can be changed.
 
     Parameters
     ----------
@@ -20,8 +20,8 @@ def obstacle(path: Path) -> str:
 
     Returns
     -------
-    str
-        Two lines, what and what to do; empty if nothing is in the way, or if nothing is there at all.
+    RootError or None
+        None if nothing is in the way, or if nothing is there at all.
     """
     # What the path leads through, and, if one of those is a link, what that leads through.
     for place in (path, Path(os.path.realpath(path))):
@@ -36,7 +36,7 @@ def obstacle(path: Path) -> str:
             needed = os.R_OK if not stat.S_ISDIR(status.st_mode) else os.R_OK | os.X_OK if last else os.X_OK
             if not os.access(folder, needed):
                 return _explain(folder, status)
-    return ""
+    return None
 
 
 def refusal(path: Path, error: OSError) -> RootError:
@@ -48,8 +48,9 @@ def refusal(path: Path, error: OSError) -> RootError:
     error : OSError
         What came of reading it.
     """
-    reason, _, remedy = (obstacle(path) if isinstance(error, PermissionError) else "").partition("\n")
-    return RootError(f"Cannot read {path}: {reason or error.strerror or error}", remedy or "Ask the site's admin.")
+    if isinstance(error, PermissionError) and (in_the_way := obstacle(path)):
+        return RootError(f"Cannot read {path}: {in_the_way.message}", in_the_way.hint)
+    return RootError(f"Cannot read {path}: {error.strerror or error}", "Ask the site's admin.")
 
 
 def cause(error: OSError) -> str:
@@ -57,14 +58,15 @@ def cause(error: OSError) -> str:
     return str(error.args[0][0][2]) if isinstance(error, shutil.Error) else error.strerror or str(error)
 
 
-def _explain(path: Path, status: os.stat_result) -> str:
+def _explain(path: Path, status: os.stat_result) -> RootError:
     mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
     reason = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
-        return f"{reason}\nAsk the site's admin to add you to the group {group}; then log in again."
-    return (
-        f"{reason}\nAsk its owner or the site's admin for access: a root is opened by --set access.readers=world, "
-        "a folder above it by chmod o+x."
+        return RootError(reason, f"Ask the site's admin to add you to the group {group}; then log in again.")
+    return RootError(
+        reason,
+        "Ask its owner or the site's admin for access: a root is opened by --set access.readers=world, "
+        "a folder above it by chmod o+x.",
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rootstock.client.scratch import private_scratch
 from rootstock.config.site import installed_versions
-from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
+from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
@@ -26,9 +26,8 @@ _SCRATCH_BYTES, _FILES = 100e6, 1000
 def reachable(context: DoctorContext) -> Iterator[Finding]:
     """Check that every folder above the root, and the root, lets this user in."""
     root = context.layout.root
-    reason, _, remedy = obstacle(root).partition("\n")
-    if reason:
-        yield failed(reason, remedy)
+    if error := obstacle(root):
+        yield from_error(error)
     elif not root.is_dir():
         yield failed(f"{root} is not there", "Is its file system mounted on this node? Look at: ls -ld " + str(root))
     else:
@@ -47,9 +46,8 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
         )
         return
     for folder in (folder for folder in context.layout.folders() if folder not in context.layout.admin_folders()):
-        reason, _, remedy = obstacle(folder).partition("\n")
-        if reason:
-            yield failed(reason, remedy)
+        if error := obstacle(folder):
+            yield from_error(error)
         elif not folder.is_dir():
             yield warning(
                 f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.client.connection import WorkerConnection
-from rootstock.client.gpu import no_gpu
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.reports.catalogue import Model, models_of, of_each, version_of
 from rootstock.reports.doctor.builds import fitting_builds
-from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, ok, skipped, warning
+from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.records import BuildRecord
+from rootstock.worker.device import missing_gpu
 
 _NOWHERE = "http://127.0.0.1:9"  # the port of the discard service: nothing listens there
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -107,9 +107,10 @@ def gpu(context: DoctorContext) -> Iterator[Finding]:
     if context.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
-    reason, _, remedy = no_gpu(context.device).partition("\n")
-    if reason:
-        yield failed(reason, remedy, 18) if context.device_asked else warning(reason, remedy)
+    # torch calls AMD's by the same name, so both must be missing.
+    error = missing_gpu(context.device, "rocm") and missing_gpu(context.device, "cuda")
+    if error:
+        yield from_error(error) if context.device_asked else warning(error.message, error.hint)
         return
     if not with_torch:
         yield skipped("there may be one, but no build here has torch to ask")
