@@ -126,7 +126,7 @@ class WorkerSession(PeerSession):
         Raises
         ------
         WorkerError
-            If this session is closed, or a signal handler asks during a call; as `WorkerSpec.start`, too.
+            If every calculator is closed, or a signal handler asks during a call; as `WorkerSpec.start`, too.
         """
         with self._own_lock():
             if self._busy:  # by this thread, in whose call a signal came: the lock keeps others out
