@@ -95,7 +95,7 @@ class ParallelSession(WorkerSession):
         spec, model = self.spec, self.spec.model
         # Nodes of two kinds may have builds of their own: the worker runs on the first.
         environment = model.source.name if model.registered else str(model.source.path)
-        request = (environment, model.argument, spec.device, spec.options, question)
+        request = (str(model.layout.root), environment, model.argument, spec.device, spec.options, question)
         if self._comm.sum_scalar(int(not _same(broadcast(request, 0, self._comm), request))):
             raise ConfigurationError(
                 f"The {self._comm.size} MPI ranks ask for different atoms or properties at the same time.",

@@ -64,9 +64,10 @@ class PeerConnection:
 
     def _end(self, *, polite: bool) -> None:
         self._phase = Phase.OVER
-        if (registered := self._finalizer.detach()) is not None:
+        if (registered := self._finalizer.peek()) is not None:
             _, finish, arguments, _ = registered
-            finish(*arguments, polite=polite)
+            finish(*arguments, polite=polite)  # cut by an interruption, it is done again at the end
+            self._finalizer.detach()
 
 
 class PeerSession:

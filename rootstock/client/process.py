@@ -117,7 +117,6 @@ class WorkerProcess(ChildProcess):
         self._keep_log |= issubclass(kind, WorkerStartError)  # it ends of itself, as if all were well
         return kind(
             f"{prefix}: {report.type}: {report.message}",
-            report.hint,
             log=str(self.log),
             remote_type=report.type,
             remote_traceback=report.traceback,

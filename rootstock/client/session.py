@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +107,7 @@ class WorkerSession(PeerSession):
     def __init__(self, find_spec: Callable[[], WorkerSpec]) -> None:
         super().__init__()
         self._find_spec = find_spec
+        self._spec: WorkerSpec | None = None
         self.timings = Timings()
         self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
 
@@ -115,10 +115,22 @@ class WorkerSession(PeerSession):
         super()._reset()
         self._busy = False
 
-    @functools.cached_property
+    @property
     def spec(self) -> WorkerSpec:
-        """How to start the worker; the same one every time."""
-        return self._find_spec()
+        """How to start the worker; found once."""
+        if self._spec is None:
+            with self._own_lock():
+                self._spec = self._spec or self._find_spec()
+        return self._spec
+
+    def set_patience(self, **seconds: Any) -> None:
+        """Change `start_timeout` and `timeout` of the spec, and nothing else of it."""
+        with self._own_lock():
+            if self._spec is not None:
+                self._spec = replace(self._spec, **seconds)
+            else:
+                find_spec = self._find_spec
+                self._find_spec = lambda: replace(find_spec(), **seconds)
 
     def connection(self) -> WorkerConnection:
         """Return a worker that is ready.

@@ -55,9 +55,20 @@ class EnvironmentSource:
 
     @property
     def rootstock(self) -> Mapping[str, Any]:
-        """The table ``[tool.rootstock]``; empty in files of the older contract."""
-        table: Mapping[str, Any] = self.header.get("tool", {}).get("rootstock", {})
-        return table
+        """The table ``[tool.rootstock]``; empty in files of the older contract.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is something else.
+        """
+        tool = self.header.get("tool", {})
+        return self._table(tool.get("rootstock", {}) if isinstance(tool, dict) else tool, "[tool.rootstock]")
+
+    def _table(self, value: Any, name: str) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise ConfigurationError(f"{self.path}: {name} must be a table, not {value!r}.")
+        return value
 
     @property
     def description(self) -> str:
@@ -79,8 +90,7 @@ class EnvironmentSource:
 
         The empty argument is the default, one with a slash an example of a path.
         """
-        table: Mapping[str, str] = self.rootstock.get("models", {})
-        return table
+        return self._table(self.rootstock.get("models", {}), "models")
 
     def named(self, model: str) -> str:
         """Return the name of a model: the default's, where `model` is empty and the default has a name."""

@@ -98,11 +98,19 @@ def worker_spec(arguments: Mapping[str, Any]) -> WorkerSpec:
     ConfigurationError, UnknownEnvironmentError, RootError
         As `resolve_environment` does.
     """
-    log = None if arguments["log"] is None else Path(arguments["log"]).absolute()
+    values = with_absolute_paths(arguments)
     return WorkerSpec(
-        _model(arguments), arguments["device"], arguments["setup_kwargs"], arguments["threads"],
-        arguments["start_timeout"], arguments["timeout"], log,
+        _model(values), values["device"], values["setup_kwargs"], values["threads"], values["start_timeout"],
+        values["timeout"], values["log"],
     )  # fmt: skip
+
+
+def with_absolute_paths(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return checked arguments in which a log and an environment file are paths of their own, wherever one works."""
+    log, environment = arguments["log"], arguments["environment"]
+    if environment is not None and (os.fspath(environment).endswith(".py") or os.sep in os.fspath(environment)):
+        environment = Path(environment).expanduser().absolute()
+    return {**arguments, "log": None if log is None else Path(log).absolute(), "environment": environment}
 
 
 def with_changes(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,10 +148,7 @@ def _model(values: Mapping[str, Any]) -> ResolvedModel:
     layout, model, environment = RootLayout(Path(values["root"])), values["model"], values["environment"]
     if environment is None:
         return resolve(layout, model, values["device"], values["launch"])
-    text = os.fspath(environment)
-    is_path = text.endswith(".py") or os.sep in text
-    named = Path(text).expanduser().absolute() if is_path else text
-    return resolve_environment(layout, named, model, values["device"], values["launch"])
+    return resolve_environment(layout, environment, model, values["device"], values["launch"])
 
 
 def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:

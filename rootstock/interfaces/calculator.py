@@ -6,7 +6,6 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Self
 
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -21,6 +20,7 @@ from rootstock.interfaces.arguments import (
     NAMES,
     PATIENCE,
     check_arguments,
+    with_absolute_paths,
     with_changes,
     worker_spec,
 )
@@ -136,7 +136,7 @@ class RootstockCalculator(ProxyCalculator):
         self._arguments = check_arguments(self._arguments)
         self._last_parameters = {**self.parameters, **self._arguments}
         # What a pickle holds can be read where no worker could run: it is looked for when it is needed.
-        self._connect(functools.partial(worker_spec, self._arguments), None)
+        self._connect(functools.partial(worker_spec, with_absolute_paths(self._arguments)), None)
 
     def _connect(self, find_spec: Callable[[], WorkerSpec], comm: Any) -> None:
         self._requested = self._predicted = 0  # properties asked of these atoms, and of those before
@@ -177,7 +177,7 @@ class RootstockCalculator(ProxyCalculator):
         new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
         old = following = self._session
         if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
-            old.spec = replace(old.spec, **new)
+            old.set_patience(**new)
         else:
             spec = worker_spec(arguments)
             following = worker_session(lambda: spec, self._comm)

@@ -104,10 +104,10 @@ class ModelCard:
             return
         yield f"verified    {run.ended or run.started} on {run.on}{f', {run.device}' if run.device else ''}"
         for check in run.checks:
-            if check["passed"] is None:
-                yield f"  not run   {check['reference']}: {check['reason'].splitlines()[0]}"
+            result = {True: "ok", False: "FAILED", None: "not run"}[check.get("passed")]
+            if "property" not in check:
+                yield f"  {result:<9} {check['reference']}: {check.get('reason', '').partition(chr(10))[0]}"
                 continue
-            result = "ok" if check["passed"] else "FAILED"
             yield (
                 f"  {result:<9} {check['reference']}: {check['property']} off by {check['error']:.2g} {check['unit']}, "
                 f"allowed {check['tolerance']:.2g} ({check['source']})"

@@ -72,10 +72,13 @@ def read_build(folder: Path) -> BuildRecord | None:
     RootError
         If there is one that cannot be read.
     """
-    # As long as the folder is there, nothing is built in its place.
-    which = "" if folder.parent.name == CLIENT else f" --env {folder.parent.name}"
-    remedy = f"An admin removes that folder, then: rootstock-site install{which}"
-    return read_record(BuildRecord, folder / BUILD_RECORD, remedy)
+    return read_record(BuildRecord, folder / BUILD_RECORD, how_to_replace(folder))
+
+
+def how_to_replace(build: Path) -> str:
+    """Say what to do about a damaged build: as long as its folder is there, nothing is built in its place."""
+    which = "" if build.parent.name == CLIENT else f" --env {build.parent.name}"
+    return f"An admin removes that folder, then: rootstock-site install{which}"
 
 
 def active_build(link: Path) -> Path | None:
@@ -121,6 +124,8 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
         raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin.") from error
     if not isinstance(marker.get("layout"), int) or not isinstance(marker.get("cluster"), str):
         raise RootError(f"Cannot read {path}: it names no layout and cluster.", "Ask the site's admin.")
+    if not isinstance(marker.get("written", {}), dict):
+        raise RootError(f"Cannot read {path}: written must be a table.", "Ask the site's admin.")
     if marker["layout"] > LAYOUT_VERSION:
         raise RootError(
             f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",

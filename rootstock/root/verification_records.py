@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
+from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
-from rootstock.root.record_files import Record, read_record
-from rootstock.root.records import BuildRecord, now, user_name, write_file
+from rootstock.root.record_files import Record, parse_record, read_record
+from rootstock.root.records import BUILD_RECORD, BuildRecord, how_to_replace, now, user_name, write_file
 
 _KEPT = 30  # runs of a build
 
@@ -98,10 +99,48 @@ def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
     if newest := next(_read(reversed(_files(layout.verifications(build.name, build.digest)))), None):
         return newest
     device = next((check["device"] for check in build.verification if "device" in check), "")
-    return Verification(
+    at_the_build = Verification(
         build.name, build.digest, device, tuple(build.verification), started=build.built_at, ended=build.built_at,
         by=build.built_by, on=build.built_on, rootstock=build.rootstock, versions=build.packages,
     )  # fmt: skip
+    folder = layout.build(build.name, build.digest)
+    return _require_checks(at_the_build, folder / BUILD_RECORD, how_to_replace(folder))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The keys of a check that those need who show it; one without a property has a reason instead."""
+
+    reference: str
+    property: str
+    error: float
+    tolerance: float
+    unit: str
+    source: str
+    passed: bool | None = None
+    model: str = ""
+    device: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _NotCompared:
+    reference: str
+    reason: str = ""
+    source: str = ""
+    passed: bool | None = None
+    model: str = ""
+    device: str = ""
+    seconds: float = 0.0
+
+
+def _require_checks(verification: Verification, path: Path, hint: str) -> Verification:
+    try:
+        for number, check in enumerate(verification.checks):
+            parse_record(_Compared if "property" in check else _NotCompared, check, f"checks[{number}]")
+    except ValueError as error:
+        raise RootError(f"Cannot read {path}: {error}.", hint) from error
+    return verification
 
 
 def _files(folder: Path) -> list[Path]:
@@ -111,8 +150,9 @@ def _files(folder: Path) -> list[Path]:
 def _read(paths: Iterable[Path]) -> Iterator[Verification]:
     for path in paths:
         # A verification that ends meanwhile removes the oldest.
-        if run := read_record(Verification, path, f"An admin may remove it: rm {shlex.quote(str(path))}"):
-            yield run
+        hint = f"An admin may remove it: rm {shlex.quote(str(path))}"
+        if run := read_record(Verification, path, hint):
+            yield _require_checks(run, path, hint)
 
 
 class Run:

@@ -17,7 +17,8 @@ from typing import Any
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CODE = (".py", ".pyc", ".so")
 _LITTLE = 2**16  # smaller files of an environment are settings and tables, not weights
-_REFUSAL = "refused_by_rootstock"  # marks what the guard raised
+# Marks of what the guard raised, and of what was handled at that moment.
+_REFUSAL, _EARLIER = "refused_by_rootstock", "before_a_refusal_by_rootstock"
 
 
 class SetupGuard:
@@ -78,9 +79,9 @@ class SetupGuard:
                 return True
             if isinstance(cause, FileNotFoundError) and any(cache in str(cause) for cache in self._caches):
                 return True
-        # A library may have swallowed the refusal. What it only tried, such as an optional import, explains nothing.
-        explained = any(isinstance(cause, (FileNotFoundError, ImportError)) for cause in _chain(error, explicit=True))
-        return self._refused and not explained
+        # A library may have swallowed the refusal. What failed before that, as an optional import, explains nothing.
+        missing = (cause for cause in _chain(error) if isinstance(cause, (FileNotFoundError, ImportError)))
+        return self._refused and all(getattr(cause, _EARLIER, False) for cause in missing)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
@@ -142,6 +143,8 @@ class SetupGuard:
     def _refuse(self, kind: type[OSError], action: str) -> None:
         refusal = kind(f"A worker uses the weights that are there: {action} is refused.")
         setattr(refusal, _REFUSAL, True)  # no reference is kept: its traceback holds what setup() has loaded
+        for earlier in _chain(sys.exc_info()[1]):
+            setattr(earlier, _EARLIER, True)
         self._refused = True
         raise refusal
 
@@ -151,13 +154,13 @@ def _both_ways(folder: str) -> tuple[str, ...]:
     return tuple({os.path.join(os.path.abspath(folder), ""), os.path.join(os.path.realpath(folder), "")})
 
 
-def _chain(error: BaseException | None, *, explicit: bool = False) -> Iterator[BaseException]:
-    """Yield an exception and those that it came from; `explicit`: those only that it names as its causes."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it came from."""
     yielded: set[int] = set()
     while error is not None and id(error) not in yielded:
         yielded.add(id(error))
         yield error
-        error = error.__cause__ or (None if explicit else error.__context__)
+        error = error.__cause__ or error.__context__
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:

@@ -138,12 +138,12 @@ def disturbed(calc: RootstockCalculator, chance: random.Random, kind: str):
 @contextlib.contextmanager
 def impatient(calc: RootstockCalculator):
     """Wait for answers only for a moment."""
-    usual = calc._session.spec
-    calc._session.spec = dataclasses.replace(usual, timeout=SHORT_S)
+    usual = calc._session.spec.timeout
+    calc._session.set_patience(timeout=SHORT_S)
     try:
         yield
     finally:
-        calc._session.spec = usual
+        calc._session.set_patience(timeout=usual)
 
 
 def choice(chance: random.Random) -> tuple[str, str]:

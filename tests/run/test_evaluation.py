@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import multiprocessing
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -20,9 +21,12 @@ from ase.io import Trajectory
 from ase.optimize import BFGS
 
 from rootstock import RootstockCalculator
+from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.errors import NonFiniteError, RootError
+from rootstock.interfaces.arguments import check_arguments, worker_spec
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
+from tests.support.processes import wait_for
 
 
 @pytest.fixture
@@ -347,10 +351,50 @@ def test_results_in_a_pickle_can_be_read_where_no_worker_could_run(root: Path) -
     moved = pickle.loads(pickle.dumps(atoms).replace(str(root).encode(), gone.encode()))
     assert moved.get_potential_energy() == energy
     assert moved.calc.parameters["root"] == gone
+    moved.calc.parameters["timeout"] = 7.0  # says nothing of what is computed
+    assert moved.get_potential_energy() == energy
     moved.rattle(0.1)
     with pytest.raises(RootError, match=f"{gone} is not a Rootstock root"):
         moved.get_potential_energy()
     moved.calc.close()
+
+
+def test_paths_in_a_pickle_are_those_of_the_folder_where_it_is_read(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workflow programs go to another folder between that and the first use."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    pickled = pickle.dumps(RootstockCalculator("emt", root=root, device="cpu", log="worker.log"))
+    calc = pickle.loads(pickled)
+    monkeypatch.chdir(there)
+    with calc:
+        assert Path(calc.info()["log"]) == here / "worker.log"
+    assert not list(there.iterdir())
+
+
+def test_a_fork_while_a_spec_is_looked_for(root: Path) -> None:
+    """The child has a lock of its own, though a thread of the parent holds that of the session."""
+    looking, go_on, parent = threading.Event(), threading.Event(), os.getpid()
+
+    def find_spec() -> WorkerSpec:
+        if os.getpid() == parent:
+            looking.set()
+            go_on.wait()
+        return worker_spec(check_arguments({"model": "emt", "root": root, "device": "cpu"}))
+
+    session = WorkerSession(find_spec)
+    thread = threading.Thread(target=lambda: session.spec)
+    thread.start()
+    looking.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(session.spec.device != "cpu")
+    go_on.set()
+    thread.join()
+    wait_for(lambda: os.waitpid(child, os.WNOHANG)[0], "the child's end")
 
 
 class Shifted(RootstockCalculator):

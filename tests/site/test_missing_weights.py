@@ -66,6 +66,22 @@ def optional_import_then_network():
     except ImportError:
         network_unsaid()
 
+def network_from():
+    try:
+        unfetched()
+    except OSError as error:
+        raise FileNotFoundError("no model") from error
+
+def telemetry_then_module():
+    try:
+        unfetched()
+    except OSError:
+        pass
+    try:
+        import no_such_module
+    except ImportError:
+        raise RuntimeError("install no_such_module")
+
 def telemetry_then_compiler():
     try:
         unfetched()
@@ -77,8 +93,8 @@ def setup(model, device="cpu"):
     globals()[model or "hub"]()
     return EMT()
 """
-WEIGHTS = ("cache", "cache_inside", "hub", "network", "network_unsaid", "optional_import_then_network")
-OTHERS = ("compiler", "data", "sibling", "module", "telemetry_then_compiler")
+WEIGHTS = ("cache", "cache_inside", "hub", "network", "network_from", "network_unsaid", "optional_import_then_network")
+OTHERS = ("compiler", "data", "sibling", "module", "telemetry_then_module", "telemetry_then_compiler")
 REFERENCE = """\
 [[tool.rootstock.references]]
 name = "copper"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,12 +138,45 @@ def test_versions_that_values_hold_for_name_packages_however_they_are_spelt(copy
     assert f"holds for ASE >=99; installed is {ase.__version__}." in done.stdout
 
 
-def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site) -> None:
+def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site, tmp_path: Path) -> None:
     spoil(copy, "lj", "def setup(", "raise RuntimeError('broken')\ndef setup(")
     done = site("verify", "--root", copy, "--env", "lj", check=False)
     assert done.returncode == 15 and "broken" in done.stdout
     [seen] = runs(copy, "lj")
     assert seen.missed >= 1 and seen.ended
+    # It has no numbers to be shown.
+    shown = run(ROOTSTOCK, "show", "lj", "--root", copy, check=True).stdout
+    assert re.search(r"\n  FAILED +argon.*could not start: RuntimeError: broken", shown), shown
+    site("page", "--root", copy, "--output", tmp_path / "page")
+    assert "could not start: RuntimeError: broken" in (tmp_path / "page" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("error", None, "checks[0].error must be a number, not None."),
+        ("tolerance", "1", "checks[0].tolerance must be a number, not '1'."),
+        ("seconds", [], "checks[0].seconds must be a number, not []."),
+        ("reference", ..., "checks[0] has no 'reference'."),
+    ],
+)
+def test_a_damaged_check_is_named(copy: Path, key: str, value: object, message: str) -> None:
+    build = active_build(copy / "active" / "emt")
+    assert build is not None
+    folder = RootLayout(copy).verifications("emt", build.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    check = {"reference": "a", "property": "energy", "error": 0.0, "tolerance": 1, "unit": "eV", "source": "b"}
+    check |= {key: value} if value is not ... else {}
+    if value is ...:
+        del check[key]
+    (folder / "run.json").write_text(
+        json.dumps({"environment": "emt", "build": "x", "device": "cpu", "checks": [check]})
+    )
+    for words in (("show", "emt"), ("list",)):
+        done = run(ROOTSTOCK, *words, "--root", copy)
+        assert f"Cannot read {folder}/run.json: {message}\nAn admin may remove it: rm " in done.stderr
+        assert "Traceback" not in done.stderr
+    assert "\nlj" in done.stdout  # the others are listed
 
 
 def test_a_model_without_references_and_a_wrong_one(copy: Path, site: Site) -> None:
