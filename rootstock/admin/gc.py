@@ -24,7 +24,6 @@ from rootstock.config.site import Site
 from rootstock.root.disk_usage import DiskUsage, disk_usage, megabytes
 from rootstock.root.generations import (
     Change,
-    Generation,
     read_generations,
     read_state,
     transaction,
@@ -110,7 +109,7 @@ class GcPlan(Plan):
                 _remove_published(layout.interpreter(name))
             for path in self.leftovers:
                 admin.report(f"removing {path.relative_to(layout.root)}")
-                remove_path(path)
+                remove_tree(path)
 
 
 def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
@@ -130,8 +129,11 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     before = time.time() - older_than * _DAY_S
     # A generation is as old as the next one: it was in use until then.
     older, successors = generations[: -max(keep, 1)], generations[1:]
-    pairs = zip(older, successors, strict=False)
-    dropped = tuple(generation.number for generation, successor in pairs if _time(successor) <= before)
+    dropped = tuple(
+        generation.number
+        for generation, successor in zip(older, successors, strict=False)
+        if datetime.strptime(successor.at, "%Y-%m-%dT%H:%M:%S%z").timestamp() <= before
+    )
     kept = [generation.state for generation in generations if generation.number not in dropped] + [read_state(layout)]
     referred = {build for state in kept for build in pointers(layout, state).values()}
     running = running_builds(layout)
@@ -175,10 +177,6 @@ def _half_written(layout: RootLayout) -> Iterator[Path]:
                 yield path
 
 
-def _time(generation: Generation) -> float:
-    return datetime.strptime(generation.at, "%Y-%m-%dT%H:%M:%S%z").timestamp()
-
-
 def running_builds(layout: RootLayout) -> dict[Build, set[int]]:
     """Return the builds that processes of this machine run from, with the processes' numbers.
 
@@ -204,11 +202,3 @@ def _remove_published(folder: Path) -> None:
     doomed = folder.with_name(f"{STAGING}{folder.name}")
     folder.rename(doomed)
     remove_tree(doomed)
-
-
-def remove_path(path: Path) -> None:
-    """Remove a folder and all below it, or a file or link."""
-    if path.is_dir() and not path.is_symlink():
-        remove_tree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from rootstock.admin.gc import remove_path, running_builds
+from rootstock.admin.gc import running_builds
 from rootstock.admin.plans import Plan
 from rootstock.config.site import Site
 from rootstock.errors import RootError
@@ -44,7 +44,7 @@ class UninstallPlan(Plan):
                 last = [layout.marker, layout.clusters_file, layout.locks]
                 for path in (*first, *(path for path in layout.root.iterdir() if path not in (*first, *last))):
                     admin.report(f"removing {path.name}")
-                    remove_path(path)
+                    remove_tree(path)
             remove_tree(layout.locks)
             layout.clusters_file.unlink(missing_ok=True)
             layout.marker.unlink()

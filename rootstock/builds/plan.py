@@ -24,7 +24,7 @@ from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
-from rootstock.root.records import active_build, read_build
+from rootstock.root.records import active_record
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
 _CLIENT_PYTHON = ">=3.11"
@@ -104,8 +104,7 @@ class BuildPlan:
         return replace(self, reason=reason) if reason else None
 
     def _difference(self, lock: bytes | None) -> str:
-        active = active_build(self.link)
-        record = read_build(active) if active else None
+        record = active_record(self.link)
         if record is None:
             return "not built yet"
         names = {"source_sha256": "environment file", "recipe_sha256": "requirements"}

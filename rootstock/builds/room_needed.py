@@ -8,7 +8,7 @@ from pathlib import Path
 from rootstock.builds.plan import BuildPlan
 from rootstock.errors import RootError
 from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
-from rootstock.root.records import active_build, read_build
+from rootstock.root.records import active_record
 
 # About what an interpreter takes with its bytecode. Nobody says so before it is fetched.
 PYTHON = DiskUsage(200 * 10**6, 8000)
@@ -19,8 +19,7 @@ def room_needed(plan: BuildPlan) -> DiskUsage | None:
 
     None: nobody knows before it is locked.
     """
-    before = active_build(plan.link)
-    record = read_build(before) if before else None
+    record = active_record(plan.link)
     if record is not None:
         return DiskUsage(record.bytes, record.inodes)
     room = plan.source.room if plan.source else None

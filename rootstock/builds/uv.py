@@ -100,21 +100,18 @@ def python_downloads(cluster: Cluster, folder: Path) -> list[Interpreter]:
     except BuildError as error:
         hint = f"The setting python.downloads is {cluster.python_downloads!r}."
         raise BuildError(f"Cannot list the Pythons that uv can fetch.\n{error.message}", hint) from error
+    # A mirror keeps the last two parts of an address, the day and the file.
+    mirror = cluster.python_mirror.rstrip("/")
     entries = [entry for line in output.splitlines() if line.startswith("[") for entry in json.loads(line)]
     return [
         Interpreter(
             str(folder / entry["key"] / "bin" / "python3"), entry["version"], str(folder / entry["key"]), entry["key"],
-            _address(entry["url"], cluster.python_mirror),
+            "/".join([mirror, *entry["url"].rsplit("/", 2)[1:]]) if mirror else entry["url"],
         )
         for entry in entries
         if (entry["implementation"], entry["variant"]) == ("cpython", "default")
         and not Version(entry["version"]).is_prerelease
     ]  # fmt: skip
-
-
-def _address(address: str, mirror: str) -> str:
-    """Return where a Python is fetched: a mirror keeps the last two parts of its address, the day and the file."""
-    return "/".join([mirror.rstrip("/"), *address.rsplit("/", 2)[1:]]) if mirror else address
 
 
 def _python_source(cluster: Cluster) -> dict[str, str]:

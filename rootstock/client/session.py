@@ -68,11 +68,9 @@ class WorkerSpec:
 class Timings:
     """How long evaluations took, from the question to the answer."""
 
-    RECENT = 1000
-
     def __init__(self) -> None:
         self.count, self.total = 0, 0.0
-        self._recent: deque[float] = deque(maxlen=self.RECENT)
+        self._recent: deque[float] = deque(maxlen=1000)
         self.add_recent = self._recent.append
 
     def summary(self) -> dict[str, float]:
@@ -108,6 +106,7 @@ class WorkerSession(PeerSession):
         super().__init__()
         self._find_spec = find_spec
         self._spec: WorkerSpec | None = None
+        self._patience: dict[str, Any] = {}  # what was set before the spec was found
         self.timings = Timings()
         self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
 
@@ -120,17 +119,14 @@ class WorkerSession(PeerSession):
         """How to start the worker; found once."""
         if self._spec is None:
             with self._own_lock():
-                self._spec = self._spec or self._find_spec()
+                self._spec = self._spec or replace(self._find_spec(), **self._patience)
         return self._spec
 
     def set_patience(self, **seconds: Any) -> None:
         """Change `start_timeout` and `timeout` of the spec, and nothing else of it."""
         with self._own_lock():
-            if self._spec is not None:
-                self._spec = replace(self._spec, **seconds)
-            else:
-                find_spec = self._find_spec
-                self._find_spec = lambda: replace(find_spec(), **seconds)
+            self._patience |= seconds
+            self._spec = self._spec and replace(self._spec, **seconds)
 
     def connection(self) -> WorkerConnection:
         """Return a worker that is ready.

@@ -270,8 +270,9 @@ def may_remove(path: Path) -> bool:
 
 
 def remove_tree(tree: Path) -> None:
-    """Remove a folder and all below it, sealed or not."""
-    if not tree.is_dir():
+    """Remove a folder and all below it, sealed or not; or a file or link."""
+    if tree.is_symlink() or not tree.is_dir():
+        tree.unlink(missing_ok=True)
         return
     for folder, _, _ in os.walk(tree):
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -107,37 +107,31 @@ def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
     return _require_checks(at_the_build, folder / BUILD_RECORD, how_to_replace(folder))
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """The keys of a check that those need who show it; one without a property has a reason instead."""
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    """The keys of a check that those need who show it."""
 
     reference: str
+    model: str = ""
+    device: str = ""
+    source: str = ""
+    reason: str = ""
+    passed: bool | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparison(_Check):
     property: str
     error: float
     tolerance: float
-    unit: str
-    source: str
-    passed: bool | None = None
-    model: str = ""
-    device: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _NotCompared:
-    reference: str
-    reason: str = ""
-    source: str = ""
-    passed: bool | None = None
-    model: str = ""
-    device: str = ""
-    seconds: float = 0.0
+    unit: str = ""
 
 
 def _require_checks(verification: Verification, path: Path, hint: str) -> Verification:
     try:
         for number, check in enumerate(verification.checks):
-            parse_record(_Compared if "property" in check else _NotCompared, check, f"checks[{number}]")
+            parse_record(_Comparison if "property" in check else _Check, check, f"checks[{number}]")
     except ValueError as error:
         raise RootError(f"Cannot read {path}: {error}.", hint) from error
     return verification

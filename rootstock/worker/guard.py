@@ -75,7 +75,7 @@ class SetupGuard:
         if not self._offline:
             return False
         for cause in _chain(error):
-            if getattr(cause, _REFUSAL, False) or isinstance(cause, _hub_errors()):
+            if getattr(cause, _REFUSAL, False) or isinstance(cause, _hub_error()):
                 return True
             if isinstance(cause, FileNotFoundError) and any(cache in str(cause) for cache in self._caches):
                 return True
@@ -163,8 +163,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _hub_errors() -> tuple[type[BaseException], ...]:
+def _hub_error() -> Any:
     """Return what huggingface_hub raises where ``HF_HUB_OFFLINE`` keeps it from fetching a file that is missing."""
-    modules = (sys.modules.get(f"huggingface_hub.{name}") for name in ("errors", "utils"))
-    classes = (getattr(module, "LocalEntryNotFoundError", None) for module in modules)
-    return tuple(error for error in classes if error is not None)
+    return getattr(sys.modules.get("huggingface_hub.utils"), "LocalEntryNotFoundError", ())

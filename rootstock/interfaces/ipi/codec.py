@@ -126,9 +126,6 @@ class _Buffer:
         """Return a view of rows of three numbers; it is valid until `room` is asked for again."""
         return np.frombuffer(self._buffer, "<f8", 3 * rows, self._start + offset).reshape(rows, 3)
 
-    def _bytes(self, offset: int, count: int) -> bytes:
-        return bytes(self._buffer[self._start + offset : self._start + offset + count])
-
 
 class Decoder(_Buffer):
     """Gives out the whole requests among the bytes that a server sent."""
@@ -230,7 +227,7 @@ class ReplyDecoder(_Buffer):
             energy * Hartree,
             self._floats(start, count) * (Hartree / Bohr),
             whole_virial(_NINE.unpack_from(self._buffer, self._start + virial_at)) * Hartree,
-            self._bytes(end, length),
+            bytes(self._buffer[self._start + end : self._start + end + length]),
         )
         self._start += end + length
         return message
