@@ -142,9 +142,10 @@ class SetupGuard:
 
     def _refuse(self, kind: type[OSError], action: str) -> None:
         refusal = kind(f"A worker uses the weights that are there: {action} is refused.")
-        setattr(refusal, _REFUSAL, True)  # no reference is kept: its traceback holds what setup() has loaded
+        # No reference is kept: a traceback holds what setup() has loaded. A class of exceptions may refuse attributes.
+        refusal.__dict__[_REFUSAL] = True
         for earlier in _chain(sys.exc_info()[1]):
-            setattr(earlier, _EARLIER, True)
+            earlier.__dict__[_EARLIER] = True
         self._refused = True
         raise refusal
 

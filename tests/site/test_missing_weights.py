@@ -19,7 +19,7 @@ from tests.support.folders import once_per_run
 # huggingface_hub says in its own words that a file is neither in its cache nor may be fetched.
 DEPENDENCIES = ("ase>=3.23", "huggingface_hub")
 FILE = """
-import os, subprocess, urllib.request
+import dataclasses, os, subprocess, urllib.request
 from ase.calculators.emt import EMT
 
 def unfetched():
@@ -72,6 +72,16 @@ def network_from():
     except OSError as error:
         raise FileNotFoundError("no model") from error
 
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    path: str
+
+def handled_without_attributes():
+    try:
+        raise Frozen("here")
+    except Frozen:
+        network()
+
 def telemetry_then_module():
     try:
         unfetched()
@@ -93,7 +103,16 @@ def setup(model, device="cpu"):
     globals()[model or "hub"]()
     return EMT()
 """
-WEIGHTS = ("cache", "cache_inside", "hub", "network", "network_from", "network_unsaid", "optional_import_then_network")
+WEIGHTS = (
+    "cache",
+    "cache_inside",
+    "hub",
+    "network",
+    "network_from",
+    "network_unsaid",
+    "optional_import_then_network",
+    "handled_without_attributes",
+)
 OTHERS = ("compiler", "data", "sibling", "module", "telemetry_then_module", "telemetry_then_compiler")
 REFERENCE = """\
 [[tool.rootstock.references]]
