@@ -23,6 +23,7 @@ from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import ModeChange
 from rootstock.root.records import write_file
+from rootstock.root.signals import leave_to_first_thread
 
 _MOST_JOBS = 4
 
@@ -120,7 +121,7 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
     """
     failed: list[tuple[BuildPlan, RootstockError]] = []
     uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
-    with ThreadPoolExecutor(max(1, min(jobs, len(builds)))) as pool:
+    with ThreadPoolExecutor(max(1, min(jobs, len(builds))), initializer=leave_to_first_thread) as pool:
         started = {pool.submit(_stage, build, plan.site, admin, uv): build for build in builds}
         try:
             for done in as_completed(started):

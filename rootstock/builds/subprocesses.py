@@ -13,6 +13,7 @@ from pathlib import Path
 from rootstock.errors import BuildError
 from rootstock.root.disk_usage import free_space
 from rootstock.root.lock import Report, quiet
+from rootstock.root.signals import take_again
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 _SHOWN = 25  # lines of a program's output that are part of an error
@@ -85,24 +86,29 @@ class Programs:
                 raise BuildError("Interrupted.")
             process = subprocess.Popen(
                 command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", umask=umask, cwd=folder, preexec_fn=_ends_with_its_parent(),
+                text=True, errors="replace", umask=umask, cwd=folder, preexec_fn=_before_it_runs(),
             )  # fmt: skip
             self._running.add(process)
             return process
 
 
-def _ends_with_its_parent() -> Callable[[], None] | None:
-    """Return what makes a new process end with this one, where the system can do that.
+def _before_it_runs() -> Callable[[], None] | None:
+    """Return what makes a new process take signals, and end with this one, where the system can do that.
 
     If we are killed, uv must not go on writing behind the back of the next run. What runs in the new process before uv
-    is one system call, which no lock of another thread can stop.
+    is two system calls, which no lock of another thread can stop.
     """
     if sys.platform != "linux":
         return None
     import ctypes
 
     prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
-    return lambda: prctl(set_parent_death_signal, signal.SIGKILL) and None
+
+    def prepare() -> None:
+        prctl(set_parent_death_signal, signal.SIGKILL)
+        take_again()
+
+    return prepare
 
 
 def short_of_space(folder: Path) -> str:

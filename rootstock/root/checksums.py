@@ -22,6 +22,7 @@ from rootstock.errors import BuildError, RootError
 from rootstock.root.layout import INTERPRETER_RECORD
 from rootstock.root.record_files import read_record
 from rootstock.root.records import BUILD_RECORD, read_build
+from rootstock.root.signals import leave_to_first_thread
 
 SUMS = "SHA256SUMS"
 _OWN = (SUMS, BUILD_RECORD, INTERPRETER_RECORD)  # not in the list: one is the list, and the others hold its hash
@@ -281,7 +282,7 @@ def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     def read(some: Sequence[str]) -> list[tuple[str, str]]:
         return [(path, _hash(f"{prefix}/{path}")) for path in some]
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS, initializer=leave_to_first_thread) as pool:
         for chunk in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
             yield from chunk
 

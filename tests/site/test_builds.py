@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from rootstock.root.checksums import check_build, read_contents
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
+from rootstock.root.signals import leave_to_first_thread
 from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.environment_files import header
 from tests.support.needs import need_program
-from tests.support.processes import cut_off, wait_until_none_at
+from tests.support.processes import cut_off, stop_tree, wait_until_none_at
 from tests.support.tiny_root import PACKAGES, SETUP, TinyRoot, make_wheel, write_wheel
 from tests.support.tracing import quiet_environment
 
@@ -94,6 +96,31 @@ def test_an_interruption_ends_all(three):
     assert not list(root.layout.all_builds.glob("*/.*"))
     assert run(*command).returncode == 0
     assert active(root) == {"one", "two", "three"}
+
+
+def blocks(status, number):
+    """Tell whether a thread blocks a signal, by its file `status` under /proc."""
+    mask = next(line for line in status.read_text().splitlines() if line.startswith("SigBlk:"))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_only_the_first_thread_takes_the_signal_of_an_interruption(three):
+    """The kernel may give it to any other that takes it, and the first one would wait on for uv."""
+    _, command = three
+    with started([*command, "--jobs", "3"]) as process:
+        read_until(process, "installing")
+        stop_tree(process.pid)
+        threads = {int(task.name): task / "status" for task in Path(f"/proc/{process.pid}/task").iterdir()}
+        takers = {thread for thread, status in threads.items() if not blocks(status, signal.SIGINT)}
+        assert len(threads) > 1
+        assert takers == {process.pid}
+
+
+def test_what_another_thread_starts_takes_signals(tmp_path):
+    with ThreadPoolExecutor(1, initializer=leave_to_first_thread) as pool:
+        status = pool.submit(Programs().run, ["cat", "/proc/self/status"], os.environ).result()
+    (tmp_path / "status").write_text(status)
+    assert not blocks(tmp_path / "status", signal.SIGINT)
 
 
 # -- what a build says of itself
