@@ -77,22 +77,33 @@ class PeerSession:
     ----------
     users : weakref.WeakSet
         The calculators.
+    identity : str
+        What finds it again, once a calculator was pickled or came out of a pickle; see `rootstock.client.sharing`.
     """
 
     _connection: Any
 
     def __init__(self) -> None:
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.identity = ""
         self._reset()
 
     def _reset(self) -> None:
         """Start without a process: in a forked one, it and whoever holds the lock are the parent's."""
         self._lock, self._connection, self._owner = threading.RLock(), None, forks()
+        self._membership = threading.RLock()
 
-    def _own_lock(self) -> Any:
+    def own_lock(self) -> Any:
+        """Return the lock that a call holds."""
         if self._owner != forks():
             self._reset()
         return self._lock
+
+    def _own_membership(self) -> Any:
+        """Return the lock under which users come, and the last one goes; no call holds it."""
+        if self._owner != forks():
+            self._reset()
+        return self._membership
 
     def _settle(self, timeout: float) -> None:
         """Keep a connection that is ready, or will be within `timeout` seconds, and no other."""
@@ -106,8 +117,22 @@ class PeerSession:
             self._connection.close()
             self._connection = None
 
+    def join(self, user: Any) -> None:
+        """Let a calculator use this session."""
+        with self._own_membership():
+            self.users.add(user)
+
     def release(self, user: Any) -> None:
         """End the process if `user` was the last that needs it."""
-        self.users.discard(user)
-        if not self.users and self._owner == forks():
+        with self._own_membership():
+            self.users.discard(user)
+            if not self.users:
+                self._drop()
+
+    def end_if_unused(self) -> bool:
+        """End the process unless a calculator uses it; return whether there was one to end."""
+        with self._own_membership():
+            if self.users or self._connection is None:
+                return False
             self._drop()
+            return True

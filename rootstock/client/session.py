@@ -16,9 +16,17 @@ from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.peer import PeerSession
 from rootstock.client.shared_arrays import Result
+from rootstock.client.sharing import end_unused
 from rootstock.client.threads import thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
-from rootstock.errors import ModelError, NonFiniteError, WorkerError, WorkerStartError
+from rootstock.errors import (
+    DeviceError,
+    MissingWeightsError,
+    ModelError,
+    NonFiniteError,
+    WorkerError,
+    WorkerStartError,
+)
 from rootstock.root.records import read_build
 
 
@@ -118,13 +126,13 @@ class WorkerSession(PeerSession):
     def spec(self) -> WorkerSpec:
         """How to start the worker; found once."""
         if self._spec is None:
-            with self._own_lock():
+            with self.own_lock():
                 self._spec = self._spec or replace(self._find_spec(), **self._patience)
         return self._spec
 
     def set_patience(self, **seconds: Any) -> None:
         """Change `start_timeout` and `timeout` of the spec, and nothing else of it."""
-        with self._own_lock():
+        with self.own_lock():
             self._patience |= seconds
             self._spec = self._spec and replace(self._spec, **seconds)
 
@@ -136,7 +144,7 @@ class WorkerSession(PeerSession):
         WorkerError
             If every calculator is closed, or a signal handler asks during a call; as `WorkerSpec.start`, too.
         """
-        with self._own_lock():
+        with self.own_lock():
             if self._busy:  # by this thread, in whose call a signal came: the lock keeps others out
                 raise WorkerError(
                     "A signal handler asks a worker in the middle of the call that the signal interrupted.",
@@ -144,8 +152,17 @@ class WorkerSession(PeerSession):
                 )
             self._settle(self.spec.timeout)
             if self._connection is None:
-                self._connection = self.spec.start(for_all_ranks=self._for_all_ranks)
+                try:
+                    self._connection = self._start()
+                except WorkerStartError as error:
+                    # Perhaps for lack of memory, which has many names: workers that nobody uses any more have some.
+                    if isinstance(error, (DeviceError, MissingWeightsError)) or not end_unused():
+                        raise
+                    self._connection = self._start()
             return self._connection
+
+    def _start(self) -> WorkerConnection:
+        return self.spec.start(for_all_ranks=self._for_all_ranks)
 
     def properties(self) -> list[str]:
         """Return what the model can compute, by ASE's names. Asking starts the worker."""
@@ -160,7 +177,7 @@ class WorkerSession(PeerSession):
         predicted, required : int
             What is computed, unless the model cannot; and what must be, a part of it.
         """
-        with self._own_lock():
+        with self.own_lock():
             connection, timings = self._connection, self.timings
             if connection is None or not connection.idle or self._busy:
                 connection = self.connection()

@@ -14,7 +14,10 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from rootstock.client.inputs import Inputs, changes
 from rootstock.client.peer import PeerSession
+from rootstock.client.sharing import identify, share
 from rootstock.errors import ConfigurationError
+from rootstock.interfaces.thread_state import ThreadState, ThreadStates
+from rootstock.worker.channel.memory import PROPERTY_BITS
 
 # Pickles of before ADR 16 name the class of `_inputs` by the module that it lay in then.
 sys.modules.setdefault("rootstock.inputs", sys.modules[Inputs.__module__])
@@ -23,30 +26,34 @@ sys.modules.setdefault("rootstock.inputs", sys.modules[Inputs.__module__])
 class ProxyCalculator(Calculator):
     """The part of a calculator that does not depend on who computes.
 
-    A class of this kind computes in `_compute`, and sets `_session`, which keeps the process, in `_open`. Copies share
-    the process, not the results (NEB makes one for each image). A pickle holds arguments, atoms and results; the
-    process is started again when it is needed.
+    A class of this kind computes in `_compute`, and makes a session, which keeps the process, in `_new_session`. Copies
+    share the process, not the results (NEB makes one for each image), and so do the threads that use one calculator. A
+    pickle holds arguments, atoms and results; the copies that come out of it share one process in each process.
     """
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
+    _arguments: dict[str, Any]
     _session: PeerSession
 
     def __init__(self) -> None:
+        self._states = ThreadStates()
         super().__init__()  # type: ignore[no-untyped-call]
-        self._inputs = Inputs()
-        self._results_for = self._inputs.state
+        self._states = ThreadStates()  # this thread has not used it yet
 
-    def _open(self) -> None:
-        """Set `_session` to one that this calculator uses, by its arguments."""
+    def _restore(self) -> None:
+        """Set what a pickle does not hold, but for the session."""
+
+    def _new_session(self) -> PeerSession:
+        """Return a session by the arguments of this calculator."""
         raise NotImplementedError
 
     def _use(self, session: PeerSession) -> None:
         self._session = session
-        session.users.add(self)
+        session.join(self)
 
-    def _compute(self, properties: Sequence[str]) -> None:
-        """Add these properties of `_inputs` to `results`, or raise."""
+    def _compute(self, state: ThreadState, properties: Sequence[str]) -> None:
+        """Add these properties of a state's inputs to its results, or raise."""
         raise NotImplementedError
 
     def get_spin_polarized(self) -> bool:
@@ -57,15 +64,29 @@ class ProxyCalculator(Calculator):
 
     @property
     def atoms(self) -> Atoms | None:
-        """The atoms that `results` are for."""
-        return self._inputs.atoms() if self._inputs else None
+        """The atoms that `results` are for: those of this thread."""
+        inputs = self._states.seen().inputs
+        return inputs.atoms() if inputs else None
 
     @atoms.setter
     def atoms(self, atoms: Atoms | None) -> None:
-        self._inputs = Inputs()
+        state = self._states.own()
+        state.inputs = Inputs()
         if atoms is not None:
-            self._inputs.update(atoms)
-        self._results_for = self._inputs.state
+            state.inputs.update(atoms)
+        state.results_for = state.inputs.state
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What is known of `atoms`, by ASE's names: as this thread computed it.
+
+        A thread that has computed nothing sees what the last one that did knows.
+        """
+        return self._states.seen().results
+
+    @results.setter
+    def results(self, results: dict[str, Any]) -> None:
+        self._states.own().results = results
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
         """Return what differs between `atoms` and those that `results` are for, by ASE's names.
@@ -79,11 +100,7 @@ class ProxyCalculator(Calculator):
         tol : float
             Not used: the comparison is exact.
         """
-        return self._inputs.changes_to(atoms) if self._is_current() else list(all_changes)
-
-    def _is_current(self) -> bool:
-        """Tell whether `results` are for the last atoms seen; an interruption can come in between."""
-        return bool(self._inputs) and self._inputs.state == self._results_for
+        return _changes(self._states.seen(), atoms)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, computing it if it is not known for these atoms.
@@ -107,31 +124,31 @@ class ProxyCalculator(Calculator):
         """
         self._sync_parameters()
         if not allow_calculation:
-            stale = self.check_state(atoms) if atoms is not None else not self._is_current()
-            value = None if stale else self.results.get(name)
+            state = self._states.seen()
+            stale = _changes(state, atoms) if atoms is not None else not state.current
+            value = None if stale else state.results.get(name)
             return value.copy() if isinstance(value, np.ndarray) else value
-        before = self._results_for
+        state = self._states.own()
+        before = state.results_for
         if atoms is not None:
-            self._inputs.update(atoms)
-            if self._inputs.state != before:
-                # In this order: after an interruption in between, no result is taken for one of these atoms.
-                self._invalidate()
-                self._results_for = self._inputs.state
-        if name not in self.results:
+            state.inputs.update(atoms)
+            if state.inputs.state != before:
+                state.invalidate()
+        if name not in state.results:
             if atoms is None:
-                self._need_atoms()
+                _require_atoms(state)
             if getattr(self.calculate, "__func__", None) is ProxyCalculator.calculate:
-                self._compute((name,))
+                self._compute(state, (name,))
             else:  # somebody's own: a correction on top, perhaps
                 try:
-                    self.calculate(self.atoms if atoms is None else atoms, [name], changes(before, self._results_for))
+                    self.calculate(self.atoms if atoms is None else atoms, [name], changes(before, state.results_for))
                 except BaseException:
-                    self.results = {}  # some may lack the correction
+                    state.results = {}  # some may lack the correction
                     raise
-                if name not in self.results:
+                if name not in state.results:
                     raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
-        self._note_request(name)
-        value = self.results[name]
+        state.requested |= PROPERTY_BITS.get(name, 0)
+        value = state.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def calculate(
@@ -152,26 +169,16 @@ class ProxyCalculator(Calculator):
             Not used: the atoms are compared with those of the last call.
         """
         self._sync_parameters()
+        state = self._states.own()
         if atoms is None:
-            self._need_atoms()
+            _require_atoms(state)
         else:
-            self._inputs.update(atoms)
-        self._invalidate()
-        self._results_for = self._inputs.state
-        self._compute(properties)
+            state.inputs.update(atoms)
+        state.invalidate()
+        self._compute(state, properties)
 
     def _sync_parameters(self) -> None:
         """Take over what was changed in `parameters`."""
-
-    def _note_request(self, name: str) -> None:
-        """Take note that a property of these atoms was asked for."""
-
-    def _invalidate(self) -> None:
-        self.results = {}
-
-    def _need_atoms(self) -> None:
-        if not self._inputs:
-            raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")
 
     # -- the process
 
@@ -180,7 +187,7 @@ class ProxyCalculator(Calculator):
         self._session.release(self)
 
     def __enter__(self) -> Self:
-        self._session.users.add(self)
+        self._session.join(self)
         return self
 
     def __exit__(
@@ -194,27 +201,45 @@ class ProxyCalculator(Calculator):
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.parameters = deepcopy(self.parameters)
-        twin.results, twin._inputs = dict(self.results), self._inputs.copy()
+        twin._states = ThreadStates(self._states.seen().copy())
         if self in self._session.users:
-            self._session.users.add(twin)
+            self._session.join(twin)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         memo[id(self)] = twin = self.__copy__()
-        twin.results = deepcopy(self.results)
+        state = twin._states.seen()
+        state.results = deepcopy(state.results)
+        twin._states = ThreadStates(state)
         return twin
 
     # Pickles are kept and read by later versions, so they name no module of ours that may move: atoms, no inputs.
-    _not_pickled: tuple[str, ...] = ("_session", "_inputs", "_results_for")
+    _not_pickled: tuple[str, ...] = ("_session", "_states")
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in self._not_pickled}
-        if self._inputs.state != self._results_for:  # an interruption came in between
-            state["results"] = {}
-        return state | {"atoms": self.atoms}
+        attributes = {name: value for name, value in self.__dict__.items() if name not in self._not_pickled}
+        state = self._states.seen().copy()
+        atoms = state.inputs.atoms() if state.inputs else None
+        identity = identify(self._session, self._arguments)
+        return attributes | {"atoms": atoms, "results": state.results, "extra": state.extra, "identity": identity}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update((name, value) for name, value in state.items() if name != "atoms")
-        if "atoms" in state:  # pickles of before ADR 16 hold `_inputs`
-            self.atoms = state["atoms"]
-        self._open()
+    def __setstate__(self, pickled: dict[str, Any]) -> None:
+        pickled = dict(pickled)
+        atoms, old = pickled.pop("atoms", None), pickled.pop("_inputs", None)  # those of before ADR 16 hold `_inputs`
+        results, extra, identity = pickled.pop("results"), pickled.pop("extra", b""), pickled.pop("identity", None)
+        self.__dict__.update(pickled)
+        inputs = old or Inputs()
+        if atoms is not None:
+            inputs.update(atoms)
+        self._states = ThreadStates(ThreadState(inputs, results, extra))
+        self._restore()
+        self._session = share(identity, self._arguments, self._new_session, self)
+
+
+def _changes(state: ThreadState, atoms: Atoms) -> list[str]:
+    return state.inputs.changes_to(atoms) if state.current else list(all_changes)
+
+
+def _require_atoms(state: ThreadState) -> None:
+    if not state.inputs:
+        raise ConfigurationError("This calculator has no atoms yet.", "Set atoms.calc = calc, and ask the atoms.")

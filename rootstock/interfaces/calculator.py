@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.client.mpi import worker_session
-from rootstock.client.session import WorkerSession, WorkerSpec
+from rootstock.client.session import WorkerSession
 from rootstock.client.timeouts import EVALUATION_S, START_S
-from rootstock.errors import UnsupportedPropertyError
+from rootstock.errors import UnsupportedPropertyError, WorkerError
 from rootstock.interfaces.arguments import (
     DEFAULT_MODEL,
     DEFAULTS,
@@ -25,6 +25,7 @@ from rootstock.interfaces.arguments import (
     worker_spec,
 )
 from rootstock.interfaces.base import ProxyCalculator
+from rootstock.interfaces.thread_state import ThreadState, ThreadStates
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 
@@ -101,8 +102,7 @@ class RootstockCalculator(ProxyCalculator):
 
     default_parameters = DEFAULTS
 
-    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters", "_requested", "_predicted")
-    _arguments: dict[str, Any]
+    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters")
     _session: WorkerSession
 
     def __init__(
@@ -130,18 +130,17 @@ class RootstockCalculator(ProxyCalculator):
         })  # fmt: skip
         spec = worker_spec(self._arguments)
         self.parameters, self._last_parameters = self._with_arguments(self._arguments)
-        self._connect(lambda: spec, comm)
+        self._comm = comm
+        self._use(worker_session(lambda: spec, comm))
 
-    def _open(self) -> None:
+    def _restore(self) -> None:
         self._arguments = check_arguments(self._arguments)
         self._last_parameters = {**self.parameters, **self._arguments}
-        # What a pickle holds can be read where no worker could run: it is looked for when it is needed.
-        self._connect(functools.partial(worker_spec, with_absolute_paths(self._arguments)), None)
+        self._comm = None
 
-    def _connect(self, find_spec: Callable[[], WorkerSpec], comm: Any) -> None:
-        self._requested = self._predicted = 0  # properties asked of these atoms, and of those before
-        self._comm = comm
-        self._use(worker_session(find_spec, comm))
+    def _new_session(self) -> WorkerSession:
+        # What a pickle holds can be read where no worker could run: it is looked for when it is needed.
+        return worker_session(functools.partial(worker_spec, with_absolute_paths(self._arguments)))
 
     def __repr__(self) -> str:
         changed = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
@@ -173,23 +172,24 @@ class RootstockCalculator(ProxyCalculator):
         """
         if not changes:  # as ASE's own constructor calls it
             return {}
-        arguments = check_arguments(with_changes(self._arguments, changes))
-        new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
-        old = following = self._session
-        if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
-            old.set_patience(**new)
-        else:
-            spec = worker_spec(arguments)
-            following = worker_session(lambda: spec, self._comm)
-            self.reset()  # type: ignore[no-untyped-call]
-        # All at once: no interruption leaves arguments that are not those of the worker.
-        (self.parameters, self._last_parameters), self._session, self._arguments = (
-            self._with_arguments(arguments), following, arguments,
-        )  # fmt: skip
-        if following is not old and self in old.users:
-            following.users.add(self)
-            old.release(self)
-        return new
+        with self._session.own_lock():  # calls of other threads come to their end first
+            arguments = check_arguments(with_changes(self._arguments, changes))
+            new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
+            old = following = self._session
+            states = self._states
+            if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
+                old.set_patience(**new)
+            else:
+                spec = worker_spec(arguments)
+                following, states = worker_session(lambda: spec, self._comm), ThreadStates()
+            # All at once: no interruption leaves arguments that are not those of the worker.
+            (self.parameters, self._last_parameters), self._session, self._arguments, self._states = (
+                self._with_arguments(arguments), following, arguments, states,
+            )  # fmt: skip
+            if following is not old and self in old.users:
+                following.join(self)
+                old.release(self)
+            return new
 
     def _with_arguments(self, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return `parameters` with these arguments, and what shows later whether somebody has changed them."""
@@ -207,36 +207,34 @@ class RootstockCalculator(ProxyCalculator):
             self.set(**{name: current.get(name) for name in NAMES if current.get(name) != self._arguments[name]})
             self.parameters, self._last_parameters = self._with_arguments(self._arguments)
 
-    def _note_request(self, name: str) -> None:
-        self._requested |= PROPERTY_BITS.get(name, 0)
-
-    def _invalidate(self) -> None:
-        self.results = {}
-        if self._requested:
-            self._predicted, self._requested = self._requested, 0
-
-    def _compute(self, properties: Sequence[str]) -> None:
+    def _compute(self, state: ThreadState, properties: Sequence[str]) -> None:
         bits = 0
         for name in properties:
             bit = PROPERTY_BITS.get(name)
             if bit is None:
                 raise PropertyNotImplementedError(f"{name} is not a property that Rootstock carries.")
             bits |= bit
-        self._requested |= bits
+        state.requested |= bits
         # Most simulations ask the same of every step, one property after the other. What was asked of the last atoms
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
-        predicted = bits | self._predicted if bits & self._predicted == bits else bits
+        predicted = bits | state.predicted if bits & state.predicted == bits else bits
+        session = self._session
         try:
-            self.results |= self._session.evaluate(self._inputs, predicted, bits)
-        except UnsupportedPropertyError as error:
-            raise PropertyNotImplementedError(error.message) from error
+            state.results |= session.evaluate(state.inputs, predicted, bits)
+        except WorkerError as error:
+            if session is not self._session:  # another thread has changed the arguments meanwhile
+                self._compute(state, properties)
+            elif isinstance(error, UnsupportedPropertyError):
+                raise PropertyNotImplementedError(error.message) from error
+            else:
+                raise
 
     # -- the worker
 
     def start(self) -> Self:
         """Start the worker now, if it is not running, and wait until the model is loaded."""
         self._sync_parameters()
-        self._session.users.add(self)
+        self._session.join(self)
         self._session.properties()
         return self
 

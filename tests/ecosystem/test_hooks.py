@@ -30,10 +30,13 @@ def set_default_dtype(dtype):
 """
 
 
+PACKAGES = ("quacc>=1.8", "matcalc>=0.7", "atomate2>=0.1.5", "mlipx>=0.1.5", "joblib>=1.5", "dask[distributed]>=2025.1")
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ecosystem")
-    return environment_with(folder, "quacc>=1.8", "matcalc>=0.7", "atomate2>=0.1.5", "mlipx>=0.1.5") / "python"
+    return environment_with(folder, *PACKAGES) / "python"
 
 
 def energy_of(atoms: Atoms, relaxed: bool = False) -> float:
@@ -57,6 +60,32 @@ def test_quacc(python: Path, ask: Ask, root: Path) -> None:
     assert found["calls"] > 2  # of both jobs: quacc enters one calculator and keeps it
     assert not lives(found["worker"])  # though quacc never leaves it
     assert not found["torch"]
+
+
+def test_quacc_in_threads(python: Path, ask: Ask) -> None:
+    """quacc keeps one calculator for the same arguments, so all of its jobs in a process share it."""
+    found = last_line(ask(python, PROGRAMS / "quacc_threads.py"))
+    structures = [bulk("Cu", cubic=True) for _ in found["static"]]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.1, seed=seed)
+    energies = [energy_of(atoms) for atoms in structures]
+    assert found["static"] == pytest.approx(energies, abs=1e-9)
+    assert found["before"] == pytest.approx(energies[: len(found["before"])], abs=1e-9)
+    assert found["relaxed"] == pytest.approx([energy_of(bulk("Cu", cubic=True))] * len(found["relaxed"]), abs=1e-3)
+    assert found["workers"] == 1
+
+
+@pytest.mark.parametrize("spread", ["joblib", "dask", "matcalc"])
+def test_one_worker_in_each_process(python: Path, ask: Ask, spread: str) -> None:
+    found = last_line(ask(python, PROGRAMS / "tasks_in_processes.py", spread))
+    expected = []
+    for seed in range(len(found["energies"])):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.1, seed=seed)
+        expected.append(energy_of(atoms))
+    assert found["energies"] == pytest.approx(expected, abs=1e-9)
+    assert len(found["workers"]) == len({process for process, _ in found["workers"]}) <= 2
+    assert not any(lives(worker) for _, worker in found["workers"])
 
 
 def test_matcalc(python: Path, ask: Ask) -> None:

@@ -19,6 +19,7 @@ from ase.units import GPa
 from rootstock import RootstockCalculator
 from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError
+from rootstock.interfaces.thread_state import ThreadStates
 from rootstock.root.records import active_build, read_build
 from rootstock.root.weights import write_variables
 from tests.support.commands import REPOSITORY, clean_environment, run
@@ -147,7 +148,7 @@ def test_no_more_is_computed_than_asked_for(chgnet: RootstockCalculator) -> None
         (["forces", "magmoms"], {"energy", "forces", "stress", "magmoms"}),
     ]:
         chgnet.reset()
-        chgnet._requested = chgnet._predicted = 0
+        chgnet._states = ThreadStates()
         chgnet.calculate(atoms, asked)
         assert set(chgnet.results) - {"free_energy"} == computed, asked
 

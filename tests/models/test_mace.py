@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import RootstockCalculator
+from rootstock.interfaces.thread_state import ThreadStates
 from rootstock.root.records import active_build, read_build
 from tests.models.conftest import Build, DeadProxy, Direct, Fetched, Make, call_setup, exactly, rock_salt
 
@@ -73,7 +74,7 @@ def test_released_weights_are_read_from_the_roots_cache(
             ("stress", {"energy", "energies", "forces", "stress"}),
         ]):  # fmt: skip
             calc.reset()
-            calc._requested = calc._predicted = 0
+            calc._states = ThreadStates()
             calc.calculate(atoms, [asked])
             assert set(calc.results) - {"free_energy"} == computed
             assert exactly(calc.results[asked]) == [expected[i]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ def personal(tmp_path_factory: pytest.TempPathFactory) -> Path:
         RootstockCalculator("", environment=environment, root=folder / "root", device="cpu").start().close()
 
     return once_per_run(tmp_path_factory, "personal", fetch) / "root"
+
+
+@pytest.fixture
+def emt(root: Path) -> Iterator[RootstockCalculator]:
+    with RootstockCalculator(model="emt", root=root, device="cpu") as calc:
+        yield calc
 
 
 Make = Callable[..., RootstockCalculator]

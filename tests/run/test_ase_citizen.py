@@ -24,6 +24,7 @@ from ase.units import fs
 
 from rootstock import RootstockCalculator
 from rootstock.errors import RootstockError, WorkerError
+from rootstock.interfaces.thread_state import ThreadStates
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
 from tests.support.processes import wait_until_gone
@@ -65,7 +66,7 @@ def test_only_what_is_asked_for_is_computed(make: Make, tmp_path: Path) -> None:
     fresh = bulk("Ag")
     fresh.calc = copy.copy(calc)
     fresh.calc.reset()
-    fresh.calc._requested = fresh.calc._predicted = 0
+    fresh.calc._states = ThreadStates()
     fresh.calc.calculate(fresh, ["energy", "forces"])
     assert asked() == ["energy forces"]
     assert set(fresh.calc.results) == {"energy", "free_energy", "forces"}

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import gc
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -584,7 +583,7 @@ def test_at_the_end_of_the_script_the_worker_ends(client: Script) -> None:
 
 
 def test_workers_of_lost_calculators_end(make: Make) -> None:
-    calc = pickle.loads(pickle.dumps(make())).start()
+    calc = make().start()
     pid = calc.info()["pid"]
     del calc
     gc.collect()

@@ -211,7 +211,7 @@ def test_no_descriptors(limited: Callable[[str], None]) -> None:
 calc.start().close()
 told = []
 for spare in range(40):
-    calc._session.users.add(calc)
+    calc._session.join(calc)
     before, files = open_files(), worker_logs()
     used = max(map(int, os.listdir("/proc/self/fd")))
     holes = [os.open("/dev/null", os.O_RDONLY) for _ in range(used)]  # so that the limit counts what is free

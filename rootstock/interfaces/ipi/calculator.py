@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from rootstock.client.inputs import all_finite, first_bad
+from rootstock.client.inputs import Inputs, all_finite, first_bad
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
 from rootstock.interfaces.base import ProxyCalculator
@@ -21,6 +21,7 @@ from rootstock.interfaces.ipi.clients import ClientSpec, IPIClientSession, Prepa
 from rootstock.interfaces.ipi.codec import encode_cell
 from rootstock.interfaces.ipi.listener import check_place
 from rootstock.interfaces.ipi.messages import ForceReady
+from rootstock.interfaces.thread_state import ThreadState
 
 # Pickles of before ADR 16 name these modules by their places of then.
 sys.modules.setdefault("rootstock.ipi.calculator", sys.modules[__name__])
@@ -68,11 +69,6 @@ class IPICalculator(ProxyCalculator):
         File for what a client that was started prints. By default it is kept in a private temporary folder, and only
         if the client fails.
 
-    Attributes
-    ----------
-    extra : bytes
-        What the client sent beside the results of the last evaluation.
-
     Raises
     ------
     ConfigurationError
@@ -89,7 +85,6 @@ class IPICalculator(ProxyCalculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
     _not_pickled = (*ProxyCalculator._not_pickled, "_frame")
-    _arguments: dict[str, Any]
     _session: IPIClientSession
 
     def __init__(
@@ -117,12 +112,14 @@ class IPICalculator(ProxyCalculator):
         self.parameters.update(
             {key: self._arguments[key] for key in ("command", "address", "port") if self._arguments[key] is not None}
         )
-        self.extra = b""
         self._rotate = rotate
-        self._open()
+        self._restore()
+        self._use(self._new_session())
 
-    def _open(self) -> None:
+    def _restore(self) -> None:
         self._frame: tuple[Any, Frame, bytes] = (None, Frame(np.eye(3), None), b"")
+
+    def _new_session(self) -> IPIClientSession:
         arguments = self._arguments
         command = arguments["command"]
         spec = ClientSpec(
@@ -130,12 +127,17 @@ class IPICalculator(ProxyCalculator):
             arguments["address"], arguments["host"], arguments["port"], _path(arguments["directory"]),
             _path(arguments["log"]), arguments["start_timeout"], arguments["timeout"],
         )  # fmt: skip
-        self._use(IPIClientSession(spec))
+        return IPIClientSession(spec)
+
+    @property
+    def extra(self) -> bytes:
+        """What the client sent beside the results of this thread's last evaluation."""
+        return self._states.seen().extra
 
     def _get_name(self) -> str:
         return "i-pi"
 
-    def _compute(self, properties: Sequence[str]) -> None:
+    def _compute(self, state: ThreadState, properties: Sequence[str]) -> None:
         """Compute all that the protocol carries, unless that is known.
 
         Raises
@@ -146,33 +148,34 @@ class IPICalculator(ProxyCalculator):
         """
         if foreign := [name for name in properties if name not in self.implemented_properties]:
             raise PropertyNotImplementedError(f"{foreign[0]} is not a property that the i-PI protocol carries.")
-        if not self.results:
-            self._ask()
-        if "stress" in properties and "stress" not in self.results:
+        if not state.results:
+            self._ask(state)
+        if "stress" in properties and "stress" not in state.results:
             raise PropertyNotImplementedError(
                 "The client sent a virial of zero, which is how it says that it computes none: no stress."
-                if self._has_volume()
+                if _has_volume(state.inputs)
                 else "Stress needs a cell of three vectors and a periodic direction."
             )
 
-    def _ask(self) -> None:
-        inputs = self._inputs
+    def _ask(self, state: ThreadState) -> None:
+        inputs = state.inputs
         key = (inputs.rest.cell, len(inputs))
-        if self._frame[0] != key:
+        last_key, frame, cell = self._frame
+        if last_key != key:
             frame = frame_of(np.frombuffer(inputs.rest.cell).reshape(3, 3), inputs.positions, self._rotate)
-            self._frame = (key, frame, encode_cell(frame.cell, len(inputs)))
-        _, frame, cell = self._frame
+            cell = encode_cell(frame.cell, len(inputs))
+            self._frame = (key, frame, cell)  # all at once: other threads read it
         answer = self._session.evaluate(inputs, cell, frame.out(inputs.positions))
-        self.extra = answer.extra
+        state.extra = answer.extra
         _check(answer)
         results = {"energy": answer.energy, "free_energy": answer.energy, "forces": frame.back(answer.forces)}
-        if self._has_volume() and answer.virial.any():
+        if _has_volume(inputs) and answer.virial.any():
             results["stress"] = (frame.tensor_back(answer.virial) / -frame.volume)[_VOIGT]
-        self.results = results
+        state.results = results
 
-    def _has_volume(self) -> bool:
-        sections = self._inputs.rest
-        return bool(any(sections.pbc) and np.frombuffer(sections.cell).reshape(3, 3).any(axis=1).all())
+
+def _has_volume(inputs: Inputs) -> bool:
+    return bool(any(inputs.rest.pbc) and np.frombuffer(inputs.rest.cell).reshape(3, 3).any(axis=1).all())
 
 
 def _path(path: str | os.PathLike[str] | None) -> Path | None:

@@ -91,13 +91,13 @@ class IPIClientSession(PeerSession):
         WorkerError
             If there is no client, or it is lost; the next call starts or awaits another.
         """
-        with self._own_lock():
+        with self.own_lock():
             connection = self._ready(inputs)
             return connection.evaluate(cell, encode_positions(positions), len(inputs), self.spec.timeout)
 
     def release(self, user: Any) -> None:
         """Let the client go, and stop listening, if `user` was the last that needs it."""
-        with self._own_lock():
+        with self.own_lock():
             super().release(user)
             if not self.users:
                 self._stop_listening()
