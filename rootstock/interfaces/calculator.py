@@ -36,9 +36,11 @@ class RootstockCalculator(ProxyCalculator):
     the end of a ``with`` block. Energies, forces and stress are those of the same calculator in this process, bit for
     bit (numbers of lower precision arrive as float64).
 
-    Copies share the worker, not the results (NEB makes one for each image). A pickle holds arguments, atoms and
-    results; the worker is started again when it is needed. Every worker that a calculator starts runs the build that
-    was in use when it was made; one that is made anew, also out of a pickle, takes what is in use then.
+    Threads may share a calculator: each sees the values of its own atoms. Copies share the worker, not the results (NEB
+    makes one for each image). A pickle holds arguments, atoms and results; the copies that come out of it in one
+    process share one worker, which outlives the last of them by some seconds. Calculators that are made separately have
+    workers of their own. Every worker that a calculator starts runs the build that was in use when it was made; one that
+    is made anew, also out of a pickle, takes what is in use then.
 
     Parameters
     ----------
