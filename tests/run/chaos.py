@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import dataclasses
+import gc
 import itertools
 import json
 import logging
 import os
+import pickle
 import random
 import signal
 import sys
@@ -24,95 +27,102 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock import RootstockCalculator
+from rootstock.client import sharing
 from rootstock.errors import RootstockError, WorkerError
+from tests.run.chaos_faults import AT_START, EITHER, FAILS, HANGS, HOLDS, MODEL
 from tests.support.commands import DEADLINE_S
-from tests.support.environment_files import header
 from tests.support.processes import open_files, processes_at
 
-MODEL = (
-    header()
-    + """\
-import os, struct, sys, time
-import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
-
-
-def channel():
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        try:
-            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket"):
-                return fd
-        except OSError:
-            pass
-
-
-class Chaos(Calculator):
-    implemented_properties = ["energy", "forces"]
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        fault = atoms.info.get("fault")
-        if fault:
-            exec(fault)
-        self.results = {"energy": float(atoms.positions[0, 0]), "forces": -atoms.positions}
-
-
-def setup(model, device="cpu"):
-    exec(model)
-    return Chaos()
-"""
-)
-
-WHOLE = "struct.pack('<4sIIIIIQQQ', b'RSK1', 5, 3, 0, 0, 0, 10**6, len(atoms), 64)"
-HANGS = ["time.sleep(1000)", "os.kill(os.getpid(), 19)", f"os.write(channel(), {WHOLE}[:20]); time.sleep(1000)"]
-FAULTS = [
-    "raise ValueError('chaos')",
-    "raise SystemExit(3)",
-    "raise KeyboardInterrupt",
-    "os._exit(4)",
-    "os.kill(os.getpid(), 9)",
-    "os.kill(os.getpid(), 11)",
-    "os.abort()",
-    "os.write(channel(), os.urandom(200))",
-    f"os.write(channel(), {WHOLE})",  # an answer to another question
-    f"os.write(channel(), {WHOLE}[:30]); os._exit(0)",
-    "print('x' * 10**5, file=sys.stderr, flush=True)",
-    "atoms.positions[:] = np.nan",
-    "self.results = {}; time.sleep(0.02)",
-    "os.fork() or time.sleep(1000); os._exit(6)",
-]
-AT_START = ["raise OSError('no weights')", "os._exit(5)", "os.kill(os.getpid(), 9)", "os.write(channel(), bytes(100))"]
-# Of each way to fail one, so that none is missing from a sample.
+# Of each way to fail, and to share, one: so that none is missing from a sample.
 ONE_OF_EACH = [
-    ("model", "raise ValueError('chaos')"), ("model", "atoms.positions[:] = np.nan"), ("model", "os._exit(4)"),
-    ("model", "os.write(channel(), os.urandom(200))"), ("hang", "time.sleep(1000)"), ("outside", "interrupt"),
-    ("start", AT_START[0]),
+    ("fails", "raise ValueError('chaos')"), ("fails", "results['energy'] = np.nan"), ("fails", "os._exit(4)"),
+    ("fails", "os.write(channel(), os.urandom(200))"), ("fails", "results['energy'] = np.ma.masked"),
+    ("hangs", "time.sleep(1000)"), ("outside", "interrupt"), ("outside", "term"), ("start", AT_START[0]),
+    ("holds", "atoms.info.pop('fault')"), ("holds", "atoms.positions[:] += 1"), ("holds", "del atoms[0]"),
+    ("threads", ""), ("copies", ""), ("fork", ""), ("sizes", ""),
 ]  # fmt: skip
+KINDS = {
+    "none": [""], "fails": FAILS, "holds": HOLDS, "either": EITHER, "hangs": HANGS,
+    "outside": ["kill", "stop", "interrupt", "interrupt", "term", "segv"],
+    "sizes": [""], "fork": [""], "copies": [""], "threads": [""],
+}  # fmt: skip
+WEIGHTS = [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+# Nobody who is not told to may fail.
+FAULTLESS = {"none", "holds", "sizes", "fork", "copies", "threads"}
 # No bound on a life: fakes that hang do so for 1000 s, and the limit of whoever runs this tells. Only what is meant to
 # hang, or may be stopped, is not waited for.
 LONG_S, SHORT_S = 600.0, 0.5
+
+_model: dict[str, Any] = {}
+exec(MODEL, _model)
+values = _model["values"]
 
 
 class WrongError(Exception):
     """What must not happen."""
 
 
+def change(atoms: Atoms, chance: random.Random) -> None:
+    """Change something that a model is told, and mostly the positions too."""
+    match chance.randrange(12):
+        case 0:
+            atoms.numbers[0] = chance.randrange(1, 90)
+        case 1:
+            atoms.cell[0, 0] += chance.random()
+        case 2:
+            atoms.pbc[chance.randrange(3)] ^= True
+        case 3:
+            atoms.set_initial_charges([chance.random() for _ in atoms])
+        case 4:
+            atoms.set_initial_magnetic_moments([chance.random() for _ in atoms])
+        case 5:
+            atoms.set_tags(chance.randrange(9))
+        case 6:
+            atoms.info["k" * chance.randrange(1, 5)] = {"a": [chance.randrange(999)], "b": (1, None, "x")}
+        case 7:
+            atoms.info.clear()
+        case 8:
+            atoms.arrays.pop("initial_charges", None)
+        case 9:
+            atoms.arrays.pop("initial_magmoms", None)
+        case 10:
+            atoms.arrays.pop("tags", None)
+        case _:
+            atoms.positions[:] += chance.random()
+    if chance.random() < 0.7:
+        atoms.positions[0, 0] = chance.uniform(-10, 10)
+
+
+def check(atoms: Atoms, names: Sequence[str]) -> None:
+    """Ask for properties one by one, and compare."""
+    expected = values(atoms)
+    for name in names:
+        if name == "stress" and not (atoms.cell.rank == 3 and atoms.pbc.any()):
+            continue
+        found = atoms.calc.get_property(name, atoms)
+        if not np.array_equal(found, expected[name]):
+            raise WrongError(f"{name}: asked for {expected[name]}, got {found}")
+        if not np.array_equal(atoms.calc.results[name], expected[name]):
+            raise WrongError(f"{name}: results hold {atoms.calc.results[name]}, not {expected[name]}")
+
+
 def compute(atoms: Atoms, chance: random.Random) -> None:
-    """Move the atoms, ask for something, and compare."""
-    atoms.positions[0, 0] = x = chance.uniform(-10, 10)
-    if chance.random() < 0.5:
-        found, expected = atoms.get_potential_energy(), x
-    else:
-        found, expected = atoms.get_forces(), -atoms.positions
-    if not np.array_equal(found, expected):
-        raise WrongError(f"asked for {expected}, got {found}")
+    """Change the atoms, ask for something, and compare."""
+    change(atoms, chance)
+    check(atoms, chance.sample(["energy", "forces", "stress"], chance.randrange(1, 4)))
+
+
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM, "segv": signal.SIGSEGV}
 
 
 @contextlib.contextmanager
@@ -122,7 +132,7 @@ def disturbed(calc: RootstockCalculator, chance: random.Random, kind: str):
 
     def act() -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(*((os.getpid(), signal.SIGINT) if kind == "interrupt" else (pid, 9 if kind == "kill" else 19)))
+            os.kill(*((os.getpid(), signal.SIGINT) if kind == "interrupt" else (pid, SIGNALS[kind])))
 
     timer = threading.Timer(delay, act)
     timer.start()
@@ -146,11 +156,67 @@ def impatient(calc: RootstockCalculator):
         calc._session.set_patience(timeout=usual)
 
 
-def choice(chance: random.Random) -> tuple[str, str]:
-    """Return a kind of fault, and which one."""
-    kind = chance.choice(["none", "none", "none", "model", "model", "hang", "outside", "atoms"])
-    which = {"model": FAULTS, "hang": HANGS, "outside": ["kill", "stop", "interrupt"]}
-    return kind, chance.choice(which.get(kind, [""]))
+def many_sizes(atoms: Atoms, chance: random.Random) -> None:
+    for size in [chance.choice([1, 2, 50, 3000, 20000]) for _ in range(3)]:
+        other = Atoms("Cu", cell=[3, 3, 3], pbc=True) * (size, 1, 1)
+        other.calc = atoms.calc
+        compute(other, chance)
+
+
+def forked(atoms: Atoms, chance: random.Random) -> None:
+    """Let a forked process compute, drop the calculator or do nothing, and go on here."""
+    compute(atoms, chance)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            match chance.randrange(3):
+                case 0:
+                    compute(atoms, chance)
+                    atoms.calc.close()
+                case 1:
+                    atoms.calc = None
+                    gc.collect()
+            code = 0
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    for _ in range(5):
+        compute(atoms, chance)
+    if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise WrongError(f"the forked process ended with {code}")
+
+
+def copies(atoms: Atoms, chance: random.Random) -> None:
+    """Compute by copies of each kind, in turns; they share the worker."""
+    make = [copy.copy, copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))]
+    twins = []
+    for _ in range(3):
+        twin = atoms.copy()
+        twin.calc = chance.choice(make)(atoms.calc)
+        twins.append(twin)
+    for _ in range(5):
+        for twin in (*twins, atoms):
+            compute(twin, chance)
+    if len({twin.calc.info()["pid"] for twin in (*twins, atoms)}) > 1:
+        raise WrongError("copies do not share a worker")
+    twins[0].calc.close()
+
+
+def threads(atoms: Atoms, chance: random.Random) -> None:
+    """Compute in threads, by one calculator and a copy of it."""
+    shared, twin = atoms.calc, copy.copy(atoms.calc)
+
+    def work(seed: int) -> None:
+        mine, chance = atoms.copy(), random.Random(seed)
+        mine.calc = twin if seed % 4 == 0 else shared
+        for _ in range(20):
+            compute(mine, chance)
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work, chance.randrange(2**32)) for _ in range(3)]:
+            done.result()
 
 
 def evaluate(atoms: Atoms, chance: random.Random, seen: Counter[str], kind: str, fault: str) -> None:
@@ -158,26 +224,28 @@ def evaluate(atoms: Atoms, chance: random.Random, seen: Counter[str], kind: str,
     seen[kind] += 1
     calc = atoms.calc
     try:
-        with impatient(calc) if kind in ("hang", "outside") else contextlib.nullcontext():
+        with impatient(calc) if kind in ("hangs", "outside") else contextlib.nullcontext():
             if kind == "outside":
                 with disturbed(calc, chance, fault):
                     for _ in range(chance.randrange(1, 40)):
                         compute(atoms, chance)
-            elif kind == "atoms":
-                atoms *= (chance.choice([1, 2, 3]), 1, 1)
-                compute(atoms, chance)
-                del atoms[1:]
+            elif fault:
+                change(atoms, chance)
+                atoms.info["fault"] = fault
+                check(atoms, ["energy", "forces"])
             else:
-                atoms.info = {"fault": fault} if fault else {}
-                compute(atoms, chance)
-    except (RootstockError, KeyboardInterrupt) as error:
-        if kind in ("none", "atoms"):
-            raise WrongError(f"no fault, but {error!r}") from error
+                WITHOUT_FAULT[kind](atoms, chance)
+    except (RootstockError, PropertyNotImplementedError, KeyboardInterrupt) as error:
+        if kind in FAULTLESS:
+            raise WrongError(f"no error is expected of {kind} {fault!r}, but {error!r}") from error
         seen[type(error).__name__] += 1
-        if isinstance(error, WorkerError) and not str(error):
+        if not str(error) and not isinstance(error, KeyboardInterrupt):
             raise WrongError("an error that says nothing") from error
+    else:
+        if kind in ("fails", "hangs"):
+            raise WrongError(f"{fault!r} gave a number and no error")
     atoms.info = {}
-    if kind == "outside":  # what was killed or stopped after the last call shows in the next
+    if kind in ("outside", "either"):  # what comes after the last call shows in the next
         try:
             with impatient(calc):
                 compute(atoms, chance)
@@ -189,6 +257,9 @@ def evaluate(atoms: Atoms, chance: random.Random, seen: Counter[str], kind: str,
         raise WrongError(f"the call after a fault failed: {error!r}") from error
 
 
+WITHOUT_FAULT = {"none": compute, "sizes": many_sizes, "fork": forked, "copies": copies, "threads": threads}
+
+
 def live(root: Path, chance: random.Random, seen: Counter[str], faults: list[tuple[str, str]]) -> None:
     """One life."""
     start = next((fault for kind, fault in faults if kind == "start"), "")
@@ -196,12 +267,12 @@ def live(root: Path, chance: random.Random, seen: Counter[str], faults: list[tup
         environment=root.with_name("chaos.py"), model=start or "pass", root=root, device="cpu",
         start_timeout=LONG_S, timeout=LONG_S, threads=1,
     )  # fmt: skip
-    atoms = Atoms("Cu", cell=[3, 3, 3], calculator=calc)
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [1, 1, 1]], cell=[3, 3, 3], pbc=True, calculator=calc)
     try:
         if start:
             seen["bad start"] += 1
             try:
-                compute(atoms, chance)
+                check(atoms, ["energy"])
             except WorkerError as error:
                 seen[type(error).__name__] += 1
                 return
@@ -216,7 +287,8 @@ def live(root: Path, chance: random.Random, seen: Counter[str], faults: list[tup
 def faults_of_a_life(chance: random.Random) -> list[tuple[str, str]]:
     if chance.random() < 0.1:
         return [("start", chance.choice(AT_START))]
-    return [choice(chance) for _ in range(chance.randrange(1, 4))]
+    kinds = chance.choices(list(KINDS), WEIGHTS, k=chance.randrange(1, 4))
+    return [(kind, chance.choice(KINDS[kind])) for kind in kinds]
 
 
 def unraisable(event: Any) -> None:
@@ -238,6 +310,8 @@ def child(root: Path, seed: int, lives: list[list[tuple[str, str]]] | None, repo
         except Exception:  # noqa: BLE001  # whatever it is, it is reported
             problems.append(f"life {number} of seed {seed}, {faults}:\n{traceback.format_exc()}")
         os.write(report, b".")
+    gc.collect()
+    sharing.end_unused()  # those that are kept for copies to come
     left = open_files() - before
     if left or "memfd:rootstock" in Path("/proc/self/maps").read_text():
         problems.append(f"seed {seed} left {sorted(left)} open or mapped")
