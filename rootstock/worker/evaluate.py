@@ -81,12 +81,27 @@ class Evaluator:
         if frame.properties & _STRESS and not self._has_stress:
             raise PropertyNotImplementedError("Stress needs a cell of three vectors and a periodic direction.")
         if changes:
-            self.calculator.reset()
+            self._forget(everything=bool(frame.changes & _UNTRACKED))
         self.calculator.calculate(self.atoms, self._names(frame.properties), changes)
         bits = self._store(views, frame.properties)
         if missing := self._names(frame.properties & ~bits):
             raise PropertyNotImplementedError(f"The model returned no {missing[0]}.")
         return bits
+
+    def _forget(self, *, everything: bool) -> None:
+        """Have the calculator forget the last atoms, and with `everything` those that it is made of as well.
+
+        Parts, as of a sum, are asked through ASE, and look themselves for the changes that ASE knows of.
+        """
+        calculators = [self.calculator]
+        for calculator in calculators:
+            if hasattr(calculator, "reset"):
+                calculator.reset()
+            elif hasattr(calculator, "results"):  # ASE's BaseCalculator; its get_property does this
+                calculator.atoms, calculator.results = None, {}
+            if everything:
+                known = {*map(id, calculators)}
+                calculators += [part for part in _parts(calculator) if id(part) not in known]
 
     def _names(self, properties: int) -> list[str]:
         """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
@@ -125,6 +140,8 @@ class Evaluator:
                 self._set_array(atoms, name, views[name] if frame.present & INPUT_BITS[name] else None)
         if changed & INFO_BIT:
             atoms.info = decode_info(info)
+        if changed == ALL_BITS:
+            atoms.calc = self.calculator  # ASE then calls the hook set_atoms, where there is one
         if changed & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
         if changed & _UNTRACKED:
@@ -164,6 +181,13 @@ class Evaluator:
             views["free_energy"][...] = views["energy"]
             bits |= _FREE_ENERGY
         return bits
+
+
+def _parts(calculator: Any) -> list[Any]:
+    """Return the calculators that a calculator holds, and the mixer of a sum, which holds its."""
+    held = getattr(calculator, "__dict__", {}).values()
+    single = [each for value in held for each in (value if isinstance(value, list | tuple) else [value])]
+    return [each for each in single if hasattr(each, "implemented_properties")]
 
 
 def _as_section(name: str, value: Any) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.emt import EMT
 from ase.io import Trajectory
 from ase.optimize import BFGS
 
@@ -251,6 +253,111 @@ def test_info_that_is_too_large_is_named_and_costs_no_worker(make: Make) -> None
         atoms.get_potential_energy()
     del atoms.info["density"]
     assert (atoms.get_potential_energy(), calc.info()["pid"]) == (1.0, pid)
+
+
+IN_SUMS = """
+charge = self.atoms.info.get("charge", 0) + self.atoms.get_tags().sum()
+self.results = {"energy": float(charge), "forces": np.full((len(self.atoms), 3), float(charge)), "stress": np.ones(6)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("combination", "weights"),
+    [
+        ("SumCalculator([EMT(), Calculator()])", (1, 1)),
+        ("MixedCalculator(EMT(), Calculator(), 0.25, 0.75)", (0.25, 0.75)),
+        ("AverageCalculator([EMT(), Calculator()])", (0.5, 0.5)),
+        ("LinearCombinationCalculator([SumCalculator([EMT(), Calculator()]), Calculator()], [2, -1])", (2, 1)),
+    ],
+)
+def test_sums_of_calculators(make: Make, combination: str, weights: tuple[float, float]) -> None:
+    """Also as to tags and info, whose changes the parts of a sum cannot see: ASE does not compare them."""
+    names = "AverageCalculator, LinearCombinationCalculator, MixedCalculator, SumCalculator"
+    imports = f"from ase.calculators.emt import EMT\nfrom ase.calculators.mixing import {names}\n"
+    calc = make(IN_SUMS, f"{imports}return {combination}")
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+
+    def check() -> None:
+        alone = atoms.copy()
+        alone.calc = EMT()
+        charge = atoms.info.get("charge", 0) + atoms.get_tags().sum()
+        atoms.calc = calc
+        found = [atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()]
+        ours = [charge, charge, 1]
+        theirs = [alone.get_potential_energy(), alone.get_forces(), alone.get_stress()]
+        for value, one, other in zip(found, theirs, ours, strict=True):
+            assert value == pytest.approx(weights[0] * one + weights[1] * other, rel=1e-9, abs=1e-12)
+
+    check()
+    atoms.positions[1] += 0.1
+    check()
+    atoms.info["charge"] = 3
+    check()
+    atoms.set_tags([1, 0, 0, 1])
+    check()
+    atoms.numbers[0] = 79
+    check()
+    atoms.set_cell(atoms.cell * 1.02, scale_atoms=True)
+    check()
+    atoms.info["charge"] = -1
+    check()
+    del atoms[0]
+    check()
+    atoms.pbc = (True, True, False)
+    check()
+
+
+def test_a_sum_one_of_whose_parts_has_no_stress(make: Make) -> None:
+    setup = """
+    from ase.calculators.emt import EMT
+    from ase.calculators.mixing import SumCalculator
+    Calculator.implemented_properties = ["energy", "forces"]
+    return SumCalculator([EMT(), Calculator()])
+    """
+    atoms = bulk("Cu")
+    atoms.calc = calc = make(setup=textwrap.dedent(setup))
+    assert calc.implemented_properties == ["energy", "free_energy", "forces"]
+    assert atoms.get_forces()[0].tolist() == pytest.approx([1, 1, 1])
+    with pytest.raises(PropertyNotImplementedError, match="does not compute stress"):
+        atoms.get_stress()
+
+
+def test_a_calculator_that_holds_another_one(make: Make) -> None:
+    """As ASE's DFTD3 holds that of the energy which it corrects."""
+    setup = """
+    from ase.calculators.calculator import BaseCalculator
+    class Holder(BaseCalculator):
+        implemented_properties = ["energy"]
+        def calculate(self, atoms, properties, system_changes):
+            self.results["energy"] = 2 * self.inner.get_property("energy", atoms)
+    holder = Holder()
+    holder.inner = Calculator()
+    return holder
+    """
+    atoms = bulk("Cu")
+    atoms.calc = make(IN_SUMS, textwrap.dedent(setup))
+    for charge in (1, 2, 2, 3):
+        atoms.info["charge"] = charge
+        assert atoms.get_potential_energy() == 2 * charge
+
+
+def test_the_hook_for_a_calculator_that_is_given_atoms(make: Make) -> None:
+    setup = """
+    def set_atoms(self, atoms):
+        assert atoms.calc is self
+        self.given = [*getattr(self, "given", ()), (len(atoms), atoms.info["charge"])]
+    Calculator.set_atoms = set_atoms
+    return Calculator()
+    """
+    atoms = bulk("Cu")
+    atoms.info["charge"] = 5
+    atoms.calc = make("self.results['energy'] = float(self.given == [(1, 5)])", textwrap.dedent(setup))
+    assert atoms.get_potential_energy() == 1
+    atoms.positions += 0.1
+    assert atoms.get_potential_energy() == 1
+    atoms.cell[0, 0] += 0.1
+    assert atoms.get_potential_energy() == 1
 
 
 def test_results_of_other_shapes_and_precisions(make: Make) -> None:
