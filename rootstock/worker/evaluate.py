@@ -23,6 +23,7 @@ _POSITIONS = INPUT_BITS["positions"]
 _ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
 _STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
 _SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
+_FLOAT = np.dtype(float)
 _VECTORS = INPUT_BITS["initial_magmom_vectors"]
 
 
@@ -160,24 +161,24 @@ class Evaluator:
             atoms.set_array(array_name, None)
 
     def _store(self, views: dict[str, NDArray[Any]], required: int) -> int:
-        bits = 0
-        for name, value in self.calculator.results.items():
+        results, bits = self.calculator.results, 0
+        has_free_energy = results.get("free_energy") is not None
+        if required & _FREE_ENERGY and not has_free_energy:
+            required |= _ENERGY  # which stands for it
+        for name, value in results.items():
             bit = PROPERTY_BITS.get(name, 0) & self._offered  # in process, ASE refuses what is not declared
             # Some models return a stress of atoms that have none: it means nothing.
             if not bit or value is None or (bit & _STRESS and not self._has_stress):
                 continue
             view = views[name]
-            if type(value) is float and not view.shape:
-                view[...] = value
+            try:
+                view[...] = value if _fits(value, view) else _as_section(name, value, view.shape)
+            except Exception:
+                if bit & required:
+                    raise
+            else:  # numbers of lower precision became float64, which changes none
                 bits |= bit
-                continue
-            array = _as_section(name, value)
-            if array.shape == view.shape:
-                view[...] = array  # numbers of lower precision become float64, which changes none
-                bits |= bit
-            elif bit & required:
-                raise ValueError(f"The model returned {name} of shape {array.shape}, not {view.shape}.")
-        if bits & _ENERGY and not bits & _FREE_ENERGY:
+        if bits & _ENERGY and not has_free_energy:
             views["free_energy"][...] = views["energy"]
             bits |= _FREE_ENERGY
         return bits
@@ -190,9 +191,32 @@ def _parts(calculator: Any) -> list[Any]:
     return [each for each in single if hasattr(each, "implemented_properties")]
 
 
-def _as_section(name: str, value: Any) -> NDArray[Any]:
+def _fits(value: Any, view: NDArray[Any]) -> bool:
+    """Tell at once that a result is what is carried, as nearly every one is."""
+    if view.shape:
+        return type(value) is np.ndarray and value.dtype is _FLOAT and value.shape == view.shape
+    return isinstance(value, float)
+
+
+def _as_section(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a result in the shape that is carried."""
-    array = np.asarray(value)
+    array = _real_numbers(name, value)
     if name == "stress" and array.shape == (3, 3):
         array = full_3x3_to_voigt_6_stress(array)  # in the model's precision, as ASE does it
-    return array.reshape(()) if array.ndim and array.size == 1 and name in _SCALARS else array
+    if array.ndim and array.size == 1 and name in _SCALARS:
+        array = array.reshape(())
+    if array.shape != shape:
+        raise ValueError(f"The model returned {name} of shape {array.shape}, not {shape}.")
+    return array
+
+
+def _real_numbers(name: str, value: Any) -> NDArray[Any]:
+    """Return a result as an array of real numbers; anything else that numpy would make numbers of is refused."""
+    if isinstance(value, list | tuple):  # numpy drops the masks of its items, and makes truth values numbers
+        value = [each if type(each) in (float, int) else _real_numbers(name, each) for each in value]
+    array = np.asanyarray(value)
+    masked = isinstance(array, np.ma.MaskedArray)
+    if masked or array.dtype.kind == "b" or not np.can_cast(array.dtype, _FLOAT, "same_kind"):
+        mask = " with a mask" if masked else ""
+        raise ValueError(f"The model returned {name} of dtype {array.dtype}{mask}, not real numbers.")
+    return np.asarray(array) if array.dtype.kind == "f" else array.astype(_FLOAT)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from ase.optimize import BFGS
 
 from rootstock import RootstockCalculator
 from rootstock.client.session import WorkerSession, WorkerSpec
-from rootstock.errors import NonFiniteError, RootError
+from rootstock.errors import ModelError, NonFiniteError, RootError
 from rootstock.interfaces.arguments import check_arguments, worker_spec
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
@@ -368,6 +369,96 @@ def test_results_of_other_shapes_and_precisions(make: Make) -> None:
     atoms.calc = make("self.results['forces'] = np.ones((1, 3))")
     with pytest.raises(RuntimeError, match=r"returned forces of shape \(1, 3\), not \(2, 3\)"):
         atoms.get_forces()
+
+
+RESULT = """
+import decimal
+
+class Gives:
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, *arguments, **keywords):
+        return self.array
+
+n = len(self.atoms)
+name, value = self.atoms.info["result"].split("=", 1)
+self.results[name] = eval(value)
+"""
+NO_REAL_NUMBERS = [  # a property, what a model returns for it, and what the error calls its dtype
+    ("energy", "np.ma.masked", "float64 with a mask"),
+    ("energy", "[np.ma.masked]", "float64 with a mask"),
+    ("energy", "Gives(np.ma.masked_array(5.0, mask=True))", "float64 with a mask"),
+    ("energy", "np.ma.masked_array(5.0)", "float64 with a mask"),
+    ("energy", "1 + 5j", "complex128"),
+    ("energy", "np.complex64(1)", "complex64"),
+    ("energy", "'1e3'", "<U3"),
+    ("energy", "b'12'", r"|S2"),
+    ("energy", "True", "bool"),
+    ("energy", "np.datetime64('2020-01-01')", r"datetime64[D]"),
+    ("energy", "np.timedelta64(5, 's')", r"timedelta64[s]"),
+    ("energy", "decimal.Decimal('1.5')", "object"),
+    ("energy", "10**400", "object"),
+    ("energy", "[10**400]", "object"),
+    ("energy", "np.array(1.5, object)", "object"),
+    ("energy", "Gives(np.array([True]))", "bool"),
+    ("free_energy", "'1e3'", "<U3"),
+    ("forces", "np.ma.masked_array(np.full((n, 3), 777.0), mask=True)", "float64 with a mask"),
+    ("forces", "[np.ma.masked_array(np.full(3, 777.0), mask=True)] * n", "float64 with a mask"),
+    ("forces", "np.full((n, 3), 1 + 5j)", "complex128"),
+    ("forces", "np.full((n, 3), '3.5')", "<U3"),
+    ("forces", "np.zeros((n, 3), [('a', 'f8')])", r"[('a', '<f8')]"),
+    ("forces", "np.zeros((n, 3), 'V8')", r"|V8"),
+    ("forces", "[[0.0, True, 1.0]] * n", "bool"),
+    ("forces", "[[0.0, None, 1.0]] * n", "object"),
+    ("stress", "np.full((3, 3), True)", "bool"),
+    ("stress", "np.ma.masked_array(np.ones((3, 3)), mask=np.eye(3))", "float64 with a mask"),
+]
+REAL_NUMBERS = [
+    ("energy", "3", 3.0),
+    ("energy", "[1.5]", 1.5),
+    ("energy", "np.array([[1.5]], 'f4')", 1.5),
+    ("energy", "np.matrix([[1.5]])", 1.5),
+    ("energy", "np.longdouble(1.5)", 1.5),
+    ("energy", "np.float16(1.5)", 1.5),
+    ("energy", "np.uint8(200)", 200.0),
+    ("energy", "Gives(np.array(1.5, '>f4'))", 1.5),
+    ("forces", "np.arange(6).reshape(2, 3).astype('>i2')", [[0, 1, 2], [3, 4, 5]]),
+    ("forces", "[[0, 1.5, 2], (np.float32(3), Gives(np.array(4)), 5)]", [[0, 1.5, 2], [3, 4, 5]]),
+    ("forces", "np.asfortranarray(np.arange(6.0).reshape(2, 3))", [[0, 1, 2], [3, 4, 5]]),
+    ("forces", "np.arange(6, dtype='g').reshape(3, 2).T", [[0, 2, 4], [1, 3, 5]]),
+    ("forces", "np.broadcast_to(np.float64(3), (2, 3))", [[3, 3, 3], [3, 3, 3]]),
+    ("stress", "np.full((3, 3), 100, 'i1')", [100] * 6),
+    ("stress", "[[1, 2, 3], [2, 4, 5], [3, 5, 6]]", [1, 4, 6, 5, 3, 2]),
+]
+
+
+def test_results_that_are_no_real_numbers(make: Make) -> None:
+    """They are refused where they were asked for, and elsewhere left out."""
+    offered = ["energy", "free_energy", "forces", "stress"]
+    calc = make(RESULT, f"Calculator.implemented_properties = {offered}\nreturn Calculator()")
+    for name, value, dtype in NO_REAL_NUMBERS:
+        atoms = bulk("Cu") * (2, 1, 1)
+        atoms.info["result"] = f"{name}={value}"
+        others = [other for other in offered if other != name and (name, other) != ("energy", "free_energy")]
+        assert all(calc.get_property(other, atoms) is not None for other in others), value
+        assert name not in calc.results, value
+        if name == "energy":
+            with pytest.raises(ModelError, match="returned energy of"):
+                calc.get_property("free_energy", atoms)
+        with pytest.raises(ModelError, match=re.escape(f"returned {name} of dtype {dtype}, not real numbers")):
+            calc.get_property(name, atoms)
+        # What was asked for the last time is computed for the next atoms, too; it is not in the way.
+        atoms.positions += 0.1
+        assert calc.get_property(others[0], atoms) is not None, value
+
+
+def test_real_numbers_of_every_kind(make: Make) -> None:
+    calc = make(RESULT)
+    for name, value, expected in REAL_NUMBERS:
+        atoms = bulk("Cu") * (2, 1, 1)
+        atoms.info["result"] = f"{name}={value}"
+        assert np.array_equal(calc.get_property(name, atoms), expected), value
 
 
 def test_a_model_that_does_not_deliver(make: Make) -> None:
