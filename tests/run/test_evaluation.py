@@ -10,6 +10,7 @@ import pickle
 import re
 import textwrap
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,123 @@ def test_everything_reaches_the_model(make: Make) -> None:
     assert not {"skipped", "numbered"} & thawed.info.keys()
     atoms.info.clear()
     assert atoms.get_potential_energy() == 3.0
+
+
+SEES = """
+atoms = self.given  # what calculate() was given
+self.results["energy"] = float(
+    atoms.numbers.sum() + atoms.positions.sum() + 10 * atoms.cell.array.sum() + 100 * atoms.pbc.sum()
+    + 1e3 * atoms.get_initial_charges().sum() + 1e4 * atoms.get_tags().sum() + 1e5 * atoms.info.get("charge", 0)
+    + 1e6 * sum(atoms.info.get("list", [[]])[0]) + 1e7 * atoms.info.get("array", np.zeros(1)).sum()
+    + 1e8 * atoms.get_initial_magnetic_moments().sum() + 1e9 * len(atoms.info) + 1e10 * len(atoms.constraints)
+    + 1e11 * len(atoms.arrays) + 1e12 * len(atoms)
+)
+if self.during == "calculate":
+    exec(self.deed.read_text())
+"""
+GIVEN = """
+import pathlib
+calculate = Calculator.calculate
+def remember(self, atoms, *arguments, **keywords):
+    self.given = atoms
+    calculate(self, atoms, *arguments, **keywords)
+Calculator.calculate = remember
+Calculator.deed, Calculator.during = pathlib.Path(kwargs["deed"]), kwargs["during"]
+if kwargs["during"] == "reset":
+    def reset(self):
+        if hasattr(self, "given"):
+            exec(self.deed.read_text(), {"atoms": self.given, "self": self, "np": np})
+    Calculator.reset = reset
+return Calculator()
+"""
+DEEDS = [
+    "atoms.info.pop('charge', 0)",
+    "atoms.info.update(charge=9, more=1)",
+    "atoms.info = {}",
+    "atoms.info.get('list', [[]])[0].append(5)",
+    "atoms.info.get('array', np.ones(1))[:] = 7",
+    "atoms.numbers[:] = 8",
+    "atoms.numbers[:] = 8; atoms.numbers.flags.writeable = False",
+    "atoms.set_atomic_numbers([1] * len(atoms))",
+    "atoms.positions += 1",
+    "atoms.positions = atoms.positions + 1",
+    "atoms.arrays['positions'] = atoms.positions + 1",
+    "atoms.positions.flags.writeable = False",
+    "atoms.wrap(); atoms.center(vacuum=3)",
+    "atoms.cell[:] = np.eye(3)",
+    "atoms.cell[:] = np.eye(3); atoms.cell.array.flags.writeable = False",
+    "atoms.set_cell(2 * atoms.cell, scale_atoms=True)",
+    "atoms.pbc = False",
+    "atoms.pbc[0] = False",
+    "atoms.set_initial_charges([5] * len(atoms))",
+    "atoms.arrays['initial_charges'][0] += 5",
+    "atoms.set_initial_charges(None)",
+    "atoms.arrays['initial_magmoms'] = np.ones((len(atoms), 3))",
+    "atoms.arrays.get('initial_magmoms', np.ones(1))[:] = 5",
+    "atoms.set_tags(5)",
+    "del atoms.arrays['tags']",
+    "atoms.new_array('mine', np.ones(len(atoms)))",
+    "del atoms[0]",
+    "atoms.extend(atoms.copy())",
+    "atoms.arrays.clear()",
+    "from ase.constraints import FixAtoms; atoms.set_constraint(FixAtoms([0]))",
+    "from ase.constraints import FixAtoms; atoms.constraints.append(FixAtoms([0]))",
+    "atoms.calc = None",
+    "vars(atoms).clear()",
+    "atoms.info.clear(); atoms.numbers[:] = 1; atoms.positions[:] = 0; del atoms[0]; "
+    "self.count = getattr(self, 'count', 0) + 1; assert self.count % 2 == 0, 'fails after that'",
+]
+WHAT_A_CALLER_DOES = [
+    lambda atoms: atoms.positions.__iadd__(0.5),
+    lambda atoms: atoms.cell.array.__imul__(1.25),
+    lambda atoms: atoms.numbers.__setitem__(0, 47),
+    lambda atoms: atoms.info.update(charge=4),
+    lambda atoms: atoms.set_tags([1, 0, 2, 0]),
+    lambda atoms: atoms.set_pbc((True, False, True)),
+    lambda atoms: atoms.set_initial_charges([0.5, 0, 0, 1]),
+    lambda atoms: atoms.set_initial_magnetic_moments(None),
+    lambda atoms: atoms.set_initial_magnetic_moments([[0, 0, 1.0]] * 4),
+    lambda atoms: atoms.info.clear(),
+    lambda atoms: atoms.positions.__isub__(0.25),
+    lambda atoms: atoms.__delitem__(0),
+]
+
+
+def seen(atoms: Atoms) -> float:
+    """Return what a model sees that has never seen any atoms."""
+    model = types.SimpleNamespace(given=atoms.copy(), results={}, during="")
+    exec(SEES, {"self": model, "np": np})
+    return float(model.results["energy"])
+
+
+@pytest.mark.parametrize("during", ["calculate", "reset"])
+def test_what_a_model_changes_in_its_atoms_is_undone(make: Make, tmp_path: Path, during: str) -> None:
+    """The next call is for the caller's atoms, whatever of them changes then."""
+    deed = tmp_path / "deed.py"
+    calc = make(SEES, GIVEN, setup_kwargs={"deed": str(deed), "during": during})
+
+    def energy(atoms: Atoms) -> float:
+        try:
+            return float(calc.get_property("energy", atoms))
+        except ModelError as error:
+            if "fails after that" not in str(error):
+                raise
+            return float(calc.get_property("energy", atoms))
+
+    for text in DEEDS:
+        deed.write_text(text)
+        atoms = bulk("Cu", cubic=True)
+        atoms.info.update(charge=1, list=[[1, 2]], array=np.arange(3.0))
+        atoms.set_initial_charges([0.25, 0, 0, 0])
+        atoms.set_initial_magnetic_moments([1.0, 0, 0, 0])
+        atoms.set_tags([1, 0, 0, 0])
+        for change in [lambda atoms: None, *WHAT_A_CALLER_DOES]:
+            change(atoms)
+            calc.reset()  # of the client's results
+            assert energy(atoms) == seen(atoms), text
+            calc.reset()
+            assert energy(atoms) == seen(atoms), f"{text}, asked again"
+    assert calc.info()["calls"]["count"] >= 2 * len(DEEDS) * len(WHAT_A_CALLER_DOES)
 
 
 def test_info_that_is_too_large_is_named_and_costs_no_worker(make: Make) -> None:
