@@ -67,10 +67,9 @@ class Arrays:
         if atoms != self.atoms:
             memory.grow(atoms)
             self.atoms, shown = atoms, None
-        changes = 0
-        if shown is None or shown[0] is not inputs.stamp:
-            memory.views(atoms)["positions"][...] = inputs.positions
-            changes = _POSITIONS
+        # Also those that the worker has seen: its model computes with them in place, and may have changed them.
+        memory.views(atoms)["positions"][...] = inputs.positions
+        changes = _POSITIONS if shown is None or shown[0] is not inputs.stamp else 0
         if shown is None:
             self._put_rest(rest, None)
             changes = ALL_BITS

@@ -58,7 +58,7 @@ def call_setup(setup: Callable[..., Any], model: str, device: str, options: Mapp
     first = next(iter(parameters.values()), None)
     positional = [] if not model and first is not None and first.default is not first.empty else [model]
     calculator = setup(*positional, device=device, **options)
-    for needed in ("calculate", "reset", "implemented_properties"):
+    for needed in ("calculate", "implemented_properties"):  # sums of ASE have no reset
         if not hasattr(calculator, needed):
             raise TypeError(
                 f"setup() returned {type(calculator).__name__}, which has no {needed!r}: "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ _POSITIONS = INPUT_BITS["positions"]
 _ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
 _STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
 _SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
+_FLOAT = np.dtype(float)
 _VECTORS = INPUT_BITS["initial_magmom_vectors"]
 
 
@@ -51,6 +53,11 @@ class Evaluator:
         self.calculator = calculator
         self.memory = memory
         self.atoms: Atoms | None = None
+        self._count = -1  # of the atoms that the client has shown
+        self._info: dict[str, Any] = {}  # each call is given a copy
+        self._views: dict[str, NDArray[Any]] = {}
+        self._attributes: dict[str, Any] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self._has_stress = False
         self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
         self._requested_names: dict[int, list[str]] = {}
@@ -76,17 +83,73 @@ class Evaluator:
             If one that was asked for is not among the results, or is a stress of atoms that have none.
         """
         self.memory.attach(frame.capacity)
-        views = self.memory.views(frame.atoms)
+        self._views = views = self.memory.views(frame.atoms)
+        if frame.changes == ALL_BITS:
+            self.atoms, self._count = None, frame.atoms
+        elif frame.atoms != self._count:
+            raise WorkerProtocolError("Received a change of atoms that this worker was never shown.")
+        if frame.changes:
+            self._forget(everything=bool(frame.changes & _UNTRACKED))
         changes = self._update(frame, views, info)
         if frame.properties & _STRESS and not self._has_stress:
             raise PropertyNotImplementedError("Stress needs a cell of three vectors and a periodic direction.")
-        if changes:
-            self.calculator.reset()
         self.calculator.calculate(self.atoms, self._names(frame.properties), changes)
         bits = self._store(views, frame.properties)
         if missing := self._names(frame.properties & ~bits):
             raise PropertyNotImplementedError(f"The model returned no {missing[0]}.")
         return bits
+
+    def _forget(self, *, everything: bool) -> None:
+        """Have the calculator forget the last atoms, and with `everything` those that it is made of as well.
+
+        Parts, as of a sum, are asked through ASE, and look themselves for the changes that ASE knows of.
+        """
+        calculators = [self.calculator]
+        for calculator in calculators:
+            if hasattr(calculator, "reset"):
+                self._reset(calculator)
+            elif hasattr(calculator, "results"):  # ASE's BaseCalculator; its get_property does this
+                calculator.atoms, calculator.results = None, {}
+            if everything:
+                known = {*map(id, calculators)}
+                calculators += [part for part in _parts(calculator) if id(part) not in known]
+
+    def _reset(self, calculator: Any) -> None:
+        if getattr(type(calculator), "reset", None) is Calculator.reset:
+            calculator.reset()
+            return
+        # One of the model's own may know the atoms of the last call, whose positions lie where the new ones are now.
+        positions = self._views["positions"].tobytes()
+        calculator.reset()
+        self.memory.write("positions", positions)
+        self.restore()
+
+    def restore(self) -> None:
+        """Undo what the model has done to its atoms: they are what the client believes they are.
+
+        The positions are not looked at: the client writes them before each evaluation. To be called when an answer
+        is on its way, and the client is busy with it.
+        """
+        if self.atoms is not None:
+            try:
+                self._undo(self.atoms)
+            except Exception:  # noqa: BLE001  # such as arrays that the model made read-only
+                self.atoms = None  # others are made of what is in the memory
+
+    def _undo(self, atoms: Atoms) -> None:
+        views = self._views
+        vars(atoms).update(self._attributes)
+        atoms.arrays.clear()
+        atoms.arrays.update(self._arrays, positions=views["positions"].view())
+        atoms.set_constraint()
+        atoms.info = copy.deepcopy(self._info)
+        # If the client has already written new values, these are taken, and the next frame says that they are new.
+        atoms.cell[...] = views["cell"]
+        atoms.pbc[...] = views["pbc"]
+        for name, array in self._arrays.items():
+            view = views["initial_magmom_vectors" if name == "initial_magmoms" and array.ndim > 1 else name]
+            if name != "positions" and array.data != view.data:
+                array[...] = view
 
     def _names(self, properties: int) -> list[str]:
         """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
@@ -99,34 +162,38 @@ class Evaluator:
 
     def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: str) -> list[str]:
         """Bring the Atoms object up to date and return what ASE calls the system changes."""
-        changed = frame.changes
-        atoms = self.atoms
-        if changed == ALL_BITS:
+        changed, atoms = frame.changes, self.atoms
+        if changed == _POSITIONS and atoms is not None:  # as in nearly every step
+            return ["positions"]
+        if changed & INFO_BIT:
+            self._info = decode_info(info)
+        stale = changed
+        if atoms is None:
+            stale = ALL_BITS
             # The positions stay where they are: the client writes new ones only after this evaluation is answered.
             self.atoms = atoms = Atoms(
                 numbers=views["numbers"].copy(),
                 cell=views["cell"].copy(),
                 pbc=views["pbc"] != 0,
             )
-            atoms.arrays["positions"] = views["positions"]
-        elif atoms is None or len(atoms) != frame.atoms:
-            raise WorkerProtocolError("Received a change of atoms that this worker was never shown.")
-        elif changed == _POSITIONS:  # as in nearly every step
-            return ["positions"]
+            atoms.arrays["positions"] = views["positions"].view()
         else:
             if changed & INPUT_BITS["numbers"]:
-                atoms.arrays["numbers"][...] = views["numbers"]
+                atoms.arrays["numbers"] = views["numbers"].copy()
             if changed & INPUT_BITS["cell"]:
                 atoms.cell[...] = views["cell"]
             if changed & INPUT_BITS["pbc"]:
                 atoms.pbc = views["pbc"] != 0
         for name in _OPTIONAL:
-            if changed & INPUT_BITS[name]:
+            if stale & INPUT_BITS[name]:
                 self._set_array(atoms, name, views[name] if frame.present & INPUT_BITS[name] else None)
-        if changed & INFO_BIT:
-            atoms.info = decode_info(info)
-        if changed & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
+        if stale & INFO_BIT:
+            atoms.info = copy.deepcopy(self._info)
+        if stale == ALL_BITS:
+            atoms.calc = self.calculator  # ASE then calls the hook set_atoms, where there is one
+        if stale & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
+        self._attributes, self._arrays = vars(atoms).copy(), atoms.arrays.copy()
         if changed & _UNTRACKED:
             return list(all_changes)
         if changed & _VECTORS:
@@ -143,32 +210,62 @@ class Evaluator:
             atoms.set_array(array_name, None)
 
     def _store(self, views: dict[str, NDArray[Any]], required: int) -> int:
-        bits = 0
-        for name, value in self.calculator.results.items():
+        results, bits = self.calculator.results, 0
+        has_free_energy = results.get("free_energy") is not None
+        if required & _FREE_ENERGY and not has_free_energy:
+            required |= _ENERGY  # which stands for it
+        for name, value in results.items():
             bit = PROPERTY_BITS.get(name, 0) & self._offered  # in process, ASE refuses what is not declared
             # Some models return a stress of atoms that have none: it means nothing.
             if not bit or value is None or (bit & _STRESS and not self._has_stress):
                 continue
             view = views[name]
-            if type(value) is float and not view.shape:
-                view[...] = value
+            try:
+                view[...] = value if _fits(value, view) else _as_section(name, value, view.shape)
+            except Exception:
+                if bit & required:
+                    raise
+            else:  # numbers of lower precision became float64, which changes none
                 bits |= bit
-                continue
-            array = _as_section(name, value)
-            if array.shape == view.shape:
-                view[...] = array  # numbers of lower precision become float64, which changes none
-                bits |= bit
-            elif bit & required:
-                raise ValueError(f"The model returned {name} of shape {array.shape}, not {view.shape}.")
-        if bits & _ENERGY and not bits & _FREE_ENERGY:
+        if bits & _ENERGY and not has_free_energy:
             views["free_energy"][...] = views["energy"]
             bits |= _FREE_ENERGY
         return bits
 
 
-def _as_section(name: str, value: Any) -> NDArray[Any]:
+def _parts(calculator: Any) -> list[Any]:
+    """Return the calculators that a calculator holds, and the mixer of a sum, which holds its."""
+    held = getattr(calculator, "__dict__", {}).values()
+    single = [each for value in held for each in (value if isinstance(value, list | tuple) else [value])]
+    return [each for each in single if hasattr(each, "implemented_properties")]
+
+
+def _fits(value: Any, view: NDArray[Any]) -> bool:
+    """Tell at once that a result is what is carried, as nearly every one is."""
+    if view.shape:
+        return type(value) is np.ndarray and value.dtype is _FLOAT and value.shape == view.shape
+    return isinstance(value, float)
+
+
+def _as_section(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a result in the shape that is carried."""
-    array = np.asarray(value)
+    array = _real_numbers(name, value)
     if name == "stress" and array.shape == (3, 3):
         array = full_3x3_to_voigt_6_stress(array)  # in the model's precision, as ASE does it
-    return array.reshape(()) if array.ndim and array.size == 1 and name in _SCALARS else array
+    if array.ndim and array.size == 1 and name in _SCALARS:
+        array = array.reshape(())
+    if array.shape != shape:
+        raise ValueError(f"The model returned {name} of shape {array.shape}, not {shape}.")
+    return array
+
+
+def _real_numbers(name: str, value: Any) -> NDArray[Any]:
+    """Return a result as an array of real numbers; anything else that numpy would make numbers of is refused."""
+    if isinstance(value, list | tuple):  # numpy drops the masks of its items, and makes truth values numbers
+        value = [each if type(each) in (float, int) else _real_numbers(name, each) for each in value]
+    array = np.asanyarray(value)
+    masked = isinstance(array, np.ma.MaskedArray)
+    if masked or array.dtype.kind == "b" or not np.can_cast(array.dtype, _FLOAT, "same_kind"):
+        mask = " with a mask" if masked else ""
+        raise ValueError(f"The model returned {name} of dtype {array.dtype}{mask}, not real numbers.")
+    return np.asarray(array) if array.dtype.kind == "f" else array.astype(_FLOAT)

@@ -105,6 +105,7 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
             endpoint.send(answer, timeout=inf)
+            evaluator.restore()
 
 
 def _code_of_start(error: BaseException, guard: SetupGuard) -> FailureCode:

@@ -7,7 +7,10 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
+import textwrap
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.emt import EMT
 from ase.io import Trajectory
 from ase.optimize import BFGS
 
 from rootstock import RootstockCalculator
 from rootstock.client.session import WorkerSession, WorkerSpec
-from rootstock.errors import NonFiniteError, RootError
+from rootstock.errors import ModelError, NonFiniteError, RootError
 from rootstock.interfaces.arguments import check_arguments, worker_spec
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
@@ -231,6 +235,123 @@ def test_everything_reaches_the_model(make: Make) -> None:
     assert atoms.get_potential_energy() == 3.0
 
 
+SEES = """
+atoms = self.given  # what calculate() was given
+self.results["energy"] = float(
+    atoms.numbers.sum() + atoms.positions.sum() + 10 * atoms.cell.array.sum() + 100 * atoms.pbc.sum()
+    + 1e3 * atoms.get_initial_charges().sum() + 1e4 * atoms.get_tags().sum() + 1e5 * atoms.info.get("charge", 0)
+    + 1e6 * sum(atoms.info.get("list", [[]])[0]) + 1e7 * atoms.info.get("array", np.zeros(1)).sum()
+    + 1e8 * atoms.get_initial_magnetic_moments().sum() + 1e9 * len(atoms.info) + 1e10 * len(atoms.constraints)
+    + 1e11 * len(atoms.arrays) + 1e12 * len(atoms)
+)
+if self.during == "calculate":
+    exec(self.deed.read_text())
+"""
+GIVEN = """
+import pathlib
+calculate = Calculator.calculate
+def remember(self, atoms, *arguments, **keywords):
+    self.given = atoms
+    calculate(self, atoms, *arguments, **keywords)
+Calculator.calculate = remember
+Calculator.deed, Calculator.during = pathlib.Path(kwargs["deed"]), kwargs["during"]
+if kwargs["during"] == "reset":
+    def reset(self):
+        if hasattr(self, "given"):
+            exec(self.deed.read_text(), {"atoms": self.given, "self": self, "np": np})
+    Calculator.reset = reset
+return Calculator()
+"""
+DEEDS = [
+    "atoms.info.pop('charge', 0)",
+    "atoms.info.update(charge=9, more=1)",
+    "atoms.info = {}",
+    "atoms.info.get('list', [[]])[0].append(5)",
+    "atoms.info.get('array', np.ones(1))[:] = 7",
+    "atoms.numbers[:] = 8",
+    "atoms.numbers[:] = 8; atoms.numbers.flags.writeable = False",
+    "atoms.set_atomic_numbers([1] * len(atoms))",
+    "atoms.positions += 1",
+    "atoms.positions = atoms.positions + 1",
+    "atoms.arrays['positions'] = atoms.positions + 1",
+    "atoms.positions.flags.writeable = False",
+    "atoms.wrap(); atoms.center(vacuum=3)",
+    "atoms.cell[:] = np.eye(3)",
+    "atoms.cell[:] = np.eye(3); atoms.cell.array.flags.writeable = False",
+    "atoms.set_cell(2 * atoms.cell, scale_atoms=True)",
+    "atoms.pbc = False",
+    "atoms.pbc[0] = False",
+    "atoms.set_initial_charges([5] * len(atoms))",
+    "atoms.arrays['initial_charges'][0] += 5",
+    "atoms.set_initial_charges(None)",
+    "atoms.arrays['initial_magmoms'] = np.ones((len(atoms), 3))",
+    "atoms.arrays.get('initial_magmoms', np.ones(1))[:] = 5",
+    "atoms.set_tags(5)",
+    "del atoms.arrays['tags']",
+    "atoms.new_array('mine', np.ones(len(atoms)))",
+    "del atoms[0]",
+    "atoms.extend(atoms.copy())",
+    "atoms.arrays.clear()",
+    "from ase.constraints import FixAtoms; atoms.set_constraint(FixAtoms([0]))",
+    "from ase.constraints import FixAtoms; atoms.constraints.append(FixAtoms([0]))",
+    "atoms.calc = None",
+    "vars(atoms).clear()",
+    "atoms.info.clear(); atoms.numbers[:] = 1; atoms.positions[:] = 0; del atoms[0]; "
+    "self.count = getattr(self, 'count', 0) + 1; assert self.count % 2 == 0, 'fails after that'",
+]
+WHAT_A_CALLER_DOES = [
+    lambda atoms: atoms.positions.__iadd__(0.5),
+    lambda atoms: atoms.cell.array.__imul__(1.25),
+    lambda atoms: atoms.numbers.__setitem__(0, 47),
+    lambda atoms: atoms.info.update(charge=4),
+    lambda atoms: atoms.set_tags([1, 0, 2, 0]),
+    lambda atoms: atoms.set_pbc((True, False, True)),
+    lambda atoms: atoms.set_initial_charges([0.5, 0, 0, 1]),
+    lambda atoms: atoms.set_initial_magnetic_moments(None),
+    lambda atoms: atoms.set_initial_magnetic_moments([[0, 0, 1.0]] * 4),
+    lambda atoms: atoms.info.clear(),
+    lambda atoms: atoms.positions.__isub__(0.25),
+    lambda atoms: atoms.__delitem__(0),
+]
+
+
+def seen(atoms: Atoms) -> float:
+    """Return what a model sees that has never seen any atoms."""
+    model = types.SimpleNamespace(given=atoms.copy(), results={}, during="")
+    exec(SEES, {"self": model, "np": np})
+    return float(model.results["energy"])
+
+
+@pytest.mark.parametrize("during", ["calculate", "reset"])
+def test_what_a_model_changes_in_its_atoms_is_undone(make: Make, tmp_path: Path, during: str) -> None:
+    """The next call is for the caller's atoms, whatever of them changes then."""
+    deed = tmp_path / "deed.py"
+    calc = make(SEES, GIVEN, setup_kwargs={"deed": str(deed), "during": during})
+
+    def energy(atoms: Atoms) -> float:
+        try:
+            return float(calc.get_property("energy", atoms))
+        except ModelError as error:
+            if "fails after that" not in str(error):
+                raise
+            return float(calc.get_property("energy", atoms))
+
+    for text in DEEDS:
+        deed.write_text(text)
+        atoms = bulk("Cu", cubic=True)
+        atoms.info.update(charge=1, list=[[1, 2]], array=np.arange(3.0))
+        atoms.set_initial_charges([0.25, 0, 0, 0])
+        atoms.set_initial_magnetic_moments([1.0, 0, 0, 0])
+        atoms.set_tags([1, 0, 0, 0])
+        for change in [lambda atoms: None, *WHAT_A_CALLER_DOES]:
+            change(atoms)
+            calc.reset()  # of the client's results
+            assert energy(atoms) == seen(atoms), text
+            calc.reset()
+            assert energy(atoms) == seen(atoms), f"{text}, asked again"
+    assert calc.info()["calls"]["count"] >= 2 * len(DEEDS) * len(WHAT_A_CALLER_DOES)
+
+
 def test_info_that_is_too_large_is_named_and_costs_no_worker(make: Make) -> None:
     atoms = bulk("Cu")
     atoms.calc = calc = make()
@@ -245,6 +366,111 @@ def test_info_that_is_too_large_is_named_and_costs_no_worker(make: Make) -> None
     assert (atoms.get_potential_energy(), calc.info()["pid"]) == (1.0, pid)
 
 
+IN_SUMS = """
+charge = self.atoms.info.get("charge", 0) + self.atoms.get_tags().sum()
+self.results = {"energy": float(charge), "forces": np.full((len(self.atoms), 3), float(charge)), "stress": np.ones(6)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("combination", "weights"),
+    [
+        ("SumCalculator([EMT(), Calculator()])", (1, 1)),
+        ("MixedCalculator(EMT(), Calculator(), 0.25, 0.75)", (0.25, 0.75)),
+        ("AverageCalculator([EMT(), Calculator()])", (0.5, 0.5)),
+        ("LinearCombinationCalculator([SumCalculator([EMT(), Calculator()]), Calculator()], [2, -1])", (2, 1)),
+    ],
+)
+def test_sums_of_calculators(make: Make, combination: str, weights: tuple[float, float]) -> None:
+    """Also as to tags and info, whose changes the parts of a sum cannot see: ASE does not compare them."""
+    names = "AverageCalculator, LinearCombinationCalculator, MixedCalculator, SumCalculator"
+    imports = f"from ase.calculators.emt import EMT\nfrom ase.calculators.mixing import {names}\n"
+    calc = make(IN_SUMS, f"{imports}return {combination}")
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+
+    def check() -> None:
+        alone = atoms.copy()
+        alone.calc = EMT()
+        charge = atoms.info.get("charge", 0) + atoms.get_tags().sum()
+        atoms.calc = calc
+        found = [atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()]
+        ours = [charge, charge, 1]
+        theirs = [alone.get_potential_energy(), alone.get_forces(), alone.get_stress()]
+        for value, one, other in zip(found, theirs, ours, strict=True):
+            assert value == pytest.approx(weights[0] * one + weights[1] * other, rel=1e-9, abs=1e-12)
+
+    check()
+    atoms.positions[1] += 0.1
+    check()
+    atoms.info["charge"] = 3
+    check()
+    atoms.set_tags([1, 0, 0, 1])
+    check()
+    atoms.numbers[0] = 79
+    check()
+    atoms.set_cell(atoms.cell * 1.02, scale_atoms=True)
+    check()
+    atoms.info["charge"] = -1
+    check()
+    del atoms[0]
+    check()
+    atoms.pbc = (True, True, False)
+    check()
+
+
+def test_a_sum_one_of_whose_parts_has_no_stress(make: Make) -> None:
+    setup = """
+    from ase.calculators.emt import EMT
+    from ase.calculators.mixing import SumCalculator
+    Calculator.implemented_properties = ["energy", "forces"]
+    return SumCalculator([EMT(), Calculator()])
+    """
+    atoms = bulk("Cu")
+    atoms.calc = calc = make(setup=textwrap.dedent(setup))
+    assert calc.implemented_properties == ["energy", "free_energy", "forces"]
+    assert atoms.get_forces()[0].tolist() == pytest.approx([1, 1, 1])
+    with pytest.raises(PropertyNotImplementedError, match="does not compute stress"):
+        atoms.get_stress()
+
+
+def test_a_calculator_that_holds_another_one(make: Make) -> None:
+    """As ASE's DFTD3 holds that of the energy which it corrects."""
+    setup = """
+    from ase.calculators.calculator import BaseCalculator
+    class Holder(BaseCalculator):
+        implemented_properties = ["energy"]
+        def calculate(self, atoms, properties, system_changes):
+            self.results["energy"] = 2 * self.inner.get_property("energy", atoms)
+    holder = Holder()
+    holder.inner = Calculator()
+    return holder
+    """
+    atoms = bulk("Cu")
+    atoms.calc = make(IN_SUMS, textwrap.dedent(setup))
+    for charge in (1, 2, 2, 3):
+        atoms.info["charge"] = charge
+        assert atoms.get_potential_energy() == 2 * charge
+
+
+def test_the_hook_for_a_calculator_that_is_given_atoms(make: Make) -> None:
+    setup = """
+    def set_atoms(self, atoms):
+        assert atoms.calc is self
+        self.given = [*getattr(self, "given", ()), (len(atoms), atoms.info["charge"])]
+    Calculator.set_atoms = set_atoms
+    return Calculator()
+    """
+    atoms = bulk("Cu")
+    atoms.info["charge"] = 5
+    atoms.calc = make("self.results['energy'] = float(self.given == [(1, 5)])", textwrap.dedent(setup))
+    assert atoms.get_potential_energy() == 1
+    atoms.positions += 0.1
+    assert atoms.get_potential_energy() == 1
+    atoms.cell[0, 0] += 0.1
+    assert atoms.get_potential_energy() == 1
+
+
 def test_results_of_other_shapes_and_precisions(make: Make) -> None:
     atoms = bulk("Cu") * (2, 1, 1)
     atoms.calc = make("self.results['energy'] = np.float32(0.1); self.results['stress'] = np.arange(9.0).reshape(3, 3)")
@@ -253,6 +479,96 @@ def test_results_of_other_shapes_and_precisions(make: Make) -> None:
     atoms.calc = make("self.results['forces'] = np.ones((1, 3))")
     with pytest.raises(RuntimeError, match=r"returned forces of shape \(1, 3\), not \(2, 3\)"):
         atoms.get_forces()
+
+
+RESULT = """
+import decimal
+
+class Gives:
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, *arguments, **keywords):
+        return self.array
+
+n = len(self.atoms)
+name, value = self.atoms.info["result"].split("=", 1)
+self.results[name] = eval(value)
+"""
+NO_REAL_NUMBERS = [  # a property, what a model returns for it, and what the error calls its dtype
+    ("energy", "np.ma.masked", "float64 with a mask"),
+    ("energy", "[np.ma.masked]", "float64 with a mask"),
+    ("energy", "Gives(np.ma.masked_array(5.0, mask=True))", "float64 with a mask"),
+    ("energy", "np.ma.masked_array(5.0)", "float64 with a mask"),
+    ("energy", "1 + 5j", "complex128"),
+    ("energy", "np.complex64(1)", "complex64"),
+    ("energy", "'1e3'", "<U3"),
+    ("energy", "b'12'", r"|S2"),
+    ("energy", "True", "bool"),
+    ("energy", "np.datetime64('2020-01-01')", r"datetime64[D]"),
+    ("energy", "np.timedelta64(5, 's')", r"timedelta64[s]"),
+    ("energy", "decimal.Decimal('1.5')", "object"),
+    ("energy", "10**400", "object"),
+    ("energy", "[10**400]", "object"),
+    ("energy", "np.array(1.5, object)", "object"),
+    ("energy", "Gives(np.array([True]))", "bool"),
+    ("free_energy", "'1e3'", "<U3"),
+    ("forces", "np.ma.masked_array(np.full((n, 3), 777.0), mask=True)", "float64 with a mask"),
+    ("forces", "[np.ma.masked_array(np.full(3, 777.0), mask=True)] * n", "float64 with a mask"),
+    ("forces", "np.full((n, 3), 1 + 5j)", "complex128"),
+    ("forces", "np.full((n, 3), '3.5')", "<U3"),
+    ("forces", "np.zeros((n, 3), [('a', 'f8')])", r"[('a', '<f8')]"),
+    ("forces", "np.zeros((n, 3), 'V8')", r"|V8"),
+    ("forces", "[[0.0, True, 1.0]] * n", "bool"),
+    ("forces", "[[0.0, None, 1.0]] * n", "object"),
+    ("stress", "np.full((3, 3), True)", "bool"),
+    ("stress", "np.ma.masked_array(np.ones((3, 3)), mask=np.eye(3))", "float64 with a mask"),
+]
+REAL_NUMBERS = [
+    ("energy", "3", 3.0),
+    ("energy", "[1.5]", 1.5),
+    ("energy", "np.array([[1.5]], 'f4')", 1.5),
+    ("energy", "np.matrix([[1.5]])", 1.5),
+    ("energy", "np.longdouble(1.5)", 1.5),
+    ("energy", "np.float16(1.5)", 1.5),
+    ("energy", "np.uint8(200)", 200.0),
+    ("energy", "Gives(np.array(1.5, '>f4'))", 1.5),
+    ("forces", "np.arange(6).reshape(2, 3).astype('>i2')", [[0, 1, 2], [3, 4, 5]]),
+    ("forces", "[[0, 1.5, 2], (np.float32(3), Gives(np.array(4)), 5)]", [[0, 1.5, 2], [3, 4, 5]]),
+    ("forces", "np.asfortranarray(np.arange(6.0).reshape(2, 3))", [[0, 1, 2], [3, 4, 5]]),
+    ("forces", "np.arange(6, dtype='g').reshape(3, 2).T", [[0, 2, 4], [1, 3, 5]]),
+    ("forces", "np.broadcast_to(np.float64(3), (2, 3))", [[3, 3, 3], [3, 3, 3]]),
+    ("stress", "np.full((3, 3), 100, 'i1')", [100] * 6),
+    ("stress", "[[1, 2, 3], [2, 4, 5], [3, 5, 6]]", [1, 4, 6, 5, 3, 2]),
+]
+
+
+def test_results_that_are_no_real_numbers(make: Make) -> None:
+    """They are refused where they were asked for, and elsewhere left out."""
+    offered = ["energy", "free_energy", "forces", "stress"]
+    calc = make(RESULT, f"Calculator.implemented_properties = {offered}\nreturn Calculator()")
+    for name, value, dtype in NO_REAL_NUMBERS:
+        atoms = bulk("Cu") * (2, 1, 1)
+        atoms.info["result"] = f"{name}={value}"
+        others = [other for other in offered if other != name and (name, other) != ("energy", "free_energy")]
+        assert all(calc.get_property(other, atoms) is not None for other in others), value
+        assert name not in calc.results, value
+        if name == "energy":
+            with pytest.raises(ModelError, match="returned energy of"):
+                calc.get_property("free_energy", atoms)
+        with pytest.raises(ModelError, match=re.escape(f"returned {name} of dtype {dtype}, not real numbers")):
+            calc.get_property(name, atoms)
+        # What was asked for the last time is computed for the next atoms, too; it is not in the way.
+        atoms.positions += 0.1
+        assert calc.get_property(others[0], atoms) is not None, value
+
+
+def test_real_numbers_of_every_kind(make: Make) -> None:
+    calc = make(RESULT)
+    for name, value, expected in REAL_NUMBERS:
+        atoms = bulk("Cu") * (2, 1, 1)
+        atoms.info["result"] = f"{name}={value}"
+        assert np.array_equal(calc.get_property(name, atoms), expected), value
 
 
 def test_a_model_that_does_not_deliver(make: Make) -> None:
