@@ -18,7 +18,8 @@ KINDS = ("ModelError", "NonFiniteError", "WorkerDiedError", "WorkerProtocolError
     ("lives", "at_once", "of_each", "killed"),
     [
         pytest.param(40, 2, 1, 2),
-        pytest.param(500, 6, 3, 10, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
+        # Hours: 80 minutes on 2 idle processors.
+        pytest.param(10_000, 4, 60, 200, marks=[pytest.mark.soak, pytest.mark.timeout(8 * 3600)]),
     ],
 )
 def test_many_lives(tmp_path: Path, lives: int, at_once: int, of_each: int, killed: int) -> None:
