@@ -71,7 +71,7 @@ def md(
       rootstock md chgnet 'run.traj@-1' --ensemble nve --steps 5000 --timestep 0.5 --file-prefix run2
     """
     from rootstock.simulations import dynamics as run
-    from rootstock.simulations.structures import check_output, read_structures, structure_file
+    from rootstock.simulations.structures import check_output, check_structures, read_structures, structure_file
 
     if settings["pressure"] and settings["ensemble"] != "npt-mtk":
         raise ConfigurationError(f"--pressure is for npt-mtk; {settings['ensemble']} keeps the cell as it is.")
@@ -89,6 +89,7 @@ def md(
     images = read_structures([structure])
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
+    check_structures(files["traj"], images)
     dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
     with calculator(model, cluster, root, device, calc_kwargs) as calc, stop_gently() as stopped:
         if resumed:

@@ -10,7 +10,13 @@ from ase import Atoms
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.lock import Report
-from rootstock.simulations.structures import check_output, read_structures, structure_file, write_structures
+from rootstock.simulations.structures import (
+    check_output,
+    check_structures,
+    read_structures,
+    structure_file,
+    write_structures,
+)
 
 
 def open_structures(
@@ -50,6 +56,8 @@ def open_structures(
     check_output(path, overwrite=overwrite, many=len(images) > 1)
     if steps is not None and steps.resolve() in {file.resolve() for file in (path, *map(structure_file, names))}:
         raise ConfigurationError(f"{steps} cannot hold the steps: it is another file of this command.")
+    for file in (path, steps or path):
+        check_structures(file, images)
     return images, path
 
 

@@ -135,14 +135,23 @@ class Relaxation:
         for reached in optimizer.irun(fmax=self.fmax, steps=self.steps):
             converged = bool(reached)
             if trajectory is not None:
-                add_structure(trajectory, _with_forces(atoms, calculator, ()))
+                add_structure(trajectory, with_forces(atoms, calculator, ()))
             on_step(optimizer.nsteps, atoms, float(np.linalg.norm(moving.get_forces(), axis=1).max()))
         atoms.info["converged"] = converged
-        return _with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
+        return with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
 
 
-def _with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
-    """Return a copy of atoms that were computed, with their energy and forces."""
+def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
+    """Return a copy of atoms that were computed, with their energy and forces.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    calculator : ase.calculators.calculator.Calculator
+        That of `atoms`.
+    more : tuple of str
+        Other properties that the copy is to have.
+    """
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
     return _with_results(atoms, results | {name: calculator.get_property(name, atoms) for name in more})
 

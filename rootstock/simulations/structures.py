@@ -12,6 +12,7 @@ from ase.io import Trajectory, read, write
 from ase.io.formats import filetype, ioformats
 
 from rootstock.errors import ConfigurationError
+from rootstock.simulations.extxyz import frame, write_extxyz
 
 # ASE looks at the whole name first: for it, POSCAR-relaxed.extxyz is one of VASP's.
 _BY_ENDING = {".extxyz": "extxyz", ".xyz": "extxyz", ".traj": "traj", ".cif": "cif"}
@@ -128,10 +129,15 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
     """
     fresh = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        write(fresh, list(images) if len(images) > 1 else images[0], format=_format(path))
+        if _format(path) == "extxyz":
+            write_extxyz(fresh, images)
+        else:
+            write(fresh, list(images) if len(images) > 1 else images[0], format=_format(path))
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)
+    except ConfigurationError:
+        raise
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror or error}.") from error
     except Exception as error:  # every format has errors of its own
@@ -153,4 +159,23 @@ def add_structure(path: Path, atoms: Atoms) -> None:
         with Trajectory(path, "a", atoms) as trajectory:
             trajectory.write()
     else:
-        write(path, atoms, format="extxyz", append=True)
+        write_extxyz(path, [atoms], append=True)
+
+
+def check_structures(path: Path, images: Sequence[Atoms]) -> None:
+    """Refuse, before anything is computed, structures that a file cannot hold.
+
+    Parameters
+    ----------
+    path : Path
+        The file that they and their results are to be written to.
+    images : sequence of ase.Atoms
+
+    Raises
+    ------
+    ConfigurationError
+        If it is in extended XYZ, and that has no words for something in a structure.
+    """
+    if _format(path) == "extxyz":
+        for atoms in images:
+            frame(atoms.copy())  # without results of before
