@@ -31,7 +31,9 @@ model_options = options(
     click.option("--overwrite", is_flag=True, help="Replace output files that are there."),
 )  # fmt: skip
 out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-                          help="Where results go, in any format of ASE [default: STRUCTURE-NAME.extxyz].")  # fmt: skip
+                          help="Where structures go, in any format of ASE. Formats other than .extxyz, .traj, .db and "
+                          ".json hold no results, which go beside into NAME.results.extxyz "
+                          "[default: STRUCTURE-NAME.extxyz].")  # fmt: skip
 
 
 class Simulation(Command):
@@ -68,7 +70,7 @@ def singlepoint(
         show("computing")
         return run.singlepoint(atoms, calc, properties)
 
-    _compute_each(model, structures, out, "results", overwrite, where, compute)
+    _compute_each(model, structures, out, "results", overwrite, where, compute, properties=properties)
 
 
 @click.command(cls=Simulation)
@@ -134,6 +136,7 @@ def relax(
 def _compute_each(
     model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
     compute: Callable[[Atoms, Any, Report], Atoms], traj: Path | None = None,
+    properties: tuple[str, ...] = (),
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
     """Do one thing with each structure of some files, in one worker, and show how far it is.
 
@@ -142,7 +145,7 @@ def _compute_each(
     from rootstock.root.disk_usage import number_of
     from rootstock.simulations.driver import collect_results, open_structures
 
-    images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj)
+    images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj, properties=properties)
     tell = functools.partial(click.echo, err=True)
     with collect_results(path, tell) as results, calculator(model, **where) as calc:
         if traj is not None:

@@ -158,6 +158,17 @@ class RootstockCalculator(ProxyCalculator):
     def _get_name(self) -> str:
         return "rootstock"
 
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Return what ASE's databases and trajectories write down: arguments, and the build that computed.
+
+        Parameters
+        ----------
+        skip_default : bool
+            Whether to leave out arguments that have their default.
+        """
+        said: dict[str, Any] = super().todict(skip_default)  # type: ignore[no-untyped-call]
+        return said | {"build": build} if (build := self._session.build) else said
+
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change arguments; the next call starts a worker for them. Copies keep theirs.
 
