@@ -13,7 +13,7 @@ import click
 from rootstock.cli.common import INTERRUPTED
 from rootstock.cli.parameter_types import MODEL, Finite
 from rootstock.cli.progress_line import show_rarely, stop_gently
-from rootstock.cli.simulations import Simulation, calculator, model_options
+from rootstock.cli.simulations import Simulation, calculator, claim_outputs, model_options
 from rootstock.errors import ConfigurationError
 
 _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
@@ -77,6 +77,7 @@ def md(
         raise ConfigurationError(f"--pressure is for npt-mtk; {settings['ensemble']} keeps the cell as it is.")
     prefix = file_prefix or f"{structure_file(structure).stem}-{settings['ensemble']}"
     files = run.files_of(prefix)
+    claim_outputs(*files.values())
     resumed = restart and files["restart"].exists()
     if not resumed:
         anew = overwrite or (restart and _never_began(files["stats"]))

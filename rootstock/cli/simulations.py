@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,9 +145,12 @@ def _compute_each(
     What `traj` holds from before is taken away when all that was asked for is known to be possible.
     """
     from rootstock.root.disk_usage import number_of
-    from rootstock.simulations.driver import collect_results, open_structures
+    from rootstock.simulations.driver import collect_results, open_structures, output_file
+    from rootstock.simulations.structures import results_file
 
-    images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj, properties=properties)
+    path = output_file(names, out, ending)
+    claim_outputs(path, results_file(path), *([traj] if traj else []))
+    images = open_structures(names, path, overwrite=overwrite, steps=traj, properties=properties)
     tell = functools.partial(click.echo, err=True)
     with collect_results(path, tell) as results, calculator(model, **where) as calc:
         if traj is not None:
@@ -157,6 +162,18 @@ def _compute_each(
             click.echo(f"{title}: {_summary(results[-1])}")
     click.echo(f"{path}: {number_of(len(results), 'structure')}")
     return results, path
+
+
+def claim_outputs(*paths: Path) -> None:
+    """Keep other commands from writing some files, until this command ends.
+
+    Parameters
+    ----------
+    *paths : Path
+    """
+    from rootstock.simulations.claims import claim_files
+
+    click.get_current_context().with_resource(claim_files(paths, shlex.join(["rootstock", *sys.argv[1:]])))
 
 
 def _summary(atoms: Any) -> str:

@@ -20,16 +20,8 @@ from rootstock.simulations.structures import (
 )
 
 
-def open_structures(
-    names: Sequence[str],
-    out: Path | None,
-    ending: str,
-    *,
-    overwrite: bool,
-    steps: Path | None = None,
-    properties: Sequence[str] = (),
-) -> tuple[list[Atoms], Path]:
-    """Read structures, and decide where their results go.
+def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
+    """Decide where results go.
 
     Parameters
     ----------
@@ -39,17 +31,34 @@ def open_structures(
         The file for results. None: ``NAME-{ending}.extxyz`` in this folder, after the one file of structures.
     ending : str
         What is computed.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are several files of structures, and none for results.
+    """
+    if out is None and len(names) > 1:
+        raise ConfigurationError("Where do the results of several files go?", "Say so with --out FILE.")
+    return out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
+
+
+def open_structures(
+    names: Sequence[str], path: Path, *, overwrite: bool, steps: Path | None = None, properties: Sequence[str] = ()
+) -> list[Atoms]:
+    """Read structures, once it is known that their results can be written.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Files of structures; see `read_structures`.
+    path : Path
+        The file for results.
     overwrite : bool
         Whether a file that is there may be replaced.
     steps : Path, optional
         A file that grows with every step.
     properties : sequence of str
         What is to be computed, where it is said.
-
-    Returns
-    -------
-    tuple of (list of ase.Atoms, Path)
-        The structures, and the file for results.
 
     Raises
     ------
@@ -58,19 +67,15 @@ def open_structures(
     """
     if steps is not None:
         check_output(steps, overwrite=overwrite, grows=True)
-    if out is None and len(names) > 1:
-        raise ConfigurationError("Where do the results of several files go?", "Say so with --out FILE.")
-    path = out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
     images = read_structures(names)
     check_output(path, overwrite=overwrite, many=len(images) > 1)
     check_output(results_file(path), overwrite=overwrite)
-    if steps is not None and steps.resolve() in {
-        file.resolve() for file in (path, results_file(path), *map(structure_file, names))
-    }:
+    others = {file.resolve() for file in (path, results_file(path), *map(structure_file, names))}
+    if steps is not None and steps.resolve() in others:
         raise ConfigurationError(f"{steps} cannot hold the steps: it is another file of this command.")
     for file in (results_file(path), steps or path):
         check_structures(file, images, properties)
-    return images, path
+    return images
 
 
 @contextmanager

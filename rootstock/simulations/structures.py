@@ -98,7 +98,13 @@ def _partly_occupied(atoms: Atoms) -> bool:
 
 def _format(path: Path) -> str:
     """Return ASE's name of the format of a file that is to be written."""
-    return _BY_ENDING.get(path.suffix) or str(filetype(os.fspath(path), read=False))
+    try:
+        name = _BY_ENDING.get(path.suffix) or str(filetype(os.fspath(path), read=False))
+        return str(ioformats[name].name)
+    except Exception as error:  # ASE has an error of its own for this, and others for odd names
+        raise ConfigurationError(
+            f"ASE knows no format by the name of {path}.", "Use .extxyz, .traj, .cif ..."
+        ) from error
 
 
 def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool = False) -> None:
@@ -117,14 +123,9 @@ def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool
     Raises
     ------
     ConfigurationError
-        If ASE cannot write such a file, the folder is missing or cannot be written, or the file exists.
+        If ASE knows no such format or cannot write it, the folder is missing or cannot be written, or the file exists.
     """
-    try:
-        kind = ioformats[_format(path)]
-    except Exception as error:  # ASE has an error of its own for this, and others for odd names
-        raise ConfigurationError(
-            f"ASE knows no format by the name of {path}.", "Use .extxyz, .traj, .cif ..."
-        ) from error
+    kind = ioformats[_format(path)]
     folder = kind.name == "bundletrajectory"  # which cannot take the place of another one in one step
     if folder or not kind.can_write or (many and kind.single) or (grows and kind.name not in _GROWING):
         need = "grow" if grows else "hold several structures" if many else "be written"
