@@ -15,6 +15,7 @@ import click
 from rootstock.cli.common import Command, cluster_options, options
 from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
 from rootstock.cli.progress_line import show_rarely
+from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Simulation(Command):
     """A command that computes; what it leaves behind when it is interrupted, it says itself."""
 
     interrupted = "Interrupted."
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command, before which numpy is not loaded."""
+        keep_to_one_thread()
+        return super().invoke(context)
 
 
 @click.command(cls=Simulation)
