@@ -102,9 +102,9 @@ class ThreadWatch:
         step, part = passed / cls._STEPS * 1e3, outside / cls._STEPS * 1e3
         return (
             f"{part:.0f} ms of each step of {step:.0f} ms pass outside of the model, with "
-            f"{(busy - inside) / outside:.1f} processors busy in this process. Threads that numpy starts for small matrices, as in the relaxation of a "
-            "cell, can cost far more than they bring. Before Python starts: export OPENBLAS_NUM_THREADS=1 "
-            "MKL_NUM_THREADS=1. The worker's threads stay what they are."
+            f"{(busy - inside) / outside:.1f} processors busy in this process. Threads that numpy starts for small "
+            "matrices, as in the relaxation of a cell, can cost far more than they bring. Before Python starts: "
+            "export OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1. The worker's threads stay what they are."
         )
 
 
