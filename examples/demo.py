@@ -1,6 +1,6 @@
 """Compute with a model of a site's root, as its users do: the numbers, what they cost, and where they came from.
 
-python examples/demo.py --root demo-root --model emt
+OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 python examples/demo.py --root demo-root --model emt
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RootError(RootstockError):
 
 
 class LockBusyError(RootError):
-    """Another process is changing the root."""
+    """Another process is changing the root, or writing the same file."""
 
     exit_code = 11
 

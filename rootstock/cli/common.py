@@ -38,7 +38,7 @@ Exit codes:
     3  configuration, or unknown model      17  a template
     4  unknown environment                  18  a worker
    10  root, permission or space            19  a hook of the site
-   11  locked by another admin              20  a check found differences
+   11  locked by another command            20  a check found differences
    12  weights                              21  a relaxation is not converged
    13  bundle                              130  interrupted
    14  build

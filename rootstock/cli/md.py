@@ -13,7 +13,7 @@ import click
 from rootstock.cli.common import INTERRUPTED
 from rootstock.cli.parameter_types import MODEL, Finite
 from rootstock.cli.progress_line import show_rarely, stop_gently
-from rootstock.cli.simulations import Simulation, calculator, model_options
+from rootstock.cli.simulations import Simulation, calculator, claim_outputs, model_options
 from rootstock.errors import ConfigurationError
 
 _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
@@ -71,12 +71,13 @@ def md(
       rootstock md chgnet 'run.traj@-1' --ensemble nve --steps 5000 --timestep 0.5 --file-prefix run2
     """
     from rootstock.simulations import dynamics as run
-    from rootstock.simulations.structures import check_output, read_structures, structure_file
+    from rootstock.simulations.structures import check_output, check_structures, read_structures, structure_file
 
     if settings["pressure"] and settings["ensemble"] != "npt-mtk":
         raise ConfigurationError(f"--pressure is for npt-mtk; {settings['ensemble']} keeps the cell as it is.")
     prefix = file_prefix or f"{structure_file(structure).stem}-{settings['ensemble']}"
     files = run.files_of(prefix)
+    claim_outputs(*files.values())
     resumed = restart and files["restart"].exists()
     if not resumed:
         anew = overwrite or (restart and _never_began(files["stats"]))
@@ -89,6 +90,7 @@ def md(
     images = read_structures([structure])
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
+    check_structures(files["traj"], images)
     dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
     with calculator(model, cluster, root, device, calc_kwargs) as calc, stop_gently() as stopped:
         if resumed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import click
 from rootstock.cli.common import Command, cluster_options, options
 from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
 from rootstock.cli.progress_line import show_rarely
+from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
 
 if TYPE_CHECKING:
@@ -31,13 +34,20 @@ model_options = options(
     click.option("--overwrite", is_flag=True, help="Replace output files that are there."),
 )  # fmt: skip
 out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-                          help="Where results go, in any format of ASE [default: STRUCTURE-NAME.extxyz].")  # fmt: skip
+                          help="Where structures go, in any format of ASE. Formats other than .extxyz, .traj, .db and "
+                          ".json hold no results, which go beside into NAME.results.extxyz "
+                          "[default: STRUCTURE-NAME.extxyz].")  # fmt: skip
 
 
 class Simulation(Command):
     """A command that computes; what it leaves behind when it is interrupted, it says itself."""
 
     interrupted = "Interrupted."
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command, before which numpy is not loaded."""
+        keep_to_one_thread()
+        return super().invoke(context)
 
 
 @click.command(cls=Simulation)
@@ -68,7 +78,7 @@ def singlepoint(
         show("computing")
         return run.singlepoint(atoms, calc, properties)
 
-    _compute_each(model, structures, out, "results", overwrite, where, compute)
+    _compute_each(model, structures, out, "results", overwrite, where, compute, properties=properties)
 
 
 @click.command(cls=Simulation)
@@ -134,15 +144,19 @@ def relax(
 def _compute_each(
     model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
     compute: Callable[[Atoms, Any, Report], Atoms], traj: Path | None = None,
+    properties: tuple[str, ...] = (),
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
     """Do one thing with each structure of some files, in one worker, and show how far it is.
 
     What `traj` holds from before is taken away when all that was asked for is known to be possible.
     """
     from rootstock.root.disk_usage import number_of
-    from rootstock.simulations.driver import collect_results, open_structures
+    from rootstock.simulations.driver import collect_results, open_structures, output_file
+    from rootstock.simulations.structures import results_file
 
-    images, path = open_structures(names, out, ending, overwrite=overwrite, steps=traj)
+    path = output_file(names, out, ending)
+    claim_outputs(path, results_file(path), *([traj] if traj else []))
+    images = open_structures(names, path, overwrite=overwrite, steps=traj, properties=properties)
     tell = functools.partial(click.echo, err=True)
     with collect_results(path, tell) as results, calculator(model, **where) as calc:
         if traj is not None:
@@ -154,6 +168,18 @@ def _compute_each(
             click.echo(f"{title}: {_summary(results[-1])}")
     click.echo(f"{path}: {number_of(len(results), 'structure')}")
     return results, path
+
+
+def claim_outputs(*paths: Path) -> None:
+    """Keep other commands from writing some files, until this command ends.
+
+    Parameters
+    ----------
+    *paths : Path
+    """
+    from rootstock.simulations.claims import claim_files
+
+    click.get_current_context().with_resource(claim_files(paths, shlex.join(["rootstock", *sys.argv[1:]])))
 
 
 def _summary(atoms: Any) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import Command, cluster_options
+from rootstock.cli.common import cluster_options
 from rootstock.cli.parameter_types import DEVICE, MODEL
+from rootstock.cli.simulations import Simulation
 from rootstock.errors import ConfigurationError
 
 
-@click.command(cls=Command)
+@click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
 @cluster_options
 @click.option(

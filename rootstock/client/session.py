@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from rootstock.client.launch import ResolvedModel
 from rootstock.client.peer import PeerSession
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
-from rootstock.client.threads import thread_count
+from rootstock.client.threads import ThreadWatch, thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.errors import (
     DeviceError,
@@ -42,8 +41,7 @@ class WorkerSpec:
     options : Mapping[str, Any]
         Further keyword arguments of ``setup()``.
     threads : int or None
-        Threads of the worker's numerical libraries; None: what ``OMP_NUM_THREADS`` says, or else the processors
-        that this process may use, shared among its workers.
+        Threads of the worker's numerical libraries; None: as `thread_count` says; 0: as their variables say.
     start_timeout, timeout : float
         Seconds for the start, and for one evaluation.
     log : Path or None
@@ -62,7 +60,7 @@ class WorkerSpec:
         """Start a worker and wait until it has loaded the model; `for_all_ranks` as in `thread_count`."""
         threads = self.threads
         if threads is None:
-            threads = 0 if "OMP_NUM_THREADS" in os.environ else thread_count(for_all_ranks)  # 0: the worker inherits it
+            threads = thread_count(for_all_ranks)
         launch, argument = self.model.launch(threads), self.model.argument
         try:
             return WorkerConnection(
@@ -79,6 +77,7 @@ class Timings:
     def __init__(self) -> None:
         self.count, self.total = 0, 0.0
         self._recent: deque[float] = deque(maxlen=1000)
+        self.watch = ThreadWatch()
         self.add_recent = self._recent.append
 
     def summary(self) -> dict[str, float]:
@@ -129,6 +128,12 @@ class WorkerSession(PeerSession):
             with self.own_lock():
                 self._spec = self._spec or replace(self._find_spec(), **self._patience)
         return self._spec
+
+    @property
+    def build(self) -> str | None:
+        """The build that computes, as ``ENVIRONMENT/DIGEST``; None before the first call, and where uv makes one."""
+        build = self._spec and self._spec.model.build
+        return f"{build.parent.name}/{build.name}" if build else None
 
     def set_patience(self, **seconds: Any) -> None:
         """Change `start_timeout` and `timeout` of the spec, and nothing else of it."""
@@ -195,6 +200,8 @@ class WorkerSession(PeerSession):
             timings.count += 1
             timings.total += took
             timings.add_recent(took)
+            if timings.count == timings.watch.next:
+                timings.watch.look(timings.total)
             return results
 
     def _ask(self, connection: WorkerConnection, inputs: Inputs, predicted: int, required: int) -> Result:

@@ -1,12 +1,16 @@
-"""How many threads a worker should run."""
+"""How many threads a worker should run, and how many the process that has it."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+logger = logging.getLogger("rootstock")
 
 _WORKER = "worker/__main__.py"
 # How many processes an MPI launcher started on this node: Hydra (MPICH, Intel MPI), Open MPI, MVAPICH.
@@ -16,15 +20,92 @@ _LOCAL_RANKS = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD
 def thread_count(for_all_ranks: bool = False) -> int:
     """Return how many threads one more worker of this process should run.
 
-    It is what this process may use (`processors`), shared among the workers that run there already, or among the ranks
-    of an MPI program that are not bound to processors of their own, each with a worker: unless this one worker is
-    `for_all_ranks`, which sleep while it computes.
+    It is what ``OMP_NUM_THREADS`` says. Without it, it is what this process may use (`processors`), shared among the
+    workers that run there already, or among the ranks of an MPI program that are not bound to processors of their own,
+    each with a worker: unless this one worker is `for_all_ranks`, which sleep while it computes.
 
     Threads beyond the processors make each other wait: two workers with two threads each on two cores have been seen
     to run sixty times slower.
     """
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list says it for nested regions, too
+    if said.isdecimal() and int(said):
+        return int(said)
     ranks = 1 if for_all_ranks else _ranks_here(os.environ)
     return max(1, processors(os.environ) // max(1 + _workers_here(), ranks))
+
+
+# They are read when a library is loaded or first called, and outrank OMP_NUM_THREADS.
+_OWN = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def keep_to_one_thread() -> None:
+    """Let numpy, which must not be loaded yet, run one thread in this process; workers are told theirs.
+
+    Commands compute with small matrices only, such as in the relaxation of a cell. Threads that share these wait for
+    each other, and for those of the worker: forty times the time of a step has been seen.
+    """
+    os.environ.update(dict.fromkeys(_OWN, "1"))
+
+
+class ThreadWatch:
+    """Sees once whether threads of this process are busy for most of the time between the calls of a worker.
+
+    Attributes
+    ----------
+    next : int
+        The number of calls at which to look; 0: never again.
+    """
+
+    _STEPS = 50
+    _told = False
+
+    def __init__(self) -> None:
+        self.next = 1
+        self._begun = (0.0, 0.0, 0.0)
+
+    def look(self, in_calls: float) -> None:
+        """Look at what has passed since the first call, and tell of it if it is the caller's threads.
+
+        Parameters
+        ----------
+        in_calls : float
+            Seconds that all calls took.
+        """
+        now = (time.perf_counter(), time.process_time(), in_calls)
+        if self.next == 1:
+            self._begun, self.next = now, 1 + self._STEPS
+            return
+        self.next = 0
+        passed, busy, inside = (after - before for after, before in zip(now, self._begun, strict=True))
+        if self._told or any(os.environ.get(name) == "1" for name in _OWN):
+            return
+        if message := self.judge(passed, busy, inside):
+            ThreadWatch._told = True
+            logger.warning(message)
+
+    @classmethod
+    def judge(cls, passed: float, busy: float, inside: float) -> str:
+        """Return what to tell the caller; empty if the threads of this process are not what takes the time.
+
+        Parameters
+        ----------
+        passed : float
+            Seconds that some steps took.
+        busy : float
+            Seconds that all processors together worked for this process.
+        inside : float
+            Seconds in which this process waited for the worker, busy or not.
+        """
+        outside = passed - inside
+        if outside < 2 * inside or outside < 0.005 * cls._STEPS or busy - inside < 1.5 * outside:
+            return ""
+        step, part = passed / cls._STEPS * 1e3, outside / cls._STEPS * 1e3
+        return (
+            f"{part:.0f} ms of each step of {step:.0f} ms pass outside of the model, with "
+            f"{(busy - inside) / outside:.1f} processors busy in this process. Threads that numpy starts for small "
+            "matrices, as in the relaxation of a cell, can cost far more than they bring. Before Python starts: "
+            "export OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1. The worker's threads stay what they are."
+        )
 
 
 def processors(

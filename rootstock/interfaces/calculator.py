@@ -39,8 +39,8 @@ class RootstockCalculator(ProxyCalculator):
     Threads may share a calculator: each sees the values of its own atoms. Copies share the worker, not the results (NEB
     makes one for each image). A pickle holds arguments, atoms and results; the copies that come out of it in one
     process share one worker, which outlives the last of them by some seconds. Calculators that are made separately have
-    workers of their own. Every worker that a calculator starts runs the build that was in use when it was made; one that
-    is made anew, also out of a pickle, takes what is in use then.
+    workers of their own. Every worker that a calculator starts runs the build that was in use when it was made; one
+    that is made anew, also out of a pickle, takes what is in use then.
 
     Parameters
     ----------
@@ -158,6 +158,17 @@ class RootstockCalculator(ProxyCalculator):
 
     def _get_name(self) -> str:
         return "rootstock"
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Return what ASE's databases and trajectories write down: arguments, and the build that computed.
+
+        Parameters
+        ----------
+        skip_default : bool
+            Whether to leave out arguments that have their default.
+        """
+        said: dict[str, Any] = super().todict(skip_default)  # type: ignore[no-untyped-call]
+        return said | {"build": build} if (build := self._session.build) else said
 
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change arguments; the next call starts a worker for them. Copies keep theirs.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.5
 _MODE = 0o664  # every admin of the group can take the lock
 # A file system without flock; no lock daemon behind an NFS mount.
-_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _HINT = "Wait for it with --wait SECONDS. If it will never end, take the lock from it with --break-lock."
 
 Report = Callable[[str], None]  # is given a line for each step, or every line that programs print
@@ -68,13 +68,25 @@ class AdminContext:
 
 @dataclass(frozen=True)
 class Holder(Record):
-    """Who holds the lock."""
+    """Who holds the lock; `start` tells the process from a later one with its number, where the system says so."""
 
     command: str
     user: str = field(default_factory=user_name)
     host: str = field(default_factory=platform.node)
     pid: int = field(default_factory=os.getpid)
     since: str = field(default_factory=now)
+    start: str = ""
+
+    @classmethod
+    def of_this_process(cls, command: str) -> Holder:
+        """Return what this process says when it takes a lock.
+
+        Parameters
+        ----------
+        command : str
+            The command line.
+        """
+        return cls(command, start=_start_of(os.getpid()))
 
     def __str__(self) -> str:
         return f"{self.user} on {self.host} (process {self.pid}, since {self.since}: {self.command})"
@@ -90,7 +102,16 @@ class Holder(Record):
             return True
         except PermissionError:
             pass
-        return False
+        return bool(self.start) and _start_of(self.pid) != self.start
+
+
+def _start_of(pid: int) -> str:
+    """Return the boot and the clock tick in which a process began; empty where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return ""
 
 
 def read_holder(layout: RootLayout) -> Holder | None:
@@ -122,7 +143,7 @@ def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
     import filelock
 
     lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
-    me = Holder(admin.command)
+    me = Holder.of_this_process(admin.command)
     deadline = time.monotonic() + admin.wait
     waits = False
     while not _try(lock, layout, me, admin.report):
@@ -170,7 +191,7 @@ def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Re
 def _has_no_flock(error: OSError | NotImplementedError) -> bool:
     """Tell whether filelock says by this error that the file system knows no flock."""
     number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
-    return number in _NO_FLOCK or isinstance(error, NotImplementedError)
+    return number in NO_FLOCK or isinstance(error, NotImplementedError)
 
 
 def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:

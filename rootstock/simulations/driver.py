@@ -10,13 +10,18 @@ from ase import Atoms
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.lock import Report
-from rootstock.simulations.structures import check_output, read_structures, structure_file, write_structures
+from rootstock.simulations.structures import (
+    check_output,
+    check_structures,
+    read_structures,
+    results_file,
+    structure_file,
+    write_structures,
+)
 
 
-def open_structures(
-    names: Sequence[str], out: Path | None, ending: str, *, overwrite: bool, steps: Path | None = None
-) -> tuple[list[Atoms], Path]:
-    """Read structures, and decide where their results go.
+def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
+    """Decide where results go.
 
     Parameters
     ----------
@@ -26,15 +31,34 @@ def open_structures(
         The file for results. None: ``NAME-{ending}.extxyz`` in this folder, after the one file of structures.
     ending : str
         What is computed.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are several files of structures, and none for results.
+    """
+    if out is None and len(names) > 1:
+        raise ConfigurationError("Where do the results of several files go?", "Say so with --out FILE.")
+    return out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
+
+
+def open_structures(
+    names: Sequence[str], path: Path, *, overwrite: bool, steps: Path | None = None, properties: Sequence[str] = ()
+) -> list[Atoms]:
+    """Read structures, once it is known that their results can be written.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Files of structures; see `read_structures`.
+    path : Path
+        The file for results.
     overwrite : bool
         Whether a file that is there may be replaced.
     steps : Path, optional
         A file that grows with every step.
-
-    Returns
-    -------
-    tuple of (list of ase.Atoms, Path)
-        The structures, and the file for results.
+    properties : sequence of str
+        What is to be computed, where it is said.
 
     Raises
     ------
@@ -43,14 +67,15 @@ def open_structures(
     """
     if steps is not None:
         check_output(steps, overwrite=overwrite, grows=True)
-    if out is None and len(names) > 1:
-        raise ConfigurationError("Where do the results of several files go?", "Say so with --out FILE.")
-    path = out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
     images = read_structures(names)
     check_output(path, overwrite=overwrite, many=len(images) > 1)
-    if steps is not None and steps.resolve() in {file.resolve() for file in (path, *map(structure_file, names))}:
+    check_output(results_file(path), overwrite=overwrite)
+    others = {file.resolve() for file in (path, results_file(path), *map(structure_file, names))}
+    if steps is not None and steps.resolve() in others:
         raise ConfigurationError(f"{steps} cannot hold the steps: it is another file of this command.")
-    return images, path
+    for file in (results_file(path), steps or path):
+        check_structures(file, images, properties)
+    return images
 
 
 @contextmanager
@@ -60,7 +85,8 @@ def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
     Parameters
     ----------
     path : Path
-        The file for all results. What a block that failed had computed goes into another one beside it.
+        The file for all results. If its format does not keep them, they are in `results_file` as well; what a block
+        that failed had computed goes into another one beside it.
     report : callable
         Is told which.
 
@@ -70,20 +96,25 @@ def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
         If the format of `path` cannot hold the results. It names the file that they are in.
     """
     results: list[Atoms] = []
+    keeps = results_file(path)
     try:
         yield results
     except BaseException:
         if results:
-            partial = _unused(path.with_name(f"{path.stem}.partial{path.suffix}"))
+            partial = _unused(path.with_name(f"{path.stem}.partial{keeps.suffix}"))
             write_structures(partial, results)
             report(f"The {len(results)} that were done are in {partial}.")
         raise
+    if keeps != path:
+        write_structures(keeps, results)
+        report(f"{path} is of a format without results; they are in {keeps}.")
     try:
         write_structures(path, results)
     except ConfigurationError as error:
-        spare = _unused(path.with_name(f"{path.stem}.results.extxyz"))
-        write_structures(spare, results)
-        raise ConfigurationError(error.message, f"The results are in {spare}.") from error
+        if keeps == path:
+            keeps = _unused(path.with_name(f"{path.stem}.results.traj"))
+            write_structures(keeps, results)
+        raise ConfigurationError(error.message, f"The results are in {keeps}.") from error
 
 
 def _unused(path: Path) -> Path:

@@ -12,14 +12,13 @@ from typing import Any
 import ase
 import numpy as np
 from ase import Atoms
-from ase.io import write
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.units import GPa, fs, kB
 
 from rootstock.errors import ConfigurationError
-from rootstock.simulations.relax import has_whole_cell
+from rootstock.simulations.relax import has_whole_cell, with_forces
 from rootstock.simulations.restart import (
     Restart,
     cut_back,
@@ -30,7 +29,7 @@ from rootstock.simulations.restart import (
     restore_integrator,
     write_restart,
 )
-from rootstock.simulations.structures import write_structures
+from rootstock.simulations.structures import add_structure, write_structures
 
 _COLUMNS = ("step", "time [fs]", "potential [eV]", "kinetic [eV]", "total [eV]", "temperature [K]", "volume [A^3]")
 
@@ -148,22 +147,20 @@ class Simulation:
             self.save()
         if self.step < self.settings.steps:
             return False
-        self.atoms.get_potential_energy()  # known, but for a simulation that had come to its end before
-        write_structures(self.files["final"], [self.atoms])
+        write_structures(self.files["final"], [self._frame()])
         return True
+
+    def _frame(self) -> Atoms:
+        return with_forces(self.atoms, self.calculator, ("stress",) if self.settings.ensemble == "npt-mtk" else ())
 
     def _record(self) -> None:
         if self.step % self.settings.stats_every == 0:
             with self.files["stats"].open("a") as file:
                 file.write(self.line() + "\n")
         if self.step % self.settings.traj_every == 0:
-            # In the file only: a model may read info, so what changes in it is a new question.
-            info = self.atoms.info
-            try:
-                self.atoms.info = {**info, "step": self.step}
-                write(self.files["traj"], self.atoms, format="extxyz", append=True)
-            finally:
-                self.atoms.info = info
+            frame = self._frame()
+            frame.info["step"] = self.step  # in the file only: a model may read info, and would be asked again
+            add_structure(self.files["traj"], frame)
 
     def line(self) -> str:
         """Return where it is, in the columns of the file of statistics."""

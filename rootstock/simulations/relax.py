@@ -16,6 +16,7 @@ from ase.filters import FrechetCellFilter
 from ase.units import GPa
 
 from rootstock.errors import ConfigurationError
+from rootstock.simulations.provenance import note_calculator
 from rootstock.simulations.structures import add_structure
 
 
@@ -59,7 +60,7 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
         calculator.calculate(atoms, list(properties))
     except PropertyNotImplementedError as error:
         raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
-    computed = _with_results(atoms, {name: calculator.results[name] for name in properties})
+    computed = _with_results(atoms, calculator, {name: calculator.results[name] for name in properties})
     computed.info.pop("converged", None)  # of a relaxation before
     return computed
 
@@ -135,19 +136,29 @@ class Relaxation:
         for reached in optimizer.irun(fmax=self.fmax, steps=self.steps):
             converged = bool(reached)
             if trajectory is not None:
-                add_structure(trajectory, _with_forces(atoms, calculator, ()))
+                add_structure(trajectory, with_forces(atoms, calculator, ()))
             on_step(optimizer.nsteps, atoms, float(np.linalg.norm(moving.get_forces(), axis=1).max()))
         atoms.info["converged"] = converged
-        return _with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
+        return with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
 
 
-def _with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
-    """Return a copy of atoms that were computed, with their energy and forces."""
+def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
+    """Return a copy of atoms that were computed, with their energy and forces.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    calculator : ase.calculators.calculator.Calculator
+        That of `atoms`.
+    more : tuple of str
+        Other properties that the copy is to have.
+    """
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
-    return _with_results(atoms, results | {name: calculator.get_property(name, atoms) for name in more})
+    return _with_results(atoms, calculator, results | {name: calculator.get_property(name, atoms) for name in more})
 
 
-def _with_results(atoms: Atoms, results: dict[str, Any]) -> Atoms:
+def _with_results(atoms: Atoms, calculator: Any, results: dict[str, Any]) -> Atoms:
     copy: Atoms = atoms.copy()
+    note_calculator(copy, calculator)
     copy.calc = SinglePointCalculator(copy, **results)
     return copy

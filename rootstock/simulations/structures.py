@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.db import connect
 from ase.io import Trajectory, read, write
-from ase.io.formats import filetype, ioformats
+from ase.io.formats import filetype, ioformats, string2index  # type: ignore[attr-defined]  # reexported
 
 from rootstock.errors import ConfigurationError
+from rootstock.simulations.extxyz import frame, write_extxyz
+from rootstock.simulations.provenance import SOURCE, database_keys
 
 # ASE looks at the whole name first: for it, POSCAR-relaxed.extxyz is one of VASP's.
 _BY_ENDING = {".extxyz": "extxyz", ".xyz": "extxyz", ".traj": "traj", ".cif": "cif"}
 _GROWING = ("extxyz", "traj")
+_DATABASES = ("db", "json")
+_WITH_RESULTS = (*_GROWING, *_DATABASES)  # ASE reads every result from them; other formats lose some or all
 _OTHER = "Use .extxyz or .traj, which hold everything."
 
 
 def read_structures(names: Sequence[str]) -> list[Atoms]:
-    """Return all structures of some files.
+    """Return all structures of some files; the info of each says which frame of which file it is.
 
     Parameters
     ----------
@@ -39,10 +45,9 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
         if not whole and not path.is_file():
             raise ConfigurationError(f"There is no file {name}.")
         try:
-            images: Any = read(name, index=":" if whole else None, do_not_split_by_at_sign=whole, format=_reading(path))
+            images = list(_read(path, ":" if whole else name.rpartition("@")[2]))
         except Exception as error:  # every format has errors of its own
             raise ConfigurationError(f"Cannot read {name}: {type(error).__name__}: {error}.") from error
-        images = [images] if isinstance(images, Atoms) else images
         if not any(len(atoms) for atoms in images):
             raise ConfigurationError(f"{name} holds no atoms.")
         if any(_partly_occupied(atoms) for atoms in images):
@@ -52,6 +57,24 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
             )
         structures += images
     return structures
+
+
+def _read(path: Path, index: str) -> Iterator[Atoms]:
+    """Yield the structures that an index picks from a file, with notes of their frames."""
+    chosen: Any = string2index(index)
+    frames: Iterable[Any] = [chosen]  # the number of one; the words of a query of a database
+    pick = chosen
+    if isinstance(chosen, slice):
+        frames = itertools.count(chosen.start or 0, chosen.step or 1)
+        if (chosen.start or 0) < 0 or (chosen.step or 1) < 0:  # counted from an end that has to be seen first
+            pick = slice(None)
+    found: Any = read(path, index=pick, do_not_split_by_at_sign=True, format=_reading(path))
+    images = [found] if isinstance(found, Atoms) else found
+    if pick is not chosen:
+        images, frames = images[chosen], range(len(images))[chosen]
+    for atoms, number in zip(images, itertools.cycle(frames) if isinstance(pick, str) else frames, strict=False):
+        atoms.info[SOURCE] = f"{path}@{number}"
+        yield atoms
 
 
 def structure_file(name: str) -> Path:
@@ -75,7 +98,13 @@ def _partly_occupied(atoms: Atoms) -> bool:
 
 def _format(path: Path) -> str:
     """Return ASE's name of the format of a file that is to be written."""
-    return _BY_ENDING.get(path.suffix) or str(filetype(os.fspath(path), read=False))
+    try:
+        name = _BY_ENDING.get(path.suffix) or str(filetype(os.fspath(path), read=False))
+        return str(ioformats[name].name)
+    except Exception as error:  # ASE has an error of its own for this, and others for odd names
+        raise ConfigurationError(
+            f"ASE knows no format by the name of {path}.", "Use .extxyz, .traj, .cif ..."
+        ) from error
 
 
 def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool = False) -> None:
@@ -94,22 +123,26 @@ def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool
     Raises
     ------
     ConfigurationError
-        If ASE cannot write such a file, the folder is missing or cannot be written, or the file exists.
+        If ASE knows no such format or cannot write it, the folder is missing or cannot be written, or the file exists.
     """
-    try:
-        kind = ioformats[_format(path)]
-    except Exception as error:  # ASE has an error of its own for this, and others for odd names
-        raise ConfigurationError(
-            f"ASE knows no format by the name of {path}.", "Use .extxyz, .traj, .cif ..."
-        ) from error
-    if not kind.can_write or (many and kind.single) or (grows and kind.name not in _GROWING):
+    kind = ioformats[_format(path)]
+    folder = kind.name == "bundletrajectory"  # which cannot take the place of another one in one step
+    if folder or not kind.can_write or (many and kind.single) or (grows and kind.name not in _GROWING):
         need = "grow" if grows else "hold several structures" if many else "be written"
         raise ConfigurationError(f"{path}: files of format {kind.name} cannot {need}.", "Use .extxyz or .traj.")
     if path.exists() and not overwrite:
         raise ConfigurationError(f"{path} exists.", "Name another file, or replace it with --overwrite.")
-    folder = path.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"Cannot write into {folder.absolute()}.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"Cannot write into {path.parent.absolute()}.")
+
+
+def results_file(path: Path) -> Path:
+    """Return the file for results of structures that go into another one: that one, if its format keeps them.
+
+    >>> results_file(Path("relaxed.traj")), results_file(Path("relaxed.cif"))
+    (PosixPath('relaxed.traj'), PosixPath('relaxed.results.extxyz'))
+    """
+    return path if _format(path) in _WITH_RESULTS else path.with_name(f"{path.stem}.results.extxyz")
 
 
 def write_structures(path: Path, images: Sequence[Atoms]) -> None:
@@ -128,10 +161,19 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
     """
     fresh = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        write(fresh, list(images) if len(images) > 1 else images[0], format=_format(path))
+        if _format(path) == "extxyz":
+            write_extxyz(fresh, images)
+        elif _format(path) in _DATABASES:
+            with connect(fresh, type=_format(path)) as database:
+                for atoms in images:
+                    database.write(atoms, key_value_pairs=database_keys(atoms))
+        else:
+            write(fresh, list(images) if len(images) > 1 else images[0], format=_format(path))
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)
+    except ConfigurationError:
+        raise
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror or error}.") from error
     except Exception as error:  # every format has errors of its own
@@ -153,4 +195,27 @@ def add_structure(path: Path, atoms: Atoms) -> None:
         with Trajectory(path, "a", atoms) as trajectory:
             trajectory.write()
     else:
-        write(path, atoms, format="extxyz", append=True)
+        write_extxyz(path, [atoms], append=True)
+
+
+def check_structures(path: Path, images: Sequence[Atoms], properties: Sequence[str] = ()) -> None:
+    """Refuse, before anything is computed, what a file cannot hold.
+
+    Parameters
+    ----------
+    path : Path
+        The file that structures and their results are to be written to.
+    images : sequence of ase.Atoms
+    properties : sequence of str
+        What is to be computed.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is in extended XYZ, which has no words for it.
+    """
+    if _format(path) == "extxyz":
+        if "born_effective_charges" in properties:
+            raise ConfigurationError(f"{path} cannot hold born_effective_charges, in extended XYZ.", "Use .traj.")
+        for atoms in images:
+            frame(atoms.copy())  # without results of before

@@ -256,15 +256,24 @@ def test_what_is_written_down(root: Path, tmp_path: Path) -> None:
     atoms = copper(root, "lj", setup_kwargs={"epsilon": 2.0})
     forces, stress = atoms.get_forces(), atoms.get_stress()
     said = json.loads(json.dumps(atoms.calc.todict()))
-    assert said == {"model": "lj", "root": str(root), "device": "cpu", "setup_kwargs": {"epsilon": 2.0}}
+    build = f"lj/{atoms.calc.info()['build']}"
+    assert said == {
+        "model": "lj", "root": str(root), "device": "cpu", "setup_kwargs": {"epsilon": 2.0}, "build": build
+    }  # fmt: skip
     with connect(tmp_path / "atoms.db") as database:
         database.write(atoms)
     with connect(tmp_path / "atoms.db") as database:
         row = database.get(1)
-    assert (row.calculator, row.calculator_parameters["model"]) == ("rootstock", "lj")
+    assert (row.calculator, row.calculator_parameters) == ("rootstock", said)
     with Trajectory(tmp_path / "atoms.traj", "w") as trajectory:
         trajectory.write(atoms)
     write(tmp_path / "atoms.extxyz", atoms)
+    assert read(tmp_path / "atoms.traj").calc.parameters == said
+    with pytest.raises(TypeError, match="no argument 'build'"):
+        atoms.calc.set(build="lj/0")
+    revived = pickle.loads(pickle.dumps(atoms.calc))
+    assert "build" not in revived.todict()  # it takes the one that is in use when it computes
+    assert "build" not in RootstockCalculator("lj", root=root, device="cpu").todict()
     for found in (row.toatoms(), read(tmp_path / "atoms.traj")):
         assert found.get_potential_energy() == atoms.get_potential_energy()
         assert (found.get_forces() == forces).all() and (found.get_stress() == stress).all()

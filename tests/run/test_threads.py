@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.client.threads import processors
-from tests.support.commands import clean_environment, run
+from rootstock.client.threads import ThreadWatch, processors
+from tests.support.commands import ROOTSTOCK, clean_environment, run, started
 from tests.support.needs import need
-from tests.support.processes import alone
+from tests.support.processes import alone, children, wait_for
 
 BOUND = len(os.sched_getaffinity(0))
 
@@ -35,7 +36,51 @@ def threads(root: Path, **arguments: object) -> tuple[int, list[str]]:
 def test_given_threads_reach_every_library(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # an argument outranks it
     assert threads(root, threads=5) == (5, ["MKL_NUM_THREADS=5", "OMP_NUM_THREADS=5", "OPENBLAS_NUM_THREADS=5"])
-    assert threads(root) == (3, ["OMP_NUM_THREADS=3"])
+    three = (3, ["MKL_NUM_THREADS=3", "OMP_NUM_THREADS=3", "OPENBLAS_NUM_THREADS=3"])
+    assert threads(root) == three
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # of this process
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert threads(root) == three
+    monkeypatch.setenv("OMP_NUM_THREADS", "all")
+    assert threads(root)[1][1] == f"OMP_NUM_THREADS={threads(root)[0]}"
+
+
+@pytest.mark.parametrize("variables", [{}, {"OMP_NUM_THREADS": "3"}])
+def test_numpy_of_a_command_runs_one_thread(root: Path, tmp_path: Path, variables: dict[str, str]) -> None:
+    """It starts its threads when it is imported, so they can be counted; the worker has those of the job."""
+    bulk("Cu").write(tmp_path / "a.traj")
+    line = ("md", "emt", "a.traj", "--ensemble", "nve", "--steps", "1000000000", "--file-prefix", "x")
+    command = [ROOTSTOCK, *line, "--root", root, "--device", "cpu"]
+    with started(command, cwd=tmp_path, env=clean_environment(**variables)) as process:
+        wait_for((tmp_path / "x-restart.json").exists, "the first restart file")
+        assert len(os.listdir(f"/proc/{process.pid}/task")) == 1
+        (worker,) = children(process.pid)
+        said = Path(f"/proc/{worker}/environ").read_text().split("\0")
+        given = {line for line in said if line.partition("=")[0] in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        counts = {int(line.partition("=")[2]) for line in given}
+        assert len(given) == 2 and counts == ({3} if variables else counts & {*range(1, BOUND + 1)})
+
+
+def test_threads_that_cost_more_than_they_bring() -> None:
+    """Of 50 steps: the seconds that passed, those of all processors, and those that the worker took."""
+    said = ThreadWatch.judge(passed=8.3, busy=33.0, inside=0.2)
+    assert said.startswith("162 ms of each step of 166 ms pass outside of the model, with 4.0 processors busy in this")
+    assert "export OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1" in said
+    for passed, busy, inside, why in (
+        (8.3, 8.3, 0.2, "one thread"), (8.3, 33.0, 5.0, "the model"), (0.2, 0.8, 0.01, "short steps"),
+        (8.3, 0.5, 0.2, "a process that sleeps"),
+    ):  # fmt: skip
+        assert ThreadWatch.judge(passed, busy, inside) == "", why
+
+
+def test_a_session_is_looked_at_once(root: Path) -> None:
+    with RootstockCalculator("emt", root=root, device="cpu", threads=1) as calc:
+        watch = calc._session.timings.watch
+        seen = []
+        for step in range(60):
+            calc.get_potential_energy(bulk("Cu", a=3.5 + step / 1000))
+            seen.append(watch.next)
+    assert seen == [51] * 50 + [0] * 10
 
 
 COUNTS = """

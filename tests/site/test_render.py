@@ -238,6 +238,8 @@ fi
 module use '/opt/rootstock/modulefiles'
 module load 'rootstock/0.3.0' || exit 1
 
+# Of numpy in this Python, which has small matrices only. The model's threads are those that the job was given.
+export OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 # The scheduler's signals reach Python, and its workers end in time, because it takes this shell's place.
 exec python 'run.py'
 """
@@ -259,6 +261,8 @@ cd "$PBS_O_WORKDIR" || exit 1
 
 . '/opt/rootstock/activate/rootstock-0.3.0.sh' || exit 1
 
+# Of numpy in this Python, which has small matrices only. The model's threads are those that the job was given.
+export OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 # The scheduler's signals reach Python, and its workers end in time, because it takes this shell's place.
 exec python 'scan.py' "$PBS_ARRAY_INDEX"
 """

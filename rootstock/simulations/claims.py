@@ -1,0 +1,163 @@
+"""Files that a command is writing: two commands that would write one file would mix their results.
+
+Beside each output file lies a record of who writes it, as long as they do. On one node it is a lock, too: the kernel
+frees its flock when the process ends, however that comes about, and the record of a process that was killed is
+replaced. The record of another node is believed, since not every file system passes locks on between nodes, and a node
+that is lost may still compute: a person removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rootstock.errors import ConfigurationError, LockBusyError, RootError
+from rootstock.root.lock import NO_FLOCK, Holder
+from rootstock.root.record_files import read_record
+
+_MODE = 0o666  # less what the umask takes away
+
+
+class _HeldError(Exception):
+    """Somebody else writes the file."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__()
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
+    """Keep other commands from writing some files while the block runs.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        The files; each is claimed by its own name, and where it is a symbolic link, by that of its target too.
+    command : str
+        The command line, for whoever finds the files claimed.
+
+    Raises
+    ------
+    LockBusyError
+        If another command writes one of them, or may do so on another node. It names who, and what to do.
+    ConfigurationError
+        If nothing can be written beside a file.
+    """
+    me = Holder.of_this_process(command)
+    files = sorted({name for path in paths for name in (path.parent.resolve() / path.name, path.resolve())})
+    held: list[tuple[Path, Path, Holder | None]] = []
+    with contextlib.ExitStack() as claims:
+        for path in files:
+            record = path.with_name(f".{path.name}.lock")
+            try:
+                claims.callback(_release, record, _take(record, me))
+            except _HeldError as error:
+                held.append((path, record, error.holder))
+            except OSError as error:
+                raise ConfigurationError(f"Cannot write into {path.parent}: {error.strerror}.") from error
+        if held:
+            path, _, holder = held[0]
+            hint = "Wait until it ends, or end it; or write other files (--file-prefix, --out, --traj)."
+            if holder is None or holder.host != me.host or holder.ended:
+                left = [name for _, record, _ in held for name in (record, _token(record)) if name.exists()]
+                hint += (
+                    f"\nIf it has ended{f', on {holder.host}' if holder else ''}, such as with a node that failed, "
+                    f"remove its records, and run the command again:\nrm -f {shlex.join(map(str, left))}"
+                )
+            raise LockBusyError(f"{path} is being written by {holder or 'another command'}.", hint)
+        yield
+
+
+def _take(record: Path, me: Holder) -> int:
+    """Take a record, and return the descriptor that has its lock."""
+    while True:
+        try:
+            descriptor, created = os.open(record, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE), True
+        except FileExistsError:
+            try:
+                descriptor, created = os.open(record, os.O_RDWR | os.O_NOFOLLOW), False
+            except FileNotFoundError:  # its holder has just ended
+                continue
+            except PermissionError as error:  # of another user
+                raise _HeldError(_read(record)) from error
+        try:
+            # Whoever created it waits for those who look who holds it; they give way at once.
+            locked = _lock(descriptor, fcntl.LOCK_EX if created else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            turn: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if not created:
+                holder = _read(record)
+                if locked and not _is_at(descriptor, record):
+                    os.close(descriptor)
+                    continue
+                if holder is None or holder.host != me.host:
+                    raise _HeldError(holder)
+                if not locked:
+                    turn = _turn(record, holder)
+            with turn:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, me.to_json().encode(), 0)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise _HeldError(_read(record)) from error
+        except BaseException:
+            if created:
+                record.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def _lock(descriptor: int, operation: int) -> bool:
+    """Lock a file; False where the file system has no locks, and the record alone must do."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _turn(record: Path, holder: Holder) -> Iterator[None]:
+    """Let one of those who see that a holder on this node has ended come next, where no lock does."""
+    token = _token(record)
+    try:
+        os.close(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
+    except FileExistsError as error:
+        raise _HeldError(holder) from error
+    try:
+        if not holder.ended or _read(record) != holder:
+            raise _HeldError(_read(record))
+        yield
+    finally:
+        token.unlink()
+
+
+def _token(record: Path) -> Path:
+    return record.with_name(f"{record.name}.next")
+
+
+def _read(record: Path) -> Holder | None:
+    try:
+        return read_record(Holder, record, "")
+    except RootError:  # half written
+        return None
+
+
+def _is_at(descriptor: int, record: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), record.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release(record: Path, descriptor: int) -> None:
+    if _is_at(descriptor, record):  # not if somebody has removed it, and another one has begun
+        record.unlink(missing_ok=True)
+    os.close(descriptor)

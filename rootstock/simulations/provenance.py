@@ -1,0 +1,32 @@
+"""What results say of where they come from, in ``atoms.info`` and as keys of ASE's databases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ase import Atoms
+
+SOURCE = "rootstock_source"  # file and frame, as ASE reads that one structure again: run.traj@30
+_OF_CALCULATOR = {f"rootstock_{name}": name for name in ("model", "build", "device")}
+_KEYS = (*_OF_CALCULATOR, SOURCE, "converged")
+
+
+def note_calculator(atoms: Atoms, calculator: Any) -> None:
+    """Write down in ``atoms.info`` what computed.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    calculator : ase.calculators.calculator.Calculator
+        One of another kind than ours leaves no notes.
+    """
+    said = calculator.todict() if calculator.name == "rootstock" else {}
+    for key, name in _OF_CALCULATOR.items():
+        atoms.info.pop(key, None)  # of a calculation before
+        if said.get(name) is not None:
+            atoms.info[key] = said[name]
+
+
+def database_keys(atoms: Atoms) -> dict[str, Any]:
+    """Return the notes in ``atoms.info`` as what a row of a database can be selected by."""
+    return {key: atoms.info[key] for key in _KEYS if key in atoms.info}
