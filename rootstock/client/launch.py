@@ -57,6 +57,11 @@ class ResolvedModel:
     build: Path | None = None
     registered: bool = False
 
+    @property
+    def build_name(self) -> str | None:
+        """The build as ``ENVIRONMENT/DIGEST``; None where uv makes one."""
+        return f"{self.build.parent.name}/{self.build.name}" if self.build else None
+
     def launch(self, threads: int = 0) -> Launch:
         """Say how to start a worker.
 

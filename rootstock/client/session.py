@@ -129,12 +129,6 @@ class WorkerSession(PeerSession):
                 self._spec = self._spec or replace(self._find_spec(), **self._patience)
         return self._spec
 
-    @property
-    def build(self) -> str | None:
-        """The build that computes, as ``ENVIRONMENT/DIGEST``; None before the first call, and where uv makes one."""
-        build = self._spec and self._spec.model.build
-        return f"{build.parent.name}/{build.name}" if build else None
-
     def set_patience(self, **seconds: Any) -> None:
         """Change `start_timeout` and `timeout` of the spec, and nothing else of it."""
         with self.own_lock():

@@ -13,7 +13,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession
 from rootstock.client.timeouts import EVALUATION_S, START_S
-from rootstock.errors import UnsupportedPropertyError, WorkerError
+from rootstock.errors import ConfigurationError, UnsupportedPropertyError, WorkerError
 from rootstock.interfaces.arguments import (
     DEFAULT_MODEL,
     DEFAULTS,
@@ -71,6 +71,8 @@ class RootstockCalculator(ProxyCalculator):
     log : path, optional
         File for what the worker prints. By default it is kept in a private temporary folder, and only if the worker
         fails.
+    build : str, optional
+        The build that must compute, as `parameters` name it: if the root has another one in use, that is an error.
     comm : communicator, optional
         In an MPI program, the ranks that compute the same together; the worker is on the first. By default
         `ase.parallel.world`. ``MPI.COMM_SELF`` gives each rank a worker of its own, for atoms of its own.
@@ -78,7 +80,7 @@ class RootstockCalculator(ProxyCalculator):
     Attributes
     ----------
     parameters : dict
-        These arguments. A change, here or by `set`, holds from the next call on.
+        These arguments, ``build`` being the one that computes. A change, here or by `set`, holds from the next call on.
 
     Raises
     ------
@@ -104,8 +106,9 @@ class RootstockCalculator(ProxyCalculator):
 
     default_parameters = DEFAULTS
 
-    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters")
+    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters", "_named")
     _session: WorkerSession
+    _named: WorkerSession | None  # whose build `parameters` name
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class RootstockCalculator(ProxyCalculator):
         start_timeout: float = START_S,
         timeout: float = EVALUATION_S,
         log: str | os.PathLike[str] | None = None,
+        build: str | None = None,
         comm: Any = None,
     ) -> None:
         super().__init__()
@@ -131,14 +135,16 @@ class RootstockCalculator(ProxyCalculator):
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
         spec = worker_spec(self._arguments)
-        self.parameters, self._last_parameters = self._with_arguments(self._arguments)
+        _require_build(build, spec.model.build_name)
+        self.parameters, self._last_parameters = self._with_arguments(self._arguments, spec.model.build_name)
         self._comm = comm
         self._use(worker_session(lambda: spec, comm))
+        self._named = self._session
 
     def _restore(self) -> None:
         self._arguments = check_arguments(self._arguments)
         self._last_parameters = {**self.parameters, **self._arguments}
-        self._comm = None
+        self._comm = self._named = None  # the build of the results stays named, until others are computed
 
     def _new_session(self) -> WorkerSession:
         # What a pickle holds can be read where no worker could run: it is looked for when it is needed.
@@ -159,17 +165,6 @@ class RootstockCalculator(ProxyCalculator):
     def _get_name(self) -> str:
         return "rootstock"
 
-    def todict(self, skip_default: bool = True) -> dict[str, Any]:
-        """Return what ASE's databases and trajectories write down: arguments, and the build that computed.
-
-        Parameters
-        ----------
-        skip_default : bool
-            Whether to leave out arguments that have their default.
-        """
-        said: dict[str, Any] = super().todict(skip_default)  # type: ignore[no-untyped-call]
-        return said | {"build": build} if (build := self._session.build) else said
-
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change arguments; the next call starts a worker for them. Copies keep theirs.
 
@@ -186,27 +181,33 @@ class RootstockCalculator(ProxyCalculator):
         if not changes:  # as ASE's own constructor calls it
             return {}
         with self._session.own_lock():  # calls of other threads come to their end first
+            asked, build = changes.pop("build", None), self._last_parameters.get("build")
+            if asked == build:
+                asked = None
             arguments = check_arguments(with_changes(self._arguments, changes))
             new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
             old = following = self._session
-            states = self._states
+            states, named = self._states, self._named
             if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
+                _require_build(asked, build)
                 old.set_patience(**new)
             else:
                 spec = worker_spec(arguments)
-                following, states = worker_session(lambda: spec, self._comm), ThreadStates()
+                _require_build(asked, build := spec.model.build_name)
+                following = named = worker_session(lambda: spec, self._comm)
+                states = ThreadStates()
             # All at once: no interruption leaves arguments that are not those of the worker.
-            (self.parameters, self._last_parameters), self._session, self._arguments, self._states = (
-                self._with_arguments(arguments), following, arguments, states,
+            (self.parameters, self._last_parameters), self._session, self._named, self._arguments, self._states = (
+                self._with_arguments(arguments, build), following, named, arguments, states,
             )  # fmt: skip
             if following is not old and self in old.users:
                 following.join(self)
                 old.release(self)
             return new
 
-    def _with_arguments(self, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _with_arguments(self, arguments: dict[str, Any], build: str | None) -> tuple[Any, dict[str, Any]]:
         """Return `parameters` with these arguments, and what shows later whether somebody has changed them."""
-        parameters = type(self.parameters)({**self.parameters, **deepcopy(arguments)})
+        parameters = type(self.parameters)({**self.parameters, **deepcopy(arguments), "build": build})
         return parameters, {**parameters, **arguments}
 
     def _sync_parameters(self) -> None:
@@ -217,8 +218,10 @@ class RootstockCalculator(ProxyCalculator):
         except ValueError:  # arrays, among the caller's own
             same = False
         if not same:
-            self.set(**{name: current.get(name) for name in NAMES if current.get(name) != self._arguments[name]})
-            self.parameters, self._last_parameters = self._with_arguments(self._arguments)
+            known = {**self._arguments, "build": self._last_parameters.get("build")}
+            self.set(**{name: current.get(name) for name in known if current.get(name) != known[name]})
+            build = self._last_parameters.get("build")
+            self.parameters, self._last_parameters = self._with_arguments(self._arguments, build)
 
     def _compute(self, state: ThreadState, properties: Sequence[str]) -> None:
         bits = 0
@@ -234,6 +237,10 @@ class RootstockCalculator(ProxyCalculator):
         session = self._session
         try:
             state.results |= session.evaluate(state.inputs, predicted, bits)
+            if self._named is not session:
+                build = session.spec.model.build_name
+                self.parameters, self._last_parameters = self._with_arguments(self._arguments, build)
+                self._named = session
         except WorkerError as error:
             if session is not self._session:  # another thread has changed the arguments meanwhile
                 self._compute(state, properties)
@@ -265,3 +272,12 @@ class RootstockCalculator(ProxyCalculator):
 
     def __enter__(self) -> Self:
         return self.start()
+
+
+def _require_build(asked: str | None, build: str | None) -> None:
+    """Refuse a build that is not the one that computes: numbers may differ."""
+    if asked is not None and asked != build:
+        raise ConfigurationError(
+            f"build={asked!r} is not what computes here, which is {build!r}: numbers may differ.",
+            "Leave build out to take that one.",
+        )

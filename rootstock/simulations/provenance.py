@@ -20,7 +20,7 @@ def note_calculator(atoms: Atoms, calculator: Any) -> None:
     calculator : ase.calculators.calculator.Calculator
         One of another kind than ours leaves no notes.
     """
-    said = calculator.todict() if calculator.name == "rootstock" else {}
+    said = calculator.parameters if calculator.name == "rootstock" else {}
     for key, name in _OF_CALCULATOR.items():
         atoms.info.pop(key, None)  # of a calculation before
         if said.get(name) is not None:

@@ -23,7 +23,7 @@ from ase.optimize import BFGS
 from ase.units import fs
 
 from rootstock import RootstockCalculator
-from rootstock.errors import RootstockError, WorkerError
+from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.interfaces.thread_state import ThreadStates
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
@@ -269,11 +269,21 @@ def test_what_is_written_down(root: Path, tmp_path: Path) -> None:
         trajectory.write(atoms)
     write(tmp_path / "atoms.extxyz", atoms)
     assert read(tmp_path / "atoms.traj").calc.parameters == said
-    with pytest.raises(TypeError, match="no argument 'build'"):
-        atoms.calc.set(build="lj/0")
-    revived = pickle.loads(pickle.dumps(atoms.calc))
-    assert "build" not in revived.todict()  # it takes the one that is in use when it computes
-    assert "build" not in RootstockCalculator("lj", root=root, device="cpu").todict()
+    assert said == {name: atoms.calc.parameters[name] for name in said}
+    assert pickle.loads(pickle.dumps(atoms.calc)).parameters["build"] == build
+    again = RootstockCalculator(**row.calculator_parameters)
+    assert again.get_potential_energy(row.toatoms()) == atoms.get_potential_energy()
+    with pytest.raises(ConfigurationError, match=f"build='lj/0' is not what computes here, which is '{build}'"):
+        RootstockCalculator(**row.calculator_parameters | {"build": "lj/0"})
+    with pytest.raises(ConfigurationError, match="build='lj/0'"):
+        again.set(build="lj/0")
+    again.parameters["build"] = "lj/0"
+    with pytest.raises(ConfigurationError, match="build='lj/0'"):
+        again.get_property("energy")
+    again.parameters["build"] = build
+    assert again.get_property("energy") == atoms.get_potential_energy()
+    again.set(**again.parameters | {"model": "emt", "setup_kwargs": {}})
+    assert again.parameters["build"].startswith("emt/")
     for found in (row.toatoms(), read(tmp_path / "atoms.traj")):
         assert found.get_potential_energy() == atoms.get_potential_energy()
         assert (found.get_forces() == forces).all() and (found.get_stress() == stress).all()
