@@ -58,6 +58,7 @@ class Evaluator:
         self._views: dict[str, NDArray[Any]] = {}
         self._attributes: dict[str, Any] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._copies: list[tuple[NDArray[Any], NDArray[Any]]] = []  # what the atoms have, and where it is in the memory
         self._has_stress = False
         self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
         self._requested_names: dict[int, list[str]] = {}
@@ -134,19 +135,14 @@ class Evaluator:
                 self.atoms = None  # others are made of what is in the memory
 
     def _undo(self, atoms: Atoms) -> None:
-        views = self._views
         vars(atoms).update(self._attributes)
         atoms.arrays.clear()
-        atoms.arrays.update(self._arrays, positions=views["positions"].view())
+        atoms.arrays.update(self._arrays, positions=self._views["positions"].view())
         atoms.set_constraint()
-        atoms.info = copy.deepcopy(self._info)
+        atoms.info = copy.deepcopy(self._info) if self._info else {}
         # If the client has already written new values, these are taken, and the next frame says that they are new.
-        atoms.cell[...] = views["cell"]
-        atoms.pbc[...] = views["pbc"]
-        for name, array in self._arrays.items():
-            view = views["initial_magmom_vectors" if name == "initial_magmoms" and array.ndim > 1 else name]
-            if name != "positions" and array.data != view.data:
-                array[...] = view
+        for array, view in self._copies:
+            array[...] = view
 
     def _names(self, properties: int) -> list[str]:
         """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
@@ -189,6 +185,10 @@ class Evaluator:
         if stale & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
         self._attributes, self._arrays = vars(atoms).copy(), atoms.arrays.copy()
+        self._copies = [(atoms.cell.array, views["cell"]), (atoms.pbc, views["pbc"].view(bool))]
+        for name in ("numbers", *_OPTIONAL):
+            if frame.present & INPUT_BITS[name]:
+                self._copies.append((atoms.arrays[_ARRAY_NAME.get(name, name)], views[name]))
         if changed & _UNTRACKED:
             return list(all_changes)
         if changed & _VECTORS:
