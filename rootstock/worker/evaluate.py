@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
@@ -58,6 +58,7 @@ class Evaluator:
         self._views: dict[str, NDArray[Any]] = {}
         self._attributes: dict[str, Any] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._copies: list[tuple[NDArray[Any], NDArray[Any]]] = []  # what the atoms have, and where it is in the memory
         self._has_stress = False
         self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
         self._requested_names: dict[int, list[str]] = {}
@@ -84,45 +85,42 @@ class Evaluator:
         """
         self.memory.attach(frame.capacity)
         self._views = views = self.memory.views(frame.atoms)
-        if frame.changes == ALL_BITS:
+        changed = frame.changes
+        if changed == ALL_BITS:
             self.atoms, self._count = None, frame.atoms
         elif frame.atoms != self._count:
             raise WorkerProtocolError("Received a change of atoms that this worker was never shown.")
-        if frame.changes:
-            self._forget(everything=bool(frame.changes & _UNTRACKED))
-        changes = self._update(frame, views, info)
+        if changed & _UNTRACKED:
+            # Parts, as of a sum, are asked through ASE, and look themselves for the changes that ASE knows of.
+            for each in _with_parts(self.calculator):
+                self._reset(each)
+        elif changed:
+            self._reset(self.calculator)
+        if changed == _POSITIONS and self.atoms is not None:  # as in nearly every step
+            changes = ["positions"]
+        else:
+            changes = self._update(frame, views, info)
         if frame.properties & _STRESS and not self._has_stress:
             raise PropertyNotImplementedError("Stress needs a cell of three vectors and a periodic direction.")
         self.calculator.calculate(self.atoms, self._names(frame.properties), changes)
         bits = self._store(views, frame.properties)
-        if missing := self._names(frame.properties & ~bits):
-            raise PropertyNotImplementedError(f"The model returned no {missing[0]}.")
+        if missing := frame.properties & ~bits:
+            raise PropertyNotImplementedError(f"The model returned no {self._names(missing)[0]}.")
         return bits
 
-    def _forget(self, *, everything: bool) -> None:
-        """Have the calculator forget the last atoms, and with `everything` those that it is made of as well.
-
-        Parts, as of a sum, are asked through ASE, and look themselves for the changes that ASE knows of.
-        """
-        calculators = [self.calculator]
-        for calculator in calculators:
-            if hasattr(calculator, "reset"):
-                self._reset(calculator)
-            elif hasattr(calculator, "results"):  # ASE's BaseCalculator; its get_property does this
-                calculator.atoms, calculator.results = None, {}
-            if everything:
-                known = {*map(id, calculators)}
-                calculators += [part for part in _parts(calculator) if id(part) not in known]
-
     def _reset(self, calculator: Any) -> None:
-        if getattr(type(calculator), "reset", None) is Calculator.reset:
+        """Have a calculator forget the last atoms."""
+        reset = getattr(calculator, "reset", None)
+        if getattr(reset, "__func__", None) is Calculator.reset:
             calculator.reset()
-            return
-        # One of the model's own may know the atoms of the last call, whose positions lie where the new ones are now.
-        positions = self._views["positions"].tobytes()
-        calculator.reset()
-        self.memory.write("positions", positions)
-        self.restore()
+        elif reset is not None:
+            # One of the model's own may know the last atoms, whose positions lie where the new ones are now.
+            positions = self._views["positions"].tobytes()
+            calculator.reset()
+            self.memory.write("positions", positions)
+            self.restore()
+        elif isinstance(calculator, BaseCalculator):  # as its get_property does
+            calculator.atoms, calculator.results = None, {}
 
     def restore(self) -> None:
         """Undo what the model has done to its atoms: they are what the client believes they are.
@@ -137,19 +135,14 @@ class Evaluator:
                 self.atoms = None  # others are made of what is in the memory
 
     def _undo(self, atoms: Atoms) -> None:
-        views = self._views
         vars(atoms).update(self._attributes)
         atoms.arrays.clear()
-        atoms.arrays.update(self._arrays, positions=views["positions"].view())
+        atoms.arrays.update(self._arrays, positions=self._views["positions"].view())
         atoms.set_constraint()
-        atoms.info = copy.deepcopy(self._info)
+        atoms.info = copy.deepcopy(self._info) if self._info else {}
         # If the client has already written new values, these are taken, and the next frame says that they are new.
-        atoms.cell[...] = views["cell"]
-        atoms.pbc[...] = views["pbc"]
-        for name, array in self._arrays.items():
-            view = views["initial_magmom_vectors" if name == "initial_magmoms" and array.ndim > 1 else name]
-            if name != "positions" and array.data != view.data:
-                array[...] = view
+        for array, view in self._copies:
+            array[...] = view
 
     def _names(self, properties: int) -> list[str]:
         """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
@@ -163,8 +156,6 @@ class Evaluator:
     def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: str) -> list[str]:
         """Bring the Atoms object up to date and return what ASE calls the system changes."""
         changed, atoms = frame.changes, self.atoms
-        if changed == _POSITIONS and atoms is not None:  # as in nearly every step
-            return ["positions"]
         if changed & INFO_BIT:
             self._info = decode_info(info)
         stale = changed
@@ -194,6 +185,10 @@ class Evaluator:
         if stale & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
         self._attributes, self._arrays = vars(atoms).copy(), atoms.arrays.copy()
+        self._copies = [(atoms.cell.array, views["cell"]), (atoms.pbc, views["pbc"].view(bool))]
+        for name in ("numbers", *_OPTIONAL):
+            if frame.present & INPUT_BITS[name]:
+                self._copies.append((atoms.arrays[_ARRAY_NAME.get(name, name)], views[name]))
         if changed & _UNTRACKED:
             return list(all_changes)
         if changed & _VECTORS:
@@ -233,11 +228,15 @@ class Evaluator:
         return bits
 
 
-def _parts(calculator: Any) -> list[Any]:
-    """Return the calculators that a calculator holds, and the mixer of a sum, which holds its."""
-    held = getattr(calculator, "__dict__", {}).values()
-    single = [each for value in held for each in (value if isinstance(value, list | tuple) else [value])]
-    return [each for each in single if hasattr(each, "implemented_properties")]
+def _with_parts(calculator: Any) -> list[Any]:
+    """Return a calculator and those that it holds; the mixer of a sum holds its."""
+    found = [calculator]
+    for each in found:
+        held = getattr(each, "__dict__", {}).values()
+        single = [one for value in held for one in (value if isinstance(value, list | tuple) else [value])]
+        known = {*map(id, found)}
+        found += [one for one in single if hasattr(one, "implemented_properties") and id(one) not in known]
+    return found
 
 
 def _fits(value: Any, view: NDArray[Any]) -> bool:
