@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from rootstock.client.scratch import last_lines, open_log
 from rootstock.errors import WorkerDiedError, WorkerError
+from rootstock.worker.channel.running_time import poll_until, running_time
 
 logger = logging.getLogger("rootstock")
 
@@ -89,7 +90,7 @@ class ChildProcess:
         """Wait until the process has ended, and leave it to be reaped."""
         poll = select.poll()
         poll.register(self.exit_fd, select.POLLIN)
-        return bool(poll.poll(1000 * timeout))
+        return bool(poll_until(poll, running_time() + timeout))
 
     def end(self, patience: float) -> int | None:
         """End the process and let go of everything; waits `patience` seconds before SIGKILL, and a few after it.

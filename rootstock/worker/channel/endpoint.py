@@ -6,14 +6,12 @@ import select
 import socket
 import struct
 from math import inf
-from time import monotonic
 from typing import Any
 
 from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payload, encode
+from rootstock.worker.channel.running_time import SLICE_S, poll_until, running_time
 from rootstock.worker.channel.wakeup import WakeupFlag
 
-# A waiting end looks this often whether the other process lives, where a child of it holds the socket open.
-_LOOK_S = 1.0
 _ROOM = 2**16
 _NOW = socket.MSG_DONTWAIT
 
@@ -45,9 +43,10 @@ class Endpoint:
         self._flag = flag
         self._exit, self._look_s = None, inf
         if exit_fd is not None:
-            self._exit, self._look_s = select.poll(), _LOOK_S
+            # It looks this often whether the other process lives, where a child of it holds the socket open.
+            self._exit, self._look_s = select.poll(), SLICE_S
             self._exit.register(exit_fd, select.POLLIN)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(_LOOK_S), 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(SLICE_S), 0))
         self._buffer = bytearray(_ROOM)
         self._filled = self._last = 0  # bytes in the buffer; those of the frame that was returned last
 
@@ -87,7 +86,7 @@ class Endpoint:
         except (BrokenPipeError, ConnectionResetError):
             raise PeerGoneError from None
         if sent < len(data):
-            self._send_rest(memoryview(data)[sent:], monotonic() + timeout)
+            self._send_rest(memoryview(data)[sent:], running_time() + timeout)
         self._flag.notify()
 
     def _send_rest(self, data: memoryview, deadline: float) -> None:
@@ -95,7 +94,7 @@ class Endpoint:
         poll.register(self._sock.fileno(), select.POLLOUT)
         while data:
             # It ends when the other end closes its socket; a process that has ended may have a child that does not.
-            if not poll.poll(1000 * max(0.0, min(_LOOK_S, deadline - monotonic()))):
+            if not poll_until(poll, min(deadline, running_time() + SLICE_S)):
                 self._look(deadline)
             try:
                 data = data[self._sock.send(data, _NOW) :]
@@ -124,20 +123,20 @@ class Endpoint:
             If what came is not a frame.
         """
         self._drop_last()
-        deadline = monotonic() + timeout
+        deadline = running_time() + timeout
         if not self._filled:
             self._flag.spin()
             self._fill(1, deadline)
             self._flag.acknowledge()
         size = HEADER.size
         if self._filled < size:
-            deadline = min(deadline, monotonic() + rest)
+            deadline = min(deadline, running_time() + rest)
             self._fill(size, deadline)
         frame = decode(self._buffer)
         if not frame.payload:
             self._last = size
             return frame, {}
-        self._fill(size + frame.payload, min(deadline, monotonic() + rest))
+        self._fill(size + frame.payload, min(deadline, running_time() + rest))
         self._last = size + frame.payload
         return frame, decode_payload(bytes(self._buffer[size : self._last]))
 
@@ -170,7 +169,7 @@ class Endpoint:
         """Sleep in the kernel until something comes; look up once in `_look_s`."""
         while True:
             try:
-                if deadline - monotonic() >= self._look_s:
+                if deadline - running_time() >= self._look_s:
                     received = self._sock.recv_into(target)
                 else:
                     received = self._receive_before(target, deadline)
@@ -187,14 +186,14 @@ class Endpoint:
         """Receive within less time than the kernel is set to wait."""
         poll = select.poll()
         poll.register(self._sock.fileno(), select.POLLIN)
-        poll.poll(1000 * max(0.0, deadline - monotonic()))
+        poll_until(poll, deadline)
         return self._sock.recv_into(target, 0, _NOW)
 
     def _look(self, deadline: float) -> None:
         """Raise if it is no use to wait on."""
         if self._exit is not None and self._exit.poll(0) and not self._readable():
             raise PeerGoneError
-        if monotonic() >= deadline:
+        if running_time() >= deadline:
             raise TimeoutError
 
     def _readable(self) -> bool:
