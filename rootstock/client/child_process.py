@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rootstock.client.scratch import last_lines, open_log
+from rootstock.client.scratch import last_lines, open_log, shorten
 from rootstock.errors import WorkerDiedError, WorkerError
 from rootstock.worker.channel.running_time import poll_until, running_time
 
@@ -52,7 +52,7 @@ class ChildProcess:
 
     def __init__(self, description: str, name: str, log: Path | None) -> None:
         self._description = description
-        self._keep_log = log is not None
+        self._keep_log = self._others_log = log is not None
         self._over = False
         # Whatever goes wrong here, also an interruption, closes what was opened so far.
         with contextlib.ExitStack() as held, contextlib.ExitStack() as inherited:
@@ -126,6 +126,11 @@ class ChildProcess:
         """Remove the log, unless somebody wants it."""
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
+
+    def shorten_log(self) -> None:
+        """Keep the log short; called now and then. One that the caller named may hold more than this process wrote."""
+        if not self._others_log:
+            shorten(self.log)
 
     def explain(self, error: E) -> E:
         """Add to an error where the output is and how it ends, and how the process ended."""

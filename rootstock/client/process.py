@@ -104,7 +104,7 @@ class WorkerProcess(ChildProcess):
             self._run(command, output, held, env=dict(self.launch.variables), pass_fds=descriptors)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self.endpoint = Endpoint(sock, flag, self.exit_fd)
+        self.endpoint = Endpoint(sock, flag, self.exit_fd, self.shorten_log)
 
     def end(self, patience: float) -> int | None:
         """End the worker as any other process. Nobody needs the log of one that ended well."""

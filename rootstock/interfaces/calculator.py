@@ -66,8 +66,9 @@ class RootstockCalculator(ProxyCalculator):
     timeout : float
         Seconds for one evaluation.
     log : path, optional
-        File for what the worker prints. By default it is kept in a private temporary folder, and only if the worker
-        fails.
+        File for what the worker prints; it is appended to, and never shortened. By default it is a file in a private
+        temporary folder, which is kept only if the worker fails, and of which only the first and the last half
+        megabyte stay when it has become longer than 2 MB.
     comm : communicator, optional
         In an MPI program, the ranks that compute the same together; the worker is on the first. By default
         `ase.parallel.world`. ``MPI.COMM_SELF`` gives each rank a worker of its own, for atoms of its own.

@@ -26,7 +26,6 @@ from rootstock.errors import LockBusyError, RootError
 from rootstock.root.layout import RootLayout
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, user_name, write_file
-from rootstock.worker.channel.running_time import running_time
 
 if TYPE_CHECKING:
     import filelock  # takes longer to import than all else of `rootstock --help`
@@ -124,11 +123,11 @@ def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
 
     lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
     me = Holder(admin.command)
-    deadline = running_time() + admin.wait
+    deadline = time.monotonic() + admin.wait
     waits = False
     while not _try(lock, layout, me, admin.report):
         holder = read_holder(layout) or "another process"
-        if running_time() >= deadline:
+        if time.monotonic() >= deadline:
             raise LockBusyError(f"{layout.root} is being changed by {holder}.", _HINT)
         if not waits:
             admin.report(f"waiting for {holder}")

@@ -65,9 +65,11 @@ def main(arguments: list[str]) -> None:
     from rootstock.worker.channel.memory import SharedMemory
     from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
     from rootstock.worker.loop import serve
+    from rootstock.worker.output import print_what_fits
     from rootstock.worker.signals import outlive
 
     outlive()
+    print_what_fits()
     for fd in (socket_fd, memory_fd, lifeline):
         os.set_inheritable(fd, False)
     serve(Endpoint(socket.socket(fileno=socket_fd), WakeupFlag(memory_fd, WORKER)), SharedMemory(memory_fd))

@@ -87,6 +87,8 @@ class Connection(PeerConnection):
 
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
         self._phase, self._steps = Phase.BUSY, steps
+        if self._process is not None:
+            self._process.shorten_log()
         deadline = running_time() + timeout
         try:
             return self._advance(None, deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -34,14 +35,23 @@ class Endpoint:
         Owned too.
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
+    on_look : callable, optional
+        Called about once in a second of use, also while this end waits.
     """
 
-    def __init__(self, sock: socket.socket, flag: WakeupFlag, exit_fd: int | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        flag: WakeupFlag,
+        exit_fd: int | None = None,
+        on_look: Callable[[], object] | None = None,
+    ) -> None:
         # Reading blocks in the kernel: one system call where polling first would take two.
         sock.setblocking(True)
         self._sock = sock
         self._flag = flag
         self._exit, self._look_s = None, inf
+        self._on_look, self._next_look = on_look, inf if on_look is None else 0.0
         if exit_fd is not None:
             # It looks this often whether the other process lives, where a child of it holds the socket open.
             self._exit, self._look_s = select.poll(), SLICE_S
@@ -123,7 +133,10 @@ class Endpoint:
             If what came is not a frame.
         """
         self._drop_last()
-        deadline = running_time() + timeout
+        now = running_time()
+        deadline = now + timeout
+        if now >= self._next_look:
+            self._look_after(now)
         if not self._filled:
             self._flag.spin()
             self._fill(1, deadline)
@@ -193,8 +206,15 @@ class Endpoint:
         """Raise if it is no use to wait on."""
         if self._exit is not None and self._exit.poll(0) and not self._readable():
             raise PeerGoneError
-        if running_time() >= deadline:
+        if (now := running_time()) >= self._next_look:
+            self._look_after(now)
+        if now >= deadline:
             raise TimeoutError
+
+    def _look_after(self, now: float) -> None:
+        assert self._on_look is not None
+        self._next_look = now + SLICE_S
+        self._on_look()
 
     def _readable(self) -> bool:
         """Tell whether a process that has ended has left something to read."""
