@@ -13,6 +13,7 @@ from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payloa
 from rootstock.worker.channel.running_time import SLICE_S, poll_until, running_time
 from rootstock.worker.channel.wakeup import WakeupFlag
 
+_CALLS_OF_A_LOOK = 16
 _ROOM = 2**16
 _NOW = socket.MSG_DONTWAIT
 
@@ -35,8 +36,8 @@ class Endpoint:
         Owned too.
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
-    on_look : callable, optional
-        Called about once in a second of use, also while this end waits.
+    on_look : callable
+        Called every second while this end waits, and in some of the calls that take less.
     """
 
     def __init__(
@@ -44,14 +45,14 @@ class Endpoint:
         sock: socket.socket,
         flag: WakeupFlag,
         exit_fd: int | None = None,
-        on_look: Callable[[], object] | None = None,
+        on_look: Callable[[], object] = bool,
     ) -> None:
         # Reading blocks in the kernel: one system call where polling first would take two.
         sock.setblocking(True)
         self._sock = sock
         self._flag = flag
         self._exit, self._look_s = None, inf
-        self._on_look, self._next_look = on_look, inf if on_look is None else 0.0
+        self._on_look, self._calls = on_look, 0
         if exit_fd is not None:
             # It looks this often whether the other process lives, where a child of it holds the socket open.
             self._exit, self._look_s = select.poll(), SLICE_S
@@ -133,25 +134,28 @@ class Endpoint:
             If what came is not a frame.
         """
         self._drop_last()
-        now = running_time()
-        deadline = now + timeout
-        if now >= self._next_look:
-            self._look_after(now)
+        deadline = 0.0  # looking at the clock takes a percent of a short call: only where something is waited for
         if not self._filled:
+            self._calls += 1
+            if not self._calls % _CALLS_OF_A_LOOK:
+                self._on_look()
             self._flag.spin()
-            self._fill(1, deadline)
+            if timeout >= self._look_s:
+                self._filled = self._receive_or_sleep(self._buffer)
+            if not self._filled:
+                deadline = running_time() + timeout
+                self._fill(1, deadline)
             self._flag.acknowledge()
         size = HEADER.size
         if self._filled < size:
-            deadline = min(deadline, running_time() + rest)
+            deadline = min(deadline or running_time() + timeout, running_time() + rest)
             self._fill(size, deadline)
         frame = decode(self._buffer)
-        if not frame.payload:
-            self._last = size
-            return frame, {}
-        self._fill(size + frame.payload, min(deadline, running_time() + rest))
-        self._last = size + frame.payload
-        return frame, decode_payload(bytes(self._buffer[size : self._last]))
+        size += frame.payload
+        if self._filled < size:
+            self._fill(size, min(deadline or running_time() + timeout, running_time() + rest))
+        self._last = size
+        return frame, decode_payload(bytes(self._buffer[HEADER.size : size])) if frame.payload else {}
 
     def _drop_last(self) -> None:
         """Make room for the next frame."""
@@ -181,40 +185,35 @@ class Endpoint:
     def _receive_some(self, target: bytearray | memoryview, deadline: float) -> int:
         """Sleep in the kernel until something comes; look up once in `_look_s`."""
         while True:
-            try:
-                if deadline - running_time() >= self._look_s:
-                    received = self._sock.recv_into(target)
-                else:
-                    received = self._receive_before(target, deadline)
-            except BlockingIOError:
-                self._look(deadline)
-                continue
-            except ConnectionResetError:
-                raise PeerGoneError from None
-            if not received:
-                raise PeerGoneError
-            return received
+            flags = 0
+            if deadline - running_time() < self._look_s:  # less time than the kernel is set to wait
+                poll = select.poll()
+                poll.register(self._sock.fileno(), select.POLLIN)
+                poll_until(poll, deadline)
+                flags = _NOW
+            if received := self._receive_or_sleep(target, flags):
+                return received
+            self._look(deadline)
 
-    def _receive_before(self, target: bytearray | memoryview, deadline: float) -> int:
-        """Receive within less time than the kernel is set to wait."""
-        poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLIN)
-        poll_until(poll, deadline)
-        return self._sock.recv_into(target, 0, _NOW)
+    def _receive_or_sleep(self, target: bytearray | memoryview, flags: int = 0) -> int:
+        """Receive what comes within `_look_s`, or at once; return 0 if nothing came."""
+        try:
+            received = self._sock.recv_into(target, 0, flags)
+        except BlockingIOError:
+            return 0
+        except ConnectionResetError:
+            raise PeerGoneError from None
+        if not received:
+            raise PeerGoneError
+        return received
 
     def _look(self, deadline: float) -> None:
         """Raise if it is no use to wait on."""
         if self._exit is not None and self._exit.poll(0) and not self._readable():
             raise PeerGoneError
-        if (now := running_time()) >= self._next_look:
-            self._look_after(now)
-        if now >= deadline:
-            raise TimeoutError
-
-    def _look_after(self, now: float) -> None:
-        assert self._on_look is not None
-        self._next_look = now + SLICE_S
         self._on_look()
+        if running_time() >= deadline:
+            raise TimeoutError
 
     def _readable(self) -> bool:
         """Tell whether a process that has ended has left something to read."""
