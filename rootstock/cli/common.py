@@ -26,6 +26,9 @@ from rootstock.root.lock import Report
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
 
+# By which a batch system announces the end of a job, and the kernel that of a terminal.
+SIGNALS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 Decorated = Callable[..., Any]
 
 
@@ -47,7 +50,7 @@ Exit codes:
 
 @contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
-    """Handle signals while the block runs, and then as before.
+    """Handle signals while the block runs, and then as before; those that are ignored (nohup) stay so.
 
     Parameters
     ----------
@@ -56,7 +59,8 @@ def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers:
     *numbers : int
         The signals.
     """
-    before = {number: signal.signal(number, handler) for number in numbers}
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
@@ -65,10 +69,21 @@ def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers:
 
 
 def _end_like_ctrl_c() -> AbstractContextManager[None]:
-    """Let SIGTERM, and the end of the terminal, end a command as Ctrl-C does: nothing half made is left."""
+    """Let the end of a job, or of the terminal, end a command as Ctrl-C does: nothing half made is left.
+
+    Slurm's signals come more than once: by scancel, and from srun, which passes on what it gets. Only the first
+    interrupts, and what the command does at its end is not cut.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            signal.default_int_handler(number, frame)
+
     in_main = threading.current_thread() is threading.main_thread()
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-    return handle_signals(signal.default_int_handler, *(numbers if in_main else ()))
+    numbers = [number for number in SIGNALS_TO_END if signal.getsignal(number) is signal.SIG_DFL]
+    return handle_signals(interrupt, *(numbers if in_main else ()))
 
 
 class Command(click.Command):

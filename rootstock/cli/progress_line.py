@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rootstock.cli.common import handle_signals, show_progress
+from rootstock.cli.common import SIGNALS_TO_END, handle_signals, show_progress
 from rootstock.root.lock import Report
 
 SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, elsewhere it stays
@@ -32,13 +32,13 @@ def show_rarely(title: str = "") -> Iterator[Report]:
 
 @contextmanager
 def stop_gently() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether Ctrl-C or SIGTERM came; the second interrupts at once."""
+    """Yield what tells whether Ctrl-C or a signal to end came; Ctrl-C after that interrupts at once."""
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it
-        if came:
+        if came and number == signal.SIGINT:
             raise KeyboardInterrupt
         came.append(number)
 
-    with handle_signals(note, signal.SIGINT, signal.SIGTERM):
+    with handle_signals(note, signal.SIGINT, *SIGNALS_TO_END):
         yield lambda: bool(came)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rootstock.client.scratch import last_lines, open_log
+from rootstock.client.scratch import last_lines, open_log, shorten
 from rootstock.errors import WorkerDiedError, WorkerError
+from rootstock.worker.channel.running_time import poll_until, running_time
 
 logger = logging.getLogger("rootstock")
 
@@ -51,7 +52,7 @@ class ChildProcess:
 
     def __init__(self, description: str, name: str, log: Path | None) -> None:
         self._description = description
-        self._keep_log = log is not None
+        self._keep_log = self._others_log = log is not None
         self._over = False
         # Whatever goes wrong here, also an interruption, closes what was opened so far.
         with contextlib.ExitStack() as held, contextlib.ExitStack() as inherited:
@@ -89,7 +90,7 @@ class ChildProcess:
         """Wait until the process has ended, and leave it to be reaped."""
         poll = select.poll()
         poll.register(self.exit_fd, select.POLLIN)
-        return bool(poll.poll(1000 * timeout))
+        return bool(poll_until(poll, running_time() + timeout))
 
     def end(self, patience: float) -> int | None:
         """End the process and let go of everything; waits `patience` seconds before SIGKILL, and a few after it.
@@ -125,6 +126,11 @@ class ChildProcess:
         """Remove the log, unless somebody wants it."""
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
+
+    def shorten_log(self) -> None:
+        """Keep the log short; called now and then. One that the caller named may hold more than this process wrote."""
+        if not self._others_log:
+            shorten(self.log)
 
     def explain(self, error: E) -> E:
         """Add to an error where the output is and how it ends, and how the process ended."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from rootstock.root.weights import how_to_fetch
 from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
+from rootstock.worker.channel.running_time import running_time
 
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
@@ -30,7 +30,7 @@ def wait_until_ready(
     timeout: float,
     on_progress: Report | None,
     heartbeat: float = HEARTBEAT_S,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = running_time,
 ) -> dict[str, Any]:
     """Tell a worker what to load, and wait for it.
 

@@ -14,6 +14,7 @@ from rootstock.client.inputs import Inputs
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.shared_arrays import Result
 from rootstock.errors import ConfigurationError, WorkerTimeoutError
+from rootstock.worker.channel.running_time import running_time
 
 logger = logging.getLogger("rootstock")
 
@@ -127,10 +128,10 @@ class ParallelSession(WorkerSession):
             self._comm.barrier()
             return
         limit = self.spec.start_timeout + self.spec.timeout
-        barrier, begun = mpi.Ibarrier(), time.monotonic()
+        barrier, begun = mpi.Ibarrier(), running_time()
         last_warning = begun
         while not barrier.Test():
-            waited = (now := time.monotonic()) - begun
+            waited = (now := running_time()) - begun
             if waited > limit:
                 raise WorkerTimeoutError(
                     f"MPI rank {self._comm.rank} waited {waited:.0f} s for the other ranks {purpose}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.failures import Failure
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
+from rootstock.worker.signals import OF_A_JOB
 
 WORKER_ENTRY = PACKAGE / "worker" / "__main__.py"
 FRAME_S = 30.0  # for the rest of a frame that has begun
@@ -94,8 +96,15 @@ class WorkerProcess(ChildProcess):
         held.callback(_let_go, lifeline)  # a process that was started ends without it
         descriptors = (their_socket.fileno(), self.memory.fd, reader)
         command = [*self.launch.command, str(self.launch.entry), *map(str, descriptors)]
-        self._run(command, output, held, env=dict(self.launch.variables), pass_fds=descriptors)
-        self.endpoint = Endpoint(sock, flag, self.exit_fd)
+        # This thread's mask is inherited, also through uv: a worker's first moments are as safe as all others. (In
+        # Popen's preexec_fn nothing is safe in a program with threads, and large processes would be forked slowly.)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, OF_A_JOB)
+            self._run(command, output, held, env=dict(self.launch.variables), pass_fds=descriptors)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self.endpoint = Endpoint(sock, flag, self.exit_fd, self.shorten_log)
 
     def end(self, patience: float) -> int | None:
         """End the worker as any other process. Nobody needs the log of one that ended well."""

@@ -14,6 +14,9 @@ from rootstock.errors import WorkerStartError
 _TAIL_BYTES = 8000
 _TAIL_LINES = 30
 _KEPT_LOGS = 50  # of workers that failed
+_PART = 2**19  # bytes of the beginning, and of the end, of a log that became too long
+_LONGEST = 4 * _PART
+_CUT = b"... (here the middle of this log was taken out, since it became too long)\n"
 
 
 def private_scratch() -> Path:
@@ -66,6 +69,7 @@ def open_log(name: str, path: Path | None) -> tuple[Path, int]:
         folder.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "._@-" else "_" for c in name)[:60]
         fd, text = tempfile.mkstemp(prefix=f"{safe}-", suffix=".log", dir=folder)
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # `shorten` moves its end
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)  # the worker inherits it: whose log is locked lives
         with contextlib.suppress(OSError):  # no descriptor is left: the start says so, not this
@@ -99,6 +103,23 @@ def _is_free(path: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def shorten(log: Path) -> None:
+    """Take the middle out of a log that became too long, while processes append to it.
+
+    What they append in this moment may be lost; they are never held up.
+    """
+    with contextlib.suppress(OSError):
+        if (size := log.stat().st_size) <= _LONGEST:
+            return
+        with log.open("r+b", buffering=0) as file:
+            begin = os.pread(file.fileno(), _PART + len(_CUT), 0)
+            end = os.pread(file.fileno(), _PART, size - _PART)
+            cut = begin.find(_CUT)  # since it was shortened before
+            file.truncate(cut if cut >= 0 else begin.rfind(b"\n", 0, _PART) + 1 or _PART)
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
+            file.write(_CUT + end[end.find(b"\n") + 1 :])
 
 
 def last_lines(log: Path) -> str:

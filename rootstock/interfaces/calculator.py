@@ -69,8 +69,9 @@ class RootstockCalculator(ProxyCalculator):
     timeout : float
         Seconds for one evaluation.
     log : path, optional
-        File for what the worker prints. By default it is kept in a private temporary folder, and only if the worker
-        fails.
+        File for what the worker prints; it is appended to, and never shortened. By default it is a file in a private
+        temporary folder, which is kept only if the worker fails, and of which only the first and the last half
+        megabyte stay when it has become longer than 2 MB.
     build : str, optional
         The build that must compute, as `parameters` name it: if the root has another one in use, that is an error.
     comm : communicator, optional

@@ -55,8 +55,6 @@ def main(arguments: list[str]) -> None:
     """Serve the client that passed these descriptors."""
     socket_fd, memory_fd, lifeline = map(int, arguments)
     end_with(lifeline)
-    # Ctrl-C is the client's business; it decides what becomes of the worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     import faulthandler
 
@@ -67,7 +65,11 @@ def main(arguments: list[str]) -> None:
     from rootstock.worker.channel.memory import SharedMemory
     from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
     from rootstock.worker.loop import serve
+    from rootstock.worker.output import print_what_fits
+    from rootstock.worker.signals import outlive
 
+    outlive()
+    print_what_fits()
     for fd in (socket_fd, memory_fd, lifeline):
         os.set_inheritable(fd, False)
     serve(Endpoint(socket.socket(fileno=socket_fd), WakeupFlag(memory_fd, WORKER)), SharedMemory(memory_fd))

@@ -313,11 +313,8 @@ def test_a_full_disk_for_the_log(make: Make, tmp_path: Path) -> None:
         assert atoms.get_potential_energy() == 1.0
         pid = calc.info()["pid"]
         atoms.positions[0, 0] = 6.0
-        with pytest.raises(ModelError, match="No space left on device") as caught:
-            atoms.get_potential_energy()
-        assert caught.value.log == str(disk / "log")
-        atoms.positions[0, 0] = 0.0
-        assert atoms.get_potential_energy() == 1.0  # it does not print: the disk does not matter
+        assert atoms.get_potential_energy() == 1.0
+        assert (disk / "log").stat().st_size >= 2**15  # what there was room for
         assert calc.info()["pid"] == pid
         calc.close()
         wait_until_gone(pid)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 
-from rootstock.errors import WorkerStartError
+from rootstock.errors import ModelError, WorkerStartError
 from tests.run.conftest import Make
+from tests.support.folders import small_disk
 
 
 def test_old_logs_of_failed_workers_go(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +31,73 @@ def test_old_logs_of_failed_workers_go(make: Make, tmp_path: Path, monkeypatch: 
     assert living.name in names  # the oldest of all
     assert len(names - {living.name, "emt-link.log"}) == 51  # those, and that of the worker that failed last
     assert calc.get_potential_energy(Atoms("H")) == 1.0
+
+
+PRINTS = """\
+if self.calls == 0:
+    print("the beginning", flush=True)
+self.calls += 1
+size = -1
+while os.fstat(1).st_size >= size:  # until somebody has shortened it
+    size = os.fstat(1).st_size
+    os.write(2, b"a warning\\n" * 10000)
+    time.sleep(0.001)
+while os.fstat(1).st_size < 1000000:  # until its end is there again
+    time.sleep(0.001)
+print("the end", flush=True)
+"""
+
+
+def test_a_log_stays_short_within_one_call(make: Make) -> None:
+    calc = make(PRINTS, setup="Calculator.calls = 0; return Calculator()")
+    for count in (1, 2):
+        assert calc.get_potential_energy(Atoms(f"H{count}")) == count
+        lines = Path(calc.info()["log"]).read_text().splitlines()
+        assert (lines[0], lines[-1]) == ("the beginning", "the end")
+        [cut] = [number for number, line in enumerate(lines) if "the middle of this log was taken out" in line]
+        assert len(lines[:cut]) > 50000 < len(lines[cut:])  # half a megabyte
+        assert set(lines[1:cut] + lines[cut + 1 :]) <= {"a warning", "the end"}  # no line was cut in two
+
+
+def test_a_log_stays_short_with_many_calls(make: Make) -> None:
+    calc = make("os.write(1, b'x' * 100000)")
+    log, size, atoms = Path(calc.info()["log"]), -1, Atoms("H")
+    while (now := log.stat().st_size) >= size:
+        size = now
+        atoms.positions += 1
+        calc.get_potential_energy(atoms)
+
+
+def test_the_callers_own_log_is_left_alone(make: Make, tmp_path: Path) -> None:
+    log = tmp_path / "own.log"
+    log.write_text("of an earlier run\n")
+    calc = make("os.write(1, b'x' * 9999 + b'\\n'); time.sleep(0.01)", log=log)
+    for count in range(1, 301):
+        calc.get_potential_energy(Atoms("H", positions=[[count, 0, 0]]))
+    assert log.stat().st_size == 18 + 300 * 10000
+
+
+FULL = """\
+import logging, warnings
+print("a warning " * 10000, flush=True)
+print("a warning " * 10000, file=sys.stderr)
+sys.stdout.buffer.write(b"x" * 100000)
+sys.stdout.flush()
+logging.warning("a warning " * 10000)
+warnings.warn("a warning " * 10000)
+os.system("echo from C")
+"""
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "disk", "size=1m", "mode=1777") as disk:
+        monkeypatch.setenv("SLURM_TMPDIR", str(disk))
+        calc = make(FULL + "if self.atoms.positions[0, 0] == 10: raise ValueError('it failed')")
+        for count in range(10):
+            assert calc.get_potential_energy(Atoms("H", positions=[[count, 0, 0]])) == 1.0
+        assert os.statvfs(disk).f_bavail == 0
+        assert Path(calc.info()["log"]).is_relative_to(disk)
+        with pytest.raises(ModelError, match="it failed"):
+            calc.get_potential_energy(Atoms("H", positions=[[10, 0, 0]]))

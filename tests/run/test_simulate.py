@@ -29,6 +29,7 @@ from rootstock.simulations.dynamics import Dynamics, Simulation, thermal_momenta
 from rootstock.simulations.relax import Relaxation, singlepoint
 from rootstock.simulations.structures import check_output, read_structures, write_structures
 from tests.support.commands import ROOTSTOCK, Done, run, started
+from tests.support.processes import children
 
 Command = Callable[..., Done]
 
@@ -334,15 +335,24 @@ MD = ("md", "a.extxyz", "--ensemble", "nvt", "--timestep", "2", "--stats-every",
       "--restart-every", "10", "--seed", "5", "--file-prefix")  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGKILL],
+    ids=lambda number: number.name,
+)
 def test_md_goes_on_after_a_signal(rootstock: Command, root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """A batch system sends it to all processes of the job, and srun passes it on once more."""
     crystal().write(tmp_path / "a.extxyz")
     restart, stats = tmp_path / "cut-restart.json", tmp_path / "cut-stats.dat"
     with started(arguments(root, *MD, "cut", "--steps", "1000000"), cwd=tmp_path) as process:
         while not (restart.exists() and json.loads(restart.read_text())["step"] >= 10):
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(number)
+        all_of_it = [*children(process.pid), process.pid]
+        for pid in all_of_it[-1:] if number == signal.SIGINT else all_of_it:  # a second Ctrl-C ends it at once
+            os.kill(pid, number)
+        if number not in (signal.SIGINT, signal.SIGKILL):
+            process.send_signal(number)
         said = process.communicate()[1]
     step = json.loads(restart.read_text())["step"]
     if number == signal.SIGKILL:
@@ -364,6 +374,46 @@ def test_md_goes_on_after_a_signal(rootstock: Command, root: Path, tmp_path: Pat
         assert not whole.returncode, whole.stderr
         shared = min(len(rows), 26)
         assert rows[:shared] == pytest.approx(np.loadtxt(tmp_path / "whole-stats.dat")[:shared], rel=1e-5, abs=1e-6)
+
+
+def test_md_without_a_terminal(root: Path, tmp_path: Path) -> None:
+    """With nohup the end of the terminal is nothing to it."""
+    crystal().write(tmp_path / "a.extxyz")
+    restart = tmp_path / "cut-restart.json"
+
+    def wait_for_step(process: Any, wanted: int) -> int:
+        while not (restart.exists() and (step := int(json.loads(restart.read_text())["step"])) >= wanted):
+            assert process.poll() is None
+            time.sleep(0.02)
+        return step
+
+    words = ["sh", "-c", 'trap "" HUP; exec "$0" "$@"', *arguments(root, *MD, "cut", "--steps", "1000000")]
+    with started(words, cwd=tmp_path) as process:
+        step = wait_for_step(process, 10)
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGHUP)
+        wait_for_step(process, step + 20)
+        process.terminate()
+        process.wait()
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_relax_keeps_what_was_done_before_a_signal(root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """It comes to all of the job, and more than once."""
+    write(tmp_path / "a.extxyz", [Atoms("Cu"), crystal("Au")])  # one has no forces, the other always some
+    words = arguments(root, "relax", "a.extxyz", "--fmax", "1e-300", "--steps", "1000000", "--traj", "steps.extxyz")
+    steps = tmp_path / "steps.extxyz"
+    with started(words, cwd=tmp_path) as process:
+        while not (steps.exists() and "Au" in steps.read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        for pid in [*children(process.pid), *[process.pid] * 3]:
+            os.kill(pid, number)
+        said = process.communicate()[1]
+    assert process.returncode == 130, said
+    assert "The 1 that were done are in a-relaxed.partial.extxyz" in said
+    assert read(tmp_path / "a-relaxed.partial.extxyz").symbols[0] == "Cu"
 
 
 @pytest.mark.parametrize(

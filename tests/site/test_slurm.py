@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -131,3 +132,23 @@ def test_a_cancelled_job_leaves_no_worker_behind(slurm, lmod, root, exec_):
     slurm.run("scancel", number)
     assert slurm.wait(number) == "CANCELLED"
     wait_until_none_at(root / "builds" / "emt")
+
+
+@pytest.mark.parametrize(
+    ("start", "cancel"),
+    [("exec", ()), ("srun", ()), ("exec", ("--signal=USR1", "--full")), ("srun", ("--signal=USR1",))],
+)
+def test_md_ends_after_its_step_when_its_job_is_told_to_end(slurm, lmod, root, start, cancel):
+    """Slurm's signals reach the worker too, and with srun more than once."""
+    name = f"{start}-{len(cancel)}"
+    (bulk("Cu", cubic=True) * 3).write(slurm.home / "start.extxyz")
+    files = {each: slurm.home / f"{name}-{each}" for each in ("stats.dat", "restart.json")}
+    md = f"{start} rootstock md emt start.extxyz --device cpu --ensemble nve --steps 1000000 --stats-every 1 --seed 1"
+    number = slurm.submit(job(lmod.init, root).replace("python compute.py", f"{md} --file-prefix {name}"))
+    stats = files["stats.dat"]
+    wait_for(lambda: stats.exists() and len(stats.read_text().splitlines()) > 15, "the first steps")
+    slurm.run("scancel", *cancel, number)
+    slurm.wait(number)
+    step = json.loads(files["restart.json"].read_text())["step"]
+    assert int(stats.read_text().splitlines()[-1].split()[0]) == step > 0, slurm.output(number)
+    assert f"Stopped after step {step}." in slurm.output(number)

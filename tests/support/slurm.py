@@ -55,7 +55,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 ReturnToService=2
-KillWait=2
+KillWait=30
 MinJobAge=600
 MpiDefault=none
 MailProg=/bin/true

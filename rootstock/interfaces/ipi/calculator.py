@@ -66,8 +66,9 @@ class IPICalculator(ProxyCalculator):
     timeout : float
         Seconds for one evaluation.
     log : path, optional
-        File for what a client that was started prints. By default it is kept in a private temporary folder, and only
-        if the client fails.
+        File for what a client that was started prints; it is appended to, and never shortened. By default it is a file
+        in a private temporary folder, which is kept only if the client fails; when it has become longer than 2 MB, the
+        next evaluation takes its middle out.
 
     Raises
     ------

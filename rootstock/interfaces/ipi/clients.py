@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from ase import Atoms
@@ -19,6 +18,7 @@ from rootstock.interfaces.ipi.connection import Connection
 from rootstock.interfaces.ipi.listener import Listener
 from rootstock.interfaces.ipi.messages import ForceReady
 from rootstock.interfaces.ipi.process import ClientProcess
+from rootstock.worker.channel.running_time import running_time
 
 Prepare = Callable[[Atoms], object]
 
@@ -155,11 +155,11 @@ class IPIClientSession(PeerSession):
             self._stop_listening()
 
     def _accept(self, listener: Listener, process: ClientProcess | None) -> Connection:
-        deadline = monotonic() + self.spec.start_timeout
-        while (sock := listener.accept(deadline - monotonic(), process)) is not None:
+        deadline = running_time() + self.spec.start_timeout
+        while (sock := listener.accept(deadline - running_time(), process)) is not None:
             connection = Connection(sock, process)
             try:
-                connection.greet(deadline - monotonic())
+                connection.greet(deadline - running_time())
             except WorkerDiedError:
                 if process is not None:
                     raise

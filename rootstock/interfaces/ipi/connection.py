@@ -6,7 +6,6 @@ import contextlib
 import select
 import socket
 from collections.abc import Generator
-from time import monotonic
 from typing import Any
 
 from rootstock.client.child_process import REAP_S
@@ -19,9 +18,8 @@ from rootstock.interfaces.ipi.messages import ForceReady, Reply
 from rootstock.interfaces.ipi.process import ClientProcess
 from rootstock.interfaces.ipi.server import GOODBYE, Peer, Writes
 from rootstock.worker.channel.endpoint import PeerGoneError
+from rootstock.worker.channel.running_time import poll_until, running_time
 from rootstock.worker.channel.spin import AdaptiveSpin
-
-_LEAST_S = 0.001  # no time at all would mean not to wait
 
 
 class Connection(PeerConnection):
@@ -57,7 +55,7 @@ class Connection(PeerConnection):
             return False
         try:
             if self._phase is Phase.WAITING:
-                deadline = monotonic() + timeout
+                deadline = running_time() + timeout
                 self._advance(self._receive(deadline), deadline)
         except (PeerGoneError, TimeoutError, WorkerProtocolError):
             return False
@@ -89,7 +87,9 @@ class Connection(PeerConnection):
 
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
         self._phase, self._steps = Phase.BUSY, steps
-        deadline = monotonic() + timeout
+        if self._process is not None:
+            self._process.shorten_log()
+        deadline = running_time() + timeout
         try:
             return self._advance(None, deadline)
         except PeerGoneError:
@@ -129,21 +129,25 @@ class Connection(PeerConnection):
             with contextlib.suppress(BlockingIOError):
                 sent = self._sock.sendmsg(buffers)
             if sent < sum(map(len, buffers)):
-                self._sock.settimeout(max(_LEAST_S, deadline - monotonic()))
-                self._sock.sendall(memoryview(b"".join(buffers))[sent:])
-                self._sock.setblocking(False)
+                self._send_rest(memoryview(b"".join(buffers))[sent:], deadline)
         except (BrokenPipeError, ConnectionResetError):
             raise PeerGoneError from None
+
+    def _send_rest(self, data: memoryview, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        while data:
+            if not poll_until(poll, deadline):
+                raise TimeoutError
+            with contextlib.suppress(BlockingIOError):
+                data = data[self._sock.send(data) :]
 
     def _receive(self, deadline: float) -> Reply:
         decoder = self._decoder
         self._phase = Phase.BUSY
         while (reply := decoder.next_reply(self._atoms)) is None:
             self._phase = Phase.WAITING
-            remaining = deadline - monotonic()
-            events = self._adaptive_spin.until(self._look) or (
-                self._poll.poll(1000 * remaining) if remaining > 0 else []
-            )
+            events = self._adaptive_spin.until(self._look) or poll_until(self._poll, deadline)
             ready = [fd for fd, _ in events]
             self._phase = Phase.BUSY
             if self._sock.fileno() in ready:

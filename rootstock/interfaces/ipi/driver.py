@@ -18,6 +18,7 @@ from rootstock.interfaces.evaluation import evaluate, require
 from rootstock.interfaces.ipi.codec import Decoder, encode, header
 from rootstock.interfaces.ipi.messages import EXIT, GETFORCE, NEEDINIT, POSDATA, STATUS, ForceReady, PosData, Request
 from rootstock.interfaces.ipi.states import next_state
+from rootstock.worker.channel.running_time import SLICE_S, running_time
 from rootstock.worker.channel.spin import AdaptiveSpin
 
 _PATIENCE_S = 3600.0  # then it looks again; a server may think for days
@@ -39,21 +40,23 @@ def connect(address: str | tuple[str, int], timeout: float) -> socket.socket:
     WorkerError
         If nobody listens there in time.
     """
-    deadline = time.monotonic() + timeout
+    deadline = running_time() + timeout
     while True:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(SLICE_S)
         try:
             sock.connect(address)
         except OSError as error:
             sock.close()
-            if time.monotonic() >= deadline:
+            if running_time() >= deadline:
                 raise WorkerError(
                     f"No i-PI server answers at {address} ({error.strerror or error}).",
                     "Start the server first, or give it more time with --wait SECONDS.",
                 ) from error
             time.sleep(0.1)
         else:
+            sock.settimeout(None)
             if family == socket.AF_INET:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock

@@ -11,11 +11,11 @@ import socket
 import tempfile
 import weakref
 from pathlib import Path
-from time import monotonic
 
 from rootstock.client.process import forks
 from rootstock.errors import ConfigurationError, WorkerStartError
 from rootstock.interfaces.ipi.process import ClientProcess
+from rootstock.worker.channel.running_time import poll_until, running_time
 
 PREFIX = "/tmp/ipi_"  # noqa: S108  # where i-PI's clients look, without asking
 _LOCAL = "127.0.0.1"
@@ -130,15 +130,14 @@ class Listener:
         poll.register(self._sock, select.POLLIN)
         if process is not None:
             poll.register(process.exit_fd, select.POLLIN)
-        deadline = monotonic() + timeout
-        while (remaining := deadline - monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(remaining * 1000)]
+        deadline = running_time() + timeout
+        while ready := [fd for fd, _ in poll_until(poll, deadline)]:
             if self._sock.fileno() in ready:
                 connection, _ = self._sock.accept()
                 if connection.family == socket.AF_INET:
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return connection
-            if process is not None and ready:
+            if process is not None:
                 if process.wait(1.0) != 0:
                     return None
                 poll.unregister(process.exit_fd)  # it has handed over to another, as a batch system's command does

@@ -5,15 +5,15 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from collections.abc import Callable
 from math import inf
-from time import monotonic
 from typing import Any
 
 from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payload, encode
+from rootstock.worker.channel.running_time import SLICE_S, poll_until, running_time
 from rootstock.worker.channel.wakeup import WakeupFlag
 
-# A waiting end looks this often whether the other process lives, where a child of it holds the socket open.
-_LOOK_S = 1.0
+_CALLS_OF_A_LOOK = 16
 _ROOM = 2**16
 _NOW = socket.MSG_DONTWAIT
 
@@ -36,18 +36,28 @@ class Endpoint:
         Owned too.
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
+    on_look : callable
+        Called every second while this end waits, and in some of the calls that take less.
     """
 
-    def __init__(self, sock: socket.socket, flag: WakeupFlag, exit_fd: int | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        flag: WakeupFlag,
+        exit_fd: int | None = None,
+        on_look: Callable[[], object] = bool,
+    ) -> None:
         # Reading blocks in the kernel: one system call where polling first would take two.
         sock.setblocking(True)
         self._sock = sock
         self._flag = flag
         self._exit, self._look_s = None, inf
+        self._on_look, self._calls = on_look, 0
         if exit_fd is not None:
-            self._exit, self._look_s = select.poll(), _LOOK_S
+            # It looks this often whether the other process lives, where a child of it holds the socket open.
+            self._exit, self._look_s = select.poll(), SLICE_S
             self._exit.register(exit_fd, select.POLLIN)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(_LOOK_S), 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(SLICE_S), 0))
         self._buffer = bytearray(_ROOM)
         self._filled = self._last = 0  # bytes in the buffer; those of the frame that was returned last
 
@@ -87,7 +97,7 @@ class Endpoint:
         except (BrokenPipeError, ConnectionResetError):
             raise PeerGoneError from None
         if sent < len(data):
-            self._send_rest(memoryview(data)[sent:], monotonic() + timeout)
+            self._send_rest(memoryview(data)[sent:], running_time() + timeout)
         self._flag.notify()
 
     def _send_rest(self, data: memoryview, deadline: float) -> None:
@@ -95,7 +105,7 @@ class Endpoint:
         poll.register(self._sock.fileno(), select.POLLOUT)
         while data:
             # It ends when the other end closes its socket; a process that has ended may have a child that does not.
-            if not poll.poll(1000 * max(0.0, min(_LOOK_S, deadline - monotonic()))):
+            if not poll_until(poll, min(deadline, running_time() + SLICE_S)):
                 self._look(deadline)
             try:
                 data = data[self._sock.send(data, _NOW) :]
@@ -124,22 +134,28 @@ class Endpoint:
             If what came is not a frame.
         """
         self._drop_last()
-        deadline = monotonic() + timeout
+        deadline = 0.0  # looking at the clock takes a percent of a short call: only where something is waited for
         if not self._filled:
+            self._calls += 1
+            if not self._calls % _CALLS_OF_A_LOOK:
+                self._on_look()
             self._flag.spin()
-            self._fill(1, deadline)
+            if timeout >= self._look_s:
+                self._filled = self._receive_or_sleep(self._buffer)
+            if not self._filled:
+                deadline = running_time() + timeout
+                self._fill(1, deadline)
             self._flag.acknowledge()
         size = HEADER.size
         if self._filled < size:
-            deadline = min(deadline, monotonic() + rest)
+            deadline = min(deadline or running_time() + timeout, running_time() + rest)
             self._fill(size, deadline)
         frame = decode(self._buffer)
-        if not frame.payload:
-            self._last = size
-            return frame, {}
-        self._fill(size + frame.payload, min(deadline, monotonic() + rest))
-        self._last = size + frame.payload
-        return frame, decode_payload(bytes(self._buffer[size : self._last]))
+        size += frame.payload
+        if self._filled < size:
+            self._fill(size, min(deadline or running_time() + timeout, running_time() + rest))
+        self._last = size
+        return frame, decode_payload(bytes(self._buffer[HEADER.size : size])) if frame.payload else {}
 
     def _drop_last(self) -> None:
         """Make room for the next frame."""
@@ -169,32 +185,34 @@ class Endpoint:
     def _receive_some(self, target: bytearray | memoryview, deadline: float) -> int:
         """Sleep in the kernel until something comes; look up once in `_look_s`."""
         while True:
-            try:
-                if deadline - monotonic() >= self._look_s:
-                    received = self._sock.recv_into(target)
-                else:
-                    received = self._receive_before(target, deadline)
-            except BlockingIOError:
-                self._look(deadline)
-                continue
-            except ConnectionResetError:
-                raise PeerGoneError from None
-            if not received:
-                raise PeerGoneError
-            return received
+            flags = 0
+            if deadline - running_time() < self._look_s:  # less time than the kernel is set to wait
+                poll = select.poll()
+                poll.register(self._sock.fileno(), select.POLLIN)
+                poll_until(poll, deadline)
+                flags = _NOW
+            if received := self._receive_or_sleep(target, flags):
+                return received
+            self._look(deadline)
 
-    def _receive_before(self, target: bytearray | memoryview, deadline: float) -> int:
-        """Receive within less time than the kernel is set to wait."""
-        poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLIN)
-        poll.poll(1000 * max(0.0, deadline - monotonic()))
-        return self._sock.recv_into(target, 0, _NOW)
+    def _receive_or_sleep(self, target: bytearray | memoryview, flags: int = 0) -> int:
+        """Receive what comes within `_look_s`, or at once; return 0 if nothing came."""
+        try:
+            received = self._sock.recv_into(target, 0, flags)
+        except BlockingIOError:
+            return 0
+        except ConnectionResetError:
+            raise PeerGoneError from None
+        if not received:
+            raise PeerGoneError
+        return received
 
     def _look(self, deadline: float) -> None:
         """Raise if it is no use to wait on."""
         if self._exit is not None and self._exit.poll(0) and not self._readable():
             raise PeerGoneError
-        if monotonic() >= deadline:
+        self._on_look()
+        if running_time() >= deadline:
             raise TimeoutError
 
     def _readable(self) -> bool:
