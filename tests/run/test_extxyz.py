@@ -182,7 +182,6 @@ def test_what_cannot_be_read_back_is_refused(where: str, name: Any, value: Any, 
 def test_the_text_is_as_ase_writes_it(tmp_path: Path) -> None:
     """Other programs read what they read from ASE: columns, names, quotes; only digits and spaces differ."""
     atoms = bulk("Cu", cubic=True)
-    atoms.set_constraint(FixAtoms([0]))
     atoms.info = {"text": "a b", "step": 3, "flag": True, "vector": np.array([0.5, 1.5]), "d": {"a": 1}}
     atoms.set_initial_charges([0.5, 0, 0, 0])
     atoms.calc = SinglePointCalculator(atoms, energy=-1.5, forces=np.zeros((4, 3)), stress=np.arange(6.0))
