@@ -12,7 +12,6 @@ from typing import Any
 import ase
 import numpy as np
 from ase import Atoms
-from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.units import GPa, fs, kB
@@ -280,17 +279,20 @@ def _integrator(atoms: Atoms, s: Dynamics, rng: np.random.Generator) -> Any:
     if s.ensemble == "nvt":
         # Keeping the centre of mass would not sample the right distribution, as ASE says.
         return Langevin(atoms, step, friction=s.friction / fs, fixcm=False, rng=rng, **temperature)
-    if s.ensemble == "nvt-csvr":
-        return Bussi(atoms, step, taut=s.taut * fs, rng=rng, **temperature)
-    if s.ensemble not in ("nvt-nh", "npt-mtk"):
-        raise ConfigurationError(f"There is no ensemble {s.ensemble!r}.")
-    try:
-        from ase.md.nose_hoover_chain import IsotropicMTKNPT, NoseHooverChainNVT
+    try:  # older versions of ASE lack some or all of these
+        if s.ensemble == "nvt-csvr":
+            from ase.md.bussi import Bussi
+
+            return Bussi(atoms, step, taut=s.taut * fs, rng=rng, **temperature)
+        if s.ensemble == "nvt-nh":
+            from ase.md.nose_hoover_chain import NoseHooverChainNVT
+
+            return NoseHooverChainNVT(atoms, step, tdamp=s.thermostat_time * fs, **temperature)
+        if s.ensemble == "npt-mtk":
+            from ase.md.nose_hoover_chain import IsotropicMTKNPT
+
+            times: dict[str, Any] = {"tdamp": s.thermostat_time * fs, "pdamp": s.barostat_time * fs}
+            return IsotropicMTKNPT(atoms, step, pressure_au=s.pressure * GPa, **times, **temperature)
     except ImportError as error:
-        raise ConfigurationError(f"ASE {ase.__version__} has no {s.ensemble}.", "It came with ASE 3.24.") from error
-    if s.ensemble == "nvt-nh":
-        return NoseHooverChainNVT(atoms, step, tdamp=s.thermostat_time * fs, **temperature)
-    return IsotropicMTKNPT(
-        atoms, step, pressure_au=s.pressure * GPa, tdamp=s.thermostat_time * fs, pdamp=s.barostat_time * fs,
-        **temperature,
-    )  # fmt: skip
+        raise ConfigurationError(f"ASE {ase.__version__} has no {s.ensemble}.", "Install a later version.") from error
+    raise ConfigurationError(f"There is no ensemble {s.ensemble!r}.")

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixCartesian, Hookean
+from ase.constraints import FixAtoms, FixCartesian
 from ase.io import read, write
 from ase.spacegroup import crystal
 from hypothesis import given
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.extxyz import frame, write_extxyz
+from rootstock.simulations.structures import check_structures
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 RESULTS = {"energy": (), "free_energy": (), "magmom": (), "dipole": (3,), "polarization": (3,), "stress": (6,),
@@ -181,7 +182,6 @@ def test_what_cannot_be_read_back_is_refused(where: str, name: Any, value: Any, 
 def test_the_text_is_as_ase_writes_it(tmp_path: Path) -> None:
     """Other programs read what they read from ASE: columns, names, quotes; only digits and spaces differ."""
     atoms = bulk("Cu", cubic=True)
-    atoms.set_constraint([FixAtoms([0]), Hookean(0, 1, 1.0, 1.0)])
     atoms.info = {"text": "a b", "step": 3, "flag": True, "vector": np.array([0.5, 1.5]), "d": {"a": 1}}
     atoms.set_initial_charges([0.5, 0, 0, 0])
     atoms.calc = SinglePointCalculator(atoms, energy=-1.5, forces=np.zeros((4, 3)), stress=np.arange(6.0))
@@ -192,3 +192,9 @@ def test_the_text_is_as_ase_writes_it(tmp_path: Path) -> None:
     assert sorted(comment.split()) == sorted(expected[1].split())
     assert [len(row.split()) for row in rows] == [len(row.split()) for row in expected[2:]]
     assert [row.split()[0] for row in rows] == ["Cu"] * 4
+
+
+def test_results_without_a_place_are_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot hold born_effective_charges, in extended XYZ.\nUse .traj."):
+        check_structures(tmp_path / "a.xyz", [bulk("Cu")], ("energy", "born_effective_charges"))
+    check_structures(tmp_path / "a.traj", [bulk("Cu")], ("energy", "born_effective_charges"))
