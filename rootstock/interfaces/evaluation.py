@@ -9,7 +9,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from rootstock.errors import ConfigurationError, NonFiniteError
+from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
+from rootstock.worker.evaluate import real_numbers
 
 _VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where xx, xy, ... stand in ASE's six numbers
 
@@ -71,6 +72,8 @@ def evaluate(calculator: Any, atoms: Atoms, changes: list[str], *, stress: bool)
 
     Raises
     ------
+    ModelError
+        If a result is no real number, or an energy is more than one.
     NonFiniteError
         If a result is NaN or infinite.
     """
@@ -78,11 +81,14 @@ def evaluate(calculator: Any, atoms: Atoms, changes: list[str], *, stress: bool)
     calculator.calculate(atoms, ["energy", "forces", "stress"] if stress else ["energy", "forces"], changes)
     results = calculator.results
     free = results.get("free_energy")
-    evaluation = Evaluation(
-        float(results["energy"] if free is None else free),
-        np.asarray(results["forces"], dtype=float),
-        _full(np.asarray(results["stress"], dtype=float)) if stress else None,
-    )
+    try:
+        evaluation = Evaluation(
+            float(real_numbers("energy", results["energy"] if free is None else free).item()),
+            real_numbers("forces", results["forces"]).astype(float, copy=False),
+            _full(real_numbers("stress", results["stress"]).astype(float, copy=False)) if stress else None,
+        )
+    except ValueError as error:
+        raise ModelError(f"{error}") from error
     for name, value in zip(Evaluation._fields, evaluation, strict=True):
         if value is not None and not math.isfinite(value if isinstance(value, float) else value.sum()):
             raise NonFiniteError(f"The model returned NaN or infinity in {name}.")

@@ -25,6 +25,7 @@ _ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
 _STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
 _SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
 _FLOAT = np.dtype(float)
+_RESET = Calculator.reset
 _VECTORS = INPUT_BITS["initial_magmom_vectors"]
 
 
@@ -56,9 +57,10 @@ class Evaluator:
         self._count = -1  # of the atoms that the client has shown
         self._info: dict[str, Any] = {}  # each call is given a copy
         self._views: dict[str, NDArray[Any]] = {}
+        # What the atoms are as long as the model leaves them alone: their attributes, and the bytes of their arrays.
         self._attributes: dict[str, Any] = {}
-        self._arrays: dict[str, NDArray[Any]] = {}
-        self._copies: list[tuple[NDArray[Any], NDArray[Any]]] = []  # what the atoms have, and where it is in the memory
+        self._buffers: dict[str, tuple[bytearray, bytes]] = {}
+        self._bytes: list[tuple[bytearray, bytes]] = []
         self._has_stress = False
         self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
         self._requested_names: dict[int, list[str]] = {}
@@ -111,7 +113,7 @@ class Evaluator:
     def _reset(self, calculator: Any) -> None:
         """Have a calculator forget the last atoms."""
         reset = getattr(calculator, "reset", None)
-        if getattr(reset, "__func__", None) is Calculator.reset:
+        if getattr(reset, "__func__", None) is _RESET:
             calculator.reset()
         elif reset is not None:
             # One of the model's own may know the last atoms, whose positions lie where the new ones are now.
@@ -128,21 +130,21 @@ class Evaluator:
         The positions are not looked at: the client writes them before each evaluation. To be called when an answer
         is on its way, and the client is busy with it.
         """
-        if self.atoms is not None:
-            try:
-                self._undo(self.atoms)
-            except Exception:  # noqa: BLE001  # such as arrays that the model made read-only
-                self.atoms = None  # others are made of what is in the memory
-
-    def _undo(self, atoms: Atoms) -> None:
-        vars(atoms).update(self._attributes)
-        atoms.arrays.clear()
-        atoms.arrays.update(self._arrays, positions=self._views["positions"].view())
-        atoms.set_constraint()
-        atoms.info = copy.deepcopy(self._info) if self._info else {}
-        # If the client has already written new values, these are taken, and the next frame says that they are new.
-        for array, view in self._copies:
-            array[...] = view
+        if (atoms := self.atoms) is None:
+            return
+        self.atoms = None  # others are made of what is in the memory, unless these are as they were
+        try:
+            if self._info or atoms.info:
+                self._attributes["info"] = atoms.info = copy.deepcopy(self._info)
+            same = vars(atoms) == self._attributes and atoms.cell.array is self._cell
+            if not (same and self._pbc.tobytes() == self._pbc_bytes and self._positions.flags.writeable):
+                return
+        except Exception:  # noqa: BLE001  # where another array stands in place of one, these two do not compare
+            return
+        for own, data in self._bytes:
+            if own != data:
+                return
+        self.atoms = atoms
 
     def _names(self, properties: int) -> list[str]:
         """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
@@ -160,49 +162,54 @@ class Evaluator:
             self._info = decode_info(info)
         stale = changed
         if atoms is None:
-            stale = ALL_BITS
+            stale, self._buffers = ALL_BITS, {}
+            self.atoms = atoms = Atoms(numbers=views["numbers"])
             # The positions stay where they are: the client writes new ones only after this evaluation is answered.
-            self.atoms = atoms = Atoms(
-                numbers=views["numbers"].copy(),
-                cell=views["cell"].copy(),
-                pbc=views["pbc"] != 0,
-            )
-            atoms.arrays["positions"] = views["positions"].view()
-        else:
-            if changed & INPUT_BITS["numbers"]:
-                atoms.arrays["numbers"] = views["numbers"].copy()
-            if changed & INPUT_BITS["cell"]:
-                atoms.cell[...] = views["cell"]
-            if changed & INPUT_BITS["pbc"]:
-                atoms.pbc = views["pbc"] != 0
+            atoms.arrays["positions"] = self._positions = views["positions"].view()
+        if stale & INPUT_BITS["numbers"]:
+            atoms.arrays["numbers"] = self._take("numbers")
+        if stale & INPUT_BITS["cell"]:
+            atoms.cell.array = self._cell = self._take("cell")
+        if stale & INPUT_BITS["pbc"]:
+            atoms.pbc = views["pbc"] != 0
+            self._pbc = atoms.pbc
+            self._pbc_bytes = self._pbc.tobytes()
         for name in _OPTIONAL:
             if stale & INPUT_BITS[name]:
-                self._set_array(atoms, name, views[name] if frame.present & INPUT_BITS[name] else None)
+                self._set_array(atoms, name, present=bool(frame.present & INPUT_BITS[name]))
         if stale & INFO_BIT:
             atoms.info = copy.deepcopy(self._info)
         if stale == ALL_BITS:
             atoms.calc = self.calculator  # ASE then calls the hook set_atoms, where there is one
         if stale & (INPUT_BITS["cell"] | INPUT_BITS["pbc"]):
             self._has_stress = bool(atoms.cell.rank == 3 and atoms.pbc.any())
-        self._attributes, self._arrays = vars(atoms).copy(), atoms.arrays.copy()
-        self._copies = [(atoms.cell.array, views["cell"]), (atoms.pbc, views["pbc"].view(bool))]
-        for name in ("numbers", *_OPTIONAL):
-            if frame.present & INPUT_BITS[name]:
-                self._copies.append((atoms.arrays[_ARRAY_NAME.get(name, name)], views[name]))
+        # Its lists and dicts are copied: what the model puts into them is none of theirs.
+        self._attributes = {
+            name: value.copy() if isinstance(value, list | dict) else value for name, value in vars(atoms).items()
+        }
+        self._bytes = list(self._buffers.values())
         if changed & _UNTRACKED:
             return list(all_changes)
         if changed & _VECTORS:
             changed |= INPUT_BITS["initial_magmoms"]
         return [name for name in all_changes if changed & INPUT_BITS[name]]
 
-    @staticmethod
-    def _set_array(atoms: Atoms, name: str, value: NDArray[Any] | None) -> None:
+    def _set_array(self, atoms: Atoms, name: str, *, present: bool) -> None:
         array_name = _ARRAY_NAME.get(name, name)
-        if value is not None:
-            atoms.set_array(array_name, None)
-            atoms.set_array(array_name, value.copy())
-        elif array_name == name:  # vectors that are absent leave the scalars alone
-            atoms.set_array(array_name, None)
+        if present:
+            atoms.arrays[array_name] = self._take(name)
+            return
+        self._buffers.pop(name, None)
+        if array_name == name:  # vectors that are absent leave the scalars alone
+            atoms.arrays.pop(name, None)
+
+    def _take(self, name: str) -> NDArray[Any]:
+        """Return a copy of a section of the memory, at which `restore` looks."""
+        view = self._views[name]
+        data = view.tobytes()
+        own = bytearray(data)
+        self._buffers[name] = own, data
+        return np.frombuffer(own, view.dtype).reshape(view.shape)
 
     def _store(self, views: dict[str, NDArray[Any]], required: int) -> int:
         results, bits = self.calculator.results, 0
@@ -215,13 +222,18 @@ class Evaluator:
             if not bit or value is None or (bit & _STRESS and not self._has_stress):
                 continue
             view = views[name]
-            try:
-                view[...] = value if _fits(value, view) else _as_section(name, value, view.shape)
-            except Exception:
-                if bit & required:
-                    raise
-            else:  # numbers of lower precision became float64, which changes none
-                bits |= bit
+            if (type(value) is np.ndarray and value.dtype is _FLOAT and value.shape == view.shape) or (
+                type(value) is float and not view.shape
+            ):  # as nearly every one is
+                view[...] = value
+            else:
+                try:
+                    view[...] = _as_section(name, value, view.shape)  # lower precision becomes float64: no change
+                except Exception:
+                    if bit & required:
+                        raise
+                    continue
+            bits |= bit
         if bits & _ENERGY and not has_free_energy:
             views["free_energy"][...] = views["energy"]
             bits |= _FREE_ENERGY
@@ -239,16 +251,9 @@ def _with_parts(calculator: Any) -> list[Any]:
     return found
 
 
-def _fits(value: Any, view: NDArray[Any]) -> bool:
-    """Tell at once that a result is what is carried, as nearly every one is."""
-    if view.shape:
-        return type(value) is np.ndarray and value.dtype is _FLOAT and value.shape == view.shape
-    return isinstance(value, float)
-
-
 def _as_section(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a result in the shape that is carried."""
-    array = _real_numbers(name, value)
+    array = real_numbers(name, value)
     if name == "stress" and array.shape == (3, 3):
         array = full_3x3_to_voigt_6_stress(array)  # in the model's precision, as ASE does it
     if array.ndim and array.size == 1 and name in _SCALARS:
@@ -258,10 +263,23 @@ def _as_section(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def _real_numbers(name: str, value: Any) -> NDArray[Any]:
-    """Return a result as an array of real numbers; anything else that numpy would make numbers of is refused."""
+def real_numbers(name: str, value: Any) -> NDArray[Any]:
+    """Return a result as an array of real numbers.
+
+    Parameters
+    ----------
+    name : str
+        Of the property, for the error.
+    value : object
+        What a calculator left: a number, an array, a list of them, or what gives an array (of torch, of jax).
+
+    Raises
+    ------
+    ValueError
+        If it is anything else that numpy would make numbers of: truth values, text, dates, masked or complex numbers.
+    """
     if isinstance(value, list | tuple):  # numpy drops the masks of its items, and makes truth values numbers
-        value = [each if type(each) in (float, int) else _real_numbers(name, each) for each in value]
+        value = [each if type(each) in (float, int) else real_numbers(name, each) for each in value]
     array = np.asanyarray(value)
     masked = isinstance(array, np.ma.MaskedArray)
     if masked or array.dtype.kind == "b" or not np.can_cast(array.dtype, _FLOAT, "same_kind"):

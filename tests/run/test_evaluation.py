@@ -27,6 +27,7 @@ from rootstock import RootstockCalculator
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.errors import ModelError, NonFiniteError, RootError
 from rootstock.interfaces.arguments import check_arguments, worker_spec
+from rootstock.interfaces.evaluation import evaluate
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
 from tests.support.processes import wait_for
@@ -850,3 +851,30 @@ def test_no_atoms_yet(emt: RootstockCalculator) -> None:
     emt.reset()
     assert emt.atoms is None and emt.results == {}
     assert emt.get_property("energy", allow_calculation=False) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("energy", np.ma.masked), ("energy", "1e3"), ("energy", True), ("energy", 1j), ("energy", [1.0, 2.0]),
+        ("forces", np.ma.array(np.zeros((1, 3)), mask=True)), ("forces", np.zeros((1, 3), complex)),
+        ("stress", np.zeros(6, bool)),
+    ],
+)  # fmt: skip
+def test_somebody_elses_calculator_gives_no_real_numbers(name: str, value: object) -> None:
+    """LAMMPS and i-PI may be given any calculator of ASE."""
+    atoms = bulk("Cu")
+    calc = EMT()
+
+    class Odd(EMT):
+        def calculate(self, *arguments: Any, **options: Any) -> None:
+            super().calculate(*arguments, **options)
+            self.results.pop("free_energy")
+            self.results[name] = value
+
+    with pytest.raises(ModelError):
+        evaluate(Odd(), atoms, list(all_changes), stress=True)
+    energy, forces, stress = evaluate(calc, atoms, list(all_changes), stress=True)
+    assert energy == calc.results["energy"]
+    assert np.array_equal(forces, calc.results["forces"])
+    assert stress is not None and stress[1, 2] == calc.results["stress"][3]
