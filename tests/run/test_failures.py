@@ -582,8 +582,8 @@ def test_at_the_end_of_the_script_the_worker_ends(client: Script) -> None:
     wait_until_gone(pid)
 
 
-def test_workers_of_lost_calculators_end(make: Make) -> None:
-    calc = make().start()
+def test_workers_of_lost_calculators_end(root: Path) -> None:
+    calc = RootstockCalculator("emt", root=root, device="cpu").start()
     pid = calc.info()["pid"]
     del calc
     gc.collect()
