@@ -177,7 +177,12 @@ class Evaluator:
                 atoms.pbc = views["pbc"] != 0
         for name in _OPTIONAL:
             if stale & INPUT_BITS[name]:
-                self._set_array(atoms, name, views[name] if frame.present & INPUT_BITS[name] else None)
+                array_name = _ARRAY_NAME.get(name, name)
+                # Vectors that are absent leave the scalars alone, which are of the same array.
+                if array_name == name or not frame.present & INPUT_BITS[array_name]:
+                    atoms.set_array(array_name, None)
+                if frame.present & INPUT_BITS[name]:
+                    atoms.set_array(array_name, views[name].copy())
         if stale & INFO_BIT:
             atoms.info = copy.deepcopy(self._info)
         if stale == ALL_BITS:
@@ -194,15 +199,6 @@ class Evaluator:
         if changed & _VECTORS:
             changed |= INPUT_BITS["initial_magmoms"]
         return [name for name in all_changes if changed & INPUT_BITS[name]]
-
-    @staticmethod
-    def _set_array(atoms: Atoms, name: str, value: NDArray[Any] | None) -> None:
-        array_name = _ARRAY_NAME.get(name, name)
-        if value is not None:
-            atoms.set_array(array_name, None)
-            atoms.set_array(array_name, value.copy())
-        elif array_name == name:  # vectors that are absent leave the scalars alone
-            atoms.set_array(array_name, None)
 
     def _store(self, views: dict[str, NDArray[Any]], required: int) -> int:
         results, bits = self.calculator.results, 0

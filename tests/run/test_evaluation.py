@@ -850,3 +850,16 @@ def test_no_atoms_yet(emt: RootstockCalculator) -> None:
     emt.reset()
     assert emt.atoms is None and emt.results == {}
     assert emt.get_property("energy", allow_calculation=False) is None
+
+
+def test_magnetic_moments_that_are_vectors_come_and_go(make: Make) -> None:
+    atoms = bulk("Fe", cubic=True)
+    atoms.calc = make("""
+        moments = self.atoms.arrays.get("initial_magmoms")
+        self.results["energy"] = -1.0 if moments is None else 10.0 * moments.ndim + moments.sum()
+    """)
+    vectors, scalars = (np.ones((2, 3)), 26.0), (np.ones(2), 12.0)
+    for moments, expected in (vectors, (None, -1.0), scalars, vectors, scalars, (None, -1.0)):
+        atoms.set_array("initial_magmoms", None)
+        atoms.set_array("initial_magmoms", moments)
+        assert atoms.get_potential_energy() == expected
