@@ -101,7 +101,8 @@ def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
         yield results
     except BaseException:
         if results:
-            partial = _unused(path.with_name(f"{path.stem}.partial{keeps.suffix}"))
+            ending = ".extxyz" if keeps.suffix in (".gz", ".bz2", ".xz") else keeps.suffix
+            partial = _unused(path.with_name(f"{path.stem}.partial{ending}"))
             write_structures(partial, results)
             report(f"The {len(results)} that were done are in {partial}.")
         raise

@@ -104,7 +104,8 @@ def _movable(atoms: Atoms) -> Any:
 def _column(name: str, array: Any) -> tuple[str, str, str, list[list[Any]]]:
     """Return the name of an array, its type in the file, the format of a value, and the values, column by column."""
     kind, form = _KINDS.get(array.dtype.kind, ("", ""))
-    if not kind or array.ndim not in (1, 2) or (kind == "R" and array.itemsize > 8):
+    no_place = isinstance(array, np.ma.MaskedArray) or array.ndim not in (1, 2) or 0 in array.shape[1:]
+    if not kind or no_place or (kind == "R" and array.itemsize > 8):
         raise _refused(name, f"it is an array of shape {array.shape} and type {array.dtype}")
     if kind == "I" and array.size and not _INT32.min <= array.min() <= array.max() <= _INT32.max:
         raise _refused(name, "it holds whole numbers of more than 32 bits")
@@ -178,12 +179,14 @@ def _is_read(entry: str, name: str, plain: Any) -> bool:
         read = _plain(key_val_str_to_dict(entry))
         # JSON's list of 1 and 0.5 is read as an array: 1.0 and 0.5. NaN equals nothing.
         return repr(read) == repr({name: plain}) or ("_JSON" in entry and bool(read == {name: plain}))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):  # the last for a name that is empty
         return False
 
 
 def _plain(value: Any) -> Any:
     """Return a value with lists in place of arrays and tuples, and numbers of Python in place of numpy's."""
+    if isinstance(value, np.ma.MaskedArray):
+        return value  # which is written in no way
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, list | tuple):
@@ -192,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_float(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype == float)
+    return isinstance(value, float) or (type(value) is np.ndarray and value.dtype == float)
 
 
 def _joined(values: Any) -> str:

@@ -30,3 +30,16 @@ def note_calculator(atoms: Atoms, calculator: Any) -> None:
 def database_keys(atoms: Atoms) -> dict[str, Any]:
     """Return the notes in ``atoms.info`` as what a row of a database can be selected by."""
     return {key: atoms.info[key] for key in _KEYS if key in atoms.info}
+
+
+def without_notes(atoms: Atoms) -> Atoms:
+    """Return a copy for a calculator: to a model, another frame of a file would be atoms with other info.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    """
+    copy: Atoms = atoms.copy()
+    for key in _KEYS:
+        copy.info.pop(key, None)
+    return copy

@@ -16,7 +16,7 @@ from ase.filters import FrechetCellFilter
 from ase.units import GPa
 
 from rootstock.errors import ConfigurationError
-from rootstock.simulations.provenance import note_calculator
+from rootstock.simulations.provenance import note_calculator, without_notes
 from rootstock.simulations.structures import add_structure
 
 
@@ -57,7 +57,7 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
         usual = ("energy", "forces", "stress") if has_stress(atoms) else ("energy", "forces")
         properties = [name for name in usual if name in offered]
     try:
-        calculator.calculate(atoms, list(properties))
+        calculator.calculate(without_notes(atoms), list(properties))
     except PropertyNotImplementedError as error:
         raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
     computed = _with_results(atoms, calculator, {name: calculator.results[name] for name in properties})
@@ -138,8 +138,9 @@ class Relaxation:
             if trajectory is not None:
                 add_structure(trajectory, with_forces(atoms, calculator, ()))
             on_step(optimizer.nsteps, atoms, float(np.linalg.norm(moving.get_forces(), axis=1).max()))
-        atoms.info["converged"] = converged
-        return with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
+        relaxed = with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
+        relaxed.info["converged"] = converged  # not in what the model reads, which would be asked again
+        return relaxed
 
 
 def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:

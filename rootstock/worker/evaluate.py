@@ -176,7 +176,13 @@ class Evaluator:
             self._pbc_bytes = self._pbc.tobytes()
         for name in _OPTIONAL:
             if stale & INPUT_BITS[name]:
-                self._set_array(atoms, name, present=bool(frame.present & INPUT_BITS[name]))
+                array_name = _ARRAY_NAME.get(name, name)
+                self._buffers.pop(name, None)
+                # Vectors that are absent leave the scalars alone, which are of the same array.
+                if array_name == name or not frame.present & INPUT_BITS[array_name]:
+                    atoms.arrays.pop(array_name, None)
+                if frame.present & INPUT_BITS[name]:
+                    atoms.arrays[array_name] = self._take(name)
         if stale & INFO_BIT:
             atoms.info = copy.deepcopy(self._info)
         if stale == ALL_BITS:
@@ -193,15 +199,6 @@ class Evaluator:
         if changed & _VECTORS:
             changed |= INPUT_BITS["initial_magmoms"]
         return [name for name in all_changes if changed & INPUT_BITS[name]]
-
-    def _set_array(self, atoms: Atoms, name: str, *, present: bool) -> None:
-        array_name = _ARRAY_NAME.get(name, name)
-        if present:
-            atoms.arrays[array_name] = self._take(name)
-            return
-        self._buffers.pop(name, None)
-        if array_name == name:  # vectors that are absent leave the scalars alone
-            atoms.arrays.pop(name, None)
 
     def _take(self, name: str) -> NDArray[Any]:
         """Return a copy of a section of the memory, at which `restore` looks."""

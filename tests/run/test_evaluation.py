@@ -28,6 +28,7 @@ from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.errors import ModelError, NonFiniteError, RootError
 from rootstock.interfaces.arguments import check_arguments, worker_spec
 from rootstock.interfaces.evaluation import evaluate
+from rootstock.simulations.relax import Relaxation, singlepoint
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run
 from tests.support.processes import wait_for
@@ -878,3 +879,27 @@ def test_somebody_elses_calculator_gives_no_real_numbers(name: str, value: objec
     assert energy == calc.results["energy"]
     assert np.array_equal(forces, calc.results["forces"])
     assert stress is not None and stress[1, 2] == calc.results["stress"][3]
+def test_magnetic_moments_that_are_vectors_come_and_go(make: Make) -> None:
+    atoms = bulk("Fe", cubic=True)
+    atoms.calc = make("""
+        moments = self.atoms.arrays.get("initial_magmoms")
+        self.results["energy"] = -1.0 if moments is None else 10.0 * moments.ndim + moments.sum()
+    """)
+    vectors, scalars = (np.ones((2, 3)), 26.0), (np.ones(2), 12.0)
+    for moments, expected in (vectors, (None, -1.0), scalars, vectors, scalars, (None, -1.0)):
+        atoms.set_array("initial_magmoms", None)
+        atoms.set_array("initial_magmoms", moments)
+        assert atoms.get_potential_energy() == expected
+
+
+def test_notes_of_a_file_are_no_new_question(make: Make) -> None:
+    calc = make("self.results |= {'energy': float(len(self.atoms.info)), 'forces': np.zeros((len(self.atoms), 3))}")
+    for frame in range(2):
+        atoms = bulk("Cu")
+        atoms.info |= {"rootstock_source": f"a.traj@{frame}", "converged": True, "of the model": 1}
+        computed = singlepoint(atoms, calc)
+        assert computed.get_potential_energy() == 1
+        assert computed.info["rootstock_source"] == f"a.traj@{frame}"
+    before = calc.info()["calls"]["count"]
+    assert Relaxation().run(bulk("Au"), calc).info["converged"]
+    assert calc.info()["calls"]["count"] == before + 1

@@ -638,3 +638,10 @@ def test_an_overwritten_simulation_leaves_nothing_of_the_old_one(tmp_path: Path)
     simulation.files["final"].write_text("old")
     assert not simulation.run(on_step=lambda now: False)
     assert not simulation.files["final"].exists()
+
+
+def test_a_rescue_of_results_for_a_compressed_file(rootstock: Command, tmp_path: Path) -> None:
+    write(tmp_path / "a.extxyz", [crystal(), bulk("U", "fcc", a=5.0)])
+    done = rootstock("singlepoint", "a.extxyz", "--out", "b.xyz.gz")
+    assert done.returncode == 18 and "The 1 that were done are in b.xyz.partial.extxyz" in done.stderr
+    assert read(tmp_path / "b.xyz.partial.extxyz").get_forces().any()
