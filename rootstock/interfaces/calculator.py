@@ -236,8 +236,11 @@ class RootstockCalculator(ProxyCalculator):
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
         predicted = bits | state.predicted if bits & state.predicted == bits else bits
         session = self._session
+        asked, results = state.inputs.state, state.results
         try:
-            state.results |= session.evaluate(state.inputs, predicted, bits)
+            results |= session.evaluate(state.inputs, predicted, bits)
+            # A signal handler may have shown this thread other atoms meanwhile: these results are not theirs.
+            state.results, state.results_for = results, asked
             if self._named is not session:
                 build = session.spec.model.build_name
                 self.parameters, self._last_parameters = self._with_arguments(self._arguments, build)
