@@ -242,9 +242,7 @@ class RootstockCalculator(ProxyCalculator):
             # A signal handler may have shown this thread other atoms meanwhile: these results are not theirs.
             state.results, state.results_for = results, asked
             if self._named is not session:
-                build = session.spec.model.build_name
-                self.parameters, self._last_parameters = self._with_arguments(self._arguments, build)
-                self._named = session
+                self._name_build(session)
         except WorkerError as error:
             if session is not self._session:  # another thread has changed the arguments meanwhile
                 self._compute(state, properties)
@@ -252,6 +250,15 @@ class RootstockCalculator(ProxyCalculator):
                 raise PropertyNotImplementedError(error.message) from error
             else:
                 raise
+
+    def _name_build(self, session: WorkerSession) -> None:
+        """Let `parameters` name the build that computes, and stay as they are otherwise: somebody may change them."""
+        with session.own_lock():
+            if session is self._session:
+                build = {"build": session.spec.model.build_name}
+                self._last_parameters = {**self._last_parameters, **build}
+                self.parameters.update(build)
+                self._named = session
 
     # -- the worker
 
