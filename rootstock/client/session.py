@@ -158,6 +158,8 @@ class WorkerSession(PeerSession):
                     if isinstance(error, (DeviceError, MissingWeightsError)) or not end_unused():
                         raise
                     self._connection = self._start()
+                if self.end_if_unused():  # closed by another thread meanwhile
+                    self._settle(0.0)
             return self._connection
 
     def _start(self) -> WorkerConnection:

@@ -21,9 +21,9 @@ from ase.optimize import BFGS
 from ase.units import fs
 
 from rootstock import RootstockCalculator
-from rootstock.errors import ModelError
+from rootstock.errors import ModelError, WorkerError
 from tests.run.conftest import Make
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, wait_until_gone
 
 THREADS = 4
 
@@ -175,6 +175,21 @@ def test_arguments_that_are_changed_during_the_first_call_of_a_copy(make: Make, 
         (tmp_path / "go").touch()
         assert call.result() == 1.0
     assert calc.parameters["timeout"] == 77.0
+
+
+def test_a_calculator_that_is_closed_while_its_worker_starts(make: Make, tmp_path: Path) -> None:
+    """The worker does not stay behind."""
+    calc = make(setup=f"{wait_in(tmp_path)}\nreturn Calculator()")
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(calc.start)
+        wait_for((tmp_path / "inside").exists, "the start")
+        calc.close()
+        (tmp_path / "go").touch()
+        with pytest.raises(WorkerError, match="This calculator is closed"):
+            start.result()
+    wait_until_gone(int((tmp_path / "inside").read_text()))
+    with calc:
+        assert calc.get_property("energy", Atoms("Cu")) == 1.0
 
 
 def wait_in(folder: Path) -> str:
