@@ -169,6 +169,8 @@ class RootstockCalculator(ProxyCalculator):
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change arguments; the next call starts a worker for them. Copies keep theirs.
 
+        `start_timeout` and `timeout` are those of the worker, for all copies that share it; it goes on.
+
         Parameters
         ----------
         **changes
@@ -190,7 +192,8 @@ class RootstockCalculator(ProxyCalculator):
             old = following = self._session
             states, named = self._states, self._named
             if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
-                _require_build(asked, build)
+                if asked is not None:  # `parameters` may still name the build of results that came in a pickle
+                    _require_build(asked, old.spec.model.build_name)
                 old.set_patience(**new)
             else:
                 spec = worker_spec(arguments)
