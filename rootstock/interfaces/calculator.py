@@ -239,11 +239,8 @@ class RootstockCalculator(ProxyCalculator):
         # is computed together for these: a relaxation of the cell asks for forces, then for stress, and pays once.
         predicted = bits | state.predicted if bits & state.predicted == bits else bits
         session = self._session
-        asked, results = state.inputs.state, state.results
         try:
-            results |= session.evaluate(state.inputs, predicted, bits)
-            # A signal handler may have shown this thread other atoms meanwhile: these results are not theirs.
-            state.results, state.results_for = results, asked
+            state.results |= session.evaluate(state.inputs, predicted, bits)
             if self._named is not session:
                 self._name_build(session)
         except WorkerError as error:

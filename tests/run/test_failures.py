@@ -501,7 +501,7 @@ def trace(frame, event, _):
     if not path.startswith(package):
         return None
     # Python looks for signals where functions are called and loops go round, so not before this line.
-    if event == "line" and linecache.getline(path, frame.f_lineno).strip() != "self._busy = False":
+    if event == "line" and not linecache.getline(path, frame.f_lineno).strip().endswith("busy = False"):
         left -= 1
         if left < 0:
             sys.settrace(None)
@@ -560,7 +560,7 @@ thread = threading.Thread(target=disturb)
 thread.start()
 pid = atoms.calc.info()["pid"]
 atoms.positions[0, 0] = 6.0
-print(atoms.get_potential_energy(), atoms.calc.info()["pid"] == pid, flush=True)
+print(atoms.get_potential_energy(), atoms.calc.info()["pid"] == pid and atoms.calc.atoms == atoms, flush=True)
 thread.join()
 ask()
 print(seen[1], seen[0], flush=True)
