@@ -186,6 +186,8 @@ class WorkerSession(PeerSession):
             except WorkerError:
                 if not connection.usable:
                     self._connection = None  # nothing of a lost worker is kept
+                    if not self.users:  # another thread has closed the calculator: that is the reason
+                        self._settle(0.0)
                 raise
             finally:
                 self._busy = False

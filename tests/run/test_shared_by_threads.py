@@ -177,16 +177,18 @@ def test_arguments_that_are_changed_during_the_first_call_of_a_copy(make: Make, 
     assert calc.parameters["timeout"] == 77.0
 
 
-def test_a_calculator_that_is_closed_while_its_worker_starts(make: Make, tmp_path: Path) -> None:
-    """The worker does not stay behind."""
-    calc = make(setup=f"{wait_in(tmp_path)}\nreturn Calculator()")
+@pytest.mark.parametrize("during", ["start", "call"])
+def test_a_calculator_that_is_closed_while_another_thread_asks(make: Make, tmp_path: Path, during: str) -> None:
+    """That thread is told why it gets no answer, and the worker does not stay behind."""
+    wait = wait_in(tmp_path)
+    calc = make(setup=f"{wait}\nreturn Calculator()") if during == "start" else make(wait)
     with ThreadPoolExecutor(1) as pool:
-        start = pool.submit(calc.start)
-        wait_for((tmp_path / "inside").exists, "the start")
+        call = pool.submit(calc.get_property, "energy", Atoms("Cu"))
+        wait_for((tmp_path / "inside").exists, f"the {during}")
         calc.close()
         (tmp_path / "go").touch()
         with pytest.raises(WorkerError, match="This calculator is closed"):
-            start.result()
+            call.result()
     wait_until_gone(int((tmp_path / "inside").read_text()))
     with calc:
         assert calc.get_property("energy", Atoms("Cu")) == 1.0
