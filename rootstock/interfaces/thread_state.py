@@ -12,6 +12,11 @@ from rootstock.client.peer import asked_meanwhile
 class ThreadState:
     """The atoms that a thread showed a calculator last, and what is known of them.
 
+    Parameters
+    ----------
+    inputs, results, extra
+        As the attributes; by default nothing is known.
+
     Attributes
     ----------
     inputs : Inputs
