@@ -26,6 +26,14 @@ class Phase(enum.Enum):
     OVER = enum.auto()
 
 
+def asked_meanwhile() -> WorkerError:
+    """Return the error for a thread that asks while it waits for an answer: in a signal handler."""
+    return WorkerError(
+        "A signal handler asks a worker in the middle of the call that the signal interrupted.",
+        "Let the handler set a flag, and ask where the program looks at it, between two steps.",
+    )
+
+
 class PeerConnection:
     """A process that is asked one thing at a time.
 

@@ -16,6 +16,7 @@ _TAIL_LINES = 30
 _KEPT_LOGS = 50  # of workers that failed
 _PART = 2**19  # bytes of the beginning, and of the end, of a log that became too long
 _LONGEST = 4 * _PART
+_LINE = 2**12  # longer lines, as progress bars write, are cut in two
 _CUT = b"... (here the middle of this log was taken out, since it became too long)\n"
 
 
@@ -117,9 +118,9 @@ def shorten(log: Path) -> None:
             begin = os.pread(file.fileno(), _PART + len(_CUT), 0)
             end = os.pread(file.fileno(), _PART, size - _PART)
             cut = begin.find(_CUT)  # since it was shortened before
-            file.truncate(cut if cut >= 0 else begin.rfind(b"\n", 0, _PART) + 1 or _PART)
+            file.truncate(cut if cut >= 0 else begin.rfind(b"\n", _PART - _LINE, _PART) + 1 or _PART)
             fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
-            file.write(_CUT + end[end.find(b"\n") + 1 :])
+            file.write(_CUT + end[end.find(b"\n", 0, _LINE) + 1 :])
 
 
 def last_lines(log: Path) -> str:

@@ -13,7 +13,7 @@ from rootstock import __version__
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.peer import PeerSession
+from rootstock.client.peer import PeerSession, asked_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
 from rootstock.client.threads import ThreadWatch, thread_count
@@ -145,10 +145,7 @@ class WorkerSession(PeerSession):
         """
         with self.own_lock():
             if self._busy:  # by this thread, in whose call a signal came: the lock keeps others out
-                raise WorkerError(
-                    "A signal handler asks a worker in the middle of the call that the signal interrupted.",
-                    "Let the handler set a flag, and ask where the program looks at it, between two steps.",
-                )
+                raise asked_meanwhile()
             self._settle(self.spec.timeout)
             if self._connection is None:
                 try:
@@ -158,6 +155,8 @@ class WorkerSession(PeerSession):
                     if isinstance(error, (DeviceError, MissingWeightsError)) or not end_unused():
                         raise
                     self._connection = self._start()
+                if self.end_if_unused():  # closed by another thread meanwhile
+                    self._settle(0.0)
             return self._connection
 
     def _start(self) -> WorkerConnection:
@@ -187,6 +186,8 @@ class WorkerSession(PeerSession):
             except WorkerError:
                 if not connection.usable:
                     self._connection = None  # nothing of a lost worker is kept
+                    if not self.users:  # another thread has closed the calculator: that is the reason
+                        self._settle(0.0)
                 raise
             finally:
                 self._busy = False

@@ -42,16 +42,18 @@ class _Table:
 
     def watch(self) -> None:
         """End sessions that nobody has used for a while, until none are kept."""
-        while self.kept:
+        while True:
             time.sleep(GRACE_S / 8)
             self.end_unused(GRACE_S)
+            with self.lock:
+                if not self.kept:
+                    return
 
     def keep(self, session: PeerSession) -> None:
         """Keep a session, and have somebody watch. The lock is held."""
-        nobody_watches = not self.kept
-        self.kept.setdefault(session, None)
-        if nobody_watches:
+        if not self.kept:  # first: where no thread can start, nothing is kept for ever
             threading.Thread(target=self.watch, name="rootstock-sessions", daemon=True).start()
+        self.kept.setdefault(session, None)
 
     def end_unused(self, grace: float) -> bool:
         """End the sessions that nobody has used for `grace` seconds; return whether there were any."""

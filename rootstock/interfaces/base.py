@@ -129,26 +129,32 @@ class ProxyCalculator(Calculator):
             value = None if stale else state.results.get(name)
             return value.copy() if isinstance(value, np.ndarray) else value
         state = self._states.own()
-        before = state.results_for
-        if atoms is not None:
-            state.inputs.update(atoms)
-            if state.inputs.state != before:
-                state.invalidate()
-        if name not in state.results:
-            if atoms is None:
-                _require_atoms(state)
-            if getattr(self.calculate, "__func__", None) is ProxyCalculator.calculate:
-                self._compute(state, (name,))
-            else:  # somebody's own: a correction on top, perhaps
-                try:
-                    self.calculate(self.atoms if atoms is None else atoms, [name], changes(before, state.results_for))
-                except BaseException:
-                    state.results = {}  # some may lack the correction
-                    raise
-                if name not in state.results:
-                    raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
-        state.requested |= PROPERTY_BITS.get(name, 0)
-        value = state.results[name]
+        try:
+            state.busy = True
+            before = state.results_for
+            if atoms is not None:
+                state.inputs.update(atoms)
+                if state.inputs.state != before:
+                    state.invalidate()
+            if name not in state.results:
+                if atoms is None:
+                    _require_atoms(state)
+                if getattr(self.calculate, "__func__", None) is ProxyCalculator.calculate:
+                    self._compute(state, (name,))
+                else:  # somebody's own: a correction on top, perhaps
+                    state.busy = False
+                    try:
+                        changed = changes(before, state.results_for)
+                        self.calculate(self.atoms if atoms is None else atoms, [name], changed)
+                    except BaseException:
+                        state.results = {}  # some may lack the correction
+                        raise
+                    if name not in state.results:
+                        raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")
+            state.requested |= PROPERTY_BITS.get(name, 0)
+            value = state.results[name]
+        finally:
+            state.busy = False
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def calculate(
@@ -170,12 +176,16 @@ class ProxyCalculator(Calculator):
         """
         self._sync_parameters()
         state = self._states.own()
-        if atoms is None:
-            _require_atoms(state)
-        else:
-            state.inputs.update(atoms)
-        state.invalidate()
-        self._compute(state, properties)
+        try:
+            state.busy = True
+            if atoms is None:
+                _require_atoms(state)
+            else:
+                state.inputs.update(atoms)
+            state.invalidate()
+            self._compute(state, properties)
+        finally:
+            state.busy = False
 
     def _sync_parameters(self) -> None:
         """Take over what was changed in `parameters`."""

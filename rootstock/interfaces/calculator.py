@@ -169,6 +169,8 @@ class RootstockCalculator(ProxyCalculator):
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change arguments; the next call starts a worker for them. Copies keep theirs.
 
+        `start_timeout` and `timeout` are those of the worker, for all copies that share it; it goes on.
+
         Parameters
         ----------
         **changes
@@ -190,7 +192,8 @@ class RootstockCalculator(ProxyCalculator):
             old = following = self._session
             states, named = self._states, self._named
             if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
-                _require_build(asked, build)
+                if asked is not None:  # `parameters` may still name the build of results that came in a pickle
+                    _require_build(asked, old.spec.model.build_name)
                 old.set_patience(**new)
             else:
                 spec = worker_spec(arguments)
@@ -239,9 +242,7 @@ class RootstockCalculator(ProxyCalculator):
         try:
             state.results |= session.evaluate(state.inputs, predicted, bits)
             if self._named is not session:
-                build = session.spec.model.build_name
-                self.parameters, self._last_parameters = self._with_arguments(self._arguments, build)
-                self._named = session
+                self._name_build(session)
         except WorkerError as error:
             if session is not self._session:  # another thread has changed the arguments meanwhile
                 self._compute(state, properties)
@@ -249,6 +250,15 @@ class RootstockCalculator(ProxyCalculator):
                 raise PropertyNotImplementedError(error.message) from error
             else:
                 raise
+
+    def _name_build(self, session: WorkerSession) -> None:
+        """Let `parameters` name the build that computes, and stay as they are otherwise: somebody may change them."""
+        with session.own_lock():
+            if session is self._session:
+                build = {"build": session.spec.model.build_name}
+                self._last_parameters = {**self._last_parameters, **build}
+                self.parameters.update(build)
+                self._named = session
 
     # -- the worker
 

@@ -6,10 +6,16 @@ import threading
 from typing import Any
 
 from rootstock.client.inputs import Inputs, State
+from rootstock.client.peer import asked_meanwhile
 
 
 class ThreadState:
     """The atoms that a thread showed a calculator last, and what is known of them.
+
+    Parameters
+    ----------
+    inputs, results, extra
+        As the attributes; by default nothing is known.
 
     Attributes
     ----------
@@ -25,9 +31,11 @@ class ThreadState:
     requested, predicted : int
         Properties that were asked of these atoms, and of those before, as bits of
         `rootstock.worker.channel.memory.PROPERTY_BITS`.
+    busy : bool
+        Whether a call of the thread goes on; a signal handler that comes meanwhile must not touch anything.
     """
 
-    __slots__ = ("extra", "inputs", "predicted", "requested", "results", "results_for")
+    __slots__ = ("busy", "extra", "inputs", "predicted", "requested", "results", "results_for")
 
     def __init__(self, inputs: Inputs | None = None, results: dict[str, Any] | None = None, extra: bytes = b"") -> None:
         self.inputs = Inputs() if inputs is None else inputs
@@ -35,6 +43,7 @@ class ThreadState:
         self.results_for: State = self.inputs.state
         self.extra = extra
         self.requested = self.predicted = 0
+        self.busy = False
 
     @property
     def current(self) -> bool:
@@ -79,11 +88,19 @@ class ThreadStates:
         self._local = threading.local()
 
     def own(self) -> ThreadState:
-        """Return this thread's state, to be used."""
+        """Return this thread's state, to be used.
+
+        Raises
+        ------
+        WorkerError
+            If a signal handler asks in the middle of a call.
+        """
         try:
             state: ThreadState = self._local.state
         except AttributeError:
             state = self._local.state = self._last.copy()
+        if state.busy:
+            raise asked_meanwhile()
         self._last = state
         return state
 

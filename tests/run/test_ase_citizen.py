@@ -290,6 +290,17 @@ def test_what_is_written_down(root: Path, tmp_path: Path) -> None:
     assert read(tmp_path / "atoms.extxyz").get_potential_energy() == pytest.approx(atoms.get_potential_energy())
 
 
+def test_a_pickle_of_another_build_can_be_asked_for_what_computes_now(root: Path) -> None:
+    calc = copper(root, "lj").calc
+    build = calc.parameters["build"]
+    calc.parameters = calc._last_parameters = {**calc.parameters, "build": "lj/0"}  # as if the root had had it then
+    again = pickle.loads(pickle.dumps(calc))
+    assert again.set(build=build) == {}
+    with pytest.raises(ConfigurationError, match=f"build='lj/1' is not what computes here, which is '{build}'"):
+        again.set(build="lj/1")
+    assert again.get_property("energy", bulk("Cu")) and again.parameters["build"] == build
+
+
 def test_info_is_what_a_paper_needs(root: Path) -> None:
     atoms = copper(root)
     with atoms.calc as calc:

@@ -165,6 +165,28 @@ def test_a_forked_process_has_workers_of_its_own(root: Path) -> None:
     assert run(sys.executable, "-c", FORKED, root, cwd=REPOSITORY, check=True).stdout == "right\n"
 
 
+WITHOUT_THREADS = """
+import pickle, sys, threading
+from rootstock import RootstockCalculator
+
+pickled = pickle.dumps(RootstockCalculator("emt", root=sys.argv[1], device="cpu"))
+threading.stack_size(2**45)
+try:
+    pickle.loads(pickled)
+except RuntimeError as error:
+    print(error)
+threading.stack_size(0)
+copies = pickle.loads(pickled), pickle.loads(pickled)
+print([thread.name for thread in threading.enumerate()])
+"""
+
+
+def test_a_thread_that_cannot_start_is_started_for_the_next_copy(root: Path) -> None:
+    """Else no worker of this process would end before the process does."""
+    out = run(sys.executable, "-c", WITHOUT_THREADS, root, cwd=REPOSITORY, check=True).stdout
+    assert out.splitlines() == ["can't start new thread", "['MainThread', 'rootstock-sessions']"]
+
+
 def test_workers_that_nobody_uses_make_room_for_one_that_starts(make: Make, tmp_path: Path) -> None:
     """On a GPU, the model of the last task may take the memory that the next one needs."""
     setup = """

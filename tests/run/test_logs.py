@@ -68,6 +68,21 @@ def test_a_log_stays_short_with_many_calls(make: Make) -> None:
         calc.get_potential_energy(atoms)
 
 
+def test_long_lines_do_not_take_both_parts_with_them(make: Make) -> None:
+    """Progress bars write one line, with returns; what ends it is an error, perhaps."""
+    calc = make("if len(self.atoms) == 1: print('loading', '\\r 12 %' * 500000, 'the error', flush=True)")
+    log = Path(calc.info()["log"])
+    calc.get_potential_energy(Atoms("H"))
+    count = 1
+    while log.stat().st_size > 2**21:
+        count += 1
+        calc.get_potential_energy(Atoms(f"H{count}"))
+    text = log.read_text()
+    begin, end = text.split("... (here the middle of this log was taken out, since it became too long)\n")
+    assert min(len(begin), len(end)) > 500000
+    assert "loading" in begin and end.endswith("the error\n")
+
+
 def test_the_callers_own_log_is_left_alone(make: Make, tmp_path: Path) -> None:
     log = tmp_path / "own.log"
     log.write_text("of an earlier run\n")

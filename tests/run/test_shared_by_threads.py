@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from ase.optimize import BFGS
 from ase.units import fs
 
 from rootstock import RootstockCalculator
-from rootstock.errors import ModelError
+from rootstock.errors import ModelError, WorkerError
 from tests.run.conftest import Make
+from tests.support.processes import wait_for, wait_until_gone
 
 THREADS = 4
 
@@ -161,6 +163,45 @@ def test_a_failure_is_told_to_the_thread_whose_atoms_fail(make: Make) -> None:
         return failed
 
     assert in_threads(work) == [15 if number % 2 == 0 else 14 for number in range(THREADS)]
+
+
+def test_arguments_that_are_changed_during_the_first_call_of_a_copy(make: Make, tmp_path: Path) -> None:
+    """That call writes down the build, and nothing else."""
+    calc = pickle.loads(pickle.dumps(make(wait_in(tmp_path))))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(calc.get_property, "energy", Atoms("Cu"))
+        wait_for((tmp_path / "inside").exists, "the evaluation")
+        calc.parameters["timeout"] = 77.0
+        (tmp_path / "go").touch()
+        assert call.result() == 1.0
+    assert calc.parameters["timeout"] == 77.0
+
+
+@pytest.mark.parametrize("during", ["start", "call"])
+def test_a_calculator_that_is_closed_while_another_thread_asks(make: Make, tmp_path: Path, during: str) -> None:
+    """That thread is told why it gets no answer, and the worker does not stay behind."""
+    wait = wait_in(tmp_path)
+    calc = make(setup=f"{wait}\nreturn Calculator()") if during == "start" else make(wait)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(calc.get_property, "energy", Atoms("Cu"))
+        wait_for((tmp_path / "inside").exists, f"the {during}")
+        calc.close()
+        (tmp_path / "go").touch()
+        with pytest.raises(WorkerError, match="This calculator is closed"):
+            call.result()
+    wait_until_gone(int((tmp_path / "inside").read_text()))
+    with calc:
+        assert calc.get_property("energy", Atoms("Cu")) == 1.0
+
+
+def wait_in(folder: Path) -> str:
+    """Return what makes a model write its process number, and wait for the file `go`."""
+    return f"""\
+with open({str(folder / "being-written")!r}, "w") as file:
+    file.write(str(os.getpid()))
+os.rename(file.name, {str(folder / "inside")!r})
+while not os.path.exists({str(folder / "go")!r}):
+    time.sleep(0.01)"""
 
 
 def test_arguments_that_a_thread_changes_hold_for_all(make: Make) -> None:
