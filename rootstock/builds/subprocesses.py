@@ -96,7 +96,7 @@ def _before_it_runs() -> Callable[[], None] | None:
     """Return what makes a new process take signals, and end with this one, where the system can do that.
 
     If we are killed, uv must not go on writing behind the back of the next run. What runs in the new process before uv
-    is two system calls, which no lock of another thread can stop.
+    takes no lock that another thread may have held.
     """
     if sys.platform != "linux":
         return None

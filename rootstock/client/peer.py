@@ -98,8 +98,8 @@ class PeerSession:
 
     def _reset(self) -> None:
         """Start without a process: in a forked one, it and whoever holds the lock are the parent's."""
-        self._lock, self._connection, self._owner = threading.RLock(), None, forks()
-        self._membership = threading.RLock()
+        self._lock, self._connection, self._membership = threading.RLock(), None, threading.RLock()
+        self._owner = forks()  # last: who sees it finds the rest
 
     def own_lock(self) -> Any:
         """Return the lock that a call holds."""

@@ -7,6 +7,7 @@ process again. It outlives the last copy by some seconds, until the next task br
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -70,8 +71,11 @@ class _Table:
                     # A copy that comes now gets a session of its own.
                     for key in [key for key, value in self.sessions.items() if value is session]:
                         del self.sessions[key]
-        ended = [session.end_if_unused() for session in unused]
-        return any(ended)
+        ended = 0
+        for session in unused:
+            with contextlib.suppress(OSError):  # such as a log on a dead file system; the others end all the same
+                ended += session.end_if_unused()
+        return bool(ended)
 
 
 _table = _Table()

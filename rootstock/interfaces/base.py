@@ -33,6 +33,7 @@ class ProxyCalculator(Calculator):
 
     nolabel = True  # `ase run` passes a label to every calculator that does not say this
 
+    _copies_share = True  # those that come out of pickles
     _arguments: dict[str, Any]
     _session: PeerSession
 
@@ -80,7 +81,7 @@ class ProxyCalculator(Calculator):
     def results(self) -> dict[str, Any]:
         """What is known of `atoms`, by ASE's names: as this thread computed it.
 
-        A thread that has computed nothing sees what the last one that did knows.
+        A thread that has computed nothing sees a copy of what the last one that did knows.
         """
         return self._states.seen().results
 
@@ -230,7 +231,7 @@ class ProxyCalculator(Calculator):
         attributes = {name: value for name, value in self.__dict__.items() if name not in self._not_pickled}
         state = self._states.seen().copy()
         atoms = state.inputs.atoms() if state.inputs else None
-        identity = identify(self._session, self._arguments)
+        identity = identify(self._session, self._arguments) if self._copies_share else None
         return attributes | {"atoms": atoms, "results": state.results, "extra": state.extra, "identity": identity}
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:

@@ -62,12 +62,12 @@ class ThreadState:
 
         That shows, for inputs that change get another stamp first.
         """
-        inputs, results_for = self.inputs, self.results_for
+        inputs, results, results_for = self.inputs, self.results, self.results_for
         if not inputs or inputs.state != results_for:
             return ThreadState()
-        copy = ThreadState(inputs.copy(), dict(self.results), self.extra)
+        copy = ThreadState(inputs.copy(), dict(results), self.extra)
         copy.requested, copy.predicted = self.requested, self.predicted
-        same = self.inputs is inputs and inputs.state == results_for == self.results_for
+        same = self.inputs is inputs and self.results is results and inputs.state == results_for == self.results_for
         return copy if same else ThreadState()
 
 

@@ -2,7 +2,7 @@
 
 Beside each output file lies a record of who writes it, as long as they do. On one node it is a lock, too: the kernel
 frees its flock when the process ends, however that comes about, and the record of a process that was killed is
-replaced. The record of another node is believed, since not every file system passes locks on between nodes, and a node
+replaced. The record of another node counts, since not every file system passes locks on between nodes, and a node
 that is lost may still compute: a person removes it.
 """
 

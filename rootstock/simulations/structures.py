@@ -126,6 +126,8 @@ def check_output(path: Path, *, overwrite: bool, many: bool = False, grows: bool
         If ASE knows no such format or cannot write it, the folder is missing or cannot be written, or the file exists.
     """
     kind = ioformats[_format(path)]
+    if kind.name in _DATABASES and path.suffix != f".{kind.name}":
+        raise ConfigurationError(f"{path}: ASE does not compress databases.", f"Use .{kind.name}.")
     folder = kind.name == "bundletrajectory"  # which cannot take the place of another one in one step
     if folder or not kind.can_write or (many and kind.single) or (grows and kind.name not in _GROWING):
         need = "grow" if grows else "hold several structures" if many else "be written"

@@ -879,6 +879,8 @@ def test_somebody_elses_calculator_gives_no_real_numbers(name: str, value: objec
     assert energy == calc.results["energy"]
     assert np.array_equal(forces, calc.results["forces"])
     assert stress is not None and stress[1, 2] == calc.results["stress"][3]
+
+
 def test_magnetic_moments_that_are_vectors_come_and_go(make: Make) -> None:
     atoms = bulk("Fe", cubic=True)
     atoms.calc = make("""

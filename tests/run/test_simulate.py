@@ -495,6 +495,14 @@ def test_formats_without_results(rootstock: Command, tmp_path: Path, name: str) 
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("name", ["gold.db.gz", "gold.json.xz"])
+def test_databases_are_not_compressed(rootstock: Command, tmp_path: Path, name: str) -> None:
+    crystal("Au").write(tmp_path / "a.traj")
+    done = rootstock("singlepoint", "a.traj", "--out", name)
+    assert (done.returncode, "ASE does not compress databases" in done.stderr) == (3, True), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.traj"]
+
+
 def test_results_of_a_part_are_kept_whatever_the_format(rootstock: Command, tmp_path: Path) -> None:
     write(tmp_path / "a.extxyz", [crystal(), bulk("U", "fcc", a=5.0)])
     done = rootstock("singlepoint", "a.extxyz", "--out", "a.cif")

@@ -86,6 +86,7 @@ class IPICalculator(ProxyCalculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # ASE's declaration
     _not_pickled = (*ProxyCalculator._not_pickled, "_frame")
+    _copies_share = False  # a client has the atoms that it was given, and each task may have others
     _session: IPIClientSession
 
     def __init__(

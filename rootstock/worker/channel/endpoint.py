@@ -13,7 +13,7 @@ from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payloa
 from rootstock.worker.channel.running_time import SLICE_S, poll_until, running_time
 from rootstock.worker.channel.wakeup import WakeupFlag
 
-_CALLS_OF_A_LOOK = 16
+_CALLS_OF_A_LOOK = 32
 _ROOM = 2**16
 _NOW = socket.MSG_DONTWAIT
 
