@@ -28,6 +28,8 @@ from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
 
+_CALLS_OF_A_LOOK = 256
+
 
 class WorkerConnection(PeerConnection):
     """A started worker.
@@ -151,8 +153,9 @@ class WorkerConnection(PeerConnection):
         WorkerDiedError, WorkerTimeoutError, WorkerProtocolError
             If the worker is lost; this object is then of no more use.
         """
-        if missing := sections(properties & ~self.offered):
-            raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {missing[0].name}.")
+        if missing := properties & ~self.offered:
+            name = sections(missing)[0].name
+            raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {name}.")
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
             self._arrays.shown = None
@@ -176,6 +179,8 @@ class WorkerConnection(PeerConnection):
             self._phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
         self._sequence += 1
+        if not self._sequence % _CALLS_OF_A_LOOK:  # in short calls the endpoint never looks
+            self._process.shorten_log()
         atoms, capacity = arrays.atoms, self._process.memory.capacity
         frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self._sequence, atoms, capacity)
         content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None

@@ -13,7 +13,6 @@ from rootstock.worker.channel.frames import HEADER, Frame, decode, decode_payloa
 from rootstock.worker.channel.running_time import SLICE_S, poll_until, running_time
 from rootstock.worker.channel.wakeup import WakeupFlag
 
-_CALLS_OF_A_LOOK = 32
 _ROOM = 2**16
 _NOW = socket.MSG_DONTWAIT
 
@@ -37,7 +36,7 @@ class Endpoint:
     exit_fd : int, optional
         A descriptor that is readable once the other end's process has ended.
     on_look : callable
-        Called every second while this end waits, and in some of the calls that take less.
+        Called every second while this end waits.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Endpoint:
         self._sock = sock
         self._flag = flag
         self._exit, self._look_s = None, inf
-        self._on_look, self._calls = on_look, 0
+        self._on_look = on_look
         if exit_fd is not None:
             # It looks this often whether the other process lives, where a child of it holds the socket open.
             self._exit, self._look_s = select.poll(), SLICE_S
@@ -136,9 +135,6 @@ class Endpoint:
         self._drop_last()
         deadline = 0.0  # looking at the clock takes a percent of a short call: only where something is waited for
         if not self._filled:
-            self._calls += 1
-            if not self._calls % _CALLS_OF_A_LOOK:
-                self._on_look()
             self._flag.spin()
             if timeout >= self._look_s:
                 self._filled = self._receive_or_sleep(self._buffer)

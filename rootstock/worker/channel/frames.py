@@ -105,15 +105,12 @@ def decode(data: bytes | bytearray) -> Frame:
     WorkerProtocolError
         If these bytes are no header, or announce more than the bounds allow.
     """
-    magic, *fields = HEADER.unpack_from(data)
-    frame = Frame._make(fields)
-    if magic != MAGIC or frame.kind not in _KINDS:
+    magic, kind, properties, changes, present, payload, sequence, atoms, capacity = HEADER.unpack_from(data)
+    if magic != MAGIC or kind not in _KINDS:
         raise WorkerProtocolError(f"Received {bytes(data[:8])!r}, which does not begin a frame.")
-    if frame.payload > MAX_PAYLOAD or not frame.atoms <= frame.capacity <= MAX_ATOMS:
-        raise WorkerProtocolError(
-            f"Received a frame that announces {frame.payload} bytes and {frame.atoms} of {frame.capacity} atoms."
-        )
-    return frame
+    if payload > MAX_PAYLOAD or not atoms <= capacity <= MAX_ATOMS:
+        raise WorkerProtocolError(f"Received a frame that announces {payload} bytes and {atoms} of {capacity} atoms.")
+    return Frame(kind, properties, changes, present, payload, sequence, atoms, capacity)
 
 
 def decode_payload(payload: bytes) -> dict[str, Any]:
