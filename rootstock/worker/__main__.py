@@ -35,12 +35,15 @@ def end_with(lifeline: int) -> None:
     The client holds that end and never writes to it, so the kernel closes it when the client ends, however it ends.
     Linux then sends SIGKILL (signal-driven input, fcntl(2) F_SETSIG), which needs no interpreter: a model that
     computes in C, holds the interpreter's lock or has been stopped ends too. The signal goes to the whole group,
-    which is the worker's own, so that also children whose parent has died before them are ended.
+    which is the worker's own, so that also children whose parent has died before them are ended; and to this process,
+    which a model may have taken out of the group.
     """
     try:
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        again = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY)  # one open file has one owner
+        for descriptor, owner in ((again, os.getpid()), (lifeline, -os.getpgrp())):
+            fcntl.fcntl(descriptor, fcntl.F_SETOWN, owner)
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
     except (AttributeError, OSError):  # macOS; a sandbox that does not know of it
         import threading
 

@@ -326,6 +326,7 @@ BUSY = {
     "sleeping": "time.sleep(1000)",
     "holding the interpreter": "import ctypes; ctypes.PyDLL(None).sleep(1000)",
     "stopped": "os.kill(os.getpid(), 19)",
+    "in a session of its own": "os.setsid(); time.sleep(1000)",  # uv leads the one that the client gave it
     "idle": "pass",
 }
 
