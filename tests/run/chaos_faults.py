@@ -163,7 +163,7 @@ HOLDS = [
     "atoms.pbc = not atoms.pbc[0]",
     "atoms.set_tags(9)",
     "atoms.set_initial_charges(np.ones(n))",
-    "atoms.set_initial_magnetic_moments(np.ones((n, 3)))",
+    "atoms.arrays['initial_magmoms'] = np.ones((n, 3))",
     "atoms.arrays.pop('initial_charges', None); atoms.arrays.pop('tags', None); atoms.set_array('more', np.ones(n))",
     "del atoms[0]",
     "atoms += atoms.copy()",
