@@ -181,33 +181,38 @@ class RootstockCalculator(ProxyCalculator):
         dict
             What is new.
         """
-        if not changes:  # as ASE's own constructor calls it
-            return {}
-        with self._session.own_lock():  # calls of other threads come to their end first
-            asked, build = changes.pop("build", None), self._last_parameters.get("build")
-            if asked == build:
-                asked = None
-            arguments = check_arguments(with_changes(self._arguments, changes))
-            new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
-            old = following = self._session
-            states, named = self._states, self._named
-            if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
-                if asked is not None:  # `parameters` may still name the build of results that came in a pickle
-                    _require_build(asked, old.spec.model.build_name)
-                old.set_patience(**new)
-            else:
-                spec = worker_spec(arguments)
-                _require_build(asked, build := spec.model.build_name)
-                following = named = worker_session(lambda: spec, self._comm)
-                states = ThreadStates()
-            # All at once: no interruption leaves arguments that are not those of the worker.
-            (self.parameters, self._last_parameters), self._session, self._named, self._arguments, self._states = (
-                self._with_arguments(arguments, build), following, named, arguments, states,
-            )  # fmt: skip
-            if following is not old and self in old.users:
-                following.join(self)
-                old.release(self)
-            return new
+        while changes:  # none, as ASE's own constructor calls it
+            session = self._session
+            with session.own_lock():  # calls of other threads come to their end first
+                if session is self._session:  # and so did another thread's change
+                    return self._change(changes)
+        return {}
+
+    def _change(self, changes: dict[str, Any]) -> dict[str, Any]:
+        asked, build = changes.pop("build", None), self._last_parameters.get("build")
+        if asked == build:
+            asked = None
+        arguments = check_arguments(with_changes(self._arguments, changes))
+        new = {name: value for name, value in arguments.items() if value != self._arguments[name]}
+        old = following = self._session
+        states, named = self._states, self._named
+        if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
+            if asked is not None:  # `parameters` may still name the build of results that came in a pickle
+                _require_build(asked, old.spec.model.build_name)
+            old.set_patience(**new)
+        else:
+            spec = worker_spec(arguments)
+            _require_build(asked, build := spec.model.build_name)
+            following = named = worker_session(lambda: spec, self._comm)
+            states = ThreadStates()
+        # All at once: no interruption leaves arguments that are not those of the worker.
+        (self.parameters, self._last_parameters), self._session, self._named, self._arguments, self._states = (
+            self._with_arguments(arguments, build), following, named, arguments, states,
+        )  # fmt: skip
+        if following is not old and self in old.users:
+            following.join(self)
+            old.release(self)
+        return new
 
     def _with_arguments(self, arguments: dict[str, Any], build: str | None) -> tuple[Any, dict[str, Any]]:
         """Return `parameters` with these arguments, and what shows later whether somebody has changed them."""

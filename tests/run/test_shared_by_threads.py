@@ -223,3 +223,14 @@ def test_arguments_that_a_thread_changes_hold_for_all(make: Make) -> None:
     atoms = Atoms("Cu", calculator=calc)
     assert atoms.get_potential_energy() == 6.0
     assert in_threads(lambda _: calc.get_property("energy", atoms)) == [6.0] * THREADS
+
+
+def test_changes_of_several_threads_all_hold(make: Make, tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [
+        {"threads": 2}, {"timeout": 7.0}, {"setup_kwargs": {"more": 1.0}}, {"log": str(tmp_path / "log")},
+    ]  # fmt: skip
+    for _ in range(20):
+        calc = make()
+        in_threads(lambda number, calc=calc: calc.set(**changes[number]))  # type: ignore[misc]
+        expected = {name: value for change in changes for name, value in change.items()}
+        assert {name: calc.parameters[name] for name in expected} == expected
