@@ -149,10 +149,10 @@ def test_a_cancelled_job_leaves_no_worker_behind(slurm, lmod, root, exec_):
     [("exec", ()), ("exec srun", ()), ("exec", ("--signal=USR1", "--full")), ("srun", ("--signal=USR1",))],
 )
 def test_md_ends_after_its_step_when_its_job_is_told_to_end(request, lmod, root, cluster, start, cancel):
-    """Slurm's signals reach the worker too, and with srun more than once.
+    """Slurm's signals reach the worker too, with srun more than once; with control groups only the client gets them.
 
-    scancel ends a script's shell as well. Slurm then kills all else in the control group of the script: an srun too,
-    which is not there to print what its step says. Hence exec.
+    scancel also ends the shell of a script. With control groups Slurm then kills what the shell has started, so that
+    no srun prints the last words of its step. Hence exec.
     """
     slurm = request.getfixturevalue(cluster)
     name = f"{start.replace(' ', '-')}-{len(cancel)}"
