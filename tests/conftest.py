@@ -118,10 +118,15 @@ def root(shared_root: Path) -> Path:
 @pytest.fixture(scope="session")
 def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Return a running cluster. What uses it is of the group ``slurm`` of pytest-xdist, so one process has it."""
+    yield from run_slurm(tmp_path_factory)
+
+
+def run_slurm(tmp_path_factory: pytest.TempPathFactory, group: Path | None = None) -> Iterator[Slurm]:
+    """Run a cluster, for a fixture."""
     need_root()
     need_programs(**PROGRAMS)
     state = tmp_path_factory.mktemp("slurm")
     open_to_readers(state)
-    cluster = Slurm(state)
+    cluster = Slurm(state, group)
     yield cluster
     cluster.close()

@@ -10,11 +10,13 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from tests.conftest import run_slurm
+from tests.support.control_groups import control_group
 from tests.support.environment_files import header
 from tests.support.folders import open_to_readers
 from tests.support.needs import need
 from tests.support.processes import processes_at, wait_for, wait_until_none_at
-from tests.support.slurm import UID
+from tests.support.slurm import GROUP_PREFIX, UID
 from tests.support.tiny_root import write_wheel
 
 pytestmark = pytest.mark.xdist_group("slurm")
@@ -64,6 +66,13 @@ def slurm(slurm_cluster):
     (slurm_cluster.home / "compute.py").write_text(COMPUTE)
     (slurm_cluster.home / "ask_for_gpu.py").write_text(ASK_FOR_GPU)
     return slurm_cluster
+
+
+@pytest.fixture(scope="module")
+def slurm_with_groups(tmp_path_factory):
+    """Return a cluster that finds a job's processes by their control group, as most sites' do."""
+    with control_group("freezer", f"{GROUP_PREFIX}n") as group:
+        yield from run_slurm(tmp_path_factory, group)
 
 
 def job(init: str, root: Path, *arguments: str) -> str:
@@ -134,13 +143,19 @@ def test_a_cancelled_job_leaves_no_worker_behind(slurm, lmod, root, exec_):
     wait_until_none_at(root / "builds" / "emt")
 
 
+@pytest.mark.parametrize("cluster", ["slurm_cluster", "slurm_with_groups"])
 @pytest.mark.parametrize(
     ("start", "cancel"),
-    [("exec", ()), ("srun", ()), ("exec", ("--signal=USR1", "--full")), ("srun", ("--signal=USR1",))],
+    [("exec", ()), ("exec srun", ()), ("exec", ("--signal=USR1", "--full")), ("srun", ("--signal=USR1",))],
 )
-def test_md_ends_after_its_step_when_its_job_is_told_to_end(slurm, lmod, root, start, cancel):
-    """Slurm's signals reach the worker too, and with srun more than once."""
-    name = f"{start}-{len(cancel)}"
+def test_md_ends_after_its_step_when_its_job_is_told_to_end(request, lmod, root, cluster, start, cancel):
+    """Slurm's signals reach the worker too, with srun more than once; with control groups only the client gets them.
+
+    scancel also ends the shell of a script. With control groups Slurm then kills what the shell has started, so that
+    no srun prints the last words of its step. Hence exec.
+    """
+    slurm = request.getfixturevalue(cluster)
+    name = f"{start.replace(' ', '-')}-{len(cancel)}"
     (bulk("Cu", cubic=True) * 3).write(slurm.home / "start.extxyz")
     files = {each: slurm.home / f"{name}-{each}" for each in ("stats.dat", "restart.json")}
     md = f"{start} rootstock md emt start.extxyz --device cpu --ensemble nve --steps 1000000 --stats-every 1 --seed 1"

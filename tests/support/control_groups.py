@@ -15,16 +15,18 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def control_group(kind: str) -> Iterator[Path]:
-    """Make a control group, which must be empty at the end of the block or be so soon."""
+def control_group(kind: str, prefix: str = "rootstock-test-") -> Iterator[Path]:
+    """Make a control group, which with those inside of it must be empty at the end of the block or be so soon."""
     parent = _GROUPS / kind
     need(os.access(parent / "cgroup.procs", os.W_OK), f"a writable {parent} (control groups, version 1)")
-    folder = Path(tempfile.mkdtemp(prefix="rootstock-test-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield folder
     finally:
-        wait_for(lambda: not (folder / "cgroup.procs").read_text(), f"the end of the processes in {folder}")
-        folder.rmdir()
+        lists = list(folder.rglob("cgroup.procs"))
+        wait_for(lambda: not any(each.read_text() for each in lists), f"the end of the processes in {folder}")
+        for each in reversed(lists):  # rglob gives a folder before those in it
+            each.parent.rmdir()
 
 
 @contextlib.contextmanager

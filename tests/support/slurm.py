@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.support.commands import DEADLINE_S, REPOSITORY, run
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, wait_until_gone
 
 USER, UID = "reader", 54321
 NODE = "n1"
@@ -48,7 +48,7 @@ SlurmdSpoolDir={state}/spool
 SlurmdPidFile={state}/spool/pid
 SlurmdLogFile={state}/slurmd.log
 SlurmdParameters=config_overrides
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{tracking}
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
@@ -64,6 +64,8 @@ NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 Gres=gpu:2 State=UNKNO
 PartitionName=main Nodes={node} Default=YES MaxTime=10 State=UP
 """
 
+GROUP_PREFIX = "slurm_"  # of the control group of a node, before the node's name
+
 
 class Slurm:
     """A running cluster.
@@ -72,17 +74,21 @@ class Slurm:
     ----------
     state : Path
         A folder for everything that the daemons write; every user must be able to get there.
+    group : Path, optional
+        A control group of the kind "freezer", in which Slurm makes those by which it finds a job's processes; its name
+        is `GROUP_PREFIX` and the node's name. Without it, Slurm finds them by their parents.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, group: Path | None = None) -> None:
         self.state = state
         self._process = subprocess.Popen(
-            ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", sys.executable, "-m", __name__, state],
+            ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", sys.executable, "-m", __name__,
+             state, *([group] if group else [])],
             cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "up\n":  # it gives up by itself
-            self.close()
+            self._process.communicate()
             logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(state.glob("*.log")))
             raise RuntimeError(f"Slurm did not come up:\n{logs}")
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
@@ -91,8 +97,8 @@ class Slurm:
     def close(self) -> None:
         """End the cluster, and all that runs on it."""
         self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        self._process.communicate()
+        wait_until_gone(int(self._first))  # the kernel lets it end after all others of its namespace
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on the node as its user, who has no settings of any kind, and return its output."""
@@ -148,14 +154,18 @@ class Slurm:
 # -- inside of the namespaces
 
 
-def main(state: Path) -> None:
+def main(state: Path, group: Path | None = None) -> None:
     """Bring the cluster up, say so, and take care of orphans until the end."""
     os.umask(0o022)
     for folder in ("ctld", "spool", "home", "dev"):
         (state / folder).mkdir()
     os.chown(state / "home", UID, UID)
-    _name_node(state)
-    (state / "slurm.conf").write_text(CONF.format(state=state, node=NODE))
+    node, tracking = NODE, "linuxproc"
+    if group is not None:
+        node, tracking = group.name.removeprefix(GROUP_PREFIX), "cgroup"
+        (state / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={group.parent.parent}\n")
+    _name_node(state, node)
+    (state / "slurm.conf").write_text(CONF.format(state=state, node=node, tracking=tracking))
     for number in range(2):
         os.mknod(state / "dev" / f"nvidia{number}", 0o666 | 0o020000, os.makedev(195, number))
     (state / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={state}/dev/nvidia[0-1]\n")
@@ -167,7 +177,7 @@ def main(state: Path) -> None:
     _start(state, "munged", "--foreground", f"--socket={state}/munge.socket", *files)
     _until(lambda: (state / "munge.socket").exists())
     _start(state, "slurmctld", "-D", "-i", "-c", "-f", f"{state}/slurm.conf")
-    _start(state, "slurmd", "-D", "-N", NODE, "-f", f"{state}/slurm.conf")
+    _start(state, "slurmd", "-D", "-N", node, "-f", f"{state}/slurm.conf")
     _until(lambda: _ask(state, "sinfo", "--noheader", "--format=%t") == "idle")
     print("up", flush=True)  # noqa: T201
     while True:
@@ -177,15 +187,15 @@ def main(state: Path) -> None:
             signal.pause()
 
 
-def _name_node(state: Path) -> None:
+def _name_node(state: Path, node: str) -> None:
     """Give the node a name, a loopback, and an account that the machine has not."""
-    socket.sethostname(NODE)
+    socket.sethostname(node)
     with socket.socket() as probe:
         fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
         # Names are looked up only where there is an address besides 127.0.0.1 (AI_ADDRCONFIG in getaddrinfo).
         fcntl.ioctl(probe, _SIOCSIFADDR, struct.pack("16sHH4s8x", b"lo:0", socket.AF_INET, 0, bytes([127, 0, 0, 2])))
     added = {
-        "hosts": f"127.0.0.1 localhost {NODE}\n",
+        "hosts": f"127.0.0.1 localhost {node}\n",
         "passwd": Path("/etc/passwd").read_text() + f"{USER}:x:{UID}:{UID}::{state}/home:/bin/bash\n",
         "group": Path("/etc/group").read_text() + f"{USER}:x:{UID}:\n",
     }
@@ -216,4 +226,4 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
