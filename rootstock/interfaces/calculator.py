@@ -291,9 +291,9 @@ class RootstockCalculator(ProxyCalculator):
 
 
 def _require_build(asked: str | None, build: str | None) -> None:
-    """Refuse a build that is not the one that computes: numbers may differ."""
-    if asked is not None and asked != build:
+    """Refuse a build that is not the one that computes; its digest alone, as `info` names it, will do."""
+    if asked is not None and (build is None or asked not in (build, build.rpartition("/")[2])):
         raise ConfigurationError(
-            f"build={asked!r} is not what computes here, which is {build!r}: numbers may differ.",
+            f"build={asked!r} was asked for, and {build!r} is in use here: numbers may differ.",
             "Leave build out to take that one.",
         )

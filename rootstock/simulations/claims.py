@@ -65,9 +65,10 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
             hint = "Wait until it ends, or end it; or write other files (--file-prefix, --out, --traj)."
             if holder is None or holder.host != me.host or holder.ended:
                 left = [name for _, record, _ in held for name in (record, _token(record)) if name.exists()]
+                where = f" on {holder.host}" if holder else ""
                 hint += (
-                    f"\nIf it has ended{f', on {holder.host}' if holder else ''}, such as with a node that failed, "
-                    f"remove its records, and run the command again:\nrm -f {shlex.join(map(str, left))}"
+                    f"\nIf you know that it has ended{where}, as when a node has failed, remove its records, "
+                    f"and run the command again:\nrm -f {shlex.join(map(str, left))}"
                 )
             raise LockBusyError(f"{path} is being written by {holder or 'another command'}.", hint)
         yield

@@ -108,7 +108,7 @@ def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
         raise
     if keeps != path:
         write_structures(keeps, results)
-        report(f"{path} is of a format without results; they are in {keeps}.")
+        report(f"{path} cannot hold energies and forces: they are in {keeps}.")
     try:
         write_structures(path, results)
     except ConfigurationError as error:

@@ -100,7 +100,9 @@ def test_two_simulations_with_one_prefix(root: Path, tmp_path: Path) -> None:
                 f" is being written by {Holder('').user} on {os.uname().nodename} (process {first.pid}, since 20"
                 in (second.stderr)
             )
-            assert "Wait until it ends, or end it; or write other files" in second.stderr and "rm" not in second.stderr
+            assert (
+                "Wait until it ends, or end it; or write other files" in second.stderr and "rm -f" not in second.stderr
+            )
         first.send_signal(signal.SIGTERM)
         first.communicate()
     assert first.returncode == 130
@@ -122,7 +124,7 @@ def test_a_record_of_another_node_is_believed(root: Path, tmp_path: Path) -> Non
     done = run(*md(root, "--steps", "1", "--restart"), cwd=folder)
     assert done.returncode == 11
     assert "is being written by ann on lost-node (process 7, since 2026-01-01: rootstock md emt a.xyz)." in done.stderr
-    assert "If it has ended, on lost-node, such as with a node that failed" in done.stderr
+    assert "If you know that it has ended on lost-node, as when a node has failed" in done.stderr
     assert sorted(os.listdir(folder)) == before
     run("sh", "-c", "rm -f" + done.stderr.partition("\nrm -f")[2], check=True)
     done = run(*md(root, "--steps", "1", "--restart"), cwd=folder)

@@ -484,7 +484,7 @@ def test_formats_without_results(rootstock: Command, tmp_path: Path, name: str) 
     beside = tmp_path / f"{Path(name).stem}.results.extxyz"
     done = rootstock("singlepoint", "a.traj", "--out", name)
     assert not done.returncode, done.stderr
-    assert f"{name} is of a format without results; they are in {beside.name}." in done.stderr
+    assert f"{name} cannot hold energies and forces: they are in {beside.name}." in done.stderr
     assert read(tmp_path / name).symbols.get_chemical_formula() == "Au4"
     found = read(beside, format="extxyz")
     assert found.calc.results.keys() == {"energy", "forces", "stress"}
