@@ -65,20 +65,10 @@ def prefix(request: pytest.FixtureRequest) -> list[str]:
 
 
 def md(root: Path, *more: str) -> list[str]:
-    line = (
-        "md",
-        "emt",
-        "a.traj",
-        "--ensemble",
-        "nve",
-        "--stats-every",
-        "1",
-        "--traj-every",
-        "1",
-        "--file-prefix",
-        "run",
-    )
-    return [str(ROOTSTOCK), *line, "--root", str(root), "--device", "cpu", *more]
+    return [
+        str(ROOTSTOCK), "md", "emt", "a.traj", "--ensemble", "nve", "--stats-every", "1", "--traj-every", "1",
+        "--file-prefix", "run", "--root", str(root), "--device", "cpu", *more,
+    ]  # fmt: skip
 
 
 def test_two_simulations_with_one_prefix(root: Path, tmp_path: Path) -> None:
@@ -96,10 +86,8 @@ def test_two_simulations_with_one_prefix(root: Path, tmp_path: Path) -> None:
         ):
             second = run(*command, cwd=tmp_path)
             assert second.returncode == 11, second.stderr
-            assert (
-                f" is being written by {Holder('').user} on {os.uname().nodename} (process {first.pid}, since 20"
-                in (second.stderr)
-            )
+            writer = f"{Holder('').user} on {os.uname().nodename} (process {first.pid}, since 20"
+            assert f" is being written by {writer}" in second.stderr
             assert (
                 "Wait until it ends, or end it; or write other files" in second.stderr and "rm -f" not in second.stderr
             )
