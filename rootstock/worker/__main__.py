@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 
@@ -75,7 +76,12 @@ def main(arguments: list[str]) -> None:
     print_what_fits()
     for fd in (socket_fd, memory_fd, lifeline):
         os.set_inheritable(fd, False)
-    serve(Endpoint(socket.socket(fileno=socket_fd), WakeupFlag(memory_fd, WORKER)), SharedMemory(memory_fd))
+    try:
+        serve(Endpoint(socket.socket(fileno=socket_fd), WakeupFlag(memory_fd, WORKER)), SharedMemory(memory_fd))
+    except BaseException:  # noqa: BLE001
+        # At once: Python's own end waits for the threads of a model, and the client would wait for that.
+        traceback.print_exc()
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,33 @@ def test_requirements_that_cannot_be_met(personal: Path, tmp_path: Path) -> None
     assert "unsatisfiable" in caught.value.tail or "No solution" in caught.value.tail
 
 
+# Python's own end waits for it.
+WITH_A_THREAD = "import threading; threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+
+
+def test_a_message_that_ends_the_interpreter_is_reported(make: Make) -> None:
+    """By `SystemExit`, which is no `Exception`."""
+    calc = make(f"{WITH_A_THREAD}class Odd(Exception):\n    def __str__(self): raise SystemExit(9)\nraise Odd()")
+    with pytest.raises(ModelError, match="its message cannot be shown: SystemExit"):
+        calc.get_potential_energy(bulk("Cu"))
+
+
+def test_a_worker_that_ends_waits_for_no_thread_of_the_model(make: Make) -> None:
+    """uv holds its socket open as long as it lives."""
+    lose = """
+for fd in map(int, os.listdir("/proc/self/fd")):
+    try:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith("socket"):
+            os.dup2(os.open("/dev/null", os.O_RDWR), fd)
+    except FileNotFoundError:
+        pass
+"""
+    calc = make(WITH_A_THREAD + lose)
+    with pytest.raises(WorkerDiedError, match="exited with code 1 during an evaluation") as caught:
+        calc.get_potential_energy(bulk("Cu"))
+    assert "Traceback" in caught.value.tail
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

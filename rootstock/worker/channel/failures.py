@@ -57,7 +57,7 @@ def encode_failure(error: BaseException, code: FailureCode) -> dict[str, Any]:
     """
     try:
         message = error.message if isinstance(error, RootstockError) else str(error)
-    except Exception as worse:  # noqa: BLE001  # whatever a model raises is reported to the client
+    except BaseException as worse:  # noqa: BLE001  # also an exit: what a model raises is reported to the client
         message = f"(its message cannot be shown: {type(worse).__name__})"
     hint = error.hint if isinstance(error, RootstockError) else ""
     trace = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
