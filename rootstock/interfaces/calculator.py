@@ -40,7 +40,7 @@ class RootstockCalculator(ProxyCalculator):
     makes one for each image). A pickle holds arguments, atoms and results; the copies that come out of it in one
     process share one worker, which outlives the last of them by some seconds. Calculators that are made separately have
     workers of their own. Every worker that a calculator starts runs the build that was in use when it was made; one
-    that is made anew, also out of a pickle, takes what is in use then.
+    that is made anew, also out of a pickle in another process, takes what is in use then.
 
     Parameters
     ----------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from rootstock.client.handshake import wait_until_ready
 from rootstock.client.process import WorkerProcess
 from rootstock.worker.signals import OF_A_JOB
 from tests.run.conftest import Make, start_of
-from tests.support.commands import clean_environment
+from tests.support.commands import run
 from tests.support.processes import children
 
 
@@ -107,10 +106,7 @@ with RootstockCalculator("lj", root=sys.argv[1], device="cpu") as calc:
 @pytest.mark.parametrize("ignored", [set(), {signal.SIGHUP}, {signal.SIGHUP, signal.SIGINT}])
 def test_what_was_ignored_from_the_start_stays_ignored(root: Path, ignored: set[signal.Signals]) -> None:
     trap = " ".join(["trap ''", *(number.name[3:] for number in ignored), ";"]) if ignored else ""
-    done = subprocess.run(
-        ["sh", "-c", f'{trap} exec "$0" -c "$1" "$2"', sys.executable, NOHUP, root],
-        env=clean_environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run("sh", "-c", f'{trap} exec "$0" -c "$1" "$2"', sys.executable, NOHUP, root, check=True)
     blocked, ignores = map(int, done.stdout.split())
     assert not blocked
     assert {number for number in OF_A_JOB if ignores >> (number - 1) & 1} == ignored

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 import time
 from datetime import datetime
 
@@ -307,7 +308,7 @@ def test_gc_keeps_what_a_process_of_this_machine_runs_from(site, old_and_new):
     assert not (root / "builds/tiny" / old).exists()
 
 
-def test_a_calculator_keeps_to_the_build_that_it_was_made_with(site, old_and_new):
+def test_a_calculator_keeps_to_the_build_that_it_was_made_with(site, old_and_new, tmp_path):
     root, old, new = old_and_new
     site("rollback", "--root", root)
     kept = RootstockCalculator("tiny", root=root, device="cpu")
@@ -315,8 +316,11 @@ def test_a_calculator_keeps_to_the_build_that_it_was_made_with(site, old_and_new
     kept.set(timeout=5.0)  # which is no reason to look for anything again
     assert kept._session.spec.timeout == 5.0
     assert kept._session.spec.model.launch().command[0] == f"{root}/builds/tiny/{old}/bin/python"
-    fresh = pickle.loads(pickle.dumps(kept))
-    assert fresh._session.spec.model.launch().command[0] == f"{root}/builds/tiny/{new}/bin/python"
+    copy = pickle.loads(pickle.dumps(kept))  # it shares the worker
+    assert copy._session.spec is kept._session.spec
+    (tmp_path / "pickle").write_bytes(pickle.dumps(kept))
+    fresh = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))._session.spec.model.build_name)"
+    assert run(sys.executable, "-c", fresh, tmp_path / "pickle", check=True).stdout == f"tiny/{new}\n"
     site("gc", "--root", root, "--keep", 1, "--older-than", 0, "--yes")
     with pytest.raises(RootError, match=f"The build {old} of 'tiny' is gone from .*\nMake a new calculator"):
         kept.start()
