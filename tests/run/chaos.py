@@ -247,10 +247,11 @@ def evaluate(atoms: Atoms, chance: random.Random, seen: Counter[str], kind: str,
     atoms.info = {}
     if kind == "either":
         return
-    if kind == "outside":  # what was killed or stopped after the last call shows in the next
+    if kind == "outside":  # what was killed or stopped after the last call shows in the next that reaches the worker
         try:
+            atoms.positions += 0.5
             with impatient(calc):
-                compute(atoms, chance)
+                check(atoms, ["energy"])
         except (RootstockError, KeyboardInterrupt) as error:
             seen[type(error).__name__] += 1
     try:
