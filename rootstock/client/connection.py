@@ -116,13 +116,13 @@ class WorkerConnection(PeerConnection):
         """
         if self._owner != forks():
             return False
-        if self._phase is Phase.WAITING and self._process.endpoint.untouched:
+        if self.phase is Phase.WAITING and self._process.endpoint.untouched:
             try:
                 self._receive(timeout)
-                self._phase = Phase.IDLE
+                self.phase = Phase.IDLE
             except (PeerGoneError, TimeoutError, WorkerProtocolError):
                 return False
-        return self._phase is Phase.IDLE
+        return self.phase is Phase.IDLE
 
     def evaluate(self, inputs: Inputs, properties: int, timeout: float) -> Result:
         """Compute properties of atoms.
@@ -170,13 +170,13 @@ class WorkerConnection(PeerConnection):
         return self._arrays.results(frame.properties, properties)
 
     def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, Failure | None]:
-        if self._phase is not Phase.IDLE:
+        if self.phase is not Phase.IDLE:
             raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
-        self._phase, arrays = Phase.BUSY, self._arrays
+        self.phase, arrays = Phase.BUSY, self._arrays
         try:
             changes = arrays.put(inputs)
         except WorkerError:
-            self._phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
+            self.phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
         self._sequence += 1
         if not self._sequence % _CALLS_OF_A_LOOK:  # in short calls the endpoint never looks
@@ -186,10 +186,10 @@ class WorkerConnection(PeerConnection):
         content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None
         try:
             self._process.endpoint.send(frame, content)
-            self._phase = Phase.WAITING
+            self.phase = Phase.WAITING
             answer = self._receive(timeout)
         except PeerGoneError:
-            self._phase = Phase.OVER
+            self.phase = Phase.OVER
             raise self._process.died(WorkerDiedError, "during an evaluation") from None
         except TimeoutError:
             raise self._too_late(timeout) from None
@@ -198,7 +198,7 @@ class WorkerConnection(PeerConnection):
             self._process.explain(error)
             raise
         arrays.shown = inputs.state
-        self._phase = Phase.IDLE
+        self.phase = Phase.IDLE
         return answer
 
     def _receive(self, timeout: float) -> tuple[Frame, Failure | None]:

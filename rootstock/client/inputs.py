@@ -95,7 +95,7 @@ class Inputs:
         """
         arrays, old = atoms.arrays, self.rest
         positions = _as_floats(arrays["positions"])
-        same = len(positions) == len(self.positions) and positions.data == self.positions.data and self
+        same = len(positions) == len(self.positions) and positions.data == self.positions.data and self.stamp
         if not same:
             _require_finite(positions, "positions")
         rest = self._rest(atoms, old)

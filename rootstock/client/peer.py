@@ -47,7 +47,7 @@ class PeerConnection:
     """
 
     def __init__(self, finish: Callable[..., None], *arguments: Any) -> None:
-        self._phase = Phase.IDLE
+        self.phase = Phase.IDLE
         self._owner = forks()
         # What nobody closes is closed when it is garbage, or at the end of the interpreter.
         self._finalizer = weakref.finalize(self, finish, *arguments, self._owner)
@@ -55,12 +55,7 @@ class PeerConnection:
     @property
     def usable(self) -> bool:
         """Whether it may still be asked something."""
-        return self._phase is not Phase.OVER and self._owner == forks()
-
-    @property
-    def idle(self) -> bool:
-        """Whether it may be asked at once."""
-        return self._phase is Phase.IDLE and self._owner == forks()
+        return self.phase is not Phase.OVER and self._owner == forks()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -68,10 +63,10 @@ class PeerConnection:
 
     def close(self) -> None:
         """Let the process end, giving it a moment to do so by itself."""
-        self._end(polite=self._phase is Phase.IDLE)
+        self._end(polite=self.phase is Phase.IDLE)
 
     def _end(self, *, polite: bool) -> None:
-        self._phase = Phase.OVER
+        self.phase = Phase.OVER
         if (registered := self._finalizer.peek()) is not None:
             _, finish, arguments, _ = registered
             finish(*arguments, polite=polite)  # cut by an interruption, it is done again at the end

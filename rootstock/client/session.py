@@ -13,7 +13,7 @@ from rootstock import __version__
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.peer import PeerSession, asked_meanwhile
+from rootstock.client.peer import PeerSession, Phase, asked_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
 from rootstock.client.threads import ThreadWatch, thread_count
@@ -177,7 +177,7 @@ class WorkerSession(PeerSession):
         """
         with self.own_lock():
             connection, timings = self._connection, self.timings
-            if connection is None or not connection.idle or self._busy:
+            if connection is None or connection.phase is not Phase.IDLE or self._busy:
                 connection = self.connection()
             begun = time.perf_counter()
             try:
@@ -201,7 +201,7 @@ class WorkerSession(PeerSession):
 
     def _ask(self, connection: WorkerConnection, inputs: Inputs, predicted: int, required: int) -> Result:
         try:
-            return connection.evaluate(inputs, predicted, self.spec.timeout)
+            return connection.evaluate(inputs, predicted, (self._spec or self.spec).timeout)
         except (ModelError, NonFiniteError):
             # What nobody has asked for must not be in the way: a stress that is not finite, or takes too much memory.
             if predicted == required or not connection.usable:

@@ -51,10 +51,10 @@ class Connection(PeerConnection):
 
         The answer to an evaluation that was interrupted is waited for and dropped.
         """
-        if not self.usable or self._phase is Phase.BUSY:
+        if not self.usable or self.phase is Phase.BUSY:
             return False
         try:
-            if self._phase is Phase.WAITING:
+            if self.phase is Phase.WAITING:
                 deadline = running_time() + timeout
                 self._advance(self._receive(deadline), deadline)
         except (PeerGoneError, TimeoutError, WorkerProtocolError):
@@ -86,7 +86,7 @@ class Connection(PeerConnection):
         self._begin(self._peer.greeting(), timeout)
 
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
-        self._phase, self._steps = Phase.BUSY, steps
+        self.phase, self._steps = Phase.BUSY, steps
         if self._process is not None:
             self._process.shorten_log()
         deadline = running_time() + timeout
@@ -102,7 +102,7 @@ class Connection(PeerConnection):
 
     def _lost(self, kind: type[WorkerError], event: str, hint: str = "") -> WorkerError:
         """Return the error for a client by what it did (empty: it is gone), and let go of it."""
-        self._phase = Phase.OVER
+        self.phase = Phase.OVER
         self._finalizer.detach()
         self._sock.close()
         process = self._process
@@ -117,7 +117,7 @@ class Connection(PeerConnection):
             try:
                 writes = self._steps.send(reply)  # type: ignore[arg-type]  # None starts it
             except StopIteration as done:
-                self._phase = Phase.IDLE
+                self.phase = Phase.IDLE
                 return done.value
             for buffers in writes:
                 self._send(buffers, deadline)
@@ -144,16 +144,16 @@ class Connection(PeerConnection):
 
     def _receive(self, deadline: float) -> Reply:
         decoder = self._decoder
-        self._phase = Phase.BUSY
+        self.phase = Phase.BUSY
         while (reply := decoder.next_reply(self._atoms)) is None:
-            self._phase = Phase.WAITING
+            self.phase = Phase.WAITING
             events = self._adaptive_spin.until(self._look) or poll_until(self._poll, deadline)
             ready = [fd for fd, _ in events]
-            self._phase = Phase.BUSY
+            self.phase = Phase.BUSY
             if self._sock.fileno() in ready:
                 self._read()
             elif not ready:
-                self._phase = Phase.WAITING
+                self.phase = Phase.WAITING
                 raise TimeoutError
             elif self._process is not None:
                 if self._process.wait(REAP_S) != 0:
