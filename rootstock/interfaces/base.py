@@ -132,10 +132,10 @@ class ProxyCalculator(Calculator):
         state = self._states.own()
         try:
             state.busy = True
-            before = state.results_for
+            before, inputs = state.results_for, state.inputs
             if atoms is not None:
-                state.inputs.update(atoms)
-                if state.inputs.state != before:
+                inputs.update(atoms)
+                if inputs.stamp is not before[0] or inputs.rest is not before[1]:  # equal ones are the same
                     state.invalidate()
             if name not in state.results:
                 if atoms is None:
