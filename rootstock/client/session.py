@@ -182,15 +182,7 @@ class WorkerSession(PeerSession):
             begun = time.perf_counter()
             try:
                 self._busy = True  # nothing can interrupt between this and the try, nor between finally and its line
-                timeout = (self._spec or self.spec).timeout
-                try:
-                    results = connection.evaluate(inputs, predicted, timeout)
-                except (ModelError, NonFiniteError):
-                    # What nobody has asked for must not be in the way: a stress that is not finite, or takes too much
-                    # memory.
-                    if predicted == required or not connection.usable:
-                        raise
-                    results = connection.evaluate(inputs, required, timeout)
+                results = self._ask(connection, inputs, predicted, required)
             except WorkerError:
                 if not connection.usable:
                     self._connection = None  # nothing of a lost worker is kept
@@ -206,6 +198,15 @@ class WorkerSession(PeerSession):
             if timings.count == timings.watch.next:
                 timings.watch.look(timings.total)
             return results
+
+    def _ask(self, connection: WorkerConnection, inputs: Inputs, predicted: int, required: int) -> Result:
+        try:
+            return connection.evaluate(inputs, predicted, (self._spec or self.spec).timeout)
+        except (ModelError, NonFiniteError):
+            # What nobody has asked for must not be in the way: a stress that is not finite, or takes too much memory.
+            if predicted == required or not connection.usable:
+                raise
+            return connection.evaluate(inputs, required, self.spec.timeout)
 
     def info(self) -> dict[str, Any]:
         """Return what computes, and how long that takes; see `RootstockCalculator.info`."""
