@@ -62,7 +62,7 @@ for number in sorted({signals}):
     program = subprocess.Popen(["sleep", "1000"])
     program.send_signal(number)
     codes.append(program.wait())
-    program = subprocess.Popen(["sh", "-c", "sleep 1000; exit 7"], preexec_fn=int)
+    program = subprocess.Popen(["sleep", "1000"], preexec_fn=int)  # no shell: one that waits takes SIGINT later
     program.send_signal(number)
     codes.append(program.wait())
     forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
