@@ -121,7 +121,7 @@ class PeerSession:
             self._connection = None
 
     def join(self, user: Any) -> None:
-        """Let a calculator use this session."""
+        """Let a calculator use it."""
         with self._own_membership():
             self.users.add(user)
 
