@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,22 @@ from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
+from rootstock.worker.channel.running_time import running_time
 
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
 
 _CALLS_OF_A_LOOK = 256
+
+_KINDS: dict[FailureCode, tuple[type[WorkerError], str]] = {
+    FailureCode.UNSUPPORTED_PROPERTY: (UnsupportedPropertyError, "model"),
+    FailureCode.CANNOT_SERVE: (WorkerError, "worker"),
+}
+# Failures after which a worker cannot serve any more.
+_USELESS = {
+    FailureCode.LOST_GPU: "The GPU context is unusable after this error",
+    FailureCode.CANNOT_SERVE: "The model, or the job, has set a limit under which the worker cannot go on",
+}
 
 
 class WorkerConnection(PeerConnection):
@@ -86,9 +98,8 @@ class WorkerConnection(PeerConnection):
         self._sequence = 0
         started = time.perf_counter()
         self._process = WorkerProcess(launch, log)
-        self.pid, self.log = self._process.pid, self._process.log
-        self._arrays = Arrays(self._process.memory, self._process.title)
         super().__init__(_finish, self._process)
+        self._process.owner = weakref.ref(self)
         setup = {
             "environment": str(launch.environment_file),
             "model": model,
@@ -99,6 +110,9 @@ class WorkerConnection(PeerConnection):
             "patience": patience,
         }
         try:
+            self._process.start()
+            self.pid, self.log = self._process.pid, self._process.log
+            self._arrays = Arrays(self._process.memory, self._process.title)
             self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
             self.properties = [name for name in PROPERTY_BITS if name in self.ready["properties"]]
             self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
@@ -159,13 +173,12 @@ class WorkerConnection(PeerConnection):
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
             self._arrays.shown = None
-            unsupported = report.code is FailureCode.UNSUPPORTED_PROPERTY
-            kind = UnsupportedPropertyError if unsupported else ModelError
-            error = self._process.failure(kind, f"The model {self._process.title} failed", report)
-            if report.code is FailureCode.LOST_GPU:
+            kind, who = _KINDS.get(report.code, (ModelError, "model"))
+            error = self._process.failure(kind, f"The {who} {self._process.title} failed", report)
+            if report.code in _USELESS:
                 self.kill()
                 self._process.explain(error)  # in the output, CUDA says which assertion failed
-                error.hint = "The GPU refuses all else of that worker, which was ended: the next call starts a new one."
+                error.hint = f"{_USELESS[report.code]}; the worker was stopped. The next call starts a new one."
             raise error
         return self._arrays.results(frame.properties, properties)
 
@@ -175,6 +188,8 @@ class WorkerConnection(PeerConnection):
         self.phase, arrays = Phase.BUSY, self._arrays
         try:
             changes = arrays.put(inputs)
+        except PeerGoneError:
+            raise self._gone() from None
         except WorkerError:
             self.phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
@@ -185,12 +200,20 @@ class WorkerConnection(PeerConnection):
         frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self._sequence, atoms, capacity)
         content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None
         try:
-            self._process.endpoint.send(frame, content)
+            if content is None:  # a frame of 48 bytes finds room
+                self._process.endpoint.send(frame)
+                rest = timeout
+            else:
+                begun = running_time()
+                self._process.endpoint.send(frame, content, timeout=timeout)
+                rest = max(0.0, begun + timeout - running_time())
             self.phase = Phase.WAITING
-            answer = self._receive(timeout)
+            answer = self._receive(rest)
+            if answer[0].properties & properties != properties and answer[1] is None:
+                name = sections(properties & ~answer[0].properties)[0].name
+                raise WorkerProtocolError(f"The worker {self._process.title} was asked for {name}, and left it out.")
         except PeerGoneError:
-            self.phase = Phase.OVER
-            raise self._process.died(WorkerDiedError, "during an evaluation") from None
+            raise self._gone() from None
         except TimeoutError:
             raise self._too_late(timeout) from None
         except WorkerProtocolError as error:
@@ -217,6 +240,11 @@ class WorkerConnection(PeerConnection):
             )
         return frame, None
 
+    def _gone(self) -> WorkerError:
+        """Let go of a worker that has ended, and return the error for it."""
+        self.phase = Phase.OVER
+        return self._process.died(WorkerDiedError, "during an evaluation")
+
     def _too_late(self, timeout: float) -> WorkerTimeoutError:
         """End the worker and return the error for an answer that did not come, or not to its end."""
         half = not self._process.endpoint.untouched
@@ -235,7 +263,7 @@ def _finish(process: WorkerProcess, owner: int, *, polite: bool = True) -> None:
         return
     patience = 0.0
     try:
-        if polite:
+        if polite and process.answers:
             process.endpoint.send(Frame(Kind.CLOSE), timeout=0.0)
             patience = GOODBYE_S
     except (PeerGoneError, OSError):

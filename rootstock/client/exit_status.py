@@ -7,6 +7,11 @@ import signal
 
 from rootstock.errors import WorkerStartError
 
+HOW_IS_UNKNOWN = (
+    "How it ended is not known: this process ignores SIGCHLD, or another part of it reaps its children. A lack of "
+    "memory is a frequent cause."
+)
+
 
 def cannot_start(program: str, error: OSError) -> WorkerStartError:
     """Return the error for a program that does not start.
@@ -31,7 +36,7 @@ def describe_exit(code: int | None) -> str:
     ('exited with code 3', 'was killed by SIGKILL (out of memory, or someone ended it)')
     """
     if code is None:
-        return "is gone, its exit code unknown"
+        return "has ended"
     # A shell, or uv, reports its child's signal as 128 and its number.
     number = -code if code < 0 else code - 128
     if not 0 < number < signal.NSIG:

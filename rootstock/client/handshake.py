@@ -84,6 +84,7 @@ def wait_until_ready(
                 if remaining > heartbeat:
                     continue
                 raise
+            process.answers = True
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
             if frame.kind == Kind.FAILURE:

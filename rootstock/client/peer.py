@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import enum
 import threading
 import weakref
@@ -32,6 +33,26 @@ def asked_meanwhile() -> WorkerError:
         "A signal handler asks a worker in the middle of the call that the signal interrupted.",
         "Let the handler set a flag, and ask where the program looks at it, between two steps.",
     )
+
+
+def closed_meanwhile() -> WorkerError:
+    """Return the error for a thread that waited for an answer when another one closed the calculator."""
+    return WorkerError(
+        "Another thread has closed this calculator while it computed.",
+        "Let the thread that closes it wait for the others, or give each a copy (copy.copy(calc)), which it closes.",
+    )
+
+
+_interpreter_ends = False
+
+
+def _note_end() -> None:
+    global _interpreter_ends
+    _interpreter_ends = True
+
+
+weakref.finalize(_note_end, bool)  # so that the finalizers, which end the workers, are registered by now:
+atexit.register(_note_end)  # this is called before them
 
 
 class PeerConnection:
@@ -110,6 +131,12 @@ class PeerSession:
 
     def _settle(self, timeout: float) -> None:
         """Keep a connection that is ready, or will be within `timeout` seconds, and no other."""
+        if _interpreter_ends:
+            raise WorkerError(
+                "Python is ending, and has ended its workers.",
+                "Ask earlier. Of functions registered with atexit, the last is called first: register yours after the "
+                "first call of a calculator.",
+            )
         if not self.users:
             raise WorkerError("This calculator is closed.", "Make a new one, or enter it again (with calc: ...).")
         if self._connection is not None and not self._connection.settle(timeout):

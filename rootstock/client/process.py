@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rootstock.client.child_process import REAP_S, ChildProcess
-from rootstock.client.exit_status import cannot_start, describe_exit
+from rootstock.client.exit_status import HOW_IS_UNKNOWN, cannot_start, describe_exit
 from rootstock.config.packaged import PACKAGE
 from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.root.layout import RootLayout
@@ -22,6 +22,7 @@ from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
 from rootstock.worker.signals import OF_A_JOB
 
 WORKER_ENTRY = PACKAGE / "worker" / "__main__.py"
+_GUARD_S = 5.0  # for a worker's end, and that of its children
 FRAME_S = 30.0  # for the rest of a frame that has begun
 
 
@@ -72,17 +73,31 @@ class WorkerProcess(ChildProcess):
     ----------
     title : str
         What this is a worker of, for messages.
+    answers : bool
+        Whether it has sent anything yet: then it has a guard, which ends the worker's children.
     """
 
     def __init__(self, launch: Launch, log: Path | None = None) -> None:
+        super().__init__(f"Worker of {launch.name}", launch.name, log)
         self.launch = launch
         self.title = f"of environment {launch.name!r}"
-        try:
-            super().__init__(f"Worker of {launch.name}", launch.name, log)
-        except OSError as error:
-            raise cannot_start(launch.command[0], error) from error
+        self.answers = False
 
-    def _start(self, output: int, held: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:
+    def start(self) -> None:
+        """Start the worker, which waits for what it is to load.
+
+        Raises
+        ------
+        WorkerStartError
+            If that is not possible. Nothing is left of it then.
+        """
+        try:
+            super().start()
+        except OSError as error:
+            raise cannot_start(self.launch.command[0], error) from error
+
+    def _open(self, output: int, inherited: contextlib.ExitStack) -> None:
+        held = self._held
         self.memory = SharedMemory.create()
         held.callback(self.memory.close)
         flag = WakeupFlag(self.memory.fd, CLIENT)
@@ -90,28 +105,34 @@ class WorkerProcess(ChildProcess):
         sock, their_socket = socket.socketpair()
         held.enter_context(sock)
         inherited.enter_context(their_socket)
-        reader, lifeline = os.pipe()
+        reader, self._lifeline = os.pipe()
         inherited.callback(os.close, reader)
-        _lifelines.add(lifeline)
-        held.callback(_let_go, lifeline)  # a process that was started ends without it
+        _lifelines.add(self._lifeline)
+        held.callback(_let_go, self._lifeline)  # a process that was started ends without it
         descriptors = (their_socket.fileno(), self.memory.fd, reader)
         command = [*self.launch.command, str(self.launch.entry), *map(str, descriptors)]
         # This thread's mask is inherited, also through uv: a worker's first moments are as safe as all others. (In
         # Popen's preexec_fn nothing is safe in a program with threads, and large processes would be forked slowly.)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_A_JOB)
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, OF_A_JOB)
-            self._run(command, output, held, env=dict(self.launch.variables), pass_fds=descriptors)
+            self._run(command, output, env=dict(self.launch.variables), pass_fds=descriptors)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.endpoint = Endpoint(sock, flag, self.exit_fd, self.shorten_log)
 
-    def end(self, patience: float) -> int | None:
-        """End the worker as any other process. Nobody needs the log of one that ended well."""
-        code = super().end(patience)
-        if code == 0:
-            self.drop_log()
-        return code
+    def _stop(self) -> bool:
+        """End the worker, by its lifeline first: then its guard ends all that it has started."""
+        if not self._exits(0.0):
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                os.write(self._lifeline, b".")  # as good as closing it, though somebody may hold a copy of this end
+            if self.answers:
+                self._exits(_GUARD_S)
+        return super()._stop()
+
+    def _end(self) -> None:
+        super()._end()
+        if self.returncode == 0:
+            self.drop_log()  # nobody needs that of a worker which ended well
 
     def failure(self, kind: type[WorkerError], prefix: str, report: Failure) -> WorkerError:
         """Return the error for an exception that the worker reported.
@@ -144,7 +165,8 @@ class WorkerProcess(ChildProcess):
         self._keep_log = True  # also if it said that all is well, by exit code 0
         code = self.end(patience=0.0)
         how = describe_exit(code) if exited else "closed its channel, and was ended,"
-        return self.explain(kind(f"The worker {self.title} {how} {when}."))
+        hint = HOW_IS_UNKNOWN if exited and code is None else ""
+        return self.explain(kind(f"The worker {self.title} {how} {when}.", hint))
 
 
 # A forked child inherits the lifelines of its parent's workers and would keep them alive after the parent's death.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 import tempfile
+import threading
+import weakref
 from pathlib import Path
 
 from rootstock.errors import WorkerStartError
+from rootstock.worker.channel.descriptors import above_standard_streams
 
 _TAIL_BYTES = 8000
 _TAIL_LINES = 30
@@ -23,8 +27,8 @@ _CUT = b"... (here the middle of this log was taken out, since it became too lon
 def private_scratch() -> Path:
     """Return a folder of this user on the node's own disk, readable by nobody else.
 
-    It is ``rootstock-<uid>`` in the job's scratch folder or the temporary folder. Should that name be taken by
-    somebody else, another is made.
+    It is ``rootstock-<uid>`` in the job's scratch folder or the temporary folder. Should somebody else have taken that
+    name, or be able to write there, it is a folder of this process, which is removed at its end.
 
     Raises
     ------
@@ -37,15 +41,69 @@ def private_scratch() -> Path:
         folder = parent / f"rootstock-{os.getuid()}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        status = folder.lstat()
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
-            return folder
-        return Path(tempfile.mkdtemp(prefix=f"rootstock-{os.getuid()}-", dir=parent))
+        return folder if _is_private(folder) else _folder_of_this_process(folder)
     except OSError as error:
         raise WorkerStartError(
             f"There is no temporary folder to write to ({error.strerror}).",
             "Set TMPDIR to a folder on this node that you can write, and that is not full.",
         ) from error
+
+
+def _is_private(folder: Path) -> bool:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        return False
+    if status.st_mode & 0o777 != 0o700:  # where others could only read, nothing is doubtful
+        folder.chmod(0o700)
+    return True
+
+
+_own_folders: dict[tuple[Path, int], Path] = {}  # by the folder they stand for, and the process
+_making = threading.Lock()
+
+
+def _folder_of_this_process(taken: Path) -> Path:
+    """Return a folder that this process has for itself."""
+    key = taken, os.getpid()
+    with _making, above_standard_streams():
+        if key not in _own_folders or not _own_folders[key].is_dir():
+            _remove_abandoned(taken)
+            _own_folders[key], lock = _make_locked(taken)
+            # Made before any worker of this process, it goes after them.
+            weakref.finalize(private_scratch, _remove_own, _own_folders[key], lock, os.getpid())
+        return _own_folders[key]
+
+
+def _make_locked(taken: Path) -> tuple[Path, int]:
+    """Make a folder, and lock it: whose folder is locked lives. Forked children hold the lock, too."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{taken.name}-", dir=taken.parent))
+        with contextlib.suppress(FileNotFoundError):  # others have taken it for abandoned
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # a file system without locks: nobody removes it but this process
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            if folder.is_dir():
+                return folder, lock
+            os.close(lock)
+
+
+def _remove_abandoned(taken: Path) -> None:
+    """Remove the folders of processes that were killed."""
+    for folder in taken.parent.glob(f"{taken.name}-*"):
+        with contextlib.suppress(OSError):
+            if _is_private(folder):
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(lock)
+
+
+def _remove_own(folder: Path, lock: int, process: int) -> None:
+    if process == os.getpid():  # not in a forked child
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def open_log(name: str, path: Path | None) -> tuple[Path, int]:

@@ -13,7 +13,7 @@ from rootstock import __version__
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.peer import PeerSession, Phase, asked_meanwhile
+from rootstock.client.peer import PeerSession, Phase, asked_meanwhile, closed_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
 from rootstock.client.threads import ThreadWatch, thread_count
@@ -186,8 +186,9 @@ class WorkerSession(PeerSession):
             except WorkerError:
                 if not connection.usable:
                     self._connection = None  # nothing of a lost worker is kept
-                    if not self.users:  # another thread has closed the calculator: that is the reason
-                        self._settle(0.0)
+                    if not self.users:
+                        raise closed_meanwhile() from None
+                    self._settle(0.0)  # raises if Python ends: that is the reason
                 raise
             finally:
                 self._busy = False

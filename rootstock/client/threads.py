@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rootstock.worker.descendants import parent_of
+
 logger = logging.getLogger("rootstock")
 
 _WORKER = "worker/__main__.py"
@@ -161,7 +163,8 @@ def _workers_here() -> int:
     """Count the workers of this user that share processors with this process, whoever started them."""
     if sys.platform != "linux":
         return 0
-    mine, user, count = os.sched_getaffinity(0), os.getuid(), 0
+    mine, user = os.sched_getaffinity(0), os.getuid()
+    found: dict[int, tuple[int, bool]] = {}
     try:
         entries = list(os.scandir("/proc"))
     except OSError:  # such as no descriptors left, which the start of a worker says better
@@ -170,12 +173,14 @@ def _workers_here() -> int:
         try:
             if not entry.name.isdecimal() or entry.stat().st_uid != user:
                 continue
-            program, *arguments = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").split("\0")
-            is_worker = any(word.endswith(_WORKER) for word in arguments[:4]) and not program.endswith("uv")
-            count += is_worker and not mine.isdisjoint(os.sched_getaffinity(int(entry.name)))
+            pid, process = int(entry.name), Path(entry.path)
+            program, *arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if any(word.endswith(_WORKER) for word in arguments[:4]) and not program.endswith("uv"):
+                found[pid] = parent_of(process), not mine.isdisjoint(os.sched_getaffinity(pid))
         except OSError:  # it has ended
             continue
-    return count
+    guards = {parent for parent, _ in found.values()}
+    return sum(shares for pid, (_, shares) in found.items() if pid not in guards)
 
 
 def _ranks_here(variables: Mapping[str, str]) -> int:

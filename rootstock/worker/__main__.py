@@ -31,20 +31,17 @@ def load_package() -> None:
 
 
 def end_with(lifeline: int) -> None:
-    """End this process and its children, whatever they do, when the other end of the pipe `lifeline` is closed.
+    """End this process and its children, whatever they do, when the client writes to the pipe `lifeline` or closes it.
 
-    The client holds that end and never writes to it, so the kernel closes it when the client ends, however it ends.
-    Linux then sends SIGKILL (signal-driven input, fcntl(2) F_SETSIG), which needs no interpreter: a model that
-    computes in C, holds the interpreter's lock or has been stopped ends too. The signal goes to the whole group,
-    which is the worker's own, so that also children whose parent has died before them are ended; and to this process,
-    which a model may have taken out of the group.
+    The kernel closes the client's end when the client ends, however it ends. Linux then sends SIGKILL (signal-driven
+    input, fcntl(2) F_SETSIG), which needs no interpreter: a model that computes in C, holds the interpreter's lock or
+    has been stopped ends too. The signal goes to the whole group, which the worker leads and cannot leave; the guard
+    ends the others (`rootstock.worker.descendants`).
     """
     try:
-        again = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY)  # one open file has one owner
-        for descriptor, owner in ((again, os.getpid()), (lifeline, -os.getpgrp())):
-            fcntl.fcntl(descriptor, fcntl.F_SETOWN, owner)
-            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     except (AttributeError, OSError):  # macOS; a sandbox that does not know of it
         import threading
 
@@ -58,13 +55,16 @@ def end_with(lifeline: int) -> None:
 def main(arguments: list[str]) -> None:
     """Serve the client that passed these descriptors."""
     socket_fd, memory_fd, lifeline = map(int, arguments)
+    if __package__ != "rootstock.worker":
+        load_package()
+    from rootstock.worker.descendants import run_guarded
+
+    run_guarded([socket_fd, memory_fd])  # it keeps the lifeline open, which a model may close with all others
     end_with(lifeline)
 
     import faulthandler
 
     faulthandler.enable()  # a crash leaves its traceback in the log
-    if __package__ != "rootstock.worker":
-        load_package()
     from rootstock.worker.channel.endpoint import Endpoint
     from rootstock.worker.channel.memory import SharedMemory
     from rootstock.worker.channel.wakeup import WORKER, WakeupFlag

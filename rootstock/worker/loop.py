@@ -100,7 +100,10 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
             properties = evaluator.evaluate(frame, content.get("info", ""))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
-            report = encode_failure(error, _code_of_evaluation(error, device))
+            code = _code_of_evaluation(error, device)
+            if isinstance(error, OSError) and evaluator.memory.capacity != frame.capacity:
+                code = FailureCode.CANNOT_SERVE  # the worker, and not its model, has no descriptor or memory left
+            report = encode_failure(error, code)
             endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)

@@ -182,6 +182,7 @@ def test_a_start_that_hangs(make: Make, tmp_path: Path) -> None:
     hung = tmp_path / "hung"
     launch, setup = start_of(make(setup=f"print('fetching', flush=True); open({str(hung)!r}, 'w'); time.sleep(1000)"))
     process = WorkerProcess(launch)
+    process.start()
     said = "not ready after 8 s; it stopped at: loading the model on cpu"
     with pytest.raises(WorkerStartError, match=said) as caught:
         wait_until_ready(process, setup, 8.0, None, heartbeat=0.1, clock=lambda: 8.0 * hung.exists())
@@ -197,6 +198,7 @@ def test_a_start_that_does_not_begin(make: Make) -> None:
     with pytest.raises(WorkerStartError, match="not ready after 0 s; it stopped at: waiting for uv"):
         WorkerConnection(silent, "", "cpu", {}, start_timeout=0.1)
     process = WorkerProcess(silent)
+    process.start()
     wait_for(process.log.read_text, "what the command prints")
     with pytest.raises(WorkerStartError, match="not ready after 0 s; it stopped at: waiting for uv") as caught:
         wait_until_ready(process, setup, 0.1, None)
@@ -353,7 +355,6 @@ BUSY = {
     "sleeping": "time.sleep(1000)",
     "holding the interpreter": "import ctypes; ctypes.PyDLL(None).sleep(1000)",
     "stopped": "os.kill(os.getpid(), 19)",
-    "in a session of its own": "os.setsid(); time.sleep(1000)",  # uv leads the one that the client gave it
     "idle": "pass",
 }
 
@@ -387,33 +388,6 @@ def test_no_orphan_though_a_forked_child_lives_on(client: Script) -> None:
         assert not gone(child)
     finally:
         os.kill(child, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("parent", ["lives", "is dead"])
-def test_no_child_of_the_worker_after_the_client_is_killed(client: Script, tmp_path: Path, parent: str) -> None:
-    """Also if the client, being stopped, could not see that the worker died."""
-    child_file, death = tmp_path / "child", tmp_path / "death"
-    process = client(
-        "atoms.positions[0, 0] = 6\natoms.get_forces()\n",
-        "if self.atoms.positions[0, 0] > 5:\n"
-        "    child = os.fork()\n"
-        "    if child == 0: time.sleep(1000)\n"
-        f"    open('{child_file}.new', 'w').write(str(child)); os.rename('{child_file}.new', '{child_file}')\n"
-        f"    while not os.path.exists('{death}'): time.sleep(0.01)\n"
-        "    os._exit(5)",
-    )
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    wait_for(child_file.exists, "the worker's child")
-    child = int(child_file.read_text())
-    if parent == "is dead":
-        process.send_signal(signal.SIGSTOP)
-        death.touch()
-        wait_until_gone(pid)
-    assert not gone(child)
-    process.kill()
-    process.wait()
-    wait_until_gone(child)
 
 
 def test_a_thread_that_started_the_worker_may_end(make: Make) -> None:

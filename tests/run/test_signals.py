@@ -48,6 +48,7 @@ def test_a_worker_goes_on_from_its_first_moment(make: Make, root: Path, mode: st
     launch, setup = start_of(calc)
     assert launch.mode == mode
     process = WorkerProcess(launch)
+    process.start()
     try:
         send_all(process.pid)  # the interpreter takes longer to start
         assert wait_until_ready(process, setup, 600.0, None)["properties"]

@@ -147,6 +147,7 @@ class IPIClientSession(PeerSession):
             return self._accept(listener, None)
         process = ClientProcess(spec.command, listener.names, spec.directory, spec.log)
         try:
+            process.start()
             return self._accept(listener, process)
         except BaseException:
             process.end(0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import weakref
 from collections.abc import Generator
 from typing import Any
 
@@ -45,6 +46,8 @@ class Connection(PeerConnection):
         self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
         super().__init__(_finish, sock, process)
+        if process is not None:
+            process.owner = weakref.ref(self)
 
     def settle(self, timeout: float) -> bool:
         """Make ready for the next evaluation; tell whether this client can serve it.

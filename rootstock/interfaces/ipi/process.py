@@ -28,28 +28,40 @@ class ClientProcess(ChildProcess):
     Raises
     ------
     WorkerStartError
-        If the program cannot be started, or the command asks for a name that there is not.
+        If the command asks for a name that there is not.
     """
 
     _ends_with_children = False  # it may have handed over to another process, as a batch system's command does
+    # Some programs ask to end with their parent (prctl(2), PR_SET_PDEATHSIG): that is the thread which started them.
+    _lingers = True
 
     def __init__(
         self, command: Sequence[str], names: Mapping[str, str], directory: Path | None, log: Path | None
     ) -> None:
         program = os.path.basename(command[0])
         self.title = f"i-PI client {program!r}"
+        super().__init__(self.title, program, log)
         self._command = [_fill(argument, names) for argument in command]
         self._directory = directory
+
+    def start(self) -> None:
+        """Start the client.
+
+        Raises
+        ------
+        WorkerStartError
+            If that is not possible. Nothing is left of it then.
+        """
         try:
-            super().__init__(self.title, program, log)
+            super().start()
         except OSError as error:
             raise WorkerStartError(
-                f"Cannot start {self._command[0]} in {directory or Path.cwd()}: {error.strerror}.",
+                f"Cannot start {self._command[0]} in {self._directory or Path.cwd()}: {error.strerror}.",
                 "command= names the program and its arguments; no shell reads it.",
             ) from error
 
-    def _start(self, output: int, held: contextlib.ExitStack, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
-        self._run(self._command, output, held, cwd=self._directory)
+    def _open(self, output: int, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
+        self._run(self._command, output, cwd=self._directory)
 
 
 def _fill(argument: str, names: Mapping[str, str]) -> str:

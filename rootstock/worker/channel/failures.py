@@ -24,6 +24,7 @@ class FailureCode(str, Enum):  # noqa: UP042  # a worker runs on Python 3.10 too
     UNSUPPORTED_PROPERTY = "unsupported-property"
     MODEL = "model"
     LOST_GPU = "lost-gpu"
+    CANNOT_SERVE = "cannot-serve"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerError, WorkerProtocolError
+from rootstock.worker.channel.descriptors import above_standard_streams
+from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.frames import MAX_ATOMS
 from rootstock.worker.channel.wakeup import ROOM
 
@@ -155,7 +157,8 @@ class SharedMemory:
         if os.fstat(self.fd).st_size < size:
             raise WorkerProtocolError(f"The shared memory holds no room for {capacity} atoms.")
         # The old map is dropped, not closed: arrays that point into it may still be in use.
-        self.map = mmap.mmap(self.fd, size)
+        with above_standard_streams():  # the map has a descriptor of its own
+            self.map = mmap.mmap(self.fd, size)
         self.capacity, self.offsets, self._atoms = capacity, offsets, -1
 
     def write(self, name: str, data: bytes) -> None:
@@ -172,9 +175,16 @@ class SharedMemory:
         self.map[offset : offset + len(data)] = data
 
     def views(self, atoms: int) -> dict[str, NDArray[np.float64]]:
-        """Return every section as an array that points into the memory, for this number of atoms."""
+        """Return every section as an array that points into the memory, for this number of atoms.
+
+        Raises
+        ------
+        PeerGoneError
+            If the memory was let go of, with the worker.
+        """
         if atoms != self._atoms:
-            assert self.map is not None
+            if self.map is None:
+                raise PeerGoneError  # who let go of the memory has ended the worker
             self._views = {
                 section.name: np.ndarray(
                     (atoms, *section.shape) if section.per_atom else section.shape,

@@ -1,0 +1,99 @@
+"""A worker's guard: a process that outlives the worker by a moment, and ends every process that it has started.
+
+A child that has a session of its own, as a daemon has, is in no group that could be ended with the worker. Linux gives
+children whose parent has ended to the nearest ancestor that asked for them (prctl(2), PR_SET_CHILD_SUBREAPER), and
+that is the guard: none can leave it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_END_S = 1.0  # less than the client waits
+
+
+def run_guarded(descriptors: Iterable[int]) -> None:
+    """Go on in a child process, which is a worker; this one guards it, and ends as the worker does.
+
+    Parameters
+    ----------
+    descriptors : iterable of int
+        Those that only the worker needs.
+    """
+    if sys.platform != "linux":
+        return
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    guard = os.getpid()
+    with contextlib.suppress(OSError):  # it leads one
+        os.setpgid(0, 0)  # what ends uv, which started it, is not for the guard
+    if (worker := os.fork()) == 0:
+        os.setsid()  # the kernel ends its group, and the guard is in another
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:
+            os._exit(1)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # those to a whole job, too
+    for fd in descriptors:
+        os.close(fd)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == worker:
+            break
+    _end_children(time.monotonic() + _END_S)
+    _end_as(status)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set one of this process's attributes, where the C library can be asked for it."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # numpy imports it anyway
+
+        ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+
+
+def _end_children(deadline: float) -> None:
+    """End all children, and theirs, which become ours; a process of another user, or that hangs, is left."""
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while time.monotonic() < deadline:
+            for pid in _children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            time.sleep(0.001)
+
+
+def _children() -> list[int]:
+    me = os.getpid()
+    try:
+        return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
+    except OSError:  # a kernel that does not list them
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and parent_of(path) == me]
+
+
+def parent_of(process: Path) -> int:
+    """Return the number of a process's parent, given its folder in ``/proc``; 0 if it has ended."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return 0
+
+
+def _end_as(status: int) -> None:
+    if os.WIFSIGNALED(status):
+        import resource
+
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one of the worker is enough
+        with contextlib.suppress(OSError):  # SIGKILL needs none
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
