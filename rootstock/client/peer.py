@@ -38,7 +38,7 @@ def asked_meanwhile() -> WorkerError:
 def closed_meanwhile() -> WorkerError:
     """Return the error for a thread that waited for an answer when another one closed the calculator."""
     return WorkerError(
-        "Another thread has closed this calculator while it computed.",
+        "Another thread has closed this calculator meanwhile.",
         "Let the thread that closes it wait for the others, or give each a copy (copy.copy(calc)), which it closes.",
     )
 

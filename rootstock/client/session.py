@@ -155,8 +155,8 @@ class WorkerSession(PeerSession):
                     if isinstance(error, (DeviceError, MissingWeightsError)) or not end_unused():
                         raise
                     self._connection = self._start()
-                if self.end_if_unused():  # closed by another thread meanwhile
-                    self._settle(0.0)
+                if self.end_if_unused():
+                    raise closed_meanwhile()
             return self._connection
 
     def _start(self) -> WorkerConnection:

@@ -197,7 +197,7 @@ def test_an_assertion_on_the_device(build: Build, site: Site, tmp_path: Path, sa
         with pytest.raises(ModelError) as caught:
             calc.calculate(atoms, ["energy"])
         say(f"{DEVICE}: {caught.value}")
-        assert ("the next call starts a new one" in caught.value.hint) == ON_GPU
+        assert ("The next call starts a new one" in caught.value.hint) == ON_GPU
         assert re.search(r"device-side assert" if ON_GPU else r"index 5 is out of bounds", str(caught.value))
         del atoms.info["index"]
         calc.calculate(atoms, ["energy"])

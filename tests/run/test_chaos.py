@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -38,3 +39,22 @@ def test_many_lives(tmp_path: Path, lives: int, at_once: int, of_each: int, kill
     assert folders <= {"log", "cache"}, folders
     failures = sum(result["seen"].get(kind, 0) for kind in KINDS) + 4 * result["clients_killed"]
     assert len(list(scratch.glob("rootstock-*/log/*"))) <= failures, result
+
+
+@pytest.mark.parametrize(
+    "lives", [pytest.param(12), pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+)
+def test_lives_where_somebody_else_has_the_temporary_folder(tmp_path: Path, lives: int) -> None:
+    """Whoever is killed leaves a folder, which the next process removes."""
+    scratch = tmp_path / "scratch"
+    squatted = scratch / f"rootstock-{os.getuid()}"
+    squatted.mkdir(parents=True)
+    squatted.chmod(0o777)
+    env = clean_environment(TMPDIR=str(scratch))
+    words = (sys.executable, "-m", "tests.run.chaos", tmp_path / "root", "--lives", str(lives), "--seed", "20261129")
+    done = run(*words, env=env, cwd=REPOSITORY, timeout=None)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert not json.loads(done.stdout)["problems"]
+    run(sys.executable, "-c", "from rootstock.client.scratch import private_scratch as p; p()", env=env, check=True)
+    assert [path.name for path in scratch.glob("rootstock-*")] == [squatted.name]
+    assert not list(squatted.iterdir())

@@ -212,7 +212,7 @@ def test_a_lost_gpu_takes_the_worker_along(make, tmp_path: Path, device: str, lo
     broken.touch()
     with pytest.raises(ModelError, match="what the library says of it") as caught:
         calc.calculate(atoms, ["energy"])
-    assert ("the next call starts a new one" in caught.value.hint) == lost
+    assert ("The next call starts a new one" in caught.value.hint) == lost
     assert ("Assertion `index < size` failed." in caught.value.tail) == lost
     broken.unlink()
     calc.calculate(atoms, ["energy"])

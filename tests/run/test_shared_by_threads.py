@@ -187,7 +187,7 @@ def test_a_calculator_that_is_closed_while_another_thread_asks(make: Make, tmp_p
         wait_for((tmp_path / "inside").exists, f"the {during}")
         calc.close()
         (tmp_path / "go").touch()
-        with pytest.raises(WorkerError, match="This calculator is closed"):
+        with pytest.raises(WorkerError, match="Another thread has closed this calculator meanwhile"):
             call.result()
     wait_until_gone(int((tmp_path / "inside").read_text()))
     with calc:

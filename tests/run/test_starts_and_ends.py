@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ase.build import bulk
 from rootstock.errors import WorkerError, WorkerProtocolError, WorkerTimeoutError
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run, started
-from tests.support.processes import wait_for, wait_until_gone
+from tests.support.processes import wait_until_gone
 
 SCRIPT = """
 import gc, os, signal, sys, time
@@ -331,29 +330,6 @@ atoms.get_potential_energy()
     done = run(sys.executable, "-c", SCRIPT + script, root, check=True)
     assert re.match(r"WorkerDiedError None The worker of environment 'emt' has ended during an evaluation\.\n"
                     "How it ended is not known: this process ignores SIGCHLD, or", done.stdout)  # fmt: skip
-
-
-def test_closed_by_another_thread(make: Make) -> None:
-    atoms = bulk("Cu")
-    atoms.calc = calc = make("if self.atoms.positions[0, 0] > 5: time.sleep(1000)")
-    atoms.get_potential_energy()
-    atoms.positions[0, 0] = 6.0
-    said: list[BaseException] = []
-
-    def ask() -> None:
-        try:
-            atoms.get_potential_energy()
-        except WorkerError as error:
-            said.append(error)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    connection = calc._session._connection
-    assert connection is not None
-    wait_for(lambda: connection.phase.name == "WAITING", "the question")
-    calc.close()
-    thread.join()
-    assert str(said[0]).startswith("Another thread has closed this calculator while it computed.")
 
 
 def test_a_stopped_worker_that_is_told_much(make: Make) -> None:
