@@ -33,6 +33,8 @@ class Connection(PeerConnection):
         Its process, if we started it.
     """
 
+    _steps: Generator[Writes, Reply, Any]
+
     def __init__(self, sock: socket.socket, process: ClientProcess | None) -> None:
         sock.setblocking(False)
         self._sock, self._process = sock, process
@@ -42,7 +44,6 @@ class Connection(PeerConnection):
             self._poll.register(fd, select.POLLIN)
         self._adaptive_spin = AdaptiveSpin()
         self._decoder, self._peer = ReplyDecoder(), Peer()
-        self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
         super().__init__(_finish, sock, process)
 
@@ -80,10 +81,6 @@ class Connection(PeerConnection):
         """
         self._atoms = atoms
         return self._begin(self._peer.evaluation(cell, positions), timeout)  # type: ignore[no-any-return]
-
-    def greet(self, timeout: float) -> None:
-        """Find out whether this is a client, and wants to be one; raises as `evaluate` does."""
-        self._begin(self._peer.greeting(), timeout)
 
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
         self.phase, self._steps = Phase.BUSY, steps
