@@ -114,11 +114,30 @@ class Connection(PeerConnection):
             try:
                 writes = self._steps.send(reply)  # type: ignore[arg-type]  # None starts it
             except StopIteration as done:
+                self._expect_nothing()
                 self.phase = Phase.IDLE
                 return done.value
+            if writes:
+                if self._sock.fileno() in [fd for fd, _ in self._look()]:
+                    self._read()
+                self._expect_nothing()
             for buffers in writes:
                 self._send(buffers, deadline)
             reply = self._receive(deadline)
+
+    def _expect_nothing(self) -> None:
+        """Refuse bytes that nobody has asked for: they would be taken for the answer to the next question.
+
+        Raises
+        ------
+        WorkerProtocolError
+            If there are any.
+        """
+        if len(self._decoder):
+            raise WorkerProtocolError(
+                f"The i-PI client sent {self._decoder.beginning()!r}, which it had not been asked for, "
+                "so its answers can be none to the questions."
+            )
 
     def _send(self, buffers: list[bytes | memoryview], deadline: float) -> None:
         sent = 0
