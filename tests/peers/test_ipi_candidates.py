@@ -186,12 +186,10 @@ def test_what_connected_is_told(caplog: pytest.LogCaptureFixture) -> None:
         caplog.clear()
         with IPICalculator(port=0, start_timeout=timeout) as calc:
             atoms.calc = calc
-            with asked(calc, atoms) as (answer, place), visit(place) as http, visit(place), ExitStack() as stack:
+            with asked(calc, atoms) as (answer, place), visit(place) as http, visit(place):
                 http.sendall(HTTP)
                 for _ in range(9):
-                    with suppress(ConnectionRefusedError):
-                        visit(place).close()
-                stack.callback(is_dropped, http)
+                    visit(place).close()
                 with pytest.raises(WorkerStartError) as error:
                     answer.result()
             said = str(error.value)
@@ -368,7 +366,7 @@ def test_each_thread_gets_its_own_values() -> None:
 
 # -- answers to no question
 
-UNASKED = "had not been asked for"
+UNASKED = "sent b'READY       ' without being asked"
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -380,7 +378,7 @@ def test_an_answer_that_comes_twice(step: int) -> None:
             atoms.positions[0, 0] = i
             check(atoms, i)
         atoms.positions[0, 0] = 100
-        with pytest.raises(WorkerProtocolError, match=f"sent b'READY       ', which it {UNASKED}"):
+        with pytest.raises(WorkerProtocolError, match=UNASKED):
             atoms.get_forces()
         if step > 1:
             check(atoms, 1)  # by another client
@@ -397,10 +395,11 @@ def test_an_answer_that_comes_before_the_question(tmp_path: Path, step: int) -> 
         (tmp_path / "go").touch()
         wait_for((tmp_path / "sent").exists, "the answer")
         atoms.positions[0, 0] = 100
-        with pytest.raises(WorkerProtocolError, match=f"sent b'READY       ', which it {UNASKED}"):
+        with pytest.raises(WorkerProtocolError, match=UNASKED):
             atoms.get_forces()
         (tmp_path / "go").unlink()
         check(atoms, 1)  # by another client
+        (tmp_path / "go").touch()  # which may end then
 
 
 def test_a_second_answer_to_an_interrupted_question(tmp_path: Path) -> None:

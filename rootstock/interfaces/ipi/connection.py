@@ -135,8 +135,8 @@ class Connection(PeerConnection):
         """
         if len(self._decoder):
             raise WorkerProtocolError(
-                f"The i-PI client sent {self._decoder.beginning()!r}, which it had not been asked for, "
-                "so its answers can be none to the questions."
+                f"The i-PI client sent {self._decoder.beginning()!r} without being asked, so its answers cannot be "
+                "matched with the questions."
             )
 
     def _send(self, buffers: list[bytes | memoryview], deadline: float) -> None:
