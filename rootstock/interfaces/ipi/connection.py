@@ -103,8 +103,11 @@ class Connection(PeerConnection):
         self._finalizer.detach()
         self._sock.close()
         process = self._process
-        code = 0 if process is None else process.end(REAP_S if kind is WorkerDiedError else 0.0)
-        how = "closed the connection" if code == 0 else describe_exit(code)
+        code = None
+        if process is not None:
+            code = process.wait(REAP_S if kind is WorkerDiedError else 0.0)
+            process.end(0.0)
+        how = describe_exit(code) if code else "closed the connection"  # one that lives on is ended here, not by others
         error = kind(f"{self._title} {event or f'{how} during an exchange.'}", hint)
         return error if process is None else process.explain(error)
 

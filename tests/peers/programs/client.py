@@ -77,6 +77,9 @@ with socket.socket(socket.AF_INET if host else socket.AF_UNIX) as sock:
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault == "stop" and faulty:
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if fault == "close" and faulty:
+                sock.close()
+                time.sleep(1000)
             if fault == "half" and faulty:
                 sock.sendall(answer[:50])
                 sys.exit(0)
