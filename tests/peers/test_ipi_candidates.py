@@ -167,7 +167,7 @@ def test_a_crowd_of_silent_connections(short: Path, visitors: int, spare: int) -
         out, err = process.communicate()
     assert process.returncode == 0 and float(out) == pytest.approx(Hartree), err
     assert "said nothing until others needed the room" in err
-    assert most < 100 and err.count("Dropped a connection to") == 5, err
+    assert most < 100 and err.count("Dropped a connection to") <= 5, err
 
 
 def test_no_descriptor_for_the_first_connection(short: Path) -> None:
@@ -208,6 +208,7 @@ def test_what_connected_is_told(caplog: pytest.LogCaptureFixture) -> None:
         ("s.recv(12); s.close(); time.sleep(1000)", "does not speak i-PI.*said nothing and closed"),
         ("s.recv(12); exit(7)", "exited with code 7 before it answered.*process"),
     ],
+    ids=["nonsense", "closes", "exits"],
 )
 def test_a_command_whose_program_speaks_something_else(then: str, message: str) -> None:
     """Nobody else can connect there, so nobody else is waited for."""
