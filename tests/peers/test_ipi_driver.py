@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import select
 import socket
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,7 @@ from rootstock.interfaces.ipi.messages import (
 from rootstock.interfaces.ipi.states import next_state
 from tests.support.commands import ROOTSTOCK, started
 from tests.support.ipi import feed
+from tests.support.processes import wait_for
 
 
 def posdata(atoms: Atoms) -> bytes:
@@ -157,6 +160,57 @@ def test_requests_that_arrive_together_are_answered_together() -> None:
     assert answers[0] == answers[1]
     assert answers[0].startswith(header("NEEDINIT") + header("READY") + header("HAVEDATA") + header("FORCEREADY"))
     assert answers[0].count(b"FORCEREADY") == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (header("STATUS") + b"POSDATA ", "hung up in the middle of a message that began with b'POSDATA '"),
+        (b"220 FTP\r\n", r"hung up in the middle of a message that began with b'220 FTP\\r\\n'"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "sent b'SSH-2.0-Open', which this driver does not know"),
+    ],
+    ids=["cut", "short", "ssh"],
+)
+def test_a_server_that_speaks_something_else(said: bytes, message: str) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            ours.sendall(said)
+        with pytest.raises(WorkerProtocolError, match=message):
+            Driver(bulk("Cu")).serve(theirs)
+
+
+def test_a_server_that_asks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is waited for, for it may be busy; but somebody may look into it."""
+    ours, theirs = socket.socketpair()
+    with theirs, ThreadPoolExecutor(1) as pool:
+        with ours:
+            done = pool.submit(Driver(bulk("Cu"), silence_s=0.1).serve, theirs)
+            wait_for(lambda: "has asked nothing for 0 s" in caplog.text, "the warning")
+            assert not done.done()
+        done.result()
+
+
+def test_a_server_that_asks_on_and_reads_nothing() -> None:
+    """It has to wait: replies that nobody reads do not fill the memory."""
+    ours, theirs = socket.socketpair()
+    questions, many = 1000 * header("STATUS"), 2**25
+    with theirs, ThreadPoolExecutor(1) as pool:
+        with ours:
+            done = pool.submit(Driver(bulk("Cu")).serve, theirs)
+            sent = 0
+            while sent < many and wait_until_writable(ours):
+                with suppress(BlockingIOError):
+                    sent += ours.send(questions, socket.MSG_DONTWAIT)
+        done.result()
+    assert sent < many
+
+
+def wait_until_writable(sock: socket.socket) -> bool:
+    """Wait as long as somebody may yet read; False if the other end itself waits until we read."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(5000))
 
 
 def test_another_number_of_atoms() -> None:

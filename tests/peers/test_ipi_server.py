@@ -326,6 +326,7 @@ def check(atoms: Atoms, energy: float) -> None:
         ("exit", WorkerDiedError, "client 'python.*' exited with code 7 during an exchange(.|\n)*client gives up"),
         ("kill", WorkerDiedError, "was killed by SIGKILL"),
         ("half", WorkerDiedError, "closed the connection during an exchange"),
+        ("close", WorkerDiedError, "closed the connection during an exchange"),
         ("stop", WorkerTimeoutError, "gave no answer within 2 s and was dropped"),
         ("garbage", WorkerProtocolError, r"client 'python.*' sent b'\{NONSENSE\}\{N'"),
         ("count", WorkerProtocolError, "answered for 2147483647 atoms; it was asked about 4"),

@@ -62,7 +62,7 @@ class IPICalculator(ProxyCalculator):
         (LAMMPS ignores the other components). Other cells are rotated before they are sent, and results rotated
         back. If False they are sent as they are, for clients that take any cell.
     start_timeout : float
-        Seconds until the client has connected.
+        Seconds until a client has connected and answers. Other programs that connect are dropped.
     timeout : float
         Seconds for one evaluation.
     log : path, optional

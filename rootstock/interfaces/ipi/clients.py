@@ -9,10 +9,12 @@ from typing import Any
 
 from ase import Atoms
 
+from rootstock.client.child_process import REAP_S
 from rootstock.client.exit_status import describe_exit
 from rootstock.client.inputs import Inputs
 from rootstock.client.peer import PeerSession
-from rootstock.errors import ConfigurationError, WorkerDiedError, WorkerStartError
+from rootstock.errors import ConfigurationError, WorkerStartError
+from rootstock.interfaces.ipi.candidates import Candidates
 from rootstock.interfaces.ipi.codec import encode_positions
 from rootstock.interfaces.ipi.connection import Connection
 from rootstock.interfaces.ipi.listener import Listener
@@ -38,7 +40,7 @@ class ClientSpec:
     directory, log : Path or None
         Where the client runs, and where its output goes.
     start_timeout, timeout : float
-        Seconds until it has connected, and for one evaluation.
+        Seconds until it has connected and answers, and for one evaluation.
     """
 
     command: tuple[str, ...] | None
@@ -128,7 +130,10 @@ class IPIClientSession(PeerSession):
                     "the client is then started again.",
                 )
             self._drop()
+            self._stop_listening()  # clients that wait there have read the input files of the old atoms
         if self._connection is None:
+            if self.spec.prepare is not None:
+                self._kind = kind  # also if no client comes in time: a late one has read the files of these atoms
             self._connection = self._get(inputs)
             self._kind = kind
         return self._connection
@@ -156,30 +161,23 @@ class IPIClientSession(PeerSession):
             self._stop_listening()
 
     def _accept(self, listener: Listener, process: ClientProcess | None) -> Connection:
+        within = f"within {self.spec.start_timeout:.0f} s"
         deadline = running_time() + self.spec.start_timeout
-        while (sock := listener.accept(deadline - running_time(), process)) is not None:
-            connection = Connection(sock, process)
-            try:
-                connection.greet(deadline - running_time())
-            except WorkerDiedError:
-                if process is not None:
-                    raise
-                continue  # it only looked whether anybody listens
-            return connection
+        with Candidates(listener, process) as candidates:
+            if (sock := candidates.find(deadline)) is not None:
+                return Connection(sock, process)
+            others = str(candidates)
         if process is None:
             raise WorkerStartError(
-                f"No i-PI client connected to {_where(listener)} within {self.spec.start_timeout:.0f} s.",
+                f"No i-PI client connected to {listener.place} {within}.{others}",
                 "Start it there, or pass a larger start_timeout=.",
             )
-        code = process.wait(0.0)
-        late = f"did not connect to {_where(listener)} within {self.spec.start_timeout:.0f} s"
-        error = WorkerStartError(
-            f"The {process.title} {f'{describe_exit(code)} before it connected' if code else late}.",
-            "Its command must name the socket: {address} for programs that follow i-PI, {socket} for a path.",
-        )
-        raise process.explain(error)
-
-
-def _where(listener: Listener) -> str:
-    names = listener.names
-    return names.get("socket") or f"{names['host']}:{names['port']}"
+        code = process.wait(REAP_S if others else 0.0)
+        if code:
+            event = f"{describe_exit(code)} before it {'answered' if others else 'connected'}"
+        elif others and listener.exclusive:
+            event = f"connected to {listener.place}, and does not speak i-PI's protocol"
+        else:
+            event = f"did not connect to {listener.place} {within}"
+        hint = "Its command must name the socket: {address} for programs that follow i-PI, {socket} for a path."
+        raise process.explain(WorkerStartError(f"The {process.title} {event}.{others}", hint))

@@ -116,6 +116,10 @@ class _Buffer:
     def __len__(self) -> int:
         return self._end - self._start
 
+    def beginning(self) -> bytes:
+        """Return the first bytes of what has not been given out."""
+        return bytes(self._buffer[self._start : min(self._start + HEADER_SIZE, self._end)])
+
     def _word(self) -> bytes:
         return bytes(self._buffer[self._start : self._start + HEADER_SIZE]).rstrip(b" \0")
 

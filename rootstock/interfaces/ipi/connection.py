@@ -34,6 +34,8 @@ class Connection(PeerConnection):
         Its process, if we started it.
     """
 
+    _steps: Generator[Writes, Reply, Any]
+
     def __init__(self, sock: socket.socket, process: ClientProcess | None) -> None:
         sock.setblocking(False)
         self._sock, self._process = sock, process
@@ -43,7 +45,6 @@ class Connection(PeerConnection):
             self._poll.register(fd, select.POLLIN)
         self._adaptive_spin = AdaptiveSpin()
         self._decoder, self._peer = ReplyDecoder(), Peer()
-        self._steps: Generator[Writes, Reply, Any] = self._peer.greeting()
         self._atoms = 0
         super().__init__(_finish, sock, process)
         if process is not None:
@@ -84,10 +85,6 @@ class Connection(PeerConnection):
         self._atoms = atoms
         return self._begin(self._peer.evaluation(cell, positions), timeout)  # type: ignore[no-any-return]
 
-    def greet(self, timeout: float) -> None:
-        """Find out whether this is a client, and wants to be one; raises as `evaluate` does."""
-        self._begin(self._peer.greeting(), timeout)
-
     def _begin(self, steps: Generator[Writes, Reply, Any], timeout: float) -> Any:
         self.phase, self._steps = Phase.BUSY, steps
         if self._process is not None:
@@ -109,8 +106,11 @@ class Connection(PeerConnection):
         self._finalizer.detach()
         self._sock.close()
         process = self._process
-        code = 0 if process is None else process.end(REAP_S if kind is WorkerDiedError else 0.0)
-        how = "closed the connection" if code == 0 else describe_exit(code)
+        code = None
+        if process is not None:
+            code = process.wait(REAP_S if kind is WorkerDiedError else 0.0)
+            process.end(0.0)
+        how = describe_exit(code) if code else "closed the connection"  # one that lives on is ended here, not by others
         error = kind(f"{self._title} {event or f'{how} during an exchange.'}", hint)
         return error if process is None else process.explain(error)
 
@@ -120,11 +120,30 @@ class Connection(PeerConnection):
             try:
                 writes = self._steps.send(reply)  # type: ignore[arg-type]  # None starts it
             except StopIteration as done:
+                self._expect_nothing()
                 self.phase = Phase.IDLE
                 return done.value
+            if writes:
+                if self._sock.fileno() in [fd for fd, _ in self._look()]:
+                    self._read()
+                self._expect_nothing()
             for buffers in writes:
                 self._send(buffers, deadline)
             reply = self._receive(deadline)
+
+    def _expect_nothing(self) -> None:
+        """Refuse bytes that nobody has asked for: they would be taken for the answer to the next question.
+
+        Raises
+        ------
+        WorkerProtocolError
+            If there are any.
+        """
+        if len(self._decoder):
+            raise WorkerProtocolError(
+                f"The i-PI client sent {self._decoder.beginning()!r} without being asked, so its answers cannot be "
+                "matched with the questions."
+            )
 
     def _send(self, buffers: list[bytes | memoryview], deadline: float) -> None:
         sent = 0

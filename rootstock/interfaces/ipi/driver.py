@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import socket
 import time
@@ -21,7 +22,11 @@ from rootstock.interfaces.ipi.states import next_state
 from rootstock.worker.channel.running_time import SLICE_S, running_time
 from rootstock.worker.channel.spin import AdaptiveSpin
 
+logger = logging.getLogger("rootstock")
+
 _PATIENCE_S = 3600.0  # then it looks again; a server may think for days
+_SILENCE_S = 60.0  # from a server that has asked nothing yet; it may have other drivers
+_UNSENT = 2**20  # bytes of replies; a server that asks on, and reads nothing, is made to wait
 _NO_STRESS = "Pass --no-stress if the simulation is at constant volume; zeros are sent then."
 
 
@@ -76,11 +81,14 @@ class Driver:
         simulations at constant volume.
     on_step : callable
         Is given the number of evaluations after each.
+    silence_s : float
+        Seconds after which a warning says that the server has asked nothing yet.
     """
 
     atoms: Atoms
     use_stress: bool = True
     on_step: Callable[[int], None] = lambda number: None  # noqa: ARG005
+    silence_s: float = _SILENCE_S
     steps: int = field(default=0, init=False)
     _state: str = field(default=NEEDINIT, init=False)
     _result: ForceReady | None = field(default=None, init=False)
@@ -98,21 +106,33 @@ class Driver:
         WorkerError
             If the model fails. Nothing is sent then: a server must not go on with numbers that nobody computed.
         """
-        decoder, poll, eager, replies = Decoder(), select.poll(), AdaptiveSpin(), b""
+        decoder, poll, eager, replies = Decoder(), select.poll(), AdaptiveSpin(), bytearray()
         poll.register(sock, select.POLLIN)
+        if not poll.poll(1000 * self.silence_s):
+            logger.warning(
+                "The i-PI server has asked nothing for %.0f s. It may be busy with another driver; if it is another "
+                "kind of server, this will wait until that hangs up.", self.silence_s,
+            )  # fmt: skip
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server hung up
             while True:
                 try:
                     count = sock.recv_into(decoder.room(), 0, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     sock.sendall(replies)
-                    replies = b""
+                    replies.clear()
                     if not eager.until(lambda: poll.poll(0)):
                         poll.poll(1000 * _PATIENCE_S)
                     continue
                 decoder.received(count)
                 while (request := decoder.next_request()) is not None and request != EXIT:
                     replies += self.answer(request)
+                    if len(replies) > _UNSENT:
+                        sock.sendall(replies)
+                        replies.clear()
+                if not count and len(decoder):
+                    raise WorkerProtocolError(
+                        f"The i-PI server hung up in the middle of a message that began with {decoder.beginning()!r}."
+                    )
                 if not count or request == EXIT:
                     sock.sendall(replies)
                     return

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import shutil
 import socket
+import struct
 import tempfile
 import weakref
 from pathlib import Path
 
 from rootstock.client.process import forks
 from rootstock.errors import ConfigurationError, WorkerStartError
-from rootstock.interfaces.ipi.process import ClientProcess
-from rootstock.worker.channel.running_time import poll_until, running_time
 
 PREFIX = "/tmp/ipi_"  # noqa: S108  # where i-PI's clients look, without asking
 _LOCAL = "127.0.0.1"
+# Connections that the kernel keeps while nobody accepts, as during a computation. Of those that came and went meanwhile
+# each takes a place until then, and where there is none a client's system tries again later and later.
+_BACKLOG = 128
 
 
 class Listener:
@@ -35,6 +36,8 @@ class Listener:
     ----------
     names : dict of str to str
         What a client's command may need: ``socket``, ``address`` (the same by i-PI's convention), ``host``, ``port``.
+    exclusive : bool
+        Whether only the client that is told the path can connect.
     """
 
     def __init__(self, sock: socket.socket, folder: str = "") -> None:
@@ -45,7 +48,9 @@ class Listener:
             self.names = {"socket": place, "address": place.removeprefix(PREFIX)}
         else:
             self.names = {"host": place[0], "address": place[0], "port": str(place[1])}
-        sock.listen(1)
+        sock.setblocking(False)
+        sock.listen(_BACKLOG)
+        self.exclusive = bool(folder)
         self._inode = _inode(self.names.get("socket", ""))
         self._finalizer = weakref.finalize(
             self, _remove, sock, folder, self.names.get("socket", ""), self._inode, forks()
@@ -111,37 +116,32 @@ class Listener:
         """Whether clients can still find it: a socket's file may be removed, as by what sweeps temporary folders."""
         return _inode(self.names.get("socket", "")) == self._inode
 
-    def accept(self, timeout: float, process: ClientProcess | None) -> socket.socket | None:
-        """Wait for a client.
+    @property
+    def place(self) -> str:
+        """Where it listens, for messages."""
+        return self.names.get("socket") or f"{self.names['host']}:{self.names['port']}"
 
-        Parameters
-        ----------
-        timeout : float
-            Seconds.
-        process : ClientProcess or None
-            The process that is to connect.
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when somebody has connected."""
+        return self._sock.fileno()
 
-        Returns
-        -------
-        socket or None
-            None if nobody connected in time, or the process failed.
+    def accept(self) -> tuple[socket.socket, str]:
+        """Return a connection, and who is at its other end.
+
+        Raises
+        ------
+        OSError
+            If there is none, or no descriptor for it.
         """
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        if process is not None:
-            poll.register(process.exit_fd, select.POLLIN)
-        deadline = running_time() + timeout
-        while ready := [fd for fd, _ in poll_until(poll, deadline)]:
-            if self._sock.fileno() in ready:
-                connection, _ = self._sock.accept()
-                if connection.family == socket.AF_INET:
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return connection
-            if process is not None:
-                if process.wait(1.0) != 0:
-                    return None
-                poll.unregister(process.exit_fd)  # it has handed over to another, as a batch system's command does
-        return None
+        sock, peer = self._sock.accept()
+        sock.setblocking(False)
+        if sock.family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock, f"{peer[0]}:{peer[1]}"
+        if not hasattr(socket, "SO_PEERCRED"):  # macOS
+            return sock, "a process"
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return sock, f"process {struct.unpack('3i', credentials)[0]}"
 
     def close(self) -> None:
         """Stop listening, and remove the socket's file."""
@@ -193,6 +193,7 @@ def _stale(path: str) -> bool:
     if not Path(path).is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)  # a server that is busy and has many connections lets others wait
         return sock.connect_ex(path) == errno.ECONNREFUSED
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from rootstock.errors import WorkerProtocolError
-from rootstock.interfaces.ipi.codec import header
+from rootstock.interfaces.ipi.codec import HEADER_SIZE, header
 from rootstock.interfaces.ipi.messages import (
     EXIT,
     FORCEREADY,
@@ -25,8 +25,20 @@ from rootstock.interfaces.ipi.messages import (
 # a single recv() find it cut in two for some numbers of atoms.
 Writes = list[list[bytes | memoryview]]
 
-_STATUS, _GETFORCE, GOODBYE = header(STATUS), header(GETFORCE), header(EXIT)
+GREETING, _GETFORCE, GOODBYE = header(STATUS), header(GETFORCE), header(EXIT)  # every driver can always tell its state
 _INIT = header(INIT) + struct.pack("<ii", 0, 1) + b"\0"  # the first replica, and a text of one byte for drivers
+
+
+def is_driver(said: bytes) -> bool | None:
+    """Tell whether a first answer is that of a driver at its beginning, and nothing more; None: it may become one.
+
+    >>> is_driver(b"NEED"), is_driver(b"READY       "), is_driver(b"GET / HTTP/1.1")
+    (None, True, False)
+    """
+    word, states = said.rstrip(b" \0"), (NEEDINIT.encode(), READY.encode())
+    if len(said) < HEADER_SIZE:
+        return None if any(state.startswith(word) for state in states) else False
+    return len(said) == HEADER_SIZE and word in states
 
 
 @dataclass
@@ -45,12 +57,6 @@ class Peer:
     evaluations: int = 0
     pipelined: bool = False
 
-    def greeting(self) -> Generator[Writes, Reply, None]:
-        """Ask for the state, which every driver can tell at any time."""
-        reply = yield [[_STATUS]]
-        if not isinstance(reply, str):
-            _expect(reply, READY)
-
     def evaluation(self, cell: bytes, positions: memoryview) -> Generator[Writes, Reply, ForceReady]:
         """Yield what to send before the next reply is read, and return the results.
 
@@ -65,16 +71,16 @@ class Peer:
             If a reply has no place there.
         """
         if self.pipelined:
-            _expect((yield [[_STATUS + cell, positions], [_STATUS + _GETFORCE]]), READY)
+            _expect((yield [[GREETING + cell, positions], [GREETING + _GETFORCE]]), READY)
             _expect((yield []), HAVEDATA)
             result = yield []
         else:
-            state = yield [[_STATUS]]
+            state = yield [[GREETING]]
             anew = state == NEEDINIT
             if anew:
-                state = yield [[_INIT], [_STATUS]]
+                state = yield [[_INIT], [GREETING]]
             _expect(state, READY)
-            _expect((yield [[cell, positions], [_STATUS]]), HAVEDATA)
+            _expect((yield [[cell, positions], [GREETING]]), HAVEDATA)
             result = yield [[_GETFORCE]]
             self.pipelined = self.evaluations > 0 and not anew
         if not isinstance(result, ForceReady):
