@@ -38,6 +38,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock import RootstockCalculator
 from rootstock.client import sharing
+from rootstock.client.scratch import private_scratch
 from rootstock.errors import RootstockError, WorkerError
 from tests.run.chaos_faults import AT_START, EITHER, FAILS, HANGS, HOLDS, MODEL
 from tests.support.commands import DEADLINE_S
@@ -307,6 +308,7 @@ def child(root: Path, seed: int, lives: list[list[tuple[str, str]]] | None, repo
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.unraisablehook = unraisable
     chance, seen, problems = random.Random(seed), Counter(), []
+    private_scratch()  # where it is this process's own, a lock on it stays
     before = open_files()
     endless = (faults_of_a_life(chance) for _ in itertools.count())
     for number, faults in enumerate(endless if lives is None else lives):

@@ -46,6 +46,20 @@ print(before, low(), abs(difference) < 1e-9, file=said, flush=True)
 """
 
 
+CLOSED_TO_IPI = """
+from rootstock.ipi import IPICalculator
+said = open(os.environ["SAID"], "w")
+said = os.fdopen(os.dup2(said.fileno(), 50), "w")
+gc.collect()
+client = "import sys, ase.build, ase.calculators.emt as emt, ase.calculators.socketio as io; a = ase.build.bulk('Cu'); "
+client += "a.calc = emt.EMT(); io.SocketClient(unixsocket=sys.argv[1]).run(a)"
+atoms = bulk("Cu")
+atoms.calc = IPICalculator([sys.executable, "-c", client, "{address}"], start_timeout=60)
+energy = atoms.get_potential_energy()
+print(round(energy, 4), [fd for fd in range(3) if os.path.exists(f"/proc/self/fd/{fd}")], file=said, flush=True)
+"""
+
+
 @pytest.mark.parametrize("closed", ["0<&- 1>&-", "1>&- 2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-"])
 def test_standard_streams_may_be_closed(root: Path, tmp_path: Path, closed: str) -> None:
     """As of daemons; and what C code prints there is written into nothing of ours."""
@@ -54,6 +68,14 @@ def test_standard_streams_may_be_closed(root: Path, tmp_path: Path, closed: str)
     run("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, script, root, env=clean_environment(SAID=str(said)))
     still = [number for number in range(3) if f"{number}<&-" not in closed and f"{number}>&-" not in closed]
     assert said.read_text() == f"{still} {still} True\n"
+
+
+def test_standard_streams_may_be_closed_of_who_asks_by_ipi(root: Path, tmp_path: Path) -> None:
+    script, said = tmp_path / "script.py", tmp_path / "said"
+    script.write_text(SCRIPT + CLOSED_TO_IPI)
+    closed = 'exec "$@" <&- >&- 2>&-'
+    run("sh", "-c", closed, "sh", sys.executable, script, root, env=clean_environment(SAID=str(said)))
+    assert said.read_text() == "-0.0057 []\n"
 
 
 def test_a_model_that_closes_its_standard_streams(make: Make) -> None:
@@ -294,6 +316,23 @@ thread.start()
 def test_a_thread_that_asks_while_python_ends(root: Path) -> None:
     done = run(sys.executable, "-c", SCRIPT + DAEMON, root, check=True)
     assert done.stdout == "WorkerError Python is ending, and has ended its workers.\n"
+
+
+ENDS_WITH_IPI = """
+from rootstock.ipi import IPICalculator
+client = "import sys, ase.build, ase.calculators.emt as emt, ase.calculators.socketio as io; a = ase.build.bulk('Cu'); "
+client += "a.calc = emt.EMT(); io.SocketClient(unixsocket=sys.argv[1]).run(a)"
+atoms = bulk("Cu")
+atoms.calc = IPICalculator([sys.executable, "-c", client, "{address}"], start_timeout=60)
+atoms.get_potential_energy()
+"""
+
+
+def test_an_ipi_calculator_that_is_asked_when_python_ends(root: Path) -> None:
+    script = AT_EXIT + "atexit.register(last)\n" + SCRIPT + ENDS_WITH_IPI
+    done = run(sys.executable, "-c", script, root, check=True)
+    assert done.stdout == "WorkerError Python is ending, and has ended its workers.\n" * 2
+    assert not done.stderr
 
 
 # -- how a worker ended, and who ended it

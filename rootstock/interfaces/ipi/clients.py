@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from rootstock.client.child_process import REAP_S
 from rootstock.client.exit_status import describe_exit
 from rootstock.client.inputs import Inputs
 from rootstock.client.peer import PeerSession
-from rootstock.errors import ConfigurationError, WorkerStartError
+from rootstock.client.uninterrupted import uninterrupted
+from rootstock.errors import ConfigurationError, WorkerError, WorkerStartError
 from rootstock.interfaces.ipi.candidates import Candidates
 from rootstock.interfaces.ipi.codec import encode_positions
 from rootstock.interfaces.ipi.connection import Connection
@@ -95,7 +97,11 @@ class IPIClientSession(PeerSession):
         """
         with self.own_lock():
             connection = self._ready(inputs)
-            return connection.evaluate(cell, encode_positions(positions), len(inputs), self.spec.timeout)
+            try:
+                return connection.evaluate(cell, encode_positions(positions), len(inputs), self.spec.timeout)
+            except WorkerError:
+                self._settle(0.0)  # raises if Python ends: that is the reason
+                raise
 
     def release(self, user: Any) -> None:
         """Let the client go, and stop listening, if `user` was the last that needs it."""
@@ -146,7 +152,8 @@ class IPIClientSession(PeerSession):
             self._stop_listening()
         if self._listener is None:
             private = spec.address is None and spec.port is None
-            self._listener = Listener.private() if private else Listener.at(spec.address, spec.host, spec.port)
+            at = functools.partial(Listener.at, spec.address, spec.host, spec.port)
+            self._listener = uninterrupted(Listener.private if private else at)
         listener = self._listener
         if spec.command is None:
             return self._accept(listener, None)

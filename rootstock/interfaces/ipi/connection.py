@@ -97,6 +97,8 @@ class Connection(PeerConnection):
         except TimeoutError:
             late = f"gave no answer within {timeout:.0f} s and was dropped."
             raise self._lost(WorkerTimeoutError, late, "If it needs longer, pass a larger timeout=.") from None
+        except OSError as error:  # of the network; or Python ends, and the socket is closed
+            raise self._lost(WorkerDiedError, f"cannot be reached any more ({error.strerror}).") from error
         except WorkerProtocolError as error:
             raise self._lost(WorkerProtocolError, error.message.removeprefix("The i-PI client ")) from None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rootstock.client.process import forks
 from rootstock.errors import ConfigurationError, WorkerStartError
+from rootstock.worker.channel.descriptors import above_standard_streams
 
 PREFIX = "/tmp/ipi_"  # noqa: S108  # where i-PI's clients look, without asking
 _LOCAL = "127.0.0.1"
@@ -133,7 +134,8 @@ class Listener:
         OSError
             If there is none, or no descriptor for it.
         """
-        sock, peer = self._sock.accept()
+        with above_standard_streams():
+            sock, peer = self._sock.accept()
         sock.setblocking(False)
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -177,7 +179,8 @@ def check_place(address: str | None, host: str, port: int | None, command: bool)
 
 
 def _bind(family: int, place: str | tuple[str, int | None]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    with above_standard_streams():
+        sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
