@@ -19,6 +19,8 @@ from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run, started
 from tests.support.processes import wait_until_gone
 
+HOURS = [pytest.mark.soak, pytest.mark.timeout(8 * 3600)]
+
 SCRIPT = """
 import gc, os, signal, sys, time
 from ase.build import bulk
@@ -135,10 +137,10 @@ print(interrupted)
 """
 
 
-@pytest.mark.parametrize("number", [pytest.param(60), pytest.param(2000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [pytest.param(60), pytest.param(2000, marks=HOURS)])
 def test_interrupted_starts_leave_nothing(root: Path, number: int) -> None:
     """No descriptor, no process, not even a zombie, no log, no thread."""
-    done = run(sys.executable, "-c", SCRIPT + COUNTS + AT_RANDOM, root, str(number), "1", check=True)
+    done = run(sys.executable, "-c", SCRIPT + COUNTS + AT_RANDOM, root, str(number), "1", check=True, timeout=None)
     assert done.stdout == f"{number}\n"
 
 
@@ -189,13 +191,14 @@ print(total)
     [
         ("start", 23),
         ("end", 37),
-        pytest.param("start", 1, marks=pytest.mark.soak),
-        pytest.param("end", 1, marks=pytest.mark.soak),
+        pytest.param("start", 1, marks=HOURS),
+        pytest.param("end", 1, marks=HOURS),
     ],
 )
 def test_an_interruption_at_every_instruction(root: Path, phase: str, stride: int) -> None:
     """At each `stride`-th, in what starts a worker, or ends it."""
-    done = run(sys.executable, "-c", SCRIPT + COUNTS + AT_EVERY_INSTRUCTION, root, phase, str(stride), check=True)
+    script = SCRIPT + COUNTS + AT_EVERY_INSTRUCTION
+    done = run(sys.executable, "-c", script, root, phase, str(stride), check=True, timeout=None)
     assert int(done.stdout) > 200 / stride
 
 
