@@ -43,8 +43,9 @@ def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
 
 
 def open_structures(
-    names: Sequence[str], path: Path, *, overwrite: bool, steps: Path | None = None, properties: Sequence[str] = ()
-) -> list[Atoms]:
+    names: Sequence[str], path: Path, *, overwrite: bool, steps: Path | None = None, properties: Sequence[str] = (),
+    format: str | None = None,  # noqa: A002  # as in ASE
+) -> list[Atoms]:  # fmt: skip
     """Read structures, once it is known that their results can be written.
 
     Parameters
@@ -59,6 +60,8 @@ def open_structures(
         A file that grows with every step.
     properties : sequence of str
         What is to be computed, where it is said.
+    format : str, optional
+        Of the files of structures; see `read_structures`.
 
     Raises
     ------
@@ -67,7 +70,7 @@ def open_structures(
     """
     if steps is not None:
         check_output(steps, overwrite=overwrite, grows=True)
-    images = read_structures(names)
+    images = read_structures(names, format)
     check_output(path, overwrite=overwrite, many=len(images) > 1)
     check_output(results_file(path), overwrite=overwrite)
     others = {file.resolve() for file in (path, results_file(path), *map(structure_file, names))}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ase
 from ase import Atoms
 from ase.db import connect
 from ase.io import Trajectory, read, write
@@ -25,19 +26,25 @@ _WITH_RESULTS = (*_GROWING, *_DATABASES)  # ASE reads every result from them; ot
 _OTHER = "Use .extxyz or .traj, which hold everything."
 
 
-def read_structures(names: Sequence[str]) -> list[Atoms]:
+def read_structures(names: Sequence[str], format: str | None = None) -> list[Atoms]:  # noqa: A002  # as in ASE
     """Return all structures of some files; the info of each says which frame of which file it is.
 
     Parameters
     ----------
     names : sequence of str
         Paths; ``PATH@INDEX`` picks from a file of many, as everywhere in ASE: ``run.xyz@-1``, ``run.traj@::10``.
+    format : str, optional
+        ASE's name of the format of all files. By default it is recognised by the name and content of each.
 
     Raises
     ------
     ConfigurationError
-        If one cannot be read, or holds nothing.
+        If one cannot be read, or holds nothing, or ASE cannot read such a format.
     """
+    if format is not None and (format not in ioformats or not ioformats[format].can_read):
+        raise ConfigurationError(
+            f"ASE {ase.__version__} reads no format named {format!r}.", "List all formats with: ase info --formats"
+        )
     structures: list[Atoms] = []
     for name in names:
         whole = Path(name).exists()
@@ -45,7 +52,7 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
         if not whole and not path.is_file():
             raise ConfigurationError(f"There is no file {name}.")
         try:
-            images = list(_read(path, ":" if whole else name.rpartition("@")[2]))
+            images = list(_read(path, ":" if whole else name.rpartition("@")[2], format))
         except Exception as error:  # every format has errors of its own
             raise ConfigurationError(f"Cannot read {name}: {type(error).__name__}: {error}.") from error
         if not any(len(atoms) for atoms in images):
@@ -59,7 +66,7 @@ def read_structures(names: Sequence[str]) -> list[Atoms]:
     return structures
 
 
-def _read(path: Path, index: str) -> Iterator[Atoms]:
+def _read(path: Path, index: str, kind: str | None) -> Iterator[Atoms]:
     """Yield the structures that an index picks from a file, with notes of their frames."""
     chosen: Any = string2index(index)
     frames: Iterable[Any] = [chosen]  # the number of one; the words of a query of a database
@@ -68,7 +75,7 @@ def _read(path: Path, index: str) -> Iterator[Atoms]:
         frames = itertools.count(chosen.start or 0, chosen.step or 1)
         if (chosen.start or 0) < 0 or (chosen.step or 1) < 0:  # counted from an end that has to be seen first
             pick = slice(None)
-    found: Any = read(path, index=pick, do_not_split_by_at_sign=True, format=_reading(path))
+    found: Any = read(path, index=pick, do_not_split_by_at_sign=True, format=kind or _reading(path))
     images = [found] if isinstance(found, Atoms) else found
     if pick is not chosen:
         images, frames = images[chosen], range(len(images))[chosen]

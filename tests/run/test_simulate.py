@@ -206,6 +206,16 @@ def test_structures_of_several_files(tmp_path: Path) -> None:
     assert sources == [f"{path}@-1", f"{odd}@0", f"{path}@0", f"{path}@1"]
 
 
+def test_a_format_that_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "copper.unknown"
+    write(path, [bulk("Cu"), bulk("Au")], format="extxyz")
+    found = read_structures([f"{path}@1"], "extxyz")
+    assert [atoms.symbols[0] for atoms in found] == ["Au"]
+    for name in ("nonsense", "png"):  # ASE writes images, and reads none
+        with pytest.raises(ConfigurationError, match=f"reads no format named '{name}'.\nList all"):
+            read_structures([str(path)], name)
+
+
 @pytest.mark.parametrize("index", [":", "0", "-1", "1:", "::2", "1:3:2", "-2:", "-9:2", "::-1", "2:0:-1"])
 def test_the_frame_of_each_structure(tmp_path: Path, index: str) -> None:
     path = tmp_path / "run.traj"
