@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rootstock.cli.common import Command, json_option, named_cluster, show_json
+from rootstock.cli.command import Command
+from rootstock.cli.common import json_option, named_cluster, show_json
 from rootstock.cli.parameter_types import CLUSTER, DEVICE
 from rootstock.cli.plans import PlanOptions, admin_context
 from rootstock.config.model_string import is_environment_name

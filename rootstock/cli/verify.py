@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from rootstock.cli.common import Command, json_option, show_json, show_progress, site_options
+from rootstock.cli.command import Command
+from rootstock.cli.common import json_option, show_json, show_progress, site_options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT
 from rootstock.config.site import Site
 from rootstock.errors import VerificationError
