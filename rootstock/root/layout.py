@@ -6,6 +6,7 @@ admin moves what is behind it.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,6 +295,17 @@ def environment_of(link: str) -> str:
 
 def personal_root() -> Path:
     """Return the folder of the root that a user has without any installation."""
-    import platformdirs
+    return user_folder("XDG_DATA_HOME", "~/.local/share")
 
-    return Path(platformdirs.user_data_dir("rootstock"))
+
+def user_folder(variable: str, otherwise: str) -> Path:
+    """Return the folder of Rootstock in one of those that the XDG specification gives each user.
+
+    Parameters
+    ----------
+    variable : str
+        The environment variable that names the folder around it.
+    otherwise : str
+        That folder where the variable is not set.
+    """
+    return Path(os.path.expanduser(os.environ.get(variable, "").strip() or otherwise), "rootstock")
