@@ -238,7 +238,7 @@ class Simulation:
                 "Begin another simulation with --file-prefix.",
             )
         held = before.settings | {"steps": settings.steps}
-        settings = replace(settings, seed=held["seed"] if seed is None else seed)
+        settings = replace(settings, seed=held.get("seed", 0) if seed is None else seed)
         for name, value in (asdict(settings) | identity(calculator)).items():
             if held.get(name) != value:
                 raise ConfigurationError(
@@ -255,9 +255,10 @@ class Simulation:
             self = cls(atoms, calculator, settings, prefix, begins=False)
             self.rng.bit_generator.state = json.loads(before.random)
             restore_integrator(self.dynamics, before.integrator)
+            sizes = {files[name]: size for name, size in before.sizes.items()}
         self.start, self.saved = before.start, before.step
         self.dynamics.nsteps = before.step
-        cut_back(files, files["restart"], before.sizes)
+        cut_back(files["restart"], sizes)
         return self
 
 

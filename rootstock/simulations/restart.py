@@ -108,15 +108,14 @@ def reading_restart(path: Path) -> Iterator[None]:
         raise ConfigurationError(f"{path} is no restart file: {error or type(error).__name__}.", _ANOTHER) from error
 
 
-def cut_back(files: Mapping[str, Path], restart: Path, sizes: Mapping[str, int]) -> None:
+def cut_back(restart: Path, sizes: Mapping[Path, int]) -> None:
     """Cut off what was written to other files after a restart file.
 
     Parameters
     ----------
-    files : Mapping[str, Path]
     restart : Path
         The restart file, for messages.
-    sizes : Mapping[str, int]
+    sizes : Mapping[Path, int]
         How many bytes each had when the restart file was written.
 
     Raises
@@ -124,14 +123,14 @@ def cut_back(files: Mapping[str, Path], restart: Path, sizes: Mapping[str, int])
     ConfigurationError
         If a file is missing or shorter.
     """
-    for name, size in sizes.items():
-        if not files[name].exists() or files[name].stat().st_size < size:
+    for path, size in sizes.items():
+        if not path.exists() or path.stat().st_size < size:
             raise ConfigurationError(
-                f"{files[name]} is shorter than {restart} says: something is missing.",
+                f"{path} is shorter than {restart} says: something is missing.",
                 f"If you have moved it, put it back. {_ANOTHER}",
             )
-        with naming(files[name]):
-            os.truncate(files[name], size)
+        with naming(path):
+            os.truncate(path, size)
 
 
 def fingerprint(atoms: Atoms) -> str:

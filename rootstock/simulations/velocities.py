@@ -50,9 +50,9 @@ def set_velocities(atoms: Atoms, settings: Dynamics, rng: np.random.Generator) -
         kept = _allowed(atoms, atoms.get_momenta())
         drawn = not kept.any()
         atoms.set_momenta(thermal_momenta(atoms, settings, rng) if drawn else kept, apply_constraint=False)
-    except (ArithmeticError, ValueError, NotImplementedError) as error:  # of a constraint
-        if isinstance(error, ConfigurationError):
-            raise
+    except ConfigurationError:
+        raise
+    except Exception as error:  # every constraint has errors of its own
         raise ConfigurationError(
             f"Molecular dynamics is not possible with the constraints of this structure: "
             f"{error or type(error).__name__}.",
