@@ -133,6 +133,7 @@ def md(
       rootstock md chgnet 'run.traj@-1' --ensemble nve --steps 5000 --timestep 0.5 --file-prefix run2
     """
     from rootstock.simulations import dynamics as run
+    from rootstock.simulations.output import check_writable
     from rootstock.simulations.structures import check_output, check_structures, read_structures, structure_file
 
     refuse_unused({
@@ -146,7 +147,7 @@ def md(
     if not resumed:
         anew = overwrite or (restart and _never_began(files["stats"]))
         for path in (files["stats"], files["restart"]):  # of formats that ASE does not know
-            check_output(path.with_suffix(".xyz"), overwrite=True)
+            check_writable(path)
             if path.exists() and not anew:
                 raise ConfigurationError(f"{path} exists.", _ANOTHER)
         check_output(files["traj"], overwrite=anew)
@@ -173,7 +174,7 @@ def md(
 
 def _never_began(stats: Path) -> bool:
     """Tell whether a simulation was cut off before its first restart file, so that there is nothing to go on from."""
-    return not stats.exists() or len(stats.read_text().splitlines()) <= 2
+    return not stats.exists() or len(stats.read_bytes().splitlines()) <= 2
 
 
 def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:

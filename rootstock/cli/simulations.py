@@ -194,6 +194,7 @@ def _compute_each(
     """
     from rootstock.root.disk_usage import number_of
     from rootstock.simulations.driver import collect_results, open_structures, output_file
+    from rootstock.simulations.output import target_of
     from rootstock.simulations.provenance import SOURCE
     from rootstock.simulations.structures import results_file
 
@@ -208,7 +209,7 @@ def _compute_each(
     tell = functools.partial(click.echo, err=True)
     with collect_results(path, tell) as results, calculator(model) as calc:
         if traj is not None:
-            traj.unlink(missing_ok=True)
+            target_of(traj).unlink(missing_ok=True)
         for number, atoms in enumerate(images, 1):
             title = f"{number} of {len(images)}, {atoms.info[SOURCE]}, {atoms.get_chemical_formula()}"
             with show_rarely(f"{title}: ") as show:
