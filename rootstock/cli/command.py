@@ -80,7 +80,13 @@ class Command(click.Command):
     interrupted = "Interrupted. What was installed before is untouched; run the command again to go on."
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
-        """Read the command line; one in other words, or in another order, is answered with the line that was meant."""
+        """Read the command line; one in other words, or in another order, is answered with the line that was meant.
+
+        Parameters
+        ----------
+        context, words
+            As click passes them.
+        """
         given = [*words]
         try:
             rest = super().parse_args(context, words)
@@ -141,7 +147,13 @@ class Group(click.Group):
             return super().main(*arguments, **options)
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
-        """Read what precedes the command."""
+        """Read what precedes the command.
+
+        Parameters
+        ----------
+        context, words
+            As click passes them.
+        """
         given = [*words]
         try:
             return super().parse_args(context, words)
@@ -150,7 +162,13 @@ class Group(click.Group):
             raise
 
     def resolve_command(self, context: click.Context, words: list[str]) -> Any:
-        """Find the command."""
+        """Find the command, or what was meant by its name.
+
+        Parameters
+        ----------
+        context, words
+            As click passes them.
+        """
         try:
             return super().resolve_command(context, words)
         except click.UsageError as error:

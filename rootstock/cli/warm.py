@@ -11,7 +11,8 @@ from rootstock.cli.common import options, site_options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site, find_site, is_new
-from rootstock.root.layout import RootLayout, personal_root
+from rootstock.root.layout import RootLayout
+from rootstock.root.user_folders import personal_root
 
 _fetch_options = options(
     click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to load the models on."),

@@ -25,7 +25,8 @@ from typing import Any
 from rootstock.config.cluster_settings import Cluster, check_setting, field_name, flatten, parse_setting
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
-from rootstock.root.layout import RootLayout, absolute, user_folder
+from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.user_folders import user_folder
 
 __all__ = [
     "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names",

@@ -16,7 +16,8 @@ from rootstock.client.session import WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
 from rootstock.errors import ConfigurationError
-from rootstock.root.layout import RootLayout, absolute, personal_root
+from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.user_folders import personal_root
 from rootstock.worker.channel.frames import MAX_PAYLOAD
 
 

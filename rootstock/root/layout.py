@@ -6,7 +6,6 @@ admin moves what is behind it.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,21 +290,3 @@ def environment_of(link: str) -> str:
     ('mace@2024.01.15', 'mace')
     """
     return link.partition(VARIANT)[0]
-
-
-def personal_root() -> Path:
-    """Return the folder of the root that a user has without any installation."""
-    return user_folder("XDG_DATA_HOME", "~/.local/share")
-
-
-def user_folder(variable: str, otherwise: str) -> Path:
-    """Return the folder of Rootstock in one of those that the XDG specification gives each user.
-
-    Parameters
-    ----------
-    variable : str
-        The environment variable that names the folder around it.
-    otherwise : str
-        That folder where the variable is not set.
-    """
-    return Path(os.path.expanduser(os.environ.get(variable, "").strip() or otherwise), "rootstock")

@@ -173,10 +173,12 @@ def test_a_driver_takes_all_options_of_a_model(root: Path, tmp_path: Path) -> No
         ("md emt POSCAR --steps 1 --ensemble nvt --pressure 0", "--pressure is for npt-mtk; nvt does not use it"),
         ("relax emt POSCAR --pressure 0", "--pressure is for a cell that is relaxed"),
         ("worker emt --structure POSCAR --address x --host y", "--host is for a server at a TCP port"),
+        ("-site verify --files", "--device is for numbers; --files computes nothing"),
+        ("-site check-env own.py", "--device is for --build"),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(type_line: Type, line: str, message: str) -> None:
-    done = type_line(f"rootstock {line} --device cpu")
+    done = type_line(f"rootstock{'' if line.startswith('-site') else ' '}{line} --device cpu")
     assert (done.returncode, message in done.stderr) == (3, True), done.stderr
 
 
