@@ -61,7 +61,8 @@ def md(
 ) -> None:  # fmt: skip
     """Run molecular dynamics of a structure.
 
-    It writes PREFIX-stats.dat, PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz. Ctrl-C,
+    A structure without velocities gets random ones of exactly the temperature. It writes PREFIX-stats.dat,
+    PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz. Ctrl-C,
     SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 end it after the step it is in, with a restart file for that step. With
     --restart the same command goes on there, bit for bit as if it had never stopped, so a job that may be requeued is
     one line that never changes.
