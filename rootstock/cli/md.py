@@ -120,7 +120,8 @@ def md(
 ) -> None:  # fmt: skip
     """Run molecular dynamics.
 
-    STRUCTURE is a file in any format that ASE reads. FILE@INDEX selects a frame, as in ASE.
+    STRUCTURE is a file in any format that ASE reads. FILE@INDEX selects a frame, as in ASE. If it holds no
+    velocities, they are drawn at random and scaled to exactly the temperature.
 
     The command writes PREFIX-stats.dat, PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz.
     Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop the simulation after the current step and write a restart file for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import ase
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from ase.io import read
 from ase.io.formats import (  # type: ignore[attr-defined]  # reexported
     UnknownFileTypeError,
@@ -70,6 +71,8 @@ def read_structures(names: Sequence[str], format: str | None = None) -> list[Ato
         for atoms in images:
             if not len(atoms):
                 raise ConfigurationError(f"{atoms.info[SOURCE]} holds no atoms.")
+            if not ((atoms.numbers >= 0) & (atoms.numbers < len(chemical_symbols))).all():
+                raise ConfigurationError(f"{atoms.info[SOURCE]} holds atomic numbers that no element has.")
             _check_occupancy(atoms)
         structures += images
     return structures
@@ -115,6 +118,8 @@ def _reading(path: Path) -> str | None:
 def _unreadable(name: str, path: Path, kind: str | None, error: Exception) -> ConfigurationError:
     """Return the error of a file that could not be read."""
     formats = "`ase info --formats` lists all formats"
+    if path.is_file() and not path.stat().st_size:
+        return ConfigurationError(f"Cannot read {name}: the file is empty.")
     if isinstance(error, UnknownFileTypeError):
         return ConfigurationError(
             f"Cannot read {name}: ASE does not recognise its format.", f"Name it with --format; {formats}."
@@ -130,10 +135,11 @@ def _unreadable(name: str, path: Path, kind: str | None, error: Exception) -> Co
             f"Cannot read {reader}: ASE needs the Python package {error.name} for it.",
             "Convert the file to .extxyz or .traj where that package is installed.",
         )
-    if isinstance(error, IndexError) and name != os.fspath(path):
+    if name != os.fspath(path) and isinstance(error.__cause__ or error, IndexError | StopIteration):
         return ConfigurationError(f"Cannot read {reader}: it has no such frame.", "Count from 0; @-1 is the last one.")
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}".removesuffix(": "), 200)
     return ConfigurationError(
-        f"Cannot read {reader}: its content is not as that format needs it ({type(error).__name__}: {error}).",
+        f"Cannot read {reader}: its content is not as that format needs it ({reason}).",
         f"Look whether the file is complete. If it is in another format, name that with --format; {formats}.",
     )
 

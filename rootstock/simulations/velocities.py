@@ -38,13 +38,10 @@ def set_velocities(atoms: Atoms, settings: Dynamics, rng: np.random.Generator) -
     ConfigurationError
         If no atom can move, or no velocities can have this temperature.
     """
-    masses = atoms.get_masses()
-    if not (np.isfinite(masses).all() and (masses > 0).all()):
+    for name, shape in (("momenta", (len(atoms), 3)), ("masses", (len(atoms),))):
+        _require_numbers(atoms, name, shape)
+    if not (atoms.get_masses() > 0).all():
         raise ConfigurationError("Molecular dynamics needs masses above zero: those of the structure are not.")
-    if not np.isfinite(atoms.get_momenta()).all():
-        raise ConfigurationError(
-            "The momenta of the structure hold NaN or infinity.", "Take the momenta out of the file: others are drawn."
-        )
     try:
         _require_motion(atoms)
         kept = _allowed(atoms, atoms.get_momenta())
@@ -99,6 +96,22 @@ def thermal_momenta(atoms: Atoms, settings: Dynamics, rng: np.random.Generator) 
         momenta, energy = random, _kinetic_energy(random, masses)
     wanted = 0.5 * kB * settings.temp * atoms.get_number_of_degrees_of_freedom()
     return np.asarray(momenta * np.sqrt(wanted / energy))
+
+
+def _require_numbers(atoms: Atoms, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an array of a file that ASE's methods would not have let in."""
+    array = atoms.arrays.get(name)
+    if array is None:
+        return
+    problem = ""
+    if array.dtype.kind not in "biuf" or array.shape != shape:
+        problem = f"are of type {array.dtype} and shape {array.shape}; numbers of shape {shape} were expected"
+    elif not np.isfinite(array).all():
+        problem = "hold NaN or infinity"
+    if problem:
+        raise ConfigurationError(
+            f"The {name} of the structure {problem}.", "Take them out of the file, and others are taken."
+        )
 
 
 def _require_motion(atoms: Atoms) -> None:

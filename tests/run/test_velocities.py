@@ -121,10 +121,12 @@ def test_momenta_of_atoms_that_are_held(tmp_path: Path) -> None:
         ("momenta", np.nan, "momenta of the structure hold NaN or infinity"),
         ("masses", 0.0, "masses above zero"),
         ("masses", -1.0, "masses above zero"),
-        ("masses", np.nan, "masses above zero"),
+        ("masses", np.nan, "masses of the structure hold NaN or infinity"),
+        ("masses", "a", "masses of the structure are of type <U1"),
+        ("momenta", "a", "momenta of the structure are of type <U1"),
     ],
 )
-def test_numbers_that_no_atom_moves_with(tmp_path: Path, name: str, value: float, message: str) -> None:
+def test_numbers_that_no_atom_moves_with(tmp_path: Path, name: str, value: Any, message: str) -> None:
     atoms = copper()
     atoms.arrays[name] = np.full((4, 3) if name == "momenta" else 4, value)
     with pytest.raises(ConfigurationError, match=message):
@@ -224,3 +226,10 @@ def test_a_simulation_that_fails_says_how_to_go_on(root: Path, tmp_path: Path) -
     assert done.returncode == 18, done.stderr
     assert "shorter --timestep, under another --file-prefix" in done.stderr or "--restart goes on there" in done.stderr
     assert len(read(tmp_path / "x-traj.extxyz", ":")) >= 1
+
+
+def test_momenta_of_another_shape(tmp_path: Path) -> None:
+    atoms = copper()
+    atoms.arrays["momenta"] = np.zeros((4, 2))
+    with pytest.raises(ConfigurationError, match=r"shape \(4, 2\); numbers of shape \(4, 3\) were expected"):
+        begin(atoms, tmp_path)
