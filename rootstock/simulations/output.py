@@ -133,5 +133,6 @@ def unwritten(path: Path, error: OSError) -> OutputError:
         What the system said.
     """
     reason = error.strerror or str(error) or type(error).__name__
-    hint = _HINTS.get(error.errno or 0, "Write to another place")
+    # A library that wrote less than it should names no reason.
+    hint = _HINTS.get(error.errno or errno.ENOSPC, "Write to another place")
     return OutputError(f"Cannot write {path}: {reason}.", f"{hint} ({_OPTIONS}).")
