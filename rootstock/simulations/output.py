@@ -68,7 +68,13 @@ def check_writable(path: Path) -> None:
 
 
 def beside(path: Path, ending: str) -> Path:
-    """Return the name of a file beside another one: its name without its ending, cut if it is too long, and `ending`.
+    """Return the name of a file beside another one.
+
+    Parameters
+    ----------
+    path : Path
+        The other one. The name begins like its name without ending, which is cut if it is too long.
+    ending : str
 
     >>> beside(Path("relaxed.cif"), ".results.extxyz")
     PosixPath('relaxed.results.extxyz')
