@@ -164,12 +164,10 @@ class Simulation:
         return True
 
     def _how_to_go_on(self, error: RootstockError) -> str:
+        goes_on = f"{self.files['restart']} is of step {self.saved}: the same command with --restart goes on there."
         if isinstance(error, NonFiniteError):
-            return (
-                f"The simulation is no longer stable after step {self.saved}. Begin another one with a shorter "
-                f"--timestep, under another --file-prefix."
-            )
-        return f"{self.files['restart']} is of step {self.saved}: the same command with --restart goes on there."
+            return f"If it has become unstable, use a shorter --timestep, with another --file-prefix.\n{goes_on}"
+        return goes_on
 
     def _frame(self) -> Atoms:
         return with_forces(self.atoms, self.calculator, ("stress",) if self.settings.ensemble == "npt-mtk" else ())

@@ -68,7 +68,13 @@ def check_writable(path: Path) -> None:
 
 
 def beside(path: Path, ending: str) -> Path:
-    """Return the name of a file beside another one: its name without its ending, cut if it is too long, and `ending`.
+    """Return the name of a file beside another one.
+
+    Parameters
+    ----------
+    path : Path
+        The other one. The name begins like its name without ending, which is cut if it is too long.
+    ending : str
 
     >>> beside(Path("relaxed.cif"), ".results.extxyz")
     PosixPath('relaxed.results.extxyz')
@@ -133,5 +139,6 @@ def unwritten(path: Path, error: OSError) -> OutputError:
         What the system said.
     """
     reason = error.strerror or str(error) or type(error).__name__
-    hint = _HINTS.get(error.errno or 0, "Write to another place")
+    # A library that wrote less than it should names no reason.
+    hint = _HINTS.get(error.errno or errno.ENOSPC, "Write to another place")
     return OutputError(f"Cannot write {path}: {reason}.", f"{hint} ({_OPTIONS}).")

@@ -158,8 +158,8 @@ def _check_occupancy(atoms: Atoms) -> None:
             )
         if len(shares) > 1 or shares[0] < 1 - 1e-6:
             raise ConfigurationError(
-                f"{atoms.info[SOURCE]} has sites that are occupied in part: no single structure is meant.",
-                "Make one of it first, or an ensemble of them.",
+                f"{atoms.info[SOURCE]} has sites that are occupied in part: it is not one structure.",
+                "Make an ordered structure of it first.",
             )
 
 
@@ -176,7 +176,13 @@ def _share(value: Any) -> float:
 
 
 def output_format(path: Path) -> str:
-    """Return ASE's name of the format of a file that is to be written."""
+    """Return ASE's name of the format of a file that is to be written.
+
+    Raises
+    ------
+    ConfigurationError
+        If the name of the file means no format.
+    """
     try:
         name = _BY_ENDING.get(path.suffix) or str(filetype(os.fspath(path), read=False))
         return str(ioformats[name].name)

@@ -110,7 +110,8 @@ def _require_numbers(atoms: Atoms, name: str, shape: tuple[int, ...]) -> None:
         problem = "hold NaN or infinity"
     if problem:
         raise ConfigurationError(
-            f"The {name} of the structure {problem}.", "Take them out of the file, and others are taken."
+            f"The {name} of the structure {problem}.",
+            "Remove them from the file: masses of the elements and random velocities are used then.",
         )
 
 

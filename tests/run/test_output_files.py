@@ -157,11 +157,14 @@ def test_a_long_name_is_written(tmp_path: Path, ending: str, letter: str) -> Non
 def test_a_name_that_is_too_long_is_refused(rootstock: Command, tmp_path: Path) -> None:
     before = os.listdir(tmp_path)
     for name in (f"x{longest('.extxyz')}", f"xÅ{longest('.traj', 'Å')}", "x" * 300 + ".cif"):
-        for more in (("singlepoint", "a.traj", "--out", name), ("relax", "a.traj", "--traj", f"{name}.traj"),
-                     (*MD, name, "--steps", "1")):  # fmt: skip
-            done = rootstock(*more)
-            assert done.returncode == 3 and f"Error: The name {name}" in done.stderr, done.stderr
-            assert "is too long: " in done.stderr and "bytes. 244 are possible here" in done.stderr
+        with pytest.raises(ConfigurationError, match=f"^The name {name} is too long: .* bytes. 244 are possible here"):
+            claim_files([tmp_path / name], "me").__enter__()
+        with pytest.raises(ConfigurationError, match=f"^The name {name} is too long"):
+            check_output(tmp_path / name, overwrite=True)
+    for more in (("singlepoint", "a.traj", "--out", name), ("relax", "a.traj", "--traj", f"{name}.traj"),
+                 (*MD, name, "--steps", "1")):  # fmt: skip
+        done = rootstock(*more)
+        assert done.returncode == 3 and f"Error: The name {name}" in done.stderr, done.stderr
     assert os.listdir(tmp_path) == before
     done = rootstock("singlepoint", "y" * 300, "--out", "b.extxyz")
     assert (done.returncode, f"Error: There is no file {'y' * 300}." in done.stderr) == (3, True), done.stderr

@@ -14,7 +14,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLength, FixCartesian, FixCom, FixedPlane, MirrorForce
 from ase.io import read
 
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, NonFiniteError
 from rootstock.simulations.dynamics import Dynamics, Simulation
 from rootstock.simulations.relax import Relaxation
 from tests.support.commands import ROOTSTOCK, run
@@ -219,12 +219,11 @@ def test_a_trajectory_that_was_moved(tmp_path: Path) -> None:
 
 
 def test_a_simulation_that_fails_says_how_to_go_on(root: Path, tmp_path: Path) -> None:
-    """One that has become unstable cannot go on; its worker would be asked the same."""
     copper().write(tmp_path / "a.traj")
     line = ("--ensemble", "nve", "--steps", "1000", "--temp", "1e7", "--timestep", "1e9", "--restart-every", "1")
     done = md(root, tmp_path, *line)
     assert done.returncode == 18, done.stderr
-    assert "shorter --timestep, under another --file-prefix" in done.stderr or "--restart goes on there" in done.stderr
+    assert "is of step" in done.stderr and "the same command with --restart goes on there." in done.stderr
     assert len(read(tmp_path / "x-traj.extxyz", ":")) >= 1
 
 
@@ -233,3 +232,15 @@ def test_momenta_of_another_shape(tmp_path: Path) -> None:
     atoms.arrays["momenta"] = np.zeros((4, 2))
     with pytest.raises(ConfigurationError, match=r"shape \(4, 2\); numbers of shape \(4, 3\) were expected"):
         begin(atoms, tmp_path)
+
+
+def test_a_simulation_that_became_unstable_says_so(tmp_path: Path) -> None:
+    class Unstable(EMT):
+        def get_forces(self, atoms: Any = None) -> Any:
+            if simulation.step:
+                raise NonFiniteError("The positions of the atoms hold NaN.")
+            return super().get_forces(atoms)
+
+    simulation = Simulation(copper(), Unstable(), Dynamics("nve", steps=3), str(tmp_path / "x"))
+    with pytest.raises(NonFiniteError, match=r"hold NaN.\nIf it has become unstable, use a shorter --timestep"):
+        simulation.run()
