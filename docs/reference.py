@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from rootstock import errors
-from rootstock.cli.common import INTERRUPTED, PENDING
+from rootstock.cli.command import INTERRUPTED, PENDING
 from rootstock.cli.site import main as site
 from rootstock.cli.user import main as user
 from rootstock.config.cluster_settings import Cluster

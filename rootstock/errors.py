@@ -8,6 +8,7 @@
     ├── RootError                                the root is missing, is not a root, or cannot be read or written
     │   └── LockBusyError                        another admin is changing the root
     ├── NotConvergedError                        a relaxation did not reach its aim; the result is written
+    ├── OutputError                              a file of results could not be written, as on a full disk
     ├── SiteError                                a step of the installation failed, such as writing a file
     │   ├── BundleError
     │   ├── BuildError
@@ -83,6 +84,12 @@ class NotConvergedError(RootstockError):
     """A relaxation did not reach its aim; its last step is written all the same."""
 
     exit_code = 21
+
+
+class OutputError(RootstockError):
+    """A file of results could not be written, as on a full disk."""
+
+    exit_code = 16
 
 
 class SiteError(RootstockError):

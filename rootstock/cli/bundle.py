@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootstock.cli.common import Group, cluster_options, json_option, show_json, show_progress, site_of
+from rootstock.cli.command import Group
+from rootstock.cli.common import cluster_options, json_option, show_json, show_progress, site_of
 from rootstock.cli.parameter_types import ENVIRONMENT
 from rootstock.errors import BundleError, ConfigurationError, RootstockError
 from rootstock.root.reachability import cause

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rootstock.cli.common import Command, json_option, named_cluster, show_json
+from rootstock.cli.command import Command
+from rootstock.cli.common import json_option, named_cluster, refuse_unused, show_json
 from rootstock.cli.parameter_types import CLUSTER, DEVICE
 from rootstock.cli.plans import PlanOptions, admin_context
 from rootstock.config.model_string import is_environment_name
@@ -89,6 +90,8 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
     from rootstock.reports.envfile_lint import ERROR, check_environment
     from rootstock.root.disk_usage import number_of
 
+    if not build:
+        refuse_unused(dict.fromkeys(("cluster", "settings", "device"), "is for --build."))
     findings = check_environment(file)
     errors = sum(finding.severity == ERROR for finding in findings)
     report: dict[str, Any] = {

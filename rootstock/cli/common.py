@@ -1,119 +1,27 @@
-"""What both command lines share: how errors end a command, options, and how progress is shown."""
+"""What commands of both command lines share: options, which root is meant, and how progress is shown."""
 
 from __future__ import annotations
 
 import functools
 import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rootstock.cli.parameter_types import CLUSTER
 from rootstock.config.clusters import AUTO, recognise, require_root
 from rootstock.config.site import Site, find_site
-from rootstock.errors import RootError, RootstockError
+from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import Report
 
-PENDING = 20  # a check found differences
-INTERRUPTED = 130
-
-# By which a batch system announces the end of a job, and the kernel that of a terminal.
-SIGNALS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
 Decorated = Callable[..., Any]
-
-
-# Of both command lines. `RootstockError` and its kinds carry them.
-EXIT_CODES = """\b
-Exit codes:
-    0  done
-    1  answered no, or an internal error    15  verification: other numbers than the references
-    2  usage                                16  writing a file
-    3  configuration, or unknown model      17  a template
-    4  unknown environment                  18  a worker
-   10  root, permission or space            19  a hook of the site
-   11  locked by another command            20  a check found differences
-   12  weights                              21  a relaxation is not converged
-   13  bundle                              130  interrupted
-   14  build
-"""
-
-
-@contextmanager
-def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
-    """Handle signals while the block runs, and then as before; those that are ignored (nohup) stay so.
-
-    Parameters
-    ----------
-    handler : callable
-        As `signal.signal` takes it.
-    *numbers : int
-        The signals.
-    """
-    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in handled}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-def _end_like_ctrl_c() -> AbstractContextManager[None]:
-    """Let the end of a job, or of the terminal, end a command as Ctrl-C does: nothing half made is left.
-
-    Slurm's signals come more than once: by scancel, and from srun, which passes on what it gets. Only the first
-    interrupts, and what the command does at its end is not cut.
-    """
-    came: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not came:
-            came.append(number)
-            signal.default_int_handler(number, frame)
-
-    in_main = threading.current_thread() is threading.main_thread()
-    numbers = [number for number in SIGNALS_TO_END if signal.getsignal(number) is signal.SIG_DFL]
-    return handle_signals(interrupt, *(numbers if in_main else ()))
-
-
-class Command(click.Command):
-    """A command whose errors are one clear message and a documented exit code, never a traceback."""
-
-    interrupted = "Interrupted. What was installed before is untouched; run the command again to go on."
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command."""
-        try:
-            with _end_like_ctrl_c():
-                return super().invoke(context)
-        except RootstockError as error:
-            click.echo(f"Error: {error}".rstrip(), err=True)
-            context.exit(error.exit_code)
-        except BrokenPipeError:
-            raise  # click ends quietly where nobody reads on
-        except OSError as error:
-            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
-            context.exit(RootError.exit_code)
-        except KeyboardInterrupt:
-            click.echo(self.interrupted, err=True)
-            context.exit(INTERRUPTED)
-
-
-class Group(click.Group):
-    """A command line made of `Command`."""
-
-    command_class = Command
-    group_class = type  # what is in it is made like this
 
 
 @contextmanager
@@ -141,9 +49,10 @@ def options(*decorators: Decorated) -> Decorated:
 
 cluster_options = options(
     click.option("--cluster", type=CLUSTER, metavar="NAME",
-                 help="A registered cluster; 'auto': the one this machine belongs to [default: $ROOTSTOCK_CLUSTER]."),
+                 help="Registered cluster, or 'auto' for the cluster that this machine belongs to "
+                 "[default: $ROOTSTOCK_CLUSTER]."),
     click.option("--root", type=click.Path(path_type=Path, readable=False),
-                 help="The root's folder [default: $ROOTSTOCK_ROOT, or the cluster's]."),
+                 help="Folder of the root [default: $ROOTSTOCK_ROOT, or the root of the cluster]."),
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -170,6 +79,26 @@ def merge_options(name: str, merge: Callable[..., Any], *merged: str) -> Decorat
         return run
 
     return decorate
+
+
+def refuse_unused(reasons: Mapping[str, str]) -> None:
+    """Refuse options of this command that somebody gave though they would change nothing.
+
+    Parameters
+    ----------
+    reasons : Mapping[str, str]
+        By the names of parameters that are not used: why, in words that follow the option.
+
+    Raises
+    ------
+    ConfigurationError
+        If one was given.
+    """
+    context = click.get_current_context()
+    for param in context.command.params:
+        given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        if given and param.name in reasons:
+            raise ConfigurationError(f"{param.opts[0]} {reasons[param.name]}", "Leave it out.")
 
 
 def site_of(cluster: str | None, root: Path | None, **options: Any) -> Site:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootstock.cli.common import Command, cluster_options, json_option, named_cluster, show_json
+from rootstock.cli.command import Command
+from rootstock.cli.common import cluster_options, json_option, named_cluster, show_json
 from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
 from rootstock.client.timeouts import START_S
 
@@ -19,30 +20,36 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _device = click.option(
-    "--device", type=DEVICE, help="Where models are to compute: cpu, cuda, cuda:1 [default: as on this cluster]."
+    "--device",
+    type=DEVICE,
+    help="Device to run models on: cuda, cuda:1, xpu or cpu [default: the accelerator of the cluster].",
 )
 
 
 @click.command(cls=Command)
 @cluster_options
 @_device
-@click.option("--full", is_flag=True, help="Look at every file, and start a worker of each environment: minutes.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Also check every installed file, and start a worker of each environment: takes minutes.",
+)
 @click.option(
     "--wait",
     type=Finite(1, 86400),
     metavar="SECONDS",
-    help="Seconds that the checks may take in all [default: 9; 3600 with --full].",
+    help="Time limit for all checks together [default: 9; 3600 with --full].",
 )
 @json_option
 def doctor(
     cluster: str | None, root: Path | None, device: str | None, full: bool, wait: float | None, as_json: bool
 ) -> None:
-    """Examine a root, from this node.
+    """Check a root, from this node.
 
-    It is looked at as you see it. Each line is a check: ok, warning, failed or skipped, what was seen, and what to
-    do about it. Nothing is changed. Without --full and --wait it ends within ten seconds, even if the file system
-    hangs. It ends with 0 if nothing failed, else with the exit code of the first failure: 3 which root is meant, 10
-    the root, 12 weights, 14 a damaged build, 18 a worker.
+    The command runs with your rights and changes nothing. Each line is a check: its result (ok, warning, failed or
+    skipped), what was found, and what to do next. Without --full and --wait the command ends within ten seconds, even
+    if the file system hangs. The exit code is 0 if no check failed, or that of the first failure: 3 the root is not
+    specified or unknown, 10 root, 12 weights, 14 damaged build, 18 worker.
 
     \b
     Examples:
@@ -59,14 +66,16 @@ def doctor(
 @click.argument("model", type=MODEL)
 @cluster_options
 @_device
-@click.option("--wait", default=START_S, show_default=True, metavar="SECONDS", help="How long its worker may take.")
+@click.option(
+    "--wait", default=START_S, show_default=True, metavar="SECONDS", help="Time limit for the worker to load the model."
+)
 @json_option
 def why_not(model: str, cluster: str | None, root: Path | None, device: str | None, wait: float, as_json: bool) -> None:
     """Say why MODEL does not run here.
 
-    It goes through every step that a calculator takes, up to the first that fails. The last step starts a worker
-    that loads the model. It ends with 0 if MODEL runs, else with the exit code of what stops it: 3 which root or
-    model is meant, 4 no such environment, 10 the root, 12 weights, 14 a damaged build, 18 the worker.
+    The command takes the steps that a calculator takes, up to the first that fails. The last step starts a worker
+    that loads the model. The exit code is 0 if MODEL runs, or that of the failure: 3 root or model not specified or
+    unknown, 4 unknown environment, 10 root, 12 weights, 14 damaged build, 18 worker.
 
     \b
     Examples:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootstock.cli.common import Command, cluster_options, json_option, show_json, user_root
+from rootstock.cli.command import Command
+from rootstock.cli.common import cluster_options, json_option, show_json, user_root
 from rootstock.cli.parameter_types import MODEL
 
 if TYPE_CHECKING:
@@ -23,16 +24,16 @@ _COLUMNS = ("MODEL", "VERSION", "PROPERTIES", "ELEMENTS", "NEEDS", "LICENCE", "B
 def list_(cluster: str | None, root: Path | None, as_json: bool) -> None:
     """List the models of a root.
 
-    Each is named by the exact string that RootstockCalculator(model=...) takes, with what it can do. On a terminal
-    it is a table. Into a pipe or a file go the same columns, separated by tabs, after a line with their names; what
-    is empty is a dash. ELEMENTS is their number. WEIGHTS says whether they lie in the root ('none': the model has
-    none); 'unknown' means that nobody has recorded it.
+    The first column is the string that RootstockCalculator(model=...) takes. On a terminal the command prints a table;
+    into a pipe or a file it prints the same columns, separated by tabs, after a line with their names. A dash stands
+    for an empty value. ELEMENTS is the number of chemical elements. WEIGHTS says whether the weights are in the root:
+    yes, missing, none (the model has no weights) or unknown (not recorded).
 
     \b
     Examples:
       rootstock list
       rootstock list --cluster della
-      rootstock list | awk -F'\\t' '$7 != "-" {print $1}'    # what is built
+      rootstock list | awk -F'\\t' '$7 != "-" {print $1}'    # the models with a build
       rootstock list --json | jq -r '.models[] | select(.weights == "yes") | .model'
     """
     from rootstock.reports.catalogue import read_catalogue
@@ -109,8 +110,8 @@ def _too_wide(columns: list[tuple[str, ...]], width: int) -> list[str]:
 def show(model: str, cluster: str | None, root: Path | None, as_json: bool) -> None:
     """Show everything about MODEL.
 
-    What it can do, its licences, how it was built and verified, and how it is used. The last part is to be copied:
-    the lines for a shell, a Python script, and a job script for this cluster.
+    The command prints the properties and elements of the model, its licences, its build and verification, and how to
+    use it: lines to copy into a shell, a Python script, and a job script for this cluster.
 
     \b
     Examples:

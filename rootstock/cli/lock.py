@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import PENDING, Command, cluster_options, show_progress, site_of
+from rootstock.cli.command import PENDING, Command
+from rootstock.cli.common import cluster_options, show_progress, site_of
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 
 

@@ -10,13 +10,25 @@ from typing import Any
 
 import click
 
-from rootstock.cli.common import INTERRUPTED
+from rootstock.cli.command import INTERRUPTED
+from rootstock.cli.common import refuse_unused
 from rootstock.cli.parameter_types import MODEL, Finite
 from rootstock.cli.progress_line import show_rarely, stop_gently
-from rootstock.cli.simulations import Simulation, calculator, claim_outputs, model_options
+from rootstock.cli.simulations import (
+    Simulation,
+    calculator_options,
+    claim_outputs,
+    format_option,
+    overwrite_option,
+)
 from rootstock.errors import ConfigurationError
 
 _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
+_ONLY_FOR = {
+    "pressure": ("npt-mtk",), "friction": ("nvt",), "taut": ("nvt-csvr",), "thermostat_time": ("nvt-nh", "npt-mtk"),
+    "barostat_time": ("npt-mtk",),
+}  # fmt: skip
+_ANOTHER = "Continue with --restart, write other files with --file-prefix, or replace these with --overwrite."
 
 
 @click.command(cls=Simulation)
@@ -26,45 +38,95 @@ _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
     "--ensemble",
     type=click.Choice(_ENSEMBLES),
     required=True,
-    help="nve; nvt: Langevin; nvt-csvr: Bussi; nvt-nh: Nose-Hoover chain; npt-mtk: isotropic barostat.",
+    help="nve: velocity Verlet; nvt: Langevin thermostat; nvt-csvr: stochastic velocity rescaling (Bussi); nvt-nh: "
+    "Nose-Hoover chain; npt-mtk: isotropic barostat (Martyna-Tobias-Klein).",
 )
-@click.option("--steps", type=click.IntRange(0), required=True, help="The last step.")
-@click.option("--timestep", type=Finite(0, min_open=True), default=1.0, show_default=True, help="[fs]")
-@click.option("--temp", type=Finite(0), default=300.0, show_default=True, help="Temperature [K].")
-@click.option("--pressure", type=Finite(), default=0.0, show_default=True, help="Of npt-mtk [GPa].")
-@click.option("--friction", type=Finite(0), default=0.005, show_default=True, help="Of nvt [1/fs].")
+@click.option("--steps", type=click.IntRange(0), required=True, metavar="N", help="Total number of steps.")
+@click.option("--timestep", type=Finite(0, min_open=True), default=1.0, show_default=True, help="Time step in fs.")
+@click.option("--temp", type=Finite(0), default=300.0, show_default=True, help="Temperature in K.")
 @click.option(
-    "--taut", type=Finite(0, min_open=True), default=100.0, show_default=True, help="Time constant of nvt-csvr [fs]."
+    "--pressure", type=Finite(), default=0.0, show_default=True, help="Target pressure in GPa (npt-mtk only)."
+)
+@click.option(
+    "--friction",
+    type=Finite(0),
+    default=0.005,
+    show_default=True,
+    help="Friction coefficient in 1/fs (nvt only).",
+)
+@click.option(
+    "--taut",
+    type=Finite(0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Time constant of the thermostat in fs (nvt-csvr only).",
 )
 @click.option(
     "--thermostat-time",
     type=Finite(0, min_open=True),
     default=100.0,
     show_default=True,
-    help="Of nvt-nh and npt-mtk [fs].",
+    help="Time constant of the thermostat in fs (nvt-nh and npt-mtk only).",
 )
 @click.option(
-    "--barostat-time", type=Finite(0, min_open=True), default=1000.0, show_default=True, help="Of npt-mtk [fs]."
+    "--barostat-time",
+    type=Finite(0, min_open=True),
+    default=1000.0,
+    show_default=True,
+    help="Time constant of the barostat in fs (npt-mtk only).",
 )
-@click.option("--seed", type=click.IntRange(0), help="Of velocities and thermostat [default: drawn, and told].")
-@click.option("--stats-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between lines.")
-@click.option("--traj-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between frames.")
 @click.option(
-    "--restart-every", type=click.IntRange(1), default=1000, show_default=True, help="Steps between restart files."
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Random seed for velocities and thermostat [default: random; printed].",
 )
-@click.option("--restart", is_flag=True, help="Go on from the restart file, if there is one.")
-@click.option("--file-prefix", metavar="PREFIX", help="Of all files [default: STRUCTURE-ENSEMBLE].")
-@model_options
+@click.option(
+    "--stats-every",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="STEPS",
+    help="Steps between lines of PREFIX-stats.dat.",
+)
+@click.option(
+    "--traj-every",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="STEPS",
+    help="Steps between frames of PREFIX-traj.extxyz.",
+)
+@click.option(
+    "--restart-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="STEPS",
+    help="Steps between updates of PREFIX-restart.json.",
+)
+@click.option("--restart", is_flag=True, help="Continue from PREFIX-restart.json; start anew if there is no such file.")
+@click.option(
+    "--file-prefix",
+    metavar="PREFIX",
+    help="How the names of all output files begin; it may contain a folder [default: STRUCTURE-ENSEMBLE].",
+)
+@format_option
+@overwrite_option
+@calculator_options
 def md(
     model: str, structure: str, restart: bool, file_prefix: str | None, overwrite: bool, seed: int | None,
-    cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None, **settings: Any,
+    file_format: str | None, calculator: Callable[[str], Any], **settings: Any,
 ) -> None:  # fmt: skip
-    """Run molecular dynamics of a structure.
+    """Run molecular dynamics.
 
-    It writes PREFIX-stats.dat, PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz. Ctrl-C,
-    SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 end it after the step it is in, with a restart file for that step. With
-    --restart the same command goes on there, bit for bit as if it had never stopped, so a job that may be requeued is
-    one line that never changes.
+    STRUCTURE is a file in any format that ASE reads. FILE@INDEX selects a frame, as in ASE. If it holds no
+    velocities, they are drawn at random and scaled to exactly the temperature.
+
+    The command writes PREFIX-stats.dat, PREFIX-traj.extxyz, PREFIX-restart.json, and at the end PREFIX-final.extxyz.
+    Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop the simulation after the current step and write a restart file for
+    that step. With --restart the same command continues there, bit for bit as if the simulation had never stopped: a
+    job that may be requeued runs one line that never changes.
 
     \b
     Examples:
@@ -72,10 +134,13 @@ def md(
       rootstock md chgnet 'run.traj@-1' --ensemble nve --steps 5000 --timestep 0.5 --file-prefix run2
     """
     from rootstock.simulations import dynamics as run
+    from rootstock.simulations.output import check_writable
     from rootstock.simulations.structures import check_output, check_structures, read_structures, structure_file
 
-    if settings["pressure"] and settings["ensemble"] != "npt-mtk":
-        raise ConfigurationError(f"--pressure is for npt-mtk; {settings['ensemble']} keeps the cell as it is.")
+    refuse_unused({
+        name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."
+        for name, ensembles in _ONLY_FOR.items() if settings["ensemble"] not in ensembles
+    })  # fmt: skip
     prefix = file_prefix or f"{structure_file(structure).stem}-{settings['ensemble']}"
     files = run.files_of(prefix)
     claim_outputs(*files.values())
@@ -83,17 +148,17 @@ def md(
     if not resumed:
         anew = overwrite or (restart and _never_began(files["stats"]))
         for path in (files["stats"], files["restart"]):  # of formats that ASE does not know
-            check_output(path.with_suffix(".xyz"), overwrite=True)
+            check_writable(path)
             if path.exists() and not anew:
-                raise ConfigurationError(f"{path} exists.", "Go on with --restart, or begin anew with --overwrite.")
+                raise ConfigurationError(f"{path} exists.", _ANOTHER)
         check_output(files["traj"], overwrite=anew)
         check_output(files["final"], overwrite=overwrite)
-    images = read_structures([structure])
+    images = read_structures([structure], file_format)
     if len(images) > 1:
         raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
     check_structures(files["traj"], images)
     dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
-    with calculator(model, cluster, root, device, calc_kwargs) as calc, stop_gently() as stopped:
+    with calculator(model) as calc, stop_gently() as stopped:
         if resumed:
             simulation = run.Simulation.resume(calc, dynamics, prefix, start=images[0], seed=seed)
             click.echo(f"Going on after step {simulation.step}, from {files['restart']}.", err=True)
@@ -110,7 +175,7 @@ def md(
 
 def _never_began(stats: Path) -> bool:
     """Tell whether a simulation was cut off before its first restart file, so that there is nothing to go on from."""
-    return not stats.exists() or len(stats.read_text().splitlines()) <= 2
+    return not stats.exists() or len(stats.read_bytes().splitlines()) <= 2
 
 
 def _run(simulation: Any, stopped: Callable[[], bool]) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import Command, json_option, show_json, site_options
+from rootstock.cli.command import Command
+from rootstock.cli.common import json_option, show_json, site_options
 from rootstock.config.site import Site
 
 

@@ -1,4 +1,4 @@
-"""Types of arguments: numbers, and what a shell can complete: models, clusters, environments, devices, versions.
+"""Types of arguments: numbers, and what a shell can complete, such as models, clusters and formats.
 
 Whatever goes wrong while a line is being typed, the shell is told nothing.
 """
@@ -6,8 +6,10 @@ Whatever goes wrong while a line is being typed, the shell is told nothing.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import click
@@ -22,6 +24,8 @@ from rootstock.root.layout import RootLayout
 class Finite(click.FloatRange):
     """A number within bounds, and neither NaN nor infinite."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number.
 
@@ -34,6 +38,9 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no number that can be computed with.", param, ctx)
         return number
+
+    def _describe_range(self) -> str:
+        return "" if self.min is self.max is None else super()._describe_range()  # else the help says x<=None
 
 
 class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
@@ -73,6 +80,39 @@ class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         return []
 
 
+class FileFormat(Completed):
+    """ASE's name of a format that it reads."""
+
+    def __init__(self) -> None:
+        super().__init__("format", lambda _: _formats())
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, if ASE reads such files.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        formats = _formats()
+        if value not in formats:
+            named = [name for name, names in formats.items() if any(fnmatchcase(value.upper(), each) for each in names)]
+            close = dict.fromkeys([*named, *difflib.get_close_matches(value.lower(), formats)])
+            meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            self.fail(f"ASE reads no format named {value!r}.{meant}\nList all formats: ase info --formats", param, ctx)
+        return str(value)
+
+
+def _formats() -> dict[str, list[str]]:
+    """Return the formats that ASE reads, and of each the endings and names of its files, in capitals."""
+    from ase.io.formats import ioformats
+
+    return {
+        name: [each.upper() for each in (*kind.extensions, *kind.globs)]
+        for name, kind in ioformats.items() if kind.can_read
+    }  # fmt: skip
+
+
 def _root(context: click.Context) -> RootLayout:
     return RootLayout(require_root(context.params.get("cluster"), context.params.get("root")))
 
@@ -95,5 +135,6 @@ def _environments(context: click.Context) -> list[str]:
 MODEL = Completed("model", _models)
 CLUSTER = Completed("cluster", lambda _: [AUTO, *cluster_names()])
 ENVIRONMENT = Completed("environment", _environments)
+FORMAT = FileFormat()
 DEVICE = Completed("device", lambda _: ["cpu", "cuda", "cuda:0", "xpu"])
 VERSION = Completed("version", lambda context: installed_versions(_root(context)))

@@ -34,11 +34,11 @@ class PlanOptions:
 
 
 plan_options = options(
-    click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing."),
-    click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+    click.option("--dry-run", "-n", is_flag=True, help="Show the plan, and change nothing."),
+    click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation."),
     click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON."),
-    click.option("--wait", default=0.0, metavar="SECONDS", help="How long to wait for another admin."),
-    click.option("--break-lock", is_flag=True, help="Take the lock from another admin, whoever that is."),
+    click.option("--wait", default=0.0, metavar="SECONDS", help="Time to wait while another command changes the root."),
+    click.option("--break-lock", is_flag=True, help="Take the root's lock from another command, even if it runs."),
     merge_options("options", PlanOptions, "dry_run", "yes", "as_json", "wait", "break_lock"),
 )
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rootstock.cli.common import SIGNALS_TO_END, handle_signals, show_progress
+from rootstock.cli.command import SIGNALS_TO_END, handle_signals
+from rootstock.cli.common import show_progress
 from rootstock.root.lock import Report
 
 SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, elsewhere it stays

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from rootstock import __version__
-from rootstock.cli.common import PENDING, Command, cluster_options, site_of
+from rootstock.cli.command import PENDING, Command
+from rootstock.cli.common import cluster_options, site_of
 from rootstock.cli.plans import PlanOptions, run_plan
 from rootstock.config.site import find_site
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rootstock.cli.common import Command, cluster_options, options
-from rootstock.cli.parameter_types import DEVICE, MODEL, Finite
+from rootstock.cli.command import Command
+from rootstock.cli.common import Decorated, cluster_options, merge_options, options, refuse_unused
+from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite
 from rootstock.cli.progress_line import show_rarely
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
@@ -26,17 +27,39 @@ if TYPE_CHECKING:
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
 
 
-model_options = options(
+calculator_options = options(
     cluster_options,
-    click.option("--device", type=DEVICE, default="cuda", show_default=True, help="Passed to the model."),
+    click.option("--device", type=DEVICE, default="cuda", show_default=True,
+                 help="Device to run the model on: cuda, cuda:1, xpu or cpu."),
+    click.option("--threads", type=click.IntRange(1), metavar="N",
+                 help="CPU threads of the model [default: $OMP_NUM_THREADS, or the available processors]."),
     click.option("--calc-kwargs", metavar="DICT", help="Further arguments of the environment's setup(), such as "
                  "\"{'default_dtype': 'float64'}\"."),
-    click.option("--overwrite", is_flag=True, help="Replace output files that are there."),
+    merge_options("calculator", lambda **options: functools.partial(_calculator, **options),
+                  "cluster", "root", "device", "threads", "calc_kwargs"),
 )  # fmt: skip
-out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-                          help="Where structures go, in any format of ASE. Formats other than .extxyz, .traj, .db and "
-                          ".json hold no results, which go beside into NAME.results.extxyz "
-                          "[default: STRUCTURE-NAME.extxyz].")  # fmt: skip
+format_option = click.option(
+    "--format", "file_format", type=FORMAT, metavar="NAME",
+    help="ASE's name of the format of the input files, such as vasp or lammps-data "
+    "[default: recognised from name and content].",
+)  # fmt: skip
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
+
+
+def out_option(ending: str) -> Decorated:
+    """Return the option that says where results go.
+
+    Parameters
+    ----------
+    ending : str
+        Of the name that they have otherwise.
+    """
+    return click.option(
+        "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+        help="Output file for structures and results, in any format that ASE writes. Formats other than .extxyz, "
+        ".traj, .db and .json cannot hold results: NAME.results.extxyz is then written as well "
+        f"[default: STRUCTURE-{ending}.extxyz in this folder].",
+    )  # fmt: skip
 
 
 class Simulation(Command):
@@ -57,15 +80,17 @@ class Simulation(Command):
     "--properties",
     multiple=True,
     metavar="NAME",
-    help="What to compute; may be repeated [default: energy, forces, and stress where there is one].",
+    help="Property to compute; repeatable [default: energy, forces, and stress of periodic structures].",
 )
-@out_option
-@model_options
-def singlepoint(
-    model: str, structures: tuple[str, ...], properties: tuple[str, ...], out: Path | None, overwrite: bool,
-    **where: Any,
-) -> None:  # fmt: skip
+@format_option
+@out_option("results")
+@overwrite_option
+@calculator_options
+def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, ...], **rest: Any) -> None:
     """Compute energy, forces and stress of structures.
+
+    STRUCTURE is a file in any format that ASE reads. FILE@INDEX selects frames, as in ASE. Each result names the file
+    and frame that it belongs to (rootstock_source).
 
     \b
     Examples:
@@ -78,39 +103,56 @@ def singlepoint(
         show("computing")
         return run.singlepoint(atoms, calc, properties)
 
-    _compute_each(model, structures, out, "results", overwrite, where, compute, properties=properties)
+    _compute_each(model, structures, "results", compute, properties=properties, **rest)
 
 
 @click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
 @click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
-@click.option("--optimizer", type=click.Choice(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE's name.")
+@click.option("--optimizer", type=click.Choice(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
 @click.option(
     "--fmax",
     type=Finite(0, min_open=True),
     default=0.1,
     show_default=True,
-    help="Largest force of a relaxed structure [eV/Å].",
+    help="Convergence criterion: largest force on any atom, in eV/Å.",
 )
-@click.option("--steps", type=click.IntRange(0), default=1000, show_default=True, help="How many steps at most.")
-@click.option("--opt-cell-lengths", is_flag=True, help="Relax the size of the cell too, not its shape.")
-@click.option("--opt-cell-fully", is_flag=True, help="Relax lengths and angles of the cell too.")
-@click.option("--pressure", type=Finite(), default=0.0, show_default=True, help="Pressure on the cell [GPa].")
+@click.option(
+    "--steps",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Maximum number of steps per structure.",
+)
+@click.option("--opt-cell-lengths", is_flag=True, help="Also relax the lengths of the cell vectors, not the angles.")
+@click.option("--opt-cell-fully", is_flag=True, help="Also relax lengths and angles of the cell.")
+@click.option(
+    "--pressure",
+    type=Finite(),
+    default=0.0,
+    show_default=True,
+    help="External pressure in GPa (with --opt-cell-lengths or --opt-cell-fully only).",
+)
 @click.option(
     "--traj",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Add each step to this file: .extxyz or .traj.",
+    help="Write each step to this file: .extxyz or .traj.",
 )
-@out_option
-@model_options
+@format_option
+@out_option("relaxed")
+@overwrite_option
+@calculator_options
 def relax(
     model: str, structures: tuple[str, ...], optimizer: str, fmax: float, steps: int, opt_cell_lengths: bool,
-    opt_cell_fully: bool, pressure: float, traj: Path | None, out: Path | None, overwrite: bool, **where: Any,
+    opt_cell_fully: bool, pressure: float, traj: Path | None, **rest: Any,
 ) -> None:  # fmt: skip
-    """Relax all structures in some files.
+    """Relax structures.
 
-    Each result says in its info whether it is converged. If one is not, all are written, and the exit code is 21.
+    STRUCTURE is a file in any format that ASE reads. FILE@INDEX selects frames, as in ASE. Each result says whether it
+    is converged, and which file and frame it belongs to (rootstock_source). If a structure does not converge, all
+    results are written, and the exit code is 21.
 
     \b
     Examples:
@@ -120,8 +162,8 @@ def relax(
     if opt_cell_lengths and opt_cell_fully:
         raise ConfigurationError("Give either --opt-cell-lengths or --opt-cell-fully.")
     cell = "full" if opt_cell_fully else "lengths" if opt_cell_lengths else "fixed"
-    if pressure and cell == "fixed":
-        raise ConfigurationError("--pressure is for a cell that is relaxed: --opt-cell-lengths or --opt-cell-fully.")
+    if cell == "fixed":
+        refuse_unused({"pressure": "is for a cell that is relaxed: --opt-cell-lengths or --opt-cell-fully."})
     from rootstock.simulations.relax import Relaxation
 
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
@@ -132,7 +174,7 @@ def relax(
 
         return relaxation.run(atoms, calc, on_step=on_step, trajectory=traj)
 
-    results, path = _compute_each(model, structures, out, "relaxed", overwrite, where, compute, traj)
+    results, path = _compute_each(model, structures, "relaxed", compute, traj=traj, **rest)
     if late := [number for number, atoms in enumerate(results, 1) if not atoms.info["converged"]]:
         raise NotConvergedError(
             f"{len(late)} of {len(results)} structures did not reach {fmax} eV/Å in {steps} steps: number "
@@ -142,9 +184,9 @@ def relax(
 
 
 def _compute_each(
-    model: str, names: tuple[str, ...], out: Path | None, ending: str, overwrite: bool, where: dict[str, Any],
-    compute: Callable[[Atoms, Any, Report], Atoms], traj: Path | None = None,
-    properties: tuple[str, ...] = (),
+    model: str, names: tuple[str, ...], ending: str, compute: Callable[[Atoms, Any, Report], Atoms], *,
+    calculator: Callable[[str], Any], out: Path | None, overwrite: bool, file_format: str | None,
+    traj: Path | None = None, properties: tuple[str, ...] = (),
 ) -> tuple[list[Atoms], Path]:  # fmt: skip
     """Do one thing with each structure of some files, in one worker, and show how far it is.
 
@@ -152,22 +194,37 @@ def _compute_each(
     """
     from rootstock.root.disk_usage import number_of
     from rootstock.simulations.driver import collect_results, open_structures, output_file
+    from rootstock.simulations.output import target_of
+    from rootstock.simulations.provenance import SOURCE
     from rootstock.simulations.structures import results_file
 
     path = output_file(names, out, ending)
+    if out is None and path.exists() and not overwrite:
+        another = _another_name(names[0], path)
+        raise ConfigurationError(f"{path} exists.", f"Write another file: --out {another}; or replace it: --overwrite")
     claim_outputs(path, results_file(path), *([traj] if traj else []))
-    images = open_structures(names, path, overwrite=overwrite, steps=traj, properties=properties)
+    images = open_structures(
+        names, path, overwrite=overwrite, steps=traj, properties=properties, format=file_format
+    )  # fmt: skip
     tell = functools.partial(click.echo, err=True)
-    with collect_results(path, tell) as results, calculator(model, **where) as calc:
+    with collect_results(path, tell) as results, calculator(model) as calc:
         if traj is not None:
-            traj.unlink(missing_ok=True)
+            target_of(traj).unlink(missing_ok=True)
         for number, atoms in enumerate(images, 1):
-            title = f"{number} of {len(images)}, {atoms.get_chemical_formula()}"
+            title = f"{number} of {len(images)}, {atoms.info[SOURCE]}, {atoms.get_chemical_formula()}"
             with show_rarely(f"{title}: ") as show:
                 results.append(compute(atoms, calc, show))
             click.echo(f"{title}: {_summary(results[-1])}")
     click.echo(f"{path}: {number_of(len(results), 'structure')}")
     return results, path
+
+
+def _another_name(name: str, taken: Path) -> str:
+    """Return a name for results that no file has: of another folder's structure, with that folder's name."""
+    folder = Path(name).parent.name
+    names = [f"{folder}-{taken.name}"] if folder else []
+    names += [f"{taken.stem}-{number}{taken.suffix}" for number in range(2, 1000)]
+    return shlex.quote(next(each for each in names if not Path(each).exists()))
 
 
 def claim_outputs(*paths: Path) -> None:
@@ -194,21 +251,8 @@ def _summary(atoms: Any) -> str:
     return ", ".join(parts or results)
 
 
-def calculator(model: str, cluster: str | None, root: Path | None, device: str, calc_kwargs: str | None) -> Any:
-    """Return the calculator that `model_options` ask for.
-
-    Parameters
-    ----------
-    model, cluster, root, device
-        As for `RootstockCalculator`.
-    calc_kwargs : str or None
-        Further arguments of ``setup()``: a dict, as Python writes it.
-
-    Raises
-    ------
-    ConfigurationError
-        If `calc_kwargs` is no dict.
-    """
+def _calculator(model: str, *, calc_kwargs: str | None, **arguments: Any) -> Any:
+    """Return the calculator that `calculator_options` ask for; its ``setup()`` gets a dict, as Python writes it."""
     from rootstock.interfaces.calculator import RootstockCalculator
 
     try:
@@ -219,4 +263,4 @@ def calculator(model: str, cluster: str | None, root: Path | None, device: str, 
         raise ConfigurationError(
             f"--calc-kwargs {calc_kwargs}: {error}.", "For example: --calc-kwargs \"{'default_dtype': 'float64'}\""
         ) from error
-    return RootstockCalculator(model=model, cluster=cluster, root=root, device=device, setup_kwargs=setup)
+    return RootstockCalculator(model=model, setup_kwargs=setup, **arguments)

@@ -10,15 +10,8 @@ import click
 from rootstock import __version__
 from rootstock.cli.bundle import bundles, open_bundle
 from rootstock.cli.check_env import check_env, new_env
-from rootstock.cli.common import (
-    EXIT_CODES,
-    Group,
-    cluster_options,
-    json_option,
-    show_json,
-    site_of,
-    site_options,
-)
+from rootstock.cli.command import EXIT_CODES, Group
+from rootstock.cli.common import cluster_options, json_option, show_json, site_of, site_options
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION
@@ -32,6 +25,7 @@ from rootstock.config.site import Site
 
 @click.group(
     cls=Group,
+    other="rootstock.cli.user",
     commands=[
         completion_of("rootstock-site"), bundles, check_env, lock, new_env, page, render, site_warm, verify,
     ],

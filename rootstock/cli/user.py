@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from rootstock import __version__
-from rootstock.cli.common import EXIT_CODES, Group, json_option, named_cluster, show_json
+from rootstock.cli.command import EXIT_CODES, Group
+from rootstock.cli.common import json_option, named_cluster, show_json
 from rootstock.cli.doctor import doctor, why_not
 from rootstock.cli.list_show import list_, show
 from rootstock.cli.md import md
@@ -19,6 +20,7 @@ from rootstock.config.clusters import cluster_names, get_cluster
 
 @click.group(
     cls=Group,
+    other="rootstock.cli.site",
     commands=[list_, show, singlepoint, relax, md, worker, user_warm, why_not, doctor, completion_of("rootstock")],
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -29,9 +31,10 @@ def main() -> None:
 
     \b
     Examples:
-      rootstock list                     # what there is
-      rootstock show mace-medium         # how to use it
-      rootstock why-not mace-medium      # what keeps it from running here
+      rootstock list                                # the available models
+      rootstock show mace-medium                    # one model, and how to use it
+      rootstock singlepoint mace-medium slab.cif    # energy, forces and stress of a structure
+      rootstock why-not mace-medium                 # checks whether the model runs here
     """
 
 
@@ -59,10 +62,12 @@ def cluster_list(as_json: bool) -> None:
 
 @cluster.command("show")
 @click.argument("name", type=CLUSTER)
-@click.option("--origin", is_flag=True, help="Say for each setting which file it comes from.")
+@click.option("--origin", is_flag=True, help="Print the file that each setting comes from.")
 @json_option
 def cluster_show(name: str, origin: bool, as_json: bool) -> None:
-    """Show the settings of a cluster; NAME may be 'auto'.
+    """Show the settings of a cluster.
+
+    NAME is a cluster that 'rootstock cluster list' shows, or 'auto' for the cluster that this machine belongs to.
 
     \b
     Examples:

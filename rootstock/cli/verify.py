@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from rootstock.cli.common import Command, json_option, show_json, show_progress, site_options
+from rootstock.cli.command import Command
+from rootstock.cli.common import json_option, refuse_unused, show_json, show_progress, site_options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT
 from rootstock.config.site import Site
 from rootstock.errors import VerificationError
@@ -48,6 +49,7 @@ def verify(
     from rootstock.root.published import is_broken
 
     if files:
+        refuse_unused(dict.fromkeys(("models", "device"), "is for numbers; --files computes nothing."))
         _verify_files(site.layout, environments, as_json)
         return
     names, results = environments or registered_names(site.layout), []

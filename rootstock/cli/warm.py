@@ -6,16 +6,18 @@ from pathlib import Path
 
 import click
 
-from rootstock.cli.common import Command, options, site_options
+from rootstock.cli.command import Command
+from rootstock.cli.common import options, site_options
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site, find_site, is_new
-from rootstock.root.layout import RootLayout, personal_root
+from rootstock.root.layout import RootLayout
+from rootstock.root.user_folders import personal_root
 
 _fetch_options = options(
     click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to load the models on."),
     click.option("--timeout", default=120.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0.1),
-                 help="How long a server may keep silent."),
+                 help="Time limit for a server to send the next data."),
 )  # fmt: skip
 
 
@@ -51,13 +53,15 @@ def site_warm(
 
 @click.command("warm", cls=Command)
 @click.argument("models", type=MODEL, nargs=-1, required=True, metavar="MODEL...")
-@click.option("--root", type=click.Path(path_type=Path), help="A root of your own [default: the one in your home].")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Folder of your own root [default: ~/.local/share/rootstock]."
+)
 @_fetch_options
 @plan_options
 def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: float, options: PlanOptions) -> None:
-    """Build environments and fetch weights into a root of your own.
+    """Build environments and download weights into your own root.
 
-    Run it where there is a network; what it fetches is used without one.
+    Run the command on a machine with network access. The models then run without a network.
 
     \b
     Examples:

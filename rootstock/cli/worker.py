@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from rootstock.cli.common import cluster_options
-from rootstock.cli.parameter_types import DEVICE, MODEL
-from rootstock.cli.simulations import Simulation
+from rootstock.cli.common import refuse_unused
+from rootstock.cli.parameter_types import MODEL, Finite
+from rootstock.cli.simulations import Simulation, calculator_options, format_option
 from rootstock.errors import ConfigurationError
 
 
 @click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
-@cluster_options
 @click.option(
     "--structure",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The atoms that the server simulates, in any format of ASE: the protocol carries no species.",
+    metavar="FILE",
+    help="File with the atoms that the server simulates: the protocol carries no chemical elements. FILE@INDEX "
+    "selects a frame [default: the last].",
 )
-@click.option("--socket", "path", metavar="PATH", help="Unix socket of the server.")
-@click.option("--address", metavar="NAME", help="The same by i-PI's convention: /tmp/ipi_NAME.")
-@click.option("--port", type=int, help="TCP port of the server.")
-@click.option("--host", default="localhost", show_default=True, help="Its host, with --port.")
-@click.option("--device", type=DEVICE, default="cuda", show_default=True, help="Passed to the model.")
+@format_option
+@click.option("--socket", "path", metavar="PATH", help="Connect to this Unix socket.")
+@click.option("--address", metavar="NAME", help="Connect to the Unix socket /tmp/ipi_NAME, as i-PI names it.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Connect to this TCP port.")
+@click.option("--host", default="localhost", show_default=True, help="Host of the server (with --port only).")
 @click.option("--no-stress", is_flag=True, help="Send a virial of zero: for simulations at constant volume only.")
-@click.option("--wait", default=60.0, show_default=True, metavar="SECONDS", help="How long to wait for the server.")
+@click.option(
+    "--wait",
+    type=Finite(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait for the server to accept the connection.",
+)
+@calculator_options
 def worker(
-    model: str, cluster: str | None, root: Path | None, structure: Path, path: str | None, address: str | None,
-    port: int | None, host: str, device: str, no_stress: bool, wait: float,
+    model: str, structure: str, file_format: str | None, path: str | None, address: str | None, port: int | None,
+    host: str, no_stress: bool, wait: float, calculator: Callable[[str], Any],
 ) -> None:  # fmt: skip
     """Serve MODEL to an i-PI server.
 
-    That is i-PI itself, ASE's SocketIOCalculator, or what else speaks its protocol. It ends when the server says so
-    or hangs up. If the model fails it ends with an error, and sends nothing.
+    The server is i-PI, ASE's SocketIOCalculator, or another program that speaks i-PI's protocol. The command ends when
+    the server sends EXIT or closes the connection. If the model fails, the command ends with an error and sends no
+    result.
 
     \b
     Examples:
@@ -43,13 +53,12 @@ def worker(
       rootstock worker chgnet --structure start.cif --port 31415 --host node7 --device cpu
     """
     where = _where(path, address, port, host)
-    from rootstock.interfaces.calculator import RootstockCalculator
     from rootstock.interfaces.ipi.driver import Driver, check_structure, connect
     from rootstock.simulations.structures import read_structures
 
-    atoms = read_structures([str(structure)])[-1]
+    atoms = read_structures([structure], file_format)[-1]
     check_structure(atoms, not no_stress)
-    with RootstockCalculator(model=model, cluster=cluster, root=root, device=device) as calc:
+    with calculator(model) as calc:
         atoms.calc = calc
         driver = Driver(atoms, use_stress=not no_stress)
         with connect(where, wait) as sock:
@@ -60,7 +69,9 @@ def worker(
 
 def _where(path: str | None, address: str | None, port: int | None, host: str) -> str | tuple[str, int]:
     if sum(option is not None for option in (path, address, port)) != 1:
-        raise ConfigurationError("Say where the server is: one of --socket PATH, --address NAME and --port N.")
+        raise ConfigurationError("Give the server's address by one of --socket PATH, --address NAME and --port N.")
+    if port is None:
+        refuse_unused({"host": "is for a server at a TCP port: --port."})
     if port is not None:
         return host, port
     return path or f"/tmp/ipi_{address}"  # noqa: S108  # where i-PI puts it

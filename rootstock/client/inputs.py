@@ -18,6 +18,17 @@ from rootstock.worker.channel.memory import INPUTS
 _FLOAT, _INT = np.dtype("f8"), np.dtype("i8")
 _MAX_INFO = MAX_PAYLOAD // 2 - 1024  # as text in a payload it may grow: quotation marks are written as two characters
 _SMALL = 4096  # numbers; a larger product BLAS might spread over threads
+_NUMBERS = "biuf"
+# For each array of ASE's the kinds of types, and the shapes; None stands for the number of atoms.
+_EXPECTED: dict[str, tuple[str, tuple[tuple[int | None, ...], ...]]] = {
+    "positions": (_NUMBERS, ((None, 3),)),
+    "numbers": (_NUMBERS, ((None,),)),
+    "cell": (_NUMBERS, ((3, 3),)),
+    "pbc": ("b", ((3,),)),
+    "initial_charges": (_NUMBERS, ((None,),)),
+    "initial_magmoms": (_NUMBERS, ((None,), (None, 3))),
+    "tags": (_NUMBERS, ((None,),)),
+}
 
 
 class Rest(NamedTuple):
@@ -89,19 +100,27 @@ class Inputs:
         Raises
         ------
         ConfigurationError
-            If the entries of ``atoms.info`` are larger than a worker can be told. Nothing is taken then.
+            If an array has a shape or a type that means nothing, or if the entries of ``atoms.info`` are larger than
+            a worker can be told. Nothing is taken then.
         NonFiniteError
             If a position, the cell, or an initial charge or magnetic moment is NaN or infinite. Nothing is taken then.
         """
-        arrays, old = atoms.arrays, self.rest
-        positions = _as_floats(arrays["positions"])
-        same = len(positions) == len(self.positions) and positions.data == self.positions.data and self.stamp
-        if not same:
-            _require_finite(positions, "positions")
-        rest = self._rest(atoms, old)
+        old = self.rest
+        try:
+            positions = _as_floats(atoms.arrays["positions"])
+            same = len(positions) == len(self.positions) and positions.data == self.positions.data and self.stamp
+            if not same:
+                _require_finite(positions, "positions")
+            rest = self._rest(atoms, old)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            _check_arrays(atoms)  # says it in words
+            raise
+        # A cell or info that changes in every step needs no look at the arrays.
+        if positions.shape != self.positions.shape or (rest and (rest.numbers != old.numbers or rest[2:7] != old[2:7])):
+            _check_arrays(atoms)
         if not same:
             self.stamp = object()
-            if len(positions) != len(self.positions):
+            if positions.shape != self.positions.shape:
                 self.positions = positions.copy()
             else:
                 self.positions[...] = positions
@@ -129,6 +148,8 @@ class Inputs:
         ):
             return None
         if cell_data != old.cell:
+            if cell.shape != (3, 3):
+                raise ValueError
             _require_finite(cell, "cell")
         rest = Rest(
             numbers,
@@ -144,9 +165,13 @@ class Inputs:
 
     def changes_to(self, atoms: Atoms) -> list[str]:
         """Return what differs in `atoms`; see `changes`."""
-        positions = _as_floats(atoms.arrays["positions"])
-        same = len(positions) == len(self.positions) and positions.data == self.positions.data
-        return changes(self.state, (self.stamp if same else None, self._rest(atoms, self.rest) or self.rest))
+        try:
+            positions = _as_floats(atoms.arrays["positions"])
+            same = len(positions) == len(self.positions) and positions.data == self.positions.data
+            return changes(self.state, (self.stamp if same else None, self._rest(atoms, self.rest) or self.rest))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            _check_arrays(atoms)
+            raise
 
     def atoms(self) -> Atoms:
         """Return the atoms that these inputs were taken from, as far as they were taken."""
@@ -198,8 +223,41 @@ def _require_finite(array: NDArray[Any], name: str) -> None:
         raise NonFiniteError(f"The {name} of the atoms hold NaN or infinity{first_bad(array)}; nothing was computed.")
 
 
+def _check_arrays(atoms: Atoms) -> None:
+    """Refuse arrays that ASE's methods would not have let in: somebody wrote them into ``atoms.arrays``."""
+    arrays: dict[str, Any] = {"cell": getattr(atoms.cell, "array", atoms.cell), "pbc": atoms.pbc, **atoms.arrays}
+    shape: tuple[int, ...] = np.shape(arrays.get("positions", ()))
+    count, problem = (shape[0] if shape else 0), ""
+    for name, (kinds, shapes) in _EXPECTED.items():
+        array = arrays.get(name)
+        if array is None:
+            problem = "" if name.startswith("initial_") or name == "tags" else "it is missing"
+        elif not isinstance(array, np.ndarray):
+            problem = f"it is a {type(array).__name__}, and no array of numpy"
+        elif array.dtype.kind not in kinds:
+            problem = f"it is of type {array.dtype}, and must hold {'truth values' if kinds == 'b' else 'numbers'}"
+        elif array.shape not in (wanted := [tuple(count if n is None else n for n in shape) for shape in shapes]):
+            problem = f"it has the shape {array.shape}, and must have {' or '.join(map(str, wanted))}"
+        elif name in ("numbers", "tags") and not _whole(array):
+            problem = "it holds numbers that are not whole"
+        if problem:
+            setter = "" if name == "numbers" else f"atoms.set_{name.replace('magmoms', 'magnetic_moments')}(...)"
+            raise ConfigurationError(
+                f"The {name} of the atoms cannot be used: {problem}.",
+                f"Set them with {setter}, which checks them." if setter else "Make other atoms: Atoms(numbers=...)",
+            )
+
+
+def _whole(array: NDArray[Any]) -> bool:
+    return array.dtype.kind != "f" or bool((array == np.floor(array)).all())
+
+
 def _as_floats(array: NDArray[Any]) -> NDArray[np.float64]:
-    return array if array.dtype == _FLOAT and array.flags.c_contiguous else np.ascontiguousarray(array, dtype=_FLOAT)
+    if array.dtype == _FLOAT and array.flags.c_contiguous:
+        return array
+    if array.dtype.kind not in _NUMBERS:  # numpy would convert texts and complex numbers
+        raise TypeError
+    return np.ascontiguousarray(array, dtype=_FLOAT)
 
 
 def _floats(array: NDArray[Any], name: str) -> bytes:
@@ -209,7 +267,11 @@ def _floats(array: NDArray[Any], name: str) -> bytes:
 
 
 def _ints(array: NDArray[Any]) -> bytes:
-    return (array if array.dtype == _INT else array.astype(_INT)).tobytes()
+    if array.dtype == _INT:
+        return array.tobytes()
+    if array.dtype.kind not in _NUMBERS or not _whole(array):
+        raise TypeError
+    return array.astype(_INT).tobytes()
 
 
 def _info(info: dict[str, Any]) -> str:

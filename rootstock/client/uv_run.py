@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from rootstock.builds.uv import find_uv, package_cache
 from rootstock.builds.uv_scripts import recipe_text, wrapper_file
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.site import installed_site
-from rootstock.errors import RootError
+from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.variants import how_to_build
+
+_PACKAGES = {"uv": "uv", "tomli-w": "tomli_w"}  # by their modules: all else that a calculator needs comes with ASE
 
 
 class EnvironmentManager:
@@ -66,10 +70,18 @@ def uv_command(layout: RootLayout, source: EnvironmentSource, *, registered: boo
 
     Raises
     ------
+    ConfigurationError
+        If a package for it is missing, as where Rootstock was installed beside ASE without its own.
     RootError
         If the caller may not write to the root.
     """
     name = source.name
+    if missing := [package for package, module in _PACKAGES.items() if find_spec(module) is None]:
+        raise ConfigurationError(
+            f"Environment {name!r} has no build in {layout.root}. To make an environment for it, Rootstock needs "
+            f"{' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed here.",
+            f"Install: {sys.executable} -m pip install {' '.join(missing)}",
+        )
     try:
         layout.wrappers.mkdir(parents=True, exist_ok=True)
         cluster = installed_site(layout).cluster

@@ -26,6 +26,7 @@ from rootstock.config.cluster_settings import Cluster, check_setting, field_name
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.user_folders import user_folder
 
 __all__ = [
     "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names",
@@ -58,9 +59,7 @@ def scopes() -> list[Scope]:
     shared = [SITE_FILE]
     if root := os.environ.get("ROOTSTOCK_ROOT"):
         shared.append(RootLayout(Path(root)).clusters_file)
-    import platformdirs  # here, since who names a root needs none of this: see test_ones_own_environment
-
-    for path in (*shared, Path(platformdirs.user_config_dir("rootstock")) / "clusters.toml"):
+    for path in (*shared, user_folder("XDG_CONFIG_HOME", "~/.config") / "clusters.toml"):
         try:
             registry.append(read_scope(path))
         except (FileNotFoundError, NotADirectoryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,7 +16,9 @@ from rootstock.client.session import WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
 from rootstock.errors import ConfigurationError
-from rootstock.root.layout import RootLayout, absolute, personal_root
+from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.user_folders import personal_root
+from rootstock.worker.channel.frames import MAX_PAYLOAD
 
 
 class _NotGiven(str):
@@ -38,6 +41,9 @@ DEFAULTS: dict[str, Any] = {
 }
 NAMES = ("model", "root", "device", *DEFAULTS)
 _PATHS = ("root", "environment", "log")
+_MAX_OPTIONS = MAX_PAYLOAD // 2  # bytes; paths travel beside them
+_MAX_DEPTH = 100
+_JSON = "They travel to another process as JSON."
 # They say how long to wait, and nothing about what is computed.
 PATIENCE = {"start_timeout", "timeout"}
 
@@ -48,7 +54,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     arguments : Mapping[str, Any]
-        By the names of `RootstockCalculator`; what is missing has its default.
+        By the names of `RootstockCalculator`; what is missing has its default. Tuples in ``setup_kwargs`` reach the
+        environment's ``setup()`` as lists.
 
     Returns
     -------
@@ -152,14 +159,44 @@ def _model(values: Mapping[str, Any]) -> ResolvedModel:
 
 
 def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(options, Mapping | None):
+        raise ConfigurationError(f"setup_kwargs must be a dict, not {reprlib.repr(options)}.", "It travels as JSON.")
     options = dict(options or {})
-    try:
-        json.dumps(options)
-    except (TypeError, ValueError) as error:
+    _require_json(options, "setup_kwargs")
+    if (size := len(json.dumps(options))) > _MAX_OPTIONS:
         raise ConfigurationError(
-            f"setup_kwargs must hold numbers, strings, lists and dicts of them: {error}.",
-            "They travel to another process as JSON.",
-        ) from error
+            f"setup_kwargs is {size / 2**20:.0f} MB: a worker can be told {_MAX_OPTIONS / 2**20:.0f} MB.",
+            "Write large data to a file, and give its path.",
+        )
     if misplaced := {"model", "device"} & set(options):
         raise ConfigurationError(f"{misplaced.pop()!r} is an argument of its own, not one of setup_kwargs.")
     return options
+
+
+def _require_json(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse what JSON cannot hold, or would change without a word."""
+    if value is None or isinstance(value, str | int | float):
+        return
+    if depth > _MAX_DEPTH:
+        raise ConfigurationError(
+            f"setup_kwargs must hold numbers, strings, lists and dicts of them: it is nested more than {_MAX_DEPTH} "
+            "levels deep, or holds itself.",
+            _JSON,
+        )
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _require_json(item, f"{where}[{number}]", depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ConfigurationError(
+                    f"The keys of {where} must be strings: {reprlib.repr(key)} is of type {type(key).__name__}.", _JSON
+                )
+            _require_json(item, f"{where}[{key!r}]", depth + 1)
+    else:
+        numpy = " Numbers and arrays of numpy: give VALUE.tolist()." if hasattr(value, "tolist") else ""
+        raise ConfigurationError(
+            f"setup_kwargs must hold numbers, strings, lists and dicts of them: {where} is of type "
+            f"{type(value).__name__}.",
+            _JSON + numpy,
+        )

@@ -59,6 +59,7 @@ class RootstockCalculator(ProxyCalculator):
         Another name of `model`, by which workflow programs call it.
     setup_kwargs : Mapping[str, Any], optional
         Further arguments of the environment's ``setup()``, such as ``{"default_dtype": "float64"}`` for MACE.
+        They travel as JSON: numbers, strings, lists, and dicts with strings as keys; tuples become lists.
     launch : {'auto', 'build', 'uv-run'}
         Start the environment's build, or let uv make one in a root of your own. ``auto`` takes a build if there is one.
     threads : int, optional

@@ -290,10 +290,3 @@ def environment_of(link: str) -> str:
     ('mace@2024.01.15', 'mace')
     """
     return link.partition(VARIANT)[0]
-
-
-def personal_root() -> Path:
-    """Return the folder of the root that a user has without any installation."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("rootstock"))

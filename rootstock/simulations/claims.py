@@ -9,6 +9,7 @@ that is lost may still compute: a person removes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -18,8 +19,10 @@ from pathlib import Path
 from rootstock.errors import ConfigurationError, LockBusyError, RootError
 from rootstock.root.lock import NO_FLOCK, Holder
 from rootstock.root.record_files import read_record
+from rootstock.simulations.output import check_name, unwritten
 
 _MODE = 0o666  # less what the umask takes away
+_WRONG_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _HeldError(Exception):
@@ -46,20 +49,29 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
     LockBusyError
         If another command writes one of them, or may do so on another node. It names who, and what to do.
     ConfigurationError
-        If nothing can be written beside a file.
+        If nothing can be written beside a file, or its name is too long for that.
+    OutputError
+        If its record cannot be written, as on a full disk.
     """
+    paths = list(paths)
+    for path in paths:
+        check_name(path)
     me = Holder.of_this_process(command)
-    files = sorted({name for path in paths for name in (path.parent.resolve() / path.name, path.resolve())})
+    # Each file, as the user calls it.
+    files = {name: path for path in paths for name in (_place(path), Path(os.path.realpath(path)))}
     held: list[tuple[Path, Path, Holder | None]] = []
     with contextlib.ExitStack() as claims:
-        for path in files:
+        for path in sorted(files):
             record = path.with_name(f".{path.name}.lock")
             try:
                 claims.callback(_release, record, _take(record, me))
             except _HeldError as error:
                 held.append((path, record, error.holder))
             except OSError as error:
-                raise ConfigurationError(f"Cannot write into {path.parent}: {error.strerror}.") from error
+                if error.errno not in _WRONG_FOLDER:
+                    raise unwritten(files[path], error) from error
+                link = f" {files[path]} is a symbolic link to {path}." if path != _place(files[path]) else ""
+                raise ConfigurationError(f"Cannot write into {path.parent}: {error.strerror}.{link}") from error
         if held:
             path, _, holder = held[0]
             hint = "Wait until it ends, or end it; or write other files (--file-prefix, --out, --traj)."
@@ -72,6 +84,11 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
                 )
             raise LockBusyError(f"{path} is being written by {holder or 'another command'}.", hint)
         yield
+
+
+def _place(path: Path) -> Path:
+    """Return where a name is, whatever it leads to."""
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _take(record: Path, me: Holder) -> int:

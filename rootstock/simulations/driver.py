@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ase import Atoms
 
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, OutputError
 from rootstock.root.lock import Report
+from rootstock.simulations.output import beside
 from rootstock.simulations.structures import (
     check_output,
     check_structures,
     read_structures,
     results_file,
     structure_file,
-    write_structures,
 )
+from rootstock.simulations.writing import write_structures
 
 
 def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
@@ -43,8 +45,9 @@ def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
 
 
 def open_structures(
-    names: Sequence[str], path: Path, *, overwrite: bool, steps: Path | None = None, properties: Sequence[str] = ()
-) -> list[Atoms]:
+    names: Sequence[str], path: Path, *, overwrite: bool, steps: Path | None = None, properties: Sequence[str] = (),
+    format: str | None = None,  # noqa: A002  # as in ASE
+) -> list[Atoms]:  # fmt: skip
     """Read structures, once it is known that their results can be written.
 
     Parameters
@@ -59,6 +62,8 @@ def open_structures(
         A file that grows with every step.
     properties : sequence of str
         What is to be computed, where it is said.
+    format : str, optional
+        Of the files of structures; see `read_structures`.
 
     Raises
     ------
@@ -67,7 +72,7 @@ def open_structures(
     """
     if steps is not None:
         check_output(steps, overwrite=overwrite, grows=True)
-    images = read_structures(names)
+    images = read_structures(names, format)
     check_output(path, overwrite=overwrite, many=len(images) > 1)
     check_output(results_file(path), overwrite=overwrite)
     others = {file.resolve() for file in (path, results_file(path), *map(structure_file, names))}
@@ -93,7 +98,9 @@ def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
     Raises
     ------
     ConfigurationError
-        If the format of `path` cannot hold the results. It names the file that they are in.
+        If the format of `path` cannot hold the results.
+    OutputError
+        If a file could not be written. Both name the file that holds the results.
     """
     results: list[Atoms] = []
     keeps = results_file(path)
@@ -102,20 +109,35 @@ def collect_results(path: Path, report: Report) -> Iterator[list[Atoms]]:
     except BaseException:
         if results:
             ending = ".extxyz" if keeps.suffix in (".gz", ".bz2", ".xz") else keeps.suffix
-            partial = _unused(path.with_name(f"{path.stem}.partial{ending}"))
-            write_structures(partial, results)
-            report(f"The {len(results)} that were done are in {partial}.")
+            where = _keep(beside(path, f".partial{ending}"), results, report)
+            report(f"The {len(results)} that were done are {f'in {where}' if where else 'lost'}.")
         raise
-    if keeps != path:
-        write_structures(keeps, results)
-        report(f"{path} cannot hold energies and forces: they are in {keeps}.")
+    kept = None
     try:
-        write_structures(path, results)
-    except ConfigurationError as error:
-        if keeps == path:
-            keeps = _unused(path.with_name(f"{path.stem}.results.traj"))
+        if keeps != path:
             write_structures(keeps, results)
-        raise ConfigurationError(error.message, f"The results are in {keeps}.") from error
+            kept = keeps
+            report(f"{path} cannot hold energies and forces: they are in {keeps}.")
+        write_structures(path, results)
+    except (ConfigurationError, OutputError) as error:
+        kept = kept or _keep(beside(path, ".results.traj"), results, report)
+        error.hint = f"The results are in {kept}." if kept else f"{error.hint}\nThe results are lost."
+        raise
+
+
+def _keep(path: Path, results: Sequence[Atoms], report: Report) -> Path | None:
+    """Write results to a new file by this name or one like it, or else into the folder for temporary files."""
+    places = [path]
+    with suppress(OSError):  # there is none
+        places.append(Path(tempfile.gettempdir()) / path.name)
+    for place in map(_unused, places):
+        try:
+            write_structures(place, results)
+        except (ConfigurationError, OutputError) as error:
+            report(error.message)
+        else:
+            return place
+    return None
 
 
 def _unused(path: Path) -> Path:

@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
 from ase import Atoms
-from ase.md.langevin import Langevin
-from ase.md.verlet import VelocityVerlet
-from ase.units import GPa, fs, kB
 
-from rootstock.errors import ConfigurationError
-from rootstock.simulations.relax import has_whole_cell, with_forces
+from rootstock.errors import ConfigurationError, NonFiniteError, RootstockError
+from rootstock.simulations.ensembles import check_ensemble, make_integrator
+from rootstock.simulations.output import naming, target_of
+from rootstock.simulations.relax import with_forces
 from rootstock.simulations.restart import (
     Restart,
     cut_back,
@@ -25,10 +23,12 @@ from rootstock.simulations.restart import (
     identity,
     integrator_state,
     read_restart,
+    reading_restart,
     restore_integrator,
     write_restart,
 )
-from rootstock.simulations.structures import add_structure, write_structures
+from rootstock.simulations.velocities import set_velocities
+from rootstock.simulations.writing import add_structure, write_structures
 
 _COLUMNS = ("step", "time [fs]", "potential [eV]", "kinetic [eV]", "total [eV]", "temperature [K]", "volume [A^3]")
 
@@ -80,33 +80,38 @@ class Simulation:
     Parameters
     ----------
     atoms : ase.Atoms
-        Without momenta they get those of the temperature.
+        Without momenta they get drawn ones, of exactly the temperature.
     calculator : ase.calculators.calculator.Calculator
     settings : Dynamics
     prefix : str
         The files are ``PREFIX-stats.dat``, ``PREFIX-traj.extxyz``, ``PREFIX-restart.json``, ``PREFIX-final.extxyz``.
+    begins : bool
+        Whether these are atoms to begin with; otherwise they go on with the momenta that they have.
+
+    Attributes
+    ----------
+    drawn : bool
+        Whether the velocities were drawn.
+    saved : int or None
+        The step of the restart file; None before there is one.
 
     Raises
     ------
     ConfigurationError
-        If the ensemble is not for these atoms, or a setting is none for it.
+        If the ensemble is not for these atoms, a setting is none for it, or no atom can move.
     """
 
-    def __init__(self, atoms: Atoms, calculator: Any, settings: Dynamics, prefix: str) -> None:
-        _check(atoms, settings)
+    def __init__(self, atoms: Atoms, calculator: Any, settings: Dynamics, prefix: str, *, begins: bool = True) -> None:
+        check_ensemble(atoms, settings)
         self.files = files_of(prefix)
         self.settings, self.calculator = settings, calculator
         self.rng = np.random.default_rng(settings.seed)
         self.atoms = atoms.copy()
+        self.drawn = begins and set_velocities(self.atoms, settings, self.rng)
         self.atoms.calc = calculator
-        self.drawn = not np.any(self.atoms.get_momenta())
-        if self.drawn:
-            self.atoms.set_momenta(thermal_momenta(self.atoms, settings.temp, self.rng))
-        try:
-            self.dynamics = _integrator(self.atoms, settings, self.rng)
-        except (ArithmeticError, ValueError, NotImplementedError) as error:  # ASE's own refusals
-            raise ConfigurationError(f"{settings.ensemble}: {error}.") from error
+        self.dynamics = make_integrator(self.atoms, settings, self.rng)
         self.start = fingerprint(atoms)
+        self.saved: int | None = None
 
     @property
     def step(self) -> int:
@@ -126,36 +131,52 @@ class Simulation:
         bool
             Whether the last step was done. If not, the restart file is for the step that was.
         """
+        try:
+            return self._run(on_step)
+        except RootstockError as error:
+            if self.saved is not None:
+                error.hint = f"{error.hint}\n{self._how_to_go_on(error)}".lstrip("\n")
+            raise
+
+    def _run(self, on_step: Callable[[Simulation], bool]) -> bool:
         self.atoms.get_forces()  # if that fails, no file is there yet that would have to be gone on from
         if self.step == 0:
-            self.files["final"].unlink(missing_ok=True)  # of a simulation that is overwritten
-            self.files["stats"].write_text("# " + "  ".join(_COLUMNS) + "\n")
-            self.files["traj"].write_bytes(b"")
+            with naming(self.files["final"]):
+                target_of(self.files["final"]).unlink(missing_ok=True)  # of a simulation that is overwritten
+            with naming(self.files["stats"]):
+                self.files["stats"].write_text("# " + "  ".join(_COLUMNS) + "\n")
+            with naming(self.files["traj"]):
+                self.files["traj"].write_bytes(b"")
             self._record()
             self.save()
-        saved = self.step
         while self.step < self.settings.steps:
             self.dynamics.run(1)
             self._record()
             if self.step % self.settings.restart_every == 0:
                 self.save()
-                saved = self.step
             if not on_step(self):
                 break
-        if self.step != saved:
+        if self.step != self.saved:
             self.save()
         if self.step < self.settings.steps:
             return False
         write_structures(self.files["final"], [self._frame()])
         return True
 
+    def _how_to_go_on(self, error: RootstockError) -> str:
+        goes_on = f"{self.files['restart']} is of step {self.saved}: the same command with --restart goes on there."
+        if isinstance(error, NonFiniteError):
+            return f"If it has become unstable, use a shorter --timestep, with another --file-prefix.\n{goes_on}"
+        return goes_on
+
     def _frame(self) -> Atoms:
         return with_forces(self.atoms, self.calculator, ("stress",) if self.settings.ensemble == "npt-mtk" else ())
 
     def _record(self) -> None:
         if self.step % self.settings.stats_every == 0:
-            with self.files["stats"].open("a") as file:
-                file.write(self.line() + "\n")
+            line = self.line()
+            with naming(self.files["stats"]), self.files["stats"].open("a") as file:
+                file.write(line + "\n")
         if self.step % self.settings.traj_every == 0:
             frame = self._frame()
             frame.info["step"] = self.step  # in the file only: a model may read info, and would be asked again
@@ -185,6 +206,7 @@ class Simulation:
             sizes={name: self.files[name].stat().st_size for name in ("stats", "traj")},
         )
         write_restart(self.files["restart"], restart)
+        self.saved = self.step
 
     @classmethod
     def resume(
@@ -214,85 +236,31 @@ class Simulation:
                 "Begin another simulation with --file-prefix.",
             )
         held = before.settings | {"steps": settings.steps}
-        settings = replace(settings, seed=held["seed"] if seed is None else seed)
+        settings = replace(settings, seed=held.get("seed", 0) if seed is None else seed)
         for name, value in (asdict(settings) | identity(calculator)).items():
             if held.get(name) != value:
                 raise ConfigurationError(
                     f"{files['restart']} is of a simulation with {name} = {held.get(name)}, not {value}.",
                     "Go on with the same settings (--steps may differ), or begin another with --file-prefix.",
                 )
-        self = cls(Atoms.fromdict(before.atoms), calculator, settings, prefix)
-        self.start = before.start
-        self.rng.bit_generator.state = json.loads(before.random)
-        restore_integrator(self.dynamics, before.integrator)
+        if settings.steps < before.step:
+            raise ConfigurationError(
+                f"{files['restart']} is of step {before.step}, and the last one is to be {settings.steps}.",
+                "--steps is the number of all steps, with those that were done before: give a larger one.",
+            )
+        with reading_restart(files["restart"]):
+            atoms = Atoms.fromdict(before.atoms)
+            self = cls(atoms, calculator, settings, prefix, begins=False)
+            self.rng.bit_generator.state = json.loads(before.random)
+            restore_integrator(self.dynamics, before.integrator)
+            sizes = {files[name]: size for name, size in before.sizes.items()}
+        self.start, self.saved = before.start, before.step
         self.dynamics.nsteps = before.step
-        cut_back(files, files["restart"], before.sizes)
+        cut_back(files["restart"], sizes)
         return self
-
-
-def _check(atoms: Atoms, settings: Dynamics) -> None:
-    ensemble = settings.ensemble
-    if ensemble == "npt-mtk" and not has_whole_cell(atoms):
-        raise ConfigurationError(
-            "npt-mtk is for atoms that are periodic in all three directions: what is vacuum would shrink.",
-            "Use an ensemble of fixed cell.",
-        )
-    if ensemble in ("nvt-nh", "npt-mtk") and atoms.constraints:
-        raise ConfigurationError(
-            f"{ensemble} knows of no constraints: atoms that do not move would be counted as if they did.",
-            "Use nvt or nvt-csvr, or take the constraints away.",
-        )
-    if ensemble in ("nvt-csvr", "nvt-nh", "npt-mtk") and not settings.temp > 0:
-        raise ConfigurationError(f"{ensemble} needs a temperature above 0 K.")
 
 
 def files_of(prefix: str) -> dict[str, Path]:
     """Return the files of a simulation."""
     endings = {"stats": "dat", "traj": "extxyz", "restart": "json", "final": "extxyz"}
     return {name: Path(f"{prefix}-{name}.{ending}") for name, ending in endings.items()}
-
-
-def thermal_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> Any:
-    """Return momenta of a Maxwell-Boltzmann distribution, without motion of the centre of mass.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-    temperature : float [K]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array of shape (n, 3)
-        In ASE's units.
-    """
-    masses = atoms.get_masses()[:, None]
-    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * kB * temperature)
-    return momenta - masses * momenta.sum(axis=0) / masses.sum()
-
-
-def _integrator(atoms: Atoms, s: Dynamics, rng: np.random.Generator) -> Any:
-    step = s.timestep * fs
-    temperature: dict[str, Any] = {"temperature_K": s.temp}
-    if s.ensemble == "nve":
-        return VelocityVerlet(atoms, step)
-    if s.ensemble == "nvt":
-        # Keeping the centre of mass would not sample the right distribution, as ASE says.
-        return Langevin(atoms, step, friction=s.friction / fs, fixcm=False, rng=rng, **temperature)
-    try:  # older versions of ASE lack some or all of these
-        if s.ensemble == "nvt-csvr":
-            from ase.md.bussi import Bussi
-
-            return Bussi(atoms, step, taut=s.taut * fs, rng=rng, **temperature)
-        if s.ensemble == "nvt-nh":
-            from ase.md.nose_hoover_chain import NoseHooverChainNVT
-
-            return NoseHooverChainNVT(atoms, step, tdamp=s.thermostat_time * fs, **temperature)
-        if s.ensemble == "npt-mtk":
-            from ase.md.nose_hoover_chain import IsotropicMTKNPT
-
-            times: dict[str, Any] = {"tdamp": s.thermostat_time * fs, "pdamp": s.barostat_time * fs}
-            return IsotropicMTKNPT(atoms, step, pressure_au=s.pressure * GPa, **times, **temperature)
-    except ImportError as error:
-        raise ConfigurationError(f"ASE {ase.__version__} has no {s.ensemble}.", "Install a later version.") from error
-    raise ConfigurationError(f"There is no ensemble {s.ensemble!r}.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ase import Atoms
+
+from rootstock.errors import ConfigurationError, NotConvergedError, WorkerError, WorkerStartError
 
 SOURCE = "rootstock_source"  # file and frame, as ASE reads that one structure again: run.traj@30
 _OF_CALCULATOR = {f"rootstock_{name}": name for name in ("model", "build", "device")}
@@ -43,3 +47,22 @@ def without_notes(atoms: Atoms) -> Atoms:
     for key in _KEYS:
         copy.info.pop(key, None)
     return copy
+
+
+@contextmanager
+def naming_source(atoms: Atoms) -> Iterator[None]:
+    """Let an error about a structure say which frame of which file it is.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        As `rootstock.simulations.structures.read_structures` returned it; otherwise nothing is said.
+    """
+    try:
+        yield
+    except WorkerStartError:  # whatever the structure
+        raise
+    except (ConfigurationError, NotConvergedError, WorkerError) as error:
+        if SOURCE in atoms.info:
+            error.message = f"{atoms.info[SOURCE]}: {error.message}"
+        raise

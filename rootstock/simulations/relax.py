@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.units import GPa
 
-from rootstock.errors import ConfigurationError
-from rootstock.simulations.provenance import note_calculator, without_notes
-from rootstock.simulations.structures import add_structure
+from rootstock.errors import ConfigurationError, NotConvergedError, RootstockError
+from rootstock.simulations.provenance import naming_source, note_calculator, without_notes
+from rootstock.simulations.writing import add_structure
 
 
 def has_stress(atoms: Atoms) -> bool:
@@ -56,10 +56,11 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
     if not properties:
         usual = ("energy", "forces", "stress") if has_stress(atoms) else ("energy", "forces")
         properties = [name for name in usual if name in offered]
-    try:
-        calculator.calculate(without_notes(atoms), list(properties))
-    except PropertyNotImplementedError as error:
-        raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
+    with naming_source(atoms):
+        try:
+            calculator.calculate(without_notes(atoms), list(properties))
+        except PropertyNotImplementedError as error:
+            raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
     computed = _with_results(atoms, calculator, {name: calculator.results[name] for name in properties})
     computed.info.pop("converged", None)  # of a relaxation before
     return computed
@@ -117,8 +118,15 @@ class Relaxation:
         ------
         ConfigurationError
             If the cell of these atoms cannot be relaxed.
+        NotConvergedError
+            If the optimizer gave up by itself.
         """
-        atoms = atoms.copy()
+        with naming_source(atoms):
+            return self._relax(atoms.copy(), calculator, on_step, trajectory)
+
+    def _relax(
+        self, atoms: Atoms, calculator: Any, on_step: Callable[[int, Atoms, float], None], trajectory: Path | None
+    ) -> Atoms:
         atoms.calc = calculator
         moving: Any = atoms
         if self.cell != "fixed":
@@ -133,7 +141,7 @@ class Relaxation:
             )
         optimizer = getattr(ase.optimize, self.optimizer)(moving, logfile=None)
         converged = False
-        for reached in optimizer.irun(fmax=self.fmax, steps=self.steps):
+        for reached in self._steps(optimizer):
             converged = bool(reached)
             if trajectory is not None:
                 add_structure(trajectory, with_forces(atoms, calculator, ()))
@@ -141,6 +149,16 @@ class Relaxation:
         relaxed = with_forces(atoms, calculator, ("stress",) if self.cell != "fixed" else ())
         relaxed.info["converged"] = converged  # not in what the model reads, which would be asked again
         return relaxed
+
+    def _steps(self, optimizer: Any) -> Iterator[bool]:
+        try:
+            yield from optimizer.irun(fmax=self.fmax, steps=self.steps)
+        except RootstockError:
+            raise
+        except (ArithmeticError, ValueError, RuntimeError) as error:  # such as a search along a line that failed
+            raise NotConvergedError(
+                f"{self.optimizer} gave up in step {optimizer.nsteps}: {error}", "Use another --optimizer."
+            ) from error
 
 
 def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.root.record_files import parse_record
-from rootstock.root.records import write_file
+from rootstock.simulations.output import naming, replacing
 
 _FORMAT = 1
+_ANOTHER = (
+    "Begin another simulation with --file-prefix. It can begin with a frame of this one, such as "
+    "'PREFIX-traj.extxyz@-1', which has its velocities, too."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +62,15 @@ def write_restart(path: Path, restart: Restart) -> None:
     Parameters
     ----------
     path, restart
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
     """
     text = encode({"format": _FORMAT, "ase": ase.__version__, **vars(restart)})
-    write_file(path, text.encode(), 0o666 & ~_umask())
+    with replacing(path) as fresh:
+        fresh.write_text(text)
 
 
 def read_restart(path: Path) -> Restart:
@@ -70,27 +81,41 @@ def read_restart(path: Path) -> Restart:
     ConfigurationError
         If it cannot be read, or is none of this version of Rootstock.
     """
-    try:
+    with reading_restart(path):
         data = decode(path.read_text())
         restart = parse_record(Restart, data) if isinstance(data, dict) and data.get("format") == _FORMAT else None
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is no restart file: {error}.") from error
     if restart is None:
-        raise ConfigurationError(f"{path} is no restart file of this version of Rootstock.")
+        raise ConfigurationError(f"{path} is no restart file of this version of Rootstock.", _ANOTHER)
     return restart
 
 
-def cut_back(files: Mapping[str, Path], restart: Path, sizes: Mapping[str, int]) -> None:
+@contextmanager
+def reading_restart(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a damaged restart file into one error.
+
+    Raises
+    ------
+    ConfigurationError
+        It names the file, and says how to go on.
+    """
+    try:
+        yield
+    except RootstockError:
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+    except Exception as error:  # ASE checks nothing of what it makes objects from
+        raise ConfigurationError(f"{path} is no restart file: {error or type(error).__name__}.", _ANOTHER) from error
+
+
+def cut_back(restart: Path, sizes: Mapping[Path, int]) -> None:
     """Cut off what was written to other files after a restart file.
 
     Parameters
     ----------
-    files : Mapping[str, Path]
     restart : Path
         The restart file, for messages.
-    sizes : Mapping[str, int]
+    sizes : Mapping[Path, int]
         How many bytes each had when the restart file was written.
 
     Raises
@@ -98,10 +123,14 @@ def cut_back(files: Mapping[str, Path], restart: Path, sizes: Mapping[str, int])
     ConfigurationError
         If a file is missing or shorter.
     """
-    for name, size in sizes.items():
-        if not files[name].exists() or files[name].stat().st_size < size:
-            raise ConfigurationError(f"{files[name]} is shorter than {restart} says: something is missing.")
-        os.truncate(files[name], size)
+    for path, size in sizes.items():
+        if not path.exists() or path.stat().st_size < size:
+            raise ConfigurationError(
+                f"{path} is shorter than {restart} says: something is missing.",
+                f"If you have moved it, put it back. {_ANOTHER}",
+            )
+        with naming(path):
+            os.truncate(path, size)
 
 
 def fingerprint(atoms: Atoms) -> str:
@@ -141,7 +170,9 @@ def restore_integrator(integrator: Any, state: dict[str, Any]) -> None:
         If it keeps other numbers.
     """
     if integrator_state(integrator).keys() - state.keys():  # there may be more, which each step computes anew
-        raise ConfigurationError("The restart file is of another version of ASE, whose integrator kept other numbers.")
+        raise ConfigurationError(
+            "The restart file is of another version of ASE, whose integrator kept other numbers.", _ANOTHER
+        )
     for part, owner in _parts(integrator):
         for name in [name for name in vars(owner) if f"{part}.{name}" in state]:
             setattr(owner, name, state[f"{part}.{name}"])
@@ -151,9 +182,3 @@ def _parts(integrator: Any) -> list[tuple[str, Any]]:
     """Return what has numbers of its own: the integrator, thermostat and barostat."""
     inner = [(name, getattr(integrator, name, None)) for name in ("_thermostat", "_barostat")]
     return [("", integrator), *((name, part) for name, part in inner if part is not None)]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase.units import Bohr, Hartree, bar, kcal, mol
 
-from tests.support.commands import run
+from tests.support.commands import REPOSITORY, clean_environment, run
 
 CASES = Path(__file__).parent / "programs" / "lammps_cases.py"
 Case = Callable[..., dict[str, Any]]
@@ -132,3 +132,19 @@ def test_with_a_worker(case: Case, root: Path, fault: str) -> None:
     assert ("killed by SIGKILL" in found["raised"]) == (fault == "kill")
     if fault == "none":
         assert found["energy"] == pytest.approx(found["ase energy"], abs=5e-3)
+
+
+def test_the_guide(peers: Path, root: Path, tmp_path: Path) -> None:
+    """Its input file, its script and its variable; a shorter run of a model that needs no GPU."""
+    page = (REPOSITORY / "docs/guides/lammps.md").read_text()
+    (tmp_path / "in.lammps").write_text(page.partition("```lammps\n")[2].partition("```")[0])
+    script = page.partition("```python\n")[2].partition("```")[0]
+    script = script.replace('"mace-medium"', '"emt", device="cpu"').replace("run 10000", "run 2")
+    assert "export LD_LIBRARY_PATH=$PWD/my-env/lib:$LD_LIBRARY_PATH\n" in page
+    python = [peers / "python", "-c", script]
+    variables = clean_environment(ROOTSTOCK_ROOT=str(root))
+    without = {name: value for name, value in variables.items() if name != "LD_LIBRARY_PATH"}
+    refused = run(*python, cwd=tmp_path, env=without)
+    assert "libmpi.so.12: cannot open shared object file" in refused.stderr
+    done = run(*python, cwd=tmp_path, env=without | {"LD_LIBRARY_PATH": f"{peers.parent}/lib"}, check=True)
+    assert "Loop time of" in done.stdout

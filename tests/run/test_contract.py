@@ -14,15 +14,13 @@ from ase.calculators.lj import LennardJones
 from rootstock import (
     CLUSTER_REGISTRY,
     RootstockCalculator,
-    __version__,
     get_root_for_cluster,
     parse_model_string,
 )
-from rootstock.builds.uv import find_uv
 from rootstock.environment import EnvironmentManager
 from rootstock.errors import RootError
 from tests.run.conftest import HEADER, Make
-from tests.support.commands import clean_environment, run
+from tests.support.commands import run
 from tests.support.environment_files import header
 
 
@@ -280,20 +278,6 @@ print(sorted(new), sorted(slow))
 """
     done = run(sys.executable, "-I", "-c", program, check=True)
     assert done.stdout.splitlines()[-1] == f"{sorted({'rootstock'} | allowed)} []"
-
-
-def test_ones_own_environment(root: Path, tmp_path: Path) -> None:
-    """The line of the README: our wheel without its dependencies, beside an ASE, is enough to compute."""
-    python = tmp_path / "env" / "bin" / "python"
-    run(find_uv(), "venv", "-q", "--seed", "--python", sys.executable, tmp_path / "env", check=True)
-    run(find_uv(), "pip", "install", "-q", "--python", python, "ase", check=True)
-    variables = clean_environment(ROOTSTOCK_ROOT=str(root), ROOTSTOCK_VERSION=__version__)
-    line = "-m pip install -q --no-deps --no-index $ROOTSTOCK_ROOT/runtime/$ROOTSTOCK_VERSION/rootstock-*.whl"
-    run("sh", "-c", f"'{python}' {line}", env=variables, check=True)
-    code = "from ase.build import bulk; from rootstock import RootstockCalculator as R; a = bulk('Cu'); "
-    code += "a.calc = R('emt', device='cpu'); print(a.get_potential_energy())"
-    done = run(python, "-c", code, env=variables, cwd=tmp_path, check=True)
-    assert float(done.stdout) == pytest.approx(-0.00568, abs=1e-4)
 
 
 def test_cold_and_warm_start_share_uvs_environment(personal: Path, make: Make) -> None:

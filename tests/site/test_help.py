@@ -51,6 +51,8 @@ def test_every_option_is_described(path: str) -> None:
     for parameter in PROPER[path].params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{path} {parameter.opts[0]}"
+            cryptic = re.match(r"Of |The same |Its |\[", parameter.help)  # of what? as what? whose?
+            assert not cryptic, f"{path} {parameter.opts[0]}: {parameter.help}"
         else:
             name = parameter.make_metavar(click.Context(PROPER[path])).strip("[].")
             assert re.search(rf"\b{re.escape(name.strip('{}').split('|')[0].split(':')[0])}\b", text_of(path)), name

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from rootstock.cli.common import PENDING
+from rootstock.cli.command import PENDING
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from tests.support.environment_files import header

@@ -1,0 +1,182 @@
+"""A command and a command line: how errors and signals end them, and what they say to a line that they do not know."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+from rootstock.cli.standard_streams import standard_streams
+from rootstock.errors import RootError, RootstockError
+
+PENDING = 20  # a check found differences
+INTERRUPTED = 130
+
+# By which a batch system announces the end of a job, and the kernel that of a terminal.
+SIGNALS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Of both command lines. `RootstockError` and its kinds carry them.
+EXIT_CODES = """\b
+Exit codes:
+    0  done
+    1  check failed, or internal error      15  verification: numbers differ from the references
+    2  usage                                16  file or output could not be written
+    3  configuration, or unknown model      17  template error
+    4  unknown environment                  18  worker error
+   10  root, permission or space            19  a hook of the site failed
+   11  locked by another command            20  a check found differences
+   12  weights                              21  a relaxation did not converge
+   13  bundle                              130  interrupted
+   14  build
+"""
+
+
+@contextmanager
+def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
+    """Handle signals while the block runs, and then as before; those that are ignored (nohup) stay so.
+
+    Parameters
+    ----------
+    handler : callable
+        As `signal.signal` takes it.
+    *numbers : int
+        The signals.
+    """
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _end_like_ctrl_c() -> AbstractContextManager[None]:
+    """Let the end of a job, or of the terminal, end a command as Ctrl-C does: nothing half made is left.
+
+    Slurm's signals come more than once: by scancel, and from srun, which passes on what it gets. Only the first
+    interrupts, and what the command does at its end is not cut.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            signal.default_int_handler(number, frame)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in SIGNALS_TO_END if signal.getsignal(number) is signal.SIG_DFL]
+    return handle_signals(interrupt, *(numbers if in_main else ()))
+
+
+class Command(click.Command):
+    """A command whose errors are one clear message and a documented exit code, never a traceback."""
+
+    interrupted = "Interrupted. What was installed before is untouched; run the command again to go on."
+
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        """Read the command line; one in other words, or in another order, is answered with the line that was meant.
+
+        Parameters
+        ----------
+        context, words
+            As click passes them.
+        """
+        given = [*words]
+        try:
+            rest = super().parse_args(context, words)
+        except click.UsageError as error:
+            _explain(context, given, error)
+            raise
+        if "model" in context.params:
+            _explain(context, given)
+        return rest
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            with _end_like_ctrl_c():
+                return super().invoke(context)
+        except RootstockError as error:
+            click.echo(f"Error: {error}".rstrip(), err=True)
+            context.exit(error.exit_code)
+        except OSError as error:
+            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
+            context.exit(RootError.exit_code)
+        except KeyboardInterrupt:
+            click.echo(self.interrupted, err=True)
+            context.exit(INTERRUPTED)
+
+
+def _explain(context: click.Context, words: list[str], error: click.UsageError | None = None) -> None:
+    """Raise an error with the command line that was meant, if it is seen."""
+    if context.resilient_parsing:
+        return
+    from rootstock.cli.wrong_words import explain
+
+    if said := explain(context, words):
+        raise click.UsageError(said, context) from error
+
+
+class Group(click.Group):
+    """A command line made of `Command`.
+
+    Parameters
+    ----------
+    *arguments, **options
+        As for `click.Group`.
+    other : str
+        The module of the other command line, which may have a command that this one has not.
+    """
+
+    command_class = Command
+    group_class = type  # what is in it is made like this
+
+    def __init__(self, *arguments: Any, other: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._other = other
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line."""
+        with standard_streams():
+            return super().main(*arguments, **options)
+
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        """Read what precedes the command.
+
+        Parameters
+        ----------
+        context, words
+            As click passes them.
+        """
+        given = [*words]
+        try:
+            return super().parse_args(context, words)
+        except click.NoSuchOption as error:
+            self._explain(context, given, error)
+            raise
+
+    def resolve_command(self, context: click.Context, words: list[str]) -> Any:
+        """Find the command, or what was meant by its name.
+
+        Parameters
+        ----------
+        context, words
+            As click passes them.
+        """
+        try:
+            return super().resolve_command(context, words)
+        except click.UsageError as error:
+            self._explain(context, words, error)
+            raise
+
+    def _explain(self, context: click.Context, words: list[str], error: click.UsageError) -> None:
+        from rootstock.cli.wrong_words import explain_command
+
+        if said := explain_command(self, context.command_path, words, self._other):
+            raise click.UsageError(said, context) from error

@@ -1,0 +1,144 @@
+"""Output files: symbolic links are followed, whole files are replaced in one step, and errors name the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rootstock.errors import ConfigurationError, OutputError, RootstockError
+
+_OPTIONS = "--out, --traj or --file-prefix"
+_HINTS = {
+    errno.ENOSPC: "The file system is full: free space on it, or write to another one",
+    errno.EDQUOT: "Your quota on that file system is used up: remove files, or write to another one",
+    errno.EFBIG: "The file would be larger than a limit allows, as `ulimit -f` shows: raise it, or write other files",
+    errno.EROFS: "The file system can only be read: write to another one",
+    errno.EIO: "The file system reports a fault: tell its administrators, or write to another one",
+}
+_NAME_MAX = 255  # bytes, of all common file systems
+_BESIDE = len("..lock.next")  # the longest that is added to a name: see `rootstock.simulations.claims`
+_KEPT = 40  # characters of a name that a temporary file has as well: its ending says whether it is compressed
+
+
+def target_of(path: Path) -> Path:
+    """Return the file that a path leads to, which may not exist yet: a symbolic link is followed."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file whose name leaves no room for the files beside it.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is too long, or is a link to itself.
+    """
+    for file in (path, target_of(path)):
+        limit = _NAME_MAX
+        with suppress(OSError, ValueError):
+            limit = os.pathconf(file.parent, "PC_NAME_MAX")
+        if (length := len(os.fsencode(file.name))) > limit - _BESIDE:
+            raise ConfigurationError(
+                f"The name {file.name} is too long: {length} bytes. {limit - _BESIDE} are possible here, since its "
+                "lock file has a longer name.",
+                f"Give a shorter one, with {_OPTIONS}.",
+            )
+    if os.path.islink(target_of(path)):
+        raise ConfigurationError(f"{path} is a symbolic link that leads to itself.", "Remove it, or name another file.")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written or replaced.
+
+    Raises
+    ------
+    ConfigurationError
+        If its folder is missing or cannot be written, or if it is a folder, a device or anything else but a file.
+    """
+    check_name(path)
+    target = target_of(path)
+    link = f" {path} is a symbolic link to {target}." if target != path else ""
+    if os.path.lexists(target) and not target.is_file():
+        raise ConfigurationError(f"{path} is not a regular file, and cannot be written.{link}", "Name another file.")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"Cannot write into {target.parent.absolute()}.{link}")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Return the name of a file beside another one.
+
+    Parameters
+    ----------
+    path : Path
+        The other one. The name begins like its name without ending, which is cut if it is too long.
+    ending : str
+
+    >>> beside(Path("relaxed.cif"), ".results.extxyz")
+    PosixPath('relaxed.results.extxyz')
+    """
+    stem = path.stem
+    while len(os.fsencode(stem + ending)) > _NAME_MAX - _BESIDE:
+        stem = stem[:-1]
+    return path.with_name(stem + ending)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file to write; it takes the place of another one at the end of the block, in one step.
+
+    Parameters
+    ----------
+    path : Path
+        Where it goes. A symbolic link stays, and the file that it leads to is replaced.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; nothing is changed then.
+    """
+    target = target_of(path)
+    fresh = target.with_name(f".{os.getpid()}-{path.name[-_KEPT:]}")
+    with naming(path):
+        try:
+            yield fresh
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(fresh, target)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an error of the system while a file is written into one that names the file.
+
+    Raises
+    ------
+    OutputError
+        It says what to do.
+    """
+    try:
+        yield
+    except RootstockError:  # some kinds are errors of the system, too
+        raise
+    except OSError as error:
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: Path, error: OSError) -> OutputError:
+    """Return the error of a file that could not be written.
+
+    Parameters
+    ----------
+    path : Path
+        As the user knows it.
+    error : OSError
+        What the system said.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    # A library that wrote less than it should names no reason.
+    hint = _HINTS.get(error.errno or errno.ENOSPC, "Write to another place")
+    return OutputError(f"Cannot write {path}: {reason}.", f"{hint} ({_OPTIONS}).")

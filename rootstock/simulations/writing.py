@@ -1,0 +1,75 @@
+"""Structures are written, in any format of ASE: whole files in one step, or added to the end of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ase import Atoms
+from ase.db import connect
+from ase.io import Trajectory, write
+
+from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.simulations.extxyz import write_extxyz
+from rootstock.simulations.output import naming, replacing, target_of, unwritten
+from rootstock.simulations.provenance import database_keys
+from rootstock.simulations.structures import DATABASES, output_format
+
+
+def write_structures(path: Path, images: Sequence[Atoms]) -> None:
+    """Write a file in one step: a reader sees the old one or the new one.
+
+    Parameters
+    ----------
+    path : Path
+        Its ending says which format. If it is a symbolic link, the file that it leads to is written.
+    images : sequence of ase.Atoms
+
+    Raises
+    ------
+    ConfigurationError
+        If the format cannot hold them.
+    OutputError
+        If the file cannot be written. Nothing is changed in either case.
+    """
+    kind = output_format(path)
+    try:
+        with replacing(path) as fresh:
+            if kind == "extxyz":
+                write_extxyz(fresh, images)
+            elif kind in DATABASES:
+                with connect(fresh, type=kind) as database:
+                    for atoms in images:
+                        database.write(atoms, key_value_pairs=database_keys(atoms))
+            else:
+                write(fresh, list(images) if len(images) > 1 else images[0], format=kind)
+    except RootstockError:
+        raise
+    except Exception as error:  # every format has errors of its own
+        if type(error).__module__ == "sqlite3":  # which some Pythons lack
+            raise unwritten(path, OSError(str(error))) from error
+        raise ConfigurationError(
+            f"Cannot write {path}: {type(error).__name__}: {error}.", "Use .extxyz or .traj, which hold everything."
+        ) from error
+
+
+def add_structure(path: Path, atoms: Atoms) -> None:
+    """Add a structure to the end of a file, which may not be there yet.
+
+    Parameters
+    ----------
+    path : Path
+        Of a format that can grow, as `check_output` says.
+    atoms : ase.Atoms
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with naming(path):
+        if output_format(path) == "traj":
+            with Trajectory(target_of(path), "a", atoms) as trajectory:
+                trajectory.write()
+        else:
+            write_extxyz(path, [atoms], append=True)
