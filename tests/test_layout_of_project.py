@@ -43,7 +43,9 @@ def test_only_uv_runs_uv() -> None:
 def test_the_worker_side_pickles_and_evaluates_nothing() -> None:
     for path in MODULES:
         if path.is_relative_to(PACKAGE / "worker") and path != PACKAGE / "worker/environment_file.py":
-            assert not re.search(r"\b(pickle|eval|exec|marshal|ctypes)\b", path.read_text(encoding="utf-8")), path
+            found = set(re.findall(r"\b(pickle|eval|exec|marshal|ctypes)\b", path.read_text(encoding="utf-8")))
+            # It asks the C library for two attributes of its own process; nothing that was received comes near.
+            assert found <= ({"ctypes"} if path == PACKAGE / "worker/descendants.py" else set()), path
 
 
 def test_modules_and_functions_stay_small() -> None:

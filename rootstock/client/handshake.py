@@ -79,12 +79,11 @@ def wait_until_ready(
             if (late := late + (not remaining)) > _LATE_FRAMES:
                 raise TimeoutError
             try:
-                frame, content = process.endpoint.receive(min(remaining, heartbeat))
+                frame, content = process.hear(min(remaining, heartbeat))
             except TimeoutError:
                 if remaining > heartbeat:
                     continue
                 raise
-            process.answers = True
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
                 return content
             if frame.kind == Kind.FAILURE:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rootstock.client.child_process import REAP_S, ChildProcess
 from rootstock.client.exit_status import HOW_IS_UNKNOWN, cannot_start, describe_exit
@@ -17,6 +18,7 @@ from rootstock.errors import WorkerError, WorkerStartError
 from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.failures import Failure
+from rootstock.worker.channel.frames import Frame
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.channel.wakeup import CLIENT, WakeupFlag
 from rootstock.worker.signals import OF_A_JOB
@@ -119,6 +121,12 @@ class WorkerProcess(ChildProcess):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.endpoint = Endpoint(sock, flag, self.exit_fd, self.shorten_log)
+
+    def hear(self, timeout: float) -> tuple[Frame, dict[str, Any]]:
+        """Return what the worker tells of its start; see `Endpoint.receive`."""
+        told = self.endpoint.receive(timeout)
+        self.answers = True
+        return told
 
     def _stop(self) -> bool:
         """End the worker, by its lifeline first: then its guard ends all that it has started."""
