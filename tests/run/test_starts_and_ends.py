@@ -81,14 +81,20 @@ def test_standard_streams_may_be_closed_of_who_asks_by_ipi(root: Path, tmp_path:
 
 
 def test_a_model_that_closes_its_standard_streams(make: Make) -> None:
-    """What it opens later may get their numbers; what Rootstock opens does not."""
+    """What Rootstock opens later does not get their numbers."""
+    body = """\
+    low = [fd for fd in range(3) if os.path.exists(f"/proc/self/fd/{fd}")]
+    os.closerange(0, 3)
+    self.results["energy"] = float(len(low))
+    """
     atoms = Atoms("Cu", cell=[9, 9, 9], pbc=True)
-    atoms.calc = make("os.closerange(0, 3)\nself.results['energy'] = float(any(map(os.path.exists, LOW)))".replace(
-        "LOW", "[f'/proc/self/fd/{fd}' for fd in range(3)]"))  # fmt: skip
-    for size in (1, 5, 9):
+    atoms.calc = make(body)
+    found = []
+    for size in (1, 5, 9):  # each needs more memory
         larger = atoms.repeat(size)
         larger.calc = atoms.calc
-        assert larger.get_potential_energy() == 0.0
+        found.append(larger.get_potential_energy())
+    assert found == [3.0, 0.0, 0.0]
 
 
 # -- starts that are interrupted
@@ -385,7 +391,7 @@ def test_a_stopped_worker_that_is_told_much(make: Make) -> None:
     begun = time.monotonic()
     with pytest.raises(WorkerTimeoutError, match=r"gave no answer within 2 s and was ended"):
         atoms.get_potential_energy()
-    assert time.monotonic() - begun > 1.4
+    assert 1.4 < time.monotonic() - begun < 25  # and not the 30 s that a frame has otherwise
     wait_until_gone(pid)
     calc.set(timeout=100)
     assert atoms.get_potential_energy() == 1.0
