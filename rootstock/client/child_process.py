@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rootstock.client.scratch import last_lines, open_log, shorten
 from rootstock.client.uninterrupted import uninterrupted
-from rootstock.errors import WorkerDiedError, WorkerError
+from rootstock.errors import WorkerDiedError, WorkerError, WorkerStartError
 from rootstock.worker.channel.descriptors import above_standard_streams
 from rootstock.worker.channel.running_time import poll_until, running_time
 
@@ -78,12 +78,15 @@ class ChildProcess:
 
         Raises
         ------
-        OSError
+        WorkerStartError
             If that is not possible. Nothing is left of it then.
         """
         for process in [each for each in _running if each.owner is not None and each.owner() is None]:
             process.end(0.0)
-        uninterrupted(self._begin, self._wait_for_exit if self._lingers else bool)
+        try:
+            uninterrupted(self._begin, self._wait_for_exit if self._lingers else bool)
+        except OSError as error:
+            raise self._cannot_start(error) from error
 
     def _begin(self) -> None:
         with self._turn, above_standard_streams(), contextlib.ExitStack() as inherited:
@@ -99,6 +102,10 @@ class ChildProcess:
                 self.drop_log()
                 raise
             _running.add(self)
+
+    def _cannot_start(self, error: OSError) -> WorkerStartError:
+        """Return the error for a program that cannot be started."""
+        raise NotImplementedError
 
     def _open(self, output: int, inherited: contextlib.ExitStack) -> None:
         """Open what is needed, and `_run` the program; `inherited` is closed here when it has started."""

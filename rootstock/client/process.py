@@ -85,18 +85,8 @@ class WorkerProcess(ChildProcess):
         self.title = f"of environment {launch.name!r}"
         self.answers = False
 
-    def start(self) -> None:
-        """Start the worker, which waits for what it is to load.
-
-        Raises
-        ------
-        WorkerStartError
-            If that is not possible. Nothing is left of it then.
-        """
-        try:
-            super().start()
-        except OSError as error:
-            raise cannot_start(self.launch.command[0], error) from error
+    def _cannot_start(self, error: OSError) -> WorkerStartError:
+        return cannot_start(self.launch.command[0], error)
 
     def _open(self, output: int, inherited: contextlib.ExitStack) -> None:
         held = self._held

@@ -44,21 +44,11 @@ class ClientProcess(ChildProcess):
         self._command = [_fill(argument, names) for argument in command]
         self._directory = directory
 
-    def start(self) -> None:
-        """Start the client.
-
-        Raises
-        ------
-        WorkerStartError
-            If that is not possible. Nothing is left of it then.
-        """
-        try:
-            super().start()
-        except OSError as error:
-            raise WorkerStartError(
-                f"Cannot start {self._command[0]} in {self._directory or Path.cwd()}: {error.strerror}.",
-                "command= names the program and its arguments; no shell reads it.",
-            ) from error
+    def _cannot_start(self, error: OSError) -> WorkerStartError:
+        return WorkerStartError(
+            f"Cannot start {self._command[0]} in {self._directory or Path.cwd()}: {error.strerror}.",
+            "command= names the program and its arguments; no shell reads it.",
+        )
 
     def _open(self, output: int, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
         self._run(self._command, output, cwd=self._directory)
