@@ -14,7 +14,7 @@ from typing import Any
 from rootstock.client.child_process import REAP_S, ChildProcess
 from rootstock.client.exit_status import HOW_IS_UNKNOWN, cannot_start, describe_exit
 from rootstock.config.packaged import PACKAGE
-from rootstock.errors import WorkerError, WorkerStartError
+from rootstock.errors import UnsupportedPropertyError, WorkerError, WorkerStartError
 from rootstock.root.layout import RootLayout
 from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.failures import Failure
@@ -142,7 +142,7 @@ class WorkerProcess(ChildProcess):
             The beginning of its message.
         report : Failure
         """
-        self._keep_log |= issubclass(kind, WorkerStartError)  # it ends of itself, as if all were well
+        self._keep_log |= not issubclass(kind, UnsupportedPropertyError)  # the error names it
         return kind(
             f"{prefix}: {report.type}: {report.message}",
             log=str(self.log),

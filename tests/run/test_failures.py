@@ -164,6 +164,8 @@ def test_the_model_raises(make: Make) -> None:
     atoms.positions[0, 0] = 0.0
     assert atoms.get_potential_energy() == 1.0
     assert calc.info()["pid"] == pid
+    calc.close()
+    assert Path(caught.value.log).exists()  # the error names it
 
 
 @pytest.mark.parametrize("how", ["raise SystemExit(4)", "raise KeyboardInterrupt", "raise MemoryError('x' * 10**6)"])
