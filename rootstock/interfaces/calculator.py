@@ -71,7 +71,7 @@ class RootstockCalculator(ProxyCalculator):
         Seconds for one evaluation.
     log : path, optional
         File for what the worker prints; it is appended to, and never shortened. By default it is a file in a private
-        temporary folder, which is kept only if the worker fails, and of which only the first and the last half
+        temporary folder, kept only if the worker or the model fails, and of which only the first and last half
         megabyte stay when it has become longer than 2 MB.
     build : str, optional
         The build that must compute, as `parameters` name it: if the root has another one in use, that is an error.
