@@ -81,10 +81,11 @@ class ChildProcess:
         WorkerStartError
             If that is not possible. Nothing is left of it then.
         """
-        for process in [each for each in _running if each.owner is not None and each.owner() is None]:
-            process.end(0.0)
+        for process in _running.copy():  # to which other threads add meanwhile
+            if process.owner is not None and process.owner() is None:
+                process.end(0.0)
         try:
-            uninterrupted(self._begin, self._wait_for_exit if self._lingers else bool)
+            uninterrupted(self._begin, self._wait_for_exit if self._lingers else None)
         except OSError as error:
             raise self._cannot_start(error) from error
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def uninterrupted(function: Callable[[], T], afterwards: Callable[[], object] = bool) -> T:
+def uninterrupted(function: Callable[[], T], afterwards: Callable[[], object] | None = None) -> T:
     """Call a function where no signal handler can interrupt it, and return what it returns.
 
     The caller's wait can be interrupted: then `function` goes on to its end, and what it returns or raises is lost.
@@ -18,10 +18,10 @@ def uninterrupted(function: Callable[[], T], afterwards: Callable[[], object] = 
     Parameters
     ----------
     function : callable
-    afterwards : callable
-        Called in the same thread while the caller goes on; only where there is a thread.
+    afterwards : callable, optional
+        Called in the same thread while the caller goes on; only where there is room for a thread.
     """
-    if threading.get_ident() != threading.main_thread().ident:
+    if afterwards is None and threading.get_ident() != threading.main_thread().ident:
         return function()
     results: list[T] = []
     errors: list[BaseException] = []
@@ -35,7 +35,8 @@ def uninterrupted(function: Callable[[], T], afterwards: Callable[[], object] = 
             errors.append(error)
         finally:
             done.release()
-        afterwards()
+        if afterwards is not None:
+            afterwards()
 
     try:
         # Not threading.Thread: its locks may be held by this very thread, where the garbage collector calls us.

@@ -51,6 +51,7 @@ from rootstock.ipi import IPICalculator
 from tests.support.commands import REPOSITORY, run, started
 from tests.support.control_groups import frozen
 from tests.support.ipi import feed
+from tests.support.needs import need_program
 from tests.support.processes import wait_for, wait_until_gone, wait_until_it_waits, worker_logs
 
 CLIENT = Path(__file__).parent / "programs" / "client.py"
@@ -512,6 +513,25 @@ def test_a_client_that_cannot_be_killed(caplog: pytest.LogCaptureFixture) -> Non
             assert caplog.text.count(f"(process {pid}) does not end, not even by SIGKILL") == 1
             check(atoms, 1)  # by another
     wait_until_gone(pid)
+
+
+@pytest.mark.parametrize("where", ["the first thread", "another"])
+def test_a_command_that_ends_with_its_parent(where: str) -> None:
+    """As a sandbox's may: the parent is the thread that has started it, not the whole process."""
+    atoms = bulk("Cu", cubic=True)
+    ends = [need_program("setpriv", "util-linux"), "--pdeathsig=KILL"]
+    with IPICalculator([*ends, *client()]) as calc:
+        atoms.calc = calc
+        if where == "another":
+            thread = threading.Thread(target=calc.get_property, args=("energy", atoms))
+            thread.start()
+            thread.join()
+        else:
+            calc.get_property("energy", atoms)
+        process = calc._session._connection._process
+        assert process.wait(0.5) is None
+        atoms.positions[0, 0] = 1
+        check(atoms, 2)  # of the same client
 
 
 def test_a_command_that_leaves_the_work_to_another_process() -> None:
