@@ -17,6 +17,7 @@ from rootstock.worker.channel.descriptors import above_standard_streams
 
 _TAIL_BYTES = 8000
 _TAIL_LINES = 30
+_CONTENT = {"cache", "log"}  # of a folder of ours
 _KEPT_LOGS = 50  # of workers that failed
 _PART = 2**19  # bytes of the beginning, and of the end, of a log that became too long
 _LONGEST = 4 * _PART
@@ -59,7 +60,15 @@ def _is_private(folder: Path) -> bool:
 
 
 _own_folders: dict[tuple[Path, int], Path] = {}  # by the folder they stand for, and the process
-_making = threading.Lock()
+_making = threading.RLock()  # a signal handler may come here, too
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()  # a thread of the parent may hold that of the parent
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _folder_of_this_process(taken: Path) -> Path:
@@ -91,7 +100,7 @@ def _remove_abandoned(taken: Path) -> None:
     """Remove the folders of processes that were killed."""
     for folder in taken.parent.glob(f"{taken.name}-*"):
         with contextlib.suppress(OSError):
-            if _is_private(folder):
+            if _CONTENT.issuperset(os.listdir(folder)) and _is_private(folder):
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

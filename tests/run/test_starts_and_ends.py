@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from rootstock.client.child_process import ChildProcess
 from rootstock.errors import WorkerError, WorkerProtocolError, WorkerTimeoutError
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run, started
@@ -208,6 +211,36 @@ def test_an_interruption_at_every_instruction(root: Path, phase: str, stride: in
     assert int(done.stdout) > 200 / stride
 
 
+class Sleep(ChildProcess):
+    """A program that sleeps."""
+
+    def _open(self, output: int, inherited: contextlib.ExitStack) -> None:
+        self._run(["sleep", "1000"], output)
+
+
+def test_starts_in_many_threads() -> None:
+    """While one looks for processes whose owner is gone, the others start some."""
+    every, threads = sys.getswitchinterval(), 16
+    processes = [Sleep("sleep", "sleep", None) for _ in range(12 * threads)]
+    for process in processes:
+        process.owner = lambda: True
+
+    def start(number: int) -> None:
+        for process in processes[number::threads]:
+            process.start()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(start, range(threads)))
+    finally:
+        sys.setswitchinterval(every)
+        for process in processes:
+            if process.pid:  # it was started
+                process.end(0.0)
+                process.drop_log()
+
+
 # -- the temporary folder
 
 KEEPS_A_LOG = """
@@ -262,6 +295,48 @@ def test_a_temporary_folder_that_somebody_else_has_taken(root: Path, tmp_path: P
         first.kill()
     run(sys.executable, "-c", SCRIPT + "new().get_potential_energy()", root, env=env, check=True)
     assert list(tmp_path.iterdir()) == [squatted]
+
+
+def test_a_folder_of_the_users_own_whose_name_is_like_ours(tmp_path: Path) -> None:
+    """It is neither removed as one that a process has left, nor changed."""
+    (tmp_path / f"rootstock-{os.getuid()}").touch()
+    own = tmp_path / f"rootstock-{os.getuid()}-results"
+    own.mkdir(mode=0o750)
+    (own / "energies").touch()
+    ask = "from rootstock.client.scratch import private_scratch; print(private_scratch().is_dir())"
+    assert run(sys.executable, "-c", ask, env=clean_environment(TMPDIR=str(tmp_path))).stdout == "True\n"
+    assert (own / "energies").exists()
+    assert own.stat().st_mode & 0o777 == 0o750
+
+
+FORKS = """
+import os, signal, threading
+from rootstock.client.scratch import private_scratch
+def ask():
+    while not over:
+        private_scratch()
+over = False
+thread = threading.Thread(target=ask)
+thread.start()
+private_scratch()
+for _ in range(100):
+    if not (child := os.fork()):
+        signal.alarm(60)
+        private_scratch()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if status:
+        break
+over = True
+thread.join()
+print(status)
+"""
+
+
+def test_a_fork_while_a_thread_looks_for_the_temporary_folder(tmp_path: Path) -> None:
+    (tmp_path / f"rootstock-{os.getuid()}").touch()
+    done = run(sys.executable, "-c", FORKS, env=clean_environment(TMPDIR=str(tmp_path)))
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_a_temporary_folder_that_others_could_read(root: Path, tmp_path: Path) -> None:
