@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,8 +124,12 @@ class WorkerProcess(ChildProcess):
         if not self._exits(0.0):
             with contextlib.suppress(BrokenPipeError, BlockingIOError):
                 os.write(self._lifeline, b".")  # as good as closing it, though somebody may hold a copy of this end
-            if self.answers:
-                self._exits(_GUARD_S)
+            if self.answers and sys.platform == "linux":
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGCONT)  # a guard that was stopped ends nothing
+                if not self._exits(_GUARD_S):
+                    # The worker was sent SIGKILL, and hangs. Its guard lives on, to end the children after it.
+                    return False
         return super()._stop()
 
     def _end(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_END_S = 1.0  # less than the client waits
+_END_S = 1.0  # without any success; less than the client waits
 
 
 def run_guarded(descriptors: Iterable[int]) -> None:
@@ -33,7 +33,11 @@ def run_guarded(descriptors: Iterable[int]) -> None:
     guard = os.getpid()
     with contextlib.suppress(OSError):  # it leads one
         os.setpgid(0, 0)  # what ends uv, which started it, is not for the guard
-    if (worker := os.fork()) == 0:
+    try:
+        worker = os.fork()
+    except OSError as error:
+        sys.exit(f"Cannot start the process of the model: {error.strerror}. ulimit -u shows how many you may have.")
+    if worker == 0:
         os.setsid()  # the kernel ends its group, and the guard is in another
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
@@ -42,12 +46,21 @@ def run_guarded(descriptors: Iterable[int]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # those to a whole job, too
     for fd in descriptors:
         os.close(fd)
-    while True:
-        pid, status = os.waitpid(-1, 0)
-        if pid == worker:
-            break
-    _end_children(time.monotonic() + _END_S)
+    while (ended := _next_end()) != worker:
+        os.waitpid(ended, 0)
+    # At once, so that none can start another meanwhile. The group's number is theirs until the worker is reaped.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker, signal.SIGKILL)
+    status = os.waitpid(worker, 0)[1]
+    _end_children()
     _end_as(status)
+
+
+def _next_end() -> int:
+    """Wait for the end of a child, and leave it to be reaped."""
+    end = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    assert end is not None  # for it waits
+    return end.si_pid
 
 
 def _prctl(option: int, value: int) -> None:
@@ -58,20 +71,26 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
 
 
-def _end_children(deadline: float) -> None:
+def _end_children() -> None:
     """End all children, and theirs, which become ours; a process of another user, or that hangs, is left."""
+    last = time.monotonic()
     with contextlib.suppress(ChildProcessError):  # none is left
-        while time.monotonic() < deadline:
+        while time.monotonic() < last + _END_S:
             for pid in _children():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+                last = time.monotonic()
             time.sleep(0.001)
 
 
 def _children() -> list[int]:
     me = os.getpid()
+    try:
+        if os.readlink("/proc/self") != str(me):
+            return []  # it is that of another PID namespace, whose numbers mean other processes here
+    except OSError:  # there is none
+        return []
     try:
         return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
     except OSError:  # a kernel that does not list them

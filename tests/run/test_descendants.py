@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import pickle
 import signal
@@ -20,10 +21,13 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.process import Launch
 from rootstock.errors import WorkerDiedError, WorkerStartError
+from rootstock.worker import descendants
 from rootstock.worker.channel.memory import PROPERTY_BITS
 from rootstock.worker.descendants import parent_of
 from tests.run.conftest import Make
-from tests.support.commands import started
+from tests.support.commands import REPOSITORY, run, started
+from tests.support.control_groups import frozen
+from tests.support.needs import need_program, need_root
 from tests.support.processes import gone, wait_for, wait_until_gone
 
 # Each adds the number of a process that lives on.
@@ -183,6 +187,66 @@ def test_a_worker_that_has_closed_every_descriptor_ends_with_its_client(launch: 
         worker = int(file.read_text())
         client.kill()
         wait_until_gone(worker)
+
+
+def test_what_a_worker_has_started_ends_after_a_worker_that_cannot_be_killed(
+    launch: Launch, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told of, and its guard waits for its end, though the client has given it up."""
+    connection = WorkerConnection(launch, "", "cpu", {}, start_timeout=600)
+    worker, found = numbers(file)
+    with frozen(worker), caplog.at_level(logging.WARNING, "rootstock"):
+        connection.kill()
+        assert caplog.text.count("does not end, not even by SIGKILL") == 1
+    wait_until_gone(worker, *found)
+
+
+WITHOUT_PROC = """
+import pickle, sys, time
+from rootstock.client.connection import WorkerConnection
+from rootstock.errors import WorkerDiedError
+from tests.run.test_descendants import ask
+connection = WorkerConnection(pickle.load(open(sys.argv[1], "rb")), "", "cpu", {}, start_timeout=600)
+try:
+    ask(connection, 6.0)
+except WorkerDiedError as error:
+    print(error.returncode, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_children_end_with_a_worker_where_proc_is_not_mounted(make: Make, file: Path) -> None:
+    """Those of the worker's group."""
+    need_root()
+    calc = make(BODY, f"import subprocess\nchild = subprocess.Popen(['sleep', '1000'])\n"
+                f"open({str(file)!r}, 'w').write(str(child.pid))\nreturn Calculator()")  # fmt: skip
+    pickled = file.with_name("launch")
+    pickled.write_bytes(pickle.dumps(calc._session.spec.model.launch()))
+    without = [need_program("unshare", "util-linux"), "--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh"]
+    command = [*without, sys.executable, "-c", WITHOUT_PROC, pickled]
+    with started(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "3\n"
+        wait_until_gone(int(file.read_text()))
+
+
+def test_no_room_for_the_process_of_a_model() -> None:
+    need_root()
+    somebody = [need_program("setpriv", "util-linux"), "--reuid=4711", "--clear-groups", "--bounding-set=-all"]
+    done = run(*somebody, "/usr/bin/python3", "-c", Path(descendants.__file__).read_text() + NO_ROOM)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Cannot start the process of the model: Resource temporarily unavailable. "
+        "ulimit -u shows how many you may have.\n"
+    )
+
+
+NO_ROOM = """
+import resource
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+run_guarded([])
+print("started")
+"""
 
 
 def test_processes_of_a_worker_are_reaped_while_it_lives(make: Make) -> None:
