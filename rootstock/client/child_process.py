@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,10 @@ E = TypeVar("E", bound=WorkerError)
 
 _running: set[ChildProcess] = set()
 _given_up: list[subprocess.Popen[bytes]] = []
+
+
+class _Ender:
+    """Lives as long as a call that ends a process."""
 
 
 class ChildProcess:
@@ -172,6 +177,8 @@ class ChildProcess:
             Its exit code; None if that is not known, or if even SIGKILL did not end it (it hangs in the kernel, as on a
             dead file system).
         """
+        ender = _Ender()
+        self.owner = weakref.ref(ender)  # so that another start does not cut the patience short
         try:
             if patience and self.pid:
                 self._exits(patience)

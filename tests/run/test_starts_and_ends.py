@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,6 +240,33 @@ def test_starts_in_many_threads() -> None:
             if process.pid:  # it was started
                 process.end(0.0)
                 process.drop_log()
+
+
+def test_a_start_while_another_thread_lets_a_process_end() -> None:
+    """That nobody owns it any more is no reason to end it by force: somebody is about to."""
+    waits, codes = threading.Event(), list[int | None]()
+
+    class Patient(Sleep):
+        def _exits(self, timeout: float) -> bool:
+            if timeout:
+                waits.set()
+            return super()._exits(timeout)
+
+    first, second = Patient("first", "sleep", None), Sleep("second", "sleep", None)
+    first.owner = lambda: None
+    first.start()
+    thread = threading.Thread(target=lambda: codes.append(first.end(600.0)))
+    thread.start()
+    try:
+        waits.wait()
+        second.start()
+        os.kill(first.pid, signal.SIGTERM)
+        thread.join()
+        assert codes == [-signal.SIGTERM]
+    finally:
+        for process in (first, second):
+            process.end(0.0)
+            process.drop_log()
 
 
 # -- the temporary folder
