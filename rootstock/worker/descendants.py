@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_END_S = 1.0  # without any success; less than the client waits
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
+_END_S = 1.0  # without any success; less than REAP_S, in which the client wants to know how the worker ended
 
 
 def run_guarded(descriptors: Iterable[int]) -> None:
@@ -107,10 +107,8 @@ def parent_of(process: Path) -> int:
 
 def _end_as(status: int) -> None:
     if os.WIFSIGNALED(status):
-        import resource
-
         number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one of the worker is enough
+        _prctl(_PR_SET_DUMPABLE, 0)  # the worker's core is enough
         with contextlib.suppress(OSError):  # SIGKILL needs none
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

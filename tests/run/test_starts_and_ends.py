@@ -84,6 +84,28 @@ def test_standard_streams_may_be_closed_of_who_asks_by_ipi(root: Path, tmp_path:
     assert said.read_text() == "-0.0057 []\n"
 
 
+OVERLAPPING = """
+import os
+from rootstock.worker.channel.descriptors import above_standard_streams
+os.closerange(0, 3)
+first, second = above_standard_streams(), above_standard_streams()
+first.__enter__()
+second.__enter__()
+first.__exit__(None, None, None)
+found = os.open("/", os.O_RDONLY)
+if not os.fork():  # in which nobody leaves a block any more
+    os._exit(os.open("/", os.O_RDONLY))
+in_child = os.waitstatus_to_exitcode(os.wait()[1])
+second.__exit__(None, None, None)
+os._exit(10 * found + 100 * in_child + os.open("/", os.O_RDONLY))
+"""
+
+
+def test_two_threads_open_while_standard_streams_are_closed() -> None:
+    """What one has put in their places stays for the other; and nothing afterwards."""
+    assert run(sys.executable, "-c", OVERLAPPING).returncode == 30
+
+
 def test_a_model_that_closes_its_standard_streams(make: Make) -> None:
     """What Rootstock opens later does not get their numbers."""
     body = """\
