@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import shlex
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -187,7 +188,7 @@ def _order(context: click.Context, positional: list[str]) -> str:
 
 def _is_file(word: str) -> bool:
     """Tell whether a word names a file; ``PATH@INDEX`` picks from one."""
-    return Path(word).is_file() or Path(word.rpartition("@")[0]).is_file()
+    return os.path.isfile(word) or os.path.isfile(word.rpartition("@")[0])  # False also for what is no name at all
 
 
 def is_model(context: click.Context, word: str) -> bool:

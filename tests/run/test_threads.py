@@ -48,7 +48,7 @@ def test_given_threads_reach_every_library(root: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("variables", [{}, {"OMP_NUM_THREADS": "3"}])
 def test_numpy_of_a_command_runs_one_thread(root: Path, tmp_path: Path, variables: dict[str, str]) -> None:
     """It starts its threads when it is imported, so they can be counted; the worker has those of the job."""
-    bulk("Cu").write(tmp_path / "a.traj")
+    bulk("Cu", cubic=True).write(tmp_path / "a.traj")
     line = ("md", "emt", "a.traj", "--ensemble", "nve", "--steps", "1000000000", "--file-prefix", "x")
     command = [ROOTSTOCK, *line, "--root", root, "--device", "cpu"]
     with started(command, cwd=tmp_path, env=clean_environment(**variables)) as process:
