@@ -14,7 +14,7 @@ import click
 
 from rootstock.cli.command import Command
 from rootstock.cli.common import Decorated, cluster_options, merge_options, options, refuse_unused
-from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite
+from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite, Whole, Word
 from rootstock.cli.progress_line import show_rarely
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
@@ -31,7 +31,7 @@ calculator_options = options(
     cluster_options,
     click.option("--device", type=DEVICE, default="cuda", show_default=True,
                  help="Device to run the model on: cuda, cuda:1, xpu or cpu."),
-    click.option("--threads", type=click.IntRange(1), metavar="N",
+    click.option("--threads", type=Whole(1), metavar="N",
                  help="CPU threads of the model [default: $OMP_NUM_THREADS, or the available processors]."),
     click.option("--calc-kwargs", metavar="DICT", help="Further arguments of the environment's setup(), such as "
                  "\"{'default_dtype': 'float64'}\"."),
@@ -109,7 +109,7 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
 @click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
 @click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
-@click.option("--optimizer", type=click.Choice(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
+@click.option("--optimizer", type=Word(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
 @click.option(
     "--fmax",
     type=Finite(0, min_open=True),
@@ -119,7 +119,7 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
 )
 @click.option(
     "--steps",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=1000,
     show_default=True,
     metavar="N",

@@ -182,6 +182,32 @@ def test_an_option_that_would_change_nothing_is_refused(type_line: Type, line: s
     assert (done.returncode, message in done.stderr) == (3, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("md emt POSCAR --ensemble nve --steps ten", "'ten' is not a whole number, such as 1000."),
+        ("md emt POSCAR --ensemble nve --steps 2.5", "'2.5' is not a whole number"),
+        ("md emt POSCAR --ensemble nve --steps 10,000", "'10,000' is not a whole number"),
+        ("md emt POSCAR --ensemble nve --steps 9 --temp 300K", "'300K' is not a number. Write 0.05 or 300: with a"),
+        ("relax emt POSCAR --fmax 0,01", "'0,01' is not a number. Write 0.05 or 300: with a point, without a unit."),
+        ("relax emt POSCAR --optimizer BFSG", "Did you mean 'BFGS'?"),
+        ("md emt POSCAR --steps 1 --ensemble npt", "'npt' is not one of nve, nvt, nvt-csvr, nvt-nh, npt-mtk. Did you"),
+    ],
+)
+def test_numbers_and_words_that_are_none(type_line: Type, line: str, message: str) -> None:
+    done = type_line(f"rootstock {line} --device cpu")
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["md emt POSCAR --ensemble NVE --steps 1e0 --seed 1", "relax emt POSCAR --optimizer lbfgs --steps 1E2 --fmax 9"],
+)
+def test_numbers_and_words_in_another_spelling(type_line: Type, line: str) -> None:
+    done = type_line(f"rootstock {line} --device cpu")
+    assert not done.returncode, done.stderr
+
+
 # -- names of results
 
 
