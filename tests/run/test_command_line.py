@@ -74,6 +74,21 @@ def type_line(root: Path, tmp_path: Path) -> Type:
         ("help", "There is no command 'help'", "rootstock --help"),
         ("--root x list", "Options follow the command", "rootstock list --root x"),
         ("install --env mace", "'install' is a command of rootstock-site", "rootstock-site install --env mace"),
+        ("singlepoint emt POSCAR --gpu -o x.xyz", "--gpu is --device cuda here",
+         "rootstock singlepoint emt POSCAR --device cuda -o x.xyz"),
+        ("relax emt POSCAR --cpu", "--cpu is --device cpu here", "rootstock relax emt POSCAR --device cpu"),
+        ("relax emt POSCAR --output --overwrite", "--output is --out here",
+         "rootstock relax emt POSCAR --out ... --overwrite"),
+        ("relax emt POSCAR -device cpu", "-device is written --device", "rootstock relax emt POSCAR --device cpu"),
+        ("relax emt POSCAR -out x.xyz", "-out is written --out", "rootstock relax emt POSCAR --out x.xyz"),
+        ("relax emt POSCAR \u2013device=cpu \u2014fmax 9 \u2013o x.xyz", "\u2014fmax is written --fmax",
+         "rootstock relax emt POSCAR --device=cpu --fmax 9 -o x.xyz"),
+        ("md emt POSCAR --ensemble nve --steps 1 --restart POSCAR-nve-restart.json", "--restart takes no file",
+         "rootstock md emt POSCAR --ensemble nve --steps 1 --restart --file-prefix POSCAR-nve"),
+        ("warm --env emt", "MODEL is the first argument, without --env", "rootstock warm emt"),
+        ("help md", "There is no command 'help'", "rootstock md --help"),
+        ("cluster list della", "'rootstock cluster list' is about all clusters", "rootstock cluster show della"),
+        ("cluster della", "'della' is a cluster", "rootstock cluster show della"),
         ("-site show emt", "'show' is a command of rootstock", "rootstock show emt"),
         ("-site install mace", "takes environments by --env", "rootstock-site install --env mace"),
     ],
@@ -100,6 +115,14 @@ def test_unknown_words_are_compared_with_those_of_both_command_lines(type_line: 
     assert "Did you mean 'rootstock-site install'" in type_line("rootstock instal").stderr
     assert "Did you mean 'rootstock relax'" in type_line("rootstock relx").stderr
     assert "No such option '--nonsense'" in type_line("rootstock singlepoint --nonsense emt POSCAR").stderr
+
+
+def test_options_that_nobody_knows(type_line: Type) -> None:
+    said = type_line("rootstock md --struct POSCAR emt --stats-file x --ensemble nve --steps 1").stderr
+    assert "Structures follow MODEL, without --struct; there is no option --stats-file." in said
+    assert type_line("rootstock relax emt POSCAR --filter x").stderr.endswith("No such option '--filter'.\n")
+    said = type_line("rootstock relax emt POSCAR --cell").stderr
+    assert "No such option '--cell'. Did you mean '--opt-cell-lengths' or '--opt-cell-fully'?" in said
 
 
 def test_a_file_may_be_called_as_a_model(type_line: Type, tmp_path: Path) -> None:
