@@ -135,12 +135,19 @@ def md(
     """
     from rootstock.simulations import dynamics as run
     from rootstock.simulations.output import check_writable
-    from rootstock.simulations.structures import check_output, check_structures, read_structures, structure_file
+    from rootstock.simulations.structures import (
+        check_output,
+        check_structures,
+        check_there,
+        read_structures,
+        structure_file,
+    )
 
     refuse_unused({
         name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."
         for name, ensembles in _ONLY_FOR.items() if settings["ensemble"] not in ensembles
     })  # fmt: skip
+    check_there(structure)
     prefix = file_prefix or f"{structure_file(structure).stem}-{settings['ensemble']}"
     files = run.files_of(prefix)
     claim_outputs(*files.values())

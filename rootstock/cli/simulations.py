@@ -79,8 +79,9 @@ class Simulation(Command):
 @click.option(
     "--properties",
     multiple=True,
-    metavar="NAME",
-    help="Property to compute; repeatable [default: energy, forces, and stress of periodic structures].",
+    metavar="NAMES",
+    help="Properties to compute, separated by commas; repeatable [default: energy, forces, and stress of periodic "
+    "structures].",
 )
 @format_option
 @out_option("results")
@@ -103,6 +104,7 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
         show("computing")
         return run.singlepoint(atoms, calc, properties)
 
+    properties = tuple(name.strip() for names in properties for name in names.split(","))
     _compute_each(model, structures, "results", compute, properties=properties, **rest)
 
 
@@ -258,9 +260,10 @@ def _calculator(model: str, *, calc_kwargs: str | None, **arguments: Any) -> Any
     try:
         setup = ast.literal_eval(calc_kwargs) if calc_kwargs else {}
         if not isinstance(setup, dict):
-            raise ValueError("that is no dict")
+            raise ValueError
     except (ValueError, SyntaxError) as error:
         raise ConfigurationError(
-            f"--calc-kwargs {calc_kwargs}: {error}.", "For example: --calc-kwargs \"{'default_dtype': 'float64'}\""
+            f"--calc-kwargs {calc_kwargs} is not a dictionary, as Python writes it.",
+            "For example: --calc-kwargs \"{'default_dtype': 'float64'}\"",
         ) from error
     return RootstockCalculator(model=model, setup_kwargs=setup, **arguments)

@@ -64,7 +64,8 @@ def worker(
         atoms.calc = calc
         driver = Driver(atoms, use_stress=not no_stress)
         with connect(where, wait) as sock:
-            click.echo(f"{model} serves {where}.", err=True)
+            place = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
+            click.echo(f"{model} serves {place}.", err=True)
             driver.serve(sock)
     click.echo(f"The server is done after {driver.steps} evaluations.", err=True)
 

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,6 +230,57 @@ def test_numbers_and_words_that_are_none(type_line: Type, line: str, message: st
 def test_numbers_and_words_in_another_spelling(type_line: Type, line: str) -> None:
     done = type_line(f"rootstock {line} --device cpu")
     assert not done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("singlepoint emt POSCR", "no file POSCR.\nThe current folder is {here}. Did you mean POSCAR?"),
+        (
+            "singlepoint emt 'a b.xyz:-1'",
+            "file a b.xyz:-1.\nA frame is picked with @, as in ASE: a b.xyz@-1",
+        ),
+        (
+            "singlepoint emt --properties energy forces POSCAR",
+            "no file forces.\nThe current folder is {here}.",
+        ),
+        (
+            "md emt POSCR --ensemble nve --steps 1",
+            "no file POSCR.\nThe current folder is {here}. Did you mean",
+        ),
+        ("singlepoint emt .", "Cannot read .: it is a folder.\nName files in it, such as ./*.xyz."),
+        ("singlepoint emt POSCAR 'a b.xyz'", "no name yet.\nName it: --out results.extxyz"),
+        ("singlepoint emt POSCAR --calc-kwargs dtype=x", "--calc-kwargs dtype=x is not a dictionary, as Python"),
+        (
+            "worker emt --structure POSCAR --port 9 --wait 0",
+            "No i-PI server answers at localhost:9 (Connection",
+        ),
+    ],
+)
+def test_files_and_other_things_that_are_not_there(type_line: Type, tmp_path: Path, line: str, message: str) -> None:
+    for name in ("POSCR", "POSCR-nve"):  # the input is more to the point than what a former command wrote
+        for ending in ("results.extxyz", "stats.dat"):
+            (tmp_path / f"{name}-{ending}").touch()
+    done = type_line(f"rootstock {line} --device cpu")
+    assert message.format(here=tmp_path) in done.stderr
+
+
+def test_a_folder_for_results_is_made_as_the_message_says(type_line: Type, tmp_path: Path) -> None:
+    for command, place in (("singlepoint", "--out 'my results/a.xyz'"), ("md", "--file-prefix 'my results/a'")):
+        line = f"rootstock {command} emt POSCAR --device cpu {place}"
+        line += " --ensemble nve --steps 1 --overwrite" if command == "md" else ""
+        refused = type_line(line)
+        assert refused.returncode == 3 and "Cannot write into" in refused.stderr, refused.stderr
+        made = type_line(refused.stderr.splitlines()[-1].removeprefix("Make the folder first: "))
+        assert not made.returncode, made.stderr
+        assert not (done := type_line(line)).returncode, done.stderr
+        shutil.rmtree(tmp_path / "my results")
+
+
+def test_properties_separated_by_commas(type_line: Type, tmp_path: Path) -> None:
+    done = type_line("rootstock singlepoint emt POSCAR --device cpu --properties energy,forces")
+    assert not done.returncode, done.stderr
+    assert set(read(tmp_path / "POSCAR-results.extxyz", format="extxyz").calc.results) == {"energy", "forces"}
 
 
 # -- names of results
