@@ -93,8 +93,6 @@ class Command(click.Command):
             rest = super().parse_args(context, words)
         except click.UsageError as error:
             _explain(context, given, error)
-            if isinstance(error, click.NoSuchOption):
-                raise click.UsageError(_no_option(self, error.option_name), context) from error
             raise
         if "model" in context.params:
             _explain(context, given)
@@ -124,6 +122,8 @@ def _explain(context: click.Context, words: list[str], error: click.UsageError |
 
     if said := explain(context, words):
         raise click.UsageError(said, context) from error
+    if isinstance(error, click.NoSuchOption):
+        raise click.UsageError(_no_option(context.command, error.option_name), context) from error
 
 
 def _no_option(command: click.Command, option: str) -> str:

@@ -140,15 +140,15 @@ def md(
         check_structures,
         check_there,
         read_structures,
-        structure_file,
-    )
+        results_stem,
+    )  # fmt: skip
 
     refuse_unused({
         name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."
         for name, ensembles in _ONLY_FOR.items() if settings["ensemble"] not in ensembles
     })  # fmt: skip
     check_there(structure)
-    prefix = file_prefix or f"{structure_file(structure).stem}-{settings['ensemble']}"
+    prefix = file_prefix or f"{results_stem(structure)}-{settings['ensemble']}"
     files = run.files_of(prefix)
     claim_outputs(*files.values())
     resumed = restart and files["restart"].exists()

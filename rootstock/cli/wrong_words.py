@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -230,7 +231,7 @@ def _order(context: click.Context, positional: list[str]) -> str:
 
 def _is_file(word: str) -> bool:
     """Tell whether a word names a file; ``PATH@INDEX`` picks from one."""
-    return Path(word).is_file() or Path(word.rpartition("@")[0]).is_file()
+    return os.path.isfile(word) or os.path.isfile(word.rpartition("@")[0])  # Path raises if a name is too long
 
 
 def is_model(context: click.Context, word: str) -> bool:

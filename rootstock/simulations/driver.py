@@ -18,6 +18,7 @@ from rootstock.simulations.structures import (
     check_there,
     read_structures,
     results_file,
+    results_stem,
     structure_file,
 )
 from rootstock.simulations.writing import write_structures
@@ -47,7 +48,7 @@ def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
             f"The results of {len(names)} files go into one file, which has no name yet.",
             f"Name it: --out {ending}.extxyz",
         )
-    return out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
+    return out or Path(f"{results_stem(names[0])}-{ending}.extxyz")
 
 
 def open_structures(

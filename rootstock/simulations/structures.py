@@ -137,6 +137,18 @@ def structure_file(name: str) -> Path:
     return Path(name if os.path.exists(name) else name.rpartition("@")[0] or name)
 
 
+def results_stem(name: str) -> str:
+    """Return how the names of results begin: as the structure's file, so that ASE takes them for extended XYZ.
+
+    >>> results_stem("a/slab.cif@0"), results_stem("POSCAR")  # POSCAR-results.extxyz would be one of VASP's
+    ('slab', 'poscar')
+    """
+    stem = structure_file(name).stem
+    with suppress(Exception):  # see `output_format`
+        return stem if filetype(f"{stem}-.extxyz", read=False) == "extxyz" else stem.lower()
+    return stem
+
+
 def _reading(path: Path) -> str | None:
     """Return the format of a file that is there, where its ending tells more than the rest of its name."""
     return _BY_ENDING.get(path.suffix) if path.suffix in (".extxyz", ".traj") else None
