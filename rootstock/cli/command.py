@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -121,6 +122,19 @@ def _explain(context: click.Context, words: list[str], error: click.UsageError |
 
     if said := explain(context, words):
         raise click.UsageError(said, context) from error
+    if isinstance(error, click.NoSuchOption):
+        raise click.UsageError(_no_option(context.command, error.option_name), context) from error
+
+
+def _no_option(command: click.Command, option: str) -> str:
+    """Return what is said of an unknown option, with those that are spelt like it, or have it as one of their words."""
+    bare = option.lstrip("-")
+    words = {
+        name: name.lstrip("-") for param in command.params if isinstance(param, click.Option) for name in param.opts
+    }
+    near = difflib.get_close_matches(bare, words.values(), cutoff=0.7)  # click's own bound finds --out for --cpu
+    meant = [f"'{name}'" for name, word in words.items() if word in near or bare in word.split("-")]
+    return f"No such option '{option}'." + (f" Did you mean {' or '.join(meant)}?" if meant else "")
 
 
 class Group(click.Group):

@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import refuse_unused
-from rootstock.cli.parameter_types import MODEL, Finite
+from rootstock.cli.parameter_types import MODEL, Finite, Whole, Word
 from rootstock.cli.progress_line import show_rarely, stop_gently
 from rootstock.cli.simulations import (
     Simulation,
@@ -36,12 +36,12 @@ _ANOTHER = "Continue with --restart, write other files with --file-prefix, or re
 @click.argument("structure")
 @click.option(
     "--ensemble",
-    type=click.Choice(_ENSEMBLES),
+    type=Word(_ENSEMBLES),
     required=True,
     help="nve: velocity Verlet; nvt: Langevin thermostat; nvt-csvr: stochastic velocity rescaling (Bussi); nvt-nh: "
     "Nose-Hoover chain; npt-mtk: isotropic barostat (Martyna-Tobias-Klein).",
 )
-@click.option("--steps", type=click.IntRange(0), required=True, metavar="N", help="Total number of steps.")
+@click.option("--steps", type=Whole(0), required=True, metavar="N", help="Total number of steps.")
 @click.option("--timestep", type=Finite(0, min_open=True), default=1.0, show_default=True, help="Time step in fs.")
 @click.option("--temp", type=Finite(0), default=300.0, show_default=True, help="Temperature in K.")
 @click.option(
@@ -77,13 +77,13 @@ _ANOTHER = "Continue with --restart, write other files with --file-prefix, or re
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=Whole(0),
     metavar="N",
     help="Random seed for velocities and thermostat [default: random; printed].",
 )
 @click.option(
     "--stats-every",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=100,
     show_default=True,
     metavar="STEPS",
@@ -91,7 +91,7 @@ _ANOTHER = "Continue with --restart, write other files with --file-prefix, or re
 )
 @click.option(
     "--traj-every",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=100,
     show_default=True,
     metavar="STEPS",
@@ -99,7 +99,7 @@ _ANOTHER = "Continue with --restart, write other files with --file-prefix, or re
 )
 @click.option(
     "--restart-every",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=1000,
     show_default=True,
     metavar="STEPS",
@@ -135,13 +135,20 @@ def md(
     """
     from rootstock.simulations import dynamics as run
     from rootstock.simulations.output import check_writable
-    from rootstock.simulations.structures import check_output, check_structures, read_structures, structure_file
+    from rootstock.simulations.structures import (
+        check_output,
+        check_structures,
+        check_there,
+        read_structures,
+        results_stem,
+    )  # fmt: skip
 
     refuse_unused({
         name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."
         for name, ensembles in _ONLY_FOR.items() if settings["ensemble"] not in ensembles
     })  # fmt: skip
-    prefix = file_prefix or f"{structure_file(structure).stem}-{settings['ensemble']}"
+    check_there(structure)
+    prefix = file_prefix or f"{results_stem(structure)}-{settings['ensemble']}"
     files = run.files_of(prefix)
     claim_outputs(*files.values())
     resumed = restart and files["restart"].exists()

@@ -34,13 +34,62 @@ class Finite(click.FloatRange):
         value, param, ctx
             As click passes them.
         """
-        number = super().convert(value, param, ctx)
+        if (meant := _number(value)) is None:
+            self.fail(f"{value!r} is not a number. Write 0.05 or 300: with a point, without a unit.", param, ctx)
+        number = super().convert(meant, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no number that can be computed with.", param, ctx)
         return number
 
     def _describe_range(self) -> str:
         return "" if self.min is self.max is None else super()._describe_range()  # else the help says x<=None
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds; ``1e5`` is one."""
+
+    name = "whole number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        with contextlib.suppress(ValueError):
+            return super().convert(int(value), param, ctx)
+        number = _number(value)
+        if number is None or not number.is_integer():
+            self.fail(f"{value!r} is not a whole number, such as 1000.", param, ctx)
+        return super().convert(int(number), param, ctx)
+
+
+def _number(value: Any) -> float | None:
+    """Return the number that a text is; None if it is none."""
+    with contextlib.suppress(ValueError):
+        return float(value)
+    return None
+
+
+class Word(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
+    """One of some words, in small letters or capitals."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        known = {str(each).lower(): each for each in self.choices}
+        if str(value).lower() not in known:
+            near = difflib.get_close_matches(str(value).lower(), known, cutoff=0.5)
+            meant = f" Did you mean {known[near[0]]!r}?" if near else ""
+            self.fail(f"{value!r} is not one of {', '.join(map(str, self.choices))}.{meant}", param, ctx)
+        return known[str(value).lower()]
 
 
 class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4

@@ -14,7 +14,7 @@ import click
 
 from rootstock.cli.command import Command
 from rootstock.cli.common import Decorated, cluster_options, merge_options, options, refuse_unused
-from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite
+from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite, Whole, Word
 from rootstock.cli.progress_line import show_rarely
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
@@ -31,7 +31,7 @@ calculator_options = options(
     cluster_options,
     click.option("--device", type=DEVICE, default="cuda", show_default=True,
                  help="Device to run the model on: cuda, cuda:1, xpu or cpu."),
-    click.option("--threads", type=click.IntRange(1), metavar="N",
+    click.option("--threads", type=Whole(1), metavar="N",
                  help="CPU threads of the model [default: $OMP_NUM_THREADS, or the available processors]."),
     click.option("--calc-kwargs", metavar="DICT", help="Further arguments of the environment's setup(), such as "
                  "\"{'default_dtype': 'float64'}\"."),
@@ -79,8 +79,9 @@ class Simulation(Command):
 @click.option(
     "--properties",
     multiple=True,
-    metavar="NAME",
-    help="Property to compute; repeatable [default: energy, forces, and stress of periodic structures].",
+    metavar="NAMES",
+    help="Properties to compute, separated by commas; repeatable [default: energy, forces, and stress of periodic "
+    "structures].",
 )
 @format_option
 @out_option("results")
@@ -103,13 +104,14 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
         show("computing")
         return run.singlepoint(atoms, calc, properties)
 
+    properties = tuple(name.strip() for names in properties for name in names.split(","))
     _compute_each(model, structures, "results", compute, properties=properties, **rest)
 
 
 @click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
 @click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
-@click.option("--optimizer", type=click.Choice(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
+@click.option("--optimizer", type=Word(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
 @click.option(
     "--fmax",
     type=Finite(0, min_open=True),
@@ -119,7 +121,7 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
 )
 @click.option(
     "--steps",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=1000,
     show_default=True,
     metavar="N",
@@ -258,9 +260,10 @@ def _calculator(model: str, *, calc_kwargs: str | None, **arguments: Any) -> Any
     try:
         setup = ast.literal_eval(calc_kwargs) if calc_kwargs else {}
         if not isinstance(setup, dict):
-            raise ValueError("that is no dict")
+            raise ValueError
     except (ValueError, SyntaxError) as error:
         raise ConfigurationError(
-            f"--calc-kwargs {calc_kwargs}: {error}.", "For example: --calc-kwargs \"{'default_dtype': 'float64'}\""
+            f"--calc-kwargs {calc_kwargs} is not a dictionary, as Python writes it.",
+            "For example: --calc-kwargs \"{'default_dtype': 'float64'}\"",
         ) from error
     return RootstockCalculator(model=model, setup_kwargs=setup, **arguments)

@@ -14,7 +14,7 @@ from rootstock.cli.command import EXIT_CODES, Group
 from rootstock.cli.common import cluster_options, json_option, show_json, site_of, site_options
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
-from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.cli.render import render
 from rootstock.cli.shell_completion import completion_of
@@ -57,7 +57,7 @@ def main() -> None:
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
               help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
-@click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="N",
+@click.option("--jobs", "-j", type=Whole(1), metavar="N",
               help="Environments to build at a time [default: one for each processor, at most 4].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
@@ -115,7 +115,7 @@ def default(version: str, site: Site, options: PlanOptions) -> None:
 
 @main.command()
 @site_options
-@click.option("--to", type=int, metavar="N", help="The generation to go back to [default: the last different one].")
+@click.option("--to", type=Whole(), metavar="N", help="The generation to go back to [default: the last different one].")
 @plan_options
 def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
     """Go back to an earlier generation.
@@ -135,7 +135,7 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
 
 @main.command()
 @site_options
-@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
+@click.option("--keep", type=Whole(1), default=3, show_default=True, metavar="N",
               help="Generations to keep, whatever their age.")  # fmt: skip
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
               help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip

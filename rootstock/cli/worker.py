@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rootstock.cli.common import refuse_unused
-from rootstock.cli.parameter_types import MODEL, Finite
+from rootstock.cli.parameter_types import MODEL, Finite, Whole
 from rootstock.cli.simulations import Simulation, calculator_options, format_option
 from rootstock.errors import ConfigurationError
 
@@ -25,8 +25,10 @@ from rootstock.errors import ConfigurationError
 @format_option
 @click.option("--socket", "path", metavar="PATH", help="Connect to this Unix socket.")
 @click.option("--address", metavar="NAME", help="Connect to the Unix socket /tmp/ipi_NAME, as i-PI names it.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Connect to this TCP port.")
-@click.option("--host", default="localhost", show_default=True, help="Host of the server (with --port only).")
+@click.option("--port", type=Whole(1, 65535), metavar="N", help="Connect to this TCP port.")
+@click.option(
+    "--host", default="localhost", show_default=True, metavar="NAME", help="Host of the server (with --port only)."
+)
 @click.option("--no-stress", is_flag=True, help="Send a virial of zero: for simulations at constant volume only.")
 @click.option(
     "--wait",
@@ -62,7 +64,8 @@ def worker(
         atoms.calc = calc
         driver = Driver(atoms, use_stress=not no_stress)
         with connect(where, wait) as sock:
-            click.echo(f"{model} serves {where}.", err=True)
+            place = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
+            click.echo(f"{model} serves {place}.", err=True)
             driver.serve(sock)
     click.echo(f"The server is done after {driver.steps} evaluations.", err=True)
 

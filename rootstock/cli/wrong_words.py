@@ -6,13 +6,14 @@ import contextlib
 import difflib
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 import click
 
-from rootstock.config.clusters import require_root
+from rootstock.config.clusters import cluster_names, require_root
 from rootstock.config.environment_file import packaged_names, registered_names
 from rootstock.config.model_string import parse_model_string
 from rootstock.errors import RootstockError
@@ -27,8 +28,7 @@ _OPTIONS = {
     _STRUCTURE: "--struct --structure --structures --input --input-file --atoms --file -i",
     "--calc-kwargs": "--kwargs --calculator-kwargs --setup-kwargs --parameters -p",
     "--cluster": "--site",
-    "--device": "--gpu",
-    "--env": "--environment --environments --envs",
+    "--env": "--env --environment --environments --envs",
     "--file-prefix": "--prefix",
     "--format": "--input-format --read-format",
     "--fmax": "--force-tolerance --tolerance --tol",
@@ -49,6 +49,8 @@ _OPTIONS = {
 }
 _OURS = {word: ours for ours, words in _OPTIONS.items() for word in words.split()}
 
+_FLAGS = {"--cpu": ("--device", "cpu"), "--gpu": ("--device", "cuda"), "--cuda": ("--device", "cuda")}
+
 _COMMANDS = {
     "single-point": "singlepoint", "sp": "singlepoint", "energy": "singlepoint", "run": "singlepoint",
     "calculate": "singlepoint", "geomopt": "relax", "opt": "relax", "optimize": "relax", "optimise": "relax",
@@ -57,6 +59,8 @@ _COMMANDS = {
     "upgrade": "install", "add": "install", "remove": "uninstall", "help": "--help", "version": "--version",
 }  # fmt: skip
 _WITH_MODEL = {"list": "show", "doctor": "why-not"}  # which command tells of one model what this one does of all
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what a text processor makes of hyphens
+_RESTART = "-restart.json"
 _CHECKPOINTS = (".model", ".pt", ".pth", ".ckpt")
 
 
@@ -69,6 +73,7 @@ class _Line:
     arguments: list[str] = field(default_factory=list)
     structures: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)  # options that nobody knows
 
     @property
     def positional(self) -> list[str]:
@@ -87,17 +92,20 @@ def explain(context: click.Context, words: list[str]) -> str:
         What follows the command.
     """
     command, line = context.command, _read(context.command, list(words))
-    if line is None:
-        return ""
+    if line.unknown:
+        said = "; ".join(line.remarks)
+        return f"{said[0].upper()}{said[1:]}; there is no option {line.unknown[0]}." if said else ""
     name, positional, options = context.command_path, line.positional, line.options
     takes = [param.name for param in command.params if isinstance(param, click.Argument)]
     if not takes and positional and command.name in _WITH_MODEL:
-        said = f"'{name}' is about all models, {_WITH_MODEL[command.name]!r} about one"
+        what = "clusters" if name.endswith("cluster list") else "models"
+        said = f"'{name}' is about all {what}, {_WITH_MODEL[command.name]!r} about one"
         return _advice(said, [*name.split()[:-1], _WITH_MODEL[command.name], *positional])
     if not takes and positional and "--env" in _flags(command):
         more = [word for each in positional for word in ("--env", each)]
         return _advice(f"'{name}' takes environments by --env", [*name.split(), *more, *options])
     if "model" in takes:
+        _restart_file(line, options, positional)
         if order := _order(context, positional):
             line.remarks.append(order)
         if "--structure" in _flags(command):
@@ -110,13 +118,11 @@ def explain(context: click.Context, words: list[str]) -> str:
     return _advice("; ".join(line.remarks), [*name.split(), *positional, *options])
 
 
-def _read(command: click.Command, words: list[str]) -> _Line | None:
-    """Take a line apart; None if it has an option that nobody knows."""
+def _read(command: click.Command, words: list[str]) -> _Line:
+    """Take a line apart."""
     flags, line = _flags(command), _Line()
-    arguments = {param.human_readable_name.rstrip(".") for param in command.params if isinstance(param, click.Argument)}
-    known = {*flags, *arguments, *([_MODEL] if command.name in _WITH_MODEL else [])}
     while words:
-        word = words.pop(0)
+        word = _with_hyphens(words.pop(0), flags, line)
         option, equals, value = word.partition("=")
         if word == "--":
             line.arguments += words
@@ -130,28 +136,56 @@ def _read(command: click.Command, words: list[str]) -> _Line | None:
         elif option[:2] in flags and not option.startswith("--"):
             line.options.append(word)
         else:
-            plain = option.lower().replace("_", "-") if option.startswith("--") else option
-            ours = plain if plain in flags else _OURS.get(plain, "")
-            if ours == _STRUCTURE and "--structure" in flags:
-                ours = "--structure"
-            if ours not in known:
-                return None
-            if ours.startswith("-") and flags[ours]:
-                line.options.append(ours)
-                line.remarks.append(f"{option} is {ours} here")
-                continue
-            value = value if equals else words.pop(0) if words else "..."
-            if ours == _MODEL:
-                line.models.append(value)
-                if _MODEL in arguments:
-                    line.remarks.append(f"MODEL is the first argument, without {option}")
-            elif ours == _STRUCTURE:
-                line.structures.append(value)
-                line.remarks.append(f"structures follow MODEL, without {option}")
-            else:
-                line.options += [ours, value]
-                line.remarks.append(f"{option} is {ours} here")
+            _translate(command, line, option, [value] if equals else words)
     return line
+
+
+def _with_hyphens(word: str, flags: Mapping[str, bool], line: _Line) -> str:
+    """Return a word with the hyphens that an option begins with here; a remark says if it had others."""
+    bare = word.lstrip(f"-{_DASHES}")
+    begin = word[: len(word) - len(bare)]
+    name = bare.partition("=")[0]
+    if not bare or begin == "--" or (begin == "-" and len(name) < 2) or not begin:
+        return word
+    meant = f"--{name}" if len(name) > 1 else f"-{name}"
+    if begin == "-" and not {meant, meant.lower().replace("_", "-")} & {*flags, *_OURS, *_FLAGS}:
+        return word  # short options in one word
+    line.remarks.append(f"{begin}{name} is written {meant}")
+    return f"{meant[: -len(name)]}{bare}"
+
+
+def _translate(command: click.Command, line: _Line, option: str, words: list[str]) -> None:
+    """Add what an option of another program is here; its value is taken from the words that follow."""
+    flags = _flags(command)
+    arguments = {param.human_readable_name.rstrip(".") for param in command.params if isinstance(param, click.Argument)}
+    plain = option.lower().replace("_", "-") if option.startswith("--") else option
+    ours = plain if plain in flags else _OURS.get(plain, "")
+    if plain in _FLAGS and "--device" in flags:
+        line.options += _FLAGS[plain]
+        line.remarks.append(f"{option} is {' '.join(_FLAGS[plain])} here")
+        return
+    if ours == _STRUCTURE and "--structure" in flags:
+        ours = "--structure"
+    if ours == "--env" and ours not in flags:
+        ours = _MODEL
+    if ours not in {*flags, *arguments, *([_MODEL] if command.name in _WITH_MODEL else [])}:
+        line.unknown.append(option)
+        return
+    if ours.startswith("-") and flags[ours]:
+        line.options.append(ours)
+        line.remarks.append(f"{option} is {ours} here")
+        return
+    value = words.pop(0) if words and not words[0].startswith("--") and words[0] not in flags else "..."
+    if ours == _MODEL:
+        line.models.append(value)
+        if _MODEL in arguments:
+            line.remarks.append(f"MODEL is the first argument, without {option}")
+    elif ours == _STRUCTURE:
+        line.structures.append(value)
+        line.remarks.append(f"structures follow MODEL, without {option}")
+    else:
+        line.options += [ours, value]
+        line.remarks.append(f"{option} is {ours} here")
 
 
 def _flags(command: click.Command) -> dict[str, bool]:
@@ -161,6 +195,15 @@ def _flags(command: click.Command) -> dict[str, bool]:
         if isinstance(param, click.Option):
             flags |= dict.fromkeys((*param.opts, *param.secondary_opts), param.is_flag or param.count)
     return flags
+
+
+def _restart_file(line: _Line, options: list[str], positional: list[str]) -> None:
+    """Take a file behind ``--restart`` away, in place, and name it by ``--file-prefix``."""
+    files = [word for word in positional[2:] if word.endswith(_RESTART)]
+    if "--restart" in options and "--file-prefix" not in options and files:
+        positional.remove(files[0])
+        options += ["--file-prefix", files[0].removesuffix(_RESTART)]
+        line.remarks.append("--restart takes no file: its name follows from --file-prefix")
 
 
 def _order(context: click.Context, positional: list[str]) -> str:
@@ -188,7 +231,7 @@ def _order(context: click.Context, positional: list[str]) -> str:
 
 def _is_file(word: str) -> bool:
     """Tell whether a word names a file; ``PATH@INDEX`` picks from one."""
-    return os.path.isfile(word) or os.path.isfile(word.rpartition("@")[0])  # False also for what is no name at all
+    return os.path.isfile(word) or os.path.isfile(word.rpartition("@")[0])  # Path raises if a name is too long
 
 
 def is_model(context: click.Context, word: str) -> bool:
@@ -226,7 +269,10 @@ def explain_command(group: click.Group, path: str, words: list[str], other: str)
             return _advice("Options follow the command", [path, command, *after])
         return ""
     if (meant := _COMMANDS.get(word.lower(), word.lower())) in group.commands or meant.startswith("--"):
-        return _advice(f"There is no command {word!r}", [path, meant, *rest])
+        line = [meant, *rest] if meant in group.commands else [*rest[:1], meant]
+        return _advice(f"There is no command {word!r}", [*path.split(), *line])
+    if "show" in group.commands and word in cluster_names() and path.endswith("cluster"):
+        return _advice(f"{word!r} is a cluster", [*path.split(), "show", word, *rest])
     known = dict.fromkeys(group.commands, path)
     if other:
         program = "rootstock" if path == "rootstock-site" else "rootstock-site"

@@ -16,10 +16,10 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rootstock.errors import ConfigurationError, LockBusyError, RootError
+from rootstock.errors import LockBusyError, RootError
 from rootstock.root.lock import NO_FLOCK, Holder
 from rootstock.root.record_files import read_record
-from rootstock.simulations.output import check_name, unwritten
+from rootstock.simulations.output import check_name, unusable_folder, unwritten
 
 _MODE = 0o666  # less what the umask takes away
 _WRONG_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -71,7 +71,7 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
                 if error.errno not in _WRONG_FOLDER:
                     raise unwritten(files[path], error) from error
                 link = f" {files[path]} is a symbolic link to {path}." if path != _place(files[path]) else ""
-                raise ConfigurationError(f"Cannot write into {path.parent}: {error.strerror}.{link}") from error
+                raise unusable_folder(path.parent, error.errno, link) from error
         if held:
             path, _, holder = held[0]
             hint = "Wait until it ends, or end it; or write other files (--file-prefix, --out, --traj)."

@@ -15,8 +15,10 @@ from rootstock.simulations.output import beside
 from rootstock.simulations.structures import (
     check_output,
     check_structures,
+    check_there,
     read_structures,
     results_file,
+    results_stem,
     structure_file,
 )
 from rootstock.simulations.writing import write_structures
@@ -37,11 +39,16 @@ def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:
     Raises
     ------
     ConfigurationError
-        If there are several files of structures, and none for results.
+        If there are several files of structures, and none for results, or one of them is not there.
     """
+    for name in names:
+        check_there(name)
     if out is None and len(names) > 1:
-        raise ConfigurationError("Where do the results of several files go?", "Say so with --out FILE.")
-    return out or Path(f"{structure_file(names[0]).stem}-{ending}.extxyz")
+        raise ConfigurationError(
+            f"The results of {len(names)} files go into one file, which has no name yet.",
+            f"Name it: --out {ending}.extxyz",
+        )
+    return out or Path(f"{results_stem(names[0])}-{ending}.extxyz")
 
 
 def open_structures(

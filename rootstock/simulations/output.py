@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,8 +64,28 @@ def check_writable(path: Path) -> None:
     link = f" {path} is a symbolic link to {target}." if target != path else ""
     if os.path.lexists(target) and not target.is_file():
         raise ConfigurationError(f"{path} is not a regular file, and cannot be written.{link}", "Name another file.")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"Cannot write into {target.parent.absolute()}.{link}")
+    folder = target.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES if folder.is_dir() else errno.ENOTDIR if folder.exists() else errno.ENOENT
+        raise unusable_folder(folder.absolute(), number, link)
+
+
+def unusable_folder(folder: Path, number: int, link: str = "") -> ConfigurationError:
+    """Return the error of a folder that takes no files.
+
+    Parameters
+    ----------
+    folder : Path
+    number : int
+        Of the system's error.
+    link : str
+        A sentence about the link that leads there.
+    """
+    another = f"Write into another folder, with {_OPTIONS}."
+    return ConfigurationError(
+        f"Cannot write into {folder}: {os.strerror(number)}.{link}",
+        f"Make the folder first: mkdir -p {shlex.quote(str(folder))}" if number == errno.ENOENT else another,
+    )
 
 
 def beside(path: Path, ending: str) -> Path:

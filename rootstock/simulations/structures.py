@@ -8,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,8 @@ def read_structures(names: Sequence[str], format: str | None = None) -> list[Ato
         )
     structures: list[Atoms] = []
     for name in names:
-        whole = os.path.exists(name)
-        path = structure_file(name)
-        if not whole and not os.path.isfile(path):
-            raise ConfigurationError(f"There is no file {name}.")
+        check_there(name)
+        whole, path = os.path.exists(name), structure_file(name)
         try:
             images = list(_read(path, ":" if whole else name.rpartition("@")[2], format))
         except ConfigurationError:
@@ -76,6 +75,34 @@ def read_structures(names: Sequence[str], format: str | None = None) -> list[Ato
             _check_occupancy(atoms)
         structures += images
     return structures
+
+
+def check_there(name: str) -> None:
+    """Refuse a file of structures that is not there.
+
+    Parameters
+    ----------
+    name : str
+        As for `read_structures`.
+
+    Raises
+    ------
+    ConfigurationError
+        With the file that may have been meant.
+    """
+    path = structure_file(name)
+    if os.path.exists(name) or os.path.isfile(path):
+        return
+    before, _, index = name.rpartition(":")
+    if os.path.isfile(before):
+        hint = f"A frame is picked with @, as in ASE: {before}@{index}"
+    else:
+        close: list[str] = []
+        with suppress(OSError, ValueError):  # its folder cannot be read
+            close = get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.7)
+        meant = f" Did you mean {path.parent / close[0]}?" if close else ""
+        hint = f"The current folder is {os.getcwd()}.{meant}"
+    raise ConfigurationError(f"There is no file {name}.", hint)
 
 
 def _read(path: Path, index: str, kind: str | None) -> Iterator[Atoms]:
@@ -110,6 +137,18 @@ def structure_file(name: str) -> Path:
     return Path(name if os.path.exists(name) else name.rpartition("@")[0] or name)
 
 
+def results_stem(name: str) -> str:
+    """Return how the names of results begin: as the structure's file, so that ASE takes them for extended XYZ.
+
+    >>> results_stem("a/slab.cif@0"), results_stem("POSCAR")  # POSCAR-results.extxyz would be one of VASP's
+    ('slab', 'poscar')
+    """
+    stem = structure_file(name).stem
+    with suppress(Exception):  # see `output_format`
+        return stem if filetype(f"{stem}-.extxyz", read=False) == "extxyz" else stem.lower()
+    return stem
+
+
 def _reading(path: Path) -> str | None:
     """Return the format of a file that is there, where its ending tells more than the rest of its name."""
     return _BY_ENDING.get(path.suffix) if path.suffix in (".extxyz", ".traj") else None
@@ -120,6 +159,8 @@ def _unreadable(name: str, path: Path, kind: str | None, error: Exception) -> Co
     formats = "`ase info --formats` lists all formats"
     if path.is_file() and not path.stat().st_size:
         return ConfigurationError(f"Cannot read {name}: the file is empty.")
+    if path.is_dir():
+        return ConfigurationError(f"Cannot read {name}: it is a folder.", f"Name files in it, such as {path}/*.xyz.")
     if isinstance(error, UnknownFileTypeError):
         return ConfigurationError(
             f"Cannot read {name}: ASE does not recognise its format.", f"Name it with --format; {formats}."

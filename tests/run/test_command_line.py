@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,21 @@ def type_line(root: Path, tmp_path: Path) -> Type:
         ("help", "There is no command 'help'", "rootstock --help"),
         ("--root x list", "Options follow the command", "rootstock list --root x"),
         ("install --env mace", "'install' is a command of rootstock-site", "rootstock-site install --env mace"),
+        ("singlepoint emt POSCAR --gpu -o x.xyz", "--gpu is --device cuda here",
+         "rootstock singlepoint emt POSCAR --device cuda -o x.xyz"),
+        ("relax emt POSCAR --cpu", "--cpu is --device cpu here", "rootstock relax emt POSCAR --device cpu"),
+        ("relax emt POSCAR --output --overwrite", "--output is --out here",
+         "rootstock relax emt POSCAR --out ... --overwrite"),
+        ("relax emt POSCAR -device cpu", "-device is written --device", "rootstock relax emt POSCAR --device cpu"),
+        ("relax emt POSCAR -out x.xyz", "-out is written --out", "rootstock relax emt POSCAR --out x.xyz"),
+        ("relax emt POSCAR \u2013device=cpu \u2014fmax 9 \u2013o x.xyz", "\u2014fmax is written --fmax",
+         "rootstock relax emt POSCAR --device=cpu --fmax 9 -o x.xyz"),
+        ("md emt POSCAR --ensemble nve --steps 1 --restart POSCAR-nve-restart.json", "--restart takes no file",
+         "rootstock md emt POSCAR --ensemble nve --steps 1 --restart --file-prefix POSCAR-nve"),
+        ("warm --env emt", "MODEL is the first argument, without --env", "rootstock warm emt"),
+        ("help md", "There is no command 'help'", "rootstock md --help"),
+        ("cluster list della", "'rootstock cluster list' is about all clusters", "rootstock cluster show della"),
+        ("cluster della", "'della' is a cluster", "rootstock cluster show della"),
         ("-site show emt", "'show' is a command of rootstock", "rootstock show emt"),
         ("-site install mace", "takes environments by --env", "rootstock-site install --env mace"),
     ],
@@ -100,6 +116,14 @@ def test_unknown_words_are_compared_with_those_of_both_command_lines(type_line: 
     assert "Did you mean 'rootstock-site install'" in type_line("rootstock instal").stderr
     assert "Did you mean 'rootstock relax'" in type_line("rootstock relx").stderr
     assert "No such option '--nonsense'" in type_line("rootstock singlepoint --nonsense emt POSCAR").stderr
+
+
+def test_options_that_nobody_knows(type_line: Type) -> None:
+    said = type_line("rootstock md --struct POSCAR emt --stats-file x --ensemble nve --steps 1").stderr
+    assert "Structures follow MODEL, without --struct; there is no option --stats-file." in said
+    assert type_line("rootstock relax emt POSCAR --filter x").stderr.endswith("No such option '--filter'.\n")
+    said = type_line("rootstock relax emt POSCAR --cell").stderr
+    assert "No such option '--cell'. Did you mean '--opt-cell-lengths' or '--opt-cell-fully'?" in said
 
 
 def test_a_file_may_be_called_as_a_model(type_line: Type, tmp_path: Path) -> None:
@@ -182,6 +206,83 @@ def test_an_option_that_would_change_nothing_is_refused(type_line: Type, line: s
     assert (done.returncode, message in done.stderr) == (3, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("md emt POSCAR --ensemble nve --steps ten", "'ten' is not a whole number, such as 1000."),
+        ("md emt POSCAR --ensemble nve --steps 2.5", "'2.5' is not a whole number"),
+        ("md emt POSCAR --ensemble nve --steps 10,000", "'10,000' is not a whole number"),
+        ("md emt POSCAR --ensemble nve --steps 9 --temp 300K", "'300K' is not a number. Write 0.05 or 300: with a"),
+        ("relax emt POSCAR --fmax 0,01", "'0,01' is not a number. Write 0.05 or 300: with a point, without a unit."),
+        ("relax emt POSCAR --optimizer BFSG", "Did you mean 'BFGS'?"),
+        ("md emt POSCAR --steps 1 --ensemble npt", "'npt' is not one of nve, nvt, nvt-csvr, nvt-nh, npt-mtk. Did you"),
+    ],
+)
+def test_numbers_and_words_that_are_none(type_line: Type, line: str, message: str) -> None:
+    done = type_line(f"rootstock {line} --device cpu")
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["md emt POSCAR --ensemble NVE --steps 1e0 --seed 1", "relax emt POSCAR --optimizer lbfgs --steps 1E2 --fmax 9"],
+)
+def test_numbers_and_words_in_another_spelling(type_line: Type, line: str) -> None:
+    done = type_line(f"rootstock {line} --device cpu")
+    assert not done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("singlepoint emt POSCR", "no file POSCR.\nThe current folder is {here}. Did you mean POSCAR?"),
+        (
+            "singlepoint emt 'a b.xyz:-1'",
+            "file a b.xyz:-1.\nA frame is picked with @, as in ASE: a b.xyz@-1",
+        ),
+        (
+            "singlepoint emt --properties energy forces POSCAR",
+            "no file forces.\nThe current folder is {here}.",
+        ),
+        (
+            "md emt POSCR --ensemble nve --steps 1",
+            "no file POSCR.\nThe current folder is {here}. Did you mean",
+        ),
+        ("singlepoint emt .", "Cannot read .: it is a folder.\nName files in it, such as ./*.xyz."),
+        ("singlepoint emt POSCAR 'a b.xyz'", "no name yet.\nName it: --out results.extxyz"),
+        ("singlepoint emt POSCAR --calc-kwargs dtype=x", "--calc-kwargs dtype=x is not a dictionary, as Python"),
+        (
+            "worker emt --structure POSCAR --port 9 --wait 0",
+            "No i-PI server answers at localhost:9 (Connection",
+        ),
+    ],
+)
+def test_files_and_other_things_that_are_not_there(type_line: Type, tmp_path: Path, line: str, message: str) -> None:
+    for name in ("POSCR", "POSCR-nve"):  # the input is more to the point than what a former command wrote
+        for ending in ("results.extxyz", "stats.dat"):
+            (tmp_path / f"{name}-{ending}").touch()
+    done = type_line(f"rootstock {line} --device cpu")
+    assert message.format(here=tmp_path) in done.stderr
+
+
+def test_a_folder_for_results_is_made_as_the_message_says(type_line: Type, tmp_path: Path) -> None:
+    for command, place in (("singlepoint", "--out 'my results/a.xyz'"), ("md", "--file-prefix 'my results/a'")):
+        line = f"rootstock {command} emt POSCAR --device cpu {place}"
+        line += " --ensemble nve --steps 1 --overwrite" if command == "md" else ""
+        refused = type_line(line)
+        assert refused.returncode == 3 and "Cannot write into" in refused.stderr, refused.stderr
+        made = type_line(refused.stderr.splitlines()[-1].removeprefix("Make the folder first: "))
+        assert not made.returncode, made.stderr
+        assert not (done := type_line(line)).returncode, done.stderr
+        shutil.rmtree(tmp_path / "my results")
+
+
+def test_properties_separated_by_commas(type_line: Type, tmp_path: Path) -> None:
+    done = type_line("rootstock singlepoint emt POSCAR --device cpu --properties energy,forces")
+    assert not done.returncode, done.stderr
+    assert set(read(tmp_path / "poscar-results.extxyz").calc.results) == {"energy", "forces"}
+
+
 # -- names of results
 
 
@@ -194,7 +295,7 @@ def test_results_go_where_the_help_says(type_line: Type, tmp_path: Path, command
     assert not done.returncode and (tmp_path / "out.traj").exists()
     done = type_line(f"rootstock {command} emt POSCAR --device cpu")
     assert not done.returncode, done.stderr
-    assert (tmp_path / name[1].replace("STRUCTURE", "POSCAR")).exists()
+    assert "energy" in read(tmp_path / name[1].replace("STRUCTURE", "poscar")).calc.results  # not one of VASP's
 
 
 def test_structures_of_one_name(type_line: Type, tmp_path: Path) -> None:
@@ -260,11 +361,11 @@ def test_messages_that_nobody_can_see(type_line: Type, tmp_path: Path, line: str
     done = type_line(f"rootstock {line} 2{where}")
     assert done.returncode == code
     assert not done.stderr
-    assert (tmp_path / "POSCAR-nve-final.extxyz").exists() == line.startswith("md")
+    assert (tmp_path / "poscar-nve-final.extxyz").exists() == line.startswith("md")
 
 
 def test_all_descriptors_closed(type_line: Type, tmp_path: Path) -> None:
     """None of the files that are opened then gets the number of one, and is written to by a program that we start."""
     done = type_line(f"rootstock singlepoint emt POSCAR --device cpu <&- >&- 2>&-; {SITE} status <&- 2>&-")
     assert not done.returncode and "emt" in done.stdout
-    assert read(tmp_path / "POSCAR-results.extxyz", format="extxyz").get_potential_energy()
+    assert read(tmp_path / "poscar-results.extxyz").get_potential_energy()

@@ -117,7 +117,7 @@ for attempt in (lambda: check_output(path, overwrite=True), lambda: claim_files(
     try:
         attempt()
     except ValueError as error:
-        print(error)
+        print(error.message)
 """
 
 

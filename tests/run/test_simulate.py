@@ -439,10 +439,10 @@ def test_relax_keeps_what_was_done_before_a_signal(root: Path, tmp_path: Path, n
         ),
         (("relax", "there.xyz", "--opt-cell-fully", "--opt-cell-lengths"), "either --opt-cell-lengths or"),
         (("relax", "there.xyz", "--pressure", "1"), "--pressure is for a cell that is relaxed"),
-        (("singlepoint", "many.extxyz", "there.xyz"), "Say so with --out FILE"),
+        (("singlepoint", "many.extxyz", "there.xyz"), "Name it: --out results.extxyz"),
         (("singlepoint", "none.xyz"), "There is no file none.xyz"),
         (("singlepoint", "there.xyz", "--calc-kwargs", "nonsense("), "--calc-kwargs nonsense"),
-        (("singlepoint", "there.xyz", "--calc-kwargs", "[1]"), "that is no dict"),
+        (("singlepoint", "there.xyz", "--calc-kwargs", "[1]"), "is not a dictionary"),
     ],
 )
 def test_wrong_arguments(rootstock: Command, tmp_path: Path, more: tuple[str, ...], message: str) -> None:

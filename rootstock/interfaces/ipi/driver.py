@@ -46,6 +46,7 @@ def connect(address: str | tuple[str, int], timeout: float) -> socket.socket:
         If nobody listens there in time.
     """
     deadline = running_time() + timeout
+    place = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
     while True:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -56,7 +57,7 @@ def connect(address: str | tuple[str, int], timeout: float) -> socket.socket:
             sock.close()
             if running_time() >= deadline:
                 raise WorkerError(
-                    f"No i-PI server answers at {address} ({error.strerror or error}).",
+                    f"No i-PI server answers at {place} ({error.strerror or error}).",
                     "Start the server first, or give it more time with --wait SECONDS.",
                 ) from error
             time.sleep(0.1)
