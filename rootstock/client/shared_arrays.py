@@ -49,7 +49,7 @@ class Arrays:
 
     def __init__(self, memory: SharedMemory, title: str) -> None:
         self._memory, self._title = memory, title
-        self.atoms = self.present = 0
+        self.atoms, self.present = -1, 0  # there may be no atoms: room is made for them, too
         self.shown: State | None = None
         self._handed_out: dict[str, NDArray[np.float64]] = {}
 

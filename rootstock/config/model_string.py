@@ -101,8 +101,11 @@ def did_you_mean(name: str, names: Iterable[str], remark: str = "") -> str:
     --------
     >>> did_you_mean("mace-mediun", ["mace-medium", "mace-small", "chgnet"])
     " Did you mean 'mace-medium'?"
+    >>> did_you_mean("EMT", ["emt", "mace"])
+    " Did you mean 'emt'?"
     """
     import difflib  # here, since it is needed for a mistake only
 
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.75)
+    spelt = {each.lower(): each for each in names}  # EMT is emt
+    close = [spelt[each] for each in difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=0.75)]
     return f" Did you mean {' or '.join(map(repr, close))}{remark}?" if close else ""

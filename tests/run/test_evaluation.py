@@ -905,3 +905,12 @@ def test_notes_of_a_file_are_no_new_question(make: Make) -> None:
     before = calc.info()["calls"]["count"]
     assert Relaxation().run(bulk("Au"), calc).info["converged"]
     assert calc.info()["calls"]["count"] == before + 1
+
+
+def test_no_atoms(emt: RootstockCalculator) -> None:
+    """Neither first nor after others are they an error, as in process."""
+    for atoms in (Atoms(), bulk("Cu"), Atoms()):
+        here = atoms.copy()
+        here.calc, atoms.calc = EMT(), emt
+        assert atoms.get_potential_energy() == here.get_potential_energy()
+        assert atoms.get_forces().shape == (len(atoms), 3)

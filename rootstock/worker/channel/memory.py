@@ -128,7 +128,7 @@ class SharedMemory:
         WorkerError
             If there is no memory, no descriptor, or no permission for it. The old room is still there.
         """
-        if atoms <= self.capacity:
+        if self.capacity and atoms <= self.capacity:
             return
         capacity = min(max(64, atoms + atoms // 4), MAX_ATOMS)
         size = _place(capacity)[1]
