@@ -483,11 +483,11 @@ def test_the_steps_of_a_relaxation(rootstock: Command, tmp_path: Path, name: str
 
 @pytest.mark.parametrize("name", ["POSCAR", "CONTCAR.vasp", "OUTCAR-like.extxyz"])
 def test_results_hold_energies_whatever_the_input_is_called(rootstock: Command, tmp_path: Path, name: str) -> None:
-    """ASE takes a name with POSCAR in it for one of VASP's files."""
+    """ASE takes a name with POSCAR in it for one of VASP's files, so the default one has it in small letters."""
     crystal().write(tmp_path / name, format="extxyz" if name.endswith("xyz") else "vasp")
     done = rootstock("singlepoint", name)
     assert not done.returncode, done.stderr
-    found = read(tmp_path / f"{Path(name).stem}-results.extxyz", format="extxyz")
+    found = read(tmp_path / f"{Path(name).stem.lower()}-results.extxyz")
     assert found.get_potential_energy() == pytest.approx(with_emt(crystal()).get_potential_energy(), abs=1e-6)
     done = rootstock("md", name, "--ensemble", "nve", "--steps", "2", "--file-prefix", name)
     assert not done.returncode, done.stderr
