@@ -143,10 +143,13 @@ def results_stem(name: str) -> str:
     >>> results_stem("a/slab.cif@0"), results_stem("POSCAR")  # POSCAR-results.extxyz would be one of VASP's
     ('slab', 'poscar')
     """
-    stem = structure_file(name).stem
+    return _for_ase(f"{structure_file(name).stem}-.extxyz").removesuffix("-.extxyz")
+
+
+def _for_ase(name: str) -> str:
     with suppress(Exception):  # see `output_format`
-        return stem if filetype(f"{stem}-.extxyz", read=False) == "extxyz" else stem.lower()
-    return stem
+        return name if filetype(name, read=False) == "extxyz" else name.lower()
+    return name
 
 
 def _reading(path: Path) -> str | None:
@@ -269,7 +272,9 @@ def results_file(path: Path) -> Path:
     >>> results_file(Path("relaxed.traj")), results_file(Path("relaxed.cif"))
     (PosixPath('relaxed.traj'), PosixPath('relaxed.results.extxyz'))
     """
-    return path if output_format(path) in _WITH_RESULTS else beside(path, ".results.extxyz")
+    if output_format(path) in _WITH_RESULTS:
+        return path
+    return path.with_name(_for_ase(beside(path, ".results.extxyz").name))
 
 
 def check_structures(path: Path, images: Sequence[Atoms], properties: Sequence[str] = ()) -> None:

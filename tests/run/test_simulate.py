@@ -497,12 +497,12 @@ def test_results_hold_energies_whatever_the_input_is_called(rootstock: Command, 
 @pytest.mark.parametrize("name", ["gold.cif", "gold.vasp", "POSCAR", "gold.cfg"])
 def test_formats_without_results(rootstock: Command, tmp_path: Path, name: str) -> None:
     crystal("Au").write(tmp_path / "a.traj")
-    beside = tmp_path / f"{Path(name).stem}.results.extxyz"
+    beside = tmp_path / f"{Path(name).stem.lower()}.results.extxyz"
     done = rootstock("singlepoint", "a.traj", "--out", name)
     assert not done.returncode, done.stderr
     assert f"{name} cannot hold energies and forces: they are in {beside.name}." in done.stderr
     assert read(tmp_path / name).symbols.get_chemical_formula() == "Au4"
-    found = read(beside, format="extxyz")
+    found = read(beside)
     assert found.calc.results.keys() == {"energy", "forces", "stress"}
     assert (found.positions == crystal("Au").positions).all()
     (tmp_path / name).unlink()
