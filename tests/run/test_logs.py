@@ -53,10 +53,13 @@ def test_a_log_stays_short_within_one_call(make: Make) -> None:
     for count in (1, 2):
         assert calc.get_potential_energy(Atoms(f"H{count}")) == count
         lines = Path(calc.info()["log"]).read_text().splitlines()
-        assert (lines[0], lines[-1]) == ("the beginning", "the end")
+        assert lines[0] == "the beginning"
+        assert lines[-1].endswith("the end")
         [cut] = [number for number, line in enumerate(lines) if "the middle of this log was taken out" in line]
         assert len(lines[:cut]) > 50000 < len(lines[cut:])  # half a megabyte
-        assert set(lines[1:cut] + lines[cut + 1 :]) <= {"a warning", "the end"}  # no line was cut in two
+        assert set(lines[1:cut]) == {"a warning"}
+        # A line that is being written in the moment of the cut may lose its end, and so run into the next one.
+        assert len([line for line in lines[cut + 1 :] if line not in ("a warning", "the end")]) <= count
 
 
 def test_a_log_stays_short_with_many_calls(make: Make) -> None:
