@@ -70,7 +70,7 @@ bench: .venv/installed  ## Cost of a call against ASE in process and ASE's socke
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
-.venv/installed: .venv/bin/uv pyproject.toml
+.venv/installed: .venv/bin/uv pyproject.toml rootstock/__init__.py  # which holds the version
 	$(UV) --editable .
 	touch $@
 

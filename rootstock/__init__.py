@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
+__version__ = "2026.12.0"
 
 if TYPE_CHECKING:
     from rootstock.config.clusters import CLUSTER_REGISTRY, get_root_for_cluster

@@ -122,7 +122,7 @@ def plan_default(site: Site, version: str) -> SwitchPlan:
     ----------
     site : Site
     version : str
-        For example ``0.3.0``.
+        For example ``2026.12.0``.
 
     Raises
     ------

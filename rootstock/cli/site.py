@@ -106,7 +106,7 @@ def default(version: str, site: Site, options: PlanOptions) -> None:
 
     \b
     Example:
-      rootstock-site default 0.3.0 --cluster della
+      rootstock-site default 2026.12.0 --cluster della
     """
     from rootstock.admin.rollback import plan_default
 

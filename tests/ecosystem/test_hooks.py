@@ -15,6 +15,7 @@ from ase.filters import FrechetCellFilter
 from ase.io import read
 from ase.optimize import BFGS
 
+from rootstock import __version__
 from tests.ecosystem.conftest import PROGRAMS, Ask, environment_with, last_line, lives
 
 pytestmark = pytest.mark.xdist_group("hooks")
@@ -56,7 +57,7 @@ def test_quacc(python: Path, ask: Ask, root: Path) -> None:
     found = last_line(ask(python, PROGRAMS / "quacc_jobs.py"))
     assert found["energy"] == pytest.approx(energy_of(rattled()), abs=1e-9)
     assert found["relaxed"] == pytest.approx(energy_of(rattled(), relaxed=True), abs=1e-3)
-    assert found["parameters"] | {"model": "emt", "root": str(root), "version": "0.3.0"} == found["parameters"]
+    assert found["parameters"] | {"model": "emt", "root": str(root), "version": __version__} == found["parameters"]
     assert found["calls"] > 2  # of both jobs: quacc enters one calculator and keeps it
     assert not lives(found["worker"])  # though quacc never leaves it
     assert not found["torch"]
@@ -101,7 +102,7 @@ def test_atomate2(python: Path, ask: Ask, tmp_path: Path) -> None:
     static, relaxed = last_line(ask(python, PROGRAMS / "atomate2_makers.py", PYTHONPATH=str(tmp_path)))
     assert static["energy"] == pytest.approx(energy_of(bulk("Cu", a=3.7, cubic=True)), abs=1e-9)
     assert relaxed["energy"] == pytest.approx(energy_of(bulk("Cu", cubic=True), relaxed=True), abs=1e-3)
-    assert static["version"] == relaxed["version"] == "0.3.0"
+    assert static["version"] == relaxed["version"] == __version__
 
 
 def test_mlipx(python: Path, ask: Ask) -> None:
