@@ -23,6 +23,7 @@ WHEEL_NAME = f"rootstock-{__version__}-py3-none-any.whl"
 WORKER_NAME = "rootstock-worker.pyz"
 
 _WORKER_PARTS = ("__init__.py", "errors.py", "worker")
+_COMMANDS = "rootstock_commands.py"  # beside the package: see there
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same package gives the same bytes
 
 
@@ -45,6 +46,7 @@ def wheel_bytes() -> bytes:
         )
     info = f"rootstock-{__version__}.dist-info"
     files = _files_below(PACKAGE, "rootstock", leave_out="_data")
+    files[_COMMANDS] = (PACKAGE.parent / _COMMANDS).read_bytes()
     for folder in FOLDERS:
         files |= _files_below(data_folder(folder), f"rootstock/_data/{folder}")
     for name in ("METADATA", "entry_points.txt"):

@@ -16,7 +16,9 @@ from ase.io import read
 from ase.optimize import BFGS
 
 from rootstock import __version__
+from rootstock.builds.uv import find_uv
 from tests.ecosystem.conftest import PROGRAMS, Ask, environment_with, last_line, lives
+from tests.support.commands import run
 
 pytestmark = pytest.mark.xdist_group("hooks")
 
@@ -61,6 +63,17 @@ def test_quacc(python: Path, ask: Ask, root: Path) -> None:
     assert found["calls"] > 2  # of both jobs: quacc enters one calculator and keeps it
     assert not lives(found["worker"])  # though quacc never leaves it
     assert not found["torch"]
+
+
+def test_quacc_leaves_our_package(python: Path) -> None:
+    """What quacc calls rootstock is another project, which package indexes know by that name."""
+    code = (
+        "from importlib.metadata import requires; print(*(r for r in requires('quacc') if 'rootstock' in r), sep=';;')"
+    )
+    wanted = [text.partition(";")[0] for text in run(python, "-c", code, check=True).stdout.strip().split(";;")]
+    assert wanted and all(text.startswith("rootstock") for text in wanted)
+    done = run(find_uv(), "pip", "install", "--dry-run", "--python", python, *wanted, check=True)
+    assert "Would make no changes" in done.stderr
 
 
 def test_quacc_in_threads(python: Path, ask: Ask) -> None:

@@ -369,3 +369,17 @@ def test_all_descriptors_closed(type_line: Type, tmp_path: Path) -> None:
     done = type_line(f"rootstock singlepoint emt POSCAR --device cpu <&- >&- 2>&-; {SITE} status <&- 2>&-")
     assert not done.returncode and "emt" in done.stdout
     assert read(tmp_path / "poscar-results.extxyz").get_potential_energy()
+
+
+def test_another_package_of_our_name(type_line: Type, tmp_path: Path) -> None:
+    """Package indexes know another project as rootstock: its version 1.6 has a command line in this module, too."""
+    theirs = tmp_path / "theirs" / "rootstock"
+    theirs.mkdir(parents=True)
+    (theirs / "__init__.py").touch()
+    (theirs / "cli.py").write_text("def main(): ...\n")
+    for command in ("rootstock list", "rootstock-site status"):
+        done = type_line(f"PYTHONPATH={theirs.parent} {command}")
+        assert (done.returncode, done.stdout) == (3, "")
+        first, second = done.stderr.splitlines()
+        assert re.fullmatch(rf"Error: .* package rootstock in /.*; Python imports {theirs} instead\.", first)
+        assert "unset PYTHONPATH" in second

@@ -272,6 +272,28 @@ def test_variables_that_do_not_fit(tiny_root: Path, doctor: Examine, tmp_path: P
     assert [reason.split(" (")[0].split(",")[0] for reason in others] == ["LD_LIBRARY_PATH is set", "python is conda's"]
 
 
+def test_another_package_of_our_name(tiny_root: Path, doctor: Examine, tmp_path: Path) -> None:
+    """Package indexes know another project as rootstock; and somebody may have an older one of ours."""
+    package = tmp_path / "packages" / "rootstock"
+    (package / "worker" / "channel").mkdir(parents=True)
+    (package / "__init__.py").write_text('__version__ = "1.6.0"\n')
+
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={package.parent} exec /usr/bin/python3 "$@"\n')
+    python.chmod(0o755)
+
+    def complaint() -> str:
+        finding = doctor(tiny_root, PATH=f"{python.parent}:/usr/bin:/bin")["variables"][-1]
+        assert f"{python} -m pip install --no-deps --no-index {tiny_root}/runtime/" in finding["remedy"]
+        return finding["reason"]
+
+    here = f"from {package}, and this is {__version__}"
+    assert complaint() == f"{python} imports rootstock 1.6.0 {here}"
+    shutil.rmtree(package / "worker")
+    assert complaint() == f"{python} imports another project named rootstock {here}"
+
+
 def test_threads_beyond_the_processors(tiny_root: Path, doctor: Examine) -> None:
     prefix = (need_program("taskset", "util-linux"), "-c", str(min(os.sched_getaffinity(0))))
     found = doctor(tiny_root, prefix=prefix, OMP_NUM_THREADS="4")["threads"][0]

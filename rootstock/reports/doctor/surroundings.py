@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock import __version__
+from rootstock.config.packaged import PACKAGE
 from rootstock.config.site import installed_versions
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, ok, warning
 from rootstock.root.records import read_marker
@@ -16,7 +19,7 @@ from rootstock.root.records import read_marker
 @check
 def variables(context: DoctorContext) -> Iterator[Finding]:
     """Check that the variables fit the root, and that none is set that disturbs."""
-    warnings = [*_of_rootstock(context), *_of_others()]
+    warnings = [*_of_rootstock(context), *_of_others(), *_of_import(context)]
     yield from warnings
     if not warnings:
         loaded = f"version {os.environ['ROOTSTOCK_VERSION']} is loaded" if "ROOTSTOCK_VERSION" in os.environ else (
@@ -66,6 +69,27 @@ def _of_others() -> Iterator[Finding]:
         yield warning(
             f"python is conda's, {python}, and not the module's",
             "conda deactivate, then load the module; or install Rootstock's wheel into that environment",
+        )
+
+
+def _of_import(context: DoctorContext) -> Iterator[Finding]:
+    """Look at the package that scripts import: package indexes know another project by our name."""
+    python = shutil.which("python") or shutil.which("python3")
+    if python is None:
+        return
+    code = "from importlib.util import find_spec; print(getattr(find_spec('rootstock'), 'origin', None) or '')"
+    done = subprocess.run([python, "-B", "-c", code], capture_output=True, text=True, check=False)
+    file = Path(done.stdout.strip())
+    if done.returncode or file.name != "__init__.py" or file.parent.resolve() == PACKAGE.resolve():
+        return
+    version = re.search(r'^__version__ = "(.+)"', file.read_text(errors="replace"), re.MULTILINE)
+    ours = (file.parent / "worker" / "channel").is_dir()
+    if not ours or not version or version[1] != __version__:
+        yield warning(
+            f"{python} imports {f'rootstock {version[1]}' if ours and version else 'another project named rootstock'} "
+            f"from {file.parent}, and this is {__version__}",
+            "Load the module last, or install the root's wheel there: "
+            f"{python} -m pip install --no-deps --no-index {context.layout.runtimes}/{__version__}/rootstock-*.whl",
         )
 
 
