@@ -30,7 +30,10 @@ MINUTE = 60
 
 # -- what the image holds: this package with what it depends on, uv among it
 
-SOURCES = ("LICENSE", "README.md", "environments", "modulefiles", "pyproject.toml", "rootstock", "site_templates")
+SOURCES = (
+    "LICENSE", "README.md", "environments", "modulefiles", "pyproject.toml", "rootstock", "rootstock_commands.py",
+    "site_templates",
+)  # fmt: skip
 CHECKOUT = Path(__file__).parent
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import tomli_w
 
+from rootstock.admin.asked_for import Problem, failure
 from rootstock.admin.install_plan_view import InstallPlanView
-from rootstock.builds.make import Staged, publish, stage
+from rootstock.builds.make import Staged, publish, remove_leftovers, stage
 from rootstock.builds.plan import BuildPlan
 from rootstock.builds.root_interpreters import install_interpreter, users
 from rootstock.builds.uv import Uv, package_cache, uv_version
 from rootstock.config.site import Site
-from rootstock.errors import RootstockError, SiteError
+from rootstock.errors import RootstockError
 from rootstock.root.generations import Change, friendly_os_errors, transaction
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext
@@ -70,13 +71,16 @@ class InstallPlan(InstallPlanView):
             for python in self.pythons:
                 install_interpreter(site, python, uv, report=admin.report)
             try:
-                _build([build for build in self.builds if build.source is None], self, admin, uv, 1)
+                if failed := _build([build for build in self.builds if build.source is None], self, admin, uv, 1):
+                    raise failure(failed, 1)
                 _write_files(self, admin, published=True)
                 environments = [build for build in self.builds if build.source is not None]
                 # More are not worth it: uv and the compiler use all processors for one already.
-                _build(environments, self, admin, uv, self.jobs or min(_MOST_JOBS, os.cpu_count() or 1))
+                failed = _build(environments, self, admin, uv, self.jobs or min(_MOST_JOBS, os.cpu_count() or 1))
             finally:
                 access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
+            if failed := [*self.problems, *failed]:
+                raise failure(failed, len(self.problems) + len(environments))
 
 
 def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
@@ -111,15 +115,17 @@ def _reseal(site: Site, admin: AdminContext) -> None:
         access.restore_modes(folder)
 
 
-def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, uv: Uv, jobs: int) -> None:
+def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, uv: Uv, jobs: int) -> list[Problem]:
     """Make builds, some at a time. Each is verified and published when it is installed, one after the other.
 
-    Raises
-    ------
-    RootstockError
-        If builds failed, after the others are in use.
+    Returns
+    -------
+    list of Problem
+        Those that failed; the others are in use.
     """
-    failed: list[tuple[BuildPlan, RootstockError]] = []
+    failed = []
+    for build in builds:
+        remove_leftovers(plan.site, build)
     uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
     with ThreadPoolExecutor(max(1, min(jobs, len(builds))), initializer=leave_to_first_thread) as pool:
         started = {pool.submit(_stage, build, plan.site, admin, uv): build for build in builds}
@@ -130,7 +136,7 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
                     folder = _publish(done.result(), plan, admin)
                     admin.report(f"{build.label}: ready ({folder.name})")
                 except RootstockError as error:
-                    failed.append((build, error))
+                    failed.append(Problem(build.label, error))
                     admin.report(f"{build.label}: failed")
         except BaseException:
             uv.programs.end()
@@ -140,8 +146,7 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
             for done in started:
                 if not done.cancelled() and done.exception() is None:
                     done.result().discard()
-    if failed:
-        raise _failure(sorted(failed, key=lambda pair: pair[0].label), len(builds))
+    return failed
 
 
 def _stage(build: BuildPlan, site: Site, admin: AdminContext, uv: Uv) -> Staged:
@@ -164,14 +169,3 @@ def _publish(staged: Staged, plan: InstallPlan, admin: AdminContext) -> Path:
             checks = verify(model, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
         admin.report(f"{build.label}: publishing")
         return publish(staged, plan.site.access, checks)
-
-
-def _failure(failed: Sequence[tuple[BuildPlan, RootstockError]], number: int) -> RootstockError:
-    """Return one error for all builds that failed; it ends a command as the first of them would."""
-    first = failed[0][1]
-    if number == 1:
-        return first
-    messages = "\n".join(f"{build.label}: {error.message}" for build, error in failed)
-    error = SiteError(f"{len(failed)} of {number} builds failed; the others are in use.\n{messages}", first.hint)
-    error.exit_code = first.exit_code
-    return error

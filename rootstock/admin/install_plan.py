@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
+from rootstock.admin.asked_for import asked_for, failure, needed_builds, plan_builds
 from rootstock.admin.bundle import Bundle
-from rootstock.admin.environment_sources import find_sources
 from rootstock.admin.install import InstallPlan
 from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
-from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
+from rootstock.builds.plan import CLIENT, BuildPlan, plan_client
 from rootstock.builds.room_needed import check_room
 from rootstock.builds.root_interpreters import NewPython, plan_copy, root_interpreters
 from rootstock.config.clusters import Cluster
@@ -29,7 +29,7 @@ from rootstock.config.render import render_activation, render_default, render_mo
 from rootstock.config.site import Site, installed_versions, is_new
 from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest_number, unrecorded
-from rootstock.root.layout import LAYOUT_VERSION, RootLayout
+from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.permissions import ModeChange, may_remove
 from rootstock.root.reachability import owner
@@ -53,7 +53,8 @@ def plan_install(
     ----------
     site : Site
     environments : sequence of str
-        Environments to build, or paths of environment files to put into the root and build.
+        Environments to build, or paths of environment files to put into the root and build; without any, what the root
+        is asked to hold (`rootstock.admin.asked_for`).
     device : str
         Where the builds are verified.
     accelerator : str
@@ -73,9 +74,18 @@ def plan_install(
         If the folder is something else, belongs to another cluster, or has too little room.
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
+    BuildError
+        If none of the environments that are named can be built.
     """
-    layout, marker = site.layout, _own_marker(site)
-    sources = find_sources(layout, environments, marker.get("written", {}), bundle)
+    marker = _own_marker(site)
+    asked = asked_for(site, environments, marker.get("written", {}), bundle, created=not marker)
+    site, layout, sources = asked.site, site.layout, asked.sources
+    brought, interpreters = _interpreters(site, bundle)
+
+    def pythons_for(name: str) -> list[Interpreter]:
+        return bundle.best_first(name, interpreters) if bundle else interpreters
+
+    builds, problems = plan_builds(asked, accelerator, pythons_for)
     bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     contents = {
@@ -85,12 +95,6 @@ def plan_install(
         **bundled,
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
     }
-    brought, interpreters = _interpreters(site, bundle)
-
-    def pythons_for(name: str) -> list[Interpreter]:
-        return bundle.best_first(name, interpreters) if bundle else interpreters
-
-    builds = [plan_environment(site, source, pythons_for(source.name), accelerator) for source in sources]
     if client:
         builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT)))
     locks = _locks_beside(builds, layout)
@@ -98,17 +102,17 @@ def plan_install(
     replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     forced = contents if force else {*replaced, *locks, *bundled}
     plan = _assemble(site, marker, contents, forced, sources)
-    needed = tuple(needed for build in builds if (needed := build.needed(contents.get(build.lock_file))))
-    if bundle:
-        for build in needed:
-            bundle.check(build)
+    needed, damaged = needed_builds(builds, contents, bundle)
+    problems += damaged
+    if asked.named and {source.name for source in sources} <= {environment_of(problem.name) for problem in problems}:
+        raise failure(problems, len(problems))
     # Also those that are missing though their builds are there.
     fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
     pythons = (*brought, *fetched.values())
     check_room(layout.root, needed, len(pythons))
     return replace(
-        plan, device=device, jobs=jobs, builds=needed, wheels=bundle.wheels if bundle else None, pythons=pythons,
-        new_marker=_without_own(plan.new_marker, sources, layout, bundle),
+        plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,
+        wheels=bundle.wheels if bundle else None, new_marker=_without_own(plan.new_marker, sources, layout, bundle),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootstock.admin.asked_for import Problem, failure
 from rootstock.admin.plans import Plan
 from rootstock.builds.plan import BuildPlan
 from rootstock.builds.room_needed import PYTHON, room_needed
@@ -49,6 +50,8 @@ class InstallPlanView(Plan):
         A folder with all packages; None: they are fetched.
     pythons : tuple of NewPython
         Interpreters that are to be put into the root.
+    problems : tuple of Problem
+        What cannot be built, though the root is asked to hold it; the rest is done.
     """
 
     created: bool
@@ -64,6 +67,7 @@ class InstallPlanView(Plan):
     device: str = "cpu"
     wheels: Path | None = None
     pythons: tuple[NewPython, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
@@ -111,9 +115,18 @@ class InstallPlanView(Plan):
                  "from": python.interpreter.address or str(python.source), "room": vars(PYTHON)}
                 for python in self.pythons
             ],
+            "problems": [
+                {"name": problem.name, "message": problem.error.message, "hint": problem.error.hint}
+                for problem in self.problems
+            ],
             "room": vars(free_space(root)),
             "warnings": list(self.warnings),
         }  # fmt: skip
+
+    def refuse_problems(self) -> None:
+        """Raise one error for all that cannot be built; nothing if there is no such thing."""
+        if self.problems:
+            raise failure(self.problems, len(self.problems) + len(self.builds))
 
     def next_steps(self) -> str:
         """Say what a user does now."""

@@ -87,7 +87,6 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
     """
     folder, kept = site.layout.builds(plan.name), uv.cache / KEPT
     site.access.make_folder(folder)
-    _remove_leftovers(plan, folder)
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
         report("locking")
@@ -155,9 +154,16 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
     return staged.build
 
 
-def _remove_leftovers(plan: BuildPlan, folder: Path) -> None:
-    """Remove what builds that were cut off have left behind; what another admin's left is theirs."""
-    for leftover in filter(may_remove, folder.glob(f"{STAGING}*")):
+def remove_leftovers(site: Site, plan: BuildPlan) -> None:
+    """Remove what builds that were cut off have left behind, before any is begun; what another admin's left is theirs.
+
+    Parameters
+    ----------
+    site : Site
+    plan : BuildPlan
+        Of the same environment.
+    """
+    for leftover in filter(may_remove, site.layout.builds(plan.name).glob(f"{STAGING}*")):
         remove_tree(leftover)
     for path in (plan.link, plan.lock_file):
         for leftover in path.parent.glob(f".{path.name}.*"):

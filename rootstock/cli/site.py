@@ -46,7 +46,8 @@ def main() -> None:
 @cluster_options
 @click.option("--group", metavar="GROUP", help="The group of the files; --set access.writers=group makes it admins.")
 @click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME|FILE",
-              help="Environment to build; repeatable [default: the cluster's].")  # fmt: skip
+              help="Environment to build and to hold from now on; repeatable [default: all that were named before, "
+                   "or the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
 @click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
@@ -83,16 +84,19 @@ def install(
     site = site_of(cluster, root, settings=settings, group=group)
     site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
     unpacked = open_bundle(bundle, digest)
-    usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
-        site, environments or usual, device=device, accelerator=accelerator or "", client=not no_client, force=force,
+        site, environments, device=device, accelerator=accelerator or "", client=not no_client, force=force,
         bundle=unpacked, jobs=jobs or 0,
     )  # fmt: skip
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
+    for problem in plan.problems:
+        click.echo(f"{problem.name} cannot be built: {problem.error.message}", err=True)
     done = run_plan(plan, options)
     if options.dry_run and not options.as_json:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
+    if not done:
+        plan.refuse_problems()
     if done and not options.as_json:
         click.echo(plan.next_steps())
 

@@ -27,7 +27,10 @@ class Cluster:
     description: str = _key("description", "", "One line for people: institution and machine.")
     root: str = _key("root", "", "Where the root is. Empty: it must be given by `--root`.")
     environments: tuple[str, ...] = _key(
-        "environments", (), "The environments that are built where a command names none."
+        "environments",
+        (),
+        "What a root is to hold: `install` without `--env` builds all of it, and `--env` adds to it. A root that is made "
+        "with `--env` begins with that alone.",
     )
     models: tuple[str, ...] = _key(
         "models", (), "The models, such as `mace-small`, whose weights `warm` fetches where it is given none."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.support.commands import ROOTSTOCK, run
 
 pytestmark = pytest.mark.xdist_group("upgrade")  # two versions in one root take a minute to install
 
-NEWER = "99.10.0"
+NEWER = "2099.10.0"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def newer(tmp_path_factory):
     shutil.copytree(PACKAGE, checkout / "rootstock", ignore=shutil.ignore_patterns("__pycache__", "_data"))
     for name in FOLDERS:
         shutil.copytree(data_folder(name), checkout / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "rootstock_commands.py"):
         shutil.copy(PACKAGE.parent / name, checkout)
     init = checkout / "rootstock/__init__.py"
     init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEWER}"', init.read_text()))
@@ -40,14 +41,16 @@ def newer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def upgraded(newer, site, like_root, tmp_path_factory):
+def upgraded(newer, site, like_root, tiny_text, tmp_path_factory):
     """Return a root that holds both versions, and was made by the older."""
     path = tmp_path_factory.mktemp("upgraded") / "root"
-    site("install", "--cluster", "local", "--root", path, "--set", "environments=", *like_root)
-    said = run(newer, "install", "--root", path, check=True).stdout
+    (path.parent / "tiny.py").write_text(tiny_text)
+    site("install", "--cluster", "local", "--root", path, "--env", path.parent / "tiny.py", "--yes", *like_root)
+    said = run(newer, "install", "--root", path, "--yes", check=True).stdout
     assert f"  write modulefiles/rootstock/{NEWER}.lua\n" in said
     assert "  build rootstock-client with Python 3." in said
     assert ".modulerc" not in said
+    assert "build emt" not in said  # which the cluster's own list has, and nobody asked for
     return path
 
 
@@ -72,14 +75,14 @@ def test_both_versions_work_and_the_default_stays(modules, upgraded):
 
 
 def test_the_default_is_chosen_apart(modules, site, upgraded, newer):
-    said = run(newer, "default", NEWER, "--root", upgraded, check=True).stdout
+    said = run(newer, "default", NEWER, "--root", upgraded, "--yes", check=True).stdout
     assert f"  make {NEWER} the default version, instead of {__version__}\n" in said
     assert versions(modules, upgraded, "rootstock", f"rootstock/{__version__}") == [NEWER, __version__]
     activation = RootLayout(upgraded).activation("sh")
     assert run("sh", "-c", f". {activation} && {VERSION}", cwd=upgraded, check=True).stdout == f"{NEWER}\n"
     assert site("install", "--root", upgraded).stdout == f"{upgraded}: nothing to do.\n"
     # The older version can be made the default, and gone back to, by either.
-    run(newer, "rollback", "--root", upgraded, check=True)
+    run(newer, "rollback", "--root", upgraded, "--yes", check=True)
     assert versions(modules, upgraded, "rootstock") == [__version__]
 
 
@@ -112,7 +115,8 @@ def put_anew(path, content):
 
 
 def test_the_files_of_the_clients_are_looked_at(site, upgraded):
-    as_published = f"client {__version__}: as published\nclient {NEWER}: as published\n"
+    named = f"tiny, {platform.machine()}-cpu (main)"
+    as_published = f"{named}: as published\nclient {__version__}: as published\nclient {NEWER}: as published\n"
     assert site("verify", "--files", "--root", upgraded).stdout == as_published
     build = RootLayout(upgraded).client(NEWER).resolve()
     path = next(build.glob("lib/python3*/site-packages/rootstock/interfaces/calculator.py"))

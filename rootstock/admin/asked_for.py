@@ -1,0 +1,188 @@
+"""What a root is asked to hold, and the builds that follow from it.
+
+The root's setting ``environments`` names what was ever asked for: an installation that names nothing brings the root to
+that state, whatever an admin has edited, an upgrade has changed or somebody has removed. An environment that cannot be
+built keeps none of the others from it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rootstock.admin.bundle import Bundle
+from rootstock.admin.environment_sources import find_source, find_sources
+from rootstock.builds.interpreters import Interpreter
+from rootstock.builds.plan import BuildPlan, plan_environment
+from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.site import Site
+from rootstock.errors import RootError, RootstockError, SiteError
+from rootstock.root.generations import latest
+from rootstock.root.layout import VARIANT, RootLayout
+from rootstock.root.managed_files import Written
+from rootstock.root.records import active_build, read_build
+from rootstock.root.variants import find_variants
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What cannot be built, and why.
+
+    Attributes
+    ----------
+    name : str
+        The environment, or the label of one of its builds.
+    error : RootstockError
+    """
+
+    name: str
+    error: RootstockError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The environments of an installation.
+
+    Attributes
+    ----------
+    site : Site
+        With all that the root is asked to hold, now and before, as its setting ``environments``.
+    sources : tuple of EnvironmentSource
+        Those that this installation is about.
+    named : bool
+        Whether somebody named them now.
+    problems : tuple of Problem
+        Those whose file cannot be used.
+    """
+
+    site: Site
+    sources: tuple[EnvironmentSource, ...]
+    named: bool
+    problems: tuple[Problem, ...]
+
+
+def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle | None, *, created: bool) -> Asked:
+    """Return the environments that an installation is about.
+
+    Parameters
+    ----------
+    site : Site
+    names : sequence of str
+        What somebody names now, perhaps by the path of a file; without any, all that the root is asked to hold, or what
+        the bundle holds.
+    written, bundle
+        See `find_source`.
+    created : bool
+        Whether the root is yet to be made: the cluster's list then counts only if nothing is named.
+
+    Raises
+    ------
+    ConfigurationError, UnknownEnvironmentError
+        If something that is named now is wrong.
+    """
+    named = find_sources(site.layout, names, written, bundle)
+    usual = bundle.environments if bundle else site.cluster.environments
+    new = [source.name for source in named] if names else usual
+    before = () if created else site.cluster.environments
+    cluster = replace(site.cluster, environments=tuple(dict.fromkeys([*before, *new])))
+    sources, problems = list(named), []
+    for name in () if names else dict.fromkeys(usual):
+        try:
+            sources.append(find_source(site.layout, name, written, bundle))
+        except RootstockError as error:
+            problems.append(Problem(name, error))
+    return Asked(replace(site, cluster=cluster), tuple(sources), bool(names), tuple(problems))
+
+
+def plan_builds(
+    asked: Asked, accelerator: str, pythons_for: Callable[[str], Sequence[Interpreter]]
+) -> tuple[list[BuildPlan], list[Problem]]:
+    """Return how environments are built, and those that cannot be.
+
+    Parameters
+    ----------
+    asked : Asked
+    accelerator : str
+        What to build for. Without it, the cluster's, where somebody names the environments; else everything that an
+        environment is built for on this processor.
+    pythons_for : callable
+        Returns, given an environment's name, the interpreters that are in the root or can be fetched into it.
+    """
+    builds, problems = [], list(asked.problems)
+    for source in asked.sources:
+        try:
+            known = [] if accelerator or asked.named else _accelerators(asked.site.layout, source.name)
+            for kind in known or [accelerator]:
+                builds.append(plan_environment(asked.site, source, pythons_for(source.name), kind))
+        except RootstockError as error:
+            problems.append(Problem(source.name, error))
+    return builds, problems
+
+
+def _accelerators(layout: RootLayout, name: str) -> list[str]:
+    """Return what an environment is built for on this processor, also where the link to a build is gone."""
+    machine, newest = platform.machine(), latest(layout)
+    before = newest.state.active if newest else {}
+    if name in before and active_build(layout.active(name)) is None:
+        # What the main build is for decides about the others, which follow when it is back.
+        record = read_build(layout.build(name, before[name]))
+        return [record.accelerator] if record and record.platform == machine else []
+    found = [variant.accelerator for variant in find_variants(layout, name) if variant.platform == machine]
+    prefix = f"{name}{VARIANT}{machine}-"
+    return list(dict.fromkeys([*found, *(link.removeprefix(prefix) for link in before if link.startswith(prefix))]))
+
+
+def needed_builds(
+    builds: Iterable[BuildPlan], contents: Mapping[Path, bytes | None], bundle: Bundle | None
+) -> tuple[list[BuildPlan], list[Problem]]:
+    """Return those builds that are not in use already, and those of which that cannot be told.
+
+    Parameters
+    ----------
+    builds : iterable of BuildPlan
+    contents : mapping of Path to bytes or None
+        What files of the root are about to hold.
+    bundle : Bundle, optional
+
+    Raises
+    ------
+    BundleError
+        If the bundle does not hold what a build takes.
+    RootError
+        If the client's build in use is damaged.
+    """
+    needed, problems = [], []
+    for build in builds:
+        try:
+            plan = build.needed(contents.get(build.lock_file))
+        except RootError as error:
+            if build.source is None:
+                raise
+            problems.append(Problem(build.label, error))
+        else:
+            if plan and bundle:
+                bundle.check(plan)
+            needed += [plan] if plan else []
+    return needed, problems
+
+
+def failure(problems: Iterable[Problem], number: int) -> RootstockError:
+    """Return one error for all builds that failed, or could not begin; it ends a command as the first of them would.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+        At least one.
+    number : int
+        How many builds there were to be made.
+    """
+    ordered = sorted(problems, key=lambda problem: problem.name)
+    first = ordered[0].error
+    if number == 1:
+        return first
+    messages = "\n".join(f"{problem.name}: {problem.error.message}" for problem in ordered)
+    error = SiteError(f"{len(ordered)} of {number} builds failed; the others are in use.\n{messages}", first.hint)
+    error.exit_code = first.exit_code
+    return error

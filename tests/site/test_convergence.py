@@ -1,0 +1,138 @@
+"""An installation that names no environment brings a root to what it was ever asked to hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rootstock.root.layout import RootLayout
+from rootstock.root.records import active_build
+from tests.conftest import Site
+from tests.support.commands import Done
+
+
+@pytest.fixture
+def della(site: Site, tiny: Path, tmp_path: Path) -> RootLayout:
+    """Return a root of della, whose own list has mace and others, with two small environments in their place."""
+    other = tiny.with_name("other.py")
+    shutil.copy(tiny, other)
+    root = tmp_path / "root"
+    site("install", "--cluster", "della", "--root", root, "--no-client", "--yes", "--env", tiny, "--env", other)
+    return RootLayout(root)
+
+
+@pytest.fixture
+def install(site: Site, della: RootLayout) -> Callable[..., Done]:
+    def call(*options: str, check: bool = True) -> Done:
+        return site("install", "--root", della.root, "--no-client", "--yes", *options, check=check)
+
+    return call
+
+
+def in_use(layout: RootLayout) -> dict[str, str]:
+    """Return the digest of each build in use; of a link that leads nowhere, nothing."""
+    builds = {link.name: active_build(link) for link in layout.all_active.iterdir()}
+    return {name: build.name for name, build in builds.items() if build}
+
+
+def asked_for(layout: RootLayout) -> list[str]:
+    names: list[str] = tomllib.loads(layout.clusters_file.read_text())["clusters"]["della"]["environments"]
+    return names
+
+
+def actions(done: Done) -> list[str]:
+    return [line.split(" with Python")[0].strip() for line in done.stdout.splitlines() if line.startswith("  build ")]
+
+
+def test_what_was_asked_for_is_what_there_is(della: RootLayout, install: Callable[..., Done], site: Site) -> None:
+    assert install().stdout == f"{della.root}: nothing to do.\n"
+    shown = json.loads(site("status", "--root", della.root, "--json").stdout)
+    assert [environment["name"] for environment in shown["environments"]] == ["other", "tiny"]
+    assert asked_for(della) == ["tiny", "other"]
+    install("--set", "environments=tiny")  # what is asked for can be said anew
+    (della.all_active / "other").unlink()
+    assert not actions(install())
+    install("--env", "other")  # and one more is added to it
+    assert asked_for(della) == ["tiny", "other"]
+
+
+def test_what_was_edited_or_removed_is_made_or_put_back(della: RootLayout, install: Callable[..., Done]) -> None:
+    before = in_use(della)
+    made = della.build("tiny", before["tiny"]).stat().st_ctime_ns
+    (della.all_active / "tiny").unlink()
+    os.unlink(della.all_active / "other")
+    os.symlink("../builds/other/nowhere", della.all_active / "other")
+    assert actions(install()) == ["build tiny", "build other"]
+    assert in_use(della) == before
+    assert della.build("tiny", before["tiny"]).stat().st_ctime_ns == made  # only the link was made
+    with della.environment_file("tiny").open("a") as file:
+        file.write("# edited\n")
+    assert actions(install()) == ["build tiny"]
+    after = in_use(della)
+    assert (after["tiny"] == before["tiny"], after["other"]) == (False, before["other"])
+    assert install().stdout == f"{della.root}: nothing to do.\n"
+
+
+def test_builds_for_other_accelerators_follow(della: RootLayout, install: Callable[..., Done]) -> None:
+    """The cluster's is cuda; a build for cpu was asked for once, and an edit is for both."""
+    install("--env", "tiny", "--accelerator", "cpu")
+    before = in_use(della)
+    (beside,) = {*before} - {"tiny", "other"}
+    with della.environment_file("tiny").open("a") as file:
+        file.write("# edited\n")
+    assert actions(install()) == ["build tiny", f"build {beside}", "build other"][:2]
+    after = in_use(della)
+    assert {name for name in after if after[name] != before[name]} == {"tiny", beside}
+    (della.all_active / beside).unlink()
+    assert actions(install()) == [f"build {beside}"]
+    assert in_use(della) == after
+
+
+def test_what_cannot_be_built_keeps_nothing_else_from_it(della: RootLayout, install: Callable[..., Done]) -> None:
+    file = della.environment_file("other")
+    text = file.read_text()
+    file.write_text(text.replace(">=3.10", ">=3.99"))
+    with della.environment_file("tiny").open("a") as edited:
+        edited.write("# edited\n")
+    before = in_use(della)
+    shown = install("--dry-run", "--json", check=False)
+    assert (shown.returncode, [each["name"] for each in json.loads(shown.stdout)["problems"]]) == (14, ["other"])
+    done = install(check=False)
+    assert (done.returncode, actions(done)) == (14, ["build tiny"])
+    assert "other cannot be built: No Python >=3.99 for this build." in done.stderr
+    assert "1 of 2 builds failed; the others are in use." in done.stderr
+    after = in_use(della)
+    assert (after["tiny"] == before["tiny"], after["other"]) == (False, before["other"])
+    # Nothing is left to do, and what cannot be done is still said; whoever names only that is refused at once.
+    assert install(check=False).returncode == 14
+    generations = sorted(della.generations.iterdir())
+    assert install("--env", "other", check=False).returncode == 14
+    assert sorted(della.generations.iterdir()) == generations
+    # A file that is no environment file, and one that is gone.
+    for content, code in (("def setup(:\n", 3), (None, 4)):
+        file.unlink()
+        if content is not None:
+            file.write_text(content)
+        with della.environment_file("tiny").open("a") as edited:
+            edited.write("# again\n")
+        done = install(check=False)
+        assert (done.returncode, actions(done)) == (code, ["build tiny"]), done.stderr
+        assert "other cannot be built: " in done.stderr and "Traceback" not in done.stderr
+        if content is None:
+            file.write_text(text)
+    assert install().stdout == f"{della.root}: nothing to do.\n"
+
+
+def test_a_name_that_is_wrong_stops_all(della: RootLayout, install: Callable[..., Done]) -> None:
+    """What a person has just typed is for them to mend, before anything is done."""
+    generations = sorted(della.generations.iterdir())
+    with della.environment_file("tiny").open("a") as edited:
+        edited.write("# edited\n")
+    done = install("--env", "tiny", "--env", "othr", check=False)
+    assert (done.returncode, sorted(della.generations.iterdir())) == (4, generations)
