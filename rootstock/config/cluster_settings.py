@@ -29,8 +29,8 @@ class Cluster:
     environments: tuple[str, ...] = _key(
         "environments",
         (),
-        "What a root is to hold: `install` without `--env` builds all of it, and `--env` adds to it. A root that is made "
-        "with `--env` begins with that alone.",
+        "What a root is to hold: `install` without `--env` builds it, and `--env` adds to it. A root that is made with "
+        "`--env` begins with that alone.",
     )
     models: tuple[str, ...] = _key(
         "models", (), "The models, such as `mace-small`, whose weights `warm` fetches where it is given none."

@@ -115,8 +115,8 @@ def put_anew(path, content):
 
 
 def test_the_files_of_the_clients_are_looked_at(site, upgraded):
-    named = f"tiny, {platform.machine()}-cpu (main)"
-    as_published = f"{named}: as published\nclient {__version__}: as published\nclient {NEWER}: as published\n"
+    trees = (f"tiny, {platform.machine()}-cpu (main)", f"client {__version__}", f"client {NEWER}")
+    as_published = "".join(f"{tree}: as published\n" for tree in trees)
     assert site("verify", "--files", "--root", upgraded).stdout == as_published
     build = RootLayout(upgraded).client(NEWER).resolve()
     path = next(build.glob("lib/python3*/site-packages/rootstock/interfaces/calculator.py"))
