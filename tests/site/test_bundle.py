@@ -355,7 +355,7 @@ def test_no_room_to_unpack(site, bundle, tmp_path):
     listed = sums + f"{hashlib.sha256(bytes(2**21)).hexdigest()}  wheels/more.whl\n"
     rewritten(bundle[0], lambda name, content: (name, listed.encode() if name == "SHA256SUMS" else content))
     script = 'mount -t tmpfs -o size=1m none "$1" && export TMPDIR="$1" && shift && exec "$@"'
-    install = [SITE, "install", "--cluster", "local", "--root", tmp_path / "new", "--bundle", bundle[0]]
+    install = [SITE, "install", "--yes", "--cluster", "local", "--root", tmp_path / "new", "--bundle", bundle[0]]
     done = run(unshare, "--mount", "sh", "-c", script, "sh", small, *install)
     assert done.returncode == 13
     assert done.stderr.startswith(f"Error: There is no room to unpack {bundle[0]} into {small}/rootstock-bundle-")
@@ -519,7 +519,7 @@ def test_everything_without_a_network(site, tmp_path):
     assert run(rootstock_site, "--version").stdout.startswith("rootstock-site")
     assert not list((tmp_path / "first").rglob("matplotlib"))  # as the site has overridden it
     root = tmp_path / "root"
-    install = [*alone, rootstock_site, "install", "--cluster", "local", "--root", root, "--bundle", path]
+    install = [*alone, rootstock_site, "install", "--yes", "--cluster", "local", "--root", root, "--bundle", path]
     install += WITH_SMALL_ASE
     refused = run(*install, "--digest", "0" * 64)
     assert refused.returncode == 13

@@ -37,7 +37,7 @@ def test_a_second_run_touches_nothing(site, tiny_root):
 def test_numpy_and_ase_are_not_imported_where_nothing_is_verified(tiny_root, tmp_path, tiny):
     for root in (tiny_root, tmp_path / "new"):  # nothing to do, and a build without references
         options = ("--cluster", "local", "--root", root, "--env", tiny, "--no-client")
-        done = run(sys.executable, "-X", "importtime", SITE, "install", *options, check=True)
+        done = run(sys.executable, "-X", "importtime", SITE, "install", "--yes", *options, check=True)
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "rootstock.admin.install" in imported
         assert not {"numpy", "ase"} & imported
@@ -231,7 +231,7 @@ def test_hooks_of_the_site(site, bare_root):
     say = 'echo "$0 $ROOTSTOCK_CLUSTER $ROOTSTOCK_COMMAND" >> "$ROOTSTOCK_ROOT/hooks/said"; echo seen'
     hooks = [write_hook(bare_root, name, say) for name in ("pre-install", "post-install")]
     site("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
-    command = f"local {SITE} install --root {bare_root} --set environments= --no-client --set contact=Ann"
+    command = f"local {SITE} install --root {bare_root} --set environments= --no-client --set contact=Ann --yes"
     assert (bare_root / "hooks/said").read_text() == "".join(f"{hook} {command}\n" for hook in hooks)
     log = max((bare_root / "log").iterdir())
     assert log.read_text().count(" seen\n") == 2
@@ -298,7 +298,7 @@ def test_an_installation_from_a_bundle_needs_no_network(site, tmp_path, tiny):
     digest = site("bundle", "create", bundle, "--cluster", "local", "--env", tiny, "--no-client").stdout.strip()
     root = tmp_path / "root"
     alone = (need_program("unshare", "util-linux"), "--net")
-    command = (*alone, SITE, "install", "--root", root, "--bundle", bundle, "--no-client", "--digest")
+    command = (*alone, SITE, "install", "--yes", "--root", root, "--bundle", bundle, "--no-client", "--digest")
     for wanted in ("nothing to do", "build tiny with Python")[::-1]:
         done = run(*command, digest, "--cluster", "local", env=clean_environment(TMPDIR=str(tmp_path)))
         assert (done.returncode, wanted in done.stdout) == (0, True), done.stderr

@@ -44,7 +44,7 @@ def upgraded(newer, site, like_root, tmp_path_factory):
     """Return a root that holds both versions, and was made by the older."""
     path = tmp_path_factory.mktemp("upgraded") / "root"
     site("install", "--cluster", "local", "--root", path, "--set", "environments=", *like_root)
-    said = run(newer, "install", "--root", path, check=True).stdout
+    said = run(newer, "install", "--yes", "--root", path, check=True).stdout
     assert f"  write modulefiles/rootstock/{NEWER}.lua\n" in said
     assert "  build rootstock-client with Python 3." in said
     assert ".modulerc" not in said
@@ -72,14 +72,14 @@ def test_both_versions_work_and_the_default_stays(modules, upgraded):
 
 
 def test_the_default_is_chosen_apart(modules, site, upgraded, newer):
-    said = run(newer, "default", NEWER, "--root", upgraded, check=True).stdout
+    said = run(newer, "default", "--yes", NEWER, "--root", upgraded, check=True).stdout
     assert f"  make {NEWER} the default version, instead of {__version__}\n" in said
     assert versions(modules, upgraded, "rootstock", f"rootstock/{__version__}") == [NEWER, __version__]
     activation = RootLayout(upgraded).activation("sh")
     assert run("sh", "-c", f". {activation} && {VERSION}", cwd=upgraded, check=True).stdout == f"{NEWER}\n"
     assert site("install", "--root", upgraded).stdout == f"{upgraded}: nothing to do.\n"
     # The older version can be made the default, and gone back to, by either.
-    run(newer, "rollback", "--root", upgraded, check=True)
+    run(newer, "rollback", "--yes", "--root", upgraded, check=True)
     assert versions(modules, upgraded, "rootstock") == [__version__]
 
 
