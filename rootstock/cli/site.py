@@ -52,7 +52,7 @@ def main() -> None:
 @click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
               help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
 @click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
+              help="Fetch nothing: this file of `bundle create` has it all, and the cluster's settings.")  # fmt: skip
 @click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
@@ -80,15 +80,16 @@ def install(
     """
     from rootstock.admin.install_plan import plan_install
 
-    site = site_of(cluster, root, settings=settings, group=group)
-    site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
     unpacked = open_bundle(bundle, digest)
+    brought = unpacked.scope if unpacked else None
+    site = site_of(cluster, root, settings=settings, group=group, brought=brought)
+    site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
     usual = unpacked.environments if unpacked else site.cluster.environments
     plan = plan_install(
         site, environments or usual, device=device, accelerator=accelerator or "", client=not no_client, force=force,
         bundle=unpacked, jobs=jobs or 0,
     )  # fmt: skip
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *(unpacked.outranked(site) if unpacked else ())):
         click.echo(f"Note: {warning}", err=True)
     done = run_plan(plan, options)
     if options.dry_run and not options.as_json:

@@ -170,6 +170,25 @@ def test_a_folder_of_something_else(site, tmp_path):
     )
 
 
+def test_a_cluster_that_nobody_knows(site, tmp_path):
+    root = tmp_path / "root"
+    where = ("--root", root, "--env", "emt")
+    for command in (("install", *where), ("lock", *where), ("bundle", "create", tmp_path / "x", *where)):
+        done = site(*command, "--cluster", "dela", check=False, environment=clean_environment(XDG_CONFIG_HOME=tmp_path))
+        assert (done.returncode, done.stdout) == (3, "")
+        first, second = done.stderr.splitlines()
+        assert first.startswith("Error: Unknown cluster 'dela'. Did you mean 'della'? Known clusters: alps, della, ")
+        assert second.startswith("To install for a cluster that is not known, describe it first: a table [clusters.de")
+    assert not root.exists() and not (tmp_path / "x").exists()
+    variables = clean_environment(ROOTSTOCK_CLUSTER="dela", XDG_CONFIG_HOME=tmp_path)
+    assert site("install", "--root", root, *BARE, check=False, environment=variables).returncode == 3
+    # A table is enough, even an empty one.
+    (tmp_path / "rootstock").mkdir()
+    (tmp_path / "rootstock/clusters.toml").write_text("[clusters.dela]\n")
+    done = site("install", "--root", root, *BARE, "--dry-run", environment=variables)
+    assert f"create the root {root} for cluster dela\n" in done.stdout
+
+
 def test_the_root_of_another_cluster(site, bare_root):
     done = site("install", "--cluster", "della", "--root", bare_root, *BARE, check=False)
     assert done.returncode == 10
