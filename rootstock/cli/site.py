@@ -60,7 +60,7 @@ def main() -> None:
 @click.option("--jobs", "-j", type=Whole(1), metavar="N",
               help="Environments to build at a time [default: one for each processor, at most 4].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
-@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
+@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept in ROOT/aside.")
 @plan_options
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],

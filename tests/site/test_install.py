@@ -91,15 +91,50 @@ def test_edits_are_kept_until_forced(site, bare_root):
     change = ("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
     done = site(*change)
     name = module.relative_to(bare_root)
-    assert f"  keep your edits of {name}, write ours as {module.name}.new (--force replaces them)\n" in done.stdout
+    assert (
+        f"  keep your edits of {name}, put ours into aside/{name}.new (install --force replaces yours)\n" in done.stdout
+    )
     assert module.read_text() == mine
-    assert "Ann" in module.with_name(f"{__version__}.lua.new").read_text()
+    aside = bare_root / f"aside/{name}"
+    assert "Ann" in aside.with_name(f"{aside.name}.new").read_text()
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
     done = site(*change, "--force")
-    assert f"  replace {name}, keep your edits as {module.name}.bak\n" in done.stdout
-    assert module.with_name(f"{__version__}.lua.bak").read_text() == mine
+    assert f"  replace {name}, put your edits into aside/{name}.1.bak\n" in done.stdout
     assert module.read_text() == ours.replace('}, "\\n"', '    "Contact: Ann",\n}, "\\n"')
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
+    # A second time, and a third with what was put aside before.
+    for edits, kept in (("-- other\n", 2), (mine, 1)):
+        module.write_text(edits)
+        assert f"aside/{name}.{kept}.bak\n" in site("render", "--root", bare_root, "--force").stdout
+    assert sorted(path.name for path in aside.parent.iterdir()) == [
+        f"{module.name}.1.bak", f"{module.name}.2.bak", f"{module.name}.new",
+    ]  # fmt: skip
+    assert aside.with_name(f"{aside.name}.1.bak").read_text() == mine
+    assert aside.with_name(f"{aside.name}.2.bak").read_text() == "-- other\n"
+    assert not RootLayout(bare_root).strangers()
+
+
+def test_settings_go_into_an_edited_registry(site, bare_root):
+    registry = bare_root / "clusters.toml"
+    theirs = '\n# theirs\n[clusters.other]\nroot = "/x"\n'
+    registry.write_text(registry.read_text().replace("[clusters", "# mine\n[clusters") + theirs)
+    change = ("install", "--root", bare_root, *BARE, "--set")
+    for contact in ("Ann", "Bob"):
+        done = site(*change, f"contact={contact}")
+        assert "  update clusters.toml, which you have edited; the rest of it stays\n" in done.stdout
+        text = registry.read_text()
+        assert "# mine\n[clusters" in text and theirs in text
+        assert f'\ncontact = "{contact}"\n' in text
+        assert "nothing to do" in site(*change, f"contact={contact}").stdout
+    assert f'"Contact: {contact}"' in (bare_root / f"modulefiles/rootstock/{__version__}.lua").read_text()
+    assert not list(bare_root.rglob("*.new"))
+    before = snapshot(bare_root)
+    registry.write_text(text.replace("# mine", "mine"))
+    done = site(*change, "contact=Cid", check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"Error: {registry} is not valid TOML: ")
+    assert "(at line 5, column 5)" in done.stderr
+    assert {path for path, state in snapshot(bare_root).items() if before.get(path) != state} == {registry}
 
 
 def test_an_environment_file_is_the_admins(site, tiny_root, tiny):
@@ -112,7 +147,7 @@ def test_an_environment_file_is_the_admins(site, tiny_root, tiny):
     assert (second / "environment.py").read_text() == copy.read_text()
     # Given by its path, a file replaces the root's, and the build that it had is put to use again.
     done = site("install", "--root", tiny_root, "--env", tiny, "--no-client")
-    assert "  replace environments/tiny.py, keep your edits as tiny.py.bak\n" in done.stdout
+    assert "  replace environments/tiny.py, put your edits into aside/environments/tiny.py.1.bak\n" in done.stdout
     assert active_build(RootLayout(tiny_root).active("tiny")) == first
 
 
