@@ -29,6 +29,7 @@ from rootstock.config.environment_file import (
 from rootstock.config.registry_text import merge_registry
 from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.config.site import Site, installed_versions, is_new
+from rootstock.config.templates import site_templates
 from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout
@@ -211,6 +212,10 @@ def _assemble(
     layout, cluster = site.layout, site.cluster
     written: Written = marker.get("written", {})
     files = plan_files(layout.root, contents, written, forced, {layout.clusters_file: partial(merge_registry, site)})
+    given = site_templates(folder for folder in site.template_dirs if folder != layout.templates)
+    # They are never ours: what one replaces is kept, whoever put it there.
+    theirs = {layout.templates / name: text for name, text in given.items()}
+    templates = plan_files(layout.root, theirs, {}, theirs)
     modes = list(_modes(site, contents))
     foreign = [change for change in modes if change.old is not None and not may_remove(change.path)]
     return InstallPlan(
@@ -219,7 +224,7 @@ def _assemble(
         created=not marker,
         marker=marker,
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
-        files=files,
+        files=(*templates, *files),
         modes=(*(change for change in modes if change not in foreign), *_caches(site, sources)),
         reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
         warnings=(*_warnings(site, foreign, created=not marker),),

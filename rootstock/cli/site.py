@@ -49,8 +49,9 @@ def main() -> None:
               help="Environment to build; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
-@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
+@click.option("--template-dir", "template_dirs", multiple=True, metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Put the templates of DIR into the root: they outrank the packaged ones; repeatable.")  # fmt: skip
 @click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: this file of `bundle create` has it all, and the cluster's settings.")  # fmt: skip
 @click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")

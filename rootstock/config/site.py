@@ -43,7 +43,7 @@ class Site:
     layout : RootLayout
     cluster : Cluster
     template_dirs : tuple of Path
-        Folders of templates that outrank the packaged ones, the first most; one need not be there.
+        Folders of templates that outrank the packaged ones, the first most; the root's own need not be there.
     recognised : str
         The host name that the cluster was recognised by; empty if somebody named it.
     """

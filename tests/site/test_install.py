@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -191,9 +192,54 @@ def test_templates_of_the_site(site, bare_root, tmp_path):
     assert "\n-- of the root\n" in module.read_text()
     planned = json.loads(site("warm", "--root", bare_root, "--env", "emt", "--model", "", "--dry-run", "--json").stdout)
     assert [change["path"] for change in planned["install"]["files"]] == ["environments/emt.py"]
-    write(tmp_path / "mine", "given")
-    site("install", "--root", bare_root, *BARE, "--template-dir", tmp_path / "mine")
-    assert "\n-- given\n" in module.read_text()
+
+
+def test_templates_that_are_given_go_into_the_root(site, bare_root, tmp_path):
+    """So every later command uses them, though their folder is gone."""
+
+    def write(folder, text, name="modulefile.lua.j2"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(
+            f'{{% extends "rootstock/modulefile.lua.j2" %}}{{% block extra %}}\n-- {text}\n{{% endblock %}}\n'
+        )
+
+    module, templates = bare_root / f"modulefiles/rootstock/{__version__}.lua", bare_root / "templates"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for text in ("one", "two"):
+        write(first, text)
+    write(second, "three")
+    write(second, "more", "more.j2")
+    (second / "notes.txt").touch()
+    write(templates, "of the root")
+    install = ("install", "--root", bare_root, *BARE)
+    given = (*install, "--template-dir", first, "--template-dir", second)
+    assert "\n+-- two\n" in site(*given, "--dry-run").stdout
+    assert "of the root" in (templates / "modulefile.lua.j2").read_text()
+    said = site(*given).stdout
+    assert (
+        "  replace templates/modulefile.lua.j2, put your edits into aside/templates/modulefile.lua.j2.1.bak\n" in said
+    )
+    assert "  write templates/more.j2\n" in said
+    assert sorted(path.name for path in templates.iterdir()) == ["modulefile.lua.j2", "more.j2"]
+    assert "of the root" in (bare_root / "aside/templates/modulefile.lua.j2.1.bak").read_text()
+    write(first, "four")
+    site("render", "--root", bare_root, "--template-dir", first)  # which is kept too, whoever put it there
+    assert "two" in (bare_root / "aside/templates/modulefile.lua.j2.2.bak").read_text()
+    shutil.rmtree(first)
+    assert site(*install).stdout == f"{bare_root}: nothing to do.\n"
+    site(*install, "--set", "contact=Ann")
+    assert "\n-- four\n" in module.read_text() and "Ann" in module.read_text()
+    # What is no template, or needs what is none, is refused.
+    wrong = tmp_path / "wrong"
+    write(wrong, "x", "modulefile.lau.j2")
+    done = site(*install, "--template-dir", wrong, check=False)
+    assert (done.returncode, done.stderr.startswith(f"Error: {wrong} holds no template that Rootstock k")) == (3, True)
+    assert "Those are activate.csh.j2, " in done.stderr
+    (wrong / "modulefile.lua.j2").write_text('{% include "part.txt" %}')
+    (wrong / "part.txt").write_text("-- part\n")
+    done = site(*install, "--template-dir", wrong, check=False)
+    assert (done.returncode, "there is no template 'part.txt'.\nThose of a site are" in done.stderr) == (17, True)
+    assert not (templates / "modulefile.lau.j2").exists()
 
 
 def test_a_folder_of_something_else(site, tmp_path):
