@@ -12,7 +12,7 @@ import platformdirs
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.commands import SITE, Done, ordinary, run
+from tests.support.commands import ASKING, SITE, Done, ordinary, run
 from tests.support.environment_files import WITH_SMALL_ASE
 from tests.support.folders import once_per_run, open_to_readers
 from tests.support.needs import need_programs, need_root
@@ -75,10 +75,13 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def site() -> Site:
-    """Run ``rootstock-site`` as a person would."""
+    """Run ``rootstock-site`` as a person would who says yes to what it asks."""
 
-    def command(*arguments: str | Path, check: bool = True, environment: Mapping[str, str] | None = None) -> Done:
-        return run(*ordinary(), SITE, *arguments, check=check, env=environment, timeout=900)
+    def command(
+        *arguments: str | Path, check: bool = True, environment: Mapping[str, str] | None = None, yes: bool = True
+    ) -> Done:
+        agreed = ["--yes"] if yes and arguments[0] in ASKING else []
+        return run(*ordinary(), SITE, *arguments, *agreed, check=check, env=environment, timeout=900)
 
     return command
 

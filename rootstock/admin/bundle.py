@@ -5,7 +5,7 @@ file::
 
     SHA256SUMS          hashes of all that follows, as `sha256sum -c` checks them
     LINKS               symbolic links to be made
-    bundle.json         what it is for
+    bundle.json         what it is for, and the settings of its cluster
     bootstrap.sh        makes the first rootstock-site on a machine that has only Python
     environments/       environment files and their locks
     client.lock         the lock of the environment that the module puts on PATH
@@ -24,6 +24,7 @@ import platform
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rootstock import __version__
 from rootstock.admin.bundle_archive import unpack
@@ -31,12 +32,14 @@ from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import best_wheel, minor_version
+from rootstock.config.clusters import Scope
+from rootstock.config.site import Site
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
 from rootstock.root.managed_files import sha256
 from rootstock.root.record_files import parse_record
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST, BOOTSTRAP = "bundle.json", "bootstrap.sh"
 ENVIRONMENTS, CLIENT_LOCK, WHEELS, PYTHON = "environments", "client.lock", "wheels", "python"
 
@@ -49,6 +52,10 @@ class Manifest:
     ----------
     machine : str
         The processor.
+    cluster : str
+        The cluster that it was made for.
+    settings : dict
+        What was set of it there, by dotted key, as TOML would have it.
     client : bool
         Whether it holds what the module needs.
     environments : tuple of str
@@ -59,6 +66,8 @@ class Manifest:
     """
 
     machine: str
+    cluster: str
+    settings: dict[str, Any]
     client: bool
     environments: tuple[str, ...]
     python: dict[str, str]
@@ -71,15 +80,41 @@ class Bundle:
 
     Attributes
     ----------
+    path : Path
+        The file.
     folder : Path
+        Where it was unpacked.
     digest : str
         The hash of its list of hashes.
     manifest : Manifest
     """
 
+    path: Path
     folder: Path
     digest: str
     manifest: Manifest
+
+    @property
+    def scope(self) -> Scope:
+        """Its cluster and the settings of that."""
+        cluster = self.manifest.cluster
+        return Scope(str(self.path), {cluster: self.manifest.settings}, cluster)
+
+    def outranked(self, site: Site) -> list[str]:
+        """Return what other files than the bundle say differently of its cluster: a line for each setting.
+
+        Parameters
+        ----------
+        site : Site
+            As it would be installed.
+        """
+        cluster, lines = site.cluster, []
+        for key, value in self.manifest.settings.items() if cluster.name == self.manifest.cluster else ():
+            origin, used = cluster.origins[key], cluster.settings()[key]
+            theirs, ours = (", ".join(each) if isinstance(each, (tuple, list)) else each for each in (value, used))
+            if theirs != ours and origin != "argument" and key != "environments":  # which the root records
+                lines.append(f"{key} is {ours!r}, as {origin} says; the bundle has {theirs!r}: --set {key}={theirs}")
+        return lines
 
     @property
     def wheels(self) -> Path:
@@ -200,7 +235,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
         raise BundleError(
             f"The bundle is for {manifest.machine}; this is {platform.machine()}.", "Make one on a machine like this."
         )
-    return Bundle(folder, actual, manifest)
+    return Bundle(path, folder, actual, manifest)
 
 
 def quoted(path: Path) -> str:

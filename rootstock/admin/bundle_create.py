@@ -71,6 +71,8 @@ for wheel in WHEELS; do set -- "$@" "$here/{WHEELS}/$wheel"; done
 echo "$target/bin/rootstock-site"
 """
 
+_OWN = ("uv.cache",)  # of whoever makes the bundle, and not of the cluster
+
 # How something is built, where its lock goes, and the lock that it has already, if any.
 _Build = tuple[BuildPlan, Path, Path | None]
 
@@ -89,7 +91,7 @@ def create_bundle(
     Parameters
     ----------
     cluster : Cluster
-        Its package indexes, constraints and interpreter are used.
+        Its package indexes, constraints and interpreter are used, and all of its settings are put in.
     sources : sequence of EnvironmentSource
         The environments. A lock beside an environment's file is kept.
     path : Path
@@ -142,6 +144,8 @@ def create_bundle(
                     wheel.fetch(folder / WHEELS)
         manifest = Manifest(
             machine=platform.machine(),
+            cluster=cluster.name,
+            settings={key: value for key, value in cluster.said().items() if key not in _OWN},
             client=client,
             environments=tuple(source.name for source in sources),
             python={plan.name: minor_version(plan.interpreter.version) for plan, _, _ in plans},

@@ -92,9 +92,7 @@ def _write_files(plan: InstallPlan, admin: AdminContext, *, published: bool) -> 
     layout = plan.site.layout
     for change in plan.files:
         if (change.path.is_relative_to(layout.modulepath) or layout.activations in change.path.parents) == published:
-            access = plan.site.access.at(change.path, layout)
-            access.make_folder(change.target.parent)
-            change.apply(access.file)
+            change.apply(plan.site.access, layout)
             admin.log(change.describe(layout.root))
 
 
@@ -111,7 +109,7 @@ def _reseal(site: Site, admin: AdminContext) -> None:
     for cache in layout.cache.iterdir():
         if cache != layout.uv_cache and not cache.name.startswith(STAGING):
             access.make_readable(cache)
-    for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.generations):
+    for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.aside, layout.generations):
         access.restore_modes(folder)
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from rootstock.config.environment_file import (
     packaged_names,
     packaged_source,
 )
+from rootstock.config.registry_text import merge_registry
 from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.config.site import Site, installed_versions, is_new
+from rootstock.config.templates import site_templates
 from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
-from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
+from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256, stray_modulefiles
 from rootstock.root.permissions import ModeChange, may_remove
 from rootstock.root.reachability import owner
 from rootstock.root.records import now, read_marker, user_name
@@ -212,7 +215,11 @@ def _assemble(
 ) -> InstallPlan:
     layout, cluster = site.layout, site.cluster
     written: Written = marker.get("written", {})
-    files = plan_files(layout.root, contents, written, forced)
+    files = plan_files(layout.root, contents, written, forced, {layout.clusters_file: partial(merge_registry, site)})
+    given = site_templates(folder for folder in site.template_dirs if folder != layout.templates)
+    # They are never ours: what one replaces is kept, whoever put it there.
+    theirs = {layout.templates / name: text for name, text in given.items()}
+    templates = plan_files(layout.root, theirs, {}, theirs)
     modes = list(_modes(site, contents))
     foreign = [change for change in modes if change.old is not None and not may_remove(change.path)]
     return InstallPlan(
@@ -221,7 +228,7 @@ def _assemble(
         created=not marker,
         marker=marker,
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
-        files=files,
+        files=(*templates, *files),
         modes=(*(change for change in modes if change not in foreign), *_caches(site, sources)),
         reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
         warnings=(*_warnings(site, foreign, created=not marker),),
@@ -277,6 +284,8 @@ def _warnings(site: Site, foreign: Iterable[ModeChange], *, created: bool) -> It
         yield from site.cluster.notes
         if os.geteuid() == 0:
             yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
+    for path in stray_modulefiles(site.layout):
+        yield f"{path} is none of ours, and may load as a version: move it out of {site.layout.modulepath}"
     for folder in site.access.obstacles(site.layout.root):
         whom = "other users" if site.access.readers == "world" else "the group"
         yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"

@@ -111,7 +111,7 @@ class SwitchPlan(Plan):
                 admin.log(change.describe())
             write_file(layout.marker, tomli_w.dumps(marker).encode(), access.file)
             for file in self.files:
-                file.apply(access.at(file.path, layout).file)
+                file.apply(access, layout)
                 admin.log(file.describe(layout.root))
 
 

@@ -35,7 +35,7 @@ class PlanOptions:
 
 plan_options = options(
     click.option("--dry-run", "-n", is_flag=True, help="Show the plan, and change nothing."),
-    click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation."),
+    click.option("--yes", "-y", is_flag=True, help="Do not ask. Needed without a terminal."),
     click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON."),
     click.option("--wait", default=0.0, metavar="SECONDS", help="Time to wait while another command changes the root."),
     click.option("--break-lock", is_flag=True, help="Take the root's lock from another command, even if it runs."),
@@ -68,6 +68,11 @@ def run_plan(
     -------
     bool
         Whether it was carried out.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is something to do, nobody has said yes, and nobody can be asked.
     """
     site = plan.site
     if options.as_json:
@@ -119,14 +124,8 @@ def _log_file(site: Site) -> Iterator[TextIO]:
 
 
 def _confirm(removes: str) -> None:
-    """Ask before a change, if there is somebody to ask.
-
-    Raises
-    ------
-    ConfigurationError
-        If what is to be done cannot be undone, and nobody can be asked.
-    """
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(removes or "Go on?", default=not removes, abort=True)
-    elif removes:
-        raise ConfigurationError("There is no terminal to ask at.", "Give --yes if you are sure.")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigurationError(
+            "There is no terminal to ask at, so nothing was done.", "Add --yes to go ahead, or --dry-run to look only."
+        )
+    click.confirm(removes or "Go on?", default=not removes, abort=True)

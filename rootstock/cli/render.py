@@ -18,10 +18,11 @@ from rootstock.config.site import find_site
 @click.command(cls=Command)
 @cluster_options
 @click.option("--output", type=click.Path(path_type=Path), help="Write to OUTPUT/CLUSTER/rootstock instead of a root.")
-@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
+@click.option("--template-dir", "template_dirs", multiple=True, metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Put the templates of DIR into the root; with --output, only use them. Repeatable.")  # fmt: skip
 @click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a file differs or is left over.")
-@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
+@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept in ROOT/aside.")
 def render(
     cluster: str | None, root: Path | None, output: Path | None, template_dirs: tuple[Path, ...], check: bool,
     force: bool,
@@ -43,6 +44,8 @@ def render(
 
     site = site_of(cluster, root, installed=True)
     plan = plan_render(replace(site, template_dirs=(*template_dirs, *site.template_dirs)), force=force)
+    for warning in plan.warnings:
+        click.echo(f"Note: {warning}", err=True)
     run_plan(plan, PlanOptions(dry_run=check, yes=True))
     if check:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))

@@ -50,10 +50,11 @@ def main() -> None:
                    "or the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
-@click.option("--template-dir", "template_dirs", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Templates that outrank the root's own and the packaged ones; repeatable.")  # fmt: skip
+@click.option("--template-dir", "template_dirs", multiple=True, metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Put the templates of DIR into the root: they outrank the packaged ones; repeatable.")  # fmt: skip
 @click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
+              help="Fetch nothing: this file of `bundle create` has it all, and the cluster's settings.")  # fmt: skip
 @click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
@@ -61,7 +62,7 @@ def main() -> None:
 @click.option("--jobs", "-j", type=Whole(1), metavar="N",
               help="Environments to build at a time [default: one for each processor, at most 4].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
-@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept as NAME.bak.")
+@click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept in ROOT/aside.")
 @plan_options
 def install(
     cluster: str | None, root: Path | None, group: str | None, environments: tuple[str, ...], settings: tuple[str, ...],
@@ -81,14 +82,15 @@ def install(
     """
     from rootstock.admin.install_plan import plan_install
 
-    site = site_of(cluster, root, settings=settings, group=group)
-    site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
     unpacked = open_bundle(bundle, digest)
+    brought = unpacked.scope if unpacked else None
+    site = site_of(cluster, root, settings=settings, group=group, brought=brought)
+    site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
     plan = plan_install(
         site, environments, device=device, accelerator=accelerator or "", client=not no_client, force=force,
         bundle=unpacked, jobs=jobs or 0,
     )  # fmt: skip
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *(unpacked.outranked(site) if unpacked else ())):
         click.echo(f"Note: {warning}", err=True)
     for problem in plan.problems:
         click.echo(f"{problem.name} cannot be built: {problem.error.message}", err=True)

@@ -135,6 +135,11 @@ class Cluster:
         """Return the value of every key."""
         return {f.metadata["key"]: getattr(self, f.name) for f in _KEYED}
 
+    def said(self) -> dict[str, Any]:
+        """Return what some scope has set, even if it is the default of this schema: a lower scope may say otherwise."""
+        unset = Cluster(name=self.name, origins={}).settings()
+        return {key: value for key, value in self.settings().items() if key in self.origins or value != unset[key]}
+
 
 _KEYED = [f for f in fields(Cluster) if f.metadata]
 _BY_KEY = {f.metadata["key"]: f for f in _KEYED}

@@ -3,6 +3,7 @@
 A cluster is a table of settings. They are merged from several files, each outranking those before it::
 
     packaged    site_templates/clusters/NAME.toml
+    bundle      what `install --bundle` brings along
     site        /etc/rootstock/clusters.toml, then {ROOTSTOCK_ROOT}/clusters.toml
     user        clusters.toml in the user's configuration folder (~/.config/rootstock)
     argument    what a command line or a call says
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.config.cluster_settings import Cluster, check_setting, field_name, flatten, parse_setting
+from rootstock.config.model_string import did_you_mean
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
@@ -31,10 +33,11 @@ from rootstock.root.user_folders import user_folder
 __all__ = [
     "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names",
     "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
-    "read_scope", "recognise", "require_root", "scopes",
+    "read_scope", "recognise", "require_root", "root_of", "scopes", "unknown_cluster",
 ]  # fmt: skip
 
 AUTO = "auto"  # in place of a cluster's name: the one that this machine belongs to
+_PATH = "root='/path/to/rootstock' in Python, --root /path/to/rootstock in a command"
 SITE_FILE = Path("/etc/rootstock/clusters.toml")
 
 
@@ -47,15 +50,20 @@ class Scope:
     default: str = ""
 
 
-def scopes() -> list[Scope]:
+def scopes(brought: Scope | None = None) -> list[Scope]:
     """Read every scope but the caller's, lowest rank first.
+
+    Parameters
+    ----------
+    brought : Scope, optional
+        That of a bundle, which outranks the packaged ones only.
 
     Raises
     ------
     ConfigurationError
         If a file cannot be read, or is no registry.
     """
-    registry = packaged_scopes()
+    registry = [*packaged_scopes(), *([brought] if brought else [])]
     shared = [SITE_FILE]
     if root := os.environ.get("ROOTSTOCK_ROOT"):
         shared.append(RootLayout(Path(root)).clusters_file)
@@ -144,22 +152,28 @@ def cluster_from(registry: list[Scope], name: str) -> Cluster:
             values[key] = check_setting(key, value, f"{scope.origin}, cluster {name}")
             origins[key] = scope.origin
     if not values:
-        raise ConfigurationError(
-            f"Unknown cluster {name!r}. Known clusters: {', '.join(cluster_names(registry))}.",
-            "For any other place give its path: root='/path/to/rootstock'.",
-        )
+        raise unknown_cluster(name, registry)
     return Cluster(name=name, origins=origins, **{field_name(key): value for key, value in values.items()})
 
 
-def recognise() -> tuple[str, str]:
-    """Return the cluster whose host name patterns this machine's name fits, and that name.
+def unknown_cluster(name: str, registry: list[Scope], hint: str = "") -> ConfigurationError:
+    """Return the error about a cluster that no scope knows; the hint is for users unless one is given."""
+    known = cluster_names(registry)
+    return ConfigurationError(
+        f"Unknown cluster {name!r}.{did_you_mean(name, known)} Known clusters: {', '.join(known)}.",
+        hint or f"For any other place give its path: {_PATH}.",
+    )
+
+
+def recognise(registry: list[Scope] | None = None) -> tuple[str, str]:
+    """Return the cluster whose host name patterns this machine's name fits, and that name; by default of `scopes`.
 
     Raises
     ------
     ConfigurationError
         If it fits none, or several.
     """
-    registry = scopes()
+    registry = scopes() if registry is None else registry
     patterns = {name: cluster_from(registry, name).hosts for name in cluster_names(registry)}
     host, names = "", []
     # The short name is there at once; the full one may take the name service a while.
@@ -194,12 +208,14 @@ def get_root_for_cluster(name: str) -> Path:
     ValueError
         If the cluster is not registered. The message lists those that are.
     """
-    root = get_cluster(name).root
-    if not root:
-        raise ConfigurationError(
-            f"Cluster {name!r} has no root of its own.", "Give its path: root='/path/to/rootstock'."
-        )
-    return Path(root).expanduser()
+    return root_of(get_cluster(name))
+
+
+def root_of(cluster: Cluster) -> Path:
+    """Return the root of a cluster; errors are those of `get_root_for_cluster`."""
+    if not cluster.root:
+        raise ConfigurationError(f"Cluster {cluster.name!r} has no root of its own.", f"Give its path: {_PATH}.")
+    return Path(cluster.root).expanduser()
 
 
 def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path | None:

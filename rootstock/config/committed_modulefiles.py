@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.root.managed_files import FileChange, plan_files, sha256
+from rootstock.root.records import write_file
 
 _OURS = b"Rendered by Rootstock"  # in the header of every modulefile
 _MODE = 0o644
@@ -56,6 +57,9 @@ def _renderings(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
 
 def write(differences: list[Difference]) -> None:
     """Write and remove files so that no difference is left."""
-    for difference in differences:
-        difference.change.path.parent.mkdir(parents=True, exist_ok=True)
-        difference.change.apply(_MODE)
+    for change in (difference.change for difference in differences):
+        if change.new is None:
+            change.path.unlink()
+            continue
+        change.path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(change.path, change.new, _MODE)

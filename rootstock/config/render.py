@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes
+from rootstock.config.clusters import cluster_from, cluster_names, packaged_scopes
 from rootstock.config.site import Site
 from rootstock.config.templates import render_template, word
 from rootstock.errors import RenderError
@@ -32,8 +32,7 @@ def render_registry(site: Site) -> str:
     -------
     str
         A registry that `rootstock.config.clusters.read_scope` reads back to the same settings, with the site's root in
-        place of the cluster's own and the cluster as the default one. What some scope has set is written even if it is
-        the schema's default: the packaged file, which the registry outranks, may say otherwise.
+        place of the cluster's own and the cluster as the default one.
 
     Raises
     ------
@@ -41,11 +40,8 @@ def render_registry(site: Site) -> str:
         If a value cannot be written, or a template is wrong.
     """
     cluster = replace(site.cluster, root=str(_layout(site).root))
-    unset = Cluster(name=cluster.name, origins={}).settings()
-    settings = {
-        key: value for key, value in cluster.settings().items() if key in cluster.origins or value != unset[key]
-    }
-    return render_template("registry.toml.j2", {"name": cluster.name, "settings": settings}, site.template_dirs)
+    variables = {"name": cluster.name, "settings": cluster.said()}
+    return render_template("registry.toml.j2", variables, site.template_dirs)
 
 
 def render_modulefiles(site: Site, version: str) -> dict[Path, str]:

@@ -12,18 +12,26 @@ from rootstock.config.clusters import (
     AUTO,
     Cluster,
     Scope,
+    cluster_from,
     cluster_names,
     default_cluster,
     get_cluster,
-    get_root_for_cluster,
     parse_setting,
     read_scope,
     recognise,
+    root_of,
+    scopes,
+    unknown_cluster,
 )
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.permissions import Access
 from rootstock.root.records import read_marker
+
+_DESCRIBE = (
+    "To install for a cluster that is not known, describe it first: a table [clusters.{name}] in "
+    "~/.config/rootstock/clusters.toml, as the guide 'Install on a cluster' shows."
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Site:
     layout : RootLayout
     cluster : Cluster
     template_dirs : tuple of Path
-        Folders of templates that outrank the packaged ones, the first most; one need not be there.
+        Folders of templates that outrank the packaged ones, the first most; the root's own need not be there.
     recognised : str
         The host name that the cluster was recognised by; empty if somebody named it.
     """
@@ -61,14 +69,15 @@ def find_site(
     group: str | None = None,
     *,
     installed: bool = False,
+    brought: Scope | None = None,
 ) -> Site:
     """Return the root that a site's command is about, and the settings of its cluster.
 
     Parameters
     ----------
     name : str or None
-        A registered cluster; ``auto`` for the one that this machine's name fits. By default that of the root, or of
-        ``ROOTSTOCK_CLUSTER``, or the default one of the registry, or again by the machine's name.
+        A registered cluster; ``auto`` for the one that this machine's name fits. By default that of the bundle, of the
+        root, or of ``ROOTSTOCK_CLUSTER``, or the default one of the registry, or again by the machine's name.
     root : Path or None
         By default ``ROOTSTOCK_ROOT``, or the cluster's.
     settings : sequence of str
@@ -77,11 +86,13 @@ def find_site(
         The same as the setting ``access.group``.
     installed : bool
         Whether the root must be there already.
+    brought : Scope, optional
+        The cluster of a bundle. Its settings outrank the packaged ones only.
 
     Raises
     ------
     ConfigurationError
-        If nothing names a cluster, or a setting is wrong.
+        If nothing names a cluster, no file knows it, or a setting is wrong.
     RootError
         If there is no root where there must be one.
     """
@@ -90,17 +101,22 @@ def find_site(
     layout = None if root is None else RootLayout(absolute(root))
     if layout is not None and installed:
         read_marker(layout)  # a folder that is no root says nothing about its cluster
-    name, host = _cluster_name(name, layout)
+    registry = [*scopes(brought), *([_root_scope(layout)] if layout else [])]
+    name, host = _cluster_name(name or (brought.default if brought else ""), layout, registry)
+    if name not in cluster_names(registry) and not installed:
+        raise unknown_cluster(name, registry, _DESCRIBE.format(name=name))
+    arguments = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
     if layout is None:
-        layout = RootLayout(get_root_for_cluster(name).absolute())
+        layout = RootLayout(root_of(cluster_from(registry, name)).absolute())
+        registry.append(_root_scope(layout))
+    else:
+        arguments = {"root": str(layout.root), **arguments}
     if installed and (owner := read_marker(layout).get("cluster")) != name:
         raise RootError(
             f"{layout.root} is the root of cluster {owner!r}, not {name!r}.",
             f"Use --cluster {owner}, or another --root.",
         )
-    arguments = {"root": str(layout.root), **dict(map(parse_setting, settings))}
-    arguments |= {"access.group": group} if group else {}
-    cluster = get_cluster(name, _root_scope(layout), Scope("argument", {name: arguments}))
+    cluster = cluster_from([*registry, Scope("argument", {name: arguments})], name)
     return Site(layout, cluster, (layout.templates,), host)
 
 
@@ -112,20 +128,18 @@ def _root_scope(layout: RootLayout) -> Scope:
         return Scope("", {})
 
 
-def _cluster_name(name: str | None, layout: RootLayout | None) -> tuple[str, str]:
+def _cluster_name(name: str | None, layout: RootLayout | None, registry: list[Scope]) -> tuple[str, str]:
     if name == AUTO:
-        return recognise()
+        return recognise(registry)
     if not name and layout is not None:
         name = _root_scope(layout).default
     name = name or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
     if name:
         return name, ""
     try:
-        return recognise()
+        return recognise(registry)
     except ConfigurationError as error:
-        raise ConfigurationError(
-            f"Which cluster is this for? {error.message}", f"Give --cluster NAME. Known: {', '.join(cluster_names())}."
-        ) from None
+        raise ConfigurationError(f"Which cluster is this for? {error.message}", error.hint) from None
 
 
 def is_new(layout: RootLayout) -> bool:

@@ -9,7 +9,7 @@ means its value to the last character and nothing else, whatever quotes, bracket
 
 Control characters are refused everywhere: no language here quotes a line break for every program that reads it.
 
-A site changes a template by a file of the same name in a folder of its own. It can keep most of the packaged one,
+A site changes a template by a file of the same name in ``{root}/templates``. It can keep most of the packaged one,
 which is always to be had under the prefix ``rootstock/``::
 
     {% extends "rootstock/modulefile.lua.j2" %}
@@ -22,6 +22,7 @@ Templates of web pages escape every value by themselves (`render_html`).
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from typing import Any
 import jinja2
 
 from rootstock.config.packaged import data_folder
-from rootstock.errors import RenderError
+from rootstock.errors import ConfigurationError, RenderError
 
 # Language -> (quote, what would end or change the literal, how that is written instead).
 _QUOTING = {
@@ -46,6 +47,8 @@ _QUOTING = {
     "tcl": ('"', r'(["\\$\[\]{}])', r"\\\1"),
     "toml": ('"', r'(["\\])', r"\\\1"),
 }
+_TEMPLATE = "[!.]*.j2"
+_OURS = "environment.py.j2"  # of `new-env`, which knows no root
 _WORD = re.compile(r"\w[\w.+-]*", re.ASCII)
 _EXTENDS = 'A site\'s template can start from the packaged one: {% extends "rootstock/NAME.j2" %}.'
 
@@ -141,6 +144,11 @@ def _render(environment: jinja2.Environment, name: str, variables: Mapping[str, 
         return str(environment.get_template(name).render(variables))
     except RenderError as error:
         raise RenderError(f"{_place(error, name)}: {error.message}", error.hint) from error
+    except jinja2.TemplateNotFound as error:
+        raise RenderError(
+            f"{_place(error, name)}: there is no template {error.name!r}.",
+            "Those of a site are files NAME.j2 in a folder.",
+        ) from error
     except jinja2.UndefinedError as error:
         raise RenderError(
             f"{_place(error, name)}: {error.message}.", f"A template knows {', '.join(variables)}."
@@ -157,10 +165,39 @@ class _Environment(jinja2.Environment):
         return Literal("".join(parts))
 
 
+def site_templates(folders: Iterable[Path]) -> dict[str, bytes]:
+    """Return the templates in some folders, by their names. Of one name the first counts.
+
+    Raises
+    ------
+    ConfigurationError
+        If a folder holds none that is ever rendered.
+    """
+    known = {path.name for path in data_folder("site_templates").glob(_TEMPLATE)} - {_OURS}
+    found: dict[str, bytes] = {}
+    for folder in folders:
+        texts = {path.name: path.read_bytes() for path in sorted(folder.glob(_TEMPLATE)) if path.is_file()}
+        if not known.intersection(texts):
+            raise ConfigurationError(
+                f"{folder} holds no template that Rootstock knows.", f"Those are {', '.join(sorted(known))}."
+            )
+        found = texts | found
+    return found
+
+
+class _Folder(jinja2.FileSystemLoader):
+    """Templates of a site: only those that `site_templates` would find, so that a root can hold all of them."""
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> Any:
+        if not fnmatch.fnmatchcase(template, _TEMPLATE) or "/" in template:
+            raise jinja2.TemplateNotFound(template)
+        return super().get_source(environment, template)
+
+
 def _loader(template_dirs: Sequence[Path]) -> jinja2.BaseLoader:
     packaged = jinja2.FileSystemLoader(data_folder("site_templates"))
     original = jinja2.PrefixLoader({"rootstock": packaged})
-    return jinja2.ChoiceLoader([original, jinja2.FileSystemLoader(list(template_dirs)), packaged])
+    return jinja2.ChoiceLoader([original, _Folder(list(template_dirs)), packaged])
 
 
 def _environment(template_dirs: Sequence[Path]) -> jinja2.Environment:

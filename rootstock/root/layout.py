@@ -262,12 +262,17 @@ class RootLayout:
         """A log of every command that changed something."""
         return self.root / "log"
 
+    @property
+    def aside(self) -> Path:
+        """What was put aside: `PATH.new` is ours, where you had edited PATH; `PATH.1.bak` yours, which we replaced."""
+        return self.root / "aside"
+
     def folders(self) -> tuple[Path, ...]:
         """Every folder that an installation creates, those above others first."""
         return (
             self.root, self.environments, self.all_builds, self.all_active, self.clients, self.runtimes, self.cache,
             self.uv_cache, self.huggingface_cache, self.wrappers, self.all_weights, self.all_verifications, self.python,
-            self.modulepath, self.modules, self.activations, self.generations, self.locks, self.log,
+            self.modulepath, self.modules, self.activations, self.aside, self.generations, self.locks, self.log,
         )  # fmt: skip
 
     def admin_folders(self) -> tuple[Path, ...]:
@@ -277,7 +282,7 @@ class RootLayout:
     def strangers(self) -> list[str]:
         """Return what lies directly under the root and is neither ours nor the site's templates and hooks."""
         folders = {path.name for path in (*self.folders(), self.templates, self.hooks) if path.parent == self.root}
-        # A file that is being replaced, or was kept beside an edited one, has the name and more.
+        # A file that is being replaced has the name and more.
         files = "|".join(re.escape(path.name) for path in (self.marker, self.clusters_file))
         names = {path.name for path in self.root.iterdir()} - folders
         return sorted(name for name in names if not re.fullmatch(rf"\.?({files})(\.\w+)?", name))

@@ -2,22 +2,28 @@
 
 The root's marker keeps the hashes of what we wrote, the last two of each file: one of them is in place even after an
 installation that was cut off between the marker and the file. A file with any other content was edited by somebody.
-It is kept, and ours goes beside it as ``<name>.new``, unless that is forced; then theirs goes beside ours as
-``<name>.bak``.
+It is kept, and ours goes into ``{root}/aside``, unless that is forced; then theirs goes there. Nothing is put aside
+beside the files themselves: a second modulefile is a version that loads. A file that can take both is merged.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootstock.root.layout import RootLayout
+from rootstock.root.permissions import Access
 from rootstock.root.records import write_file
 
 Written = Mapping[str, Sequence[str]]
+Merge = Callable[[bytes], bytes]
+_STRAY = re.compile(r"\.(new|bak|orig|old|save|rej)$|~$")
 
 
 @dataclass(frozen=True)
@@ -31,24 +37,17 @@ class FileChange:
         What is there now.
     new : bytes or None
         None: the file is one of ours that is no longer wanted.
-    action : {'create', 'update', 'keep', 'overwrite', 'remove'}
-        ``keep`` and ``overwrite`` are for a file that somebody edited.
+    action : {'create', 'update', 'merge', 'keep', 'overwrite', 'remove'}
+        ``merge``, ``keep`` and ``overwrite`` are for a file that somebody edited.
+    aside : Path or None
+        Where ours goes that is not to replace theirs, or theirs that ours replaces.
     """
 
     path: Path
     old: bytes | None
     new: bytes | None
     action: str
-
-    @property
-    def target(self) -> Path:
-        """Where the content goes."""
-        return self.path.with_name(f"{self.path.name}.new") if self.action == "keep" else self.path
-
-    @property
-    def backup(self) -> Path:
-        """Where what somebody edited goes when it is overwritten."""
-        return self.path.with_name(f"{self.path.name}.bak")
+    aside: Path | None = None
 
     def diff(self, root: Path | None = None) -> str:
         """Return the difference as a unified diff with paths under `root`; empty for a new file and what is no text."""
@@ -64,31 +63,52 @@ class FileChange:
 
     def describe(self, root: Path) -> str:
         """Say in a line what is to be done."""
-        name = self.path.relative_to(root).as_posix()
+        name, aside = _key(root, self.path), self.aside and _key(root, self.aside)
         return {
             "create": f"write {name}",
             "update": f"update {name}",
-            "keep": f"keep your edits of {name}, write ours as {self.target.name} (--force replaces them)",
-            "overwrite": f"replace {name}, keep your edits as {self.backup.name}",
+            "merge": f"update {name}, which you have edited; the rest of it stays",
+            "keep": f"keep your edits of {name}, put ours into {aside} (install --force replaces yours)",
+            "overwrite": f"replace {name}, put your edits into {aside}",
             "remove": f"remove {name}",
         }[self.action]
 
     def to_json(self, root: Path) -> dict[str, Any]:
         """Return what `describe` says for programs."""
-        return {"path": self.path.relative_to(root).as_posix(), "action": self.action, "diff": self.diff(root)}
+        aside = self.aside and _key(root, self.aside)
+        return {"path": _key(root, self.path), "action": self.action, "aside": aside, "diff": self.diff(root)}
 
-    def apply(self, mode: int) -> None:
-        """Write or remove the file."""
+    def apply(self, access: Access, layout: RootLayout) -> None:
+        """Write or remove the file.
+
+        Parameters
+        ----------
+        access : Access
+            Of the root.
+        layout : RootLayout
+        """
+
+        def write(path: Path, content: bytes) -> None:
+            here = access.at(path, layout)
+            here.make_folder(path.parent)
+            write_file(path, content, here.file)
+
         if self.new is None:
             self.path.unlink(missing_ok=True)
-            return
-        if self.action == "overwrite" and self.old is not None:
-            write_file(self.backup, self.old, mode)
-        write_file(self.target, self.new, mode)
+        elif self.action == "keep" and self.aside:
+            write(self.aside, self.new)
+        else:
+            if self.aside and self.old is not None:
+                write(self.aside, self.old)
+            write(self.path, self.new)
 
 
 def plan_files(
-    root: Path, contents: Mapping[Path, bytes | None], written: Written, forced: Iterable[Path] = ()
+    root: Path,
+    contents: Mapping[Path, bytes | None],
+    written: Written,
+    forced: Iterable[Path] = (),
+    merges: Mapping[Path, Merge] | None = None,
 ) -> tuple[FileChange, ...]:
     """Compare files with what they are to hold.
 
@@ -101,18 +121,25 @@ def plan_files(
         The marker's hashes of what we wrote, by path under the root.
     forced : iterable of Path
         Files whose edits are to be overwritten.
+    merges : mapping of Path to callable, optional
+        Of files that are merged if somebody edited them: what returns the content to write, given what is there.
 
     Returns
     -------
     tuple of FileChange
         Without those that are as they are to be.
     """
-    edited = set(forced)
-    changes = (_plan(path, new, path in edited, written.get(_key(root, path), ())) for path, new in contents.items())
+    overwritten, merges = set(forced), merges or {}
+    changes = (
+        _plan(root, path, new, path in overwritten, written.get(_key(root, path), ()), merges.get(path))
+        for path, new in contents.items()
+    )
     return tuple(change for change in changes if change is not None)
 
 
-def _plan(path: Path, new: bytes | None, forced: bool, hashes: Sequence[str]) -> FileChange | None:
+def _plan(
+    root: Path, path: Path, new: bytes | None, forced: bool, hashes: Sequence[str], merge: Merge | None
+) -> FileChange | None:
     try:
         old = path.read_bytes()
     except FileNotFoundError:
@@ -124,9 +151,20 @@ def _plan(path: Path, new: bytes | None, forced: bool, hashes: Sequence[str]) ->
         return None if edited else FileChange(path, old, None, "remove")
     if not edited:
         return FileChange(path, old, new, "update")
-    change = FileChange(path, old, new, "overwrite" if forced else "keep")
-    beside = change.target
-    return None if beside != path and beside.is_file() and beside.read_bytes() == new else change
+    if merge:
+        merged = merge(old)
+        return None if merged == old else FileChange(path, old, merged, "merge")
+    aside = RootLayout(root).aside / _key(root, path)
+    if forced:
+        backups = (aside.with_name(f"{aside.name}.{number}.bak") for number in itertools.count(1))
+        return FileChange(path, old, new, "overwrite", next(each for each in backups if _free(each, old)))
+    ours = aside.with_name(f"{aside.name}.new")
+    return None if ours.is_file() and ours.read_bytes() == new else FileChange(path, old, new, "keep", ours)
+
+
+def _free(path: Path, content: bytes) -> bool:
+    """Tell whether nothing is lost if a file with that content is written."""
+    return not path.exists() or path.read_bytes() == content
 
 
 def hashes_after(root: Path, written: Written, changes: Iterable[FileChange]) -> dict[str, list[str]]:
@@ -141,11 +179,22 @@ def hashes_after(root: Path, written: Written, changes: Iterable[FileChange]) ->
     """
     after = {key: list(hashes) for key, hashes in written.items()}
     for change in changes:
-        if change.new is not None and change.action != "keep":
+        # What holds somebody's edits stays theirs.
+        if change.new is not None and change.action not in ("keep", "merge"):
             key = _key(root, change.path)
             before = [sha256(change.old)] if change.action == "update" and change.old is not None else []
             after[key] = [*before, sha256(change.new)]
     return dict(sorted(after.items()))
+
+
+def stray_modulefiles(layout: RootLayout) -> list[Path]:
+    """Return files among the modulefiles that an editor or an admin has put aside there: module systems show them.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    """
+    return sorted(path for path in layout.modules.glob("[!.]*") if _STRAY.search(path.name))
 
 
 def is_ours(root: Path, path: Path, written: Written) -> bool:

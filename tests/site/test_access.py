@@ -55,7 +55,7 @@ def install_as(run_as):
     """Return the function that installs as a member of the group, and returns the output."""
 
     def call(uid, root, *options, umask=0o077):
-        command = (SITE, "install", "--cluster", "local", "--root", root, "--no-client", *options)
+        command = (SITE, "install", "--yes", "--cluster", "local", "--root", root, "--no-client", *options)
         return run_as(uid, *command, member=True, umask=umask, check=True).stdout
 
     return call
@@ -127,7 +127,8 @@ def test_readers_read_and_do_not_write(field, install_as, run_as, tiny):
     done = run_as(4009, root / "active/tiny/bin/python", "-I", "-c", "import six; print(six.__name__)")
     assert (done.stdout, done.stderr) == ("six\n", "")
     assert run_as(4009, SITE, "status", "--root", root).returncode == 0
-    done = run_as(4009, SITE, "install", "--root", root, "--set", "environments=", "--set", "contact=me", "--no-client")
+    change = ("--set", "environments=", "--set", "contact=me", "--no-client")
+    done = run_as(4009, SITE, "install", "--yes", "--root", root, *change)
     assert done.returncode == 10
     assert f"Error: You may not change {root}" in done.stderr
     assert done.stderr.endswith("\nDo this as one of the root's admins.\n")
@@ -159,7 +160,7 @@ def test_every_member_of_a_group_of_admins_can_install(field, install_as, run_as
     for name in owners:
         assert run_as(4009, root / f"active/{name}/bin/python", "-I", "-c", "import six").returncode == 0
     # What the first made, the second can go back to and change.
-    done = run_as(4002, SITE, "rollback", "--root", root, member=True, umask=0o077)
+    done = run_as(4002, SITE, "rollback", "--yes", "--root", root, member=True, umask=0o077)
     assert (done.returncode, done.stdout) == (
         0, f"{root}:\n  take other out of use (build {active_digest(root, 'other')} stays)\n"
     )  # fmt: skip
@@ -184,7 +185,8 @@ def test_what_another_admin_has_left_is_no_obstacle(field, install_as, run_as, t
     (newer / "tiny.py").write_text(tiny.read_text() + "# newer\n")
     for path in (newer, newer / "tiny.py"):
         path.chmod(path.stat().st_mode | 0o055)
-    done = run_as(4002, SITE, "install", "--root", root, "--no-client", "--env", newer / "tiny.py", member=True)
+    again = (SITE, "install", "--yes", "--root", root, "--no-client", "--env", newer / "tiny.py")
+    done = run_as(4002, *again, member=True)
     assert done.returncode == 0, done.stderr
     assert f"Note: {closed} has mode 0600, not 0664: 4001 can change that\n" in done.stderr
     build = active_build(RootLayout(root).active("tiny"))
@@ -207,7 +209,7 @@ def test_what_another_admin_has_left_is_no_obstacle(field, install_as, run_as, t
 
 def test_admins_who_cannot_read_what_others_install_are_refused(field, run_as, tiny):
     options = ("--env", tiny, "--group", str(GROUP), "--set", "access.writers=group", "--set", "access.readers=owner")
-    command = (SITE, "install", "--cluster", "local", "--root", field / "root", "--no-client", *options)
+    command = (SITE, "install", "--yes", "--cluster", "local", "--root", field / "root", "--no-client", *options)
     done = run_as(4001, *command, member=True)
     assert (done.returncode, "Add --set access.readers=group, or world." in done.stderr) == (3, True)
     assert not (field / "root").exists()
@@ -228,7 +230,7 @@ def test_a_root_in_a_folder_that_its_admin_cannot_change(field, install_as, run_
 @pytest.mark.parametrize("number", [1, 20, 60])
 def test_a_change_of_readers_that_was_cut_off_is_finished(site, tiny_root, number):
     """Whichever change of a mode it was cut off at."""
-    command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
+    command = ("install", "--yes", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
     cut = run(*at_change("chmod", number, "KILL"), SITE, *command)
     assert cut.returncode in (-9, 137), cut.stdout
     site(*command)
@@ -245,7 +247,8 @@ def active_digest(root, name):
 
 
 def test_somebody_who_is_not_in_the_group(field, run_as, tiny):
-    command = (SITE, "install", "--cluster", "local", "--root", field / "root", "--group", str(GROUP), "--env", tiny)
+    where = ("--cluster", "local", "--root", field / "root")
+    command = (SITE, "install", "--yes", *where, "--group", str(GROUP), "--env", tiny)
     done = run_as(4009, *command)
     assert done.returncode == 3
     assert f"Error: You are not in the group '{GROUP}', so you cannot give it the files.\n" in done.stderr
@@ -258,7 +261,7 @@ def test_a_group_that_does_not_exist(site, tmp_path):
 
 
 def test_other_readers_get_other_modes(site, tiny_root):
-    command = ("install", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
+    command = ("install", "--yes", "--root", tiny_root, "--env", "tiny", "--no-client", "--set", "access.readers=world")
     for name in ("cache/web/model", "weights/tiny/model.json"):  # as a library and `warm` leave them
         (tiny_root / name).parent.mkdir(mode=0o700)
         (tiny_root / name).touch(mode=0o600)

@@ -40,7 +40,8 @@ def three(tmp_path):
     for name, packages in {"one": (ALPHA,), "two": (BETA,), "three": (ALPHA, BETA)}.items():
         uv = ("[tool.uv]", "no-index = true", f'find-links = ["{root.wheels}"]')
         root.layout.environment_file(name).write_text(header(*uv, dependencies=packages) + SETUP)
-    command = [*ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(root.path), "--no-client"]
+    where = ["--cluster", "local", "--root", str(root.path)]
+    command = [*ordinary(), str(SITE), "install", "--yes", *where, "--no-client"]
     for name in ("one", "two", "three"):
         command += ["--env", name]
     return root, command
@@ -184,7 +185,8 @@ def test_builds_of_a_lock_are_alike_to_the_last_byte(tmp_path):
     for prefix, root in (((), "root"), (single, "somewhere/else"), ((), "somewhere/else")):
         layout = RootLayout(tmp_path / root)
         where = ("--cluster", "local", "--root", layout.root)
-        run(*prefix, *ordinary(), SITE, "install", *where, "--env", file, "--no-client", check=True, timeout=600)
+        command = (*ordinary(), SITE, "install", "--yes", *where, "--env", file, "--no-client")
+        run(*prefix, *command, check=True, timeout=600)
         shutil.copy(layout.environment_file("arrays").with_suffix(".py.lock"), tmp_path)
         build = active_build(layout.active("arrays"))
         lists.append((build / "SHA256SUMS").read_text().splitlines())

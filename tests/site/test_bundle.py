@@ -107,9 +107,11 @@ def with_more(path, member, content=b""):
 
 
 NOTHING = {
-    "schema": 1,
+    "schema": 2,
     "rootstock": __version__,
     "machine": "x86_64",
+    "cluster": "local",
+    "settings": {},
     "client": False,
     "environments": [],
     "wheels": {},
@@ -230,7 +232,7 @@ def test_links_out_of_a_bundle_are_refused(bundle, tmp_path, links, message):
         ("bundle.json", b"\xff", "is no bundle that `bundle create` made"),
         ("bundle.json", b"[1]", "is no bundle that `bundle create` made"),
         ("bundle.json", b'{"schema": 1}', "was made by rootstock None"),
-        ("bundle.json", json.dumps({"schema": 1, "rootstock": __version__}).encode(), ": bundle.json has no 'machine'"),
+        ("bundle.json", json.dumps({"schema": 2, "rootstock": __version__}).encode(), ": bundle.json has no 'machine'"),
         ("bundle.json", json.dumps({**NOTHING, "python": 3}).encode(), ": bundle.json.python must be an object, not 3"),
         ("bundle.json", b"[" * 100_000, "is no bundle that `bundle create` made"),
         ("LINKS", b"[" * 100_000, "is no bundle that `bundle create` made"),
@@ -313,6 +315,92 @@ def test_an_environment_file_of_ones_own_is_what_is_installed(site, bundle, tiny
     assert site(*install, "--env", own).stdout == f"{root.root}: nothing to do.\n"
 
 
+HILL = """
+[clusters.hill]
+root = "{root}"
+environments = ["tiny"]
+contact = "help@hill.example"
+access = {{ readers = "group", group = "{group}" }}
+"""
+GROUP = 7301  # needs no name on this machine
+
+
+@pytest.fixture
+def of_hill(site, tiny, tmp_path):
+    """Return the bundle of a cluster that only its maker has described, and the root that it names."""
+    need_root()
+    config, root = tmp_path / "config/rootstock/clusters.toml", tmp_path / "field/root"
+    config.parent.mkdir(parents=True)
+    config.write_text(HILL.format(root=root, group=GROUP))
+    file = tiny.layout.environment_file(ENVIRONMENT)
+    create = ("bundle", "create", tmp_path / "hill", "--cluster", "hill", "--env", file, "--no-client")
+    mine = ("--set", f"uv.cache={tmp_path}/cache", "--set", "jobs.network=none")
+    site(*create, *mine, environment=clean_environment(XDG_CONFIG_HOME=str(tmp_path / "config")))
+    for wheel in tiny.wheels.iterdir():
+        wheel.unlink()
+    return tmp_path / "hill", root
+
+
+def test_a_bundle_carries_its_cluster(of_hill, tmp_path):
+    """So those that may read there are those that may read here; and where the root is, and whom to ask."""
+    bundle, root = of_hill
+    open_to_readers(tmp_path)
+    field = root.parent
+    field.mkdir()
+    os.chown(field, 4001, GROUP)
+    bundle.chmod(0o644)
+    who = (need_program("setpriv", "util-linux"), "--reuid=4001", f"--regid={GROUP}", "--clear-groups")
+    alone = {"HOME": str(field), "TMPDIR": str(field), "XDG_CONFIG_HOME": str(field)}
+    install = (*who, SITE, "install", "--bundle", bundle, "--no-client", "--yes")
+    done = run(*install, cwd="/", env=clean_environment(**alone), umask=0o000)
+    assert done.returncode == 0, done.stderr
+    for path in [root, *root.rglob("*")]:
+        status = path.lstat()
+        assert status.st_gid == GROUP, path
+        # Behind a root that is closed: what a user root must see, and what is in folders that only admins enter.
+        behind = path.is_symlink() or {root / "modulefiles", *RootLayout(root).admin_folders()} & {path, *path.parents}
+        assert behind or not status.st_mode & 0o007, f"{path} {status.st_mode:o}"
+    assert root.stat().st_mode & 0o7777 == 0o2750
+    said = (root / "clusters.toml").read_text()
+    assert f'access.group = "{GROUP}"' in said and "help@hill.example" in said and 'jobs.network = "none"' in said
+    assert "uv.cache" not in said  # that is of whoever made the bundle
+    again = run(*install, cwd="/", env=clean_environment(**alone))
+    assert (again.stdout, again.stderr) == (f"{root}: nothing to do.\n", "")
+
+
+def test_what_is_said_here_outranks_a_bundle(site, of_hill, tmp_path):
+    bundle, root = of_hill
+    config = tmp_path / "here/rootstock/clusters.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[clusters.hill]\ncontact = "me"\naccess.readers = "owner"\n')
+    install = ("install", "--bundle", bundle, "--no-client", "--dry-run")
+    done = site(*install, "--group", "0", environment=clean_environment(XDG_CONFIG_HOME=str(tmp_path / "here")))
+    assert f"create the root {root} for cluster hill" in done.stdout
+    notes = [line for line in done.stderr.splitlines() if "the bundle has" in line]
+    assert notes == [
+        f"Note: access.readers is 'owner', as {config} says; the bundle has 'group': --set access.readers=group",
+        f"Note: contact is 'me', as {config} says; the bundle has 'help@hill.example': --set contact=help@hill.example",
+    ]
+    # Of another cluster than the bundle's it says nothing, and nobody else does.
+    done = site(*install, "--root", root, "--cluster", "hil", check=False)
+    assert (done.returncode, "Unknown cluster 'hil'. Did you mean 'hill'?" in done.stderr) == (3, True), done.stderr
+    done = site(*install, "--root", root, "--cluster", "local", "--json")
+    assert json.loads(done.stdout)["cluster"] == "local"
+    assert "the bundle has" not in done.stderr
+
+
+def test_a_bundle_for_a_group_that_is_not_here(site, bundle, tiny, tmp_path):
+    file = tiny.layout.environment_file(ENVIRONMENT)
+    access = ("--set", "access.readers=group", "--set", "access.group=hobbits")
+    site("bundle", "create", tmp_path / "x", "--cluster", "local", "--env", file, "--no-client", *access)
+    done = site("install", "--bundle", tmp_path / "x", "--root", tmp_path / "new", "--no-client", check=False)
+    assert (done.returncode, done.stderr.splitlines()[-2:]) == (3, [
+        "Error: There is no group 'hobbits' on this machine.",
+        "Give --group one that exists, or set access.group to it.",
+    ])  # fmt: skip
+    assert not (tmp_path / "new").exists()
+
+
 def test_two_files_of_one_environment_are_refused(site, tiny, tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -355,7 +443,7 @@ def test_no_room_to_unpack(site, bundle, tmp_path):
     listed = sums + f"{hashlib.sha256(bytes(2**21)).hexdigest()}  wheels/more.whl\n"
     rewritten(bundle[0], lambda name, content: (name, listed.encode() if name == "SHA256SUMS" else content))
     script = 'mount -t tmpfs -o size=1m none "$1" && export TMPDIR="$1" && shift && exec "$@"'
-    install = [SITE, "install", "--cluster", "local", "--root", tmp_path / "new", "--bundle", bundle[0]]
+    install = [SITE, "install", "--yes", "--cluster", "local", "--root", tmp_path / "new", "--bundle", bundle[0]]
     done = run(unshare, "--mount", "sh", "-c", script, "sh", small, *install)
     assert done.returncode == 13
     assert done.stderr.startswith(f"Error: There is no room to unpack {bundle[0]} into {small}/rootstock-bundle-")
@@ -519,7 +607,7 @@ def test_everything_without_a_network(site, tmp_path):
     assert run(rootstock_site, "--version").stdout.startswith("rootstock-site")
     assert not list((tmp_path / "first").rglob("matplotlib"))  # as the site has overridden it
     root = tmp_path / "root"
-    install = [*alone, rootstock_site, "install", "--cluster", "local", "--root", root, "--bundle", path]
+    install = [*alone, rootstock_site, "install", "--yes", "--cluster", "local", "--root", root, "--bundle", path]
     install += WITH_SMALL_ASE
     refused = run(*install, "--digest", "0" * 64)
     assert refused.returncode == 13

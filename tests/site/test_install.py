@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_a_second_run_touches_nothing(site, tiny_root):
 def test_numpy_and_ase_are_not_imported_where_nothing_is_verified(tiny_root, tmp_path, tiny):
     for root in (tiny_root, tmp_path / "new"):  # nothing to do, and a build without references
         options = ("--cluster", "local", "--root", root, "--env", tiny, "--no-client")
-        done = run(sys.executable, "-X", "importtime", SITE, "install", *options, check=True)
+        done = run(sys.executable, "-X", "importtime", SITE, "install", "--yes", *options, check=True)
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "rootstock.admin.install" in imported
         assert not {"numpy", "ase"} & imported
@@ -91,15 +92,50 @@ def test_edits_are_kept_until_forced(site, bare_root):
     change = ("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
     done = site(*change)
     name = module.relative_to(bare_root)
-    assert f"  keep your edits of {name}, write ours as {module.name}.new (--force replaces them)\n" in done.stdout
+    assert (
+        f"  keep your edits of {name}, put ours into aside/{name}.new (install --force replaces yours)\n" in done.stdout
+    )
     assert module.read_text() == mine
-    assert "Ann" in module.with_name(f"{__version__}.lua.new").read_text()
+    aside = bare_root / f"aside/{name}"
+    assert "Ann" in aside.with_name(f"{aside.name}.new").read_text()
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
     done = site(*change, "--force")
-    assert f"  replace {name}, keep your edits as {module.name}.bak\n" in done.stdout
-    assert module.with_name(f"{__version__}.lua.bak").read_text() == mine
+    assert f"  replace {name}, put your edits into aside/{name}.1.bak\n" in done.stdout
     assert module.read_text() == ours.replace('}, "\\n"', '    "Contact: Ann",\n}, "\\n"')
     assert site(*change).stdout == f"{bare_root}: nothing to do.\n"
+    # A second time, and a third with what was put aside before.
+    for edits, kept in (("-- other\n", 2), (mine, 1)):
+        module.write_text(edits)
+        assert f"aside/{name}.{kept}.bak\n" in site("render", "--root", bare_root, "--force").stdout
+    assert sorted(path.name for path in aside.parent.iterdir()) == [
+        f"{module.name}.1.bak", f"{module.name}.2.bak", f"{module.name}.new",
+    ]  # fmt: skip
+    assert aside.with_name(f"{aside.name}.1.bak").read_text() == mine
+    assert aside.with_name(f"{aside.name}.2.bak").read_text() == "-- other\n"
+    assert not RootLayout(bare_root).strangers()
+
+
+def test_settings_go_into_an_edited_registry(site, bare_root):
+    registry = bare_root / "clusters.toml"
+    theirs = '\n# theirs\n[clusters.other]\nroot = "/x"\n'
+    registry.write_text(registry.read_text().replace("[clusters", "# mine\n[clusters") + theirs)
+    change = ("install", "--root", bare_root, *BARE, "--set")
+    for contact in ("Ann", "Bob"):
+        done = site(*change, f"contact={contact}")
+        assert "  update clusters.toml, which you have edited; the rest of it stays\n" in done.stdout
+        text = registry.read_text()
+        assert "# mine\n[clusters" in text and theirs in text
+        assert f'\ncontact = "{contact}"\n' in text
+        assert "nothing to do" in site(*change, f"contact={contact}").stdout
+    assert f'"Contact: {contact}"' in (bare_root / f"modulefiles/rootstock/{__version__}.lua").read_text()
+    assert not list(bare_root.rglob("*.new"))
+    before = snapshot(bare_root)
+    registry.write_text(text.replace("# mine", "mine"))
+    done = site(*change, "contact=Cid", check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"Error: {registry} is not valid TOML: ")
+    assert "(at line 5, column 5)" in done.stderr
+    assert {path for path, state in snapshot(bare_root).items() if before.get(path) != state} == {registry}
 
 
 def test_an_environment_file_is_the_admins(site, tiny_root, tiny):
@@ -112,7 +148,7 @@ def test_an_environment_file_is_the_admins(site, tiny_root, tiny):
     assert (second / "environment.py").read_text() == copy.read_text()
     # Given by its path, a file replaces the root's, and the build that it had is put to use again.
     done = site("install", "--root", tiny_root, "--env", tiny, "--no-client")
-    assert "  replace environments/tiny.py, keep your edits as tiny.py.bak\n" in done.stdout
+    assert "  replace environments/tiny.py, put your edits into aside/environments/tiny.py.1.bak\n" in done.stdout
     assert active_build(RootLayout(tiny_root).active("tiny")) == first
 
 
@@ -158,9 +194,54 @@ def test_templates_of_the_site(site, bare_root, tmp_path):
     changes = {change["path"]: change["diff"] for change in planned["install"]["files"]}
     assert "environments/emt.py" in changes
     assert "of the root" not in "".join(changes.values())  # the line stays
-    write(tmp_path / "mine", "given")
-    site("install", "--root", bare_root, *BARE, "--template-dir", tmp_path / "mine")
-    assert "\n-- given\n" in module.read_text()
+
+
+def test_templates_that_are_given_go_into_the_root(site, bare_root, tmp_path):
+    """So every later command uses them, though their folder is gone."""
+
+    def write(folder, text, name="modulefile.lua.j2"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(
+            f'{{% extends "rootstock/modulefile.lua.j2" %}}{{% block extra %}}\n-- {text}\n{{% endblock %}}\n'
+        )
+
+    module, templates = bare_root / f"modulefiles/rootstock/{__version__}.lua", bare_root / "templates"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for text in ("one", "two"):
+        write(first, text)
+    write(second, "three")
+    write(second, "more", "more.j2")
+    (second / "notes.txt").touch()
+    write(templates, "of the root")
+    install = ("install", "--root", bare_root, *BARE)
+    given = (*install, "--template-dir", first, "--template-dir", second)
+    assert "\n+-- two\n" in site(*given, "--dry-run").stdout
+    assert "of the root" in (templates / "modulefile.lua.j2").read_text()
+    said = site(*given).stdout
+    assert (
+        "  replace templates/modulefile.lua.j2, put your edits into aside/templates/modulefile.lua.j2.1.bak\n" in said
+    )
+    assert "  write templates/more.j2\n" in said
+    assert sorted(path.name for path in templates.iterdir()) == ["modulefile.lua.j2", "more.j2"]
+    assert "of the root" in (bare_root / "aside/templates/modulefile.lua.j2.1.bak").read_text()
+    write(first, "four")
+    site("render", "--root", bare_root, "--template-dir", first)  # which is kept too, whoever put it there
+    assert "two" in (bare_root / "aside/templates/modulefile.lua.j2.2.bak").read_text()
+    shutil.rmtree(first)
+    assert site(*install).stdout == f"{bare_root}: nothing to do.\n"
+    site(*install, "--set", "contact=Ann")
+    assert "\n-- four\n" in module.read_text() and "Ann" in module.read_text()
+    # What is no template, or needs what is none, is refused.
+    wrong = tmp_path / "wrong"
+    write(wrong, "x", "modulefile.lau.j2")
+    done = site(*install, "--template-dir", wrong, check=False)
+    assert (done.returncode, done.stderr.startswith(f"Error: {wrong} holds no template that Rootstock k")) == (3, True)
+    assert "Those are activate.csh.j2, " in done.stderr
+    (wrong / "modulefile.lua.j2").write_text('{% include "part.txt" %}')
+    (wrong / "part.txt").write_text("-- part\n")
+    done = site(*install, "--template-dir", wrong, check=False)
+    assert (done.returncode, "there is no template 'part.txt'.\nThose of a site are" in done.stderr) == (17, True)
+    assert not (templates / "modulefile.lau.j2").exists()
 
 
 def test_a_folder_of_something_else(site, tmp_path):
@@ -170,6 +251,25 @@ def test_a_folder_of_something_else(site, tmp_path):
     assert done.stderr == (
         f"Error: {tmp_path} is not a Rootstock root, and not empty: it holds thesis.tex.\nChoose an empty folder.\n"
     )
+
+
+def test_a_cluster_that_nobody_knows(site, tmp_path):
+    root = tmp_path / "root"
+    where = ("--root", root, "--env", "emt")
+    for command in (("install", *where), ("lock", *where), ("bundle", "create", tmp_path / "x", *where)):
+        done = site(*command, "--cluster", "dela", check=False, environment=clean_environment(XDG_CONFIG_HOME=tmp_path))
+        assert (done.returncode, done.stdout) == (3, "")
+        first, second = done.stderr.splitlines()
+        assert first.startswith("Error: Unknown cluster 'dela'. Did you mean 'della'? Known clusters: alps, della, ")
+        assert second.startswith("To install for a cluster that is not known, describe it first: a table [clusters.de")
+    assert not root.exists() and not (tmp_path / "x").exists()
+    variables = clean_environment(ROOTSTOCK_CLUSTER="dela", XDG_CONFIG_HOME=tmp_path)
+    assert site("install", "--root", root, *BARE, check=False, environment=variables).returncode == 3
+    # A table is enough, even an empty one.
+    (tmp_path / "rootstock").mkdir()
+    (tmp_path / "rootstock/clusters.toml").write_text("[clusters.dela]\n")
+    done = site("install", "--root", root, *BARE, "--dry-run", environment=variables)
+    assert f"create the root {root} for cluster dela\n" in done.stdout
 
 
 def test_the_root_of_another_cluster(site, bare_root):
@@ -233,7 +333,7 @@ def test_hooks_of_the_site(site, bare_root):
     say = 'echo "$0 $ROOTSTOCK_CLUSTER $ROOTSTOCK_COMMAND" >> "$ROOTSTOCK_ROOT/hooks/said"; echo seen'
     hooks = [write_hook(bare_root, name, say) for name in ("pre-install", "post-install")]
     site("install", "--root", bare_root, *BARE, "--set", "contact=Ann")
-    command = f"local {SITE} install --root {bare_root} --set environments= --no-client --set contact=Ann"
+    command = f"local {SITE} install --root {bare_root} --set environments= --no-client --set contact=Ann --yes"
     assert (bare_root / "hooks/said").read_text() == "".join(f"{hook} {command}\n" for hook in hooks)
     log = max((bare_root / "log").iterdir())
     assert log.read_text().count(" seen\n") == 2
@@ -300,7 +400,7 @@ def test_an_installation_from_a_bundle_needs_no_network(site, tmp_path, tiny):
     digest = site("bundle", "create", bundle, "--cluster", "local", "--env", tiny, "--no-client").stdout.strip()
     root = tmp_path / "root"
     alone = (need_program("unshare", "util-linux"), "--net")
-    command = (*alone, SITE, "install", "--root", root, "--bundle", bundle, "--no-client", "--digest")
+    command = (*alone, SITE, "install", "--yes", "--root", root, "--bundle", bundle, "--no-client", "--digest")
     for wanted in ("nothing to do", "build tiny with Python")[::-1]:
         done = run(*command, digest, "--cluster", "local", env=clean_environment(TMPDIR=str(tmp_path)))
         assert (done.returncode, wanted in done.stdout) == (0, True), done.stderr

@@ -25,7 +25,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build
-from tests.support.commands import SITE, read_until, run, started
+from tests.support.commands import ROOTSTOCK, SITE, clean_environment, read_until, run, started
 from tests.support.roots import holder
 
 
@@ -147,7 +147,7 @@ def test_a_change_is_a_generation(old_and_new):
     assert (first["number"], first["restores"]) == (1, None)
     assert first["state"] == {"default": __version__, "active": {"tiny": old}, "clients": {}}
     assert second["state"] == {"default": __version__, "active": {"tiny": new}, "clients": {}}
-    assert second["command"] == f"{SITE} install --root {root} --env tiny --no-client"
+    assert second["command"] == f"{SITE} install --root {root} --env tiny --no-client --yes"
     assert second["on"] == os.uname().nodename
     build = RootLayout(root).build("tiny", new)
     made = datetime.strptime(second["at"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
@@ -227,7 +227,8 @@ def test_back_from_a_change_that_was_cut_off(site, old_and_new):
 
 
 def test_a_plan_that_was_overtaken_is_not_carried_out(bare_root):
-    command = [SITE, "install", "--root", bare_root, "--set", "environments=", "--set", "contact=me", "--no-client"]
+    change = ["--set", "environments=", "--set", "contact=me", "--no-client"]
+    command = [SITE, "install", "--yes", "--root", bare_root, *change]
     with holder(bare_root) as (process, _), started([*command, "--wait", "1000"]) as late:
         read_until(late, "waiting for")
         (bare_root / "generations/2.json").write_text(json.dumps(generation(bare_root, 1) | {"number": 2, "by": "ann"}))
@@ -355,13 +356,47 @@ def test_gc_removes_what_was_half_written_days_ago(site, tiny_root):
     assert all(path.is_file() for path in others)
 
 
-@pytest.mark.parametrize("command", [("gc", "--keep", "1", "--older-than", "0"), ("uninstall",)])
-def test_what_cannot_be_undone_asks(site, old_and_new, command):
-    root, old, _ = old_and_new
-    done = site(*command, "--root", root, check=False)
-    assert done.returncode == 3
-    assert done.stderr.endswith("Error: There is no terminal to ask at.\nGive --yes if you are sure.\n")
-    assert (root / "builds/tiny" / old).is_dir()
+def contents(root):
+    return {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_a_command_that_asks_refuses_where_nobody_can_answer(site, old_and_new):
+    root, *_ = old_and_new
+    (root / "environments/tiny.py.lock").unlink()
+    install, before = ("install", "--env", "tiny", "--no-client"), contents(root)
+    changes = [
+        ("gc", "--keep", "1", "--older-than", "0"), ("uninstall",), ("rollback",), ("rollback", "--to", "1", "--json"),
+        (*install, "--set", "contact=me"), (*install, "--set", "contact=me", "--json"), ("lock",),
+        ("warm", "--env", "tiny", "--model", "small"),
+    ]  # fmt: skip
+    for command in changes:
+        done = site(*command, "--root", root, check=False, yes=False)
+        said = "There is no terminal to ask at, so nothing was done.\nAdd --yes to go ahead, or --dry-run to look only."
+        assert (done.returncode, done.stderr.endswith(f"Error: {said}\n")) == (3, True), (command, done.stderr)
+        assert done.stdout, command  # the plan
+    own = run(ROOTSTOCK, "warm", "tiny-small", "--root", root)
+    assert (own.returncode, own.stderr.endswith(f"Error: {said}\n")) == (3, True), own.stderr
+    for command in changes:
+        site(*command, "--dry-run", "--root", root, yes=False)
+    assert contents(root) == before
+    site("lock", "--root", root)
+    for command in (("lock",), (*install,)):
+        assert "nothing to do" in site(*command, "--root", root, yes=False).stdout
+
+
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_somebody_at_a_terminal_is_asked(bare_root, answer):
+    command = [SITE, "install", "--root", bare_root, "--set", "environments=", "--set", "contact=me", "--no-client"]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(command, env=clean_environment(), stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, f"{answer}\n".encode())
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(ours, 4096):
+                pass
+        assert process.wait() == (0 if answer == "y" else 1)
+    os.close(ours)
+    assert ("contact" in (bare_root / "clusters.toml").read_text()) == (answer == "y")
 
 
 def test_status(site, old_and_new):

@@ -40,7 +40,7 @@ def test_readers_need_no_lock(site, bare_root):
 
 
 def test_waiting_for_the_holder(bare_root):
-    command = [SITE, "install", "--root", bare_root, *CHANGE, "--wait", "1000"]
+    command = [SITE, "install", "--yes", "--root", bare_root, *CHANGE, "--wait", "1000"]
     with holder(bare_root) as (process, _), started(command) as waiting:
         *_, line = read_until(waiting, "waiting for")
         assert f"(process {process.pid}, since" in line
@@ -85,7 +85,7 @@ def test_a_file_system_without_flock(site, bare_root, error):
             f"the file system of {bare_root} has no flock: the record admin.json is the lock, and stays when this "
             "process is killed (--break-lock)"
         ]
-        second = run(*prefix, SITE, "install", "--root", bare_root, *CHANGE)
+        second = run(*prefix, SITE, "install", "--yes", "--root", bare_root, *CHANGE)
         assert second.returncode == 11
         assert f"Error: {bare_root} is being changed by " in second.stderr
     assert not RootLayout(bare_root).admin_owner.exists()
@@ -103,6 +103,6 @@ def test_without_flock_a_killed_holder_of_this_machine_is_none(bare_root):
 
 def test_a_lock_that_cannot_be_taken(bare_root):
     prefix = without_flock(bare_root, "EIO")
-    done = run(*prefix, SITE, "install", "--root", bare_root, *CHANGE)
+    done = run(*prefix, SITE, "install", "--yes", "--root", bare_root, *CHANGE)
     assert done.returncode == 10
     assert f"Error: Cannot lock {bare_root}/locks/admin.lock: Input/output error.\n" in done.stderr

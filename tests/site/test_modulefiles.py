@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,6 +227,23 @@ def test_the_committed_modules_load(modules):
         assert loaded["ROOTSTOCK_CLUSTER"] == cluster
         assert loaded["PATH"].startswith(f"{loaded['ROOTSTOCK_ROOT']}/client/{rootstock.__version__}/bin:")
         assert modules.environment(folder, "module load rootstock") == loaded
+
+
+def test_what_is_put_aside_is_no_version(modules, site, bare_root):
+    for name in (rootstock.__version__, f"{rootstock.__version__}.lua"):
+        module = bare_root / "modulefiles/rootstock" / name
+        module.write_text(f"{module.read_text()}\n")
+    change = ("install", "--root", bare_root, "--set", "environments=", "--no-client", "--set")
+    for options in (("contact=Ann",), ("contact=Ann", "--force")):
+        site(*change, *options)
+        shown = modules.shell(tree(bare_root), "module -t avail rootstock 2>&1").stdout
+        assert set(re.findall(r"rootstock/([\w.]+)", shown)) <= {rootstock.__version__}, shown
+        assert rootstock.__version__ in shown
+    stray = module.with_name("2026.12.0.bak")
+    stray.write_text("#%Module\n")
+    said = f"Note: {stray} is none of ours, and may load as a version: move it out of {tree(bare_root)}\n"
+    assert said in site(*change, "contact=Ann").stderr
+    assert said in site("render", "--root", bare_root).stderr
 
 
 def test_lua_syntax(install, bare):

@@ -40,7 +40,7 @@ ATTACKS = "$(touch owned) `touch owned` ]==] '; touch owned; ' \"; touch owned; 
 HOSTILE = replace(CLUSTER, name=ATTACKS, description=ATTACKS, contact=ATTACKS, environments=(ATTACKS, "b"))
 
 REGISTRY = """\
-# The cluster that this root serves. Rendered by Rootstock; do not edit.
+# The cluster that this root serves. Rendered by Rootstock; what you write here is read, and stays.
 # To change a setting: rootstock-site install --set KEY=VALUE
 default = "hill"
 

@@ -261,7 +261,7 @@ def setup(model, device="cpu"):
 
 def test_emt_cut_off_in_each_step_while_it_computes(tmp_path):
     own = RootLayout(tmp_path / "root")
-    command = [*ordinary(), str(SITE), "install", "--cluster", "local", "--root", str(own.root)]
+    command = [*ordinary(), str(SITE), "install", "--yes", "--cluster", "local", "--root", str(own.root)]
     command += ["--env", "emt", "--no-client", "--set", "access.readers=world", *WITH_SMALL_ASE]
     run(*command, check=True)
     old = active_build(own.active("emt"))

@@ -101,7 +101,7 @@ def test_a_reader_computes_from_a_read_only_file_system(root):
 
 
 def test_nothing_to_do_needs_no_writing(root):
-    command = [SITE, "install", "--root", root, "--env", "emt", "--env", "lj"]
+    command = [SITE, "install", "--yes", "--root", root, "--env", "emt", "--env", "lj"]
     done = run(*read_only(root), *command)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{root}: nothing to do.\n"

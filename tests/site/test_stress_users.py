@@ -117,7 +117,7 @@ def test_modes_do_not_depend_on_the_umask_of_the_owner(as_user, place, umask):
     for path in (tiny.path, tiny.layout.environments, tiny.layout.environment_file(ENVIRONMENT)):
         os.chown(path, OWNER, OWNER)
     options = ("--env", ENVIRONMENT, "--no-client", "--set", "access.readers=world")
-    command = ("install", "--cluster", "local", "--root", tiny.path, *options)
+    command = ("install", "--yes", "--cluster", "local", "--root", tiny.path, *options)
     done = as_user(OWNER, "rootstock-site", *command, umask=umask)
     assert done.returncode == 0, done.stderr
     done = as_user(OUTSIDER, "python", "-c", LOOK_UP, tiny.path, ENVIRONMENT)

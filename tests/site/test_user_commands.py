@@ -82,6 +82,10 @@ def test_an_unknown_cluster(ask):
     done = ask("cluster", "show", "atlantis")
     assert done.returncode == 3
     assert done.stderr.startswith("Error: Unknown cluster 'atlantis'. Known clusters: alps, della, ")
+    for command in (("cluster", "show", "dela"), ("list", "--cluster", "dela")):
+        done = ask(*command)
+        assert done.stderr.startswith("Error: Unknown cluster 'dela'. Did you mean 'della'? Known clusters: alps, ")
+        assert "--root /path/to/rootstock" in done.stderr
 
 
 def test_the_cluster_of_this_machine(tmp_path):

@@ -34,7 +34,7 @@ def tiny_site(site, tmp_path):
     root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
 
     def command(word, *arguments, prefix=(), check=True):
-        return run(*prefix, *ordinary(), SITE, word, "--root", root.path, *arguments, check=check)
+        return run(*prefix, *ordinary(), SITE, word, "--yes", "--root", root.path, *arguments, check=check)
 
     command("install", "--cluster", "local", *INSTALL)
     return root, command

@@ -123,7 +123,7 @@ def test_the_proxy_is_used(root: Path, server: Server, warm: Warm, how: str) -> 
     else:
         registry.write_text(kept + f'[clusters.local.jobs]\nnetwork = "proxy"\nproxy = "{server.url}"\n')
     try:
-        run(SITE, "warm", "--root", root, "--model", "web-small", env=environment, check=True)
+        run(SITE, "warm", "--yes", "--root", root, "--model", "web-small", env=environment, check=True)
     finally:
         registry.write_text(kept)
     assert server.asked == ["http://weights.invalid/small"]
@@ -133,7 +133,7 @@ def test_the_proxy_is_used(root: Path, server: Server, warm: Warm, how: str) -> 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_cut_off_in_the_middle_of_a_download(root: Path, server: Server, warm: Warm, number: signal.Signals) -> None:
     server.go_on.clear()
-    command = (SITE, "warm", "--root", root, "--model", "web-small")
+    command = (SITE, "warm", "--yes", "--root", root, "--model", "web-small")
     with started(command, env=clean_environment(WEB_SERVER=server.url)) as process:
         arrived = "a part of the weights"
         wait_for(lambda: [path for path in root.glob("cache/.staging-*/**/epsilon") if path.stat().st_size], arrived)

@@ -46,7 +46,7 @@ def test_a_full_disk(root: Path, server: Server, warm: Warm, where: str) -> None
 def test_two_at_once(root: Path, server: Server, warm: Warm) -> None:
     """The second says who is at work; one that waits finds nothing left to fetch."""
     server.go_on.clear()
-    command = (SITE, "warm", "--root", root, *SMALL)
+    command = (SITE, "warm", "--yes", "--root", root, *SMALL)
     variables = clean_environment(WEB_SERVER=server.url)
     with started(command, env=variables) as first:
         wait_for(lambda: server.asked, "the first download")
@@ -65,7 +65,7 @@ def test_two_at_once(root: Path, server: Server, warm: Warm) -> None:
 
 def test_killed_before_each_change(root: Path, server: Server, warm: Warm, tmp_path: Path) -> None:
     need_program("strace", "strace")
-    command = [str(SITE), "warm", "--root", str(root), *SMALL]
+    command = [str(SITE), "warm", "--yes", "--root", str(root), *SMALL]
     layout = RootLayout(root)
     found = changes_made_by(command, tmp_path / "log", WEB_SERVER=server.url)
     moves = [number for name, number, arguments in found if name == "rename" and str(root) in arguments]

@@ -20,6 +20,9 @@ ROOTSTOCK = SITE.with_name("rootstock")
 # own limit (pytest-timeout) is longer still.
 DEADLINE_S = 300.0
 
+# The commands of rootstock-site that ask before they change something.
+ASKING = ("install", "default", "rollback", "lock", "warm", "gc", "uninstall")
+
 Done = subprocess.CompletedProcess[str]
 
 

@@ -86,7 +86,7 @@ class TinyRoot:
     @property
     def install_command(self) -> list[str]:
         where = ("--cluster", "local", "--root", str(self.path))
-        return [*ordinary(), str(SITE), "install", *where, "--env", ENVIRONMENT, "--no-client"]
+        return [*ordinary(), str(SITE), "install", "--yes", *where, "--env", ENVIRONMENT, "--no-client"]
 
     def install(self, *prefix: str) -> Done:
         """Run the installation, under another program if one is given."""

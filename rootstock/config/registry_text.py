@@ -1,0 +1,113 @@
+"""The root's registry where somebody has edited it: what a command changes goes into their text, and the rest stays."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rootstock.config.cluster_settings import check_setting, flatten
+from rootstock.config.site import Site
+from rootstock.errors import ConfigurationError
+
+
+def merge_registry(site: Site, edited: bytes) -> bytes:
+    """Return an edited ``{root}/clusters.toml`` with the settings that an installation uses.
+
+    Parameters
+    ----------
+    site : Site
+        Its settings, which hold those of the file already, unless something outranks them.
+    edited : bytes
+        The file as it is now.
+
+    Returns
+    -------
+    bytes
+        The same where it says the same already. Comments, order and what is said of other clusters stay.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no TOML, or is written in a way that no key can be put into.
+    """
+    import tomlkit  # here, since it is needed for an edited file only
+    from tomlkit.exceptions import TOMLKitError
+
+    path, name = site.layout.clusters_file, site.cluster.name
+    wanted = {**site.cluster.said(), "root": str(site.layout.root)}
+    try:
+        before = tomllib.loads(text := edited.decode())
+        differences = _differences(before.get("clusters", {}).get(name, {}), wanted, f"{path}, cluster {name}")
+        document = tomlkit.parse(text)
+        with _before_the_end(document, name):
+            for key, value in differences.items():
+                _put(document, ["clusters", name, *key.split(".")], value)
+        if before.get("default") != name:
+            _put(document, ["default"], name)
+        merged = tomlkit.dumps(document)
+        after = tomllib.loads(merged)
+    except (tomllib.TOMLDecodeError, TOMLKitError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.", "Correct that line.") from error
+    if _said(after) != {**_said(before), **{f"clusters.{name}.{key}": value for key, value in differences.items()}}:
+        lines = "\n".join(f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in differences.items())
+        raise ConfigurationError(
+            f"{path} is written in a way that no key can be put into.", f"Write into its table of {name!r}:\n{lines}"
+        )
+    return merged.encode()
+
+
+def _said(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that a registry says of clusters."""
+    return dict(flatten({"clusters": registry.get("clusters", {})}))
+
+
+def _differences(table: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings that a table lacks or has otherwise, as TOML has them."""
+    now = {key: check_setting(key, value, where) for key, value in flatten(table)}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in wanted.items()
+        if key not in now or now[key] != value
+    }
+
+
+def _put(table: Any, keys: list[str], value: Any) -> None:
+    """Set a value in a document; what it holds of it already keeps its comment."""
+    import tomlkit
+
+    for key in keys[:-1]:
+        if key not in table:
+            inline = isinstance(table, tomlkit.items.InlineTable)
+            table[key] = tomlkit.inline_table() if inline else tomlkit.table(is_super_table=key == "clusters")
+        table = table[key]
+    item = tomlkit.item(value)
+    if isinstance(item, tomlkit.items.Array):
+        item.multiline(len(item) > 1)
+    table[keys[-1]] = item
+
+
+@contextmanager
+def _before_the_end(document: Any, name: str) -> Iterator[None]:
+    """Have what is put into a cluster's table stand before the comments at its end, which are of what follows."""
+    from tomlkit.items import Table
+
+    def last() -> Any:
+        table = document.get("clusters", {}).get(name)
+        while isinstance(table, Table) and (body := table.value.body):
+            key, item = body[-1]
+            if key is None or key.is_dotted() or not isinstance(item, Table):
+                return table
+            table = item
+        return table
+
+    end: list[Any] = []
+    if isinstance(table := last(), Table):
+        while table.value.body and table.value.body[-1][0] is None:
+            end.insert(0, table.value.body.pop()[1])
+    yield
+    table = last()
+    for item in end:
+        table.add(item)
