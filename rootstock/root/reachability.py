@@ -59,7 +59,7 @@ def cause(error: OSError) -> str:
 
 
 def _explain(path: Path, status: os.stat_result) -> RootError:
-    mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
+    mode, group = stat.S_IMODE(status.st_mode), group_name(status.st_gid)
     reason = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
         return RootError(reason, f"Ask the site's admin to add you to the group {group}; then log in again.")
@@ -72,19 +72,34 @@ def _explain(path: Path, status: os.stat_result) -> RootError:
 
 def owner(path: Path) -> str:
     """Return the name of whom something belongs to; a number where the machine knows no name."""
+    return user_of(path.lstat().st_uid)
+
+
+def user_of(uid: int) -> str:
+    """Return the name of a user; the number where the machine knows no name."""
     import pwd
 
-    uid = path.lstat().st_uid
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 
 
-def _group(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """Return the name of a group; the number where the machine knows no name."""
     import grp
 
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def find_group(name: str) -> int | None:
+    """Return the number of a group, given its name or number; None if there is no such group."""
+    import grp
+
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
