@@ -257,7 +257,7 @@ def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeCh
             yield ModeChange(folder, None, site.access.folder)
 
 
-def _warnings(site: Site, foreign: Iterable[ModeChange], *, created: bool) -> Iterator[str]:
+def _warnings(site: Site, foreign: Sequence[ModeChange], *, created: bool) -> Iterator[str]:
     if created:
         yield from site.cluster.notes
         if os.geteuid() == 0:

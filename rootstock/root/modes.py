@@ -146,9 +146,9 @@ def _entries(layout: RootLayout, access: Access, everything: bool) -> Iterator[t
         yield _shown, _below(folder, half_written=False)
     yield _locked, _inside(layout.locks)
     yield _logged, _inside(layout.log)
-    for rule, folder in ((Access.for_admins, layout.templates), (_programs, layout.hooks)):
-        yield rule, (*_itself(folder), *_below(folder))
-    trees = [(Access.for_admins, entry) for entry in _inside(layout.uv_cache)]
+    yield Access.for_admins, (*_itself(layout.templates), *_below(layout.templates))
+    yield _programs, (*_itself(layout.hooks), *_below(layout.hooks))
+    trees: list[tuple[_Rule, _Entry]] = [(Access.for_admins, entry) for entry in _inside(layout.uv_cache)]
     for name in _inside(layout.all_builds):
         yield _shown, [name]
         trees += [(Access.sealed, build) for build in _inside(name[0])]

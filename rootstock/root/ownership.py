@@ -224,13 +224,14 @@ def check_hook(layout: RootLayout, hook: Path) -> None:
     HookError
         If somebody else could have written it.
     """
-    statuses = [*_statuses(hook), *_statuses(layout.hooks)]
-    admins = Admins.of(layout)
-    if os.geteuid() != 0:
-        if admins is not None:
-            for path in (hook, layout.hooks):
-                _check_owner(layout, path, admins)
+    statuses, admins = _statuses(hook), Admins.of(layout)
+    if not statuses or admins is None:
         return
+    if os.geteuid() != 0:
+        for path in (hook, layout.hooks):
+            _check_owner(layout, path, admins)
+        return
+    statuses += _statuses(layout.hooks)
     remedy = f"Look at it, then: chown -h root {layout.hooks} {hook} && chmod go-w {layout.hooks} {hook}"
     if others := [status for status in statuses if status.st_uid != 0]:
         name = user_of(others[0].st_uid)
