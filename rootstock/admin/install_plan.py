@@ -32,7 +32,7 @@ from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, describe_foreign, modes_needed, refuse_foreign
-from rootstock.root.ownership import writable_above
+from rootstock.root.reachability import writable_above
 from rootstock.root.records import now, read_marker, user_name
 
 
@@ -265,6 +265,6 @@ def _warnings(site: Site, foreign: Sequence[ModeChange], *, created: bool) -> It
     for folder in site.access.obstacles(site.layout.root):
         whom = "other users" if site.access.readers == "world" else "the group"
         yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"
-    for text, remedy in writable_above(site.layout, site.access.gid if site.access.shared else None):
+    for text, remedy in writable_above(site.layout.root, site.access.gid if site.access.shared else None):
         yield f"{text}. For example: {remedy}"
     yield from describe_foreign(foreign)

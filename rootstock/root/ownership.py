@@ -1,4 +1,4 @@
-"""Whose a root is, and what in it: who may change it, whose programs in it are run, and who could replace all of it.
+"""Whose a root is, and what in it: who may change it, and whose programs in it are run.
 
 Modes say what the kernel lets somebody do. To root it lets everything, and so root would run hooks, templates and
 environment files that somebody else can write.
@@ -125,11 +125,22 @@ def check_caller(layout: RootLayout, command: str = "", access: Access | None = 
     me = os.geteuid()
     if not admins.include(me, -1):
         if me == 0 and command in _REMOVING:
+            _refuse_links(layout, admins)
             return f"{layout.root} belongs to {user_of(admins.uid)}, and you are root: you remove what others own."
         raise _refusal(layout, admins)
     for path in _what_is_run(layout):
         _check_owner(layout, path, admins)
     return ""
+
+
+def _refuse_links(layout: RootLayout, admins: Admins) -> None:
+    """Check that what root is about to write lies in the root, wherever its owner would like to have it."""
+    for path in (*layout.folders()[1:], layout.admin_lock, layout.admin_owner, *layout.all_builds.glob("*")):
+        if path.is_symlink():
+            raise RootError(
+                f"{path} is a symbolic link. Root follows none in a root of {user_of(admins.uid)}'s.",
+                f"Do this as its owner: sudo -u {user_of(admins.uid)} rootstock-site ...",
+            )
 
 
 def _refusal(layout: RootLayout, admins: Admins) -> RootError:
@@ -148,6 +159,8 @@ def _refusal(layout: RootLayout, admins: Admins) -> RootError:
 def _what_is_run(layout: RootLayout) -> Iterator[Path]:
     """Yield what decides about the programs that an admin runs."""
     yield from (layout.marker, layout.clusters_file, layout.environments, layout.templates, layout.hooks)
+    yield from (layout.all_builds, layout.all_active, layout.clients, layout.runtimes, layout.python)
+    yield from layout.python.glob("*")
     yield from layout.templates.rglob("*")
     yield from layout.hooks.glob("*")
     for pattern in ("*.py", "*.py.lock"):
@@ -157,11 +170,11 @@ def _what_is_run(layout: RootLayout) -> Iterator[Path]:
 def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
     if all(map(admins.trust, _statuses(path))):
         return
-    name, place = owner(path), path.relative_to(layout.root)
-    kind = HookError if place.parts[0] == layout.hooks.name else RootError
+    name = user_of(next(status.st_uid for status in _statuses(path) if not admins.trust(status)))
+    kind = HookError if layout.hooks in (path, path.parent) else RootError
     raise kind(
-        f"{path} belongs to {name}, who is no admin of this root: whatever they write there would be run by you.",
-        f"Look at it. Then, as root: chown -h {user_of(os.geteuid())} {path}; or remove it.",
+        f"{path} belongs to {name}: you would run whatever they write there.",
+        f"Look at it. Then remove it, or let root give it to you: chown -h {user_of(os.geteuid())} {path}",
     )
 
 
@@ -250,44 +263,12 @@ def give_to_owner(path: Path, layout: RootLayout) -> None:
     layout : RootLayout
     """
     uid = os.stat(layout.root).st_uid
-    if os.geteuid() == 0 and uid != 0 and path.lstat().st_uid == 0:
-        os.chown(path, uid, path.parent.stat().st_gid, follow_symlinks=False)
-
-
-def writable_above(layout: RootLayout, gid: int | None) -> Iterator[tuple[str, str]]:
-    """Say of each folder above the root who could put another root in its place, and what to do about it.
-
-    Where the sticky bit is set, one can rename and remove only what is one's own.
-
-    Parameters
-    ----------
-    layout : RootLayout
-    gid : int or None
-        The group of admins, if there is one.
-    """
-    for folder in sorted({*layout.root.parents, *layout.root.resolve().parents}):
-        try:
-            status = folder.stat()
-        except OSError:
-            continue
-        if status.st_mode & stat.S_ISVTX:
-            continue
-        if status.st_mode & stat.S_IWOTH:
-            whom, remedy = "everybody", f"chmod o-w {folder}, or chmod +t {folder}"
-        elif status.st_mode & stat.S_IWGRP and status.st_gid != gid and not _of_one(status):
-            whom, remedy = f"the group {group_name(status.st_gid)}", f"chmod g-w {folder}, or chmod +t {folder}"
-        else:
-            continue
-        yield f"{whom} can write to {folder}, and put another root in the place of this one", remedy
-
-
-def _of_one(status: os.stat_result) -> bool:
-    """Tell whether a folder's group has no other member than its owner: many systems give each user such a group."""
-    import grp
-
-    name = user_of(status.st_uid)
+    if os.geteuid() != 0 or uid == 0:
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        group = grp.getgrgid(status.st_gid)
-    except KeyError:
-        return False
-    return group.gr_name == name and set(group.gr_mem) <= {name}
+        status = os.fstat(descriptor)
+        if (status.st_uid, status.st_nlink) == (0, 1):  # what we have made, not another name of something else
+            os.fchown(descriptor, uid, path.parent.stat().st_gid)
+    finally:
+        os.close(descriptor)

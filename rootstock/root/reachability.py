@@ -1,10 +1,11 @@
-"""Whether a user gets to a folder, and who is in the way."""
+"""Whether a user gets to a folder, and who is in the way; and who could put another one in its place."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.errors import RootError
@@ -103,3 +104,42 @@ def find_group(name: str) -> int | None:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
         return None
+
+
+def writable_above(root: Path, gid: int | None) -> Iterator[tuple[str, str]]:
+    """Say of each folder above the root who could put another root in its place, and what to do about it.
+
+    Where the sticky bit is set, one can rename and remove only what is one's own.
+
+    Parameters
+    ----------
+    root : Path
+    gid : int or None
+        The group of admins, if there is one.
+    """
+    for folder in sorted({*root.parents, *root.resolve().parents}):
+        try:
+            status = folder.stat()
+        except OSError:
+            continue
+        if status.st_mode & stat.S_ISVTX:
+            continue
+        if status.st_mode & stat.S_IWOTH:
+            whom, remedy = "everybody", f"chmod o-w {folder}, or chmod +t {folder}"
+        elif status.st_mode & stat.S_IWGRP and status.st_gid != gid and not _of_one(status):
+            whom, remedy = f"the group {group_name(status.st_gid)}", f"chmod g-w {folder}, or chmod +t {folder}"
+        else:
+            continue
+        yield f"{whom} can write to {folder}, and put another root in the place of this one", remedy
+
+
+def _of_one(status: os.stat_result) -> bool:
+    """Tell whether a folder's group has no other member than its owner: many systems give each user such a group."""
+    import grp
+
+    name = user_of(status.st_uid)
+    try:
+        group = grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}

@@ -129,7 +129,8 @@ def test_readers_read_and_do_not_write(field, install_as, run_as, tiny):
     assert run_as(4009, SITE, "status", "--root", root).returncode == 0
     done = run_as(4009, SITE, "install", "--root", root, "--set", "environments=", "--set", "contact=me", "--no-client")
     assert done.returncode == 10
-    assert f"Error: You may not change {root}: it belongs to 4001, and you are uid 4009.\nDo this as 4001, " in done.stderr
+    said = f"Error: You may not change {root}: it belongs to 4001, and you are uid 4009.\nDo this as 4001, "
+    assert said in done.stderr
 
 
 def test_readers_of_the_group_and_outsiders(field, install_as, run_as, tiny):

@@ -281,6 +281,14 @@ def test_root_removes_what_others_own_and_leaves_nothing_of_its_own(root, member
     assert not first.exists()
     assert {path.lstat().st_uid for path in (root, *root.rglob("*"))} == {ANN}
     member(ANN, "install", root, *SHARE)
+    # Nor does it write where a link of theirs leads.
+    layout.log.rename(root.parent / "log")
+    layout.log.symlink_to(tmp_path)
+    done = run_as(0, SITE, "uninstall", "--root", root, "--yes")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        10, f"Error: {layout.log} is a symbolic link. Root follows none in a root of {ANN}'s."
+    )  # fmt: skip
+    layout.log.unlink()
     assert run_as(0, SITE, "uninstall", "--root", root, "--yes").stderr.startswith(note)
     assert not root.exists()
 
@@ -321,7 +329,7 @@ def test_nobody_runs_what_somebody_else_has_put_into_the_root(tiny_root, member,
     before = listing(tiny_root)
     for command in ("install", "render"):
         done = member(0, command, tiny_root, *SITE_COMMANDS[command], code=code)
-        assert f"Error: {path} belongs to {EVE}, who is no admin of this root: " in done.stderr
+        assert f"Error: {path} belongs to {EVE}: you would run whatever they write there.\n" in done.stderr
     assert listing(tiny_root) == before
     if name.startswith("templates"):
         assert f"Error: {path} belongs to {EVE}" in member(0, "page", tiny_root, "--output", tmp_path, code=10).stderr

@@ -16,9 +16,9 @@ from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.modes import modes_needed
-from rootstock.root.ownership import Admins, writable_above
+from rootstock.root.ownership import Admins
 from rootstock.root.permissions import Access
-from rootstock.root.reachability import group_name, obstacle, owner, user_of
+from rootstock.root.reachability import group_name, obstacle, owner, user_of, writable_above
 from rootstock.root.records import read_marker
 
 _CLOCK_S = 60.0
@@ -131,7 +131,7 @@ def access(context: DoctorContext) -> Iterator[Finding]:
     if os.geteuid() == 0 and not admins.trust(layout.root.stat()):
         well = False
         yield warning(f"{whose}, and you are root: what they have installed runs as root", "Compute as another user.")
-    for text, remedy in writable_above(layout, admins.gid):
+    for text, remedy in writable_above(layout.root, admins.gid):
         well = False
         yield warning(text, f"An admin of that folder: {remedy}")
     if wrong := [change for change in modes_needed(layout, noted, everything=context.full) if change.old is not None]:
