@@ -9,7 +9,9 @@ import stat
 import pytest
 
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import active_build
+from rootstock.root.modes import modes_needed
+from rootstock.root.permissions import Access
+from rootstock.root.records import active_build, read_marker
 from tests.support.commands import ROOTSTOCK, SITE, clean_environment, run
 from tests.support.folders import open_to_readers
 from tests.support.needs import need_program, need_root
@@ -121,6 +123,9 @@ def test_a_root_is_given_to_a_group_later(root, member, run_as, tiny, tmp_path):
     # And the first still can.
     assert member(ANN, "install", root, "--no-client", "--env", "other").returncode == 0
     assert member(BEN, "install", root, "--no-client", "--env", "tiny").stdout.endswith("nothing to do.\n")
+    # Whatever either has made since, in uv's cache too, is as the access says.
+    noted = Access.noted(read_marker(layout))
+    assert list(modes_needed(layout, noted, everything=True)) == []
     for uid in (ANN, BEN):
         said = run_as(uid, ROOTSTOCK, "doctor", "--root", root, groups=GROUP).stdout
         assert "ok       access" in said, said
