@@ -29,11 +29,14 @@ class Admins:
     ----------
     uid : int
         The owner of its folder.
+    group : int or None
+        The group whose members are to be admins too, if there is one.
     gid : int or None
-        The group whose members are admins too, if it has one.
+        That group, if the owner is of it.
     """
 
     uid: int
+    group: int | None = None
     gid: int | None = None
 
     @classmethod
@@ -56,7 +59,8 @@ class Admins:
         if access is None or not access.shared:
             return cls(status.st_uid)
         gid = status.st_gid if access.gid == -1 else access.gid
-        return cls(status.st_uid, gid if status.st_uid == 0 or _is_member(status.st_uid, gid, status.st_gid) else None)
+        owner_in = status.st_uid == 0 or _is_member(status.st_uid, gid, status.st_gid)
+        return cls(status.st_uid, gid, gid if owner_in else None)
 
     def include(self, uid: int, gid: int) -> bool:
         """Tell whether somebody is one of them.
@@ -148,6 +152,9 @@ def _refusal(layout: RootLayout, admins: Admins) -> RootError:
     if os.geteuid() == 0:
         hint = f"Do this as its owner: sudo -u {name} rootstock-site ... To make it yours, look at what it holds, "
         hint += f"hooks and templates too, then: chown -hR {user_name()} {root}"
+    elif admins.group != admins.gid and admins.group is not None:
+        hint = f"Its admins are the group {group_name(admins.group)}, which {name} is not in. "
+        hint += f"Let root give it to one of them: chown -hR USER {root}"
     elif admins.gid is not None:
         hint = f"Its admins are the members of the group {group_name(admins.gid)}: do this as one of them."
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -237,6 +239,23 @@ def test_a_change_of_access_that_is_cut_off(root, member, number, signal):
     member(ANN, "install", root, *SHARE)
     assert {path.lstat().st_gid for path in root.rglob("*")} == {GROUP}
     member(BEN, "status", root)
+
+
+def test_owner_and_caller_have_to_be_of_the_group(root, member, tmp_path):
+    """As the machine's user database says, where it knows the owner."""
+    member(ANN, "install", root, *SHARE)
+    user = pwd.getpwnam("games")
+    run("chown", "-hR", user.pw_name, root, check=True)
+    said = f"Error: You may not change {root}: it belongs to games, and you are uid {BEN}.\nIts admins are the group "
+    assert member(BEN, "render", root, code=10).stderr.startswith(
+        f"{said}{GROUP}, which games is not in. Let root give"
+    )
+    groups = tmp_path / "group"
+    groups.write_text(f"{Path('/etc/group').read_text()}admins:x:{GROUP}:games\n")
+    in_group = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
+    member(BEN, "render", root, prefix=in_group)
+    done = run_in(tmp_path / "eve", EVE, SITE, "render", "--root", root, prefix=in_group)
+    assert done.returncode == 10  # the folder does not let her in
 
 
 SITE_COMMANDS = {
