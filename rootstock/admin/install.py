@@ -15,14 +15,13 @@ from rootstock.admin.asked_for import Problem, failure
 from rootstock.admin.install_plan_view import InstallPlanView
 from rootstock.builds.make import Staged, publish, remove_leftovers, stage
 from rootstock.builds.plan import BuildPlan
-from rootstock.builds.root_interpreters import install_interpreter, users
+from rootstock.builds.root_interpreters import install_interpreter
 from rootstock.builds.uv import Uv, package_cache, uv_version
 from rootstock.config.site import Site
 from rootstock.errors import RootstockError
 from rootstock.root.generations import Change, friendly_os_errors, transaction
-from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext
-from rootstock.root.permissions import ModeChange
+from rootstock.root.modes import ModeChange, modes_changed, modes_needed, refuse_foreign
 from rootstock.root.records import write_file
 from rootstock.root.signals import leave_to_first_thread
 
@@ -57,16 +56,14 @@ class InstallPlan(InstallPlanView):
             for folder in (layout.root, layout.locks, layout.generations):
                 access.make_folder(folder, private=folder in layout.admin_folders())
         with transaction(layout, access, Change(self.command, site.cluster.name, self.since), admin):
-            for change in self.modes:  # before anything is written: a file gets the group of its folder
-                access.apply(change)
-                admin.log(f"mode {change.new:04o} of {change.path}")
-            # Who may read is noted when all of it is done: until then, the next installation has it to do.
-            access_now = {key: self.marker[key] for key in ("readers", "group", "writers") if key in self.marker}
-            _write_marker(self, {**self.new_marker, **access_now})
-            if self.reseal:
-                _reseal(site, admin)
-                _write_marker(self, self.new_marker)
-            _write_files(self, admin, published=False)
+            with modes_changed(layout, access, _modes(self, admin), admin.log):
+                # Before anything is written: a file gets the group of its folder. Who may read is noted when all of it
+                # is done: until then, the next installation has it to do.
+                access_now = {key: self.marker[key] for key in ("readers", "group", "writers") if key in self.marker}
+                _write_marker(self, {**self.new_marker, **access_now})
+                _write_files(self, admin, published=False)
+                if self.reseal:
+                    _write_marker(self, self.new_marker)
             uv = Uv(package_cache(site), admin.log, access.admin_umask, self.wheels)
             for python in self.pythons:
                 install_interpreter(site, python, uv, report=admin.report)
@@ -78,7 +75,7 @@ class InstallPlan(InstallPlanView):
                 # More are not worth it: uv and the compiler use all processors for one already.
                 failed = _build(environments, self, admin, uv, self.jobs or min(_MOST_JOBS, os.cpu_count() or 1))
             finally:
-                access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
+                access.share_cache(layout.uv_cache)
             if failed := [*self.problems, *failed]:
                 raise failure(failed, len(self.problems) + len(environments))
 
@@ -96,21 +93,22 @@ def _write_files(plan: InstallPlan, admin: AdminContext, *, published: bool) -> 
             admin.log(change.describe(layout.root))
 
 
-def _reseal(site: Site, admin: AdminContext) -> None:
-    """Give what was made under other settings the modes that these say; the plan has the folders of every root."""
-    layout, access = site.layout, site.access
-    for build in sorted(layout.all_builds.glob("*/[!.]*")):
-        admin.report(f"changing the modes of {build.relative_to(layout.root)}")
-        access.make_immutable(build)
-    for name in users(layout):
-        access.make_immutable(layout.interpreter(name))
-    for folder in layout.all_builds.iterdir():
-        access.apply(ModeChange(folder, 0, access.folder))
-    for cache in layout.cache.iterdir():
-        if cache != layout.uv_cache and not cache.name.startswith(STAGING):
-            access.make_readable(cache)
-    for folder in (layout.runtimes, layout.all_weights, layout.all_verifications, layout.aside, layout.generations):
-        access.restore_modes(folder)
+def _modes(plan: InstallPlan, admin: AdminContext) -> list[ModeChange]:
+    """Return the changes of modes and groups; those of everything that there is now, where another access is to hold.
+
+    Raises
+    ------
+    RootError
+        If somebody else's file is among that.
+    """
+    if not plan.reseal:
+        return [*plan.modes]
+    admin.report("changing the modes of everything")
+    layout = plan.site.layout
+    changes = list(modes_needed(layout, plan.site.access, everything=True))
+    refuse_foreign(layout, changes)
+    found = {change.path for change in changes}
+    return [*changes, *(change for change in plan.modes if change.old is None and change.path not in found)]
 
 
 def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, uv: Uv, jobs: int) -> list[Problem]:

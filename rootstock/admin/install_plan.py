@@ -28,14 +28,14 @@ from rootstock.config.environment_file import (
 )
 from rootstock.config.registry_text import merge_registry
 from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
-from rootstock.config.site import Site, installed_versions, is_new
+from rootstock.config.site import Site, check_site, installed_versions, is_new
 from rootstock.config.templates import site_templates
 from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256, stray_modulefiles
-from rootstock.root.permissions import ModeChange, may_remove
-from rootstock.root.reachability import owner
+from rootstock.root.modes import ModeChange, describe_foreign, modes_needed, refuse_foreign
+from rootstock.root.reachability import writable_above
 from rootstock.root.records import now, read_marker, user_name
 
 
@@ -184,7 +184,8 @@ def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], l
 
 
 def _own_marker(site: Site) -> dict[str, Any]:
-    """Return the marker; an empty one if the root is yet to be made."""
+    """Return the marker; an empty one if the root is yet to be made. Somebody else's root is an error."""
+    check_site(site, "install")
     if is_new(site.layout):
         return {}
     marker = read_marker(site.layout)
@@ -220,8 +221,11 @@ def _assemble(
     # They are never ours: what one replaces is kept, whoever put it there.
     theirs = {layout.templates / name: text for name, text in given.items()}
     templates = plan_files(layout.root, theirs, {}, theirs)
-    modes = list(_modes(site, contents))
-    foreign = [change for change in modes if change.old is not None and not may_remove(change.path)]
+    reseal = bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items())
+    if reseal:
+        refuse_foreign(layout, modes_needed(layout, site.access, everything=True))
+    modes = list(modes_needed(layout, site.access))
+    foreign = [change for change in modes if not change.allowed]
     return InstallPlan(
         site=site,
         command="install",
@@ -230,7 +234,7 @@ def _assemble(
         new_marker=_new_marker(cluster, marker, hashes_after(layout.root, written, files)),
         files=(*templates, *files),
         modes=(*(change for change in modes if change not in foreign), *_caches(site, sources)),
-        reseal=bool(marker) and any(marker.get(key) != value for key, value in _access_settings(cluster).items()),
+        reseal=reseal,
         warnings=(*_warnings(site, foreign, created=not marker),),
         since=latest_number(layout),
         unrecorded=bool(marker) and unrecorded(layout),
@@ -255,21 +259,6 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
     }
 
 
-def _modes(site: Site, files: Iterable[Path]) -> Iterator[ModeChange]:
-    layout, access = site.layout, site.access
-    for folder in layout.folders():
-        mode = access.admin_folder if folder in layout.admin_folders() else access.at(folder, layout).folder
-        if change := access.needs(folder, mode):
-            yield change
-    # What an admin wrote there by hand has the modes of their umask.
-    for path in sorted(
-        {*files, layout.marker, *layout.environments.glob("*.py"), *layout.environments.glob("*.py.lock")}
-    ):
-        change = access.needs(path, access.at(path, layout).file)
-        if change and change.old is not None:
-            yield change
-
-
 def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
     """Yield the folders where environments look for weights: some libraries create them, and a user could not."""
     named = {site.layout.cache / folder for source in sources for folder in source.cache_variables.values()}
@@ -279,7 +268,7 @@ def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeCh
             yield ModeChange(folder, None, site.access.folder)
 
 
-def _warnings(site: Site, foreign: Iterable[ModeChange], *, created: bool) -> Iterator[str]:
+def _warnings(site: Site, foreign: Sequence[ModeChange], *, created: bool) -> Iterator[str]:
     if created:
         yield from site.cluster.notes
         if os.geteuid() == 0:
@@ -289,5 +278,6 @@ def _warnings(site: Site, foreign: Iterable[ModeChange], *, created: bool) -> It
     for folder in site.access.obstacles(site.layout.root):
         whom = "other users" if site.access.readers == "world" else "the group"
         yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"
-    for change in foreign:
-        yield f"{change.path} has mode {change.old:04o}, not {change.new:04o}: {owner(change.path)} can change that"
+    for text, remedy in writable_above(site.layout.root, site.access.gid if site.access.shared else None):
+        yield f"{text}. For example: {remedy}"
+    yield from describe_foreign(foreign)

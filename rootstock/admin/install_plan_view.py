@@ -16,7 +16,7 @@ from rootstock.builds.root_interpreters import NewPython
 from rootstock.config.environment_file import registered_names
 from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.managed_files import FileChange
-from rootstock.root.permissions import ModeChange
+from rootstock.root.modes import ModeChange
 from rootstock.root.records import active_build
 
 _SHOWN = 5  # changes of modes

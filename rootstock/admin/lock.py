@@ -22,6 +22,7 @@ from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.lock import AdminContext, Report, quiet
+from rootstock.root.ownership import check_caller
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -87,7 +88,7 @@ class LockPlan(Plan):
                 for change in inside:
                     write_file(change.path, change.new.encode(), site.access.file)
                     admin.log(change.describe(layout.root))
-                site.access.revoke_group_write(layout.uv_cache)
+                site.access.share_cache(layout.uv_cache)
 
 
 def plan_locks(
@@ -119,8 +120,12 @@ def plan_locks(
     ------
     BuildError
         If requirements cannot be met.
+    RootError
+        If the root is somebody else's.
     """
     layout, cluster = site.layout, site.cluster
+    if writes:
+        check_caller(layout, "lock")
     interpreters, since = own_interpreters(layout.python), latest_number(layout)
     # A lock is for every interpreter; any that can run the environment serves, and none is fetched for it.
     anyhow = replace(site, cluster=replace(cluster, interpreters=(*cluster.interpreters, AUTO)))

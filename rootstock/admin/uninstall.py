@@ -14,6 +14,7 @@ from rootstock.root.disk_usage import DiskUsage, disk_usage, megabytes
 from rootstock.root.generations import friendly_os_errors
 from rootstock.root.hooks import run_hook
 from rootstock.root.lock import AdminContext, admin_lock
+from rootstock.root.ownership import check_caller
 from rootstock.root.permissions import may_remove, remove_tree
 from rootstock.root.reachability import owner
 from rootstock.root.records import read_marker
@@ -36,6 +37,7 @@ class UninstallPlan(Plan):
     def apply(self, admin: AdminContext) -> None:
         """Remove the root. Where it is a symlink, the folder that it leads to goes and the link stays."""
         layout = self.site.layout
+        check_caller(layout, self.command)
         with friendly_os_errors(layout):
             with admin_lock(layout, admin):
                 run_hook(layout, "pre", self.command, self.site.cluster.name, admin)

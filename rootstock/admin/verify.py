@@ -6,6 +6,7 @@ Each check is kept as it comes, with value, expected value, tolerance and source
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from rootstock.config.requirements import normalized
 from rootstock.config.site import Site
 from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
 from rootstock.root.lock import Report
+from rootstock.root.ownership import check_build, check_caller
 from rootstock.root.verification_records import Run, Verification
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
@@ -95,13 +97,16 @@ def verify_builds(
     Raises
     ------
     RootError
-        If an environment has no build for this machine and device.
+        If an environment has no build for this machine and device. If root would run what somebody else has made.
     """
+    if os.geteuid() == 0:  # for whom no mode is an obstacle
+        check_caller(site.layout, "verify")
     for name in names:
         model = resolve_environment(site.layout, name, device=device)
         if model.build is None:
             report(f"{name}: not built")
             continue
+        check_build(site.layout, model.build)
         run = _start_run(site, Verification(name, model.build.name, device), report)
         step = functools.partial(_step, report, name)
         for references in _groups(_select(model.source, models)):

@@ -18,7 +18,7 @@ from rootstock.errors import ConfigurationError, WeightsError, WorkerError
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.lock import AdminContext
-from rootstock.root.permissions import remove_tree
+from rootstock.root.permissions import may_remove, remove_tree
 from rootstock.root.records import BUILD_SOURCE, active_build
 from rootstock.root.variants import find_variants, fitting_build
 from rootstock.root.weights import weights_of
@@ -63,7 +63,7 @@ class WarmPlan(Plan):
         change = Change(self.command, site.cluster.name, latest_number(layout), always=False)
         failures = []
         with transaction(layout, site.access, change, admin):
-            for leftover in layout.cache.glob(f"{STAGING}*"):
+            for leftover in filter(may_remove, layout.cache.glob(f"{STAGING}*")):
                 remove_tree(leftover)
             for model in self.models:
                 try:

@@ -33,7 +33,7 @@ def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
     from rootstock.root.disk_usage import number_of
 
     content = read_page(site, sizes=sizes)
-    html, data = write_page(content, output.absolute(), site.template_dirs)
+    html, data = write_page(content, output.absolute(), site.templates)
     for name, error in content.problems.items():
         click.echo(f"Environment {name} is not on it: {error}", err=True)
     if as_json:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from rootstock.cli.common import merge_options, options, show_json, show_progress
-from rootstock.config.site import Site
+from rootstock.config.site import Site, check_site
 from rootstock.errors import ConfigurationError
 from rootstock.root.command_log import log_line, new_log
 from rootstock.root.lock import AdminContext, quiet
@@ -82,6 +82,8 @@ def run_plan(
         click.echo("\n  ".join([f"{place or site.layout.root}:{nothing}", *plan.summary_lines()]))
     if plan.empty or options.dry_run:
         return False
+    if note := check_site(site, plan.command) if logged or removes else "":
+        click.echo(f"Note: {note}", err=True)
     if not options.yes:
         _confirm(removes)
     with _log_file(site) if logged else nullcontext() as log, admin_context(options, log) as admin:

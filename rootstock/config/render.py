@@ -41,7 +41,7 @@ def render_registry(site: Site) -> str:
     """
     cluster = replace(site.cluster, root=str(_layout(site).root))
     variables = {"name": cluster.name, "settings": cluster.said()}
-    return render_template("registry.toml.j2", variables, site.template_dirs)
+    return render_template("registry.toml.j2", variables, site.templates)
 
 
 def render_modulefiles(site: Site, version: str) -> dict[Path, str]:
@@ -65,7 +65,7 @@ def render_modulefiles(site: Site, version: str) -> dict[Path, str]:
     """
     variables, folder = _variables(site, version), site.layout.modules
     templates = {folder / f"{version}.lua": "modulefile.lua.j2", folder / version: "modulefile.tcl.j2"}
-    return {path: render_template(name, variables, site.template_dirs) for path, name in templates.items()}
+    return {path: render_template(name, variables, site.templates) for path, name in templates.items()}
 
 
 def render_activation(site: Site, version: str) -> dict[Path, str]:
@@ -81,7 +81,7 @@ def render_activation(site: Site, version: str) -> dict[Path, str]:
     """
     layout, variables = site.layout, _variables(site, version)
     return {
-        layout.activation(shell, version): render_template(f"activate.{shell}.j2", variables, site.template_dirs)
+        layout.activation(shell, version): render_template(f"activate.{shell}.j2", variables, site.templates)
         for shell in SHELLS
     }
 
@@ -100,7 +100,7 @@ def render_default(site: Site, version: str) -> dict[Path, str | None]:
         Text of each file; None for one that is not to be there. A cluster with one module system gets the
         ``.modulerc`` of its language only: a second one disturbs Lmod's check of the tree.
     """
-    layout, variables, folders = site.layout, _variables(site, version), site.template_dirs
+    layout, variables, folders = site.layout, _variables(site, version), site.templates
     languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[site.cluster.module_system]
     texts: dict[Path, str | None] = {
         path: render_template(f"modulerc.{language}.j2", variables, folders) if language in languages else None
@@ -171,7 +171,7 @@ def render_job(
         "walltime": walltime,
         "options": options,
     }
-    return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.template_dirs)
+    return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.templates)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:

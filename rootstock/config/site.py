@@ -25,6 +25,7 @@ from rootstock.config.clusters import (
 )
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.ownership import check_caller, check_templates
 from rootstock.root.permissions import Access
 from rootstock.root.records import read_marker
 
@@ -54,12 +55,36 @@ class Site:
     recognised: str = ""
 
     @functools.cached_property
+    def templates(self) -> tuple[Path, ...]:
+        """The folders of templates, after a look at whose the root's own are: a template can hold any Python."""
+        if self.layout.templates in self.template_dirs:
+            check_templates(self.layout)
+        return self.template_dirs
+
+    @functools.cached_property
     def access(self) -> Access:
         """Who may do what there.
 
         Found when it is first asked for: a command that only reads may run where nobody knows the cluster's group.
         """
         return Access.of(self.cluster.readers, self.cluster.writers, self.cluster.group)
+
+
+def check_site(site: Site, command: str) -> str:
+    """Check, before anything is written, that the caller may change a root; return what they are to know.
+
+    Parameters
+    ----------
+    site : Site
+    command : str
+        The name of the command.
+
+    Raises
+    ------
+    RootError
+        If the root is somebody else's.
+    """
+    return check_caller(site.layout, command, None if site.layout.marker.is_file() else site.access)
 
 
 def find_site(

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TextIO
 
 from rootstock.root.layout import RootLayout
+from rootstock.root.ownership import give_to_owner
 from rootstock.root.permissions import Access
 
 
@@ -29,6 +30,7 @@ def new_log(layout: RootLayout, access: Access, command: str) -> Iterator[TextIO
     path = layout.log / f"{datetime.now():%Y%m%d-%H%M%S.%f}-{command}-{os.getpid()}.log"
     with path.open("x", encoding="utf-8") as file:
         os.fchmod(file.fileno(), access.admin_file)
+        give_to_owner(path, layout)
         try:
             yield file
         except BaseException as error:

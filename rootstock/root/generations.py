@@ -18,6 +18,7 @@ from rootstock.errors import LockBusyError, RootError, SiteError
 from rootstock.root.hooks import run_hook
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext, admin_lock
+from rootstock.root.ownership import check_caller, check_hook, give_to_owner
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import cause
 from rootstock.root.record_files import Record, read_record
@@ -145,10 +146,13 @@ def transaction(layout: RootLayout, access: Access, change: Change, admin: Admin
     LockBusyError
         If another admin is at work, or has been since the decision.
     HookError
-        If a hook fails.
+        If a hook fails, or somebody else could have written it.
+    RootError
+        If the root is somebody else's.
     SiteError
         If the file system refuses something.
     """
+    check_caller(layout, change.command, access)
     with friendly_os_errors(layout), admin_lock(layout, admin):
         newest = latest(layout)
         if newest is not None and newest.number != change.since:
@@ -156,6 +160,8 @@ def transaction(layout: RootLayout, access: Access, change: Change, admin: Admin
                 f"{newest.by} on {newest.on} has changed {layout.root} meanwhile ({newest.command}).",
                 "Run the command again: it will say what is left to do.",
             )
+        for moment in ("pre", "post"):  # before anything is done
+            check_hook(layout, layout.hook(moment, change.command))
         run_hook(layout, "pre", change.command, change.cluster, admin)
         try:
             yield
@@ -173,6 +179,7 @@ def _record(layout: RootLayout, access: Access, command: str, restores: int | No
     number = latest_number(layout) + 1
     generation = Generation(number, now(), user_name(), platform.node(), command, read_state(layout), restores)
     write_file(layout.generation(number), generation.to_json().encode(), access.file)
+    give_to_owner(layout.generation(number), layout)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """A site's own programs, which run before and after a change of the root.
 
 ``{root}/hooks/pre-COMMAND`` and ``post-COMMAND`` are run if they are there and executable. One that fails stops what
-it stands before. Whoever may write there may run code as whichever admin comes next, as with everything in a root.
+it stands before. Whoever may write there may run code as whichever admin comes next, as with everything in a root; but
+root runs what is root's only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 from rootstock.errors import HookError
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext
+from rootstock.root.ownership import check_hook
 
 
 def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: AdminContext) -> None:
@@ -30,11 +32,12 @@ def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: Ad
     Raises
     ------
     HookError
-        If it cannot be run, or fails; with its last lines.
+        If it cannot be run, or fails; with its last lines. If somebody else could have written it.
     """
     hook = layout.hook(moment, name)
     if not hook.exists():
         return
+    check_hook(layout, hook)
     if not os.access(hook, os.X_OK):
         raise HookError(f"The site's hook {hook} is not executable.", f"chmod u+x {hook}, or rename it.")
     admin.report(f"running {hook.relative_to(layout.root)}")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from rootstock.errors import LockBusyError, RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.ownership import give_to_owner
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, user_name, write_file
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import filelock  # takes longer to import than all else of `rootstock --help`
 
 _POLL_S = 0.5
-_MODE = 0o664  # every admin of the group can take the lock
+LOCK_MODE = 0o664  # every admin of the group can take the lock; the folder keeps everybody else out
 # A file system without flock; no lock daemon behind an NFS mount.
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _HINT = "Wait for it with --wait SECONDS. If it will never end, take the lock from it with --break-lock."
@@ -142,7 +143,7 @@ def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
         _break(layout, admin.report)
     import filelock
 
-    lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=_MODE, fallback_to_soft=False)
+    lock = filelock.FileLock(layout.admin_lock, timeout=0, mode=LOCK_MODE, fallback_to_soft=False)
     me = Holder.of_this_process(admin.command)
     deadline = time.monotonic() + admin.wait
     waits = False
@@ -184,7 +185,8 @@ def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Re
             f"Cannot lock {layout.admin_lock}: {getattr(error, 'strerror', None) or error}.",
             "You must be allowed to write there: install as one of the root's admins.",
         ) from error
-    write_file(layout.admin_owner, me.to_json().encode(), _MODE)
+    give_to_owner(layout.admin_lock, layout)
+    write_file(layout.admin_owner, me.to_json().encode(), LOCK_MODE)
     return True
 
 
@@ -200,11 +202,11 @@ def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
     if holder is not None and holder.ended:
         layout.admin_owner.unlink(missing_ok=True)
     try:
-        descriptor = os.open(layout.admin_owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        descriptor = os.open(layout.admin_owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, LOCK_MODE)
     except FileExistsError:
         return False
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, _MODE)
+        os.fchmod(descriptor, LOCK_MODE)
         file.write(me.to_json().encode())
     report(
         f"the file system of {layout.root} has no flock: the record {layout.admin_owner.name} is the lock, and stays "
@@ -224,13 +226,17 @@ def probe_lock(layout: RootLayout) -> str:
     Raises
     ------
     OSError
-        If nothing can be written there.
+        If nothing can be written there, or a lock of the root cannot be taken.
     """
     import filelock
 
     fd, name = tempfile.mkstemp(prefix=".probe-", dir=layout.locks)
     os.close(fd)
     try:
+        # What an admin takes who changes the root, and what uv takes: they may be closed to this one.
+        for path in (layout.admin_lock, layout.uv_cache / ".lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.close(os.open(path, os.O_RDWR))
         with filelock.FileLock(name, timeout=0, fallback_to_soft=False):
             second = subprocess.run([sys.executable, "-I", "-c", _SECOND, name], check=False, timeout=10)
             return "flock" if second.returncode == _HELD else ""

@@ -9,38 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
+from rootstock.root.reachability import find_group
 
 _READ = {"world": 0o555, "group": 0o550, "owner": 0o500}
-
-
-@dataclass(frozen=True)
-class ModeChange:
-    """A folder that is to be created (`old` is None), or a file or folder that is to get another mode or group."""
-
-    path: Path
-    old: int | None
-    new: int
-
-    def describe(self, root: Path) -> str:
-        """Say in a line what is to be done."""
-        name = "the root" if self.path == root else self.path.relative_to(root).as_posix()
-        if self.old is None:
-            return f"create {name} with mode {self.new:04o}"
-        if self.old == self.new:
-            return f"change the group of {name}"
-        return f"change the mode of {name} from {self.old:04o} to {self.new:04o}"
-
-    def to_json(self, root: Path) -> dict[str, Any]:
-        """Return what `describe` says for programs."""
-        old = None if self.old is None else f"{self.old:04o}"
-        return {"path": self.path.relative_to(root).as_posix(), "old": old, "new": f"{self.new:04o}"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,18 @@ class Access:
             )
         return cls(readers, _group_id(group) if group else -1, shared)
 
+    @classmethod
+    def noted(cls, marker: Mapping[str, Any]) -> Access:
+        """Return the access that a root's marker notes, whoever asks.
+
+        Parameters
+        ----------
+        marker : mapping of str to str
+            With ``readers``, ``writers`` and ``group``.
+        """
+        gid = find_group(str(group)) if (group := marker.get("group")) else None
+        return cls(marker.get("readers", "owner"), -1 if gid is None else gid, marker.get("writers") == "group")
+
     def at(self, path: Path, layout: RootLayout) -> Access:
         """Return the access that holds for a path under the root.
 
@@ -101,12 +91,12 @@ class Access:
     @property
     def folder(self) -> int:
         """Mode of a folder that admins write to."""
-        return _READ[self.readers] | self._write | 0o010 * self.shared | self._setgid
+        return _READ[self.readers] | self._write | 0o010 * self.shared | self.setgid
 
     @property
     def admin_folder(self) -> int:
         """Mode of a folder for admins only."""
-        return 0o700 | 0o070 * self.shared | self._setgid
+        return 0o700 | 0o070 * self.shared | self.setgid
 
     @property
     def admin_file(self) -> int:
@@ -128,29 +118,8 @@ class Access:
         return 0o260 if self.shared else 0o200
 
     @property
-    def _setgid(self) -> int:
+    def setgid(self) -> int:
         return stat.S_ISGID if self.shared or self.readers == "group" or self.gid != -1 else 0
-
-    def needs(self, path: Path, mode: int) -> ModeChange | None:
-        """Return what has to be done for a file or folder to have a mode and our group; None if it has them.
-
-        Parameters
-        ----------
-        path : Path
-        mode : int
-        """
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return ModeChange(path, None, mode)
-        old = stat.S_IMODE(status.st_mode)
-        return None if old == mode and self.gid in (-1, status.st_gid) else ModeChange(path, old, mode)
-
-    def apply(self, change: ModeChange) -> None:
-        """Create the folder, or set mode and group."""
-        if change.old is None:
-            change.path.mkdir(mode=0o700, exist_ok=True)
-        self._set(change.path, change.new)
 
     def make_folder(self, path: Path, *, private: bool = False) -> None:
         """Create a folder and those above it that are missing, and set their modes; one that exists keeps its own.
@@ -163,49 +132,74 @@ class Access:
         """
         for folder in reversed([path, *path.parents]):
             if not folder.is_dir():
-                self.apply(ModeChange(folder, None, self.admin_folder if private and folder == path else self.folder))
+                folder.mkdir(mode=0o700, exist_ok=True)
+                self.set_mode(folder, self.admin_folder if private and folder == path else self.folder)
+
+    def sealed(self, mode: int) -> int:
+        """Return the mode of what nobody may write to, given that of now, with its kind.
+
+        Parameters
+        ----------
+        mode : int
+        """
+        executable = stat.S_ISDIR(mode) or mode & 0o100
+        return _READ[self.readers] if executable else _READ[self.readers] & ~0o111
+
+    def downloaded(self, mode: int) -> int:
+        """Return the mode of what readers read; admins may add to folders of it.
+
+        Parameters
+        ----------
+        mode : int
+            That of now, with its kind.
+        """
+        return self.folder if stat.S_ISDIR(mode) else _READ[self.readers] & ~0o111
+
+    def for_admins(self, mode: int, *, programs: bool = False) -> int:
+        """Return the mode of what programs and admins have made for admins: they may add to it, nobody else.
+
+        Parameters
+        ----------
+        mode : int
+            That of now, with its kind. What the owner may not do, nobody may.
+        programs : bool
+            Whether it is executed: then its owner alone may write to it.
+        """
+        if stat.S_ISREG(mode) and not mode & 0o200:
+            return self.sealed(mode)  # the same file as one of a build, or of one that is gone
+        group = (mode & 0o700) >> 3 if self.shared else 0
+        if programs:
+            group &= ~0o020
+        excess = 0o002 if self.shared and not programs else 0o022
+        return stat.S_IMODE(mode) & ~excess | group | (self.setgid if stat.S_ISDIR(mode) else 0)
 
     def make_immutable(self, tree: Path) -> None:
         """Make everything below `tree`, and `tree` itself, readable by the readers and writable by nobody."""
-        read = _READ[self.readers]
         for path, status in _walk(tree):
-            if stat.S_ISLNK(status.st_mode):
-                if self.gid not in (-1, status.st_gid):
-                    os.chown(path, -1, self.gid, follow_symlinks=False)
-            else:
-                executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100
-                mode = read if executable else read & ~0o111
-                try:
-                    self._set(path, mode, status)
-                except PermissionError:
-                    # uv has linked it from its cache, where it is another admin's.
-                    if not stat.S_ISREG(status.st_mode) or status.st_uid == os.geteuid():
-                        raise
-                    _make_own(path)
-                    self._set(path, mode)
+            try:
+                self.set_mode(path, self.sealed(status.st_mode), status)
+            except PermissionError:
+                # uv has linked it from its cache, where it is another admin's.
+                if not stat.S_ISREG(status.st_mode) or status.st_uid == os.geteuid():
+                    raise
+                _make_own(path)
+                self.set_mode(path, self.sealed(status.st_mode))
 
     def make_readable(self, tree: Path) -> None:
         """Make everything below `tree`, and `tree` itself, readable by the readers; admins may add to its folders."""
-        self._set_all(tree, _READ[self.readers] & ~0o111)
-
-    def restore_modes(self, tree: Path) -> None:
-        """Give a folder of admins, and all below it, to the readers and the other admins."""
-        self._set_all(tree, self.file)
-
-    def _set_all(self, tree: Path, file_mode: int) -> None:
         for path, status in _walk(tree):
-            if stat.S_ISDIR(status.st_mode):
-                self._set(path, self.folder, status)
-            elif stat.S_ISREG(status.st_mode):
-                self._set(path, file_mode, status)
+            if stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
+                self.set_mode(path, self.downloaded(status.st_mode), status)
 
-    def revoke_group_write(self, tree: Path) -> None:
-        """Take from everybody else the right to write to what a program left below an admin's folder."""
-        excess = self.admin_umask & 0o022
+    def share_cache(self, tree: Path) -> None:
+        """Let the other admins, and nobody else, add to what a program has left below a folder of admins.
+
+        uv makes its own lock files writable by everybody.
+        """
         for path, status in _walk(tree):
             # A link in the cache leads elsewhere, and a file of another admin is theirs to mend.
-            if not stat.S_ISLNK(status.st_mode) and status.st_mode & excess and status.st_uid == os.geteuid():
-                os.chmod(path, stat.S_IMODE(status.st_mode) & ~excess)
+            if not stat.S_ISLNK(status.st_mode) and status.st_uid == os.geteuid():
+                self.set_mode(path, self.for_admins(status.st_mode), status)
 
     def obstacles(self, path: Path) -> list[Path]:
         """Return the existing folders above `path` that keep readers from it."""
@@ -220,24 +214,31 @@ class Access:
         by_group = self.readers == "group" and status.st_gid == gid
         return bool(status.st_mode & (stat.S_IXGRP if by_group else stat.S_IXOTH))
 
-    def _set(self, path: str | Path, mode: int, status: os.stat_result | None = None) -> None:
+    def set_mode(self, path: str | Path, mode: int, status: os.stat_result | None = None) -> None:
+        """Give our group and a mode to a file or folder; to a link, which has no mode, the group.
+
+        Parameters
+        ----------
+        path : str or Path
+        mode : int
+        status : os.stat_result, optional
+            As `os.lstat` returns it, where a link itself is meant.
+        """
         status = status or os.stat(path)
+        link = stat.S_ISLNK(status.st_mode)
         if self.gid not in (-1, status.st_gid):
-            os.chown(path, -1, self.gid)
-            status = os.stat(path)  # a change of group takes the setgid bit away
-        if stat.S_IMODE(status.st_mode) != mode:
+            os.chown(path, -1, self.gid, follow_symlinks=not link)
+            status = status if link else os.stat(path)  # a change of group takes the setgid bit away
+        if not link and stat.S_IMODE(status.st_mode) != mode:
             os.chmod(path, mode)
 
 
 def _group_id(name: str) -> int:
-    import grp
-
-    try:
-        gid = int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
+    gid = find_group(name)
+    if gid is None:
         raise ConfigurationError(
             f"There is no group {name!r} on this machine.", "Give --group one that exists, or set access.group to it."
-        ) from None
+        )
     if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
         raise ConfigurationError(
             f"You are not in the group {name!r}, so you cannot give it the files.", "Install as one of its members."

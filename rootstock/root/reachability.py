@@ -1,10 +1,11 @@
-"""Whether a user gets to a folder, and who is in the way."""
+"""Whether a user gets to a folder, and who is in the way; and who could put another one in its place."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.errors import RootError
@@ -59,7 +60,7 @@ def cause(error: OSError) -> str:
 
 
 def _explain(path: Path, status: os.stat_result) -> RootError:
-    mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
+    mode, group = stat.S_IMODE(status.st_mode), group_name(status.st_gid)
     reason = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
         return RootError(reason, f"Ask the site's admin to add you to the group {group}; then log in again.")
@@ -72,19 +73,73 @@ def _explain(path: Path, status: os.stat_result) -> RootError:
 
 def owner(path: Path) -> str:
     """Return the name of whom something belongs to; a number where the machine knows no name."""
+    return user_of(path.lstat().st_uid)
+
+
+def user_of(uid: int) -> str:
+    """Return the name of a user; the number where the machine knows no name."""
     import pwd
 
-    uid = path.lstat().st_uid
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 
 
-def _group(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """Return the name of a group; the number where the machine knows no name."""
     import grp
 
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def find_group(name: str) -> int | None:
+    """Return the number of a group, given its name or number; None if there is no such group."""
+    import grp
+
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def writable_above(root: Path, gid: int | None) -> Iterator[tuple[str, str]]:
+    """Say of each folder above the root who could put another root in its place, and what to do about it.
+
+    Where the sticky bit is set, one can rename and remove only what is one's own.
+
+    Parameters
+    ----------
+    root : Path
+    gid : int or None
+        The group of admins, if there is one.
+    """
+    for folder in sorted({*root.parents, *root.resolve().parents}):
+        try:
+            status = folder.stat()
+        except OSError:
+            continue
+        if status.st_mode & stat.S_ISVTX:
+            continue
+        if status.st_mode & stat.S_IWOTH:
+            whom, remedy = "everybody", f"chmod o-w {folder}, or chmod +t {folder}"
+        elif status.st_mode & stat.S_IWGRP and status.st_gid != gid and not _of_one(status):
+            whom, remedy = f"the group {group_name(status.st_gid)}", f"chmod g-w {folder}, or chmod +t {folder}"
+        else:
+            continue
+        yield f"{whom} can write to {folder}, and put another root in the place of this one", remedy
+
+
+def _of_one(status: os.stat_result) -> bool:
+    """Tell whether a folder's group has no other member than its owner: many systems give each user such a group."""
+    import grp
+
+    name = user_of(status.st_uid)
+    try:
+        group = grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}

@@ -114,8 +114,8 @@ def test_a_sound_root_as_an_ordinary_user_sees_it(root: Path, tmp_path: Path, sc
     results = {name: {finding["result"] for finding in findings} for name, findings in found.items()}
     assert results.pop("locks") == results.pop("weights") == results.pop("gpu") == {"skipped"}
     assert set(results) == {
-        "root", "reachable", "layout", "builds", "files", "interpreters", "offline", "clock", "variables", "scratch",
-        "space", "threads",
+        "root", "reachable", "layout", "builds", "files", "interpreters", "offline", "access", "clock", "variables",
+        "scratch", "space", "threads",
     }  # fmt: skip
     assert all(result == {"ok"} for result in results.values()), found
     assert found["offline"][0]["reason"].startswith(f"a worker of {smallest(root)} was ready on cpu after ")

@@ -46,8 +46,8 @@ _STEP_S = 3.0  # a step of `why_not`, unless its worker may take long
 _FIRST: tuple[tuple[str, Check], ...] = (("reachable", place.reachable), ("layout", place.layout))
 _OF_ROOT: tuple[tuple[str, Check], ...] = (
     ("builds", builds.builds), ("files", builds.intact), ("interpreters", builds.interpreters),
-    ("weights", builds.weights), ("offline", workers.offline), ("gpu", workers.gpu), ("locks", place.locks),
-    ("clock", place.clock), ("variables", surroundings.variables),
+    ("weights", builds.weights), ("offline", workers.offline), ("gpu", workers.gpu), ("access", place.access),
+    ("locks", place.locks), ("clock", place.clock), ("variables", surroundings.variables),
 )  # fmt: skip
 _OF_USER: tuple[tuple[str, Check], ...] = (
     ("scratch", place.scratch), ("space", place.space), ("threads", surroundings.threads),

@@ -15,7 +15,10 @@ from rootstock.reports.doctor.finding import DoctorContext, Finding, check, fail
 from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
-from rootstock.root.reachability import obstacle
+from rootstock.root.modes import modes_needed
+from rootstock.root.ownership import Admins
+from rootstock.root.permissions import Access
+from rootstock.root.reachability import group_name, obstacle, owner, user_of, writable_above
 from rootstock.root.records import read_marker
 
 _CLOCK_S = 60.0
@@ -116,12 +119,50 @@ def clock(context: DoctorContext) -> Iterator[Finding]:
 
 
 @check
+def access(context: DoctorContext) -> Iterator[Finding]:
+    """Check whose the root is, that nobody else can replace it, and that its files have the modes that it notes."""
+    layout, admins = context.layout, Admins.of(context.layout)
+    if admins is None:
+        return
+    noted, well = Access.noted(read_marker(layout)), True
+    whose = f"it belongs to {user_of(admins.uid)}"
+    if admins.gid is not None:
+        whose += f" and the admins of the group {group_name(admins.gid)}"
+    if os.geteuid() == 0 and not admins.trust(layout.root.stat()):
+        well = False
+        yield warning(f"{whose}, and you are root: what they have installed runs as root", "Compute as another user.")
+    for text, remedy in writable_above(layout.root, admins.gid):
+        well = False
+        yield warning(text, f"An admin of that folder: {remedy}")
+    if wrong := [change for change in modes_needed(layout, noted, everything=context.full) if change.old is not None]:
+        well = False
+        more = f", and so for {len(wrong) - 1} more" if wrong[1:] else ""
+        yield warning(
+            f"the root's settings say otherwise: {wrong[0].describe(layout.root)}{more}",
+            f"{user_of(wrong[0].uid)} mends that: rootstock-site install --root {layout.root}",
+        )
+    if well:
+        yield ok(f"{whose}; its files have the modes for access.readers={noted.readers}")
+
+
+@check
 def locks(context: DoctorContext) -> Iterator[Finding]:
     """Check that locks keep two admins apart. Nobody else needs them."""
-    if not os.access(context.layout.locks, os.W_OK | os.X_OK):
+    folder, admins = context.layout.locks, Admins.of(context.layout)
+    if admins is None or not admins.include(os.geteuid(), -1):
         yield skipped("only admins of the root lock; you are none")
         return
-    kind = probe_lock(context.layout)
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        yield skipped("the root is mounted read-only on this node")
+        return
+    try:
+        kind = probe_lock(context.layout)
+    except PermissionError as error:
+        yield failed(
+            f"you are an admin of this root, and may not write to {error.filename}",
+            f"{owner(Path(error.filename))} mends that: rootstock-site install --root {context.layout.root}",
+        )
+        return
     if kind:
         yield ok(f"two processes exclude each other in {context.layout.locks} ({kind})")
     else:
