@@ -14,7 +14,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.modes import modes_needed
 from rootstock.root.permissions import Access
 from rootstock.root.records import active_build, read_marker
-from tests.support.commands import ROOTSTOCK, SITE, clean_environment, run
+from tests.support.commands import ASKING, ROOTSTOCK, SITE, clean_environment, run
 from tests.support.folders import open_to_readers
 from tests.support.needs import need_program, need_root
 
@@ -58,7 +58,8 @@ def member(run_as):
     """Return the function that runs rootstock-site as a member of the group, and expects an exit code."""
 
     def call(uid, command, root, *options, code=0, prefix=()):
-        done = run_as(uid, SITE, command, "--root", root, *options, groups=GROUP, prefix=prefix)
+        agreed = ["--yes"] if command in ASKING and "--yes" not in options else []
+        done = run_as(uid, SITE, command, "--root", root, *options, *agreed, groups=GROUP, prefix=prefix)
         assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
         return done
 
@@ -73,7 +74,7 @@ def kept(tmp_path_factory, tiny_text):
     open_to_readers(base)
     (base / "tiny.py").write_text(tiny_text)
     (base / "tiny.py").chmod(0o644)
-    command = (SITE, "install", "--cluster", "local", "--no-client", "--env", base / "tiny.py", "--root")
+    command = (SITE, "install", "--yes", "--cluster", "local", "--no-client", "--env", base / "tiny.py", "--root")
     done = run_in(base / "home", ANN, *command, folder_of(ANN, base / "place") / "root")
     assert done.returncode == 0, done.stderr
     return base / "place/root"
