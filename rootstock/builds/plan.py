@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,8 +90,7 @@ class BuildPlan:
 
     def digest(self, lock: str) -> str:
         """Return the name of the build."""
-        content = {**self.inputs, "lock_sha256": sha256(lock.encode())}
-        return sha256(json.dumps(content, sort_keys=True).encode())[:16]
+        return build_digest(self.inputs, lock)
 
     def needed(self, lock: bytes | None = None) -> BuildPlan | None:
         """Return the plan with the reason for it; None if the active build is what it would make.
@@ -112,6 +111,23 @@ class BuildPlan:
             if getattr(record, key) != value:
                 return f"{names.get(key, key)} changed"
         return "" if lock is not None and sha256(lock) == record.lock_sha256 else "lock changed"
+
+
+def build_digest(inputs: Mapping[str, str], lock: str) -> str:
+    """Return the name of a build.
+
+    Parameters
+    ----------
+    inputs : Mapping[str, str]
+        As `BuildPlan.inputs`.
+    lock : str
+    """
+    return content_digest({**inputs, "lock_sha256": sha256(lock.encode())})
+
+
+def content_digest(content: Mapping[str, str]) -> str:
+    """Return the name of a build by all that it is made from, each with its key in `BuildRecord`."""
+    return sha256(json.dumps(content, sort_keys=True).encode())[:16]
 
 
 def plan_environment(
