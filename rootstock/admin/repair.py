@@ -178,7 +178,10 @@ def label(tree: SealedTree) -> str:
 def _builds(layout: RootLayout, environments: Sequence[str]) -> list[SealedTree]:
     """Return the builds that are in use, and those that one can go back to."""
     in_use = sealed_trees(layout, environments or registered_names(layout), clients=not environments)
-    trees = {tree.folder: tree for tree in reversed(in_use) if tree.kind != "interpreter"}
+    trees = dict[Path, SealedTree]()
+    for tree in in_use:
+        if tree.kind != "interpreter":
+            trees.setdefault(tree.folder, tree)
     states = [generation.state for generation in reversed(read_generations(layout))]
     for link, (name, digest) in (item for state in states for item in pointers(layout, state).items()):
         folder = Path(os.path.realpath(layout.build(name, digest)))

@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 
 from rootstock.builds.interpreters import Interpreter, find_interpreter
 from rootstock.builds.make import Staged
-from rootstock.builds.plan import CLIENT, LOCK, RECIPE, BuildPlan, build_digest, content_digest, plan_environment
+from rootstock.builds.plan import CLIENT, LOCK, RECIPE, BuildPlan, build_digest, content_digest
 from rootstock.builds.root_interpreters import root_interpreters
 from rootstock.builds.uv import uv_version
 from rootstock.builds.uv_scripts import recipe_text
@@ -96,21 +96,22 @@ def plan_again(site: Site, build: Path, link: Path) -> Again:
     record = _record(remains, build.name)
     sources: Sequence[EnvironmentSource | None] = [None] if name == CLIENT else [*_sources(site, remains, name)]
     for source in sources:
-        for (python, version), accelerator, uv in itertools.product(
-            _pythons(site, remains, record, source), _accelerators(site, record, link), _uvs(remains, record)
-        ):
-            inputs = {
-                "source_sha256": source.sha256 if source else "", "interpreter": python, "python": version,
-                "platform": record.platform if record else platform.machine(), "accelerator": accelerator, "uv": uv,
-            }  # fmt: skip
-            for recipe, lock in itertools.product(_recipes(site, remains, source, accelerator), _locks(site, remains)):
-                inputs["recipe_sha256"] = sha256(recipe.encode())
-                if build_digest(inputs, lock) == build.name:
-                    plan = BuildPlan(
-                        name, source, recipe, Interpreter(python, version, ""), inputs["platform"], accelerator, link,
-                        site.layout.lock_file(name),
-                    )  # fmt: skip
-                    return _possible(Again(plan, lock, uv, build, remains, record))
+        for python, version in _pythons(site, remains, record, source):
+            for accelerator, uv in itertools.product(_accelerators(site, record, link), _uvs(remains, record)):
+                inputs = {
+                    "source_sha256": source.sha256 if source else "", "interpreter": python, "python": version,
+                    "platform": record.platform if record else platform.machine(), "accelerator": accelerator,
+                    "uv": uv,
+                }  # fmt: skip
+                for recipe, lock in itertools.product(
+                    _recipes(site, remains, source, accelerator), _locks(site, remains)
+                ):
+                    if build_digest({**inputs, "recipe_sha256": sha256(recipe.encode())}, lock) == build.name:
+                        plan = BuildPlan(
+                            name, source, recipe, Interpreter(python, version, ""), inputs["platform"], accelerator,
+                            link, site.layout.lock_file(name),
+                        )  # fmt: skip
+                        return _possible(Again(plan, lock, uv, build, remains, record))
     raise BuildError("what it was made from is damaged too, and is nowhere else in the root")
 
 
@@ -252,16 +253,19 @@ def _locks(site: Site, remains: Path) -> list[str]:
 
 def _pythons(
     site: Site, remains: Path, record: BuildRecord | None, source: EnvironmentSource | None
-) -> list[tuple[str, str]]:
-    """Return what a build may have been made on: program and version."""
-    pythons = [(record.interpreter, record.python)] if record else []
+) -> Iterator[tuple[str, str]]:
+    """Yield what a build may have been made on: program and version."""
+    if record:
+        yield record.interpreter, record.python
+    settings: tuple[str, ...] = site.cluster.interpreters
     with contextlib.suppress(OSError):
-        pythons.append((os.readlink(remains / "bin" / "python"), _setting(remains, "version_info")))
-    if not pythons and source is not None:
-        with contextlib.suppress(RootstockError):
-            interpreter = plan_environment(site, source, root_interpreters(site)).interpreter
-            pythons.append((interpreter.path, interpreter.version))
-    return pythons
+        program = os.readlink(remains / "bin" / "python")
+        yield program, _setting(remains, "version_info")
+        settings = (program, *settings)
+    with contextlib.suppress(RootstockError):
+        requires = source.requires_python if source else SpecifierSet()
+        found = find_interpreter(requires, settings, site.cluster.readers, root_interpreters(site))
+        yield found.path, found.version
 
 
 def _accelerators(site: Site, record: BuildRecord | None, link: Path) -> list[str]:

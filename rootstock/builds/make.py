@@ -95,7 +95,7 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
     _remove_leftovers(plan, folder)
     report("locking")
     with _full_file_system_named(folder):
-        lock = with_whole_packages(lambda _: lock_text(plan, folder, uv), uv, report)
+        lock = lock_text(plan, folder, uv)
     build = site.layout.build(plan.name, plan.digest(lock))
     if read_build(build) is not None:
         return Staged(plan, lock, build, None)

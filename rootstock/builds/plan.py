@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from rootstock import __version__
+from rootstock.builds.installed import with_whole_packages
 from rootstock.builds.interpreters import Interpreter, find_interpreter
 from rootstock.builds.uv import Uv, uv_version
 from rootstock.builds.uv_scripts import recipe_text
@@ -214,5 +215,6 @@ def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()
             lock.write_bytes(kept.read_bytes())
         # Our wheel can change under the same version and path: its hash is not to be kept.
         renew = () if plan.source or uv.wheels else ("rootstock",)
-        uv.lock(recipe, plan.interpreter.path, renew=(*renew, *upgrade))
+        names = (*renew, *upgrade)
+        with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
         return lock.read_text(encoding="utf-8")
