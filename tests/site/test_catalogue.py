@@ -165,7 +165,11 @@ def test_a_damaged_build_hides_no_other(ask: Ask, tiny_root: Path, tmp_path: Pat
     found = json.loads(doctor.stdout)["findings"]
     for check, reason, next_command in (
         ("builds", said, remedy),
-        ("files", "later is damaged: build.json: cannot be read", remedy.replace("repair", f"repair --root {tiny_root}")),
+        (
+            "files",
+            "later is damaged: build.json: cannot be read",
+            remedy.replace("repair", f"repair --root {tiny_root}"),
+        ),
     ):
         (failed,) = [each for each in found if (each["check"], each["result"]) == (check, "failed")]
         assert failed["reason"].startswith(reason) and failed["remedy"] == next_command
