@@ -26,7 +26,7 @@ from rootstock.errors import BuildError
 def repair(
     site: Site, environments: tuple[str, ...], bundle: Path | None, digest: str | None, options: PlanOptions
 ) -> None:
-    """Make builds again whose files are no longer those that were published.
+    """Make damaged builds again, as they were published.
 
     It compares every file of the builds in use, of those that `rollback` can go back to, and of their interpreters in
     the root. A damaged one is made again from its own lock, compared with what was published, and put in its place

@@ -9,6 +9,7 @@ import signal
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -357,3 +358,14 @@ def test_while_a_worker_computes_and_the_module_is_loaded(
         assert calculator.get_potential_energy(bulk("Cu", cubic=True)) == energy
     assert (check_build(build), check_build(client)) == ([], [])
     run(client / "bin" / "rootstock", "list", "--root", root, check=True)
+
+
+def test_two_repairs_at_once(tiny: TinyRoot) -> None:
+    build = tiny.active()
+    cut(packages(build) / INSIDE)
+    with ThreadPoolExecutor() as pool:
+        both = [each.result() for each in [pool.submit(repair, tiny, "--wait", "60") for _ in range(2)]]
+    assert [done.returncode for done in both] == [0, 0], both
+    said = "".join(done.stderr for done in both)
+    assert said.count("putting it in place") == 1
+    assert tiny.active() == build

@@ -74,9 +74,9 @@ def intact(context: DoctorContext) -> Iterator[Finding]:
     yield from (_damage(context, tree, problems) for tree, problems in checked.items() if problems)
     if not checked and not errors:
         yield skipped("nothing is built")
-    elif checked and not any(checked.values()):
+    elif whole := [str(tree) for tree, problems in checked.items() if not problems]:
         extent = "every file" if context.full else f"{_SAMPLE} files of each; --full looks at all"
-        yield ok(f"{', '.join(dict.fromkeys(map(str, checked)))}: as published ({extent})")
+        yield ok(f"{', '.join(dict.fromkeys(whole))}: as published ({extent})")
 
 
 def _damage(context: DoctorContext, tree: SealedTree, problems: list[Problem]) -> Finding:
