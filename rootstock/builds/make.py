@@ -2,7 +2,8 @@
 
 A build comes about in a staging folder beside its final place: uv installs it, every file is checked against what its
 wheel says, a worker is run on it, modes are set, and one rename gives it its name. A staging folder is never taken up
-again: an environment that was left half installed looks complete to uv.
+again: an environment that was left half installed looks complete to uv. A package that is damaged in uv's cache is
+fetched again.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
+from rootstock.builds.installed import Installed, check_records, with_whole_packages
+from rootstock.builds.package_cache import DamagedPackagesError, holders, shares_files
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text
 from rootstock.builds.sbom import bill_of_materials, installed_files
 from rootstock.builds.subprocesses import short_of_space
@@ -23,7 +28,7 @@ from rootstock.builds.uv import Uv
 from rootstock.builds.variables import clean_variables
 from rootstock.config.site import Site
 from rootstock.errors import BuildError
-from rootstock.root.checksums import Contents, Installed, check_records, read_contents
+from rootstock.root.checksums import Contents, read_contents
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import Report
 from rootstock.root.managed_files import sha256
@@ -85,42 +90,91 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
     BuildError
         If uv fails, or installs other files than the wheels hold. Nothing is left then.
     """
-    folder, kept = site.layout.builds(plan.name), uv.cache / KEPT
+    folder = site.layout.builds(plan.name)
     site.access.make_folder(folder)
-    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
-    try:
-        report("locking")
+    report("locking")
+    with _full_file_system_named(folder):
         lock = lock_text(plan, folder, uv)
-        build = site.layout.build(plan.name, plan.digest(lock))
-        if read_build(build) is not None:
-            remove_tree(staging)
-            return Staged(plan, lock, build, None)
+    build = site.layout.build(plan.name, plan.digest(lock))
+    if read_build(build) is not None:
+        return Staged(plan, lock, build, None)
+    return stage_locked(site, plan, lock, build, uv, report=report)
+
+
+def stage_locked(site: Site, plan: BuildPlan, lock: str, build: Path, uv: Uv, *, report: Report) -> Staged:
+    """Install what a lock says, and check every file.
+
+    Parameters
+    ----------
+    site, plan, uv, report
+        As for `stage`.
+    lock : str
+    build : Path
+        Where the build will be.
+
+    Raises
+    ------
+    BuildError
+        As `stage` does.
+    """
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=build.parent))
+    link = shares_files(uv.cache, site.layout.root, staging)
+
+    def install(fetched: Container[str]) -> tuple[Contents, Installed]:
         report("installing")
-        _install(plan, lock, staging, uv)
+        remove_tree(staging)
+        staging.mkdir(mode=0o700)
+        known = _install(plan, lock, staging, uv, link=link)
         report("checking files")
         contents = read_contents(staging)
-        installed = check_records(staging, contents)
-        report("compiling")
-        if uv.cache == site.layout.uv_cache:
-            site.access.make_folder(kept, private=True)
-        else:  # the admin's own, whoever else is an admin of this root
-            kept.mkdir(mode=0o700, exist_ok=True)
-        contents = compile_bytecode(
-            staging, contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=uv.log, kept=kept
-        )
-        uv.export(staging / RECIPE, staging / SBOM, plan.interpreter.path, "cyclonedx1.5")
-        exported = json.loads((staging / SBOM).read_bytes())
-        materials = bill_of_materials(exported, plan.name, build.name, installed.packages)
-        (staging / SBOM).write_text(json.dumps(materials, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        if plan.source is not None:
-            (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
-        return Staged(plan, lock, build, staging, contents, installed)
-    except BaseException as error:
+        installed = check_records(staging, contents, known.hashes)
+        # Of a package that was just fetched, they are its own.
+        strange = {name: f"{path} is in no wheel's RECORD"
+                   for path in installed.others for name in holders(uv.cache, path) if name not in fetched}  # fmt: skip
+        if strange:
+            raise DamagedPackagesError(strange)
+        return contents, installed
+
+    try:
+        with _full_file_system_named(build.parent):
+            contents, installed = with_whole_packages(install, uv, report)
+            return _finish(site, Staged(plan, lock, build, staging, contents, installed), uv, report)
+    except BaseException:
         remove_tree(staging)
-        # uv has other names for a full file system, such as that a lock file is missing.
-        if isinstance(error, BuildError) and not error.hint and (hint := short_of_space(folder)):
-            raise BuildError(error.message, hint) from error
         raise
+
+
+def _finish(site: Site, staged: Staged, uv: Uv, report: Report) -> Staged:
+    """Compile what was installed, and say in the build what it is made from."""
+    plan, staging = staged.plan, staged.folder
+    assert staging is not None
+    report("compiling")
+    kept = uv.cache / KEPT
+    if uv.cache == site.layout.uv_cache:
+        site.access.make_folder(kept, private=True)
+    else:  # the admin's own, whoever else is an admin of this root
+        kept.mkdir(mode=0o700, exist_ok=True)
+    contents = compile_bytecode(
+        staging, staged.contents, clean_variables(), umask=uv.umask, programs=uv.programs, log=uv.log, kept=kept
+    )
+    uv.export(staging / RECIPE, staging / SBOM, plan.interpreter.path, "cyclonedx1.5")
+    exported = json.loads((staging / SBOM).read_bytes())
+    materials = bill_of_materials(exported, plan.name, staged.build.name, staged.installed.packages)
+    (staging / SBOM).write_text(json.dumps(materials, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if plan.source is not None:
+        (staging / BUILD_SOURCE).write_text(plan.source.text, encoding="utf-8")
+    return replace(staged, contents=contents)
+
+
+@contextmanager
+def _full_file_system_named(folder: Path) -> Iterator[None]:
+    """Say that a file system is full: uv has other names for it, such as that a lock file is missing."""
+    try:
+        yield
+    except BuildError as error:
+        if error.hint or not (hint := short_of_space(folder)):
+            raise
+        raise BuildError(error.message, hint) from error
 
 
 def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Path:
@@ -142,16 +196,29 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
     """
     plan, folder = staged.plan, staged.folder
     if folder is not None:
-        # Among the rest are what libraries leave in their own folder when they first run.
-        contents = read_contents(folder, staged.contents)
-        record = _record(staged, contents, contents.write(folder), checks)
-        (folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
+        write_record(staged, checks)
         access.make_immutable(folder)
         folder.rename(staged.build)
     if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != staged.lock:
         write_file(plan.lock_file, staged.lock.encode(), access.file)
     point(plan.link, staged.build)
     return staged.build
+
+
+def write_record(staged: Staged, checks: list[dict[str, Any]]) -> None:
+    """Write into a build what it holds, and what it was made from.
+
+    Parameters
+    ----------
+    staged : Staged
+    checks : list of dict
+        Results of its verification.
+    """
+    assert staged.folder is not None
+    # Among the rest are what libraries leave in their own folder when they first run.
+    contents = read_contents(staged.folder, staged.contents)
+    record = _record(staged, contents, contents.write(staged.folder), checks)
+    (staged.folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
 
 
 def remove_leftovers(site: Site, plan: BuildPlan) -> None:
@@ -170,13 +237,16 @@ def remove_leftovers(site: Site, plan: BuildPlan) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv) -> None:
+def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv, *, link: bool) -> Contents:
+    """Install packages, and return what else is there."""
     uv.make_environment(staging, plan.interpreter.path)
     (staging / RECIPE).write_text(plan.recipe, encoding="utf-8")
     (staging / LOCK).write_text(lock, encoding="utf-8")
-    uv.sync(staging / RECIPE, staging, plan.interpreter.path)
+    before = read_contents(staging)
+    uv.sync(staging / RECIPE, staging, plan.interpreter.path, link=link)
     # uv's lock file, writable by everybody; nobody is to change this environment again.
     (staging / ".lock").unlink(missing_ok=True)
+    return before
 
 
 def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[dict[str, Any]]) -> BuildRecord:

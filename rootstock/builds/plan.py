@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
 from rootstock import __version__
+from rootstock.builds.installed import with_whole_packages
 from rootstock.builds.interpreters import Interpreter, find_interpreter
 from rootstock.builds.uv import Uv, uv_version
 from rootstock.builds.uv_scripts import recipe_text
@@ -90,8 +91,7 @@ class BuildPlan:
 
     def digest(self, lock: str) -> str:
         """Return the name of the build."""
-        content = {**self.inputs, "lock_sha256": sha256(lock.encode())}
-        return sha256(json.dumps(content, sort_keys=True).encode())[:16]
+        return build_digest(self.inputs, lock)
 
     def needed(self, lock: bytes | None = None) -> BuildPlan | None:
         """Return the plan with the reason for it; None if the active build is what it would make.
@@ -112,6 +112,23 @@ class BuildPlan:
             if getattr(record, key) != value:
                 return f"{names.get(key, key)} changed"
         return "" if lock is not None and sha256(lock) == record.lock_sha256 else "lock changed"
+
+
+def build_digest(inputs: Mapping[str, str], lock: str) -> str:
+    """Return the name of a build.
+
+    Parameters
+    ----------
+    inputs : Mapping[str, str]
+        As `BuildPlan.inputs`.
+    lock : str
+    """
+    return content_digest({**inputs, "lock_sha256": sha256(lock.encode())})
+
+
+def content_digest(content: Mapping[str, str]) -> str:
+    """Return the name of a build by all that it is made from, each with its key in `BuildRecord`."""
+    return sha256(json.dumps(content, sort_keys=True).encode())[:16]
 
 
 def plan_environment(
@@ -198,5 +215,6 @@ def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()
             lock.write_bytes(kept.read_bytes())
         # Our wheel can change under the same version and path: its hash is not to be kept.
         renew = () if plan.source or uv.wheels else ("rootstock",)
-        uv.lock(recipe, plan.interpreter.path, renew=(*renew, *upgrade))
+        names = (*renew, *upgrade)
+        with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
         return lock.read_text(encoding="utf-8")

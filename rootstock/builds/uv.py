@@ -10,19 +10,24 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.version import Version
 
 from rootstock.builds.interpreters import Interpreter
+from rootstock.builds.package_cache import DamagedPackagesError, damaged_packages
 from rootstock.builds.subprocesses import Programs
 from rootstock.builds.variables import clean_variables
 from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.root.lock import Report
+
+# How long to wait for whoever uses the cache. A worker that `uv run` has started keeps it for as long as it runs, and
+# takes nothing from it any more.
+_WAIT_S = 60
 
 
 @functools.cache
@@ -127,6 +132,8 @@ def _python_source(cluster: Cluster) -> dict[str, str]:
 class Uv:
     """Runs uv with one package cache.
 
+    Where uv cannot use what it has in the cache, methods raise `DamagedPackagesError`.
+
     Parameters
     ----------
     cache : Path
@@ -191,7 +198,7 @@ class Uv:
         """
         self._uv("venv", "--relocatable", "--no-project", "--python", interpreter, str(prefix))
 
-    def sync(self, script: Path, prefix: Path, interpreter: str) -> None:
+    def sync(self, script: Path, prefix: Path, interpreter: str, *, link: bool) -> None:
         """Install what ``<script>.lock`` says, and nothing else; fails if the lock does not fit the script.
 
         Parameters
@@ -201,11 +208,14 @@ class Uv:
             The environment's folder.
         interpreter : str
             The Python that it was made on.
+        link : bool
+            Whether its files are links to those in the cache, not copies.
         """
+        mode = {} if link else {"UV_LINK_MODE": "copy"}
         if self.wheels is None:
             self._uv(
                 "sync", "--script", str(script), "--locked", "--active", "--python", interpreter,
-                extra={"VIRTUAL_ENV": str(prefix), **self._links(prefix)},
+                extra={"VIRTUAL_ENV": str(prefix), **mode},
             )  # fmt: skip
             return
         # `uv sync` fetches from the addresses in the lock, whatever else it is given. A list of what it would install,
@@ -215,13 +225,22 @@ class Uv:
             self.export(script, requirements, interpreter)
             self._uv(
                 "pip", "sync", "--python", str(prefix / "bin" / "python"), "--no-index",
-                "--find-links", str(self.wheels), "--only-binary=:all:", str(requirements), extra=self._links(prefix),
+                "--find-links", str(self.wheels), "--only-binary=:all:", str(requirements), extra=mode,
             )  # fmt: skip
 
-    def _links(self, prefix: Path) -> dict[str, str]:
-        """Say that files are to be copied where the cache is on another file system; else uv warns at every build."""
-        same = self.cache.is_dir() and self.cache.stat().st_dev == prefix.stat().st_dev
-        return {} if same else {"UV_LINK_MODE": "copy"}
+    def forget(self, packages: Iterable[str]) -> None:
+        """Remove packages from the cache; builds keep what they have of them.
+
+        Parameters
+        ----------
+        packages : iterable of str
+            Their names.
+        """
+        command = ("cache", "clean", *packages)
+        try:
+            self._uv(*command, extra={"UV_LOCK_TIMEOUT": str(_WAIT_S)})
+        except BuildError:
+            self._uv(*command, "--force")
 
     def export(self, script: Path, target: Path, interpreter: str, form: str = "") -> None:
         """Write what ``<script>.lock`` says in a standard format.
@@ -251,4 +270,9 @@ class Uv:
             **({"UV_OFFLINE": "1"} if self.wheels is not None else {}),
             **(extra or {}),
         }
-        return self.programs.run([find_uv(), *arguments], variables, self.log, self.umask)
+        try:
+            return self.programs.run([find_uv(), *arguments], variables, self.log, self.umask)
+        except BuildError as error:
+            if damaged := damaged_packages(error.message):
+                raise DamagedPackagesError(damaged) from error
+            raise

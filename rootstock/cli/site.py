@@ -17,6 +17,7 @@ from rootstock.cli.page import page
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.cli.render import render
+from rootstock.cli.repair import repair
 from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.verify import verify
 from rootstock.cli.warm import site_warm
@@ -27,7 +28,7 @@ from rootstock.config.site import Site
     cls=Group,
     other="rootstock.cli.user",
     commands=[
-        completion_of("rootstock-site"), bundles, check_env, lock, new_env, page, render, site_warm, verify,
+        completion_of("rootstock-site"), bundles, check_env, lock, new_env, page, render, repair, site_warm, verify,
     ],
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -101,5 +101,5 @@ def _verify_files(layout: RootLayout, environments: Sequence[str], as_json: bool
     if damaged := [tree["folder"] for tree in trees if tree["problems"]]:
         raise VerificationError(
             f"Other files than were published are in {', '.join(damaged)}.",
-            "Remove the folder, and rootstock-site install puts it there again.",
+            f"rootstock-site repair --root {layout.root} makes what is damaged again.",
         )

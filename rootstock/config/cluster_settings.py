@@ -106,8 +106,8 @@ class Cluster:
     )
     uv_cache: str = _key(
         "uv.cache", "",
-        "A folder of the admin's own for uv's package cache, for a root whose file system has no locks. Empty: in the "
-        "root.",
+        "A folder of the admin's own for uv's package cache, for a root whose file system has no locks. Builds hold "
+        "copies of what is in it. Empty: in the root, and builds share its files.",
     )  # fmt: skip
 
     torch_cuda: str = _key("uv.torch-index.cuda", "", "The index of torch in builds for CUDA. Empty: the usual ones.")

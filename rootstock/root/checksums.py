@@ -1,18 +1,18 @@
 """Whether a build, or an interpreter in the root, holds the files that it was published with.
 
-When a build is made, every installed file is compared with what its wheel says (`check_records`), and then all that
-it holds is listed with its hash: ``SHA256SUMS``, as `sha256sum -c` reads it. ``build.json`` has the hash of that
-list, and the symbolic links. `check_build` compares a build with them at any time later. An interpreter has the same
-list, and ``interpreter.json``; `check_interpreter` compares those.
+When a build is made, every installed file is compared with what its wheel says (`rootstock.builds.installed`), and
+then all that it holds is listed with its hash: ``SHA256SUMS``, as `sha256sum -c` reads it. ``build.json`` has the hash
+of that list, and the symbolic links. `check_build` compares a build with them at any time later. An interpreter has the
+same list, and ``interpreter.json``; `check_interpreter` compares those.
 """
 
 from __future__ import annotations
 
-import base64
-import csv
+import contextlib
 import hashlib
 import os
 import random
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ from pathlib import Path
 from rootstock.errors import BuildError, RootError
 from rootstock.root.layout import INTERPRETER_RECORD
 from rootstock.root.record_files import read_record
-from rootstock.root.records import BUILD_RECORD, read_build
+from rootstock.root.records import BUILD_RECORD, how_to_replace, read_build
 from rootstock.root.signals import leave_to_first_thread
+from rootstock.root.wheel_records import WRONG_RECORD, read_rows, wheel_folders
 
 SUMS = "SHA256SUMS"
 _OWN = (SUMS, BUILD_RECORD, INTERPRETER_RECORD)  # not in the list: one is the list, and the others hold its hash
@@ -36,7 +37,7 @@ class Contents:
     Attributes
     ----------
     hashes : dict of str to str
-        Path within it -> SHA-256, for every file.
+        Path within it -> SHA-256, for every file; empty where it cannot be read.
     links : dict of str to str
         The same -> where the symbolic link leads.
     bytes, inodes : int
@@ -49,19 +50,19 @@ class Contents:
     inodes: int
 
     def write(self, folder: Path) -> str:
-        """Put the list of hashes into a folder, as `sha256sum -c` reads it, and return the list's own hash."""
+        """Put the list of hashes into a folder, as `sha256sum -c` reads it, and return the list's own hash.
+
+        Raises
+        ------
+        BuildError
+            If a file could not be read.
+        """
+        if unread := next((path for path, digest in self.hashes.items() if not digest), None):
+            raise BuildError(f"{unread} in {folder} cannot be read.", "Try again.")
         lines = (f"{digest}  {path}\n" for path, digest in sorted(self.hashes.items()))
         content = "".join(lines).encode("utf-8", "surrogateescape")
         (folder / SUMS).write_bytes(content)
         return hashlib.sha256(content).hexdigest()
-
-
-@dataclass(frozen=True)
-class Installed:
-    """What was installed into a build: the number of files, and the version of each package."""
-
-    files: int
-    packages: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -117,42 +118,7 @@ def read_contents(folder: Path, before: Contents | None = None) -> Contents:
         raise BuildError(f"{folder} holds a file with a name that no list of hashes can hold: {wrong!r}.")
     hashes = {path: digest for path, digest in (before.hashes if before else {}).items() if path in files}
     hashes |= dict(_hashes(folder, sorted(files.keys() - hashes.keys())))
-    if unread := next((path for path, digest in hashes.items() if not digest), None):
-        raise BuildError(f"{unread} in {folder} cannot be read.", "Try again.")
     return Contents(hashes, links, sum(files.values()), len(files) + len(links) + folders)
-
-
-def check_records(build: Path, contents: Contents) -> Installed:
-    """Compare every installed file with the hash in its wheel's RECORD.
-
-    Parameters
-    ----------
-    build : Path
-    contents : Contents
-        Of that build.
-
-    Raises
-    ------
-    BuildError
-        If a file is missing or differs; with its name.
-    """
-    files, packages = 0, {}
-    for info, path, algorithm, expected in _recorded(build):
-        name, _, version = info.stem.partition("-")
-        packages[name] = version
-        if path not in contents.hashes:
-            raise BuildError(f"{path} is missing from {build}.", "Build it again.")
-        if expected and expected != (
-            contents.hashes[path] if algorithm == "sha256" else _hash(f"{build}/{path}", algorithm)
-        ):
-            raise BuildError(
-                f"{path} in {build} is not the file that {name} {version} was published with.",
-                "Build it again; should it happen twice, clean uv's cache.",
-            )
-        files += 1
-    if not packages:
-        raise BuildError(f"{build} holds no packages.")
-    return Installed(files, dict(sorted(packages.items())))
 
 
 def check_build(build: Path, sample: int | None = None) -> list[Problem]:
@@ -172,17 +138,21 @@ def check_build(build: Path, sample: int | None = None) -> list[Problem]:
     Raises
     ------
     RootError
-        If there is no such build, or its record cannot be read.
+        If there is no such build, or you may not read it.
     """
-    record = read_build(build)
+    try:
+        record = read_build(build)
+    except RootError:
+        if not os.access(build / BUILD_RECORD, os.R_OK):
+            raise
+        return [Problem(BUILD_RECORD, "unreadable")]
     if record is None:
-        raise RootError(f"{build} is not a build: it has no {BUILD_RECORD}.", "Build it again.")
+        raise RootError(f"{build} is not a build: it has no {BUILD_RECORD}.", how_to_replace(build))
     problems = [] if record.digest == build.name else [Problem(BUILD_RECORD, "changed")]
     if record.files_sha256:
         return sorted(problems + _differences(build, record.files_sha256, record.links, sample))
     # It was made before builds had a list.
-    recorded = {path: value for _, path, algorithm, value in _recorded(build) if algorithm == "sha256"}
-    return sorted(problems + _wrong_files(build, recorded, sample) + _wrong_links(build, record.links))
+    return sorted(problems + _wrong_files(build, _recorded(build), sample) + _wrong_links(build, record.links))
 
 
 def check_interpreter(folder: Path, sample: int | None = None) -> list[Problem]:
@@ -204,16 +174,30 @@ def check_interpreter(folder: Path, sample: int | None = None) -> list[Problem]:
     return sorted(_differences(folder, record.files_sha256, record.links, sample))
 
 
-def _differences(folder: Path, digest: str, links: dict[str, str], sample: int | None) -> list[Problem]:
-    """Compare a folder with the list in it, whose hash is known, and with its links."""
+def read_sums(folder: Path, digest: str) -> dict[str, str] | None:
+    """Return the list of hashes in a folder; None if it is not the one that has this hash: it vouches for nothing.
+
+    Parameters
+    ----------
+    folder : Path
+    digest : str
+        What `Contents.write` returned.
+    """
     try:
         content = (folder / SUMS).read_bytes()
     except OSError:
-        return [Problem(SUMS, "missing")]
+        return None
     if hashlib.sha256(content).hexdigest() != digest:
-        return [Problem(SUMS, "changed")]  # it vouches for nothing
+        return None
     lines = (line.split("  ", 1) for line in content.decode("utf-8", "surrogateescape").splitlines())
-    hashes = {path: value for value, path in lines}
+    return {path: value for value, path in lines}
+
+
+def _differences(folder: Path, digest: str, links: dict[str, str], sample: int | None) -> list[Problem]:
+    """Compare a folder with the list in it, whose hash is known, and with its links."""
+    hashes = read_sums(folder, digest)
+    if hashes is None:
+        return [Problem(SUMS, "changed" if (folder / SUMS).is_file() else "missing")]
     problems = _wrong_files(folder, hashes, sample) + _wrong_links(folder, links)
     if sample is None:
         files, all_links, _ = _walk(folder)
@@ -262,17 +246,13 @@ def _walk(top: Path) -> tuple[dict[str, int], dict[str, str], int]:
     return files, dict(sorted(links.items())), len(folders)
 
 
-def _recorded(build: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Yield for each line of each RECORD its folder, the file's path in the build, algorithm and hexadecimal hash."""
-    for record in sorted(build.glob("lib*/python*/site-packages/*.dist-info/RECORD")):
-        if (build / record.relative_to(build).parts[0]).is_symlink():  # lib64
-            continue
-        site = os.path.relpath(record.parent.parent, build)
-        with record.open(newline="", encoding="utf-8") as lines:
-            for path, digest, _ in csv.reader(lines):
-                algorithm, _, value = digest.partition("=")
-                plain = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
-                yield record.parent, os.path.normpath(os.path.join(site, path)), algorithm, plain
+def _recorded(build: Path) -> dict[str, str]:
+    """Return what the wheels of a build say of its files: path within it -> SHA-256."""
+    recorded = dict[str, str]()
+    for folder in wheel_folders(build):
+        with contextlib.suppress(*WRONG_RECORD):  # its files are those of no wheel then
+            recorded |= {row.path: row.digest for row in read_rows(build, folder) if row.algorithm == "sha256"}
+    return recorded
 
 
 def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -280,16 +260,27 @@ def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     prefix = os.fspath(build)
 
     def read(some: Sequence[str]) -> list[tuple[str, str]]:
-        return [(path, _hash(f"{prefix}/{path}")) for path in some]
+        return [(path, hash_file(f"{prefix}/{path}")) for path in some]
 
     with ThreadPoolExecutor(_THREADS, initializer=leave_to_first_thread) as pool:
         for chunk in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
             yield from chunk
 
 
-def _hash(path: str, algorithm: str = "sha256") -> str:
+def hash_file(path: str, algorithm: str = "sha256") -> str:
+    """Return the hash of a file; an empty text if it cannot be read, or is a pipe or a device.
+
+    Parameters
+    ----------
+    path : str
+    algorithm : str
+        As `hashlib.new` knows it.
+    """
     try:
-        with open(path, "rb", buffering=0) as file:
+        # Nobody waits for who writes to a pipe.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return ""
             # Most files are small; hashlib.file_digest would clear a quarter of a megabyte for each.
             digest = hashlib.new(algorithm)
             while block := file.read(_BLOCK):

@@ -76,9 +76,9 @@ def read_build(folder: Path) -> BuildRecord | None:
 
 
 def how_to_replace(build: Path) -> str:
-    """Say what to do about a damaged build: as long as its folder is there, nothing is built in its place."""
+    """Say what to do about a damaged build."""
     which = "" if build.parent.name == CLIENT else f" --env {build.parent.name}"
-    return f"An admin removes that folder, then: rootstock-site install{which}"
+    return f"An admin runs: rootstock-site repair{which}"
 
 
 def active_build(link: Path) -> Path | None:

@@ -146,7 +146,7 @@ def test_a_damaged_build_hides_no_other(ask: Ask, tiny_root: Path, tmp_path: Pat
     damaged = layout.active("later").resolve() / "build.json"
     damaged.write_text(text)
     said = f"Cannot read {damaged}: {fault}"
-    remedy = "An admin removes that folder, then: rootstock-site install --env later"
+    remedy = "An admin runs: rootstock-site repair --env later"
     listed = ask("list", "--root", tiny_root)
     assert listed.returncode == 0
     assert [line.split("\t")[0] for line in listed.stdout.splitlines()[1:]] == ["tiny"]
@@ -163,9 +163,16 @@ def test_a_damaged_build_hides_no_other(ask: Ask, tiny_root: Path, tmp_path: Pat
     assert ([each["name"] for each in told["environments"]], list(told["problems"])) == (["tiny"], ["later"])
     doctor = ask("doctor", "--root", tiny_root, "--json", "--wait", "60")
     found = json.loads(doctor.stdout)["findings"]
-    for check in ("builds", "files"):
+    for check, reason, next_command in (
+        ("builds", said, remedy),
+        (
+            "files",
+            "later is damaged: build.json: cannot be read",
+            remedy.replace("repair", f"repair --root {tiny_root}"),
+        ),
+    ):
         (failed,) = [each for each in found if (each["check"], each["result"]) == (check, "failed")]
-        assert failed["reason"].startswith(said) and failed["remedy"] == remedy
+        assert failed["reason"].startswith(reason) and failed["remedy"] == next_command
         (well,) = [each["reason"] for each in found if (each["check"], each["result"]) == (check, "ok")]
         assert well.startswith("tiny")
 

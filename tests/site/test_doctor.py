@@ -190,7 +190,7 @@ def test_a_damaged_build(copy: Path, doctor: Examine) -> None:
     failure = next(finding for finding in found["files"] if finding["result"] == "failed")
     name = file.relative_to(build)
     assert f"lj is damaged: extra.txt: was not there when the rest was published; {name}: is not" in failure["reason"]
-    assert failure["remedy"].endswith(f"rootstock-site install --root {copy} --env lj")
+    assert failure["remedy"].endswith(f"rootstock-site repair --root {copy} --env lj")
     started = {finding["reason"].split()[3]: finding["result"] for finding in found["offline"]}
     assert started["emt"] == "ok"
 

@@ -205,11 +205,18 @@ def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
     assert doctor.returncode == 14, doctor.stderr
     [failure] = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
     assert failure["reason"].startswith(f"interpreter {packed.key()} is damaged: {inside}/evil.py: was not")
-    assert failure["remedy"].endswith(f"rootstock-site install --root {managed.path} --env {ENVIRONMENT}")
-    # As that says.
-    remove_tree(python)
-    assert install(managed).returncode == 0
+    assert failure["remedy"].endswith(f"rootstock-site repair --root {managed.path}")
+    # As that says: where it is damaged, and where a repair was cut off between two renames.
+    sums = (python / "SHA256SUMS").read_text()
+    assert run(SITE, "repair", "--root", managed.path, "--yes").returncode == 0
+    assert ((python / "SHA256SUMS").read_text(), run(*verify).stdout) == (sums, clean.stdout)
+    python.rename(python.with_name(".staging-x-broken"))
+    assert run(*verify).returncode == 15
+    done = run(SITE, "repair", "--root", managed.path, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"fetch Python {packed.version} into python/{packed.key()} from " in done.stdout
     assert run(*verify).stdout == clean.stdout
+    assert pythons(managed) == [packed.key()]
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_each_damaged_record_of_a_root_is_named_with_the_next_command(layout: Ro
         (layout.verifications("mace", "d1") / "1.json",
          lambda: last_verification(layout, replace(BUILD, name="mace")), "rm {path}"),
         (layout.build("mace", "d1") / "build.json", lambda: read_build(layout.build("mace", "d1")),
-         "An admin removes that folder, then: rootstock-site install --env mace"),
+         "An admin runs: rootstock-site repair --env mace"),
     ):  # fmt: skip
         path.write_text('{"colour": "red"}')
         with pytest.raises(RootError) as caught:

@@ -74,19 +74,18 @@ def intact(context: DoctorContext) -> Iterator[Finding]:
     yield from (_damage(context, tree, problems) for tree, problems in checked.items() if problems)
     if not checked and not errors:
         yield skipped("nothing is built")
-    elif checked and not any(checked.values()):
+    elif whole := [str(tree) for tree, problems in checked.items() if not problems]:
         extent = "every file" if context.full else f"{_SAMPLE} files of each; --full looks at all"
-        yield ok(f"{', '.join(dict.fromkeys(map(str, checked)))}: as published ({extent})")
+        yield ok(f"{', '.join(dict.fromkeys(whole))}: as published ({extent})")
 
 
 def _damage(context: DoctorContext, tree: SealedTree, problems: list[Problem]) -> Finding:
     shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
     more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    # As long as the damaged folder is there, an installation finds nothing to do.
-    names = [tree.name] if tree.kind == "environment" else context.environments[:1]
-    remedy = " ".join([f"rootstock-site install --root {context.layout.root}", *(f"--env {name}" for name in names)])
+    which = f" --env {tree.name}" if tree.kind == "environment" else ""
     return failed(f"{tree} is damaged: {shown}{more} (in {tree.folder})",
-                  f"An admin removes that folder, then: {remedy}", BuildError.exit_code)  # fmt: skip
+                  f"An admin runs: rootstock-site repair --root {context.layout.root}{which}",
+                  BuildError.exit_code)  # fmt: skip
 
 
 @check
