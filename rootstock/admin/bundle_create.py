@@ -153,9 +153,13 @@ def create_bundle(
         )
         if client:
             _put_bootstrap(folder, manifest.python[CLIENT], manifest.wheels[CLIENT])
-        record = {"schema": SCHEMA, "rootstock": __version__, "created": now(), **asdict(manifest)}
-        (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        _put_manifest(folder, manifest)
         return pack(folder, path)
+
+
+def _put_manifest(folder: Path, manifest: Manifest) -> None:
+    record = {"schema": SCHEMA, "rootstock": __version__, "created": now(), **asdict(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _check_name(path: Path) -> None:
