@@ -71,7 +71,8 @@ for wheel in WHEELS; do set -- "$@" "$here/{WHEELS}/$wheel"; done
 echo "$target/bin/rootstock-site"
 """
 
-_OWN = ("uv.cache",)  # of whoever makes the bundle, and not of the cluster
+# Not carried: the cache of whoever makes the bundle, and what the cluster has besides the bundle's environments.
+_OWN = ("uv.cache", "environments")
 
 # How something is built, where its lock goes, and the lock that it has already, if any.
 _Build = tuple[BuildPlan, Path, Path | None]
