@@ -97,8 +97,8 @@ class Bundle:
     @property
     def scope(self) -> Scope:
         """Its cluster and the settings of that."""
-        cluster = self.manifest.cluster
-        return Scope(str(self.path), {cluster: self.manifest.settings}, cluster)
+        cluster, settings = self.manifest.cluster, {**self.manifest.settings, "environments": [*self.environments]}
+        return Scope(str(self.path), {cluster: settings}, cluster)
 
     def outranked(self, site: Site) -> list[str]:
         """Return what other files than the bundle say differently of its cluster: a line for each setting.

@@ -71,7 +71,8 @@ for wheel in WHEELS; do set -- "$@" "$here/{WHEELS}/$wheel"; done
 echo "$target/bin/rootstock-site"
 """
 
-_OWN = ("uv.cache",)  # of whoever makes the bundle, and not of the cluster
+# Not carried: the cache of whoever makes the bundle, and what the cluster has besides the bundle's environments.
+_OWN = ("uv.cache", "environments")
 
 # How something is built, where its lock goes, and the lock that it has already, if any.
 _Build = tuple[BuildPlan, Path, Path | None]
@@ -153,9 +154,13 @@ def create_bundle(
         )
         if client:
             _put_bootstrap(folder, manifest.python[CLIENT], manifest.wheels[CLIENT])
-        record = {"schema": SCHEMA, "rootstock": __version__, "created": now(), **asdict(manifest)}
-        (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        _put_manifest(folder, manifest)
         return pack(folder, path)
+
+
+def _put_manifest(folder: Path, manifest: Manifest) -> None:
+    record = {"schema": SCHEMA, "rootstock": __version__, "created": now(), **asdict(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _check_name(path: Path) -> None:

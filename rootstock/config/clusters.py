@@ -31,9 +31,9 @@ from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.user_folders import user_folder
 
 __all__ = [
-    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names",
-    "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting",
-    "read_scope", "recognise", "require_root", "root_of", "scopes", "unknown_cluster",
+    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names", "default_cluster", "find_root",
+    "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting", "read_scope", "recognise",
+    "require_root", "root_of", "scopes",
 ]  # fmt: skip
 
 AUTO = "auto"  # in place of a cluster's name: the one that this machine belongs to
@@ -51,12 +51,7 @@ class Scope:
 
 
 def scopes(brought: Scope | None = None) -> list[Scope]:
-    """Read every scope but the caller's, lowest rank first.
-
-    Parameters
-    ----------
-    brought : Scope, optional
-        That of a bundle, which outranks the packaged ones only.
+    """Read every scope but the caller's, lowest rank first; what a bundle has brought outranks packaged ones only.
 
     Raises
     ------
@@ -130,7 +125,7 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     return cluster_from([*scopes(), *extra], name)
 
 
-def cluster_from(registry: list[Scope], name: str) -> Cluster:
+def cluster_from(registry: list[Scope], name: str, hint: str = "") -> Cluster:
     """Return the settings of a cluster as some scopes say them.
 
     Parameters
@@ -139,6 +134,8 @@ def cluster_from(registry: list[Scope], name: str) -> Cluster:
         Lowest rank first.
     name : str
         The cluster.
+    hint : str
+        What to do about an unknown one; by default what a user does.
 
     Raises
     ------
@@ -151,22 +148,16 @@ def cluster_from(registry: list[Scope], name: str) -> Cluster:
         for key, value in flatten(scope.clusters.get(name, {})):
             values[key] = check_setting(key, value, f"{scope.origin}, cluster {name}")
             origins[key] = scope.origin
-    if not values:
-        raise unknown_cluster(name, registry)
+    if name not in (known := cluster_names(registry)):
+        raise ConfigurationError(
+            f"Unknown cluster {name!r}.{did_you_mean(name, known)} Known clusters: {', '.join(known)}.",
+            hint or f"For any other place give its path: {_PATH}.",
+        )
     return Cluster(name=name, origins=origins, **{field_name(key): value for key, value in values.items()})
 
 
-def unknown_cluster(name: str, registry: list[Scope], hint: str = "") -> ConfigurationError:
-    """Return the error about a cluster that no scope knows; the hint is for users unless one is given."""
-    known = cluster_names(registry)
-    return ConfigurationError(
-        f"Unknown cluster {name!r}.{did_you_mean(name, known)} Known clusters: {', '.join(known)}.",
-        hint or f"For any other place give its path: {_PATH}.",
-    )
-
-
 def recognise(registry: list[Scope] | None = None) -> tuple[str, str]:
-    """Return the cluster whose host name patterns this machine's name fits, and that name; by default of `scopes`.
+    """Return the cluster, by default of `scopes`, whose patterns this machine's name fits, and that name.
 
     Raises
     ------
@@ -212,7 +203,13 @@ def get_root_for_cluster(name: str) -> Path:
 
 
 def root_of(cluster: Cluster) -> Path:
-    """Return the root of a cluster; errors are those of `get_root_for_cluster`."""
+    """Return the root of a cluster.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has none of its own.
+    """
     if not cluster.root:
         raise ConfigurationError(f"Cluster {cluster.name!r} has no root of its own.", f"Give its path: {_PATH}.")
     return Path(cluster.root).expanduser()

@@ -13,7 +13,6 @@ from rootstock.config.clusters import (
     Cluster,
     Scope,
     cluster_from,
-    cluster_names,
     default_cluster,
     get_cluster,
     parse_setting,
@@ -21,7 +20,6 @@ from rootstock.config.clusters import (
     recognise,
     root_of,
     scopes,
-    unknown_cluster,
 )
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout, absolute
@@ -128,11 +126,11 @@ def find_site(
         read_marker(layout)  # a folder that is no root says nothing about its cluster
     registry = [*scopes(brought), *([_root_scope(layout)] if layout else [])]
     name, host = _cluster_name(name or (brought.default if brought else ""), layout, registry)
-    if name not in cluster_names(registry) and not installed:
-        raise unknown_cluster(name, registry, _DESCRIBE.format(name=name))
     arguments = dict(map(parse_setting, settings)) | ({"access.group": group} if group else {})
+    if layout is None or not installed:  # before the arguments, which say something of any name
+        described = cluster_from(registry, name, "" if installed else _DESCRIBE.format(name=name))
     if layout is None:
-        layout = RootLayout(root_of(cluster_from(registry, name)).absolute())
+        layout = RootLayout(root_of(described).absolute())
         registry.append(_root_scope(layout))
     else:
         arguments = {"root": str(layout.root), **arguments}

@@ -21,7 +21,7 @@ from rootstock.reports.catalogue import read_catalogue
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from rootstock.root.variants import fitting_build
-from tests.support.commands import SITE, ordinary, run
+from tests.support.commands import ASKING, SITE, ordinary, run
 from tests.support.needs import need
 from tests.support.tiny_root import TinyRoot, make_wheel
 
@@ -34,7 +34,8 @@ def tiny_site(site, tmp_path):
     root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
 
     def command(word, *arguments, prefix=(), check=True):
-        return run(*prefix, *ordinary(), SITE, word, "--yes", "--root", root.path, *arguments, check=check)
+        yes = ["--yes"] if word in ASKING else []
+        return run(*prefix, *ordinary(), SITE, word, *yes, "--root", root.path, *arguments, check=check)
 
     command("install", "--cluster", "local", *INSTALL)
     return root, command

@@ -159,7 +159,7 @@ def test_missing_weights_name_the_command(root: Path, server: Server, warm: Warm
         assert command in str(caught.value) and f"The weights of model {name!r}" in str(caught.value)
     assert not server.asked
     program, *words = command.split()
-    run(SITE.with_name(program), *words, env=clean_environment(WEB_SERVER=server.url), check=True)
+    run(SITE.with_name(program), *words, "--yes", env=clean_environment(WEB_SERVER=server.url), check=True)
     RootstockCalculator("web-org/large", root=root, device="cpu").start().close()
 
 
