@@ -128,7 +128,7 @@ class RepairPlan(Plan):
                         failed.append((mend, error))
                         admin.report(f"{label(mend.tree)}: not repaired")
             finally:
-                access.revoke_group_write(layout.uv_cache)  # uv makes its own lock files writable by everybody
+                access.share_cache(layout.uv_cache)
         if failed:
             messages = "\n".join(
                 f"{label(mend.tree)} is as damaged as before: {error.message}" for mend, error in failed
