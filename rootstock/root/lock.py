@@ -180,6 +180,9 @@ def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Re
         return False
     except (OSError, NotImplementedError) as error:
         if _has_no_flock(error):
+            with contextlib.suppress(OSError):  # another admin's has it already
+                os.chmod(layout.admin_lock, LOCK_MODE)
+                give_to_owner(layout.admin_lock, layout)
             return _try_record(layout, me, report)
         raise RootError(
             f"Cannot lock {layout.admin_lock}: {getattr(error, 'strerror', None) or error}.",
