@@ -218,8 +218,14 @@ def exchange(staged: Staged, again: Again, access: Access) -> None:
     if os.path.lexists(again.build):
         remove_tree(doomed)
         again.build.rename(doomed)
-    folder.rename(again.build)
-    remove_tree(doomed)
+    try:
+        folder.rename(again.build)
+    except BaseException:
+        if os.path.lexists(doomed) and not os.path.lexists(again.build):
+            doomed.rename(again.build)
+        raise
+    with contextlib.suppress(OSError):  # a file that somebody has open keeps its folder on NFS; `gc` removes it
+        remove_tree(doomed)
 
 
 def _different(*values: str) -> list[str]:

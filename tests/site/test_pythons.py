@@ -203,7 +203,8 @@ def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
     assert f"Other files than were published are in {python}." in done.stderr
     doctor = run(ROOTSTOCK, "doctor", "--full", "--json", "--root", managed.path)
     assert doctor.returncode == 14, doctor.stderr
-    [failure] = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
+    failure, whole = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
+    assert whole["reason"] == f"{ENVIRONMENT}: as published (every file)"
     assert failure["reason"].startswith(f"interpreter {packed.key()} is damaged: {inside}/evil.py: was not")
     assert failure["remedy"].endswith(f"rootstock-site repair --root {managed.path}")
     # As that says: where it is damaged, and where a repair was cut off between two renames.
