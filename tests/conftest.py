@@ -48,7 +48,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     a process that nobody waits for: half a million files take a minute.
     """
     if exitstatus == pytest.ExitCode.OK and (place := session.config.stash.get(PLACE, "")):
-        # Of folders alone: files are links to those in the cache.
+        # Of folders alone: files of roots with a cache of their own are links to those in it.
         remove = 'rm -rf "$0" || { find "$0" -type d -exec chmod u+rwx {} +; rm -rf "$0"; }'
         run("sh", "-c", f"({remove}) </dev/null >/dev/null 2>&1 &", place, check=True, start_new_session=True)
 
@@ -90,7 +90,7 @@ def site() -> Site:
 def package_cache() -> Path:
     """Return a cache of uv for packages of test roots, which is kept between runs: that of `root`, of no other.
 
-    Files of builds are links to those in the cache, modes included, so roots with other readers need one of their own.
+    It lies outside of the roots, so they hold copies.
     """
     return platformdirs.user_cache_path("rootstock-tests") / "uv"
 
