@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,5 +199,7 @@ def installed_site(layout: RootLayout) -> Site:
 
 
 def installed_versions(layout: RootLayout) -> list[str]:
-    """Return the versions of Rootstock that a root holds."""
-    return sorted(path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir())
+    """Return the versions of Rootstock that a root holds, oldest first."""
+    names = [path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()]
+    # 2026.9.1 comes before 2026.12.0.
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
