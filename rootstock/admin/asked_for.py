@@ -22,6 +22,7 @@ from rootstock.errors import RootError, RootstockError, SiteError
 from rootstock.root.generations import latest
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import Written
+from rootstock.root.reachability import refusal
 from rootstock.root.records import active_build, read_build
 from rootstock.root.variants import find_variants
 
@@ -93,6 +94,8 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
             sources.append(find_source(site.layout, name, written, bundle))
         except RootstockError as error:
             problems.append(Problem(name, error))
+        except OSError as error:
+            problems.append(Problem(name, refusal(Path(error.filename or site.layout.environment_file(name)), error)))
     return Asked(replace(site, cluster=cluster), tuple(sources), bool(names), tuple(problems))
 
 
@@ -135,12 +138,13 @@ def _accelerators(layout: RootLayout, name: str) -> list[str]:
 
 
 def needed_builds(
-    builds: Iterable[BuildPlan], contents: Mapping[Path, bytes | None], bundle: Bundle | None
+    layout: RootLayout, builds: Iterable[BuildPlan], contents: Mapping[Path, bytes | None], bundle: Bundle | None
 ) -> tuple[list[BuildPlan], list[Problem]]:
     """Return those builds that are not in use already, and those of which that cannot be told.
 
     Parameters
     ----------
+    layout : RootLayout
     builds : iterable of BuildPlan
     contents : mapping of Path to bytes or None
         What files of the root are about to hold.
@@ -156,7 +160,7 @@ def needed_builds(
     needed, problems = [], []
     for build in builds:
         try:
-            plan = build.needed(contents.get(build.lock_file))
+            plan = build.needed(layout, contents.get(build.lock_file))
         except RootError as error:
             if build.source is None:
                 raise
@@ -176,13 +180,14 @@ def failure(problems: Iterable[Problem], number: int) -> RootstockError:
     problems : iterable of Problem
         At least one.
     number : int
-        How many builds there were to be made.
+        How many builds there were to be made; the others have been.
     """
     ordered = sorted(problems, key=lambda problem: problem.name)
     first = ordered[0].error
     if number == 1:
         return first
     messages = "\n".join(f"{problem.name}: {problem.error.message}" for problem in ordered)
-    error = SiteError(f"{len(ordered)} of {number} builds failed; the others are in use.\n{messages}", first.hint)
+    others = "; the others are in use" if len(ordered) < number else ""
+    error = SiteError(f"{len(ordered)} of {number} builds failed{others}.\n{messages}", first.hint)
     error.exit_code = first.exit_code
     return error

@@ -126,6 +126,10 @@ class Bundle:
         """Names of the environments that it can build."""
         return self.manifest.environments
 
+    def environment(self, name: str) -> Path:
+        """Return the file of one of them."""
+        return self.folder / ENVIRONMENTS / f"{name}.py"
+
     @property
     def pythons(self) -> list[Path]:
         """The folders of the interpreters that it brings along, by the names that they have in a root."""
@@ -154,7 +158,7 @@ class Bundle:
         """
         contents = {}
         for name in [name for name in self.environments if name in names]:
-            path = self.folder / ENVIRONMENTS / f"{name}.py"
+            path = self.environment(name)
             contents[layout.environment_file(name)] = path.read_bytes()
             contents[layout.lock_file(name)] = path.with_name(f"{name}.py.lock").read_bytes()
         if self.manifest.client:

@@ -1,4 +1,4 @@
-"""Which environment file an administrator means: the bundle's, one given by its path, the root's own, or ours."""
+"""Which environment file an administrator means: one given by its path, the root's own, the bundle's, or ours."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rootstock.admin.bundle import ENVIRONMENTS, Bundle
+from rootstock import __version__
+from rootstock.admin.bundle import Bundle
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, packaged_source, read_source
 from rootstock.config.model_string import is_environment_name
+from rootstock.config.site import installed_versions, version_order
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import Written, is_ours
@@ -44,7 +46,7 @@ def find_sources(
 def find_source(
     layout: RootLayout, name: str, written: Written | None = None, bundle: Bundle | None = None
 ) -> EnvironmentSource:
-    """Return an environment file: the bundle's, one given by its path, the root's own if an admin wrote it, or ours.
+    """Return an environment file: one given by its path, the root's own if an admin wrote it, the bundle's, or ours.
 
     Parameters
     ----------
@@ -62,8 +64,6 @@ def find_source(
     UnknownEnvironmentError
         If there is no such environment.
     """
-    if bundle and name in bundle.environments:
-        return read_source(bundle.folder / ENVIRONMENTS / f"{name}.py")
     if name.endswith(".py") or os.sep in name:
         path = Path(name).expanduser().absolute()
         if not is_environment_name(path.stem):
@@ -71,7 +71,11 @@ def find_source(
                 f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."
             )
         return read_source(path)
-    path = layout.environment_file(name)
-    if path.is_file() and (name not in packaged_names() or not is_ours(layout.root, path, written or {})):
-        return read_source(path)
-    return packaged_source(name)
+    path, brought = layout.environment_file(name), bundle is not None and name in bundle.environments
+    if path.is_file():
+        # A file of a release that is newer than this one is not taken back to this one's.
+        newer = any(version_order(each) > version_order(__version__) for each in installed_versions(layout))
+        known = brought or (name in packaged_names() and not newer)
+        if not known or not is_ours(layout.root, path, written or {}):
+            return read_source(path)
+    return read_source(bundle.environment(name)) if bundle and brought else packaged_source(name)

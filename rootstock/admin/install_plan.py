@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from rootstock import __version__
 from rootstock.admin.asked_for import asked_for, failure, needed_builds, plan_builds
 from rootstock.admin.bundle import Bundle
 from rootstock.admin.install import InstallPlan
+from rootstock.admin.install_notes import notes_of_edits, notes_of_files, notes_of_place
 from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client
@@ -33,9 +33,8 @@ from rootstock.config.templates import site_templates
 from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
-from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256, stray_modulefiles
-from rootstock.root.modes import ModeChange, describe_foreign, modes_needed, refuse_foreign
-from rootstock.root.reachability import writable_above
+from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
+from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
 from rootstock.root.records import now, read_marker, user_name
 
 
@@ -105,7 +104,7 @@ def plan_install(
     replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     forced = contents if force else {*replaced, *locks, *bundled}
     plan = _assemble(site, marker, contents, forced, sources)
-    needed, damaged = needed_builds(builds, contents, bundle)
+    needed, damaged = needed_builds(layout, builds, contents, bundle)
     problems += damaged
     if asked.named and {source.name for source in sources} <= {environment_of(problem.name) for problem in problems}:
         raise failure(problems, len(problems))
@@ -115,6 +114,7 @@ def plan_install(
     check_room(layout.root, needed, len(pythons))
     return replace(
         plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,
+        warnings=(*plan.warnings, *notes_of_edits(asked, marker.get("written", {}), bundle)),
         wheels=bundle.wheels if bundle else None, new_marker=_without_own(plan.new_marker, sources, layout, bundle),
     )  # fmt: skip
 
@@ -235,7 +235,7 @@ def _assemble(
         files=(*templates, *files),
         modes=(*(change for change in modes if change not in foreign), *_caches(site, sources)),
         reseal=reseal,
-        warnings=(*_warnings(site, foreign, created=not marker),),
+        warnings=(*notes_of_place(site, foreign, created=not marker), *notes_of_files(layout, files)),
         since=latest_number(layout),
         unrecorded=bool(marker) and unrecorded(layout),
     )
@@ -266,18 +266,3 @@ def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeCh
     for folder in sorted(folders - {*site.layout.folders()}):
         if not folder.is_dir():
             yield ModeChange(folder, None, site.access.folder)
-
-
-def _warnings(site: Site, foreign: Sequence[ModeChange], *, created: bool) -> Iterator[str]:
-    if created:
-        yield from site.cluster.notes
-        if os.geteuid() == 0:
-            yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
-    for path in stray_modulefiles(site.layout):
-        yield f"{path} is none of ours, and may load as a version: move it out of {site.layout.modulepath}"
-    for folder in site.access.obstacles(site.layout.root):
-        whom = "other users" if site.access.readers == "world" else "the group"
-        yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"
-    for text, remedy in writable_above(site.layout.root, site.access.gid if site.access.shared else None):
-        yield f"{text}. For example: {remedy}"
-    yield from describe_foreign(foreign)

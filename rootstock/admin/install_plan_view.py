@@ -83,8 +83,10 @@ class InstallPlanView(Plan):
         lines += [change.describe(root) for change in self.files]
         lines += [python.describe(root) + _about(PYTHON) for python in self.pythons]
         lines += [
-            f"build {build.label} with Python {build.interpreter.version} at {build.interpreter.path} ({build.reason})"
-            f"{_about(room_needed(build))}"
+            f"use build {build.published} of {build.label}"
+            if build.published
+            else f"build {build.label} with Python {build.interpreter.version} at {build.interpreter.path} "
+            f"({build.reason}){_about(room_needed(build))}"
             for build in self.builds
         ]
         if not lines and (self.unrecorded or self.new_marker != self.marker):
@@ -126,7 +128,7 @@ class InstallPlanView(Plan):
     def refuse_problems(self) -> None:
         """Raise one error for all that cannot be built; nothing if there is no such thing."""
         if self.problems:
-            raise failure(self.problems, len(self.problems) + len(self.builds))
+            raise failure(self.problems, len(self.problems))
 
     def next_steps(self) -> str:
         """Say what a user does now."""

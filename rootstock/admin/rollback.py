@@ -211,7 +211,8 @@ def _plan(site: Site, command: str, target: State, since: int, restores: int | N
     _check_builds(layout, links)
     texts = render_default(site, target.default)
     files = {path: None if text is None else text.encode() for path, text in texts.items()}
-    changes = plan_files(layout.root, files, marker.get("written", {}))
+    # Who asks for another default means these files, whatever somebody has made of them: that goes aside.
+    changes = plan_files(layout.root, files, marker.get("written", {}), forced=files)
     return SwitchPlan(site, command, marker, target.default, links, changes, since, restores)
 
 

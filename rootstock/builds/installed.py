@@ -119,7 +119,7 @@ def with_whole_packages(step: Callable[[Container[str]], _T], uv: Uv, report: Re
             uv.forget(error.packages)
             fetched.update(error.packages)
         except BuildError as error:
-            if error.hint or not fetched:
+            if error.hint or not fetched or "No space left" in error.message:
                 raise
             raise BuildError(
                 error.message,

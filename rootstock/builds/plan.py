@@ -25,7 +25,7 @@ from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
-from rootstock.root.records import active_record
+from rootstock.root.records import BUILD_RECORD, active_record
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
 _CLIENT_PYTHON = ">=3.11"
@@ -53,6 +53,8 @@ class BuildPlan:
         A lock to begin with where there is none: its versions are kept where they fit.
     reason : str
         Why it is to be made.
+    published : str
+        Its name, where it is there already and only out of use.
     """
 
     name: str
@@ -65,6 +67,7 @@ class BuildPlan:
     lock_file: Path
     seed: Path | None = None
     reason: str = ""
+    published: str = ""
 
     @property
     def main(self) -> bool:
@@ -93,15 +96,21 @@ class BuildPlan:
         """Return the name of the build."""
         return build_digest(self.inputs, lock)
 
-    def needed(self, lock: bytes | None = None) -> BuildPlan | None:
+    def needed(self, layout: RootLayout, lock: bytes | None = None) -> BuildPlan | None:
         """Return the plan with the reason for it; None if the active build is what it would make.
 
-        `lock` is what the lock file is about to hold, if that is not what it holds now.
+        Parameters
+        ----------
+        layout : RootLayout
+        lock : bytes, optional
+            What the lock file is about to hold, if that is not what it holds now.
         """
         if lock is None and self.lock_file.is_file():
             lock = self.lock_file.read_bytes()
         reason = self._difference(lock)
-        return replace(self, reason=reason) if reason else None
+        name = self.digest(lock.decode(errors="replace")) if lock is not None else ""
+        published = name if name and (layout.build(self.name, name) / BUILD_RECORD).is_file() else ""
+        return replace(self, reason=reason, published=published) if reason else None
 
     def _difference(self, lock: bytes | None) -> str:
         record = active_record(self.link)

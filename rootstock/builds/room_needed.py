@@ -17,8 +17,10 @@ PYTHON = DiskUsage(200 * 10**6, 8000)
 def room_needed(plan: BuildPlan) -> DiskUsage | None:
     """Return about what a build takes: what its environment file says, or as much as the build that it follows.
 
-    None: nobody knows before it is locked.
+    None: it is there already, or nobody knows before it is locked.
     """
+    if plan.published:
+        return None
     record = active_record(plan.link)
     if record is not None:
         return DiskUsage(record.bytes, record.inodes)

@@ -83,6 +83,13 @@ def _put(table: Any, keys: list[str], value: Any) -> None:
             inline = isinstance(table, tomlkit.items.InlineTable)
             table[key] = tomlkit.inline_table() if inline else tomlkit.table(is_super_table=key == "clusters")
         table = table[key]
+    before = table.get(keys[-1])
+    if isinstance(before, tomlkit.items.Array) and isinstance(value, list):
+        for each in [each for each in before.unwrap() if each not in value]:
+            before.remove(each)
+        before.extend([each for each in value if each not in before.unwrap()])
+        if before.unwrap() == value:  # with the comments in it
+            return
     item = tomlkit.item(value)
     if isinstance(item, tomlkit.items.Array):
         item.multiline(len(item) > 1)

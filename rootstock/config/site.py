@@ -200,6 +200,9 @@ def installed_site(layout: RootLayout) -> Site:
 
 def installed_versions(layout: RootLayout) -> list[str]:
     """Return the versions of Rootstock that a root holds, oldest first."""
-    names = [path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()]
-    # 2026.9.1 comes before 2026.12.0.
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return sorted((path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()), key=version_order)
+
+
+def version_order(version: str) -> list[int | str]:
+    """Return what sorts versions as numbers: 2026.9.1 comes before 2026.12.0."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", version)]

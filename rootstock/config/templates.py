@@ -147,7 +147,7 @@ def _render(environment: jinja2.Environment, name: str, variables: Mapping[str, 
     except jinja2.TemplateNotFound as error:
         raise RenderError(
             f"{_place(error, name)}: there is no template {error.name!r}.",
-            "Those of a site are files NAME.j2 in a folder.",
+            f"Those of a site are files NAME.j2 in a folder. {_EXTENDS}",
         ) from error
     except jinja2.UndefinedError as error:
         raise RenderError(

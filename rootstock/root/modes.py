@@ -218,12 +218,14 @@ def refuse_foreign(layout: RootLayout, changes: Iterable[ModeChange]) -> None:
     foreign = [change for change in changes if not change.allowed]
     if not foreign:
         return
-    first, root = foreign[0], layout.root
+    first, root, holder = foreign[0], layout.root, os.stat(layout.root).st_uid
+    hint = f"Let root give you all of it: chown -hR {user_of(holder)} {root}   Then run the same command again."
+    hint = hint if os.geteuid() == holder else f"Do this as {user_of(holder)}, who owns the root."
     more = f", and {len(foreign) - 1} more files or folders are not yours" if foreign[1:] else ""
     raise RootError(
         f"The access to {root} cannot be changed: {first.path} belongs to {user_of(first.uid)}{more}. Its owner alone "
         "can change its mode. Nothing was changed.",
-        f"Let root give you all of it: chown -hR {user_of(os.geteuid())} {root}   Then run the same command again.",
+        hint,
     )
 
 

@@ -149,12 +149,12 @@ def _refuse_links(layout: RootLayout, admins: Admins) -> None:
 
 def _refusal(layout: RootLayout, admins: Admins) -> RootError:
     name, root = user_of(admins.uid), layout.root
-    if os.geteuid() == 0:
-        hint = f"Do this as its owner: sudo -u {name} rootstock-site ... To make it yours, look at what it holds, "
-        hint += f"hooks and templates too, then: chown -hR {user_name()} {root}"
-    elif admins.group != admins.gid and admins.group is not None:
+    if admins.group != admins.gid and admins.group is not None:
         hint = f"Its admins are the group {group_name(admins.group)}, which {name} is not in. "
         hint += f"Let root give it to one of them: chown -hR USER {root}"
+    elif os.geteuid() == 0:
+        hint = f"Do this as its owner: sudo -u {name} rootstock-site ... To make it yours, look at what it holds, "
+        hint += f"hooks and templates too, then: chown -hR {user_name()} {root}"
     elif admins.gid is not None:
         hint = f"Its admins are the members of the group {group_name(admins.gid)}: do this as one of them."
     else:
@@ -164,14 +164,31 @@ def _refusal(layout: RootLayout, admins: Admins) -> RootError:
 
 
 def _what_is_run(layout: RootLayout) -> Iterator[Path]:
-    """Yield what decides about the programs that an admin runs."""
-    yield from (layout.marker, layout.clusters_file, layout.environments, layout.templates, layout.hooks)
-    yield from (layout.all_builds, layout.all_active, layout.clients, layout.runtimes, layout.python)
-    yield from layout.python.glob("*")
+    """Yield what decides about the programs that admins and users run."""
+    yield from (layout.marker, layout.clusters_file, layout.templates, layout.hooks, *layout.folders())
+    yield from layout.all_builds.glob("*/[!.]*")  # before the links to them
+    for folder in (layout.python, layout.all_builds, layout.all_active, layout.clients):
+        yield from folder.glob("*")
     yield from layout.templates.rglob("*")
     yield from layout.hooks.glob("*")
     for pattern in ("*.py", "*.py.lock"):
         yield from layout.environments.glob(pattern)
+
+
+def strangers_in(layout: RootLayout, admins: Admins) -> list[Path]:
+    """Return what in a root decides about programs and belongs to somebody who is neither an admin of it nor root.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    admins : Admins
+        Of that root.
+    """
+    return [
+        path
+        for path in _what_is_run(layout)
+        if any(status.st_uid != 0 and not admins.include(status.st_uid, status.st_gid) for status in _statuses(path))
+    ]
 
 
 def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rootstock.errors import RootError
@@ -106,31 +106,36 @@ def find_group(name: str) -> int | None:
         return None
 
 
-def writable_above(root: Path, gid: int | None) -> Iterator[tuple[str, str]]:
+def writable_above(root: Path, gid: int | None, uids: Collection[int]) -> Iterator[tuple[str, str]]:
     """Say of each folder above the root who could put another root in its place, and what to do about it.
 
-    Where the sticky bit is set, one can rename and remove only what is one's own.
+    Where the sticky bit is set, one can rename and remove only what is one's own; a folder's owner can do it all.
 
     Parameters
     ----------
     root : Path
     gid : int or None
         The group of admins, if there is one.
+    uids : collection of int
+        Owners that are trusted, beside root.
     """
     for folder in sorted({*root.parents, *root.resolve().parents}):
         try:
             status = folder.stat()
         except OSError:
             continue
-        if status.st_mode & stat.S_ISVTX:
+        if status.st_uid not in (0, *uids):
+            whom, can, remedy = user_of(status.st_uid), "owns", f"let root own {folder}, or install elsewhere"
+        elif status.st_mode & stat.S_ISVTX:
             continue
-        if status.st_mode & stat.S_IWOTH:
-            whom, remedy = "everybody", f"chmod o-w {folder}, or chmod +t {folder}"
+        elif status.st_mode & stat.S_IWOTH:
+            whom, can, remedy = "everybody", "can write to", f"chmod o-w {folder}, or chmod +t {folder}"
         elif status.st_mode & stat.S_IWGRP and status.st_gid != gid and not _of_one(status):
-            whom, remedy = f"the group {group_name(status.st_gid)}", f"chmod g-w {folder}, or chmod +t {folder}"
+            whom, can = f"the group {group_name(status.st_gid)}", "can write to"
+            remedy = f"chmod g-w {folder}, or chmod +t {folder}"
         else:
             continue
-        yield f"{whom} can write to {folder}, and put another root in the place of this one", remedy
+        yield f"{whom} {can} {folder}, and can put another root in the place of this one", remedy
 
 
 def _of_one(status: os.stat_result) -> bool:

@@ -51,10 +51,14 @@ def asked(calc: IPICalculator, atoms: Atoms) -> Iterator[tuple[Future[float], st
 
 
 def visit(place: str) -> socket.socket:
-    """Connect as anybody may."""
+    """Connect as anybody may, as soon as that is possible: a socket has its name before it is listened at."""
     host, _, port = place.rpartition(":")
     sock = socket.socket(socket.AF_INET if host else socket.AF_UNIX)
-    sock.connect((host, int(port)) if host else place)
+
+    def connected() -> bool:
+        return sock.connect_ex((host, int(port)) if host else place) == 0
+
+    wait_for(connected, "a server")
     return sock
 
 

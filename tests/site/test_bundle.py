@@ -325,6 +325,20 @@ access = {{ readers = "group", group = "{group}" }}
 GROUP = 7301  # needs no name on this machine
 
 
+def test_an_edited_environment_file_outranks_the_bundles(site, bundle, tiny, tmp_path):
+    path, digest = bundle
+    root = tmp_path / "other"
+    install = ("install", "--root", root, "--no-client", "--bundle", path, "--digest", digest)
+    site(*install, "--cluster", "local")
+    file = RootLayout(root).environment_file(ENVIRONMENT)
+    with file.open("a") as edited:
+        edited.write("# mine\n")
+    done = site(*install)
+    assert file.read_text().endswith("# mine\n") and f"  build {ENVIRONMENT} " in done.stdout
+    assert f"Note: You have edited {file}. The bundle has a newer one" not in done.stderr  # it is the same as before
+    assert site(*install).stdout == f"{root}: nothing to do.\n"
+
+
 @pytest.fixture
 def of_hill(site, tiny, tmp_path):
     """Return the bundle of a cluster that only its maker has described, and the root that it names."""

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from rootstock import __version__
+from rootstock.admin.asked_for import asked_for
+from rootstock.admin.environment_sources import find_source
+from rootstock.admin.install_notes import notes_of_edits
+from rootstock.config.clusters import get_cluster
+from rootstock.config.environment_file import packaged_source
+from rootstock.config.site import Site as RootSite
 from rootstock.root.layout import RootLayout
+from rootstock.root.managed_files import sha256
 from rootstock.root.records import active_build
 from tests.conftest import Site
 from tests.support.commands import Done
@@ -41,7 +49,7 @@ def in_use(layout: RootLayout) -> dict[str, str]:
     return {name: build.name for name, build in builds.items() if build}
 
 
-def asked_for(layout: RootLayout) -> list[str]:
+def recorded(layout: RootLayout) -> list[str]:
     names: list[str] = tomllib.loads(layout.clusters_file.read_text())["clusters"]["della"]["environments"]
     return names
 
@@ -54,12 +62,12 @@ def test_what_was_asked_for_is_what_there_is(della: RootLayout, install: Callabl
     assert install().stdout == f"{della.root}: nothing to do.\n"
     shown = json.loads(site("status", "--root", della.root, "--json").stdout)
     assert [environment["name"] for environment in shown["environments"]] == ["other", "tiny"]
-    assert asked_for(della) == ["tiny", "other"]
+    assert recorded(della) == ["tiny", "other"]
     install("--set", "environments=tiny")  # what is asked for can be said anew
     (della.all_active / "other").unlink()
     assert not actions(install())
     install("--env", "other")  # and one more is added to it
-    assert asked_for(della) == ["tiny", "other"]
+    assert recorded(della) == ["tiny", "other"]
 
 
 def test_what_was_edited_or_removed_is_made_or_put_back(della: RootLayout, install: Callable[..., Done]) -> None:
@@ -68,7 +76,8 @@ def test_what_was_edited_or_removed_is_made_or_put_back(della: RootLayout, insta
     (della.all_active / "tiny").unlink()
     os.unlink(della.all_active / "other")
     os.symlink("../builds/other/nowhere", della.all_active / "other")
-    assert actions(install()) == ["build tiny", "build other"]
+    said = install().stdout
+    assert f"  use build {before['tiny']} of tiny\n" in said and f"  use build {before['other']} of other\n" in said
     assert in_use(della) == before
     assert della.build("tiny", before["tiny"]).stat().st_ctime_ns == made  # only the link was made
     with della.environment_file("tiny").open("a") as file:
@@ -86,11 +95,11 @@ def test_builds_for_other_accelerators_follow(della: RootLayout, install: Callab
     (beside,) = {*before} - {"tiny", "other"}
     with della.environment_file("tiny").open("a") as file:
         file.write("# edited\n")
-    assert actions(install()) == ["build tiny", f"build {beside}", "build other"][:2]
+    assert actions(install()) == ["build tiny", f"build {beside}"]
     after = in_use(della)
     assert {name for name in after if after[name] != before[name]} == {"tiny", beside}
     (della.all_active / beside).unlink()
-    assert actions(install()) == [f"build {beside}"]
+    assert f"  use build {after[beside]} of {beside}\n" in install().stdout
     assert in_use(della) == after
 
 
@@ -106,7 +115,7 @@ def test_what_cannot_be_built_keeps_nothing_else_from_it(della: RootLayout, inst
     done = install(check=False)
     assert (done.returncode, actions(done)) == (14, ["build tiny"])
     assert "other cannot be built: No Python >=3.99 for this build." in done.stderr
-    assert "1 of 2 builds failed; the others are in use." in done.stderr
+    assert "1 of 2 builds failed; the others are in use." in done.stderr and "failed" not in shown.stderr
     after = in_use(della)
     assert (after["tiny"] == before["tiny"], after["other"]) == (False, before["other"])
     # Nothing is left to do, and what cannot be done is still said; whoever names only that is refused at once.
@@ -127,6 +136,25 @@ def test_what_cannot_be_built_keeps_nothing_else_from_it(della: RootLayout, inst
         if content is None:
             file.write_text(text)
     assert install().stdout == f"{della.root}: nothing to do.\n"
+
+
+def test_an_older_release_leaves_what_a_newer_one_wrote(tmp_path: Path) -> None:
+    """And a newer one says that there is something newer than what an admin has made of an older file."""
+    layout = RootLayout(tmp_path)
+    file = layout.environment_file("emt")
+    file.parent.mkdir()
+    of_another = packaged_source("emt").text + "# of another release\n"
+    file.write_text(of_another)
+    written = {"environments/emt.py": [sha256(of_another.encode())]}
+    for version, text in (("2025.12.0", packaged_source("emt").text), ("2999.1.0", of_another)):
+        layout.runtime(version).mkdir(parents=True)
+        assert find_source(layout, "emt", written).text == text
+    shutil.rmtree(layout.runtime("2999.1.0"))
+    file.write_text(of_another + "# edited\n")
+    asked = asked_for(RootSite(layout, get_cluster("local")), ["emt"], written, None, created=False)
+    assert [*notes_of_edits(asked, written, None)] == [
+        f"You have edited {file}. rootstock {__version__} has a newer one: move yours away to use that."
+    ]
 
 
 def test_a_name_that_is_wrong_stops_all(della: RootLayout, install: Callable[..., Done]) -> None:

@@ -16,7 +16,7 @@ from rootstock.root.permissions import Access
 from rootstock.root.records import active_build, read_marker
 from tests.support.commands import ASKING, ROOTSTOCK, SITE, clean_environment, run
 from tests.support.folders import open_to_readers
-from tests.support.needs import need_program, need_root
+from tests.support.needs import need, need_program, need_root
 
 GROUP, ANN, BEN, EVE = 7311, 7312, 7313, 7314  # no account has these numbers
 
@@ -173,8 +173,7 @@ def unchangeable(path):
     """Let nobody change a file, nor its mode."""
     need_program("chattr", "e2fsprogs")
     done = run("chattr", "+i", path)
-    if done.returncode:
-        pytest.skip(f"this file system has no immutable files: {done.stderr}")
+    need(done.returncode == 0, f"a file system with immutable files: {done.stderr}")
     try:
         yield
     finally:
@@ -364,7 +363,7 @@ def test_root_does_not_compute_with_what_somebody_else_has_built(tiny_root, memb
     build = active_build(RootLayout(tiny_root).active("tiny"))
     os.chown(build, EVE, EVE)
     done = member(0, "verify", tiny_root, "--env", "tiny", code=10)
-    assert f"Error: The build {build} belongs to {EVE}: as root you would run " in done.stderr
+    assert f"Error: {build} belongs to {EVE}: you would run whatever they write there.\n" in done.stderr
 
 
 def test_root_runs_no_hook_that_others_can_write_to(tiny_root, member):
@@ -406,10 +405,31 @@ def test_folders_above_the_root_that_others_can_write_to(place, member, run_as, 
     os.chown(place, 0, gid)
     place.chmod(mode)
     done = member(0, "install", place / "root", "--cluster", "local", "--no-client", "--set", "environments=")
-    said = f"{whom} can write to {place}, and put another root in the place of this one"
+    said = f"{whom} can write to {place}, and can put another root in the place of this one"
     assert (said in done.stderr) == bool(whom), done.stderr
     found = run_as(0, ROOTSTOCK, "doctor", "--root", place / "root").stdout
     assert (f"warning  access        {said}" in found) == bool(whom), found
+
+
+def test_a_folder_above_the_root_that_somebody_else_owns(place, member, run_as):
+    """Its owner can rename what is in it, sticky or not."""
+    place.chmod(0o1755)
+    done = member(0, "install", place / "root", "--cluster", "local", "--no-client", "--set", "environments=")
+    said = f"{ANN} owns {place}, and can put another root in the place of this one"
+    assert f"Note: {said}. For example: let root own {place}, or install elsewhere\n" in done.stderr
+    assert f"warning  access        {said}" in run_as(0, ROOTSTOCK, "doctor", "--root", place / "root").stdout
+
+
+@pytest.mark.parametrize("name", ["builds/tiny", "generations", "cache", "active/tiny"])
+def test_what_belongs_to_a_stranger_is_told_and_refused(root, member, run_as, name):
+    """Whoever owns it can put other programs in its place."""
+    os.chown(root / name, EVE, EVE, follow_symlinks=False)
+    if not (root / name).is_symlink():
+        (root / name).chmod(0o755)
+    found = run_as(ANN, ROOTSTOCK, "doctor", "--root", root).stdout
+    assert f"warning  access        {root / name} belongs to {EVE}, who is no admin of this root" in found
+    done = member(ANN, "install", root, "--no-client", "--env", "tiny", code=10)
+    assert f"{root / name} belongs to {EVE}: you would run whatever they write there" in done.stderr
 
 
 def test_folders_above_the_root_of_a_group_of_admins(place, member, run_as, tiny):

@@ -41,6 +41,12 @@ def merged(text: str, **settings: object) -> str:
     return after
 
 
+def test_comments_in_a_list_stay() -> None:
+    text = '[clusters.hill]\nenvironments = [\n    "emt",  # everybody\n    "orb",  # nobody\n    "lj",\n]\n'
+    after = merged(text, environments=["emt", "lj", "chgnet"])
+    assert '"emt",  # everybody\n' in after and '"chgnet"' in after and "orb" not in after
+
+
 @pytest.mark.parametrize(
     "text",
     [

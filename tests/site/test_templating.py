@@ -186,7 +186,11 @@ def test_macros_and_captured_text_are_checked_once(tmp_path):
         ),
         ("\n{% block %}\n", "line 2: expected token 'name', got 'end of statement block'", "Correct that line."),
         ("{{ root | luaa }}\n", "line 1: No filter named 'luaa'.", "Correct that line."),
-        ("{% extends 'rootstock/nothing.j2' %}\n", "line 1: rootstock/nothing.j2", "can start from the packaged one"),
+        (
+            "{% extends 'rootstock/nothing.j2' %}\n",
+            "line 1: there is no template 'rootstock/nothing.j2'",
+            "can start from the packaged one",
+        ),
         ("{{ 1 // 0 }}\n", "line 1: integer division or modulo by zero", "Correct that line."),
         (
             "{{ version | word }}\n{{ (version ~ ' ') | word }}\n",

@@ -86,6 +86,18 @@ def test_the_default_is_chosen_apart(modules, site, upgraded, newer):
     assert versions(modules, upgraded, "rootstock") == [__version__]
 
 
+def test_a_default_that_somebody_has_edited_changes_all_the_same(modules, site, upgraded):
+    """What they wrote is kept aside."""
+    for name in (".modulerc", ".modulerc.lua"):
+        with (RootLayout(upgraded).modules / name).open("a") as file:
+            file.write("\n")
+    said = site("default", NEWER, "--root", upgraded).stdout
+    assert "replace modulefiles/rootstock/.modulerc, put your edits into aside/" in said
+    assert versions(modules, upgraded, "rootstock") == [NEWER]
+    site("default", __version__, "--root", upgraded)
+    assert versions(modules, upgraded, "rootstock") == [__version__]
+
+
 def test_the_older_version_says_what_the_root_holds(site, upgraded):
     status = json.loads(site("status", "--root", upgraded, "--json").stdout)
     assert (status["versions"], status["default"]) == (sorted([__version__, NEWER]), __version__)

@@ -16,7 +16,7 @@ from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.modes import modes_needed
-from rootstock.root.ownership import Admins
+from rootstock.root.ownership import Admins, strangers_in
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import group_name, obstacle, owner, user_of, writable_above
 from rootstock.root.records import read_marker
@@ -131,9 +131,22 @@ def access(context: DoctorContext) -> Iterator[Finding]:
     if os.geteuid() == 0 and not admins.trust(layout.root.stat()):
         well = False
         yield warning(f"{whose}, and you are root: what they have installed runs as root", "Compute as another user.")
-    for text, remedy in writable_above(layout.root, admins.gid):
+    if admins.gid is None and admins.group is not None:
+        well = False
+        yield warning(
+            f"{whose}, who is not in the group of admins {group_name(admins.group)}: nobody can install",
+            f"Put {user_of(admins.uid)} into it; or let root give the root to a member: chown -hR USER {layout.root}",
+        )
+    for text, remedy in writable_above(layout.root, admins.gid, {admins.uid}):
         well = False
         yield warning(text, f"An admin of that folder: {remedy}")
+    if strange := strangers_in(layout, admins):
+        well = False
+        more = f", and so for {len(strange) - 1} more" if strange[1:] else ""
+        yield warning(
+            f"{strange[0]} belongs to {owner(strange[0])}, who is no admin of this root{more}",
+            f"Look at it. Then root gives it to an admin: chown -h {user_of(admins.uid)} {strange[0]}",
+        )
     if wrong := [change for change in modes_needed(layout, noted, everything=context.full) if change.old is not None]:
         well = False
         more = f", and so for {len(wrong) - 1} more" if wrong[1:] else ""

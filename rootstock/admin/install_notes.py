@@ -1,0 +1,86 @@
+"""What an admin is told beside the plan of an installation; it keeps nothing from being done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from rootstock import __version__
+from rootstock.admin.asked_for import Asked
+from rootstock.admin.bundle import Bundle
+from rootstock.config.environment_file import packaged_names, packaged_source
+from rootstock.config.site import Site, installed_versions
+from rootstock.root.layout import RootLayout
+from rootstock.root.managed_files import FileChange, Written, is_ours, sha256, stray_modulefiles
+from rootstock.root.modes import ModeChange, describe_foreign
+from rootstock.root.reachability import writable_above
+
+
+def notes_of_place(site: Site, foreign: Sequence[ModeChange], *, created: bool) -> Iterator[str]:
+    """Yield what an admin is to know of the root's place and modes.
+
+    Parameters
+    ----------
+    site : Site
+    foreign : sequence of ModeChange
+        What has wrong modes and belongs to others.
+    created : bool
+        Whether the root is yet to be made.
+    """
+    if created:
+        yield from site.cluster.notes
+        if os.geteuid() == 0:
+            yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
+    for path in stray_modulefiles(site.layout):
+        yield f"{path} is none of ours, and may load as a version: move it out of {site.layout.modulepath}"
+    for folder in site.access.obstacles(site.layout.root):
+        whom = "other users" if site.access.readers == "world" else "the group"
+        yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"
+    gid = site.access.gid if site.access.shared else None
+    uids = {os.geteuid(), *([] if created else [site.layout.root.stat().st_uid])}
+    for text, remedy in writable_above(site.layout.root, gid, uids):
+        yield f"{text}. For example: {remedy}"
+    yield from describe_foreign(foreign)
+
+
+def notes_of_files(layout: RootLayout, files: Iterable[FileChange]) -> Iterator[str]:
+    """Yield what these files leave as it is.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    files : iterable of FileChange
+    """
+    others = [version for version in installed_versions(layout) if version != __version__]
+    changed = [change for change in files if layout.modules in change.path.parents and change.action != "create"]
+    if others and changed:
+        yield (
+            f"The modulefiles of rootstock {', '.join(others)} stay as they are. To render them anew, run "
+            "rootstock-site render of each version."
+        )
+
+
+def notes_of_edits(asked: Asked, written: Written, bundle: Bundle | None) -> Iterator[str]:
+    """Yield the environment files that are an admin's own, of which there is another that was not there before.
+
+    Parameters
+    ----------
+    asked : Asked
+    written : mapping of str to list of str
+        The marker's hashes of what we wrote.
+    bundle : Bundle, optional
+    """
+    layout = asked.site.layout
+    for source in asked.sources:
+        path = layout.environment_file(source.name)
+        if source.path != path or is_ours(layout.root, path, written):
+            continue
+        key = path.relative_to(layout.root).as_posix()
+        if bundle and source.name in bundle.environments:
+            whose, text = "The bundle", bundle.environment(source.name).read_text(encoding="utf-8")
+        elif source.name in packaged_names() and key in written:
+            whose, text = f"rootstock {__version__}", packaged_source(source.name).text
+        else:
+            continue
+        if text != source.text and sha256(text.encode()) not in written.get(key, ()):
+            yield f"You have edited {path}. {whose} has a newer one: move yours away to use that."
