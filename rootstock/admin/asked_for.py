@@ -17,7 +17,7 @@ from rootstock.admin.environment_sources import find_source, find_sources
 from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.plan import BuildPlan, plan_environment
 from rootstock.config.environment_file import EnvironmentSource
-from rootstock.config.site import Site
+from rootstock.config.site import Site, newer_versions
 from rootstock.errors import RootError, RootstockError, SiteError
 from rootstock.root.generations import latest
 from rootstock.root.layout import VARIANT, RootLayout
@@ -56,12 +56,15 @@ class Asked:
         Whether somebody named them now.
     problems : tuple of Problem
         Those whose file cannot be used.
+    left : tuple of str
+        Those that are left to a newer release, because nobody named them now and they have a build.
     """
 
     site: Site
     sources: tuple[EnvironmentSource, ...]
     named: bool
     problems: tuple[Problem, ...]
+    left: tuple[str, ...] = ()
 
 
 def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle | None, *, created: bool) -> Asked:
@@ -88,15 +91,19 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     new = [source.name for source in named] if names else usual
     before = () if created else site.cluster.environments
     cluster = replace(site.cluster, environments=tuple(dict.fromkeys([*before, *new])))
-    sources, problems = list(named), []
+    sources, problems, left = list(named), [], []
+    newer = newer_versions(site.layout)
     for name in () if names else dict.fromkeys(usual):
+        if newer and not bundle and active_build(site.layout.active(name)):
+            left.append(name)  # else two releases, each with its own uv, would build it in turns
+            continue
         try:
             sources.append(find_source(site.layout, name, written, bundle))
         except RootstockError as error:
             problems.append(Problem(name, error))
         except OSError as error:
             problems.append(Problem(name, refusal(Path(error.filename or site.layout.environment_file(name)), error)))
-    return Asked(replace(site, cluster=cluster), tuple(sources), bool(names), tuple(problems))
+    return Asked(replace(site, cluster=cluster), tuple(sources), bool(names), tuple(problems), tuple(left))
 
 
 def plan_builds(

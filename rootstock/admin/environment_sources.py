@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rootstock import __version__
 from rootstock.admin.bundle import Bundle
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, packaged_source, read_source
 from rootstock.config.model_string import is_environment_name
-from rootstock.config.site import installed_versions, version_order
+from rootstock.config.site import newer_versions
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import Written, is_ours
@@ -74,8 +73,7 @@ def find_source(
     path, brought = layout.environment_file(name), bundle is not None and name in bundle.environments
     if path.is_file():
         # A file of a release that is newer than this one is not taken back to this one's.
-        newer = any(version_order(each) > version_order(__version__) for each in installed_versions(layout))
-        known = brought or (name in packaged_names() and not newer)
+        known = brought or (name in packaged_names() and not newer_versions(layout))
         if not known or not is_ours(layout.root, path, written or {}):
             return read_source(path)
     return read_source(bundle.environment(name)) if bundle and brought else packaged_source(name)

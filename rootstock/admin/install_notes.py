@@ -9,7 +9,7 @@ from rootstock import __version__
 from rootstock.admin.asked_for import Asked
 from rootstock.admin.bundle import Bundle
 from rootstock.config.environment_file import packaged_names, packaged_source
-from rootstock.config.site import Site, installed_versions
+from rootstock.config.site import Site, installed_versions, newer_versions
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import FileChange, Written, is_ours, sha256, stray_modulefiles
 from rootstock.root.modes import ModeChange, describe_foreign
@@ -61,7 +61,7 @@ def notes_of_files(layout: RootLayout, files: Iterable[FileChange]) -> Iterator[
 
 
 def notes_of_edits(asked: Asked, written: Written, bundle: Bundle | None) -> Iterator[str]:
-    """Yield the environment files that are an admin's own, of which there is another that was not there before.
+    """Yield the environments that are left alone: to a newer release, or because an admin has edited the file.
 
     Parameters
     ----------
@@ -71,6 +71,11 @@ def notes_of_edits(asked: Asked, written: Written, bundle: Bundle | None) -> Ite
     bundle : Bundle, optional
     """
     layout = asked.site.layout
+    if asked.left:
+        yield (
+            f"{', '.join(asked.left)}: left to rootstock {newer_versions(layout)[-1]}, which this root holds as well "
+            "and which is newer. --env NAME builds one all the same."
+        )
     for source in asked.sources:
         path = layout.environment_file(source.name)
         if source.path != path or is_ours(layout.root, path, written):

@@ -17,6 +17,8 @@ from rootstock.config.site import Site, check_site
 from rootstock.errors import ConfigurationError
 from rootstock.root.command_log import log_line, new_log
 from rootstock.root.lock import AdminContext, quiet
+from rootstock.root.permissions import Access
+from rootstock.root.records import read_marker
 
 if TYPE_CHECKING:
     from rootstock.admin.plans import Plan
@@ -117,7 +119,9 @@ def _log_file(site: Site) -> Iterator[TextIO]:
     from rootstock.root.generations import friendly_os_errors
 
     command = click.get_current_context().command.name or ""
-    with friendly_os_errors(site.layout), new_log(site.layout, site.access, command) as file:
+    # By what holds now: a change of access changes the modes of this one too, or none.
+    access = Access.noted(read_marker(site.layout)) if site.layout.marker.is_file() else site.access
+    with friendly_os_errors(site.layout), new_log(site.layout, access, command) as file:
         try:
             yield file
         except BaseException:

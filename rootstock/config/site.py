@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rootstock import __version__
 from rootstock.config.clusters import (
     AUTO,
     Cluster,
@@ -201,6 +202,11 @@ def installed_site(layout: RootLayout) -> Site:
 def installed_versions(layout: RootLayout) -> list[str]:
     """Return the versions of Rootstock that a root holds, oldest first."""
     return sorted((path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()), key=version_order)
+
+
+def newer_versions(layout: RootLayout) -> list[str]:
+    """Return the versions of Rootstock in a root that are newer than this one."""
+    return [version for version in installed_versions(layout) if version_order(version) > version_order(__version__)]
 
 
 def version_order(version: str) -> list[int | str]:

@@ -78,7 +78,7 @@ def read_build(folder: Path) -> BuildRecord | None:
 def how_to_replace(build: Path) -> str:
     """Say what to do about a damaged build."""
     which = "" if build.parent.name == CLIENT else f" --env {build.parent.name}"
-    return f"An admin runs: rootstock-site repair{which}"
+    return f"An admin runs: rootstock-site repair --root {build.parents[2]}{which}"
 
 
 def active_build(link: Path) -> Path | None:

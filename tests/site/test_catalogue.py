@@ -146,7 +146,7 @@ def test_a_damaged_build_hides_no_other(ask: Ask, tiny_root: Path, tmp_path: Pat
     damaged = layout.active("later").resolve() / "build.json"
     damaged.write_text(text)
     said = f"Cannot read {damaged}: {fault}"
-    remedy = "An admin runs: rootstock-site repair --env later"
+    remedy = f"An admin runs: rootstock-site repair --root {tiny_root} --env later"
     listed = ask("list", "--root", tiny_root)
     assert listed.returncode == 0
     assert [line.split("\t")[0] for line in listed.stdout.splitlines()[1:]] == ["tiny"]

@@ -219,6 +219,7 @@ def test_a_change_of_access_whose_settings_cannot_be_written_is_undone(root, mem
     assert f"Error: Cannot write {root}/.clusters.toml." in done.stderr
     after, (marker, clusters) = state(root)
     assert after == before
+    assert {(path.stat().st_gid, path.stat().st_mode & 0o777) for path in (root / "log").iterdir()} == {(ANN, 0o600)}
     assert 'writers = "owner"' in marker
     assert str(GROUP) not in clusters
     member(ANN, "install", root, *SHARE)

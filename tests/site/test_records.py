@@ -149,13 +149,13 @@ def test_each_damaged_record_of_a_root_is_named_with_the_next_command(layout: Ro
         (layout.verifications("mace", "d1") / "1.json",
          lambda: last_verification(layout, replace(BUILD, name="mace")), "rm {path}"),
         (layout.build("mace", "d1") / "build.json", lambda: read_build(layout.build("mace", "d1")),
-         "An admin runs: rootstock-site repair --env mace"),
+         "An admin runs: rootstock-site repair --root {root} --env mace"),
     ):  # fmt: skip
         path.write_text('{"colour": "red"}')
         with pytest.raises(RootError) as caught:
             read()
         assert caught.value.message.startswith(f"Cannot read {path}: it has no '"), caught.value.message
-        assert caught.value.hint.endswith(command.format(path=path))
+        assert caught.value.hint.endswith(command.format(path=path, root=layout.root))
 
 
 def test_who_holds_the_lock_in_words_of_a_later_version(layout: RootLayout) -> None:

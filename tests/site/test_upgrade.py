@@ -80,7 +80,9 @@ def test_the_default_is_chosen_apart(modules, site, upgraded, newer):
     assert versions(modules, upgraded, "rootstock", f"rootstock/{__version__}") == [NEWER, __version__]
     activation = RootLayout(upgraded).activation("sh")
     assert run("sh", "-c", f". {activation} && {VERSION}", cwd=upgraded, check=True).stdout == f"{NEWER}\n"
-    assert site("install", "--root", upgraded).stdout == f"{upgraded}: nothing to do.\n"
+    done = site("install", "--root", upgraded)
+    assert done.stdout == f"{upgraded}: nothing to do.\n"
+    assert f"Note: tiny: left to rootstock {NEWER}, which this root holds as well and which is newer." in done.stderr
     # The older version can be made the default, and gone back to, by either.
     run(newer, "rollback", "--root", upgraded, "--yes", check=True)
     assert versions(modules, upgraded, "rootstock") == [__version__]

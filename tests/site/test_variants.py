@@ -220,7 +220,7 @@ def test_a_damaged_build_does_not_keep_the_others_from_serving(tiny_site):
     assert fitting_build(root.layout, "tiny", "cuda") == fitting_build(root.layout, "tiny", "") == cuda
     with pytest.raises(RootError, match=rf"Cannot read {main}/build\.json") as error:
         fitting_build(root.layout, "tiny", "xpu")
-    assert error.value.hint.endswith("rootstock-site repair --env tiny")
+    assert error.value.hint.endswith(f"rootstock-site repair --root {root.layout.root} --env tiny")
     damage(cuda)
     with pytest.raises(RootError, match="Cannot read"):
         fitting_build(root.layout, "tiny", "")
