@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rootstock import __version__
 from rootstock.config.clusters import (
@@ -28,6 +28,9 @@ from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.ownership import check_caller, check_templates
 from rootstock.root.permissions import Access
 from rootstock.root.records import read_marker
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 _DESCRIBE = (
     "To install for a cluster that is not known, describe it first: a table [clusters.{name}] in "
@@ -209,6 +212,11 @@ def newer_versions(layout: RootLayout) -> list[str]:
     return [version for version in installed_versions(layout) if version_order(version) > version_order(__version__)]
 
 
-def version_order(version: str) -> list[int | str]:
-    """Return what sorts versions as numbers: 2026.9.1 comes before 2026.12.0."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", version)]
+def version_order(version: str) -> tuple[bool, Version, str]:
+    """Return what sorts versions as releases follow each other: 2026.9.1 comes before 2026.12.0."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return True, Version(version), version
+    except InvalidVersion:  # a folder that somebody has made
+        return False, Version("0"), version

@@ -18,6 +18,7 @@ from rootstock.admin.install_notes import notes_of_edits
 from rootstock.config.clusters import get_cluster
 from rootstock.config.environment_file import packaged_source
 from rootstock.config.site import Site as RootSite
+from rootstock.config.site import installed_versions
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import sha256
 from rootstock.root.records import active_build
@@ -146,9 +147,11 @@ def test_an_older_release_leaves_what_a_newer_one_wrote(tmp_path: Path) -> None:
     of_another = packaged_source("emt").text + "# of another release\n"
     file.write_text(of_another)
     written = {"environments/emt.py": [sha256(of_another.encode())]}
-    for version, text in (("2025.12.0", packaged_source("emt").text), ("2999.1.0", of_another)):
+    older = ("2025.12.0", "2026.9.1", f"{__version__}rc1", "of-somebody", __version__)
+    for version, text in (*((each, packaged_source("emt").text) for each in older), ("2999.1.0", of_another)):
         layout.runtime(version).mkdir(parents=True)
-        assert find_source(layout, "emt", written).text == text
+        assert find_source(layout, "emt", written).text == text, version
+    assert installed_versions(layout) == ["of-somebody", *older[:3], __version__, "2999.1.0"]
     shutil.rmtree(layout.runtime("2999.1.0"))
     file.write_text(of_another + "# edited\n")
     asked = asked_for(RootSite(layout, get_cluster("local")), ["emt"], written, None, created=False)
