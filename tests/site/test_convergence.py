@@ -124,6 +124,12 @@ def test_what_cannot_be_built_keeps_nothing_else_from_it(della: RootLayout, inst
     generations = sorted(della.generations.iterdir())
     assert install("--env", "other", check=False).returncode == 14
     assert sorted(della.generations.iterdir()) == generations
+    # One that its admin cannot read: it gets its mode back, and can be read the next time.
+    file.write_text(text)
+    file.chmod(0)
+    done = install(check=False)
+    assert (done.returncode, "other cannot be built: Cannot read the environment file" in done.stderr) == (3, True)
+    assert install().stdout == f"{della.root}: nothing to do.\n"
     # A file that is no environment file, and one that is gone.
     for content, code in (("def setup(:\n", 3), (None, 4)):
         file.unlink()

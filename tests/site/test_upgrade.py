@@ -100,6 +100,11 @@ def test_a_default_that_somebody_has_edited_changes_all_the_same(modules, site, 
     assert versions(modules, upgraded, "rootstock") == [__version__]
 
 
+def test_modulefiles_of_another_version_stay(site, upgraded):
+    done = site("install", "--root", upgraded, "--set", "contact=ann@example.org")
+    assert f"Note: The modulefiles of rootstock {NEWER} stay as they are." in done.stderr
+
+
 def test_the_older_version_says_what_the_root_holds(site, upgraded):
     status = json.loads(site("status", "--root", upgraded, "--json").stdout)
     assert (status["versions"], status["default"]) == (sorted([__version__, NEWER]), __version__)
