@@ -56,6 +56,8 @@ with RootstockCalculator(environment=environment, model="", root=root, device="c
         if call == warm_up:
             state()
             before = state()
+        if call == warm_up + calls // 2:
+            middle = state()
         # Mostly as in a simulation; now and then other atoms, species, cells and info.
         atoms = structures[call // 100 % 3]
         atoms.positions[0, 0] = 1e-6 * call
@@ -67,7 +69,8 @@ with RootstockCalculator(environment=environment, model="", root=root, device="c
             calc.get_property(name, atoms)
     after = state()
     print(calc.info()["calls"]["count"], before[0], before[3])
-    print(*(later - earlier for earlier, later in zip(before, after)))
+    for earlier, later in ((before, middle), (middle, after)):
+        print(*(there - here for here, there in zip(earlier, later)))
     print(*({"torch", "jax", "matplotlib"} & set(sys.modules)))
 """
 
@@ -78,14 +81,16 @@ def test_no_growth_and_no_copy_of_the_model(make: Make, turns: int) -> None:
     arguments = make(MODEL, setup=weights)._arguments
     words = (sys.executable, "-c", CLIENT, arguments["environment"], arguments["root"], str(turns), str(WARM_UP))
     done = run(*words, env=clean_environment(OMP_NUM_THREADS="1"), check=True, timeout=None)
-    there, growth, foreign = done.stdout.split("\n")[:3]
+    there, *growth, foreign = done.stdout.split("\n")[:4]
     calls, client_kb, with_weights_kb = map(int, there.split())
     assert calls >= turns
     assert client_kb < WEIGHTS_KB <= with_weights_kb
-    kb, descriptors, objects, worker_kb, worker_descriptors, worker_objects = map(int, growth.split())
-    assert (descriptors, worker_descriptors) == (0, 0), growth
+    # A leak is there in both halves; what an allocator takes at once, hundreds of kilobytes, comes in one of them.
+    halves = list(zip(*(map(int, line.split()) for line in growth), strict=True))
+    kb, _, objects, worker_kb, _, worker_objects = map(min, halves)
+    assert (halves[1], halves[4]) == ((0, 0), (0, 0)), growth  # descriptors
     # What may come and go: pages of the allocators, entries of caches. A leak in one turn of a hundred is beyond it.
-    most_kb, most_objects = 64 + turns // 250, 20 + turns // 500
+    most_kb, most_objects = 32 + turns // 500, 10 + turns // 1000
     assert kb < most_kb and worker_kb < most_kb, growth
     assert objects < most_objects and worker_objects < most_objects, growth
     assert not foreign, foreign
