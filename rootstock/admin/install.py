@@ -159,9 +159,10 @@ def _publish(staged: Staged, plan: InstallPlan, admin: AdminContext) -> Path:
         if staged.folder is not None and build.source is not None and build.source.references():
             # With them come numpy and ASE, which a command that verifies nothing goes without.
             from rootstock.admin.verify import verify
-            from rootstock.client.launch import ResolvedModel
 
-            model = ResolvedModel(plan.site.layout, build.source, build=staged.folder, registered=True)
-            checks = verify(model, plan.device, report=lambda text: admin.report(f"{build.label}: {text}"))
+            checks = verify(
+                plan.site, build.source, staged.folder, plan.device,
+                report=lambda text: admin.report(f"{build.label}: {text}"),
+            )  # fmt: skip
         admin.report(f"{build.label}: publishing")
         return publish(staged, plan.site.access, checks)

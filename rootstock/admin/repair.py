@@ -18,7 +18,6 @@ from rootstock.builds.interpreters import movable_interpreter
 from rootstock.builds.make import stage_locked, write_record
 from rootstock.builds.root_interpreters import NewPython, install_interpreter, plan_copy
 from rootstock.builds.uv import Uv, package_cache, python_downloads
-from rootstock.client.launch import ResolvedModel
 from rootstock.config.environment_file import registered_names
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, RootstockError
@@ -258,8 +257,7 @@ def _make_again(again: Again, tree: SealedTree, site: Site, uv: Uv, admin: Admin
             if source is not None and source.references():
                 from rootstock.admin.verify import verify
 
-                model = ResolvedModel(site.layout, source, build=staged.folder, registered=True)
-                checks = verify(model, _DEVICE, report=report)
+                checks = verify(site, source, staged.folder, _DEVICE, report=report)
             write_record(staged, checks)
         report("putting it in place")
         exchange(staged, again, site.access)

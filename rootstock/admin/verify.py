@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
@@ -35,13 +36,15 @@ from rootstock.worker.channel.memory import PROPERTY_BITS
 _START_S, _CALL_S = 1800.0, 1800.0
 
 
-def verify(build: ResolvedModel, device: str, *, report: Report) -> list[Check]:
-    """Run the references of an environment file on a worker of its build.
+def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, report: Report) -> list[Check]:
+    """Run the references of an environment file on a worker of a build that is not published yet.
 
     Parameters
     ----------
-    build : ResolvedModel
-        Whatever its model: the references name theirs.
+    site : Site
+    source : EnvironmentSource
+    folder : Path
+        Where the build is.
     device : str
         Device to compute on.
     report : callable
@@ -57,7 +60,7 @@ def verify(build: ResolvedModel, device: str, *, report: Report) -> list[Check]:
     VerificationError
         If a value misses its reference.
     """
-    source = build.source
+    build = ResolvedModel(site.layout, source, build=folder, registered=True)
     checks = [
         check
         for references in _groups(source.references())

@@ -108,9 +108,11 @@ class BuildPlan:
         if lock is None and self.lock_file.is_file():
             lock = self.lock_file.read_bytes()
         reason = self._difference(lock)
+        if not reason:
+            return None
         name = self.digest(lock.decode(errors="replace")) if lock is not None else ""
         published = name if name and (layout.build(self.name, name) / BUILD_RECORD).is_file() else ""
-        return replace(self, reason=reason, published=published) if reason else None
+        return replace(self, reason=reason, published=published)
 
     def _difference(self, lock: bytes | None) -> str:
         record = active_record(self.link)
