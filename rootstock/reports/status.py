@@ -13,8 +13,8 @@ from rootstock.errors import RootstockError
 from rootstock.reports.catalogue import in_use, of_each
 from rootstock.root.disk_usage import DiskUsage, disk_usage, free_space, megabytes, number_of
 from rootstock.root.generations import Generation, read_generations, read_state
+from rootstock.root.holder import Holder, read_holder
 from rootstock.root.layout import STAGING, RootLayout, environment_of
-from rootstock.root.lock import Holder, read_holder
 from rootstock.root.records import read_marker
 from rootstock.root.variants import find_variants
 
@@ -78,7 +78,7 @@ class Status:
     idle_builds : int
         Builds that are not in use.
     holder : Holder or None
-        Who is changing it, if you may know.
+        Who is changing it, or was killed while they did, if you may know.
     sizes : dict or None
         What each folder takes; files with several names count for the first.
     """
@@ -107,7 +107,7 @@ class Status:
             "pythons": self.pythons,
             "idle_builds": self.idle_builds,
             "generations": [asdict(generation) for generation in self.generations],
-            "holder": asdict(self.holder) if self.holder else None,
+            "holder": self.holder.details() if self.holder else None,
             "room": asdict(self.left),
             "sizes": {name: asdict(size) for name, size in self.sizes.items()} if self.sizes is not None else None,
         }
@@ -131,7 +131,7 @@ class Status:
         for generation in self.generations[-5:]:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
         if self.holder:
-            yield f"being changed by {self.holder}"
+            yield self.holder.status()
         for name, size in (self.sizes or {}).items():
             yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {name}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
@@ -167,7 +167,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(read_generations(layout)),
-        holder=read_holder(layout),
+        holder=read_holder(layout.admin_owner),
         left=free_space(layout.root),
         sizes=folder_sizes(layout) if sizes else None,
     )
