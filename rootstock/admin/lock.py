@@ -23,6 +23,7 @@ from rootstock.config.site import Site
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.ownership import check_caller
+from rootstock.root.plain_files import RECORD_LIMIT, read_text
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -143,7 +144,7 @@ def plan_locks(
         uv = Uv(package_cache(site) if shared else Path(scratch, "cache"), quiet, site.access.admin_umask)
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
-            old = path.read_text(encoding="utf-8") if path.is_file() else None
+            old = read_text(path, RECORD_LIMIT) if path.is_file() else None
             new = lock_text(plan, Path(scratch), uv, upgrade)
             if new != old:
                 changes.append(LockChange(path, old, new))

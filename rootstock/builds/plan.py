@@ -25,6 +25,7 @@ from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import BUILD_RECORD, active_record
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
@@ -106,7 +107,7 @@ class BuildPlan:
             What the lock file is about to hold, if that is not what it holds now.
         """
         if lock is None and self.lock_file.is_file():
-            lock = self.lock_file.read_bytes()
+            lock = read_bytes(self.lock_file, RECORD_LIMIT)
         reason = self._difference(lock)
         if not reason:
             return None
@@ -223,7 +224,7 @@ def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()
         recipe.write_text(plan.recipe, encoding="utf-8")
         kept = next((path for path in (plan.lock_file, plan.seed) if path and path.is_file()), None)
         if kept is not None:
-            lock.write_bytes(kept.read_bytes())
+            lock.write_bytes(read_bytes(kept, RECORD_LIMIT))
         # Our wheel can change under the same version and path: its hash is not to be kept.
         renew = () if plan.source or uv.wheels else ("rootstock",)
         names = (*renew, *upgrade)

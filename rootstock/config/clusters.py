@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,6 +27,7 @@ from rootstock.config.model_string import did_you_mean
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
+from rootstock.root.plain_files import TEXT_LIMIT, UnfitFileError, parse_toml, read_text
 from rootstock.root.user_folders import user_folder
 
 __all__ = [
@@ -291,6 +291,8 @@ CLUSTER_REGISTRY: Mapping[str, str] = _Registry()
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(read_text(path, TEXT_LIMIT))
+    except UnfitFileError as error:
+        raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
+    except ValueError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rootstock.errors import RootError
+from rootstock.root.plain_files import RECORD_LIMIT, UnfitFileError, parse_json, read_bytes
 from rootstock.root.reachability import refusal
 
 _T = TypeVar("_T")
@@ -53,13 +54,13 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
         If you may not read it, or it holds no such record. It names the key that is missing or wrong.
     """
     try:
-        return parse_record(cls, json.loads(path.read_text(encoding="utf-8")))
+        return parse_record(cls, parse_json(read_bytes(path, RECORD_LIMIT)))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnfitFileError as error:
+        raise RootError(f"Cannot read {path}: {error.strerror}.", hint) from error
     except OSError as error:
         raise refusal(path, error) from error
-    except RecursionError as error:
-        raise RootError(f"Cannot read {path}: it is nested too deep.", hint) from error
     except ValueError as error:
         raise RootError(f"Cannot read {path}: {error}.", hint) from error
 
