@@ -146,12 +146,14 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
               help="Generations to keep, whatever their age.")  # fmt: skip
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
               help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Remove what a process of this machine runs from, too; it then fails.")
 @plan_options
-def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
+def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptions) -> None:
     """Remove builds that are no longer used.
 
-    Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
-    Processes of other machines are not seen: there it is --older-than that protects them.
+    Never removed: what is in use, what a kept generation refers to, what another command is making, and, without
+    --force, what a process of this machine runs from. Processes of other machines are not seen: there it is
+    --older-than that protects them.
 
     \b
     Examples:
@@ -160,7 +162,8 @@ def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
     """
     from rootstock.admin.gc import plan_gc
 
-    run_plan(plan_gc(site, keep=keep, older_than=older_than), options, removes="Remove this?")
+    plan = plan_gc(site, keep=keep, older_than=older_than, force=force, break_lock=options.break_lock)
+    run_plan(plan, options, removes="Remove this?")
 
 
 @main.command()
@@ -186,9 +189,12 @@ def status(site: Site, as_json: bool, sizes: bool) -> None:
 
 @main.command()
 @site_options
+@click.option("--force", is_flag=True, help="Remove it though processes of this machine run from it; they then fail.")
 @plan_options
-def uninstall(site: Site, options: PlanOptions) -> None:
+def uninstall(site: Site, force: bool, options: PlanOptions) -> None:
     """Remove a root and everything in it. Nothing of Rootstock is left elsewhere.
+
+    Processes of other machines that run from it are not seen.
 
     \b
     Example:
@@ -197,4 +203,4 @@ def uninstall(site: Site, options: PlanOptions) -> None:
     from rootstock.admin.uninstall import plan_uninstall
 
     question = f"Remove {site.layout.root} for good?"
-    run_plan(plan_uninstall(site), options, removes=question, logged=False)
+    run_plan(plan_uninstall(site, force=force), options, removes=question, logged=False)
