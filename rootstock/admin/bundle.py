@@ -256,8 +256,10 @@ def _check(manifest: Manifest, folder: Path) -> None:
     ValueError
         It says which.
     """
-    if not manifest.cluster.isprintable() or "/" in manifest.cluster:
+    if not manifest.cluster or not manifest.cluster.isprintable() or "/" in manifest.cluster:
         raise ValueError(f"{manifest.cluster!r} cannot name a cluster")
+    if tables := [key for key, value in manifest.settings.items() if isinstance(value, dict)]:
+        raise ValueError(f"the setting {tables[0]!r} is no value")
     builds = (*manifest.environments, *([CLIENT] if manifest.client else []))
     needed = [f"{WHEELS}/{WHEEL_NAME}", CLIENT_LOCK] if manifest.client else []
     for name in manifest.environments:

@@ -23,6 +23,7 @@ from rootstock.config.site import Site
 from rootstock.root.disk_usage import DiskUsage, disk_usage, megabytes
 from rootstock.root.generations import (
     Change,
+    Generation,
     read_generations,
     read_state,
     transaction,
@@ -147,7 +148,7 @@ def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, br
     dropped = tuple(
         generation.number
         for generation, successor in zip(older, successors, strict=False)
-        if datetime.strptime(successor.at, "%Y-%m-%dT%H:%M:%S%z").timestamp() <= before
+        if _time_of(successor) <= before
     )
     kept = [generation.state for generation in generations if generation.number not in dropped] + [read_state(layout)]
     referred = {build for state in kept for build in pointers(layout, state).values()}
@@ -183,6 +184,14 @@ def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, br
     room = DiskUsage(sum(usage.bytes for usage in usages), sum(usage.files or 0 for usage in usages))
     since = generations[-1].number if generations else 0
     return GcPlan(site, "gc", dropped, tuple(builds), pythons, leftovers, spared, unfinished, holder, room, since)
+
+
+def _time_of(generation: Generation) -> float:
+    """Return when a generation was made; if its record holds no time, just now: what is of unknown age is kept."""
+    try:
+        return datetime.strptime(generation.at, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return time.time()
 
 
 def _half_written(layout: RootLayout) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from rootstock.errors import RootError
 from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
 from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
-from rootstock.root.record_files import Record, read_record
+from rootstock.root.record_files import Record, parse_record, read_record
 
 BUILD_RECORD = "build.json"
 SBOM = "sbom.cdx.json"  # in a build: what was installed, as a bill of materials
@@ -102,6 +102,18 @@ def active_record(link: Path) -> BuildRecord | None:
     return read_build(build) if build else None
 
 
+@dataclass(frozen=True)
+class _Marker:
+    """What ``rootstock.toml`` must hold; there may be more."""
+
+    layout: int
+    cluster: str
+    default: str = ""
+    readers: str = ""
+    writers: str = ""
+    written: dict[str, list[str]] = field(default_factory=dict)
+
+
 def read_marker(layout: RootLayout) -> dict[str, Any]:
     """Return the contents of ``rootstock.toml``.
 
@@ -113,6 +125,7 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
     path = layout.marker
     try:
         marker = parse_toml(read_text(path, RECORD_LIMIT))
+        parse_record(_Marker, marker)
     except (FileNotFoundError, NotADirectoryError):
         raise RootError(
             f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",
@@ -122,10 +135,6 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
         raise refusal(path, error) from error
     except ValueError as error:
         raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin.") from error
-    if not isinstance(marker.get("layout"), int) or not isinstance(marker.get("cluster"), str):
-        raise RootError(f"Cannot read {path}: it names no layout and cluster.", "Ask the site's admin.")
-    if not isinstance(marker.get("written", {}), dict):
-        raise RootError(f"Cannot read {path}: written must be a table.", "Ask the site's admin.")
     if marker["layout"] > LAYOUT_VERSION:
         raise RootError(
             f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",

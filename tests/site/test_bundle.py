@@ -357,6 +357,8 @@ def test_a_sparse_file_in_the_list_is_refused(bundle, tmp_path):
         ({"wheels": {}}, "does not list the packages of 'tiny' once"),
         ({"client": True}, "does not say for which Python 'rootstock-client' is"),
         ({"cluster": "../../evil"}, "'../../evil' cannot name a cluster"),
+        ({"cluster": ""}, "'' cannot name a cluster"),
+        ({"settings": {"uv": {"find-links": ["/x"]}}}, "the setting 'uv' is no value"),
     ],
 )
 def test_a_manifest_that_names_what_cannot_be_is_one_error(site, bundle, tmp_path, change, message):

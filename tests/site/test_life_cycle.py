@@ -117,13 +117,23 @@ def test_a_root_that_is_named_by_a_way_that_goes_later(site, tmp_path):
     assert str(root) in (root / "clusters.toml").read_text()
 
 
-@pytest.mark.parametrize("text", ["", 'layout = "one"\ncluster = "local"\n', "layout = 1\n"])
-def test_a_marker_that_says_nothing(site, bare_root, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it has no 'layout'"),
+        ('layout = "one"\ncluster = "local"\n', "layout must be a whole number, not 'one'"),
+        ("layout = 1\n", "it has no 'cluster'"),
+        ("layout = 1\ncluster = 3\n", "cluster must be a text, not 3"),
+        ('layout = 1\ncluster = "local"\ndefault = []\n', "default must be a text, not []"),
+        ('layout = 1\ncluster = "local"\nwritten = { x = 3 }\n', "written.x must be a list, not 3"),
+    ],
+)
+def test_a_marker_that_says_nothing(site, bare_root, text, message):
     (bare_root / "rootstock.toml").write_text(text)
     for command in ("status", "gc", "render"):
         done = site(command, "--root", bare_root, check=False)
         assert done.returncode == 10, command
-        assert "rootstock.toml: it names no layout and cluster." in done.stderr
+        assert f"rootstock.toml: {message}.\n" in done.stderr
 
 
 def test_what_a_killed_build_has_left_is_in_the_plan_for_programs(site, tiny_root):
@@ -283,6 +293,14 @@ def test_gc_keeps_what_a_generation_or_a_date_keeps(site, old_and_new):
     done = site("gc", "--root", root, "--keep", "1", "--older-than", "1")
     assert done.stdout == f"{root}: nothing to do.\n  keep build {old} of tiny: made less than 1 days ago\n"
     assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])
+
+
+def test_gc_keeps_what_was_in_use_until_nobody_knows_when(site, old_and_new):
+    root, _, _ = old_and_new
+    path = root / "generations/2.json"
+    path.write_text(json.dumps(generation(root, 2) | {"at": "yesterday"}))
+    done = site("gc", "--root", root, "--keep", "1", "--older-than", "1")
+    assert done.stdout.startswith(f"{root}: nothing to do.\n")
 
 
 def test_days_count_from_when_something_went_out_of_use(site, old_and_new):
