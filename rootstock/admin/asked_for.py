@@ -23,7 +23,7 @@ from rootstock.root.generations import latest
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import Written
 from rootstock.root.reachability import refusal
-from rootstock.root.records import active_build, read_build
+from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
 
 
@@ -94,7 +94,7 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     sources, problems, left = list(named), [], []
     newer = newer_versions(site.layout)
     for name in () if names else dict.fromkeys(usual):
-        if newer and not bundle and active_build(site.layout.active(name)):
+        if newer and not bundle and is_in_use(site.layout.active(name)):
             left.append(name)  # else two releases, each with its own uv, would build it in turns
             continue
         try:
@@ -135,7 +135,7 @@ def _accelerators(layout: RootLayout, name: str) -> list[str]:
     """Return what an environment is built for on this processor, also where the link to a build is gone."""
     machine, newest = platform.machine(), latest(layout)
     before = newest.state.active if newest else {}
-    if name in before and active_build(layout.active(name)) is None:
+    if name in before and not is_in_use(layout.active(name)):
         # What the main build is for decides about the others, which follow when it is back.
         record = read_build(layout.build(name, before[name]))
         return [record.accelerator] if record and record.platform == machine else []

@@ -36,6 +36,7 @@ from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
 from rootstock.root.records import now, read_marker, user_name
+from rootstock.worker.device import require_device
 
 
 def plan_install(
@@ -72,6 +73,8 @@ def plan_install(
 
     Raises
     ------
+    DeviceError
+        If builds are to be verified on a GPU, and there is none here.
     RootError
         If the folder is something else, belongs to another cluster, or has too little room.
     UnknownEnvironmentError
@@ -79,6 +82,7 @@ def plan_install(
     BuildError
         If none of the environments that are named can be built.
     """
+    require_device(device)
     marker = _own_marker(site)
     asked = asked_for(site, environments, marker.get("written", {}), bundle, created=not marker)
     site, layout, sources = asked.site, site.layout, asked.sources

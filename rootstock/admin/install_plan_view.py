@@ -17,7 +17,7 @@ from rootstock.config.environment_file import registered_names
 from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.managed_files import FileChange
 from rootstock.root.modes import ModeChange
-from rootstock.root.records import active_build
+from rootstock.root.records import is_in_use
 
 _SHOWN = 5  # changes of modes
 
@@ -134,7 +134,7 @@ class InstallPlanView(Plan):
         """Say what a user does now."""
         layout = self.site.layout
         names = [build.source.name for build in self.builds if build.source]
-        names += [name for name in registered_names(layout) if active_build(layout.active(name))]
+        names += [name for name in registered_names(layout) if is_in_use(layout.active(name))]
         steps = (
             f"Done. To use it:\n  module use {shlex.quote(str(layout.modulepath))}\n  module load rootstock\n"
             f"or without modules:\n  . {shlex.quote(str(layout.activation('sh')))}\n"

@@ -19,7 +19,7 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
-from rootstock.builds.installed import Installed, check_records, with_whole_packages
+from rootstock.builds.installed import Installed, accelerator_of, check_records, with_whole_packages
 from rootstock.builds.package_cache import DamagedPackagesError, holders, shares_files
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text
 from rootstock.builds.sbom import bill_of_materials, installed_files
@@ -268,5 +268,6 @@ def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[
         header=plan.source.summary() if plan.source else {},
         files_sha256=files_sha256,
         links=contents.links,
+        serves=accelerator_of(staged.folder, packages, plan.accelerator) if staged.folder else "",
         **plan.inputs,
     )

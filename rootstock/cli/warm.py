@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rootstock.cli.command import Command
-from rootstock.cli.common import options, site_options
+from rootstock.cli.common import end_unhealthy, options, site_options, tell_problems
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site, find_site, is_new
@@ -48,7 +48,9 @@ def site_warm(
     from rootstock.admin.warm import plan_warm
 
     plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
+    tell_problems(plan.problems, "left out")
     run_plan(plan, options)
+    end_unhealthy(plan.problems)
 
 
 @click.command("warm", cls=Command)

@@ -202,6 +202,39 @@ def installed_site(layout: RootLayout) -> Site:
     return Site(layout, get_cluster(scope.default or "local", scope), (layout.templates,))
 
 
+def moved_from(layout: RootLayout) -> Path | None:
+    """Return the path that a root was installed at, if that is not this folder by another name; else None.
+
+    Raises
+    ------
+    ConfigurationError
+        If the root's own registry is not valid.
+    """
+    scope = _root_scope(layout)
+    noted = scope.clusters.get(scope.default, {}).get("root")
+    if not isinstance(noted, str) or not noted:
+        return None
+    try:
+        return None if os.path.samefile(noted, layout.root) else Path(noted)
+    except OSError:
+        return Path(noted)
+
+
+def check_place(layout: RootLayout) -> None:
+    """Refuse a root that was moved or copied.
+
+    Raises
+    ------
+    RootError
+        With the path that its modulefiles and activation scripts lead to.
+    """
+    if before := moved_from(layout):
+        raise RootError(
+            f"{layout.root} was installed as {before}: its modulefiles and activation scripts lead there.",
+            f"If you have moved or copied it, mend it: rootstock-site install --root {layout.root}",
+        )
+
+
 def installed_versions(layout: RootLayout) -> list[str]:
     """Return the versions of Rootstock that a root holds, oldest first."""
     return sorted((path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()), key=version_order)

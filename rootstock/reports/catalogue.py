@@ -14,9 +14,10 @@ from rootstock.config.environment_file import EnvironmentSource, read_header, re
 from rootstock.config.model_string import model_string
 from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import RootstockError
+from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
-from rootstock.root.variants import other_variants
+from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build, read_marker
+from rootstock.root.variants import served_by
 from rootstock.root.verification_records import Verification, last_verification
 from rootstock.root.weights import Weights, read_weights
 
@@ -186,7 +187,7 @@ def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     layout, name
     """
     source, record = in_use(layout, name)
-    built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
+    built_for = tuple(served_by(layout, name)) if record else ()
     run = last_verification(layout, record) if record else None
     return EnvironmentRecord(source, record, built_for, read_weights(layout, name), run)
 
@@ -200,7 +201,7 @@ def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecor
     ----------
     layout, name
     """
-    build = active_build(layout.active(name))
+    build = build_in_use(layout, name)
     record = read_build(build) if build else None
     path = build / BUILD_SOURCE if build and record else layout.environment_file(name)
     header = record.header if record and record.header else read_header(path).header

@@ -91,7 +91,7 @@ class ModelCard:
             yield "build       none"
             return
         versions = ", ".join(f"{name} {version}" for name, version in key_packages(source, build).items())
-        yield f"build       {build.digest}, {build.platform}, {build.accelerator}, {build.built_at} by {build.built_by}"
+        yield f"build       {build.digest}, {build.platform}, {build.computes_on}, {build.built_at} by {build.built_by}"
         yield f"versions    Python {build.python}, {versions}"
         yield f"weights     {self.model.weights}"
         for file in self.weights.files if self.weights else ():

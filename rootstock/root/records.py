@@ -29,6 +29,8 @@ class BuildRecord(Record):
 
     Attributes
     ----------
+    accelerator : str
+        What it was made for.
     files : int
         Number of installed files.
     bytes, inodes : int
@@ -62,6 +64,12 @@ class BuildRecord(Record):
     inodes: int = 0
     sources: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
+    serves: str = ""  # the accelerator that its packages compute on; empty in records of older versions
+
+    @property
+    def computes_on(self) -> str:
+        """The accelerator that its packages compute on, whatever it was made for; ``cpu`` if none knows GPUs."""
+        return self.serves or self.accelerator
 
 
 def read_build(folder: Path) -> BuildRecord | None:
@@ -82,24 +90,49 @@ def how_to_replace(build: Path) -> str:
 
 
 def active_build(link: Path) -> Path | None:
-    """Return the folder of the build that `link` points to; None if there is none.
+    """Return the folder of the build that `link` points to; None if there is no link.
 
     The link is followed here, once: what is started from the result is not affected when an admin activates another
     build.
+
+    Raises
+    ------
+    RootError
+        If no build is where it leads, or you may not look there.
     """
-    try:
-        folder = link.resolve(strict=True)
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(link):
         return None
-    except PermissionError as error:
-        raise refusal(Path(error.filename), error) from error
-    return folder if (folder / BUILD_RECORD).is_file() else None
+    folder = Path(os.path.realpath(link))
+    try:
+        os.stat(folder / BUILD_RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise refusal(folder, error) from error
+    else:
+        return folder
+    if folder.is_dir():
+        raise RootError(f"{folder} is no complete build: {BUILD_RECORD} is missing.", how_to_replace(folder))
+    raise RootError(
+        f"{link} leads to {folder}, which is not there.",
+        f"An admin mends that: rootstock-site install --root {link.parents[1]}",
+    )
+
+
+def is_in_use(link: Path) -> bool:
+    """Tell whether `link` leads to a build, be it readable or not."""
+    return os.path.lexists(link / BUILD_RECORD)
 
 
 def active_record(link: Path) -> BuildRecord | None:
-    """Return the record of the build that `link` points to; None if there is none. Errors are those of `read_build`."""
-    build = active_build(link)
-    return read_build(build) if build else None
+    """Return the record of the build that `link` points to; None if no build is there.
+
+    Raises
+    ------
+    RootError
+        As `read_build`.
+    """
+    return read_build(Path(os.path.realpath(link)))
 
 
 def read_marker(layout: RootLayout) -> dict[str, Any]:

@@ -29,8 +29,10 @@ class Verification(Record):
 
     Attributes
     ----------
-    environment, build, device : str
+    environment, build : str
         The build by its digest.
+    device : str
+        What computed; as long as nothing has, what is to.
     checks : tuple of dict
         In the order in which they were made; see `rootstock.admin.verify.check_model`. ``passed`` is None for what was
         not run.
@@ -182,7 +184,12 @@ class Run:
             Distribution -> version.
         """
         before = self.verification
-        self.verification = replace(before, checks=(*before.checks, check), versions={**before.versions, **versions})
+        self.verification = replace(
+            before,
+            checks=(*before.checks, check),
+            versions={**before.versions, **versions},
+            device=check.get("device", before.device),
+        )
         self._write()
 
     def end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import shutil
 import sys
@@ -304,7 +305,12 @@ def test_a_folder_above_that_keeps_readers_out_is_named(site, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     done = site("install", "--cluster", "local", "--root", closed / "root", *BARE, "--set", "access.readers=world")
-    assert f"Note: {closed} does not let other users pass: they cannot reach the root." in done.stderr
+    said = f"Note: {closed} does not let other users pass: they cannot reach the root. "
+    assert f"{said}Its owner decides about that: chmod o+x {closed}\n" in done.stderr
+    closed.chmod(0o750)  # closed on purpose, to all but a group: the advice is not to open what the site has closed
+    group = grp.getgrgid(closed.stat().st_gid).gr_name
+    done = site("install", "--root", closed / "root", *BARE, "--set", "access.readers=world")
+    assert f"{said}The group {group} can. If the root is meant for that group: --group {group} --set " in done.stderr
 
 
 def test_builds_that_cannot_fit_are_refused_before_anything_is_written(site, tiny_root):

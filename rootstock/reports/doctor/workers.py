@@ -14,12 +14,12 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
-from rootstock.errors import WorkerError, WorkerStartError
+from rootstock.errors import DeviceError, WorkerError, WorkerStartError
 from rootstock.reports.catalogue import Model, models_of, of_each, version_of
 from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.records import BuildRecord
-from rootstock.worker.device import missing_gpu
+from rootstock.worker.device import require_device
 
 _NOWHERE = "http://127.0.0.1:9"  # the port of the discard service: nothing listens there
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -107,9 +107,9 @@ def gpu(context: DoctorContext) -> Iterator[Finding]:
     if context.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
-    # torch calls AMD's by the same name, so both must be missing.
-    error = missing_gpu(context.device, "rocm") and missing_gpu(context.device, "cuda")
-    if error:
+    try:
+        require_device(context.device)
+    except DeviceError as error:
         yield from_error(error) if context.device_asked else warning(error.message, error.hint)
         return
     if not with_torch:

@@ -1,0 +1,256 @@
+"""A root with each kind of damage, as every command that reports sees it: it says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rootstock import __version__
+from rootstock.root.permissions import remove_tree
+from tests.support.commands import SITE, Done, bare_environment, run
+from tests.support.folders import open_to_readers
+from tests.support.needs import need_root
+
+pytestmark = pytest.mark.xdist_group("damage")
+
+OUTSIDER = 54321
+STRANGER = 23456
+
+# The commands; {root} and {page} are filled in.
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "status": ("rootstock-site", "status"),
+    "doctor": ("rootstock", "doctor", "--wait", "300"),
+    "verify": ("rootstock-site", "verify"),
+    "files": ("rootstock-site", "verify", "--files"),
+    "list": ("rootstock", "list"),
+    "show": ("rootstock", "show", "lj-argon"),
+    "page": ("rootstock-site", "page", "-o", "{page}"),
+}
+INSTALL, REPAIR = "rootstock-site install --root {root}", "rootstock-site repair --root {root} --env lj"
+
+Said = tuple[int, Sequence[str]]  # an exit code, and what a command must say
+
+
+def everywhere(code: int, *texts: str, **others: Said) -> dict[str, Said]:
+    """Return what each command says: `texts`, and what there is of the rest, which is of emt; with `code`, or with 0
+    where the rest is all that somebody wants, unless the command is named."""
+    usual = {
+        "status": (code, (*texts, "environment emt: build ")),
+        "doctor": (0, (*texts, "emt: built for")),
+        "verify": (code, (*texts, "emt (cpu): 17 passed")),
+        "files": (code, (*texts, "emt, ")),
+        "list": (0, (*texts, "emt ase ")),
+        "show": (code, texts),
+        "page": (0, (*texts, "1 model of 1 environment")),
+    }
+    return {**usual, **others}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A kind of damage: how it is done and undone, as whom and where commands are run, and what they must say."""
+
+    do: Callable[[Path], contextlib.AbstractContextManager[object]]
+    said: Mapping[str, Said]
+    prefix: Sequence[str] = ()
+    at: Callable[[Path], Path] = field(default=lambda root: root)
+
+
+@contextlib.contextmanager
+def moved_aside(path: Path) -> Iterator[None]:
+    aside = path.with_name(f"{path.name}-aside")
+    path.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(path)
+
+
+@contextlib.contextmanager
+def with_text(path: Path, change: Callable[[str], str]) -> Iterator[None]:
+    """Give a file another text; it may be shared with another root, which keeps its own."""
+    with moved_aside(path):
+        path.write_text(change(path.with_name(f"{path.name}-aside").read_text()))
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+def lj(root: Path) -> Path:
+    return (root / "active/lj").resolve()
+
+
+def as_later_version(text: str) -> str:
+    record = json.loads(text)
+    record["rootstock"], record["file_list"] = "2099.1.0", record.pop("files")
+    return json.dumps(record)
+
+
+@contextlib.contextmanager
+def broken_files(root: Path) -> Iterator[None]:
+    new = root / "environments/broken.py"
+    new.write_text("no header\n")
+    try:
+        with with_text(root / "environments/lj.py", lambda text: text.replace("# ///\n", "", 1)):
+            yield
+    finally:
+        new.unlink()
+
+
+@contextlib.contextmanager
+def owned(path: Path, uid: int) -> Iterator[None]:
+    need_root()
+    os.chown(path, uid, -1)
+    try:
+        yield
+    finally:
+        os.chown(path, 0, -1)
+
+
+@contextlib.contextmanager
+def closed(path: Path, mode: int, gid: int) -> Iterator[None]:
+    need_root()
+    before = path.stat()
+    os.chown(path, -1, gid)
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        os.chown(path, -1, before.st_gid)
+        path.chmod(before.st_mode & 0o7777)
+
+
+AS_OUTSIDER = ("setpriv", "--reuid", str(OUTSIDER), "--regid", str(OUTSIDER), "--clear-groups")
+READ_ONLY = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
+
+lost = "{root}/active/lj is missing: generation 1 put build "
+dangling = "{root}/active/lj leads to {root}/builds/lj/"
+moved = "{root}-aside was installed as {root}: its modulefiles"
+cut = "/build.json: "
+DAMAGES = {
+    "missing link": Damage(lambda root: moved_aside(root / "active/lj"), everywhere(10, lost, INSTALL)),
+    "dangling link": Damage(
+        lambda root: moved_aside(lj(root)), everywhere(10, dangling, "which is not there", INSTALL)
+    ),
+    "broken environment file": Damage(
+        broken_files,
+        {
+            **everywhere(10, "{root}/environments/broken.py has 0 headers"),
+            "status": (10, ["environments/broken.py: ", "environments/lj.py: ", "environment lj: build "]),
+            "doctor": (0, ["broken.py has 0 headers", "{root}/environments/lj.py", "The build of lj that is in use"]),
+            "files": (0, ["lj, "]),
+            "show": (0, ["lj-argon: "]),
+            "page": (0, ["broken.py has 0 headers", "3 models of 2 environments"]),
+        },
+    ),
+    "truncated record": Damage(
+        lambda root: with_text(lj(root) / "build.json", lambda text: text[:100]),
+        everywhere(10, "Cannot read {root}/builds/lj/", REPAIR, files=(10, ["build.json: cannot be read"])),
+    ),
+    "record of a later version": Damage(
+        lambda root: with_text(lj(root) / "build.json", as_later_version),
+        everywhere(
+            10,
+            "Cannot read {root}/builds/lj/",
+            f"rootstock 2099.1.0 wrote it, this is {__version__}",
+            files=(10, ["build.json: cannot be read"]),
+        ),
+    ),
+    "moved root": Damage(
+        lambda root: moved_aside(root),
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (10, [moved, "rootstock-site install --root {root}-aside"]),
+            "doctor": (0, [moved, "rootstock-site install --root {root}-aside"]),
+        },
+        at=lambda root: root.with_name(f"{root.name}-aside"),
+    ),
+    "foreign owner": Damage(
+        lambda root: owned(lj(root), STRANGER),
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (10, [f"belongs to {STRANGER}, who is no admin of this root", "chown -h root {root}/"]),
+            "doctor": (0, [f"belongs to {STRANGER}, who is no admin of this root", "chown -h root {root}/"]),
+            "verify": (
+                10,
+                [f"belongs to {STRANGER}: you would run whatever they write there", "chown -h root {root}/"],
+            ),
+        },
+    ),
+    "unreadable build": Damage(
+        lambda root: closed(lj(root), 0o550, STRANGER),
+        everywhere(10, "{root}/builds/lj/", "does not let you in: its mode is 0550", f"to the group {STRANGER}"),
+        prefix=AS_OUTSIDER,
+    ),
+    "read-only file system": Damage(
+        lambda _: contextlib.nullcontext(),
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (0, ["read-only on this node"]),
+            "doctor": (0, ["the root is mounted read-only on this node"]),
+            "verify": (0, ["the results are not stored: Read-only file system"]),
+        },
+        prefix=(*READ_ONLY, "{root}"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A root with emt and lj that looks as if it had been installed here; its files are shared with `root`."""
+    folder = tmp_path_factory.mktemp("damage")
+    open_to_readers(folder)
+    path = folder / "root"
+    shutil.copytree(root, path, symlinks=True, copy_function=os.link)
+    for name in ("clusters.toml", "locks/admin.lock"):
+        text = (path / name).read_text()
+        (path / name).unlink()
+        (path / name).write_text(text.replace(str(root), str(path)))
+    for place in path.rglob("*"):
+        if place.is_dir() and not place.is_symlink():
+            place.chmod(0o755)
+    yield path
+    remove_tree(path)
+
+
+@pytest.fixture
+def ask(copy: Path, tmp_path: Path) -> Callable[..., Done]:
+    """Run a command of the root's own client, perhaps below another program."""
+    open_to_readers(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    work.chmod(0o777)
+    programs = SITE.parent
+
+    def call(root: Path, prefix: Sequence[str], name: str) -> Done:
+        program, *options = (part.format(root=root, page=work / "page") for part in COMMANDS[name])
+        before = [part.format(root=root) for part in prefix]
+        place = (root / f"client/{__version__}/bin") if before[:1] == ["setpriv"] else programs
+        env = bare_environment(work, TMPDIR=str(work))
+        return run(*before, place / program, *options, "--root", root, env=env, cwd="/")
+
+    return call
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_named_and_the_rest_goes_on(kind: str, copy: Path, ask: Callable[..., Done]) -> None:
+    damage = DAMAGES[kind]
+    wrong = []
+    with damage.do(copy):
+        root = damage.at(copy)
+        for name, (code, texts) in damage.said.items():
+            done = ask(root, damage.prefix, name)
+            said = done.stdout + done.stderr
+            assert "Traceback" not in said, said
+            missing = [text for text in texts if text.format(root=copy) not in " ".join(said.split())]
+            if done.returncode != code or missing:
+                wrong.append(f"{name}: exit code {done.returncode}, not {code}; not said: {missing}\n{said}")
+    assert not wrong, "\n\n".join(wrong)
