@@ -5,6 +5,7 @@ Each check is kept as it comes, with value, expected value, tolerance and source
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -159,13 +160,10 @@ def _step(report: Report, name: str, text: str) -> None:
 
 
 def _start_run(site: Site, verification: Verification, report: Report) -> Run:
-    access, folder = site.access, site.layout.verifications(verification.environment, verification.build)
-    try:
-        access.make_folder(folder)
-        return Run(folder, verification, access.file)
-    except OSError as error:  # a root that is mounted read-only, or somebody who is no admin of it
-        report(f"the results are not stored: {error.strerror} ({error.filename})")
-        return Run(None, verification, access.file)
+    folder = site.layout.verifications(verification.environment, verification.build)
+    with contextlib.suppress(OSError):  # the run says so
+        site.access.make_folder(folder)
+    return Run(folder, verification, site.access.file, report)
 
 
 def _select(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:

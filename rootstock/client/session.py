@@ -209,6 +209,11 @@ class WorkerSession(PeerSession):
                 raise
             return connection.evaluate(inputs, required, self.spec.timeout)
 
+    @property
+    def device(self) -> str:
+        """What computes; what was asked for, as long as there is no worker."""
+        return self._connection.device if self._connection else self.spec.device
+
     def info(self) -> dict[str, Any]:
         """Return what computes, and how long that takes; see `RootstockCalculator.info`."""
         connection = self.connection()

@@ -200,3 +200,22 @@ def _require_json(value: Any, where: str, depth: int = 0) -> None:
             f"{type(value).__name__}.",
             _JSON + numpy,
         )
+
+
+def require_build(asked: str | None, build: str | None) -> None:
+    """Refuse a build that is not the one that computes; its digest alone, as ``info()`` names it, will do.
+
+    Parameters
+    ----------
+    asked, build : str or None
+        What was asked for, and what computes.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if asked is not None and (build is None or asked not in (build, build.rpartition("/")[2])):
+        raise ConfigurationError(
+            f"build={asked!r} was asked for, and {build!r} is in use here: numbers may differ.",
+            "Leave build out to take that one.",
+        )

@@ -12,7 +12,7 @@ from rootstock.config.environment_file import EnvironmentSource, read_source, re
 from rootstock.config.site import check_place, installed_versions
 from rootstock.errors import RootstockError
 from rootstock.reports.catalogue import in_use, of_each
-from rootstock.root.disk_usage import DiskUsage, disk_usage, free_space, megabytes, number_of
+from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, megabytes, number_of
 from rootstock.root.generations import Generation, generation_files, read_generation, read_state
 from rootstock.root.in_use import link_problems
 from rootstock.root.layout import STAGING, RootLayout, environment_of
@@ -76,7 +76,7 @@ class Status:
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
         What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment, a
-        link or a file, ``its place`` or ``its owners``.
+        link or a file, ``its place``, ``its owners`` or ``its room``.
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -186,12 +186,16 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
 def _of_root(layout: RootLayout) -> dict[str, RootstockError]:
     """Return what is wrong with the root as a whole."""
     problems: dict[str, RootstockError] = {}
-    for name, check in (("its place", check_place), ("its owners", check_owners)):
+    for name, check in (("its place", check_place), ("its owners", check_owners), ("its room", _check_room)):
         try:
             check(layout)
         except RootstockError as error:
             problems[name] = error
     return problems
+
+
+def _check_room(layout: RootLayout) -> None:
+    check_space(layout.root)
 
 
 def _of_files(layout: RootLayout) -> dict[str, RootstockError]:

@@ -14,6 +14,7 @@ from ase.build import bulk
 
 from rootstock import RootstockCalculator
 from rootstock.errors import ConfigurationError, DeviceError, ModelError
+from rootstock.simulations.provenance import note_calculator
 from rootstock.worker.device import check_device
 from tests.support.commands import ordinary, run
 from tests.support.environment_files import header
@@ -233,9 +234,12 @@ def test_what_has_computed_is_told(make, moves: str, computes_on: str) -> None:
         return Calculator()
         """
     calc = make(f"sys.modules['torch'].used += 1000 * ({moves!r} == 'later')", setup, device="cuda:1")
-    calc.calculate(bulk("Cu"), ["energy"])
-    assert calc.info()["device"] == computes_on
+    atoms = bulk("Cu")
+    calc.calculate(atoms, ["energy"])
+    assert calc.info()["device"] == calc.device == computes_on
     assert calc.parameters["device"] == "cuda:1"
+    note_calculator(atoms, calc)
+    assert atoms.info["rootstock_device"] == computes_on
 
 
 def test_a_misspelt_device_is_refused(root: Path) -> None:

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
-from rootstock import __version__
+from rootstock import RootstockCalculator, __version__
+from rootstock.client.resolve import resolve
+from rootstock.errors import RootError
+from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from tests.support.commands import SITE, Done, bare_environment, run
-from tests.support.folders import open_to_readers
+from tests.support.folders import open_to_readers, small_disk
 from tests.support.needs import need_root
+from tests.support.roots import holder
 
 pytestmark = pytest.mark.xdist_group("damage")
 
@@ -128,6 +133,41 @@ def closed(path: Path, mode: int, gid: int) -> Iterator[None]:
         path.chmod(before.st_mode & 0o7777)
 
 
+@contextlib.contextmanager
+def full(root: Path) -> Iterator[None]:
+    """Let a root lie on a file system that has no room left."""
+    with moved_aside(root), small_disk(root, "size=800m"):
+        shutil.copytree(root.with_name(f"{root.name}-aside"), root, symlinks=True, dirs_exist_ok=True)
+        with (root / "log/all-the-rest").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(2**20))
+        yield
+    root.rmdir()
+
+
+@contextlib.contextmanager
+def killed(root: Path) -> Iterator[None]:
+    """Leave what an installation leaves that was killed: the lock's record, and a build that is not whole."""
+    with with_lock_of_a_dead_process(root):
+        staging = root / "builds/lj/.staging-x"
+        shutil.copytree(lj(root) / "bin", staging / "bin", symlinks=True)
+        try:
+            yield
+        finally:
+            remove_tree(staging)
+
+
+@contextlib.contextmanager
+def with_lock_of_a_dead_process(root: Path) -> Iterator[None]:
+    with holder(root) as (process, _):
+        process.kill()
+        process.wait()
+    try:
+        yield
+    finally:
+        (root / "locks/admin.json").unlink()
+
+
 AS_OUTSIDER = ("setpriv", "--reuid", str(OUTSIDER), "--regid", str(OUTSIDER), "--clear-groups")
 READ_ONLY = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
 
@@ -189,6 +229,15 @@ DAMAGES = {
         lambda root: closed(lj(root), 0o550, STRANGER),
         everywhere(10, "{root}/builds/lj/", "does not let you in: its mode is 0550", f"to the group {STRANGER}"),
         prefix=AS_OUTSIDER,
+    ),
+    "full disk": Damage(
+        full,
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (10, ["its room: The file system of {root} is full: 0 MB", "gc --root {root} --dry-run"]),
+            "doctor": (0, ["The file system of {root} is full: 0 MB", "gc --root {root} --dry-run"]),
+            "verify": (0, ["the results are not stored: No space left on device", "emt (cpu): 17 passed"]),
+        },
     ),
     "read-only file system": Damage(
         lambda _: contextlib.nullcontext(),
@@ -254,3 +303,25 @@ def test_damage_is_named_and_the_rest_goes_on(kind: str, copy: Path, ask: Callab
             if done.returncode != code or missing:
                 wrong.append(f"{name}: exit code {done.returncode}, not {code}; not said: {missing}\n{said}")
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_no_calculator_makes_up_for_a_link_that_somebody_removed(copy: Path) -> None:
+    """As root, or in a root of one's own, uv could install other packages than those that were verified."""
+    with moved_aside(copy / "active/lj"), pytest.raises(RootError, match="active/lj is missing: generation 1 put"):
+        RootstockCalculator("lj-argon", root=copy, device="cpu").get_property("energy", bulk("Ar", cubic=True))
+
+
+def test_uv_makes_an_environment_only_if_none_was_ever_built(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    new = copy / "environments/new.py"
+    new.write_text((copy / "environments/emt.py").read_text())
+    try:
+        for _ in range(2):
+            assert resolve(RootLayout(copy), "new").build is None
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.startswith(f"Environment 'new' has no build in {copy}: uv installs its packages when a worker")
+        (copy / "builds/new").symlink_to("emt")
+        with pytest.raises(RootError, match=r"no build in use in .*: it was taken out of use\. 1 build of it is there"):
+            resolve(RootLayout(copy), "new")
+    finally:
+        new.unlink()
+        (copy / "builds/new").unlink(missing_ok=True)
