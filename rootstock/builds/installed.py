@@ -145,9 +145,11 @@ def accelerator_of(folder: Path, packages: Iterable[str], asked: str) -> str:
     names = {normalized(name) for name in packages}
     if "torch" in names:
         kinds = built_for(next(folder.glob("lib/python*/site-packages/torch"), None))
-        if kinds is None or asked in kinds:
+        if kinds is None:
             return asked
-        return "rocm" if "rocm" in kinds else next(iter(sorted(kinds)), "cpu")
+        if "rocm" in kinds:  # which torch calls cuda as well
+            return "rocm"
+        return asked if asked in kinds else next(iter(sorted(kinds)), "cpu")
     if "jax" in names:
         plugins = (kind for kind in ("cuda", "rocm") if any(name.startswith(f"jax-{kind}") for name in names))
         return next(plugins, "cpu")

@@ -168,9 +168,10 @@ def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
 @json_option
 @click.option("--sizes", is_flag=True, help="Measure what each part takes; looks at every file.")
 def status(site: Site, as_json: bool, sizes: bool) -> None:
-    """Say what a root holds, and what of it is missing, damaged or unreadable.
+    """Say what a root holds, and what is wrong with it.
 
-    The last lines name that, each with what to do; the command then ends with 10.
+    The last lines name what is missing, damaged, unreadable or somebody else's, each with what to do; the command then
+    ends with 10.
 
     \b
     Examples:

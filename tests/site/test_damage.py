@@ -136,13 +136,12 @@ def closed(path: Path, mode: int, gid: int) -> Iterator[None]:
 @contextlib.contextmanager
 def full(root: Path) -> Iterator[None]:
     """Let a root lie on a file system that has no room left."""
-    with moved_aside(root), small_disk(root, "size=800m"):
+    with moved_aside(root), small_disk(root, "size=800m"):  # whose folder is empty again when the root comes back
         shutil.copytree(root.with_name(f"{root.name}-aside"), root, symlinks=True, dirs_exist_ok=True)
         with (root / "log/all-the-rest").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(2**20))
         yield
-    root.rmdir()
 
 
 @contextlib.contextmanager

@@ -202,7 +202,7 @@ def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
     )
     assert f"Other files than were published are in {python}." in done.stderr
     doctor = run(ROOTSTOCK, "doctor", "--full", "--json", "--root", managed.path)
-    assert doctor.returncode == 14, doctor.stderr
+    assert doctor.returncode == 10, doctor.stderr
     failure, whole = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
     assert whole["reason"] == f"{ENVIRONMENT}: as published (every file)"
     assert failure["reason"].startswith(f"interpreter {packed.key()} is damaged: {inside}/evil.py: was not")
@@ -277,7 +277,7 @@ def test_what_cannot_be_fetched_is_one_clear_error(tiny, mirror, prepare, change
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
         done = install(tiny, *mirror.settings(**{key: text.format(port=port) for key, text in changes.items()}))
-    assert done.returncode == 14, done.stdout + done.stderr
+    assert done.returncode == 10, done.stdout + done.stderr
     assert done.stderr.count("Error: ") == 1
     assert message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr

@@ -129,7 +129,8 @@ def test_a_build_is_labelled_by_what_its_torch_computes_on(tiny_site, built_for,
     done = command("install", *INSTALL, "--set", "hardware.accelerator=cuda")
     remark = f"made for cuda, its packages compute on {label}"
     assert (remark in done.stderr) == (label != "cuda")
-    assert read_build(root.active()).accelerator == "cuda"
+    record = read_build(root.layout.active("tiny", f"{HERE}-cuda").resolve())
+    assert (record.accelerator, record.computes_on) == ("cuda", label)
     (model,) = read_catalogue(root.layout).models
     assert f"{HERE} {label}" in model.built_for
     assert f"tiny: built for {HERE} {label}" in run(ROOTSTOCK, "doctor", "--root", root.path).stdout
