@@ -324,3 +324,17 @@ def test_uv_makes_an_environment_only_if_none_was_ever_built(copy: Path, caplog:
     finally:
         new.unlink()
         (copy / "builds/new").unlink(missing_ok=True)
+
+
+def test_a_job_goes_on_though_one_environment_does_not_start(copy: Path, ask: Callable[..., Done]) -> None:
+    """`doctor` starts the worker of the smallest build; where that does not work, of the next."""
+    for name in ("emt", "lj"):
+        with moved_aside((copy / "active" / name).resolve() / "bin/python"):
+            done = ask(copy, (), "doctor")
+            assert "does not run" in done.stdout or "No such file or directory" in done.stdout
+            other = "lj" if name == "emt" else "emt"
+            assert f"ok interpreters {other}: Python 3" in " ".join(done.stdout.split())
+            assert f"a worker of {other} was ready" in done.stdout
+            assert done.returncode == 10  # `bin/python` is missing, and that is a file of the build
+            told = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+            assert all(line.split()[1] == "files" for line in told), told

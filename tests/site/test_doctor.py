@@ -404,11 +404,11 @@ def test_a_model_that_needs_the_network(copy: Path, doctor: Examine) -> None:
         for name in ("emt", "lj"):
             environment = (copy / "active" / name).resolve() / "environment.py"
             replace(environment, ONLINE.replace("PORT", str(server.getsockname()[1])))
-        (failure,) = doctor(copy)["offline"]
+        failure, other = doctor(copy)["offline"]  # where the smallest does not start, the next is tried
     said = f"The worker of environment '{smallest(copy)}' could not start: OSError: OSError: [Errno"
     assert failure["reason"].startswith(said)
     assert "Network is unreachable" in failure["reason"]
-    assert failure["code"] == 18
+    assert failure["code"] == other["code"] == 18
 
 
 def test_why_not_a_model_that_runs(root: Path, ask: Ask) -> None:
