@@ -15,7 +15,7 @@ from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.simulations import relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
-from rootstock.config.clusters import cluster_names, get_cluster
+from rootstock.config.clusters import get_cluster, known_clusters
 
 
 @click.group(
@@ -52,7 +52,7 @@ def cluster_list(as_json: bool) -> None:
     Example:
       rootstock cluster list --json | jq -r '.[].name'
     """
-    clusters = [get_cluster(name) for name in cluster_names()]
+    clusters = known_clusters()
     if as_json:
         show_json([{"name": entry.name, "root": entry.root, "description": entry.description} for entry in clusters])
         return

@@ -178,14 +178,16 @@ def is_new(layout: RootLayout) -> bool:
     RootError
         If the folder holds something else.
     """
-    if layout.marker.exists():
-        return False
     try:
+        if layout.marker.exists():
+            return False
         strangers = layout.strangers()
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise RootError(f"Cannot use {layout.root} as a root: {error.strerror}.") from error
+        raise RootError(
+            f"Cannot use {layout.root} as a root: {error.strerror}.", "Name another folder with --root."
+        ) from error
     # Folders of ours are what an installation leaves that was cut off before its first file, or an admin has put an
     # environment file there beforehand.
     if strangers:

@@ -66,7 +66,6 @@ def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
             '[clusters.local]\nuv.default-index = "https://ann:secret@pypi.example/simple"\n',
             "cluster local: uv.default-index holds a user's name or password in an address.\nEverybody can read",
         ),
-        ("[clusters.local\n", " is not valid TOML: "),
     ],
 )
 def test_a_wrong_registry_is_named_with_its_key(ask, registry, text, message):

@@ -64,8 +64,11 @@ def space(context: DoctorContext) -> Iterator[Finding]:
     """Say how much room there is where admins install; check that a home is not full."""
     yield ok(f"root: {_left(free_space(context.layout.root))} at {context.layout.root}")
     home = Path.home()
-    if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
-        yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
+    try:
+        if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
+            yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
+    except OSError as error:  # as in a job whose ticket has expired
+        yield warning(f"home: {home}: {error.strerror}", "Models run without it; write results elsewhere.")
 
 
 def _left(room: DiskUsage) -> str:
