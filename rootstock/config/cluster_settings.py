@@ -119,7 +119,7 @@ class Cluster:
         "What torch for the cluster's accelerator needs besides from its index, such as `triton-rocm`.",
     )  # fmt: skip
 
-    notes: tuple[str, ...] = _key("notes", (), "What a site must confirm or know; for people.")
+    notes: tuple[str, ...] = _key("notes", (), "What an admin must confirm or know; the page for users leaves it out.")
 
     def torch_index(self, accelerator: str) -> str:
         """Return the index that torch is taken from for an accelerator; empty for the usual ones."""

@@ -15,9 +15,10 @@ from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import WorkerError, WorkerStartError
-from rootstock.reports.catalogue import Model, models_of, of_each, version_of
+from rootstock.reports.catalogue import Model, models_of, of_each
 from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
+from rootstock.reports.packages import version_of
 from rootstock.root.records import BuildRecord
 from rootstock.worker.device import missing_gpu
 
