@@ -35,6 +35,7 @@ from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.records import now, read_marker, user_name
 
 
@@ -73,7 +74,7 @@ def plan_install(
     Raises
     ------
     RootError
-        If the folder is something else, belongs to another cluster, or has too little room.
+        If the folder is something else, belongs to another cluster, has too little room, or no program may run there.
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
     BuildError
@@ -111,6 +112,8 @@ def plan_install(
     # Also those that are missing though their builds are there.
     fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
     pythons = (*brought, *fetched.values())
+    if needed:
+        refuse_noexec(layout.root)
     check_room(layout.root, needed, len(pythons))
     return replace(
         plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,

@@ -16,6 +16,7 @@ from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.modes import modes_needed
+from rootstock.root.mounts import noexec_mount
 from rootstock.root.ownership import Admins, strangers_in
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import group_name, obstacle, owner, user_of, writable_above
@@ -96,6 +97,10 @@ def scratch(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # eve
     text = f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written; {_left(room)}"
     if room.bytes < _SCRATCH_BYTES or (room.files is not None and room.files < _FILES):
         yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
+    elif mount := noexec_mount(folder):
+        yield warning(
+            f"{text}; {mount} is mounted with noexec", "Models that compile code cannot use it: set TMPDIR to another."
+        )
     else:
         yield ok(text)
 
