@@ -67,7 +67,7 @@ def _explain(path: Path, status: os.stat_result) -> RootError:
             return RootError(reason, f"Ask the site's admin to add you to the group {group}; then log in again.")
         return RootError(
             reason,
-            f"Ask {owner(path)} or the site's admin to give it to a group of its users: {group} is the group of one alone.",
+            f"Ask {owner(path)} or the site's admin to give it to a group of its users: {group} is one user's own.",
         )
     return RootError(
         reason,
