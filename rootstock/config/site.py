@@ -209,6 +209,11 @@ def installed_versions(layout: RootLayout) -> list[str]:
     return sorted((path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()), key=version_order)
 
 
+def has_client(layout: RootLayout, version: str) -> bool:
+    """Tell whether a root holds what the module of a version puts on PATH: ``install --no-client`` leaves it out."""
+    return bool(version) and (layout.client(version) / "bin").is_dir()
+
+
 def newer_versions(layout: RootLayout) -> list[str]:
     """Return the versions of Rootstock in a root that are newer than this one."""
     return [version for version in installed_versions(layout) if version_order(version) > version_order(__version__)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
 from rootstock.config.environment_file import read_header
 from rootstock.config.render import render_job
-from rootstock.config.site import Site, installed_site
+from rootstock.config.site import Site, has_client, installed_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, read_environment
 from rootstock.reports.example_script import example_script
@@ -146,6 +147,7 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
         raise ConfigurationError(doubt)
     description = describe(layout, environment, argument)
     site, version = installed_site(layout), read_marker(layout).get("default", "")
+    version = version if has_client(layout, version) else ""
     return ModelCard(
         model=description,
         environment=environment,
@@ -161,11 +163,11 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
 def _shell(site: Site, version: str) -> str:
     layout, cluster = site.layout, site.cluster
     if cluster.module_system == "none" and version:
-        lines = [f". {layout.activation('sh')}"]
+        lines = [f". {shlex.quote(str(layout.activation('sh')))}"]
     elif version:
-        lines = [f"module use {layout.modulepath}", f"module load rootstock/{version}"]
+        lines = [f"module use {shlex.quote(str(layout.modulepath))}", f"module load rootstock/{version}"]
     else:  # installed without a client
-        lines = [f"export ROOTSTOCK_ROOT={layout.root}"]
+        lines = [f"export ROOTSTOCK_ROOT={shlex.quote(str(layout.root))}"]
     submit = {"slurm": "sbatch job.sh", "pbs": "qsub job.sh", "none": "python run.py"}[cluster.scheduler]
     return "\n".join([*lines, submit])
 

@@ -7,6 +7,7 @@ import os
 import platform
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock import __version__
 from rootstock.config.environment_file import EnvironmentSource, packaged_source
 from rootstock.reports.packages import key_packages, main_package
 from rootstock.root.layout import RootLayout
@@ -269,6 +271,20 @@ def test_the_checks_of_one_model_alone(ask: Ask, root: Path) -> None:
     shown = ask("show", "lj-argon", "--root", root).stdout
     assert "argon, fcc" in shown and "dimer" not in shown
     assert "dimer" in ask("show", "lj", "--root", root).stdout
+
+
+def test_a_root_in_a_folder_with_a_space_and_without_a_client(ask: Ask, tiny_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_root, tmp_path / "a root", symlinks=True)
+    usage = json.loads(ask("show", "tiny", "--root", tmp_path / "a root", "--json").stdout)["usage"]
+    done = run("sh", "-euc", f"{usage['shell'].splitlines()[0]}; printenv ROOTSTOCK_ROOT", check=True)
+    assert done.stdout == f"{tmp_path}/a root\n"  # nothing is loaded that is not there
+    (tmp_path / "a root/client" / __version__ / "bin").mkdir(parents=True)
+    usage = json.loads(ask("show", "tiny", "--root", tmp_path / "a root", "--json").stdout)["usage"]
+    assert usage["shell"].splitlines()[0] == f". '{tmp_path}/a root/activate/rootstock.sh'"
+    with (tmp_path / "a root/clusters.toml").open("a") as registry:
+        registry.write('modules.system = "lmod"\n')
+    usage = json.loads(ask("show", "tiny", "--root", tmp_path / "a root", "--json").stdout)["usage"]
+    assert usage["shell"].splitlines()[0] == f"module use '{tmp_path}/a root/modulefiles'"
 
 
 @pytest.mark.parametrize("model", ["lj-argon", "lj", "emt"])

@@ -169,7 +169,12 @@ def test_what_is_said_at_the_end(site, tmp_path, bare_root, tiny_root):
     force = ("--set", "contact=somebody")
     assert "It has no model yet." in site("install", "--root", bare_root, "--no-client", *force).stdout
     done = site("install", "--root", tiny_root, "--no-client", "--set", "environments=", *force)
-    assert 'RootstockCalculator(model="tiny", device="cpu")' in done.stdout
+    # Without a client, nothing is there to load: the wheel goes into a Python of one's own.
+    assert "module load" not in done.stdout
+    end = done.stdout.partition("Done. It has no client (--no-client), so no module to load.")[2].splitlines()
+    assert end[-1] == f'  RootstockCalculator(model="tiny", root=\'{tiny_root}\', device="cpu")'
+    wheel = Path(end[1].split()[-1])
+    assert end[1] == f"  python -m pip install --no-deps {wheel}" and wheel.is_file()
 
 
 def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):

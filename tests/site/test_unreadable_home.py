@@ -31,12 +31,12 @@ READING = (
     "rootstock-site gc --dry-run",
     "rootstock-site default {version} --dry-run",
 )
-# The root is somebody else's, or has no earlier generation: they fail for that alone.
+# The root is somebody else's, or has no generation before 1 where: they fail for that alone.
 REFUSED = {
     "rootstock-site install --dry-run": "You may not change ",
     "rootstock-site render --check": "You may not change ",
     "rootstock-site uninstall --dry-run": "Only root can remove ",
-    "rootstock-site rollback --dry-run": "has no earlier generation",
+    "rootstock-site rollback --dry-run": "has no generation before 1 where",
 }
 
 
