@@ -54,8 +54,10 @@ def known_clusters(registry: list[Scope] | None = None) -> list[Cluster]:
 
 
 def default_cluster() -> str:
-    """Return the cluster that the user's or the site's registry names as the default; empty if none does."""
-    return next((scope.default for scope in reversed(scopes()) if scope.default), "")
+    """Return the cluster of ``ROOTSTOCK_CLUSTER``, or the registry's default, the user's before the site's; or none."""
+    return os.environ.get("ROOTSTOCK_CLUSTER") or next(
+        (scope.default for scope in reversed(scopes()) if scope.default), ""
+    )
 
 
 def get_cluster(name: str, *extra: Scope) -> Cluster:
@@ -64,7 +66,7 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     Parameters
     ----------
     name : str
-        A registered cluster.
+        A registered cluster; ``auto`` for the one that this machine's name fits.
     *extra : Scope
         Scopes that outrank all others.
 
@@ -73,7 +75,8 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     ConfigurationError
         If no scope knows the cluster, or a value is wrong. It names the file, the key and what is allowed.
     """
-    return cluster_from([*scopes(), *extra], name)
+    registry = [*scopes(), *extra]
+    return cluster_from(registry, recognise(registry)[0] if name == AUTO else name)
 
 
 def cluster_from(registry: list[Scope], name: str, hint: str = "") -> Cluster:
@@ -129,7 +132,7 @@ def recognise(registry: list[Scope] | None = None) -> tuple[str, str]:
         fits = f"fits several clusters: {', '.join(names)}" if names else "fits no known cluster"
         raise ConfigurationError(
             f"The name of this machine, {host!r}, {fits}.",
-            f"Give --cluster NAME. Known: {', '.join(cluster_names(registry))}.",
+            f"Give --cluster NAME (in Python: cluster='NAME'). Known: {', '.join(cluster_names(registry))}.",
         )
     return names[0], host
 
@@ -140,7 +143,7 @@ def get_root_for_cluster(name: str) -> Path:
     Parameters
     ----------
     name : str
-        A registered cluster, as `rootstock cluster list` shows them.
+        As for `get_cluster`; `rootstock cluster list` shows those that are registered.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
     Parameters
     ----------
     cluster : str or None
-        A registered cluster.
+        As for `get_cluster`.
     root : path or None
         A root. Not both.
 
@@ -192,7 +195,7 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
     root = root or (None if cluster else os.environ.get("ROOTSTOCK_ROOT"))
     if root:
         return absolute(Path(root))
-    cluster = cluster or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    cluster = cluster or default_cluster()
     return get_root_for_cluster(cluster).absolute() if cluster else None
 
 

@@ -157,11 +157,11 @@ def _root_scope(layout: RootLayout) -> Scope:
 
 
 def _cluster_name(name: str | None, layout: RootLayout | None, registry: list[Scope]) -> tuple[str, str]:
-    if name == AUTO:
-        return recognise(registry)
     if not name and layout is not None:
         name = _root_scope(layout).default
-    name = name or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    name = name or default_cluster()
+    if name == AUTO:
+        return recognise(registry)
     if name:
         return name, ""
     try:

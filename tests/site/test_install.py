@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
+from rootstock.config.registry_files import read_scope
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
 from tests.support.commands import SITE, clean_environment, run
@@ -182,6 +183,21 @@ def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):
         "load emt, which has no weights (not recorded yet)"
         in site("warm", "--root", root, "--env", "emt", "--dry-run").stdout
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "names"), [('["tiny"]', ["tiny"]), ("['tiny',]", ["tiny"]), ("tiny", ["tiny"]), ("[]", []), ("", [])]
+)
+def test_lists_are_set_as_toml_has_them_too(site, tiny_root, value, names):
+    site("install", "--root", tiny_root, "--no-client", "--set", f"environments={value}")
+    assert read_scope(tiny_root / "clusters.toml").clusters["local"].get("environments", []) == names
+
+
+def test_a_list_without_quotes_is_answered_with_the_right_form(site, tiny_root):
+    done = site("install", "--root", tiny_root, "--set", "environments=[emt, 'lj']", check=False)
+    assert (done.returncode, done.stderr) == (
+        3, "Error: environments=[emt, 'lj'] is no list.\nWrite it so: --set environments=emt,lj\n",
+    )  # fmt: skip
 
 
 def test_templates_of_the_site(site, bare_root, tmp_path):
@@ -383,7 +399,7 @@ def test_a_machine_of_no_cluster(tmp_path):
     code, _, noted = named("orwell", "install", "--root", tmp_path / "root", *BARE, XDG_CONFIG_HOME=str(tmp_path))
     assert code == 3
     assert noted[0].startswith("Error: Which cluster is this for? The name of this machine, 'orwell")
-    assert noted[1].startswith("Give --cluster NAME. Known: alps, della, ")
+    assert noted[1].startswith("Give --cluster NAME (in Python: cluster='NAME'). Known: alps, della, ")
 
 
 def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root):
