@@ -35,7 +35,6 @@ from rootstock.root.generations import latest_number, unrecorded
 from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
-from rootstock.root.mounts import refuse_noexec
 from rootstock.root.records import now, read_marker, user_name
 
 
@@ -112,8 +111,6 @@ def plan_install(
     # Also those that are missing though their builds are there.
     fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
     pythons = (*brought, *fetched.values())
-    if needed:
-        refuse_noexec(layout.root)
     check_room(layout.root, needed, len(pythons))
     return replace(
         plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,
