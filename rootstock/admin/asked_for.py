@@ -22,6 +22,7 @@ from rootstock.errors import RootError, RootstockError, SiteError
 from rootstock.root.generations import latest
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import Written
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.reachability import refusal
 from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
@@ -162,7 +163,7 @@ def needed_builds(
     BundleError
         If the bundle does not hold what a build takes.
     RootError
-        If the client's build in use is damaged.
+        If the client's build in use is damaged, or nothing may run from the root.
     """
     needed, problems = [], []
     for build in builds:
@@ -176,6 +177,8 @@ def needed_builds(
             if plan and bundle:
                 bundle.check(plan)
             needed += [plan] if plan else []
+    if needed:
+        refuse_noexec(layout.root)
     return needed, problems
 
 

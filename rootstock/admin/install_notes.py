@@ -33,6 +33,7 @@ def notes_of_place(site: Site, foreign: Sequence[ModeChange], *, created: bool) 
         yield from site.cluster.notes
         if os.geteuid() == 0:
             yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
+    yield from _module_system(site)
     for path in stray_modulefiles(site.layout):
         yield f"{path} is none of ours, and may load as a version: move it out of {site.layout.modulepath}"
     for folder in site.access.obstacles(site.layout.root):
@@ -56,6 +57,20 @@ def _way_through(site: Site, folder: Path) -> str:
         f"The group {group} can. If the root is meant for that group: --group {group} --set access.readers=group. "
         f"If for everybody: chmod {bits} {folder}"
     )
+
+
+def _module_system(site: Site) -> Iterator[str]:
+    """Say what a root does without whose module system nobody has named, though the admin's own shell has one."""
+    if "modules.system" in site.cluster.origins:
+        return
+    for variable, name, value in (("LMOD_CMD", "Lmod", "lmod"), ("MODULES_CMD", "Environment Modules", "tcl")):
+        if variable in os.environ:
+            yield (
+                f"This shell has {name}, but the setting modules.system does not say so: users are shown a file to "
+                "source, and modulefiles are written for both module systems. If users have it too: rootstock-site "
+                f"install --root {site.layout.root} --set modules.system={value}"
+            )
+            return
 
 
 def notes_of_files(layout: RootLayout, files: Iterable[FileChange]) -> Iterator[str]:

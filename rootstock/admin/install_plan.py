@@ -76,7 +76,7 @@ def plan_install(
     DeviceError
         If builds are to be verified on a GPU, and there is none here.
     RootError
-        If the folder is something else, belongs to another cluster, or has too little room.
+        If the folder is something else, belongs to another cluster, has too little room, or no program may run there.
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
     BuildError

@@ -158,7 +158,9 @@ def plan_environment(
     """
     layout, cluster = site.layout, site.cluster
     accelerator, machine = accelerator or cluster.accelerator, platform.machine()
-    interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, interpreters)
+    interpreter = find_interpreter(
+        source.requires_python, cluster.interpreters, cluster.readers, interpreters, f"environment {source.name!r}"
+    )
     recipe = recipe_text(source.header, cluster, accelerator)
     link = variant_link(layout, source.name, machine, accelerator)
     main, lock_file, seed = main_accelerator(layout, source.name), layout.lock_file(source.name), None
@@ -189,7 +191,9 @@ def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequen
         },
     }
     cluster, machine = site.cluster, platform.machine()
-    interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters)
+    interpreter = find_interpreter(
+        SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters, "what the module loads"
+    )
     return BuildPlan(
         CLIENT, None, recipe_text(header, cluster, cluster.accelerator), interpreter, machine, cluster.accelerator,
         client_link(site.layout, __version__, machine), client_lock(site.layout),

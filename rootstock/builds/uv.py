@@ -24,6 +24,7 @@ from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.root.lock import Report
+from rootstock.root.user_folders import expanded
 
 # How long to wait for whoever uses the cache. A worker that `uv run` has started keeps it for as long as it runs, and
 # takes nothing from it any more.
@@ -67,7 +68,7 @@ def package_cache(site: Site) -> Path:
         If the setting is no absolute path.
     """
     cluster = site.cluster
-    cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else site.layout.uv_cache
+    cache = expanded(Path(cluster.uv_cache)) if cluster.uv_cache else site.layout.uv_cache
     if not cache.is_absolute():
         raise ConfigurationError(f"The setting uv.cache is {cluster.uv_cache!r}; it must be an absolute path.")
     try:

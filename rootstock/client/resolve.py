@@ -82,7 +82,8 @@ def find_model(layout: RootLayout, model: str) -> tuple[str, str]:
 
 def _split(layout: RootLayout, model: str) -> tuple[str, str]:
     read_marker(layout)
-    return parse_model_string(model, registered_names(layout))
+    # Those that ship with Rootstock count where they are not installed: what is missing is then named rightly.
+    return parse_model_string(model, [*registered_names(layout), *packaged_names()])
 
 
 def resolve_environment(

@@ -74,6 +74,16 @@ class EnvironmentSource:
     def description(self) -> str:
         return str(self.rootstock.get("description", ""))
 
+    @property
+    def package(self) -> str:
+        """The package that the models come with; empty if the file does not say."""
+        return str(self.rootstock.get("package", ""))
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether it says that its models have no weights, as ASE's own potentials: they are for trying things out."""
+        return self._table(self.rootstock.get("licence", {}), "licence").get("weights") == ""
+
     def summary(self) -> dict[str, Any]:
         """Return the part of the header that users are shown, as JSON can hold it: all but the references."""
         table = {key: value for key, value in self.rootstock.items() if key != "references"}

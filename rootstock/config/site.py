@@ -157,11 +157,11 @@ def _root_scope(layout: RootLayout) -> Scope:
 
 
 def _cluster_name(name: str | None, layout: RootLayout | None, registry: list[Scope]) -> tuple[str, str]:
-    if name == AUTO:
-        return recognise(registry)
     if not name and layout is not None:
         name = _root_scope(layout).default
-    name = name or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    name = name or default_cluster()
+    if name == AUTO:
+        return recognise(registry)
     if name:
         return name, ""
     try:
@@ -178,14 +178,16 @@ def is_new(layout: RootLayout) -> bool:
     RootError
         If the folder holds something else.
     """
-    if layout.marker.exists():
-        return False
     try:
+        if layout.marker.exists():
+            return False
         strangers = layout.strangers()
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise RootError(f"Cannot use {layout.root} as a root: {error.strerror}.") from error
+        raise RootError(
+            f"Cannot use {layout.root} as a root: {error.strerror}.", "Name another folder with --root."
+        ) from error
     # Folders of ours are what an installation leaves that was cut off before its first file, or an admin has put an
     # environment file there beforehand.
     if strangers:
@@ -238,6 +240,11 @@ def check_place(layout: RootLayout) -> None:
 def installed_versions(layout: RootLayout) -> list[str]:
     """Return the versions of Rootstock that a root holds, oldest first."""
     return sorted((path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()), key=version_order)
+
+
+def has_client(layout: RootLayout, version: str) -> bool:
+    """Tell whether a root holds what the module of a version puts on PATH: ``install --no-client`` leaves it out."""
+    return bool(version) and (layout.client(version) / "bin").is_dir()
 
 
 def newer_versions(layout: RootLayout) -> list[str]:

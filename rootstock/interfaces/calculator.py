@@ -49,7 +49,7 @@ class RootstockCalculator(ProxyCalculator):
         ``{environment}`` or ``{environment}-{model}``, as ``rootstock list`` shows them: ``mace-medium``, ``chgnet``,
         ``mace-/path/to/my.model``. With `environment`, it is passed to the environment as it is.
     cluster : str, optional
-        A registered cluster, whose root is used.
+        A registered cluster, whose root is used; ``auto`` for the one that this machine's name fits.
     root : path, optional
         A root. With neither: ``ROOTSTOCK_ROOT``, ``ROOTSTOCK_CLUSTER``, or the default cluster of the user's registry.
     device : str

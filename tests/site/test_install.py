@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
+from rootstock.config.registry_files import read_scope
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
 from tests.support.commands import SITE, clean_environment, run
@@ -170,7 +171,12 @@ def test_what_is_said_at_the_end(site, tmp_path, bare_root, tiny_root):
     force = ("--set", "contact=somebody")
     assert "It has no model yet." in site("install", "--root", bare_root, "--no-client", *force).stdout
     done = site("install", "--root", tiny_root, "--no-client", "--set", "environments=", *force)
-    assert 'RootstockCalculator(model="tiny", device="cpu")' in done.stdout
+    # Without a client, nothing is there to load: the wheel goes into a Python of one's own.
+    assert "module load" not in done.stdout
+    end = done.stdout.partition("Done. It has no client (--no-client), so no module to load.")[2].splitlines()
+    assert end[-1] == f'  RootstockCalculator(model="tiny", root=\'{tiny_root}\', device="cpu")'
+    wheel = Path(end[1].split()[-1])
+    assert end[1] == f"  python -m pip install --no-deps {wheel}" and wheel.is_file()
 
 
 def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):
@@ -178,6 +184,21 @@ def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):
         "load emt, which has no weights (not recorded yet)"
         in site("warm", "--root", root, "--env", "emt", "--dry-run").stdout
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "names"), [('["tiny"]', ["tiny"]), ("['tiny',]", ["tiny"]), ("tiny", ["tiny"]), ("[]", []), ("", [])]
+)
+def test_lists_are_set_as_toml_has_them_too(site, tiny_root, value, names):
+    site("install", "--root", tiny_root, "--no-client", "--set", f"environments={value}")
+    assert read_scope(tiny_root / "clusters.toml").clusters["local"].get("environments", []) == names
+
+
+def test_a_list_without_quotes_is_answered_with_the_right_form(site, tiny_root):
+    done = site("install", "--root", tiny_root, "--set", "environments=[emt, 'lj']", check=False)
+    assert (done.returncode, done.stderr) == (
+        3, "Error: environments=[emt, 'lj'] is no list.\nWrite it so: --set environments=emt,lj\n",
+    )  # fmt: skip
 
 
 def test_templates_of_the_site(site, bare_root, tmp_path):
@@ -384,7 +405,7 @@ def test_a_machine_of_no_cluster(tmp_path):
     code, _, noted = named("orwell", "install", "--root", tmp_path / "root", *BARE, XDG_CONFIG_HOME=str(tmp_path))
     assert code == 3
     assert noted[0].startswith("Error: Which cluster is this for? The name of this machine, 'orwell")
-    assert noted[1].startswith("Give --cluster NAME. Known: alps, della, ")
+    assert noted[1].startswith("Give --cluster NAME (in Python: cluster='NAME'). Known: alps, della, ")
 
 
 def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root):

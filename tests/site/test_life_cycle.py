@@ -165,7 +165,10 @@ def test_back_and_forth(site, old_and_new):
     # There is nothing before the first generation; forward goes by number.
     done = site("rollback", "--root", root, check=False)
     assert done.returncode == 10
-    assert f"Error: {root} has no earlier generation where anything else was in use.\n" in done.stderr
+    assert done.stderr == (
+        f"Error: {root} has no generation before 1 where anything else was in use.\n"
+        f"Generation 2 is later: rootstock-site rollback --root {root} --to 2 goes forward to it.\n"
+    )
     site("rollback", "--root", root, "--to", "2")
     assert active(root) == new
     # The last change is undone: before generation 2, tiny was the old one.

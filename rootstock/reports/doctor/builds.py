@@ -29,6 +29,7 @@ from rootstock.reports.doctor.finding import (
 from rootstock.root.checksums import Problem
 from rootstock.root.disk_usage import number_of
 from rootstock.root.in_use import was_built
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.published import SealedTree, sealed_trees
 from rootstock.root.records import BuildRecord, read_build
 from rootstock.root.variants import fitting_build
@@ -123,6 +124,12 @@ def interpreters(context: DoctorContext) -> Iterator[Finding]:
     """Check that this user can run the Python of each build."""
     fitting = fitting_builds(context)
     running, failures = {}, dict[str, Finding]()
+    try:
+        for build, _ in fitting.values():
+            refuse_noexec(build)
+    except RootError as error:  # of one mount, so of all of them
+        yield from_error(error)
+        return
     for name, (build, record) in fitting.items():
         command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]
         try:

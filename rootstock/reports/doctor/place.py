@@ -17,6 +17,7 @@ from rootstock.root.disk_usage import DiskUsage, check_space, free_space, megaby
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.modes import modes_needed
+from rootstock.root.mounts import noexec_mount
 from rootstock.root.ownership import Admins, check_owners
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import group_name, obstacle, owner, user_of, writable_above
@@ -75,8 +76,11 @@ def space(context: DoctorContext) -> Iterator[Finding]:
     except RootError as error:  # models run all the same
         yield warning(error.message, error.hint)
     home = Path.home()
-    if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
-        yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
+    try:
+        if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
+            yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
+    except OSError as error:  # as in a job whose ticket has expired
+        yield warning(f"home: {home}: {error.strerror}", "Models run without it; write results elsewhere.")
 
 
 def _left(room: DiskUsage) -> str:
@@ -104,6 +108,10 @@ def scratch(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # eve
     text = f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written; {_left(room)}"
     if room.bytes < _SCRATCH_BYTES or (room.files is not None and room.files < _FILES):
         yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
+    elif mount := noexec_mount(folder):
+        yield warning(
+            f"{text}; {mount} is mounted with noexec", "Models that compile code cannot use it: set TMPDIR to another."
+        )
     else:
         yield ok(text)
 

@@ -15,7 +15,7 @@ from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import DeviceError, WorkerError, WorkerStartError
-from rootstock.reports.catalogue import Model, models_of, of_each, version_of
+from rootstock.reports.catalogue import Model, models_of, of_each
 from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import (
     FAILED,
@@ -29,6 +29,7 @@ from rootstock.reports.doctor.finding import (
     skipped,
     warning,
 )
+from rootstock.reports.packages import version_of
 from rootstock.root.records import BuildRecord
 from rootstock.worker.device import require_device
 

@@ -19,6 +19,7 @@ from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.environment_text import header_blocks, header_text
 from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
+from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 from rootstock.reports.envfile_lint.kinds import KEYS, REFERENCE, SUBKEYS, TEXTS, VARIANT, Kind, is_table
@@ -69,6 +70,7 @@ def check_header(path: Path, text: str) -> Findings:
     table = tool.get("rootstock", {}) if is_table(tool) else tool
     if is_table(table):
         yield from _check_table(EnvironmentSource(path.stem, path, text, {}), table, lines)
+        yield from _check_package(header, table, lines)
     else:
         yield Finding(ERROR, "[tool.rootstock] must be a table.", lines.of("tool", "rootstock"))
 
@@ -106,6 +108,15 @@ def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
             yield Finding(WARNING, f"dependency {text!r} has no lower bound: an old release may be installed.", line)
     if "ase" not in names:
         yield Finding(WARNING, "ase is no dependency; setup() returns a calculator of it.", lines.of("dependencies"))
+
+
+def _check_package(header: Mapping[str, Any], table: Mapping[str, Any], lines: Lines) -> Findings:
+    dependencies, package = header.get("dependencies", []), table.get("package", "")
+    if not (TEXTS.test(dependencies) and isinstance(package, str) and package):
+        return  # told already
+    if normalized(package) not in required_packages(dependencies):
+        text = f"package {package!r} is no dependency: `rootstock list` shows its version if another brings it."
+        yield Finding(WARNING, text, lines.of("package"))
 
 
 def _wrong_kind(kind: Kind, key: str, value: Any, line: int) -> Finding:

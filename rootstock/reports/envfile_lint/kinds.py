@@ -47,7 +47,7 @@ TEXT_TABLE = Kind(_table_of(_is_text), "a table of texts")
 
 # Every key of [tool.rootstock]; docs/reference/environment-files.md says what each is for.
 KEYS: Mapping[str, Kind] = {
-    "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
+    "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "package": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
     "all-models-listed": FLAG, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "variants": TABLES,
     "warm": TEXTS, "cache": TABLE, "room": TABLE, "finite-differences": TABLE, "consistency": TABLE,
     "references": TABLES,
