@@ -87,8 +87,8 @@ def plan_install(
     def pythons_for(name: str) -> list[Interpreter]:
         return bundle.best_first(name, interpreters) if bundle else interpreters
 
-    builds, problems = plan_builds(asked, accelerator, pythons_for)
     bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
+    builds, problems = plan_builds(asked, accelerator, pythons_for, bundled)
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     contents = {
         wheel_path: wheel,
@@ -98,7 +98,7 @@ def plan_install(
         **{layout.environment_file(source.name): source.text.encode() for source in sources},
     }
     if client:
-        builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT)))
+        builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT), bundled))
     locks = _locks_beside(builds, layout)
     contents |= locks
     replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.specifiers import SpecifierSet
 
 from rootstock import __version__
 from rootstock.builds.installed import with_whole_packages
 from rootstock.builds.interpreters import Interpreter, find_interpreter
+from rootstock.builds.lock_scope import scope_in_root, scope_of
+from rootstock.builds.package_cache import DamagedPackagesError
 from rootstock.builds.uv import Uv, uv_version
 from rootstock.builds.uv_scripts import recipe_text
-from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
+from rootstock.errors import BuildError
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import STAGING, VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
@@ -30,6 +36,7 @@ from rootstock.root.variants import client_link, main_accelerator, variant_link
 
 _CLIENT_PYTHON = ">=3.11"
 RECIPE, LOCK = "recipe.py", "recipe.py.lock"
+_UV_LOCK = "`uv.lock`"
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,13 @@ def content_digest(content: Mapping[str, str]) -> str:
 
 
 def plan_environment(
-    site: Site, source: EnvironmentSource, interpreters: Sequence[Interpreter] = (), accelerator: str = ""
+    site: Site,
+    source: EnvironmentSource,
+    interpreters: Sequence[Interpreter] = (),
+    accelerator: str = "",
+    locks: Mapping[Path, bytes] = MappingProxyType({}),
+    *,
+    anew: bool = False,
 ) -> BuildPlan:
     """Return how the build of an environment for this machine is made.
 
@@ -155,6 +168,10 @@ def plan_environment(
         Interpreters that are in the root, or can be fetched into it; the best first.
     accelerator : str
         What to build for; by default the cluster's.
+    locks : mapping of Path to bytes
+        What lock files are about to hold, if that is not what they hold now.
+    anew : bool
+        Whether what it is locked for is decided anew, whatever the lock is for.
     """
     layout, cluster = site.layout, site.cluster
     accelerator, machine = accelerator or cluster.accelerator, platform.machine()
@@ -164,10 +181,25 @@ def plan_environment(
     main, lock_file, seed = main_accelerator(layout, source.name), layout.lock_file(source.name), None
     if main not in ("", accelerator) and recipe != recipe_text(source.header, cluster, main):
         lock_file, seed = layout.lock_file(source.name, accelerator), lock_file
+    kept = None if anew else locks.get(lock_file) or _lock_in_use(source, lock_file, layout)
+    scope = scope_in_root(interpreter.version, kept, layout.active(source.name))
+    recipe = recipe_text(source.header, cluster, accelerator, scope)
     return BuildPlan(source.name, source, recipe, interpreter, machine, accelerator, link, lock_file, seed)
 
 
-def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequence[Interpreter] = ()) -> BuildPlan:
+def _lock_in_use(source: EnvironmentSource, lock_file: Path, layout: RootLayout) -> bytes | None:
+    """Return the lock that an installation would take: one beside a file that somebody has given, or the root's."""
+    beside = [source.path.with_name(lock_file.name)] if given_by_path(source, layout) else []
+    return next((path.read_bytes() for path in (*beside, lock_file) if path.is_file()), None)
+
+
+def plan_client(
+    site: Site,
+    wheel: Path,
+    wheel_sha256: str,
+    interpreters: Sequence[Interpreter] = (),
+    locks: Mapping[Path, bytes] = MappingProxyType({}),
+) -> BuildPlan:
     """Return how this version's client environment is made.
 
     Parameters
@@ -179,6 +211,8 @@ def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequen
         Its hash: the same version can be another build of a checkout.
     interpreters : sequence of Interpreter
         Interpreters that are in the root, or can be fetched into it; the best first.
+    locks : mapping of Path to bytes
+        What lock files are about to hold, if that is not what they hold now.
     """
     header = {
         "requires-python": _CLIENT_PYTHON,
@@ -188,11 +222,14 @@ def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequen
             "rootstock-client": {"wheel-sha256": wheel_sha256},
         },
     }
-    cluster, machine = site.cluster, platform.machine()
+    cluster, layout, machine = site.cluster, site.layout, platform.machine()
     interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters)
+    lock_file = client_lock(layout)
+    kept = locks.get(lock_file) or (lock_file.read_bytes() if lock_file.is_file() else None)
+    scope = scope_in_root(interpreter.version, kept, layout.client(__version__))
     return BuildPlan(
-        CLIENT, None, recipe_text(header, cluster, cluster.accelerator), interpreter, machine, cluster.accelerator,
-        client_link(site.layout, __version__, machine), client_lock(site.layout),
+        CLIENT, None, recipe_text(header, cluster, cluster.accelerator, scope), interpreter, machine,
+        cluster.accelerator, client_link(layout, __version__, machine), lock_file,
     )  # fmt: skip
 
 
@@ -227,5 +264,24 @@ def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()
         # Our wheel can change under the same version and path: its hash is not to be kept.
         renew = () if plan.source or uv.wheels else ("rootstock",)
         names = (*renew, *upgrade)
-        with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
+        with _lock_named(kept):
+            with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
         return lock.read_text(encoding="utf-8")
+
+
+@contextmanager
+def _lock_named(path: Path | None) -> Iterator[None]:
+    """Say which lock uv could not read (it calls all the same), or could not keep because it is for too much."""
+    try:
+        yield
+    except BuildError as error:
+        if path is None or isinstance(error, DamagedPackagesError):
+            raise
+        remedy = ""
+        if _UV_LOCK in error.message:
+            remedy = f"To have it made anew, remove it: rm {shlex.quote(str(path))}"
+        elif not scope_of(path.read_text(encoding="utf-8", errors="replace")):
+            remedy = (
+                f"{path} is for every platform and Python. Lock for those of the root: rootstock-site lock --upgrade"
+            )
+        raise BuildError(error.message.replace(_UV_LOCK, str(path)), remedy) from error
