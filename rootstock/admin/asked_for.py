@@ -92,6 +92,7 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     """
     named = find_sources(site.layout, names, written, bundle)
     usual = bundle.environments if bundle else site.cluster.environments
+    typed = not bundle and site.cluster.origins.get("environments") == "argument"
     new = [source.name for source in named] if names else usual
     before = () if created else site.cluster.environments
     cluster = replace(site.cluster, environments=tuple(dict.fromkeys([*before, *new])))
@@ -104,6 +105,8 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
         try:
             sources.append(find_source(site.layout, name, written, bundle))
         except RootstockError as error:
+            if typed:
+                raise
             problems.append(Problem(name, error))
         except OSError as error:
             problems.append(Problem(name, refusal(Path(error.filename or site.layout.environment_file(name)), error)))
@@ -132,6 +135,7 @@ def plan_builds(
     builds, problems = [], list(asked.problems)
     for source in asked.sources:
         try:
+            source.references()  # a wrong one would be found when all is built
             known = [] if accelerator or asked.named else _accelerators(asked.site.layout, source.name)
             for kind in known or [accelerator]:
                 builds.append(plan_environment(asked.site, source, pythons_for(source.name), kind, locks))

@@ -18,7 +18,8 @@ from rootstock.admin.asked_for import Problem
 from rootstock.admin.environment_sources import find_source, find_sources
 from rootstock.admin.plans import Plan
 from rootstock.builds.interpreters import AUTO, own_interpreters
-from rootstock.builds.plan import BuildPlan, lock_text, plan_environment
+from rootstock.builds.locking import lock_text
+from rootstock.builds.plan import BuildPlan, plan_environment
 from rootstock.builds.uv import Uv, package_cache
 from rootstock.config.environment_file import given_by_path, registered_names
 from rootstock.config.model_string import did_you_mean

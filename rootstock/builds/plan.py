@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-import shlex
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,24 +16,20 @@ from types import MappingProxyType
 from packaging.specifiers import SpecifierSet
 
 from rootstock import __version__
-from rootstock.builds.installed import with_whole_packages
 from rootstock.builds.interpreters import Interpreter, find_interpreter
-from rootstock.builds.lock_scope import scope_in_root, scope_of
-from rootstock.builds.package_cache import DamagedPackagesError
-from rootstock.builds.uv import Uv, uv_version
+from rootstock.builds.lock_scope import scope_in_root
+from rootstock.builds.uv import uv_version
 from rootstock.builds.uv_scripts import recipe_text
 from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
-from rootstock.errors import BuildError
 from rootstock.root.layout import CLIENT as CLIENT
-from rootstock.root.layout import STAGING, VARIANT, RootLayout
+from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
 from rootstock.root.records import BUILD_RECORD, active_record
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
 _CLIENT_PYTHON = ">=3.11"
 RECIPE, LOCK = "recipe.py", "recipe.py.lock"
-_UV_LOCK = "`uv.lock`"
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,8 @@ class BuildPlan:
         Why it is to be made.
     published : str
         Its name, where it is there already and only out of use.
+    lock : str or None
+        What it is locked to; None until that is known.
     """
 
     name: str
@@ -75,6 +70,7 @@ class BuildPlan:
     seed: Path | None = None
     reason: str = ""
     published: str = ""
+    lock: str | None = None
 
     @property
     def main(self) -> bool:
@@ -236,52 +232,3 @@ def plan_client(
 def client_lock(layout: RootLayout) -> Path:
     """Return where the lock of this version's client environment is kept."""
     return layout.runtime(__version__) / "client.lock"
-
-
-def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()) -> str:
-    """Return the lock that a plan's recipe has now: the one that is kept, with what no longer fits resolved anew.
-
-    Parameters
-    ----------
-    plan : BuildPlan
-    folder : Path
-        For uv to work in.
-    uv : Uv
-    upgrade : sequence of str
-        Packages to resolve anew though they fit; ``*`` is all of them.
-
-    Raises
-    ------
-    BuildError
-        If the requirements cannot be met.
-    """
-    with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as scratch:
-        recipe, lock = Path(scratch, RECIPE), Path(scratch, LOCK)
-        recipe.write_text(plan.recipe, encoding="utf-8")
-        kept = next((path for path in (plan.lock_file, plan.seed) if path and path.is_file()), None)
-        if kept is not None:
-            lock.write_bytes(kept.read_bytes())
-        # Our wheel can change under the same version and path: its hash is not to be kept.
-        renew = () if plan.source or uv.wheels else ("rootstock",)
-        names = (*renew, *upgrade)
-        with _lock_named(kept):
-            with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
-        return lock.read_text(encoding="utf-8")
-
-
-@contextmanager
-def _lock_named(path: Path | None) -> Iterator[None]:
-    """Say which lock uv could not read (it calls all the same), or could not keep because it is for too much."""
-    try:
-        yield
-    except BuildError as error:
-        if path is None or isinstance(error, DamagedPackagesError):
-            raise
-        remedy = ""
-        if _UV_LOCK in error.message:
-            remedy = f"To have it made anew, remove it: rm {shlex.quote(str(path))}"
-        elif not scope_of(path.read_text(encoding="utf-8", errors="replace")):
-            remedy = (
-                f"{path} is for every platform and Python. Lock for those of the root: rootstock-site lock --upgrade"
-            )
-        raise BuildError(error.message.replace(_UV_LOCK, str(path)), remedy) from error
