@@ -87,9 +87,9 @@ def cluster_show(name: str, origin: bool, as_json: bool) -> None:
         )
         return
     click.echo(f"[{entry.name}]")
-    if entry.template:
-        click.echo("A template: only its site knows where the root is. Install with --root /path/to/rootstock.")
     for key, value in settings.items():
         if origin or key in entry.origins:
             text = ", ".join(value) if isinstance(value, tuple) else value
             click.echo(f"{key} = {text}" + (f"    ({origins[key]})" if origin else ""))
+    if entry.template:
+        click.echo("A template: only its site knows where the root is. Install with --root /path/to/rootstock.")
