@@ -42,6 +42,10 @@ class Problem:
     name: str
     error: RootstockError
 
+    def to_json(self) -> dict[str, str]:
+        """Return it for programs."""
+        return {"name": self.name, "message": self.error.message, "hint": self.error.hint}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -89,6 +93,7 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     """
     named = find_sources(site.layout, names, written, bundle)
     usual = bundle.environments if bundle else site.cluster.environments
+    typed = not bundle and site.cluster.origins.get("environments") == "argument"
     new = [source.name for source in named] if names else usual
     before = () if created else site.cluster.environments
     cluster = replace(site.cluster, environments=tuple(dict.fromkeys([*before, *new])))
@@ -101,6 +106,8 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
         try:
             sources.append(find_source(site.layout, name, written, bundle))
         except RootstockError as error:
+            if typed:
+                raise
             problems.append(Problem(name, error))
         except OSError as error:
             problems.append(Problem(name, refusal(Path(error.filename or site.layout.environment_file(name)), error)))
@@ -108,7 +115,10 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
 
 
 def plan_builds(
-    asked: Asked, accelerator: str, pythons_for: Callable[[str], Sequence[Interpreter]]
+    asked: Asked,
+    accelerator: str,
+    pythons_for: Callable[[str], Sequence[Interpreter]],
+    locks: Mapping[Path, bytes],
 ) -> tuple[list[BuildPlan], list[Problem]]:
     """Return how environments are built, and those that cannot be.
 
@@ -120,13 +130,16 @@ def plan_builds(
         environment is built for on this processor.
     pythons_for : callable
         Returns, given an environment's name, the interpreters that are in the root or can be fetched into it.
+    locks : mapping of Path to bytes
+        What lock files are about to hold.
     """
     builds, problems = [], list(asked.problems)
     for source in asked.sources:
         try:
+            source.references()  # a wrong one would be found when all is built
             known = [] if accelerator or asked.named else _accelerators(asked.site.layout, source.name)
             for kind in known or [accelerator]:
-                builds.append(plan_environment(asked.site, source, pythons_for(source.name), kind))
+                builds.append(plan_environment(asked.site, source, pythons_for(source.name), kind, locks))
         except RootstockError as error:
             problems.append(Problem(source.name, error))
     return builds, problems
@@ -182,7 +195,7 @@ def needed_builds(
     return needed, problems
 
 
-def failure(problems: Iterable[Problem], number: int) -> RootstockError:
+def failure(problems: Iterable[Problem], number: int, what: str = "builds", done: str = "in use") -> RootstockError:
     """Return one error for all builds that failed, or could not begin; it ends a command as the first of them would.
 
     Parameters
@@ -191,13 +204,15 @@ def failure(problems: Iterable[Problem], number: int) -> RootstockError:
         At least one.
     number : int
         How many builds there were to be made; the others have been.
+    what, done : str
+        What they are, in the plural, and what the others are now.
     """
     ordered = sorted(problems, key=lambda problem: problem.name)
     first = ordered[0].error
     if number == 1:
         return first
     messages = "\n".join(f"{problem.name}: {problem.error.message}" for problem in ordered)
-    others = "; the others are in use" if len(ordered) < number else ""
-    error = SiteError(f"{len(ordered)} of {number} builds failed{others}.\n{messages}", first.hint)
+    others = f"; the others are {done}" if len(ordered) < number else ""
+    error = SiteError(f"{len(ordered)} of {number} {what} failed{others}.\n{messages}", first.hint)
     error.exit_code = first.exit_code
     return error

@@ -29,6 +29,7 @@ from typing import Any
 from rootstock import __version__
 from rootstock.admin.bundle_archive import unpack
 from rootstock.builds.interpreters import Interpreter
+from rootstock.builds.locking import quoted
 from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import best_wheel, minor_version
@@ -240,8 +241,3 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
             f"The bundle is for {manifest.machine}; this is {platform.machine()}.", "Make one on a machine like this."
         )
     return Bundle(path, folder, actual, manifest)
-
-
-def quoted(path: Path) -> str:
-    """Return a path as it stands in a string of a lock."""
-    return json.dumps(str(path), ensure_ascii=False)[1:-1]

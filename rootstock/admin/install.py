@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,10 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
         remove_leftovers(plan.site, build)
     uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
     with ThreadPoolExecutor(max(1, min(jobs, len(builds))), initializer=leave_to_first_thread) as pool:
-        started = {pool.submit(_stage, build, plan.site, admin, uv): build for build in builds}
+        started: dict[Future[Staged], BuildPlan] = {}
         try:
+            for build in builds:
+                started[pool.submit(_stage, build, plan.site, admin, uv)] = build
             for done in as_completed(started):
                 build = started[done]
                 try:

@@ -121,10 +121,7 @@ class InstallPlanView(Plan):
                  "from": python.interpreter.address or str(python.source), "room": vars(PYTHON)}
                 for python in self.pythons
             ],
-            "problems": [
-                {"name": problem.name, "message": problem.error.message, "hint": problem.error.hint}
-                for problem in self.problems
-            ],
+            "problems": [problem.to_json() for problem in self.problems],
             "room": vars(free_space(root)),
             "warnings": list(self.warnings),
         }  # fmt: skip

@@ -20,8 +20,9 @@ from typing import Any
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
 from rootstock.builds.installed import Installed, accelerator_of, check_records, with_whole_packages
+from rootstock.builds.locking import lock_text
 from rootstock.builds.package_cache import DamagedPackagesError, holders, shares_files
-from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text
+from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
 from rootstock.builds.sbom import bill_of_materials, installed_files
 from rootstock.builds.subprocesses import short_of_space
 from rootstock.builds.uv import Uv
@@ -92,9 +93,11 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
     """
     folder = site.layout.builds(plan.name)
     site.access.make_folder(folder)
-    report("locking")
-    with _full_file_system_named(folder):
-        lock = lock_text(plan, folder, uv)
+    lock = plan.lock
+    if lock is None:
+        report("locking")
+        with _full_file_system_named(folder):
+            lock = lock_text(plan, folder, uv)
     build = site.layout.build(plan.name, plan.digest(lock))
     if read_build(build) is not None:
         return Staged(plan, lock, build, None)

@@ -11,7 +11,15 @@ from rootstock import __version__
 from rootstock.cli.bundle import bundles, open_bundle
 from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.command import EXIT_CODES, Group
-from rootstock.cli.common import cluster_options, end_unhealthy, json_option, show_json, site_of, site_options
+from rootstock.cli.common import (
+    cluster_options,
+    end_unhealthy,
+    json_option,
+    show_json,
+    show_progress,
+    site_of,
+    site_options,
+)
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
@@ -87,10 +95,11 @@ def install(
     brought = unpacked.scope if unpacked else None
     site = site_of(cluster, root, settings=settings, group=group, brought=brought)
     site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
-    plan = plan_install(
-        site, environments, device=device, accelerator=accelerator or "", client=not no_client, force=force,
-        bundle=unpacked, jobs=jobs or 0,
-    )  # fmt: skip
+    with show_progress() as report:
+        plan = plan_install(
+            site, environments, device=device, accelerator=accelerator or "", client=not no_client, force=force,
+            bundle=unpacked, jobs=jobs or 0, report=report,
+        )  # fmt: skip
     for warning in (*plan.warnings, *(unpacked.outranked(site) if unpacked else ())):
         click.echo(f"Note: {warning}", err=True)
     for problem in plan.problems:

@@ -49,16 +49,20 @@ def cluster() -> None:
 def cluster_list(as_json: bool) -> None:
     """List the known clusters.
 
+    A template has the settings of a kind of machine; only its site knows where the root is.
+
     \b
     Example:
       rootstock cluster list --json | jq -r '.[].name'
     """
     clusters = known_clusters()
     if as_json:
-        show_json([{"name": entry.name, "root": entry.root, "description": entry.description} for entry in clusters])
+        keys = ("name", "root", "template", "description")
+        show_json([{key: getattr(entry, key) for key in keys} for entry in clusters])
         return
     for entry in clusters:
-        click.echo(f"{entry.name:<16} {entry.root or '(no root: give --root)':<32} {entry.description}")
+        root = "(template: give --root)" if entry.template else entry.root
+        click.echo(f"{entry.name:<16} {root:<32} {entry.description}")
 
 
 @cluster.command("show")
@@ -86,10 +90,14 @@ def cluster_show(name: str | None, origin: bool, as_json: bool) -> None:
     settings = entry.settings()
     origins = {key: entry.origins.get(key, "default") for key in settings}
     if as_json:
-        show_json({"schema": 1, "name": entry.name, "settings": settings, "origins": origins})
+        show_json(
+            {"schema": 1, "name": entry.name, "template": entry.template, "settings": settings, "origins": origins}
+        )
         return
     click.echo(f"[{entry.name}]")
     for key, value in settings.items():
         if origin or key in entry.origins:
             text = ", ".join(value) if isinstance(value, tuple) else value
             click.echo(f"{key} = {text}" + (f"    ({origins[key]})" if origin else ""))
+    if entry.template:
+        click.echo("A template: only its site knows where the root is. Install with --root /path/to/rootstock.")

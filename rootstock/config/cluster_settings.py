@@ -11,6 +11,7 @@ from typing import Any
 
 from rootstock.errors import ConfigurationError
 
+PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 
@@ -127,6 +128,11 @@ class Cluster:
         """Return the index that torch is taken from for an accelerator; empty for the usual ones."""
         indexes = {"cuda": self.torch_cuda, "rocm": self.torch_rocm, "xpu": self.torch_xpu, "cpu": self.torch_cpu}
         return indexes[accelerator]
+
+    @property
+    def template(self) -> bool:
+        """Whether only the site knows where the root is."""
+        return not self.root or PLACEHOLDER in self.root.split("/")
 
     @property
     def device(self) -> str:

@@ -166,7 +166,10 @@ def root_of(cluster: Cluster) -> Path:
         If it has none of its own.
     """
     if not cluster.root:
-        raise ConfigurationError(f"Cluster {cluster.name!r} has no root of its own.", f"Give its path: {_PATH}.")
+        raise ConfigurationError(
+            f"Cluster {cluster.name!r} is a template: only its site knows where the root is.",
+            f"Give its path: {_PATH}.",
+        )
     return expanded(Path(cluster.root))
 
 

@@ -6,6 +6,7 @@ settings give the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from rootstock.root.layout import RootLayout
 
 SHELLS = ("sh", "csh", "fish")
 JOB_KINDS = ("single", "several", "array")
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 def render_registry(site: Site) -> str:
@@ -157,6 +159,12 @@ def render_job(
         If the cluster has no scheduler, a value cannot be written, or a template is wrong.
     """
     cluster = site.cluster
+    for directive in cluster.directives:
+        if unknown := sorted({*_PLACEHOLDER.findall(directive)} - {"cpus", "gpus"}):
+            raise RenderError(
+                f"jobs.directives holds {{{unknown[0]}}}, which nothing stands for: {directive!r}.",
+                "Write {cpus} or {gpus} there, or the number itself.",
+            )
     if kind not in JOB_KINDS:
         raise RenderError(f"Unknown kind of job {kind!r}.", f"There are {', '.join(JOB_KINDS)}.")
     if cluster.scheduler == "none":
@@ -173,6 +181,18 @@ def render_job(
         "options": options,
     }
     return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.templates)
+
+
+def check_jobs(site: Site, version: str) -> None:
+    """Refuse settings and templates with which no job script can be rendered. Errors are those of `render_job`.
+
+    Parameters
+    ----------
+    site : Site
+    version : str
+    """
+    for kind in JOB_KINDS if site.cluster.scheduler != "none" else ():
+        render_job(site, kind, version=version)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:

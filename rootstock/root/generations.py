@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.errors import LockBusyError, RootError, SiteError
+from rootstock.errors import LockBusyError, RootError, RootstockError, SiteError
 from rootstock.root.hooks import run_hook
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext, admin_lock
@@ -205,6 +205,8 @@ def friendly_os_errors(layout: RootLayout) -> Iterator[None]:
     """
     try:
         yield
+    except RootstockError:  # some are errors of the system as well, for those who catch them as such
+        raise
     except PermissionError as error:
         raise RootError(
             f"You may not change {error.filename or layout.root}.", "Do this as one of the root's admins."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import grp
 import json
+import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
 from tests.support.commands import SITE, clean_environment, run
 from tests.support.needs import need_program, need_root
+from tests.support.tiny_root import write_wheel
 
 BARE = ("--set", "environments=", "--no-client")
 
@@ -408,10 +411,17 @@ def test_a_machine_of_no_cluster(tmp_path):
     assert noted[1].startswith("Give --cluster NAME (in Python: cluster='NAME'). Known: alps, della, ")
 
 
-def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root):
+def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root, tmp_path):
     before = active_build(RootLayout(tiny_root).active("tiny"))
     environment = tiny_root / "environments/tiny.py"
-    environment.write_text(environment.read_text().replace('"six"', '"six==99"'))
+    wheel = write_wheel(tmp_path, "six", "99", {"six.py": b"x = 1"})
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:  # its RECORD says something else
+        for name, content in files.items():
+            archive.writestr(name, content.replace(b"x = 1", b"x = 2"))
+    text = environment.read_text().replace('"six"', '"six==99"')
+    environment.write_text(re.sub(r"find-links = .*", f'find-links = ["{tmp_path}"]', text))
     done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client", check=False)
     assert done.returncode == 14
     log = Path(next(line for line in done.stderr.splitlines() if line.startswith("Log: ")).removeprefix("Log: "))

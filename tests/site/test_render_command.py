@@ -85,7 +85,7 @@ def test_one_cluster_somewhere_else(site, tmp_path):
 def test_a_cluster_without_a_root_of_its_own(site, tmp_path):
     done = site("render", "--cluster", "alps", "--output", tmp_path, check=False)
     assert (done.returncode, done.stderr.splitlines()) == (3, [
-        "Error: Cluster 'alps' has no root of its own.",
+        "Error: Cluster 'alps' is a template: only its site knows where the root is.",
         "Give its path: root='/path/to/rootstock' in Python, --root /path/to/rootstock in a command.",
     ])  # fmt: skip
     site("render", "--cluster", "alps", "--root", "/capstor/rootstock", "--output", tmp_path)

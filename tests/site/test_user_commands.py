@@ -37,7 +37,7 @@ def test_the_list_of_clusters(ask, registry):
     assert len(packaged) == 8
     assert {"hill", *packaged} <= {line.split()[0] for line in lines}  # this machine's admin may have added some
     found = json.loads(ask("cluster", "list", "--json").stdout)
-    assert {"name": "hill", "root": "/hill", "description": "On the hill"} in found
+    assert {"name": "hill", "root": "/hill", "template": False, "description": "On the hill"} in found
 
 
 def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
