@@ -72,7 +72,7 @@ def find_source(
             )
         return read_source(path)
     path, brought = layout.environment_file(name), bundle is not None and name in bundle.environments
-    if path.is_file():
+    if path.exists():
         # A file of a release that is newer than this one is not taken back to this one's.
         known = brought or (name in packaged_names() and not newer_versions(layout))
         if not known or not is_ours(layout.root, path, written or {}):

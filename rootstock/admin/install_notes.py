@@ -11,6 +11,7 @@ from rootstock import __version__
 from rootstock.admin.asked_for import Asked
 from rootstock.admin.bundle import Bundle
 from rootstock.config.environment_file import packaged_names, packaged_source
+from rootstock.config.environment_text import read_text
 from rootstock.config.site import Site, installed_versions, newer_versions
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import FileChange, Written, is_ours, sha256, stray_modulefiles
@@ -112,7 +113,7 @@ def notes_of_edits(asked: Asked, written: Written, bundle: Bundle | None) -> Ite
             continue
         key = path.relative_to(layout.root).as_posix()
         if bundle and source.name in bundle.environments:
-            whose, text = "The bundle", bundle.environment(source.name).read_text(encoding="utf-8")
+            whose, text = "The bundle", read_text(bundle.environment(source.name))
         elif source.name in packaged_names() and key in written:
             whose, text = f"rootstock {__version__}", packaged_source(source.name).text
         else:

@@ -38,6 +38,7 @@ from rootstock.root.layout import LAYOUT_VERSION, RootLayout
 from rootstock.root.lock import Report, quiet
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import now, read_marker, user_name
 from rootstock.worker.device import require_device
 
@@ -154,7 +155,7 @@ def _locks_beside(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path,
         for build in builds
         if build.source and given_by_path(build.source, layout)
     }
-    return {target: path.read_bytes() for target, path in beside.items() if path.is_file()}
+    return {target: read_bytes(path, RECORD_LIMIT) for target, path in beside.items() if path.is_file()}
 
 
 def plan_render(site: Site, *, force: bool = False) -> InstallPlan:

@@ -25,6 +25,7 @@ from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import BUILD_RECORD, active_record
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
@@ -109,7 +110,7 @@ class BuildPlan:
             What the lock file is about to hold, if that is not what it holds now.
         """
         if lock is None and self.lock_file.is_file():
-            lock = self.lock_file.read_bytes()
+            lock = read_bytes(self.lock_file, RECORD_LIMIT)
         reason = self._difference(lock)
         if not reason:
             return None

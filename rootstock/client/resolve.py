@@ -168,7 +168,7 @@ def require_environment(layout: RootLayout, name: str) -> None:
     UnknownEnvironmentError
         With the places that were looked at, the environments that there are, and what may have been meant.
     """
-    if is_environment_name(name) and layout.environment_file(name).is_file():
+    if is_environment_name(name) and layout.environment_file(name).exists():
         return
     registered, packaged = registered_names(layout), packaged_names()
     meant = did_you_mean(name, model_strings(layout))

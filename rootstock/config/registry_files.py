@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
+from rootstock.root.plain_files import TEXT_LIMIT, UnfitFileError, parse_toml, read_text
 from rootstock.root.user_folders import user_folder
 
 SITE_FILE = Path("/etc/rootstock/clusters.toml")
@@ -112,6 +112,8 @@ def read_scope(path: Path) -> Scope:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return parse_toml(read_text(path, TEXT_LIMIT))
+    except UnfitFileError as error:
+        raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
+    except ValueError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rootstock.config.environment_file import EnvironmentSource, read_header, registered_names
+from rootstock.config.environment_file import EnvironmentSource, read_header, recorded_source, registered_names
 from rootstock.config.model_string import model_string
 from rootstock.errors import RootstockError
 from rootstock.reports.packages import main_package
@@ -217,9 +217,10 @@ def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecor
     """
     build = build_in_use(layout, name)
     record = read_build(build) if build else None
+    if build and record and record.header:
+        return recorded_source(name, build, record), record
     path = build / BUILD_SOURCE if build and record else layout.environment_file(name)
-    header = record.header if record and record.header else read_header(path).header
-    return EnvironmentSource(name, path, "", header), record
+    return EnvironmentSource(name, path, "", read_header(path).header), record
 
 
 def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) -> Model:

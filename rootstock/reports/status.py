@@ -14,9 +14,9 @@ from rootstock.errors import RootstockError
 from rootstock.reports.catalogue import in_use, of_each
 from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, megabytes, number_of
 from rootstock.root.generations import Generation, generation_files, read_generation, read_state
+from rootstock.root.holder import Holder, read_holder
 from rootstock.root.in_use import link_problems
 from rootstock.root.layout import STAGING, RootLayout, environment_of
-from rootstock.root.lock import Holder, read_holder
 from rootstock.root.ownership import check_owners
 from rootstock.root.records import read_marker
 from rootstock.root.variants import find_variants
@@ -82,7 +82,7 @@ class Status:
     idle_builds : int
         Builds that are not in use.
     holder : Holder or None
-        Who is changing it, if you may know.
+        Who is changing it, or was killed while they did, if you may know.
     sizes : dict or None
         What each folder takes; files with several names count for the first.
     """
@@ -112,7 +112,7 @@ class Status:
             "pythons": self.pythons,
             "idle_builds": self.idle_builds,
             "generations": [asdict(generation) for generation in self.generations],
-            "holder": asdict(self.holder) if self.holder else None,
+            "holder": self.holder.details() if self.holder else None,
             "room": asdict(self.left),
             "read_only": self.read_only,
             "sizes": {name: asdict(size) for name, size in self.sizes.items()} if self.sizes is not None else None,
@@ -135,7 +135,7 @@ class Status:
         for generation in self.generations[-5:]:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
         if self.holder:
-            yield f"being changed by {self.holder}"
+            yield self.holder.status()
         for name, size in (self.sizes or {}).items():
             yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {name}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
@@ -176,7 +176,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(generations),
-        holder=read_holder(layout),
+        holder=read_holder(layout.admin_owner),
         left=free_space(layout.root),
         read_only=bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY),
         sizes=folder_sizes(layout) if sizes else None,

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rootstock import __version__
 from rootstock.errors import RootError
+from rootstock.root.plain_files import RECORD_LIMIT, UnfitFileError, parse_json, read_bytes
 from rootstock.root.reachability import refusal
 
 _T = TypeVar("_T")
@@ -56,14 +57,14 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
     """
     data: Any = None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_bytes(path, RECORD_LIMIT))
         return parse_record(cls, data)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnfitFileError as error:
+        raise RootError(f"Cannot read {path}: {error.strerror}.", hint) from error
     except OSError as error:
         raise refusal(path, error) from error
-    except RecursionError as error:
-        raise RootError(f"Cannot read {path}: it is nested too deep.", hint) from error
     except ValueError as error:
         if writer := _later_version(data):
             hint = f"rootstock {writer} wrote it, this is {__version__}: load that one's module. {hint}"

@@ -6,13 +6,13 @@ import os
 import re
 import tempfile
 import time
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rootstock.errors import RootError
 from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
+from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
 from rootstock.root.record_files import Record, read_record
 
@@ -145,7 +145,7 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
     """
     path = layout.marker
     try:
-        marker = tomllib.loads(path.read_text(encoding="utf-8"))
+        marker = parse_toml(read_text(path, RECORD_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         raise RootError(
             f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",

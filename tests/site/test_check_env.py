@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rootstock.config.environment_file import packaged_names
+from rootstock.config.header_kinds import KEYS
 from rootstock.config.packaged import data_folder
 from rootstock.reports.envfile_lint import check_environment
-from rootstock.reports.envfile_lint.kinds import KEYS
 from tests.conftest import Site
 from tests.support.commands import REPOSITORY, SITE, clean_environment, run
 from tests.support.tiny_root import SETUP
