@@ -6,6 +6,7 @@ environment files that somebody else can write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -168,8 +169,7 @@ def _what_is_run(layout: RootLayout) -> Iterator[Path]:
     yield from layout.all_builds.glob("*/[!.]*")  # before the links to them
     for folder in (layout.python, layout.all_builds, layout.all_active, layout.clients):
         yield from folder.glob("*")
-    yield from layout.templates.rglob("*")
-    yield from layout.hooks.glob("*")
+    yield from (*layout.templates.rglob("*"), *layout.hooks.glob("*"))
     for pattern in ("*.py", "*.py.lock"):
         yield from layout.environments.glob(pattern)
 
@@ -209,12 +209,12 @@ def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
 
 
 def _statuses(path: Path) -> list[os.stat_result]:
-    """Return what is known of a file, and of the link that leads to it."""
-    try:
-        link = path.lstat()
-        return [link, path.stat()] if stat.S_ISLNK(link.st_mode) else [link]
-    except FileNotFoundError:
-        return []
+    """Return what is known of a file, and of the link that leads to it, which may lead to nothing."""
+    statuses = []
+    for look in (os.lstat, os.stat):
+        with contextlib.suppress(OSError):
+            statuses.append(look(path))
+    return statuses
 
 
 def check_templates(layout: RootLayout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -15,6 +16,8 @@ from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
 from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
 from rootstock.root.record_files import Record, read_record
+
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path that leads to nothing
 
 BUILD_RECORD = "build.json"
 SBOM = "sbom.cdx.json"  # in a build: what was installed, as a bill of materials
@@ -105,18 +108,16 @@ def active_build(link: Path) -> Path | None:
     folder = Path(os.path.realpath(link))
     try:
         os.stat(folder / BUILD_RECORD)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
     except OSError as error:
-        raise refusal(folder, error) from error
+        if error.errno not in _NOWHERE:
+            raise refusal(folder, error) from error
     else:
         return folder
-    if folder.is_dir():
+    root = link.parents[1]
+    if folder.is_dir() and folder.parents[2:3] == (Path(os.path.realpath(root)),):
         raise RootError(f"{folder} is no complete build: {BUILD_RECORD} is missing.", how_to_replace(folder))
-    raise RootError(
-        f"{link} leads to {folder}, which is not there.",
-        f"An admin mends that: rootstock-site install --root {link.parents[1]}",
-    )
+    what = "which is no build of this root" if os.path.lexists(folder) else "which is not there"
+    raise RootError(f"{link} leads to {folder}, {what}.", f"An admin mends that: rootstock-site install --root {root}")
 
 
 def is_in_use(link: Path) -> bool:
@@ -132,7 +133,7 @@ def active_record(link: Path) -> BuildRecord | None:
     RootError
         As `read_build`.
     """
-    return read_build(Path(os.path.realpath(link)))
+    return read_build(Path(os.path.realpath(link))) if is_in_use(link) else None
 
 
 def read_marker(layout: RootLayout) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rootstock.client.resolve import resolve
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
+from tests.conftest import Site
 from tests.support.commands import SITE, Done, bare_environment, run
 from tests.support.folders import open_to_readers, small_disk
 from tests.support.needs import need_root
@@ -338,3 +339,18 @@ def test_a_job_goes_on_though_one_environment_does_not_start(copy: Path, ask: Ca
             assert done.returncode == 10  # `bin/python` is missing, and that is a file of the build
             told = [line for line in done.stdout.splitlines() if line.startswith("failed")]
             assert all(line.split()[1] == "files" for line in told), told
+
+
+@pytest.mark.parametrize("target", ["/etc", "tiny", "../builds/tiny", "../builds/tiny/gone", None])
+def test_an_installation_mends_a_link_that_leads_elsewhere(tiny_root: Path, site: Site, target: str | None) -> None:
+    link = tiny_root / "active/tiny"
+    before = os.readlink(link)
+    link.unlink()
+    if target:
+        link.symlink_to(target)
+    status = site("status", "--root", tiny_root, check=False)
+    assert status.returncode == 10
+    assert f"\ntiny: {link} {'leads to' if target else 'is missing'}" in status.stdout
+    site("install", "--root", tiny_root, "--no-client")
+    assert os.readlink(link) == before
+    assert site("status", "--root", tiny_root).returncode == 0
