@@ -5,7 +5,6 @@ Each check is kept as it comes, with value, expected value, tolerance and source
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import time
@@ -160,10 +159,13 @@ def _step(report: Report, name: str, text: str) -> None:
 
 
 def _start_run(site: Site, verification: Verification, report: Report) -> Run:
-    folder = site.layout.verifications(verification.environment, verification.build)
-    with contextlib.suppress(OSError):  # the run says so
-        site.access.make_folder(folder)
-    return Run(folder, verification, site.access.file, report)
+    access, folder = site.access, site.layout.verifications(verification.environment, verification.build)
+    try:
+        access.make_folder(folder)
+    except OSError as error:
+        report(f"the results are not stored: {error.strerror} ({error.filename})")
+        return Run(None, verification, access.file)
+    return Run(folder, verification, access.file, report)
 
 
 def _select(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:

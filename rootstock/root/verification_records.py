@@ -157,8 +157,8 @@ class Run:
 
     Parameters
     ----------
-    folder : Path
-        Where the runs of the build are kept.
+    folder : Path or None
+        Where the runs of the build are kept; None: nowhere.
     verification : Verification
         Without checks.
     mode : int
@@ -167,13 +167,13 @@ class Run:
         Is told why nothing is stored.
     """
 
-    def __init__(self, folder: Path, verification: Verification, mode: int, report: Report = quiet) -> None:
+    def __init__(self, folder: Path | None, verification: Verification, mode: int, report: Report = quiet) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self._path: Path | None = folder / f"{stamp}-{verification.on}-{os.getpid()}.json"
+        self._path = folder / f"{stamp}-{verification.on}-{os.getpid()}.json" if folder else None
         self._mode, self._report = mode, report
         self.verification = verification
         self._write()
-        for old in _files(folder)[:-_KEPT] if self._path else ():
+        for old in _files(folder)[:-_KEPT] if folder and self._path else ():
             old.unlink(missing_ok=True)
 
     def add(self, check: dict[str, Any], versions: Mapping[str, str]) -> None:

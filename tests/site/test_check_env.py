@@ -262,5 +262,5 @@ def test_a_build_is_made_and_leaves_nothing(site: Site, tiny: Path, tmp_path: Pa
         environment=clean_environment(TMPDIR=str(scratch)),
     )  # fmt: skip
     assert failed.returncode == 14
-    assert "ase>=99999" in failed.stderr
+    assert re.search(r"ase(\{.*\})?>=99999", failed.stderr)
     assert not list(scratch.glob("rootstock-check-*"))

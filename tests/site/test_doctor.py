@@ -209,10 +209,9 @@ def test_an_interpreter_that_is_gone_or_closed(copy: Path, doctor: Examine, tmp_
 
 
 def test_a_root_whose_file_system_hangs(tiny_root: Path, doctor: Examine) -> None:
-    marker = tiny_root / "rootstock.toml"
-    marker.unlink()
-    os.mkfifo(marker)  # whoever opens it waits for ever
-    found = doctor(tiny_root, "--wait", "20", code=10)
+    hang = ("-P", tiny_root / "rootstock.toml", "-e", "trace=openat", "-e", "inject=openat:delay_enter=3600s")
+    prefix = (need_program("strace", "strace"), "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", *hang)
+    found = doctor(tiny_root, "--wait", "20", code=10, prefix=prefix)
     assert re.fullmatch(r"no answer within \d+ s", found["layout"][0]["reason"])
     assert "--wait SECONDS waits longer" in found["layout"][0]["remedy"]
     assert found["offline"][0]["reason"] == "the root cannot be used"

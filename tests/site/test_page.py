@@ -207,7 +207,7 @@ def test_a_record_that_cannot_be_read_is_named(site: Site, verified_root: RootLa
 def test_an_environment_that_cannot_be_read_is_named(site: Site, tiny_root: Path, tmp_path: Path) -> None:
     (tiny_root / "environments" / "broken.py").write_text("# /// script\n# dependencies = [\n# ///\n")
     done = site("page", "--root", tiny_root, "-o", tmp_path, "--json")
-    assert "Environment broken is not on it: " in done.stderr
+    assert "broken is not on it: " in done.stderr
     assert list(json.loads(done.stdout)["problems"]) == ["broken"]
     assert "<strong>broken</strong>: " in (tmp_path / "index.html").read_text()
 

@@ -277,7 +277,7 @@ def test_what_cannot_be_fetched_is_one_clear_error(tiny, mirror, prepare, change
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
         done = install(tiny, *mirror.settings(**{key: text.format(port=port) for key, text in changes.items()}))
-    assert done.returncode == 10, done.stdout + done.stderr
+    assert done.returncode == 14, done.stdout + done.stderr
     assert done.stderr.count("Error: ") == 1
     assert message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
