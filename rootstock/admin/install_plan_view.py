@@ -11,10 +11,10 @@ from typing import Any
 from rootstock.admin.asked_for import Problem, failure
 from rootstock.admin.plans import Plan
 from rootstock.builds.plan import BuildPlan
-from rootstock.builds.room_needed import PYTHON, room_needed
+from rootstock.builds.room_needed import PYTHON, in_words, room_needed
 from rootstock.builds.root_interpreters import NewPython
 from rootstock.config.environment_file import registered_names
-from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
+from rootstock.root.disk_usage import DiskUsage, free_space
 from rootstock.root.managed_files import FileChange
 from rootstock.root.modes import ModeChange
 from rootstock.root.records import active_build
@@ -142,4 +142,4 @@ class InstallPlanView(Plan):
 
 
 def _about(room: DiskUsage | None) -> str:
-    return f", about {megabytes(room.bytes)} and {room.files} files" if room else ""
+    return f", {in_words([room])}" if room else ""

@@ -162,23 +162,29 @@ class EnvironmentSource:
                 )
         return table
 
-    @property
-    def room(self) -> tuple[float, int] | None:
-        """Megabytes and files that a build takes, about; None where the file does not say.
+    def room(self, accelerator: str) -> tuple[float, int] | None:
+        """Return megabytes and files that a build takes, about; None where the file does not say.
+
+        Parameters
+        ----------
+        accelerator : str
+            What the build is for: a table of that name says what is different.
 
         Raises
         ------
         ConfigurationError
             If the file does not give both.
         """
-        table = self.rootstock.get("room")
-        if table is None:
-            return None
+        table = self.rootstock.get("room", {})
         try:
-            return float(table["megabytes"]), int(table["files"])
-        except (TypeError, KeyError, ValueError) as error:
+            room = {**table, **table.get(accelerator, {})}
+            if not room.keys() & {"megabytes", "files"}:
+                return None
+            return float(room["megabytes"]), int(room["files"])
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise ConfigurationError(
-                f"{self.path}: room must be a table such as {{ megabytes = 350, files = 10500 }}, not {table!r}."
+                f"{self.path}: room must be a table such as {{ megabytes = 350, files = 10500 }}, perhaps with "
+                f"cuda = {{ megabytes = 6000 }} in it, not {table!r}."
             ) from error
 
     def references(self) -> list[Reference]:

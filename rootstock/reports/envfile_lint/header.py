@@ -21,7 +21,7 @@ from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
-from rootstock.reports.envfile_lint.kinds import KEYS, REFERENCE, SUBKEYS, TEXTS, VARIANT, Kind, is_table
+from rootstock.reports.envfile_lint.kinds import ACCELERATORS, KEYS, REFERENCE, SUBKEYS, TEXTS, VARIANT, Kind, is_table
 from rootstock.reports.envfile_lint.lines import Lines
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
@@ -144,7 +144,7 @@ def _check_key(source: EnvironmentSource, key: str, value: Any, lines: Lines) ->
         elif not SUBKEYS[key][sub].test(held):
             yield _wrong_kind(SUBKEYS[key][sub], f"{key}: {sub}", held, lines.of(key, sub))
     if key == "room":
-        yield from _refusals(source, line, lambda: source.room)
+        yield from _refusals(source, line, lambda: [*map(source.room, ACCELERATORS)])
     elif key == "cache":
         for name, folder in value.items():
             one = replace(source, header={"tool": {"rootstock": {"cache": {name: folder}}}})

@@ -45,6 +45,14 @@ TABLE = Kind(is_table, "a table")
 TABLES = Kind(_list_of(is_table), "a list of tables")
 TEXT_TABLE = Kind(_table_of(_is_text), "a table of texts")
 
+ROOM = {"megabytes": NUMBER, "files": NUMBER}
+ACCELERATORS = ("cuda", "rocm", "xpu", "cpu")
+
+
+def _is_room(value: Any) -> bool:
+    return is_table(value) and all(key in ROOM and ROOM[key].test(held) for key, held in value.items())
+
+
 # Every key of [tool.rootstock]; docs/reference/environment-files.md says what each is for.
 KEYS: Mapping[str, Kind] = {
     "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
@@ -54,7 +62,7 @@ KEYS: Mapping[str, Kind] = {
 }  # fmt: skip
 SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
     "licence": {"code": TEXT, "weights": TEXT},
-    "room": {"megabytes": NUMBER, "files": NUMBER},
+    "room": {**ROOM, **dict.fromkeys(ACCELERATORS, Kind(_is_room, "a table of megabytes and files"))},
     "finite-differences": {"forces": NUMBER, "stress": NUMBER},
     "consistency": {"rotation": FLAG, "energy": NUMBER, "forces": NUMBER},
 }
