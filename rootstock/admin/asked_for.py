@@ -22,8 +22,9 @@ from rootstock.errors import RootError, RootstockError, SiteError
 from rootstock.root.generations import latest
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import Written
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.reachability import refusal
-from rootstock.root.records import active_build, read_build
+from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
 
 
@@ -99,7 +100,7 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     sources, problems, left = list(named), [], []
     newer = newer_versions(site.layout)
     for name in () if names else dict.fromkeys(usual):
-        if newer and not bundle and active_build(site.layout.active(name)):
+        if newer and not bundle and is_in_use(site.layout.active(name)):
             left.append(name)  # else two releases, each with its own uv, would build it in turns
             continue
         try:
@@ -148,7 +149,7 @@ def _accelerators(layout: RootLayout, name: str) -> list[str]:
     """Return what an environment is built for on this processor, also where the link to a build is gone."""
     machine, newest = platform.machine(), latest(layout)
     before = newest.state.active if newest else {}
-    if name in before and active_build(layout.active(name)) is None:
+    if name in before and not is_in_use(layout.active(name)):
         # What the main build is for decides about the others, which follow when it is back.
         record = read_build(layout.build(name, before[name]))
         return [record.accelerator] if record and record.platform == machine else []
@@ -175,7 +176,7 @@ def needed_builds(
     BundleError
         If the bundle does not hold what a build takes.
     RootError
-        If the client's build in use is damaged.
+        If the client's build in use is damaged, or nothing may run from the root.
     """
     needed, problems = [], []
     for build in builds:
@@ -189,6 +190,8 @@ def needed_builds(
             if plan and bundle:
                 bundle.check(plan)
             needed += [plan] if plan else []
+    if needed:
+        refuse_noexec(layout.root)
     return needed, problems
 
 

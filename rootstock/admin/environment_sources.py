@@ -13,6 +13,7 @@ from rootstock.config.site import newer_versions
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import Written, is_ours
+from rootstock.root.user_folders import expanded
 
 
 def find_sources(
@@ -64,14 +65,14 @@ def find_source(
         If there is no such environment.
     """
     if name.endswith(".py") or os.sep in name:
-        path = Path(name).expanduser().absolute()
+        path = expanded(Path(name)).absolute()
         if not is_environment_name(path.stem):
             raise ConfigurationError(
                 f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."
             )
         return read_source(path)
     path, brought = layout.environment_file(name), bundle is not None and name in bundle.environments
-    if path.is_file():
+    if path.exists():
         # A file of a release that is newer than this one is not taken back to this one's.
         known = brought or (name in packaged_names() and not newer_versions(layout))
         if not known or not is_ours(layout.root, path, written or {}):

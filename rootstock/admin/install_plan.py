@@ -38,7 +38,9 @@ from rootstock.root.layout import LAYOUT_VERSION, RootLayout
 from rootstock.root.lock import Report, quiet
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import now, read_marker, user_name
+from rootstock.worker.device import require_device
 
 
 def plan_install(
@@ -80,14 +82,17 @@ def plan_install(
     ------
     ConfigurationError, RenderError
         If settings are wrong.
+    DeviceError
+        If builds are to be verified on a GPU, and there is none here.
     RootError, SiteError
-        If the folder is something else, cannot be made or written to, belongs to another cluster, or has too little
-        room.
+        If the folder is something else, cannot be made or written to, belongs to another cluster, has too little room,
+        or no program may run there.
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
     BuildError
         If none of the environments that are named can be built.
     """
+    require_device(device)
     marker = _own_marker(site)
     asked = asked_for(site, environments, marker.get("written", {}), bundle, created=not marker)
     site, layout, sources = asked.site, site.layout, asked.sources
@@ -100,9 +105,8 @@ def plan_install(
     builds, problems = plan_builds(asked, accelerator, pythons_for, bundled)
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     ours = {wheel_path: wheel, layout.runtime(__version__) / WORKER_NAME: worker_bytes()}
-    rendered = _rendered(site, marker.get("default", __version__))
     files = {layout.environment_file(source.name): source.text.encode() for source in sources}
-    contents = {**ours, **rendered, **bundled, **files}
+    contents = {**ours, **_rendered(site, marker.get("default", __version__)), **bundled, **files}
     if client:
         builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT), bundled))
     locks = _locks_beside(builds, layout)
@@ -115,8 +119,8 @@ def plan_install(
     problems += [*damaged, *unlocked]
     refuse_problems(site, asked, problems)
     # Also those that are missing though their builds are there.
-    fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
-    pythons = (*brought, *fetched.values())
+    fetched = dict.fromkeys(build.interpreter for build in builds if build.interpreter.download)
+    pythons = (*brought, *map(NewPython, fetched))
     check_room(layout.root, needed, len(pythons))
     plan = replace(
         plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,
@@ -150,7 +154,7 @@ def _locks_beside(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path,
         for build in builds
         if build.source and given_by_path(build.source, layout)
     }
-    return {target: path.read_bytes() for target, path in beside.items() if path.is_file()}
+    return {target: read_bytes(path, RECORD_LIMIT) for target, path in beside.items() if path.is_file()}
 
 
 def plan_render(site: Site, *, force: bool = False) -> InstallPlan:

@@ -29,6 +29,7 @@ from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.ownership import check_caller
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -159,7 +160,7 @@ def plan_locks(
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
             try:
-                old = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+                old = read_bytes(path, RECORD_LIMIT).decode(errors="replace") if path.is_file() else None
                 new = lock_text(plan, Path(scratch), uv, upgrade)
             except RootstockError as error:
                 problems.append(Problem(plan.label, error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from rootstock.root.generations import Change, latest_number, read_generations, 
 from rootstock.root.layout import CLIENT, STAGING, RootLayout
 from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import may_remove, remove_tree
+from rootstock.root.plain_files import RECORD_LIMIT, parse_json, read_bytes
 from rootstock.root.published import SealedTree, interpreters_below, sealed_trees
 from rootstock.root.records import BUILD_RECORD
 
@@ -223,7 +223,7 @@ def _new_python(site: Site, tree: SealedTree, bundle: Bundle | None) -> NewPytho
 def _same_file(layout: RootLayout, name: str, address: str) -> bool:
     """Tell whether an interpreter came from there, or from a mirror of it, as far as its record can still be read."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        before = json.loads(layout.interpreter_record(name).read_text(encoding="utf-8")).get("from")
+        before = parse_json(read_bytes(layout.interpreter_record(name), RECORD_LIMIT)).get("from")
         return bool(before) and str(before).split("/")[-2:] == address.split("/")[-2:]
     return True
 

@@ -32,6 +32,7 @@ from rootstock.root.checksums import hash_file, read_contents, read_sums
 from rootstock.root.layout import STAGING, VARIANT
 from rootstock.root.managed_files import sha256
 from rootstock.root.permissions import Access, may_remove, remove_tree
+from rootstock.root.plain_files import RECORD_LIMIT, read_text
 from rootstock.root.reachability import owner
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build
 
@@ -235,7 +236,7 @@ def _different(*values: str) -> list[str]:
 def _texts(*paths: Path) -> Iterator[str]:
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
-            yield path.read_text(encoding="utf-8")
+            yield read_text(path, RECORD_LIMIT)
 
 
 def _sources(site: Site, remains: Path, name: str) -> Iterator[EnvironmentSource]:

@@ -17,6 +17,7 @@ from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
 from rootstock.builds.uv import Uv
 from rootstock.errors import BuildError
 from rootstock.root.layout import STAGING
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 
 _UV_LOCK = "`uv.lock`"
 
@@ -54,7 +55,7 @@ def lock_text(
         kept = next((path for path in candidates if files.get(path) is not None or path.is_file()), None)
         if kept is not None:
             content = files.get(kept)
-            content = kept.read_bytes() if content is None else content
+            content = read_bytes(kept, RECORD_LIMIT) if content is None else content
             lock.write_bytes(
                 _replaced(content.decode(errors="surrogateescape"), moved).encode(errors="surrogateescape")
             )

@@ -19,7 +19,7 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
-from rootstock.builds.installed import Installed, check_records, with_whole_packages
+from rootstock.builds.installed import Installed, accelerator_of, check_records, with_whole_packages
 from rootstock.builds.locking import lock_text
 from rootstock.builds.package_cache import DamagedPackagesError, holders, shares_files
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
@@ -34,6 +34,7 @@ from rootstock.root.layout import STAGING
 from rootstock.root.lock import Report
 from rootstock.root.managed_files import sha256
 from rootstock.root.permissions import Access, may_remove, remove_tree
+from rootstock.root.plain_files import RECORD_LIMIT, read_text
 from rootstock.root.records import (
     BUILD_RECORD,
     BUILD_SOURCE,
@@ -202,7 +203,7 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
         write_record(staged, checks)
         access.make_immutable(folder)
         folder.rename(staged.build)
-    if not plan.lock_file.is_file() or plan.lock_file.read_text(encoding="utf-8") != staged.lock:
+    if not plan.lock_file.is_file() or read_text(plan.lock_file, RECORD_LIMIT) != staged.lock:
         write_file(plan.lock_file, staged.lock.encode(), access.file)
     point(plan.link, staged.build)
     return staged.build
@@ -271,5 +272,6 @@ def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[
         header=plan.source.summary() if plan.source else {},
         files_sha256=files_sha256,
         links=contents.links,
+        serves=accelerator_of(staged.folder, packages, plan.accelerator) if staged.folder else "",
         **plan.inputs,
     )

@@ -25,6 +25,7 @@ from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import BUILD_RECORD, active_record
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
@@ -112,7 +113,7 @@ class BuildPlan:
             What the lock file is about to hold, if that is not what it holds now.
         """
         if lock is None and self.lock_file.is_file():
-            lock = self.lock_file.read_bytes()
+            lock = read_bytes(self.lock_file, RECORD_LIMIT)
         reason = self._difference(lock)
         if not reason:
             return None
@@ -174,7 +175,9 @@ def plan_environment(
     """
     layout, cluster = site.layout, site.cluster
     accelerator, machine = accelerator or cluster.accelerator, platform.machine()
-    interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, interpreters)
+    interpreter = find_interpreter(
+        source.requires_python, cluster.interpreters, cluster.readers, interpreters, f"environment {source.name!r}"
+    )
     recipe = recipe_text(source.header, cluster, accelerator)
     link = variant_link(layout, source.name, machine, accelerator)
     main, lock_file, seed = main_accelerator(layout, source.name), layout.lock_file(source.name), None
@@ -222,7 +225,9 @@ def plan_client(
         },
     }
     cluster, layout, machine = site.cluster, site.layout, platform.machine()
-    interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters)
+    interpreter = find_interpreter(
+        SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters, "what the module loads"
+    )
     lock_file = client_lock(layout)
     kept = locks.get(lock_file) or (lock_file.read_bytes() if lock_file.is_file() else None)
     scope = scope_in_root(interpreter.version, kept, layout.client(__version__))

@@ -25,6 +25,7 @@ from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.root.lock import Report
+from rootstock.root.user_folders import expanded
 
 # How long to wait for whoever uses the cache. A worker that `uv run` has started keeps it for as long as it runs, and
 # takes nothing from it any more.
@@ -70,7 +71,7 @@ def package_cache_path(site: Site) -> Path:
     cluster = site.cluster
     if not cluster.uv_cache:
         return site.layout.uv_cache
-    cache = Path(cluster.uv_cache).expanduser()
+    cache = expanded(Path(cluster.uv_cache))
     if not cache.is_absolute():
         raise ConfigurationError(f"The setting uv.cache is {cluster.uv_cache!r}; it must be an absolute path.")
     existing = next(path for path in (cache, *cache.parents) if os.path.lexists(path))

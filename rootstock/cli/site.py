@@ -11,7 +11,15 @@ from rootstock import __version__
 from rootstock.cli.bundle import bundles, open_bundle
 from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.command import EXIT_CODES, Group
-from rootstock.cli.common import cluster_options, json_option, show_json, show_progress, site_of, site_options
+from rootstock.cli.common import (
+    cluster_options,
+    end_unhealthy,
+    json_option,
+    show_json,
+    show_progress,
+    site_of,
+    site_options,
+)
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
@@ -169,7 +177,10 @@ def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
 @json_option
 @click.option("--sizes", is_flag=True, help="Measure what each part takes; looks at every file.")
 def status(site: Site, as_json: bool, sizes: bool) -> None:
-    """Say what a root holds.
+    """Say what a root holds, and what is wrong with it.
+
+    The last lines name what is missing, damaged, unreadable or somebody else's, each with what to do; the command then
+    ends with 10.
 
     \b
     Examples:
@@ -183,6 +194,7 @@ def status(site: Site, as_json: bool, sizes: bool) -> None:
         show_json(contents.to_json())
     else:
         click.echo("\n".join(contents.lines()))
+    end_unhealthy(contents.problems)
 
 
 @main.command()

@@ -15,7 +15,8 @@ from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.simulations import relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
-from rootstock.config.clusters import cluster_names, get_cluster
+from rootstock.config.clusters import default_cluster, get_cluster, known_clusters
+from rootstock.errors import ConfigurationError
 
 
 @click.group(
@@ -54,7 +55,7 @@ def cluster_list(as_json: bool) -> None:
     Example:
       rootstock cluster list --json | jq -r '.[].name'
     """
-    clusters = [get_cluster(name) for name in cluster_names()]
+    clusters = known_clusters()
     if as_json:
         keys = ("name", "root", "template", "description")
         show_json([{key: getattr(entry, key) for key in keys} for entry in clusters])
@@ -65,20 +66,27 @@ def cluster_list(as_json: bool) -> None:
 
 
 @cluster.command("show")
-@click.argument("name", type=CLUSTER)
+@click.argument("name", type=CLUSTER, required=False)
 @click.option("--origin", is_flag=True, help="Print the file that each setting comes from.")
 @json_option
-def cluster_show(name: str, origin: bool, as_json: bool) -> None:
+def cluster_show(name: str | None, origin: bool, as_json: bool) -> None:
     """Show the settings of a cluster.
 
-    NAME is a cluster that 'rootstock cluster list' shows, or 'auto' for the cluster that this machine belongs to.
+    NAME is a cluster that 'rootstock cluster list' shows, or 'auto' for the cluster that this machine belongs to. The
+    default is the cluster of the loaded module (ROOTSTOCK_CLUSTER), or the default of the registry.
 
     \b
     Examples:
       rootstock cluster show della --origin
       rootstock cluster show auto --json | jq -r '.settings.root'
     """
-    entry = get_cluster(named_cluster(name) or name)
+    name = named_cluster(name or default_cluster())
+    if not name:
+        raise ConfigurationError(
+            "Which cluster? Neither ROOTSTOCK_CLUSTER nor a registry names a default.",
+            "Give NAME: rootstock cluster list shows those that are known.",
+        )
+    entry = get_cluster(name)
     settings = entry.settings()
     origins = {key: entry.origins.get(key, "default") for key in settings}
     if as_json:

@@ -67,18 +67,16 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
     names = {model, default} - {None}
     values: dict[str, Any] = {key: table[key] for key in _LISTS if key in table}
     licence = table.get("licence", {})
-    if not isinstance(licence, Mapping):
-        raise ConfigurationError(f"{where}: licence must be a table, {{ code = ..., weights = ... }}, not {licence!r}.")
     for number, variant in enumerate(table.get("variants", []), start=1):
         check_variant(variant, number, where)
         if any(fnmatchcase(str(name), pattern) for name in names for pattern in variant["models"]):
             values |= {key: value for key, value in variant.items() if key != "models"}
     return Capabilities(
-        properties=texts(values, "properties", where),
-        elements=tuple(expand(texts(values, "elements", where), where)),
-        needs=texts(values, "needs", where),
-        licence=str(values.get("licence", licence.get("weights", ""))),
-        code_licence=str(licence.get("code", "")),
+        properties=tuple(values.get("properties", ())),
+        elements=tuple(expand(values.get("elements", ()), where)),
+        needs=tuple(values.get("needs", ())),
+        licence=values.get("licence", licence.get("weights", "")),
+        code_licence=licence.get("code", ""),
     )
 
 
@@ -103,30 +101,8 @@ def check_variant(variant: Mapping[str, Any], number: int, where: str) -> None:
         raise ConfigurationError(
             f"{where}: variant {number} has an unknown key {unknown[0]!r}; known: {', '.join(sorted(_VARIANT_KEYS))}."
         )
-    if not texts(variant, "models", where):
+    if not variant.get("models"):
         raise ConfigurationError(f"{where}: variant {number} names no models.", 'For example: models = ["small-*"]')
-
-
-def texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """Return the list of strings that a table of an environment file has.
-
-    Parameters
-    ----------
-    table : Mapping
-    key : str
-        One that is missing is an empty list.
-    where : str
-        The file, for messages.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is not a list of strings.
-    """
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
-    return tuple(value)
 
 
 def expand(names: Iterable[str], where: str = "elements") -> Iterator[str]:

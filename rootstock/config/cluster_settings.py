@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -120,7 +122,7 @@ class Cluster:
         "What torch for the cluster's accelerator needs besides from its index, such as `triton-rocm`.",
     )  # fmt: skip
 
-    notes: tuple[str, ...] = _key("notes", (), "What a site must confirm or know; for people.")
+    notes: tuple[str, ...] = _key("notes", (), "What an admin must confirm or know; the page for users leaves it out.")
 
     def torch_index(self, accelerator: str) -> str:
         """Return the index that torch is taken from for an accelerator; empty for the usual ones."""
@@ -152,24 +154,37 @@ _BY_KEY = {f.metadata["key"]: f for f in _KEYED}
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas.
+    """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas, or a list as TOML has it.
 
     Raises
     ------
     ConfigurationError
-        If it has no ``=``.
+        If it has no ``=``, or begins as a list of TOML's and is none.
 
     Examples
     --------
     >>> parse_setting("uv.constraints=torch==2.8.0,numpy<2")
     ('uv.constraints', ['torch==2.8.0', 'numpy<2'])
+    >>> parse_setting('uv.constraints=["torch>=2,<3"]')
+    ('uv.constraints', ['torch>=2,<3'])
     """
     key, separator, value = text.partition("=")
     if not separator:
         raise ConfigurationError(f"{text!r} is not KEY=VALUE.", "For example: --set access.readers=group")
     if key in _BY_KEY and _takes_list(key):
-        return key, [part.strip() for part in value.split(",") if part.strip()]
+        return key, _list(key, value.strip())
     return key, value
+
+
+def _list(key: str, text: str) -> Any:
+    if not text.startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tomllib.loads(f"list = {text}")["list"]
+    except tomllib.TOMLDecodeError:
+        values = ",".join(part.strip(" '\"") for part in text.strip("[]").split(","))
+        right = shlex.quote(f"{key}={values}")
+        raise ConfigurationError(f"{key}={text} is no list.", f"Write it so: --set {right}") from None
 
 
 def field_name(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from glob import glob
@@ -16,14 +17,16 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from rootstock.config.capabilities import Capabilities, read_capabilities, texts
+from rootstock.config.capabilities import Capabilities, read_capabilities
 from rootstock.config.environment_text import check_setup, parse_header, read_text
+from rootstock.config.header_kinds import misfits
 from rootstock.config.model_string import did_you_mean, is_environment_name, is_path, model_string
 from rootstock.config.packaged import data_folder
 from rootstock.config.references import Reference, read_reference
-from rootstock.errors import ConfigurationError, UnknownEnvironmentError
+from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
 from rootstock.root.layout import RootLayout
 from rootstock.root.reachability import refusal
+from rootstock.root.records import BUILD_RECORD, BUILD_SOURCE, BuildRecord, how_to_replace
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class EnvironmentSource:
     path : Path
     text : str
     header : Mapping[str, Any]
-        The inline metadata.
+        The inline metadata; each key holds what it must (`rootstock.config.header_kinds.misfits`).
     """
 
     name: str
@@ -55,24 +58,24 @@ class EnvironmentSource:
 
     @property
     def rootstock(self) -> Mapping[str, Any]:
-        """The table ``[tool.rootstock]``; empty in files of the older contract.
-
-        Raises
-        ------
-        ConfigurationError
-            If it is something else.
-        """
-        tool = self.header.get("tool", {})
-        return self._table(tool.get("rootstock", {}) if isinstance(tool, dict) else tool, "[tool.rootstock]")
-
-    def _table(self, value: Any, name: str) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            raise ConfigurationError(f"{self.path}: {name} must be a table, not {value!r}.")
-        return value
+        """The table ``[tool.rootstock]``; empty in files of the older contract."""
+        table: Mapping[str, Any] = self.header.get("tool", {}).get("rootstock", {})
+        return table
 
     @property
     def description(self) -> str:
         return str(self.rootstock.get("description", ""))
+
+    @property
+    def package(self) -> str:
+        """The package that the models come with; empty if the file does not say."""
+        return str(self.rootstock.get("package", ""))
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether it says that its models have no weights, as ASE's own potentials: they are for trying things out."""
+        licence: Mapping[str, str] = self.rootstock.get("licence", {})
+        return licence.get("weights") == ""
 
     def summary(self) -> dict[str, Any]:
         """Return the part of the header that users are shown, as JSON can hold it: all but the references."""
@@ -90,7 +93,8 @@ class EnvironmentSource:
 
         The empty argument is the default, one with a slash an example of a path.
         """
-        return self._table(self.rootstock.get("models", {}), "models")
+        table: Mapping[str, str] = self.rootstock.get("models", {})
+        return table
 
     def named(self, model: str) -> str:
         """Return the name of a model: the default's, where `model` is empty and the default has a name."""
@@ -141,8 +145,7 @@ class EnvironmentSource:
     @property
     def warm(self) -> tuple[str, ...]:
         """The models whose weights ``warm`` fetches if nobody names others: by default the default one."""
-        names = texts({"warm": [""], **self.rootstock}, "warm", str(self.path))
-        return tuple(dict.fromkeys(map(self.named, names)))
+        return tuple(dict.fromkeys(map(self.named, self.rootstock.get("warm", [""]))))
 
     @property
     def cache_variables(self) -> Mapping[str, str]:
@@ -153,39 +156,21 @@ class EnvironmentSource:
         ConfigurationError
             If a folder would lie elsewhere: installations create these folders, and workers read what is in them.
         """
-        table: Mapping[str, str] = self.rootstock.get("cache", {})
+        table: Mapping[str, Any] = self.rootstock.get("cache", {})
         for name, folder in table.items():
-            if not isinstance(folder, str) or not folder or folder.startswith("/") or ".." in folder.split("/"):
-                raise ConfigurationError(
-                    f"{self.path}: [tool.rootstock.cache] {name} must name a folder under the root's cache, "
-                    f"not {folder!r}."
-                )
+            where = f"{self.path}: [tool.rootstock.cache] {name}"
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ConfigurationError(f"{where} is no name of an environment variable.")
+            inside = isinstance(folder, str) and not folder.startswith("/") and ".." not in folder.split("/")
+            if not inside or not folder or not folder.isprintable():
+                raise ConfigurationError(f"{where} must name a folder under the root's cache, not {folder!r}.")
         return table
 
     def room(self, accelerator: str) -> tuple[float, int] | None:
-        """Return megabytes and files that a build takes, about; None where the file does not say.
-
-        Parameters
-        ----------
-        accelerator : str
-            What the build is for: a table of that name says what is different.
-
-        Raises
-        ------
-        ConfigurationError
-            If the file does not give both.
-        """
-        table = self.rootstock.get("room", {})
-        try:
-            room = {**table, **table.get(accelerator, {})}
-            if not room.keys() & {"megabytes", "files"}:
-                return None
-            return float(room["megabytes"]), int(room["files"])
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
-            raise ConfigurationError(
-                f"{self.path}: room must be a table such as {{ megabytes = 350, files = 10500 }}, perhaps with "
-                f"cuda = {{ megabytes = 6000 }} in it, not {table!r}."
-            ) from error
+        """Return megabytes and files that a build for `accelerator` takes, about; None where the file does not say."""
+        table = self.rootstock.get("room")
+        room = table and {**table, **table.get(accelerator, {})}
+        return (float(room["megabytes"]), int(room["files"])) if room else None
 
     def references(self) -> list[Reference]:
         """Return the structures that a build is verified with."""
@@ -229,6 +214,25 @@ def read_header(path: Path, name: str = "") -> EnvironmentSource:
     """
     text = read_text(path)
     return EnvironmentSource(name or path.stem, path, text, parse_header(path, text))
+
+
+def recorded_source(name: str, build: Path, record: BuildRecord) -> EnvironmentSource:
+    """Return an environment's file as the record of its build has it: without its text and its references.
+
+    Parameters
+    ----------
+    name : str
+    build : Path
+    record : BuildRecord
+
+    Raises
+    ------
+    RootError
+        If the record is damaged.
+    """
+    for _, wrong in misfits(record.header):
+        raise RootError(f"Cannot read {build / BUILD_RECORD}: header: {wrong}", how_to_replace(build))
+    return EnvironmentSource(name, build / BUILD_SOURCE, "", record.header)
 
 
 def registered_names(layout: RootLayout) -> list[str]:

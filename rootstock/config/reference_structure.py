@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ase import Atoms
+from ase.formula import Formula
 
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.references import Reference
 from rootstock.errors import ConfigurationError, VerificationError
+
+_MOST_ATOMS = 10_000  # "H999999999" is short
 
 
 def reference_atoms(reference: Reference, source: EnvironmentSource) -> Atoms:
@@ -26,9 +29,12 @@ def reference_atoms(reference: Reference, source: EnvironmentSource) -> Atoms:
         If it has elements that the file does not name.
     """
     try:
+        if len(Formula(reference.structure["symbols"])) > _MOST_ATOMS:
+            raise ValueError(f"it has more than {_MOST_ATOMS} atoms")
         atoms = Atoms(**reference.structure)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"{source.path}: reference {reference.name!r} is no structure: {error}.") from error
+    except Exception as error:  # ASE checks little of what it makes atoms from
+        fault = str(error) or type(error).__name__
+        raise ConfigurationError(f"{source.path}: reference {reference.name!r} is no structure: {fault}.") from error
     elements = source.capabilities(reference.model).elements
     if elements and (strange := sorted(set(atoms.get_chemical_symbols()) - {*elements})):
         raise VerificationError(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 
+from rootstock.config.environment_text import specifier_fault
 from rootstock.errors import ConfigurationError
 
 _KEYS = {
@@ -79,10 +80,10 @@ def read_reference(table: Mapping[str, Any], where: str) -> Reference:
         raise ConfigurationError(f"{where}: 'expected' and 'tolerance' must name the same properties.")
     structure = {key: table[key] for key in ("symbols", "cell", "positions", "scaled_positions") if key in table}
     structure["pbc"] = table.get("pbc", "cell" in table)
-    try:
-        versions = {name: SpecifierSet(text) for name, text in table.get("versions", {}).items()}
-    except InvalidSpecifier as error:
-        raise ConfigurationError(f"{where}: {error}.") from error
+    for text in table.get("versions", {}).values():
+        if fault := specifier_fault(text):
+            raise ConfigurationError(f"{where}: {fault}.")
+    versions = {name: SpecifierSet(text) for name, text in table.get("versions", {}).items()}
     return Reference(
         table["name"], table["source"], table.get("model", ""), table.get("options", {}),
         table.get("needs_weights", False), versions, structure, expected, tolerance,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rootstock.config.cluster_settings import check_setting, flatten
 from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError
+from rootstock.root.plain_files import parse_toml
 
 
 def merge_registry(site: Site, edited: bytes) -> bytes:
@@ -39,7 +39,7 @@ def merge_registry(site: Site, edited: bytes) -> bytes:
     path, name = site.layout.clusters_file, site.cluster.name
     wanted = {**site.cluster.said(), "root": str(site.layout.root)}
     try:
-        before = tomllib.loads(text := edited.decode())
+        before = parse_toml(text := edited.decode())
         differences = _differences(before.get("clusters", {}).get(name, {}), wanted, f"{path}, cluster {name}")
         document = tomlkit.parse(text)
         with _before_the_end(document, name):
@@ -48,8 +48,8 @@ def merge_registry(site: Site, edited: bytes) -> bytes:
         if before.get("default") != name:
             _put(document, ["default"], name)
         merged = tomlkit.dumps(document)
-        after = tomllib.loads(merged)
-    except (tomllib.TOMLDecodeError, TOMLKitError, UnicodeDecodeError) as error:
+        after = parse_toml(merged)
+    except (ValueError, TOMLKitError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.", "Correct that line.") from error
     if _said(after) != {**_said(before), **{f"clusters.{name}.{key}": value for key, value in differences.items()}}:
         lines = "\n".join(f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in differences.items())

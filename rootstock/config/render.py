@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.config.clusters import cluster_from, cluster_names, packaged_scopes
+from rootstock.config.environment_file import packaged_names, packaged_source
 from rootstock.config.site import Site
 from rootstock.config.templates import render_template, word
 from rootstock.errors import RenderError
@@ -213,6 +214,12 @@ def committed_renderings(version: str) -> dict[Path, str]:
     return texts
 
 
+def example_name(environments: Sequence[str]) -> str:
+    """Return the environment that stands as an example for all: the first that is none of our toys; empty for none."""
+    packaged = packaged_names()
+    return min(environments, key=lambda name: name in packaged and packaged_source(name).is_toy, default="")
+
+
 def module_tree(site: Site, version: str) -> dict[Path, str]:
     """Render the folder for ``module use`` of a root that holds one version: text of each file by its path in it.
 
@@ -237,7 +244,10 @@ def _layout(site: Site) -> RootLayout:
 
 
 def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """Return what all templates but the registry's know; ``activate`` is what sh sources where there are no modules."""
+    """Return what all templates but the registry's know.
+
+    ``activate`` is what sh sources where there are no modules, ``example`` an environment of the root; empty for none.
+    """
     layout = _layout(site)
     word(version)  # it becomes the name of a file
     return {
@@ -247,5 +257,6 @@ def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -
         "bin": layout.client(version) / "bin",
         "modulepath": layout.modulepath,
         "activate": layout.activation("sh", version),
+        "example": example_name(site.cluster.environments),
         "job": job,
     }

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def required_packages(requirements: Iterable[object]) -> tuple[str, ...]:
@@ -22,11 +26,31 @@ def normalized(name: str) -> str:
     return canonicalize_name(name)
 
 
-@functools.cache
-def _required(requirement: str) -> str:
+def parse_requirement(text: str) -> Requirement:
+    """Return what a requirement says.
+
+    Parameters
+    ----------
+    text : str
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        return normalized(Requirement(requirement).name)
-    except InvalidRequirement:
+        return Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+@functools.cache
+def _required(requirement: str) -> str:
+    try:
+        return normalized(parse_requirement(requirement).name)
+    except ValueError:
         return ""

@@ -34,6 +34,7 @@ import jinja2
 
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError, RenderError
+from rootstock.root.plain_files import TEXT_LIMIT, read_bytes
 
 # Language -> (quote, what would end or change the literal, how that is written instead).
 _QUOTING = {
@@ -176,7 +177,7 @@ def site_templates(folders: Iterable[Path]) -> dict[str, bytes]:
     known = {path.name for path in data_folder("site_templates").glob(_TEMPLATE)} - {_OURS}
     found: dict[str, bytes] = {}
     for folder in folders:
-        texts = {path.name: path.read_bytes() for path in sorted(folder.glob(_TEMPLATE)) if path.is_file()}
+        texts = {path.name: read_bytes(path, TEXT_LIMIT) for path in sorted(folder.glob(_TEMPLATE)) if path.is_file()}
         if not known.intersection(texts):
             raise ConfigurationError(
                 f"{folder} holds no template that Rootstock knows.", f"Those are {', '.join(sorted(known))}."

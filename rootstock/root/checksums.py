@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import random
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from rootstock.errors import BuildError, RootError
 from rootstock.root.layout import INTERPRETER_RECORD
+from rootstock.root.plain_files import RECORD_LIMIT, open_regular, read_bytes
 from rootstock.root.record_files import read_record
 from rootstock.root.records import BUILD_RECORD, how_to_replace, read_build
 from rootstock.root.signals import leave_to_first_thread
@@ -184,7 +184,7 @@ def read_sums(folder: Path, digest: str) -> dict[str, str] | None:
         What `Contents.write` returned.
     """
     try:
-        content = (folder / SUMS).read_bytes()
+        content = read_bytes(folder / SUMS, RECORD_LIMIT)
     except OSError:
         return None
     if hashlib.sha256(content).hexdigest() != digest:
@@ -278,10 +278,7 @@ def hash_file(path: str, algorithm: str = "sha256") -> str:
         As `hashlib.new` knows it.
     """
     try:
-        # Nobody waits for who writes to a pipe.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return ""
+        with open_regular(path) as file:
             # Most files are small; hashlib.file_digest would clear a quarter of a megabyte for each.
             digest = hashlib.new(algorithm)
             while block := file.read(_BLOCK):

@@ -10,6 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rootstock.errors import RootError
+
+_LEAST = 10**6
+
 
 @dataclass(frozen=True)
 class DiskUsage:
@@ -24,6 +28,22 @@ def free_space(path: Path) -> DiskUsage:
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     status = os.statvfs(existing)
     return DiskUsage(shutil.disk_usage(existing).free, status.f_favail if status.f_files else None)
+
+
+def check_space(root: Path) -> None:
+    """Refuse a file system that is full: nothing can be installed or recorded in a root there.
+
+    Raises
+    ------
+    RootError
+    """
+    left = free_space(root)
+    if left.bytes < _LEAST or (left.files is not None and left.files < 1):
+        raise RootError(
+            f"The file system of {root} is full: {megabytes(left.bytes)}"
+            f"{'' if left.files is None else f' and {left.files} files'} left.",
+            f"Look at what can go: rootstock-site gc --root {root} --dry-run",
+        )
 
 
 def disk_usage(tree: Path, counted: set[tuple[int, int]] | None = None) -> DiskUsage:

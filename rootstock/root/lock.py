@@ -4,7 +4,7 @@ Nothing depends on it for correctness: builds have unique names and pointers mov
 admin surprises, and says who is at work. Readers never take it.
 
 The kernel frees a flock when its holder ends, however that comes about. Beside it lies a record of who holds it. Where
-the file system has no flock, that record alone is the lock: whoever creates it has it.
+the file system has no flock, that record alone is the lock (`rootstock.root.lock_record`).
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rootstock.errors import LockBusyError, RootError
+from rootstock.root.holder import Holder, read_holder
 from rootstock.root.layout import RootLayout
+from rootstock.root.lock_record import take, turn
 from rootstock.root.ownership import give_to_owner
-from rootstock.root.record_files import Record, read_record
-from rootstock.root.records import now, user_name, write_file
+from rootstock.root.records import write_file
 
 if TYPE_CHECKING:
     import filelock  # takes longer to import than all else of `rootstock --help`
@@ -67,62 +67,6 @@ class AdminContext:
     log: Report = quiet
 
 
-@dataclass(frozen=True)
-class Holder(Record):
-    """Who holds the lock; `start` tells the process from a later one with its number, where the system says so."""
-
-    command: str
-    user: str = field(default_factory=user_name)
-    host: str = field(default_factory=platform.node)
-    pid: int = field(default_factory=os.getpid)
-    since: str = field(default_factory=now)
-    start: str = ""
-
-    @classmethod
-    def of_this_process(cls, command: str) -> Holder:
-        """Return what this process says when it takes a lock.
-
-        Parameters
-        ----------
-        command : str
-            The command line.
-        """
-        return cls(command, start=_start_of(os.getpid()))
-
-    def __str__(self) -> str:
-        return f"{self.user} on {self.host} (process {self.pid}, since {self.since}: {self.command})"
-
-    @property
-    def ended(self) -> bool:
-        """Whether it was a process of this machine that is no more."""
-        if self.host != platform.node():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return bool(self.start) and _start_of(self.pid) != self.start
-
-
-def _start_of(pid: int) -> str:
-    """Return the boot and the clock tick in which a process began; empty where there is no /proc."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
-    except OSError:
-        return ""
-
-
-def read_holder(layout: RootLayout) -> Holder | None:
-    """Return who holds the lock; None if nobody says so, or the caller may not know."""
-    try:
-        return read_record(Holder, layout.admin_owner, "")
-    except RootError:
-        return None
-
-
 @contextlib.contextmanager
 def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
     """Hold the root's lock.
@@ -148,28 +92,39 @@ def admin_lock(layout: RootLayout, admin: AdminContext) -> Iterator[None]:
     deadline = time.monotonic() + admin.wait
     waits = False
     while not _try(lock, layout, me, admin.report):
-        holder = read_holder(layout) or "another process"
         if time.monotonic() >= deadline:
-            raise LockBusyError(f"{layout.root} is being changed by {holder}.", _HINT)
+            raise LockBusyError(f"{layout.root} is being changed by {_who(layout)}.", _HINT)
         if not waits:
-            admin.report(f"waiting for {holder}")
+            admin.report(f"waiting for {_who(layout)}")
             waits = True
         time.sleep(_POLL_S)
     try:
         yield
     finally:
-        if read_holder(layout) == me:  # not if somebody broke the lock
+        if read_holder(layout.admin_owner) == me:  # not if somebody broke the lock
             layout.admin_owner.unlink(missing_ok=True)
         lock.release()
 
 
+def _who(layout: RootLayout) -> str:
+    """Say who has the lock that could not be taken."""
+    holder, next_one = read_holder(layout.admin_owner), read_holder(turn(layout.admin_owner))
+    if holder is None:
+        return "another process"
+    if not holder.ended:
+        return str(holder)
+    if next_one is not None and next_one.ended:  # killed while it took the lock over
+        return f"nobody, but {turn(layout.admin_owner)} is in the way: {next_one} was killed"
+    return f"another process, which has just begun; before it {holder} was killed"
+
+
 def _break(layout: RootLayout, report: Report) -> None:
-    holder = read_holder(layout)
+    holder = read_holder(layout.admin_owner)
     if holder is not None:
-        report(f"took the lock from {holder}")
+        report(f"removed the record of {holder}, which was killed" if holder.ended else f"took the lock from {holder}")
     # Whoever holds a flock on the old file keeps it; the next one locks a new file of that name.
-    layout.admin_owner.unlink(missing_ok=True)
-    layout.admin_lock.unlink(missing_ok=True)
+    for path in (layout.admin_owner, turn(layout.admin_owner), layout.admin_lock):
+        path.unlink(missing_ok=True)
 
 
 def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Report) -> bool:
@@ -183,7 +138,12 @@ def _try(lock: filelock.BaseFileLock, layout: RootLayout, me: Holder, report: Re
             with contextlib.suppress(OSError):  # another admin's has it already
                 os.chmod(layout.admin_lock, LOCK_MODE)
                 give_to_owner(layout.admin_lock, layout)
-            return _try_record(layout, me, report)
+            if taken := take(layout.admin_owner, me, LOCK_MODE):
+                report(
+                    f"the file system of {layout.root} has no flock: the record {layout.admin_owner.name} is the lock, "
+                    "and stays when this process is killed (--break-lock)"
+                )
+            return taken
         raise RootError(
             f"Cannot lock {layout.admin_lock}: {getattr(error, 'strerror', None) or error}.",
             "You must be allowed to write there: install as one of the root's admins.",
@@ -197,25 +157,6 @@ def _has_no_flock(error: OSError | NotImplementedError) -> bool:
     """Tell whether filelock says by this error that the file system knows no flock."""
     number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
     return number in NO_FLOCK or isinstance(error, NotImplementedError)
-
-
-def _try_record(layout: RootLayout, me: Holder, report: Report) -> bool:
-    """Take the lock where there is no flock: by being the one who creates the record."""
-    holder = read_holder(layout)
-    if holder is not None and holder.ended:
-        layout.admin_owner.unlink(missing_ok=True)
-    try:
-        descriptor = os.open(layout.admin_owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, LOCK_MODE)
-    except FileExistsError:
-        return False
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, LOCK_MODE)
-        file.write(me.to_json().encode())
-    report(
-        f"the file system of {layout.root} has no flock: the record {layout.admin_owner.name} is the lock, and stays "
-        "when this process is killed (--break-lock)"
-    )
-    return True
 
 
 def probe_lock(layout: RootLayout) -> str:

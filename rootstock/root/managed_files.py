@@ -19,6 +19,7 @@ from typing import Any
 
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import Access
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import write_file
 
 Written = Mapping[str, Sequence[str]]
@@ -141,7 +142,7 @@ def _plan(
     root: Path, path: Path, new: bytes | None, forced: bool, hashes: Sequence[str], merge: Merge | None
 ) -> FileChange | None:
     try:
-        old = path.read_bytes()
+        old = read_bytes(path, RECORD_LIMIT)
     except FileNotFoundError:
         return None if new is None else FileChange(path, None, new, "create")
     if old == new:
@@ -159,12 +160,14 @@ def _plan(
         backups = (aside.with_name(f"{aside.name}.{number}.bak") for number in itertools.count(1))
         return FileChange(path, old, new, "overwrite", next(each for each in backups if _free(each, old)))
     ours = aside.with_name(f"{aside.name}.new")
-    return None if ours.is_file() and ours.read_bytes() == new else FileChange(path, old, new, "keep", ours)
+    return (
+        None if ours.is_file() and read_bytes(ours, RECORD_LIMIT) == new else FileChange(path, old, new, "keep", ours)
+    )
 
 
 def _free(path: Path, content: bytes) -> bool:
     """Tell whether nothing is lost if a file with that content is written."""
-    return not path.exists() or path.read_bytes() == content
+    return not path.exists() or read_bytes(path, RECORD_LIMIT) == content
 
 
 def hashes_after(root: Path, written: Written, changes: Iterable[FileChange]) -> dict[str, list[str]]:
@@ -207,7 +210,7 @@ def is_ours(root: Path, path: Path, written: Written) -> bool:
     written : mapping of str to list of str
         The marker's hashes of what we wrote.
     """
-    return sha256(path.read_bytes()) in written.get(_key(root, path), ())
+    return sha256(read_bytes(path, RECORD_LIMIT)) in written.get(_key(root, path), ())
 
 
 def _key(root: Path, path: Path) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 
 RECORD = "RECORD"
 _ALGORITHMS = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # those have no length of their own
@@ -59,10 +62,10 @@ def read_rows(build: Path, folder: Path) -> Iterator[Row]:
         If it cannot be read, or is no RECORD.
     """
     site = os.path.relpath(folder.parent, build)
-    with (folder / RECORD).open(newline="", encoding="utf-8") as lines:
-        for path, digest, _ in csv.reader(lines):
-            algorithm, _, value = digest.partition("=")
-            if algorithm and algorithm not in _ALGORITHMS:
-                raise ValueError(f"unknown hash {algorithm}")
-            plain = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
-            yield Row(os.path.normpath(os.path.join(site, path)), algorithm, plain)
+    lines = io.StringIO(read_bytes(folder / RECORD, RECORD_LIMIT).decode(), newline="")
+    for path, digest, _ in csv.reader(lines):
+        algorithm, _, value = digest.partition("=")
+        if algorithm and algorithm not in _ALGORITHMS:
+            raise ValueError(f"unknown hash {algorithm}")
+        plain = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+        yield Row(os.path.normpath(os.path.join(site, path)), algorithm, plain)

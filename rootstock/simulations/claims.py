@@ -16,9 +16,9 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rootstock.errors import LockBusyError, RootError
-from rootstock.root.lock import NO_FLOCK, Holder
-from rootstock.root.record_files import read_record
+from rootstock.errors import LockBusyError
+from rootstock.root.holder import Holder, read_holder
+from rootstock.root.lock import NO_FLOCK
 from rootstock.simulations.output import check_name, unusable_folder, unwritten
 
 _MODE = 0o666  # less what the umask takes away
@@ -102,14 +102,14 @@ def _take(record: Path, me: Holder) -> int:
             except FileNotFoundError:  # its holder has just ended
                 continue
             except PermissionError as error:  # of another user
-                raise _HeldError(_read(record)) from error
+                raise _HeldError(read_holder(record)) from error
         try:
             # Whoever created it waits for those who look who holds it; they give way at once.
             locked = _lock(descriptor, fcntl.LOCK_EX if created else fcntl.LOCK_EX | fcntl.LOCK_NB)
             turn: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if not created:
-                holder = _read(record)
-                if locked and not _is_at(descriptor, record):
+                holder = read_holder(record)
+                if not _is_at(descriptor, record):
                     os.close(descriptor)
                     continue
                 if holder is None or holder.host != me.host:
@@ -121,7 +121,7 @@ def _take(record: Path, me: Holder) -> int:
                 os.pwrite(descriptor, me.to_json().encode(), 0)
         except BlockingIOError as error:
             os.close(descriptor)
-            raise _HeldError(_read(record)) from error
+            raise _HeldError(read_holder(record)) from error
         except BaseException:
             if created:
                 record.unlink(missing_ok=True)
@@ -150,8 +150,8 @@ def _turn(record: Path, holder: Holder) -> Iterator[None]:
     except FileExistsError as error:
         raise _HeldError(holder) from error
     try:
-        if not holder.ended or _read(record) != holder:
-            raise _HeldError(_read(record))
+        if not holder.ended or read_holder(record) != holder:
+            raise _HeldError(read_holder(record))
         yield
     finally:
         token.unlink()
@@ -159,13 +159,6 @@ def _turn(record: Path, holder: Holder) -> Iterator[None]:
 
 def _token(record: Path) -> Path:
     return record.with_name(f"{record.name}.next")
-
-
-def _read(record: Path) -> Holder | None:
-    try:
-        return read_record(Holder, record, "")
-    except RootError:  # half written
-        return None
 
 
 def _is_at(descriptor: int, record: Path) -> bool:

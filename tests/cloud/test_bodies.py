@@ -20,9 +20,8 @@ from rootstock.root.records import active_build, read_build
 from rootstock.root.weights import weights_of
 from tests.support.commands import REPOSITORY, Done, clean_environment, run
 from tests.support.environment_files import SMALL_ASE
-from tests.support.needs import need_program
+from tests.support.no_flock import without_flock
 
-NO_FLOCK = Path(__file__).parent / "programs" / "noflock.c"
 CALL = """
 import json, sys
 import modal_app
@@ -46,14 +45,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def install(base: Path) -> Install:
     """Return `modal_app.install` in a process that finds no locks under the root, as in a container with a Volume."""
-    library = base / "noflock.so"
-    run(need_program("cc", "gcc"), "-shared", "-fPIC", "-o", library, NO_FLOCK, "-ldl", check=True)
 
     def call(environments: str, *, root: Path = base / "root", **options: Any) -> Done:
         settings = ("hardware.accelerator=cpu", *SMALL_ASE, *options.get("settings", ()))
-        env = clean_environment(
-            HOME=str(base / "home"), LD_PRELOAD=str(library), NO_FLOCK_UNDER=str(root), XDG_CONFIG_HOME=str(base)
-        )
+        env = clean_environment(HOME=str(base / "home"), XDG_CONFIG_HOME=str(base), **without_flock(base, root))
         arguments = (root, environments, json.dumps(options | {"settings": settings}))
         return run(sys.executable, "-c", CALL, *arguments, cwd=REPOSITORY, env=env, timeout=600)
 

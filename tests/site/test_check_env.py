@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rootstock.config.environment_file import packaged_names
+from rootstock.config.header_kinds import KEYS
 from rootstock.config.packaged import data_folder
 from rootstock.reports.envfile_lint import check_environment
-from rootstock.reports.envfile_lint.kinds import KEYS
 from tests.conftest import Site
 from tests.support.commands import REPOSITORY, SITE, clean_environment, run
 from tests.support.tiny_root import SETUP
@@ -182,6 +182,7 @@ def test_everything_is_said_at_once_with_lines_and_nothing_is_executed(site: Sit
         (header("models = { a = 1 }"), "6: error: models must be a table of texts"),
         (header("all-models-listed = 1"), "6: error: all-models-listed must be true or false"),
         (header("licence = 'MIT'"), "6: error: licence must be a table of texts"),
+        (header("package = 'mine'"), "6: warning: package 'mine' is no dependency: `rootstock list` shows"),
         (header("licence = { cod = 'MIT' }"), "6: error: licence has an unknown key 'cod'. Did you mean 'code'?"),
         (header("room = { megabytes = 1 }"), "6: error: room must be a table such as"),
         (header("room = { megabytes = 'a', files = 1 }"), "6: error: room: megabytes must be a number"),

@@ -14,8 +14,8 @@ import pytest
 from rootstock.config.environment_file import packaged_source
 from rootstock.errors import RootError
 from rootstock.root.generations import Generation, State, read_generations
+from rootstock.root.holder import Holder, read_holder
 from rootstock.root.layout import RootLayout
-from rootstock.root.lock import Holder, read_holder
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import BuildRecord, active_build, read_build
 from rootstock.root.verification_records import Run, Verification, last_verification, read_verifications
@@ -162,10 +162,10 @@ def test_who_holds_the_lock_in_words_of_a_later_version(layout: RootLayout) -> N
     layout.locks.mkdir()
     said = {"command": "install", "user": "ann", "host": "login1", "pid": 7, "since": "now", "reason": "an upgrade"}
     layout.admin_owner.write_text(json.dumps(said))
-    assert read_holder(layout) == Holder("install", "ann", "login1", 7, "now")
+    assert read_holder(layout.admin_owner) == Holder("install", "ann", "login1", 7, "now")
     for damaged in ("[]", '{"command": 3}', "[" * 100_000):
         layout.admin_owner.write_text(damaged)
-        assert read_holder(layout) is None
+        assert read_holder(layout.admin_owner) is None
 
 
 def test_a_check_without_its_outcome_was_not_run() -> None:

@@ -6,6 +6,7 @@ the file.
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from pathlib import Path
 
 from rootstock.config.environment_text import read_text
@@ -15,6 +16,8 @@ from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Find
 from rootstock.reports.envfile_lint.header import check_header
 
 __all__ = ["ERROR", "WARNING", "Finding", "check_environment"]
+
+_MOST = 100  # nobody reads more, and each looks for its line
 
 
 def check_environment(path: Path) -> list[Finding]:
@@ -28,7 +31,9 @@ def check_environment(path: Path) -> list[Finding]:
         If it cannot be read.
     """
     text = read_text(path)
-    findings = [*_check_name(path), *check_header(path, text), *check_code(text)]
+    findings = list(islice(chain(_check_name(path), check_code(text), check_header(path, text)), _MOST + 1))
+    if len(findings) > _MOST:
+        findings[_MOST:] = [Finding(ERROR, f"there is more wrong than these {_MOST}: correct them first.")]
     return sorted(findings, key=lambda finding: finding.line or 0)
 
 

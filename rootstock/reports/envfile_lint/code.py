@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 
+from rootstock.config.environment_text import parse_python
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 
 
@@ -14,13 +15,13 @@ def check_code(text: str) -> list[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            tree = ast.parse(text)
+            tree = parse_python(text)
             compile(tree, "environment", "exec", dont_inherit=True)  # finds more, such as a return outside of functions
             findings += _check_setup(tree)
         except SyntaxError as error:
             findings.append(Finding(ERROR, f"not valid Python: {error.msg}.", error.lineno))
-        except (ValueError, RecursionError) as error:
-            findings.append(Finding(ERROR, f"not valid Python: {error}."))
+        except (RecursionError, MemoryError):
+            findings.append(Finding(ERROR, "not valid Python: it is nested too deep."))
     return [*findings, *(Finding(WARNING, f"Python says: {each.message}.", each.lineno) for each in caught)]
 
 

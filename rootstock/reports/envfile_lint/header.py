@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-import reprlib
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
-
 from rootstock.config.capabilities import check_variant, expand
 from rootstock.config.environment_file import EnvironmentSource
-from rootstock.config.environment_text import header_blocks, header_text
+from rootstock.config.environment_text import HeaderFault, header_blocks, parse_block, specifier_fault
+from rootstock.config.header_kinds import KEYS, SUBKEYS, TEXTS, Place, is_table, key_misfits, misfits
+from rootstock.config.header_lines import Lines
 from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
+from rootstock.config.requirements import normalized, parse_requirement, required_packages
 from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
-from rootstock.reports.envfile_lint.kinds import ACCELERATORS, KEYS, REFERENCE, SUBKEYS, TEXTS, VARIANT, Kind, is_table
-from rootstock.reports.envfile_lint.lines import Lines
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 _HEADER_KEYS = ("requires-python", "dependencies", "tool")
@@ -39,7 +34,6 @@ def check_header(path: Path, text: str) -> Findings:
         What the file holds.
     """
     blocks = header_blocks(text)
-    starts = [text.count("\n", 0, block.start()) + 1 for block in blocks]
     if not blocks:
         begun = re.search(r"(?m)^# /// script\s*$", text)
         yield Finding(
@@ -50,15 +44,13 @@ def check_header(path: Path, text: str) -> Findings:
             text.count("\n", 0, begun.start()) + 1 if begun else None,
         )
         return
-    for start in starts[1:]:
-        yield Finding(ERROR, "another header; an environment file has one.", start)
-    lines, end = Lines(header_text(blocks[0]), starts[0] + 1), starts[0] + blocks[0]["content"].count("\n") + 1
+    for block in blocks[1:]:
+        yield Finding(ERROR, "another header; an environment file has one.", block.begin)
+    lines = blocks[0].lines()
     try:
-        header = tomllib.loads(header_text(blocks[0]) + "\n")
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))  # else it is the end
-        fault = str(error)[: place.start()] if place else str(error)
-        yield Finding(ERROR, f"the header is not TOML: {fault}.", starts[0] + int(place[1]) if place else end)
+        header = parse_block(blocks[0])
+    except HeaderFault as fault:
+        yield Finding(ERROR, f"the header is not TOML: {fault.text}.", fault.line)
         return
     for key in header:
         if key not in _HEADER_KEYS:
@@ -67,10 +59,13 @@ def check_header(path: Path, text: str) -> Findings:
     yield from _check_dependencies(header, lines)
     tool = header.get("tool", {})
     table = tool.get("rootstock", {}) if is_table(tool) else tool
-    if is_table(table):
-        yield from _check_table(EnvironmentSource(path.stem, path, text, {}), table, lines)
-    else:
+    if not is_table(table):
         yield Finding(ERROR, "[tool.rootstock] must be a table.", lines.of("tool", "rootstock"))
+        return
+    for place, wrong in misfits({"tool": {**tool, "rootstock": {}}}):
+        yield Finding(ERROR, wrong, lines.at(place))
+    yield from _check_table(EnvironmentSource(path.stem, path, text, {}), table, lines)
+    yield from _check_package(header, table, lines)
 
 
 def _unknown_key(key: str, keys: Iterable[str], where: str, line: int) -> Finding:
@@ -82,34 +77,38 @@ def _check_python(header: Mapping[str, Any], lines: Lines) -> Findings:
         yield Finding(ERROR, 'there is no requires-python. For example: requires-python = ">=3.10"', lines.first)
         return
     value = header["requires-python"]
-    try:
-        SpecifierSet(value if isinstance(value, str) else f"{value!r}")
-    except InvalidSpecifier:
+    if not isinstance(value, str) or specifier_fault(value):
         yield Finding(ERROR, f"requires-python is no version specifier: {value!r}.", lines.of("requires-python"))
 
 
 def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
     dependencies = header.get("dependencies", [])
     if not TEXTS.test(dependencies):
-        yield _wrong_kind(TEXTS, "dependencies", dependencies, lines.of("dependencies"))
+        yield Finding(ERROR, TEXTS.fault("dependencies", dependencies), lines.of("dependencies"))
         return
     names = set()
     for text in dependencies:
-        line = lines.of("dependencies", text)
         try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            yield Finding(ERROR, f"dependency {text!r} is no requirement: {str(error).splitlines()[0]}.", line)
+            requirement = parse_requirement(text)
+        except ValueError as error:
+            fault = f"dependency {text!r} is no requirement: {error}."
+            yield Finding(ERROR, fault, lines.of("dependencies", text))
             continue
-        names.add(canonicalize_name(requirement.name))
+        names.add(normalized(requirement.name))
         if not requirement.url and not {bound.operator for bound in requirement.specifier} & _LOWER_BOUNDS:
-            yield Finding(WARNING, f"dependency {text!r} has no lower bound: an old release may be installed.", line)
+            fault = f"dependency {text!r} has no lower bound: an old release may be installed."
+            yield Finding(WARNING, fault, lines.of("dependencies", text))
     if "ase" not in names:
         yield Finding(WARNING, "ase is no dependency; setup() returns a calculator of it.", lines.of("dependencies"))
 
 
-def _wrong_kind(kind: Kind, key: str, value: Any, line: int) -> Finding:
-    return Finding(ERROR, f"{key} must be {kind.words}, not {reprlib.repr(value)}.", line)
+def _check_package(header: Mapping[str, Any], table: Mapping[str, Any], lines: Lines) -> Findings:
+    dependencies, package = header.get("dependencies", []), table.get("package", "")
+    if not (TEXTS.test(dependencies) and isinstance(package, str) and package):
+        return  # told already
+    if normalized(package) not in required_packages(dependencies):
+        text = f"package {package!r} is no dependency: `rootstock list` shows its version if another brings it."
+        yield Finding(WARNING, text, lines.of("package"))
 
 
 def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lines) -> Findings:
@@ -123,7 +122,7 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
             sound[key] = value
     source = replace(source, header={"tool": {"rootstock": sound}})
     for model in sound.get("warm", []):
-        yield from _refusals(source, lines.of("warm", model), source.check_model, model)
+        yield from _refusals(source, ("warm", model), lines, source.check_model, model)
     for index, reference in enumerate(sound.get("references", [])):
         yield from _check_reference(source, index, reference, lines)
     if not table.get("references"):
@@ -131,68 +130,56 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
 
 
 def _check_key(source: EnvironmentSource, key: str, value: Any, lines: Lines) -> Findings:
-    line = lines.of(key)
     if key not in KEYS:
-        yield _unknown_key(key, KEYS, "[tool.rootstock]", line)
+        yield _unknown_key(key, KEYS, "[tool.rootstock]", lines.of(key))
         return
-    if not KEYS[key].test(value):
-        yield _wrong_kind(KEYS[key], key, value, line)
-        return
-    for sub, held in value.items() if key in SUBKEYS else ():
+    faults = [Finding(ERROR, wrong, lines.at(place)) for place, wrong in key_misfits(key, value)]
+    yield from faults
+    for sub in value if key in SUBKEYS and is_table(value) else ():
         if sub not in SUBKEYS[key]:
             yield _unknown_key(sub, SUBKEYS[key], key, lines.of(key, sub))
-        elif not SUBKEYS[key][sub].test(held):
-            yield _wrong_kind(SUBKEYS[key][sub], f"{key}: {sub}", held, lines.of(key, sub))
-    if key == "room":
-        yield from _refusals(source, line, lambda: [*map(source.room, ACCELERATORS)])
-    elif key == "cache":
+    if faults:
+        return
+    if key == "cache":
         for name, folder in value.items():
             one = replace(source, header={"tool": {"rootstock": {"cache": {name: folder}}}})
-            yield from _refusals(source, lines.of(key, name), lambda one=one: one.cache_variables)
+            yield from _refusals(source, (key, name), lines, lambda one=one: one.cache_variables)
     elif key == "variants":
         for number, variant in enumerate(value, start=1):
-            yield from _refusals(source, line, check_variant, variant, number, str(source.path))
-            for sub, kind in VARIANT.items():
-                yield from _check_ability(sub, kind, variant.get(sub, [] if kind is TEXTS else ""), lines, number)
+            yield from _refusals(source, (key,), lines, check_variant, variant, number, str(source.path))
+            for sub in variant:
+                yield from _check_ability(sub, variant[sub], lines, number)
     else:
-        yield from _check_ability(key, KEYS[key], value, lines)
+        yield from _check_ability(key, value, lines)
 
 
-def _check_ability(key: str, kind: Kind, value: Any, lines: Lines, variant: int = 0) -> Findings:
+def _check_ability(key: str, value: Any, lines: Lines, variant: int = 0) -> Findings:
     """Check the names in a list of properties or elements."""
     path, where = (("variants", key), f"variant {variant}: ") if variant else ((key,), "")
-    if not kind.test(value):
-        yield _wrong_kind(kind, where + key, value, lines.of(*path))
-        return
     for name in value if key in ("properties", "elements") else ():
         if key == "elements":
-            yield from _refusals(None, lines.of(*path, name), list, expand([name], f"{where}{key}"))
+            yield from _refusals(None, (*path, name), lines, list, expand([name], f"{where}{key}"))
         elif name not in PROPERTY_BITS:
             meant = did_you_mean(name, PROPERTY_BITS) or f" It has: {', '.join(PROPERTY_BITS)}."
             yield Finding(ERROR, f"{where}ASE has no property {name!r}.{meant}", lines.of(*path, name))
 
 
 def _check_reference(source: EnvironmentSource, index: int, table: Mapping[str, Any], lines: Lines) -> Findings:
-    line, where = lines.reference(index), f"[[tool.rootstock.references]] number {index + 1}"
-    misshapen = [
-        _wrong_kind(kind, f"{where}: {key}", table[key], lines.reference(index, key))
-        for key, kind in REFERENCE.items()
-        if key in table and not kind.test(table[key])
-    ]
-    if misshapen:
-        yield from misshapen
-        return
+    place, where = ("references", index), f"[[tool.rootstock.references]] number {index + 1}"
     for name in table.get("expected", {}):
         if name not in PROPERTY_BITS:
-            yield Finding(ERROR, f"{where}: ASE has no property {name!r}.{did_you_mean(name, PROPERTY_BITS)}", line)
-    yield from _refusals(source, line, lambda: reference_atoms(source.reference(index), source))
-    place = lines.reference(index, "model") if "model" in table else line
-    yield from _refusals(source, place, source.check_model, table.get("model", ""))
+            fault = f"{where}: ASE has no property {name!r}.{did_you_mean(name, PROPERTY_BITS)}"
+            yield Finding(ERROR, fault, lines.at(place))
+    yield from _refusals(source, place, lines, lambda: reference_atoms(source.reference(index), source))
+    inside = (*place, "model") if "model" in table else place
+    yield from _refusals(source, inside, lines, source.check_model, table.get("model", ""))
 
 
-def _refusals(source: EnvironmentSource | None, line: int, call: Callable[..., Any], *arguments: Any) -> Findings:
+def _refusals(
+    source: EnvironmentSource | None, place: Place, lines: Lines, call: Callable[..., Any], *arguments: Any
+) -> Findings:
     """Yield the error that a call of one of our functions raises."""
     try:
         call(*arguments)
     except RootstockError as error:
-        yield Finding(ERROR, error.message.removeprefix(f"{source.path}: " if source else ""), line)
+        yield Finding(ERROR, error.message.removeprefix(f"{source.path}: " if source else ""), lines.at(place))

@@ -1,0 +1,164 @@
+"""What the keys of an environment file's header must hold."""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Place = tuple[str | int, ...]  # the keys, and numbers in lists, that lead to a value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a key must hold: a test, and what passes it, in words."""
+
+    test: Callable[[Any], bool]
+    words: str
+
+    def fault(self, name: str, value: Any) -> str:
+        """Say that a value is of another kind."""
+        return f"{name} must be {self.words}, not {reprlib.repr(value)}."
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_number(value: Any) -> bool:
+    return _is_finite(value) and value >= 0
+
+
+def _is_array(value: Any) -> bool:
+    return _is_finite(value) or (
+        isinstance(value, list) and all(map(_is_array, value)) and len({_shape(each) for each in value}) <= 1
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    inside = value.values() if is_table(value) else value if isinstance(value, list) else ()
+    return isinstance(value, (str, int, float, list, Mapping)) and all(map(_is_plain, inside))  # no dates
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return (len(value), *(_shape(value[0]) if value else ())) if isinstance(value, list) else ()
+
+
+def is_table(value: Any) -> bool:
+    """Tell whether a value is a table."""
+    return isinstance(value, Mapping)
+
+
+def _list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(test, value))
+
+
+def _table_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Mapping) and all(map(test, value.values()))
+
+
+TEXT = Kind(_is_text, "a text")
+TEXTS = Kind(_list_of(_is_text), "a list of texts")
+FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
+NUMBER = Kind(_is_number, "a number that is not negative")
+TABLE = Kind(is_table, "a table")
+TABLES = Kind(_list_of(is_table), "a list of tables")
+TEXT_TABLE = Kind(_table_of(_is_text), "a table of texts")
+ROOM = Kind(is_table, "a table such as { megabytes = 350, files = 10500 }")
+_ROOM = {"megabytes": NUMBER, "files": NUMBER}
+_PART_OF_ROOM = "a table such as { megabytes = 6000 }"
+
+
+def _is_part_of_room(value: Any) -> bool:
+    return is_table(value) and all(key in _ROOM and _ROOM[key].test(held) for key, held in value.items())
+
+
+_HEADER = {"requires-python": TEXT, "dependencies": TEXTS, "tool": TABLE}
+# Of uv's own settings those that we read, or add to.
+_UV = {
+    "find-links": TEXTS, "constraint-dependencies": Kind(lambda value: isinstance(value, list), "a list"),
+    "override-dependencies": Kind(lambda value: isinstance(value, list), "a list"), "index": TABLES,
+    "sources": Kind(_table_of(lambda value: is_table(value) or _list_of(is_table)(value)), "a table of tables"),
+}  # fmt: skip
+# Every key of [tool.rootstock]; docs/reference/environment-files.md says what each is for.
+KEYS: Mapping[str, Kind] = {
+    "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "package": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
+    "all-models-listed": FLAG, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "variants": TABLES,
+    "warm": TEXTS, "cache": TABLE, "room": ROOM, "finite-differences": TABLE, "consistency": TABLE,
+    "references": TABLES,
+}  # fmt: skip
+SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
+    "licence": {"code": TEXT, "weights": TEXT},
+    "room": {**_ROOM, **dict.fromkeys(("cuda", "rocm", "xpu", "cpu"), Kind(_is_part_of_room, _PART_OF_ROOM))},
+    "finite-differences": {"forces": NUMBER, "stress": NUMBER},
+    "consistency": {"rotation": FLAG, "energy": NUMBER, "forces": NUMBER},
+}
+_NEEDED = {"room": _ROOM}  # subkeys that must be there
+VARIANT = {"models": TEXTS, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "licence": TEXT}
+# Of a reference, those that `rootstock.config.references.read_reference` takes as they are.
+_REFERENCE = {
+    "model": TEXT, "options": Kind(_table_of(_is_plain), "a table of what JSON can hold"), "versions": TEXT_TABLE,
+    "expected": Kind(_table_of(_is_array), "a table of numbers and arrays of numbers"),
+    "tolerance": Kind(_table_of(_is_number), "a table of numbers that are not negative"),
+}  # fmt: skip
+
+
+def misfits(header: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield what in a header is of another kind than it must be: where, and a sentence.
+
+    Parameters
+    ----------
+    header : Mapping
+    """
+    yield from _of_table((), "", _HEADER, header)
+    tool = header.get("tool", {})
+    for name, kinds in (("uv", _UV), ("rootstock", {})) if is_table(tool) else ():
+        table = tool.get(name, {})
+        if not is_table(table):
+            yield ("tool", name), f"[tool.{name}] must be a table, not {reprlib.repr(table)}."
+        elif name == "rootstock":
+            for key, value in table.items():
+                yield from key_misfits(key, value)
+        else:
+            yield from _of_table((), f"[tool.{name}] ", kinds, table)
+
+
+def key_misfits(key: str, value: Any) -> Iterator[tuple[Place, str]]:
+    """Yield what in a key of ``[tool.rootstock]`` is of another kind; nothing of a key that nobody knows.
+
+    Parameters
+    ----------
+    key : str
+    value
+        What it holds.
+    """
+    if key not in KEYS:
+        return
+    if not KEYS[key].test(value):
+        yield (key,), KEYS[key].fault(key, value)
+        return
+    if key in _NEEDED and not set(_NEEDED[key]) <= set(value):
+        yield (key,), KEYS[key].fault(key, dict(value))
+    elif key in SUBKEYS:
+        yield from _of_table((key,), f"{key}: ", SUBKEYS[key], value)
+    elif key == "variants":
+        for number, variant in enumerate(value):
+            yield from _of_table((key, number), f"variant {number + 1}: ", VARIANT, variant)
+    elif key == "references":
+        for number, reference in enumerate(value):
+            where = f"[[tool.rootstock.references]] number {number + 1}: "
+            yield from _of_table((key, number), where, _REFERENCE, reference)
+
+
+def _of_table(
+    place: Place, where: str, kinds: Mapping[str, Kind], table: Mapping[str, Any]
+) -> Iterator[tuple[Place, str]]:
+    for key, kind in kinds.items():
+        if key in table and not kind.test(table[key]):
+            yield (*place, key), kind.fault(where + key, table[key])
