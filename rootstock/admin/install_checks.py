@@ -17,7 +17,9 @@ from rootstock import __version__
 from rootstock.admin.asked_for import Asked, Problem, failure
 from rootstock.admin.environment_sources import find_source
 from rootstock.builds.locking import lock_text
+from rootstock.builds.package_cache import installed_packages
 from rootstock.builds.plan import CLIENT, BuildPlan
+from rootstock.builds.room_needed import download
 from rootstock.builds.uv import Uv, package_cache_path
 from rootstock.config.cluster_settings import PLACEHOLDER
 from rootstock.config.environment_file import packaged_names, registered_names
@@ -118,6 +120,8 @@ def lock_builds(
     """
     locked: list[BuildPlan] = []
     problems: list[Problem] = []
+    shared = package_cache_path(site).is_relative_to(site.layout.root)
+    present = installed_packages(site.layout) if shared else set()
     with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as scratch:
         uv = Uv(Path(scratch, "cache"), quiet, wheels=wheels)  # nothing of the root is changed yet
         for build in builds:
@@ -132,7 +136,10 @@ def lock_builds(
                 continue
             name = build.digest(lock)
             known = (site.layout.build(build.name, name) / BUILD_RECORD).is_file()
-            locked.append(replace(build, lock=lock, published=name if known else ""))
+            size, named = download(lock, build.interpreter.version, present)
+            if shared:
+                present |= named
+            locked.append(replace(build, lock=lock, published=name if known else "", download=size))
     return locked, problems
 
 

@@ -105,9 +105,8 @@ def plan_install(
     builds, problems = plan_builds(asked, accelerator, pythons_for, bundled)
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
     ours = {wheel_path: wheel, layout.runtime(__version__) / WORKER_NAME: worker_bytes()}
-    rendered = _rendered(site, marker.get("default", __version__))
     files = {layout.environment_file(source.name): source.text.encode() for source in sources}
-    contents = {**ours, **rendered, **bundled, **files}
+    contents = {**ours, **_rendered(site, marker.get("default", __version__)), **bundled, **files}
     if client:
         builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT), bundled))
     locks = _locks_beside(builds, layout)
@@ -120,8 +119,8 @@ def plan_install(
     problems += [*damaged, *unlocked]
     refuse_problems(site, asked, problems)
     # Also those that are missing though their builds are there.
-    fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
-    pythons = (*brought, *fetched.values())
+    fetched = dict.fromkeys(build.interpreter for build in builds if build.interpreter.download)
+    pythons = (*brought, *map(NewPython, fetched))
     check_room(layout.root, needed, len(pythons))
     plan = replace(
         plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,

@@ -13,12 +13,12 @@ from rootstock.admin.asked_for import Problem, failure
 from rootstock.admin.plans import Plan
 from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import BuildPlan
-from rootstock.builds.room_needed import PYTHON, room_needed
+from rootstock.builds.room_needed import PYTHON, in_words, room_needed
 from rootstock.builds.root_interpreters import NewPython
 from rootstock.config.environment_file import registered_names
 from rootstock.config.render import example_name
 from rootstock.config.site import has_client
-from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
+from rootstock.root.disk_usage import DiskUsage, free_space
 from rootstock.root.managed_files import FileChange
 from rootstock.root.modes import ModeChange
 from rootstock.root.records import is_in_use
@@ -154,4 +154,4 @@ class InstallPlanView(Plan):
 
 
 def _about(room: DiskUsage | None) -> str:
-    return f", about {megabytes(room.bytes)} and {room.files} files" if room else ""
+    return f", {in_words([room])}" if room else ""

@@ -89,6 +89,15 @@ def scope_in_root(python: str, lock: bytes | None, main: Path) -> str:
     return scope_for(pythons)
 
 
+def plain(message: str) -> str:
+    """Return what uv says of requirements without what `narrowed` has added to them.
+
+    >>> plain("no version of ase{sys_platform == 'linux'}>=9 for split (markers: implementation_name == 'pypy')")
+    "no version of ase>=9 for split (markers: implementation_name == 'pypy')"
+    """
+    return message.replace(f"{{{_HERE}}}", "").replace(f" for split (markers: {_APART})", "")
+
+
 def narrowed(requirements: Sequence[str], first: str) -> Iterator[str]:
     """Yield requirements that hold on this platform only.
 

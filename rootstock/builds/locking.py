@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rootstock.builds.installed import with_whole_packages
-from rootstock.builds.lock_scope import scope_of
+from rootstock.builds.lock_scope import plain, scope_of
 from rootstock.builds.package_cache import DamagedPackagesError
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
 from rootstock.builds.uv import Uv
@@ -101,10 +101,13 @@ def _lock_named(lock: Path, path: Path | None, text: str) -> Iterator[None]:
     try:
         yield
     except BuildError as error:
-        if path is None or isinstance(error, DamagedPackagesError):
+        if isinstance(error, DamagedPackagesError):
             raise
-        message, remedy = error.message.replace(_UV_LOCK, str(path)).replace(str(lock), str(path)), ""
-        if message != error.message:
+        said, remedy = plain(error.message), ""
+        if path is None:
+            raise BuildError(said) from error
+        message = said.replace(_UV_LOCK, str(path)).replace(str(lock), str(path))
+        if message != said:
             remedy = f"To have it made anew, remove it: rm {shlex.quote(str(path))}"
         elif not scope_of(text):
             remedy = (

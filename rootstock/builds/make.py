@@ -28,7 +28,7 @@ from rootstock.builds.subprocesses import short_of_space
 from rootstock.builds.uv import Uv
 from rootstock.builds.variables import clean_variables
 from rootstock.config.site import Site
-from rootstock.errors import BuildError
+from rootstock.errors import BuildError, SiteError
 from rootstock.root.checksums import Contents, read_contents
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import Report
@@ -178,7 +178,7 @@ def _full_file_system_named(folder: Path) -> Iterator[None]:
     except BuildError as error:
         if error.hint or not (hint := short_of_space(folder)):
             raise
-        raise BuildError(error.message, hint) from error
+        raise SiteError(error.message, hint) from error
 
 
 def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Path:

@@ -58,6 +58,8 @@ class BuildPlan:
         Its name, where it is there already and only out of use.
     lock : str or None
         What it is locked to; None until that is known.
+    download : int
+        Bytes of the packages that are then fetched, which the root does not have yet.
     """
 
     name: str
@@ -72,6 +74,7 @@ class BuildPlan:
     reason: str = ""
     published: str = ""
     lock: str | None = None
+    download: int = 0
 
     @property
     def main(self) -> bool:

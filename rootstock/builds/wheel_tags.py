@@ -8,9 +8,10 @@ import hashlib
 import netrc
 import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.markers import default_environment
@@ -157,6 +158,12 @@ def _wheel(package: Package, file: object, minor: str, folder: Path) -> Wheel:
     raise BundleError(
         f"{package.name} {package.version or ''} has no wheel for Python {minor} on this machine.", _BUILD_IT
     )
+
+
+def file_name(entry: Mapping[str, Any]) -> str:
+    """Return the name of a file that uv's lock lists."""
+    address = entry.get("filename") or entry.get("url") or entry.get("path", "")
+    return unquote(urlsplit(address).path).rpartition("/")[2]
 
 
 def best_wheel(names: Iterable[str], minor: str) -> str:

@@ -166,11 +166,11 @@ class EnvironmentSource:
                 raise ConfigurationError(f"{where} must name a folder under the root's cache, not {folder!r}.")
         return table
 
-    @property
-    def room(self) -> tuple[float, int] | None:
-        """Megabytes and files that a build takes, about; None where the file does not say."""
+    def room(self, accelerator: str) -> tuple[float, int] | None:
+        """Return megabytes and files that a build for `accelerator` takes, about; None where the file does not say."""
         table = self.rootstock.get("room")
-        return None if table is None else (float(table["megabytes"]), int(table["files"]))
+        room = table and {**table, **table.get(accelerator, {})}
+        return (float(room["megabytes"]), int(room["files"])) if room else None
 
     def references(self) -> list[Reference]:
         """Return the structures that a build is verified with."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rootstock.builds.package_cache import unneeded, with_pointers
 from rootstock.builds.root_interpreters import users
 from rootstock.config.environment_file import EnvironmentSource, read_source, registered_names
 from rootstock.config.site import check_place, installed_versions
-from rootstock.errors import RootstockError
+from rootstock.errors import RootError, RootstockError
 from rootstock.reports.catalogue import in_use, of_each
-from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, megabytes, number_of
+from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, freed, megabytes, number_of
 from rootstock.root.generations import Generation, generation_files, read_generation, read_state
 from rootstock.root.holder import Holder, read_holder
 from rootstock.root.in_use import link_problems
@@ -223,8 +225,14 @@ def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """
     files: set[tuple[int, int]] = set()  # measured already: the same file under several names counts once
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
-    return {
+    sizes = {
         path.relative_to(layout.root).as_posix(): disk_usage(path, files)
         for path in parts
         if path.is_dir() and not any(path != other and other in path.parents for other in parts)
     }
+    with suppress(RootError):  # of something that cannot be read: who knows what it needs
+        if packages := unneeded(layout):
+            sizes["cache/uv, of it named by no build and no lock (rootstock-site gc)"] = freed(
+                with_pointers(layout.uv_cache, packages)
+            )
+    return sizes

@@ -105,7 +105,7 @@ def test_requirements_that_cannot_be_met_change_nothing(tiny_site):
     root.require(f"{ALPHA}==9")
     done = on_root("lock", check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (14, False)
-    assert f"{ALPHA}{{sys_platform == 'linux'}}==9" in done.stderr
+    assert f"{ALPHA}==9" in done.stderr
     assert root.layout.lock_file("tiny").read_text() == before
 
 
