@@ -6,8 +6,7 @@
 #
 # [tool.rootstock]
 # description = "CHGNet: charge-informed graph network for 89 elements, trained on MPtrj (PBE/PBE+U). Energies, forces, stress and magnetic moments."
-# # With torch for CPUs; the one for CUDA takes 6000.
-# room = { megabytes = 1400, files = 39000 }
+# room = { megabytes = 1400, files = 39000, cuda = { megabytes = 6000 } }
 # licence = { code = "BSD-3-Clause", weights = "BSD-3-Clause" }
 # citation = "B. Deng et al., Nature Machine Intelligence 5, 1031 (2023), doi:10.1038/s42256-023-00716-3"
 # notes = ["Single precision only.", "The weights come with the package: nothing is downloaded."]

@@ -8,6 +8,7 @@
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
+# variants = [{ models = ["argon"], elements = ["Ar"] }]
 #
 # [tool.rootstock.models]
 # "" = "reduced units: sigma = 1 A, epsilon = 1 eV"

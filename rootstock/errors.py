@@ -93,7 +93,7 @@ class OutputError(RootstockError):
 
 
 class SiteError(RootstockError):
-    """A step of the installation failed, such as writing a file."""
+    """A step of the installation failed, such as writing a file: the disk is full, or a quota used up."""
 
     exit_code = 16
 

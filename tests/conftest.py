@@ -30,7 +30,7 @@ PLACE = pytest.StashKey[str]()  # the folder of all temporary files of a run
 
 # Settings of the programs that are tested, of a batch job that the tests may run in, and of a developer's Python.
 FOREIGN = ("ROOTSTOCK_", "SLURM_", "PBS_", "OMP_", "MKL_", "OPENBLAS_", "MPI_", "PYTHONDONTWRITEBYTECODE",
-           "COLUMNS", "LINES")  # fmt: skip
+           "COLUMNS", "LINES", "LMOD_CMD", "MODULES_CMD")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

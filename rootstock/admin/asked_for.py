@@ -22,8 +22,9 @@ from rootstock.errors import RootError, RootstockError, SiteError
 from rootstock.root.generations import latest
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import Written
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.reachability import refusal
-from rootstock.root.records import active_build, read_build
+from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
 
 
@@ -40,6 +41,10 @@ class Problem:
 
     name: str
     error: RootstockError
+
+    def to_json(self) -> dict[str, str]:
+        """Return it for programs."""
+        return {"name": self.name, "message": self.error.message, "hint": self.error.hint}
 
 
 @dataclass(frozen=True)
@@ -88,18 +93,21 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     """
     named = find_sources(site.layout, names, written, bundle)
     usual = bundle.environments if bundle else site.cluster.environments
+    typed = not bundle and site.cluster.origins.get("environments") == "argument"
     new = [source.name for source in named] if names else usual
     before = () if created else site.cluster.environments
     cluster = replace(site.cluster, environments=tuple(dict.fromkeys([*before, *new])))
     sources, problems, left = list(named), [], []
     newer = newer_versions(site.layout)
     for name in () if names else dict.fromkeys(usual):
-        if newer and not bundle and active_build(site.layout.active(name)):
+        if newer and not bundle and is_in_use(site.layout.active(name)):
             left.append(name)  # else two releases, each with its own uv, would build it in turns
             continue
         try:
             sources.append(find_source(site.layout, name, written, bundle))
         except RootstockError as error:
+            if typed:
+                raise
             problems.append(Problem(name, error))
         except OSError as error:
             problems.append(Problem(name, refusal(Path(error.filename or site.layout.environment_file(name)), error)))
@@ -107,7 +115,10 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
 
 
 def plan_builds(
-    asked: Asked, accelerator: str, pythons_for: Callable[[str], Sequence[Interpreter]]
+    asked: Asked,
+    accelerator: str,
+    pythons_for: Callable[[str], Sequence[Interpreter]],
+    locks: Mapping[Path, bytes],
 ) -> tuple[list[BuildPlan], list[Problem]]:
     """Return how environments are built, and those that cannot be.
 
@@ -119,13 +130,16 @@ def plan_builds(
         environment is built for on this processor.
     pythons_for : callable
         Returns, given an environment's name, the interpreters that are in the root or can be fetched into it.
+    locks : mapping of Path to bytes
+        What lock files are about to hold.
     """
     builds, problems = [], list(asked.problems)
     for source in asked.sources:
         try:
+            source.references()  # a wrong one would be found when all is built
             known = [] if accelerator or asked.named else _accelerators(asked.site.layout, source.name)
             for kind in known or [accelerator]:
-                builds.append(plan_environment(asked.site, source, pythons_for(source.name), kind))
+                builds.append(plan_environment(asked.site, source, pythons_for(source.name), kind, locks))
         except RootstockError as error:
             problems.append(Problem(source.name, error))
     return builds, problems
@@ -135,7 +149,7 @@ def _accelerators(layout: RootLayout, name: str) -> list[str]:
     """Return what an environment is built for on this processor, also where the link to a build is gone."""
     machine, newest = platform.machine(), latest(layout)
     before = newest.state.active if newest else {}
-    if name in before and active_build(layout.active(name)) is None:
+    if name in before and not is_in_use(layout.active(name)):
         # What the main build is for decides about the others, which follow when it is back.
         record = read_build(layout.build(name, before[name]))
         return [record.accelerator] if record and record.platform == machine else []
@@ -162,7 +176,7 @@ def needed_builds(
     BundleError
         If the bundle does not hold what a build takes.
     RootError
-        If the client's build in use is damaged.
+        If the client's build in use is damaged, or nothing may run from the root.
     """
     needed, problems = [], []
     for build in builds:
@@ -176,10 +190,12 @@ def needed_builds(
             if plan and bundle:
                 bundle.check(plan)
             needed += [plan] if plan else []
+    if needed:
+        refuse_noexec(layout.root)
     return needed, problems
 
 
-def failure(problems: Iterable[Problem], number: int) -> RootstockError:
+def failure(problems: Iterable[Problem], number: int, what: str = "builds", done: str = "in use") -> RootstockError:
     """Return one error for all builds that failed, or could not begin; it ends a command as the first of them would.
 
     Parameters
@@ -188,13 +204,15 @@ def failure(problems: Iterable[Problem], number: int) -> RootstockError:
         At least one.
     number : int
         How many builds there were to be made; the others have been.
+    what, done : str
+        What they are, in the plural, and what the others are now.
     """
     ordered = sorted(problems, key=lambda problem: problem.name)
     first = ordered[0].error
     if number == 1:
         return first
     messages = "\n".join(f"{problem.name}: {problem.error.message}" for problem in ordered)
-    others = "; the others are in use" if len(ordered) < number else ""
-    error = SiteError(f"{len(ordered)} of {number} builds failed{others}.\n{messages}", first.hint)
+    others = f"; the others are {done}" if len(ordered) < number else ""
+    error = SiteError(f"{len(ordered)} of {number} {what} failed{others}.\n{messages}", first.hint)
     error.exit_code = first.exit_code
     return error

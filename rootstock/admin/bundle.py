@@ -19,7 +19,6 @@ against what they were told.
 from __future__ import annotations
 
 import errno
-import json
 import platform
 import re
 from collections.abc import Container, Iterable
@@ -32,6 +31,7 @@ from packaging.utils import parse_wheel_filename
 from rootstock import __version__
 from rootstock.admin.bundle_archive import LIST_LIMIT, unpack
 from rootstock.builds.interpreters import Interpreter
+from rootstock.builds.locking import quoted
 from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import best_wheel, minor_version
@@ -279,8 +279,3 @@ def _check(manifest: Manifest, folder: Path) -> None:
             raise ValueError(f"it lacks {name!r}")
     if hidden := [path.name for path in (folder / PYTHON).glob(".*")]:
         raise ValueError(f"{hidden[0]!r} cannot name an interpreter")
-
-
-def quoted(path: Path) -> str:
-    """Return a path as it stands in a string of a lock."""
-    return json.dumps(str(path), ensure_ascii=False)[1:-1]

@@ -20,10 +20,10 @@ from rootstock.admin.bundle import (
     SCHEMA,
     WHEELS,
     Manifest,
-    quoted,
 )
 from rootstock.admin.bundle_archive import SUMS, pack
 from rootstock.builds.interpreters import MANAGED, Interpreter, movable_interpreter
+from rootstock.builds.locking import quoted
 from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
 from rootstock.builds.root_interpreters import NewPython, bundle_interpreter, plan_copy, root_interpreters

@@ -13,6 +13,7 @@ from rootstock.config.site import newer_versions
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import Written, is_ours
+from rootstock.root.user_folders import expanded
 
 
 def find_sources(
@@ -64,7 +65,7 @@ def find_source(
         If there is no such environment.
     """
     if name.endswith(".py") or os.sep in name:
-        path = Path(name).expanduser().absolute()
+        path = expanded(Path(name)).absolute()
         if not is_environment_name(path.stem):
             raise ConfigurationError(
                 f"{path.stem!r} cannot be an environment's name.", "Letters, digits, '.', '_' and '-' can be in one."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any
 
 from rootstock.admin.plans import Plan
 from rootstock.admin.rollback import Build, pointers
+from rootstock.builds.package_cache import Package, no_uv_runs, unneeded, with_pointers
 from rootstock.builds.root_interpreters import users
 from rootstock.config.site import Site
-from rootstock.root.disk_usage import DiskUsage, disk_usage, megabytes
+from rootstock.errors import RootError
+from rootstock.root.disk_usage import DiskUsage, freed, megabytes
 from rootstock.root.generations import (
     Change,
     Generation,
@@ -37,6 +40,7 @@ from rootstock.root.reachability import owner
 from rootstock.root.records import BUILD_RECORD, is_half_written, read_marker
 
 _DAY_S = 86400.0
+_WAIT_S = 60  # for a uv that uses the package cache
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class GcPlan(Plan):
         Interpreters that Rootstock put into the root and that no build uses any more.
     leftovers : tuple of Path
         What builds that were cut off have left.
+    packages : Mapping[Path, Package]
+        What uv's cache holds and no build and no lock names.
     spared : Mapping[(str, str), str]
         Builds that nothing refers to but are kept, and why.
     unfinished : tuple of Path
@@ -69,6 +75,7 @@ class GcPlan(Plan):
     builds: tuple[Build, ...]
     pythons: tuple[str, ...]
     leftovers: tuple[Path, ...]
+    packages: Mapping[Path, Package]
     spared: Mapping[Build, str]
     unfinished: tuple[Path, ...]
     holder: Holder | None
@@ -78,7 +85,7 @@ class GcPlan(Plan):
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.generations or self.builds or self.pythons or self.leftovers)
+        return not (self.generations or self.builds or self.pythons or self.leftovers or self.packages)
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change, and say which builds are kept."""
@@ -87,6 +94,8 @@ class GcPlan(Plan):
         lines += [f"remove interpreter {name}: no build uses it" for name in self.pythons]
         lines += [f"remove {path.relative_to(self.site.layout.root)}, left by a command that was cut off"
                   for path in self.leftovers]  # fmt: skip
+        lines += [f"remove {one.name} {one.version} from the package cache: no build and no lock names it"
+                  for one in sorted({*self.packages.values()})]  # fmt: skip
         if lines:
             lines.append(f"this frees {megabytes(self.room.bytes)} and {self.room.files} files")
         lines += [f"keep build {digest} of {name}: {why}" for (name, digest), why in self.spared.items()]
@@ -100,6 +109,7 @@ class GcPlan(Plan):
             "builds": [{"name": name, "digest": digest} for name, digest in self.builds],
             "pythons": list(self.pythons),
             "leftovers": [path.relative_to(self.site.layout.root).as_posix() for path in self.leftovers],
+            "packages": [one._asdict() for one in sorted({*self.packages.values()})],
             "spared": [{"name": name, "digest": digest, "why": why} for (name, digest), why in self.spared.items()],
             "unfinished": [path.relative_to(self.site.layout.root).as_posix() for path in self.unfinished],
             "holder": self.holder.details() if self.holder else None,
@@ -122,6 +132,14 @@ class GcPlan(Plan):
             for path in self.leftovers:
                 admin.report(f"removing {path.relative_to(layout.root)}")
                 remove_tree(path)
+            if self.packages:
+                admin.report("removing packages from the cache")
+                with no_uv_runs(layout.uv_cache, _WAIT_S) as alone:
+                    if alone:
+                        for path in with_pointers(layout.uv_cache, self.packages):
+                            remove_tree(path)
+                    else:
+                        admin.report("uv is using the cache: its packages stay; run gc again when it is done")
 
 
 def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, break_lock: bool = False) -> GcPlan:
@@ -178,12 +196,16 @@ def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, br
     staging = sorted((*layout.all_builds.glob(f"*/{STAGING}*"), *layout.python.glob(f"{STAGING}*")))
     unfinished = tuple(staging) if at_work else ()
     leftovers = (*filter(may_remove, [] if at_work else staging), *sorted(_half_written(layout)))
-    counted: set[tuple[int, int]] = set()
-    doomed = (*(layout.build(*build) for build in builds), *map(layout.interpreter, pythons), *leftovers)
-    usages = [disk_usage(path, counted) for path in doomed]
-    room = DiskUsage(sum(usage.bytes for usage in usages), sum(usage.files or 0 for usage in usages))
+    folders = [layout.build(*build) for build in builds]
+    packages: dict[Path, Package] = {}
+    if not at_work:  # its locks may not be there yet
+        with suppress(RootError):  # of something that cannot be read: who knows what it needs
+            packages = {path: one for path, one in unneeded(layout, folders, before).items() if may_remove(path)}
+    room = freed([*folders, *map(layout.interpreter, pythons), *leftovers, *with_pointers(layout.uv_cache, packages)])
     since = generations[-1].number if generations else 0
-    return GcPlan(site, "gc", dropped, tuple(builds), pythons, leftovers, spared, unfinished, holder, room, since)
+    return GcPlan(
+        site, "gc", dropped, tuple(builds), pythons, leftovers, packages, spared, unfinished, holder, room, since
+    )
 
 
 def _time_of(generation: Generation) -> float:

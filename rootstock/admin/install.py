@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rootstock.errors import RootstockError
 from rootstock.root.generations import Change, friendly_os_errors, transaction
 from rootstock.root.lock import AdminContext
 from rootstock.root.modes import ModeChange, modes_changed, modes_needed, refuse_foreign
-from rootstock.root.records import write_file
+from rootstock.root.records import read_build, write_file
 from rootstock.root.signals import leave_to_first_thread
 
 _MOST_JOBS = 4
@@ -124,13 +124,15 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
         remove_leftovers(plan.site, build)
     uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
     with ThreadPoolExecutor(max(1, min(jobs, len(builds))), initializer=leave_to_first_thread) as pool:
-        started = {pool.submit(_stage, build, plan.site, admin, uv): build for build in builds}
+        started: dict[Future[Staged], BuildPlan] = {}
         try:
+            for build in builds:
+                started[pool.submit(_stage, build, plan.site, admin, uv)] = build
             for done in as_completed(started):
                 build = started[done]
                 try:
                     folder = _publish(done.result(), plan, admin)
-                    admin.report(f"{build.label}: ready ({folder.name})")
+                    admin.report(f"{build.label}: ready ({folder.name}{_label(folder, build)})")
                 except RootstockError as error:
                     failed.append(Problem(build.label, error))
                     admin.report(f"{build.label}: failed")
@@ -143,6 +145,14 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
                 if not done.cancelled() and done.exception() is None:
                     done.result().discard()
     return failed
+
+
+def _label(folder: Path, build: BuildPlan) -> str:
+    """Say that a build does not compute on what it was made for: an index may have served torch for CPUs only."""
+    record = read_build(folder)
+    if record is None or record.computes_on == build.accelerator or build.source is None:
+        return ""
+    return f"; made for {build.accelerator}, its packages compute on {record.computes_on}"
 
 
 def _stage(build: BuildPlan, site: Site, admin: AdminContext, uv: Uv) -> Staged:

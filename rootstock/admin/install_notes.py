@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from rootstock import __version__
 from rootstock.admin.asked_for import Asked
@@ -14,7 +16,7 @@ from rootstock.config.site import Site, installed_versions, newer_versions
 from rootstock.root.layout import RootLayout
 from rootstock.root.managed_files import FileChange, Written, is_ours, sha256, stray_modulefiles
 from rootstock.root.modes import ModeChange, describe_foreign
-from rootstock.root.reachability import writable_above
+from rootstock.root.reachability import group_name, writable_above
 
 
 def notes_of_place(site: Site, foreign: Sequence[ModeChange], *, created: bool) -> Iterator[str]:
@@ -32,16 +34,44 @@ def notes_of_place(site: Site, foreign: Sequence[ModeChange], *, created: bool) 
         yield from site.cluster.notes
         if os.geteuid() == 0:
             yield "You are root. You need not be: an ordinary account that owns the folder is enough, and safer."
+    yield from _module_system(site)
     for path in stray_modulefiles(site.layout):
         yield f"{path} is none of ours, and may load as a version: move it out of {site.layout.modulepath}"
     for folder in site.access.obstacles(site.layout.root):
         whom = "other users" if site.access.readers == "world" else "the group"
-        yield f"{folder} does not let {whom} pass: they cannot reach the root. For example: chmod +x {folder}"
+        yield f"{folder} does not let {whom} pass: they cannot reach the root. {_way_through(site, folder)}"
     gid = site.access.gid if site.access.shared else None
     uids = {os.geteuid(), *([] if created else [site.layout.root.stat().st_uid])}
     for text, remedy in writable_above(site.layout.root, gid, uids):
         yield f"{text}. For example: {remedy}"
     yield from describe_foreign(foreign)
+
+
+def _way_through(site: Site, folder: Path) -> str:
+    """Say what to do about a folder above the root that readers cannot pass; it may be closed on purpose."""
+    access, status = site.access, folder.stat()
+    bits = "g+x" if access.readers == "group" and status.st_gid == access.gid else "o+x"
+    if access.readers != "world" or not status.st_mode & stat.S_IXGRP:
+        return f"Its owner decides about that: chmod {bits} {folder}"
+    group = group_name(status.st_gid)
+    return (
+        f"The group {group} can. If the root is meant for that group: --group {group} --set access.readers=group. "
+        f"If for everybody: chmod {bits} {folder}"
+    )
+
+
+def _module_system(site: Site) -> Iterator[str]:
+    """Say what a root does without whose module system nobody has named, though the admin's own shell has one."""
+    if "modules.system" in site.cluster.origins:
+        return
+    for variable, name, value in (("LMOD_CMD", "Lmod", "lmod"), ("MODULES_CMD", "Environment Modules", "tcl")):
+        if variable in os.environ:
+            yield (
+                f"This shell has {name}, but the setting modules.system does not say so: users are shown a file to "
+                "source, and modulefiles are written for both module systems. If users have it too: rootstock-site "
+                f"install --root {site.layout.root} --set modules.system={value}"
+            )
+            return
 
 
 def notes_of_files(layout: RootLayout, files: Iterable[FileChange]) -> Iterator[str]:

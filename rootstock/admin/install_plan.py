@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.admin.asked_for import asked_for, failure, needed_builds, plan_builds
+from rootstock.admin.asked_for import asked_for, needed_builds, plan_builds
 from rootstock.admin.bundle import Bundle
 from rootstock.admin.install import InstallPlan
+from rootstock.admin.install_checks import check_path, check_settings, check_writable, lock_builds, refuse_problems
 from rootstock.admin.install_notes import notes_of_edits, notes_of_files, notes_of_place
 from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
@@ -32,11 +34,13 @@ from rootstock.config.site import Site, check_site, installed_versions, is_new
 from rootstock.config.templates import site_templates
 from rootstock.errors import BuildError, BundleError, RootError
 from rootstock.root.generations import latest_number, unrecorded
-from rootstock.root.layout import LAYOUT_VERSION, RootLayout, environment_of
+from rootstock.root.layout import LAYOUT_VERSION, RootLayout
+from rootstock.root.lock import Report, quiet
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
 from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import now, read_marker, user_name
+from rootstock.worker.device import require_device
 
 
 def plan_install(
@@ -49,6 +53,7 @@ def plan_install(
     force: bool = False,
     bundle: Bundle | None = None,
     jobs: int = 0,
+    report: Report = quiet,
 ) -> InstallPlan:
     """Decide what an installation has to change.
 
@@ -70,16 +75,24 @@ def plan_install(
         Where environments, their locks and all packages come from; nothing is fetched then.
     jobs : int
         How many environments to build at a time; 0: one for each processor, at most 4.
+    report : callable
+        Is given a line for each build that is locked.
 
     Raises
     ------
-    RootError
-        If the folder is something else, belongs to another cluster, or has too little room.
+    ConfigurationError, RenderError
+        If settings are wrong.
+    DeviceError
+        If builds are to be verified on a GPU, and there is none here.
+    RootError, SiteError
+        If the folder is something else, cannot be made or written to, belongs to another cluster, has too little room,
+        or no program may run there.
     UnknownEnvironmentError
         If an environment is neither in the root nor in this package.
     BuildError
         If none of the environments that are named can be built.
     """
+    require_device(device)
     marker = _own_marker(site)
     asked = asked_for(site, environments, marker.get("written", {}), bundle, created=not marker)
     site, layout, sources = asked.site, site.layout, asked.sources
@@ -88,36 +101,35 @@ def plan_install(
     def pythons_for(name: str) -> list[Interpreter]:
         return bundle.best_first(name, interpreters) if bundle else interpreters
 
-    builds, problems = plan_builds(asked, accelerator, pythons_for)
     bundled = bundle.files(layout, [source.name for source in sources]) if bundle else {}
+    builds, problems = plan_builds(asked, accelerator, pythons_for, bundled)
     wheel, wheel_path = wheel_bytes(), layout.runtime(__version__) / WHEEL_NAME
-    contents = {
-        wheel_path: wheel,
-        layout.runtime(__version__) / WORKER_NAME: worker_bytes(),
-        **_rendered(site, marker.get("default", __version__)),
-        **bundled,
-        **{layout.environment_file(source.name): source.text.encode() for source in sources},
-    }
+    ours = {wheel_path: wheel, layout.runtime(__version__) / WORKER_NAME: worker_bytes()}
+    files = {layout.environment_file(source.name): source.text.encode() for source in sources}
+    contents = {**ours, **_rendered(site, marker.get("default", __version__)), **bundled, **files}
     if client:
-        builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT)))
+        builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT), bundled))
     locks = _locks_beside(builds, layout)
     contents |= locks
     replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
     forced = contents if force else {*replaced, *locks, *bundled}
     plan = _assemble(site, marker, contents, forced, sources)
     needed, damaged = needed_builds(layout, builds, contents, bundle)
-    problems += damaged
-    if asked.named and {source.name for source in sources} <= {environment_of(problem.name) for problem in problems}:
-        raise failure(problems, len(problems))
+    needed, unlocked = lock_builds(site, needed, contents, bundle.wheels if bundle else None, report)
+    problems += [*damaged, *unlocked]
+    refuse_problems(site, asked, problems)
     # Also those that are missing though their builds are there.
-    fetched = {build.interpreter.path: NewPython(build.interpreter) for build in builds if build.interpreter.download}
-    pythons = (*brought, *fetched.values())
+    fetched = dict.fromkeys(build.interpreter for build in builds if build.interpreter.download)
+    pythons = (*brought, *map(NewPython, fetched))
     check_room(layout.root, needed, len(pythons))
-    return replace(
+    plan = replace(
         plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,
         warnings=(*plan.warnings, *notes_of_edits(asked, marker.get("written", {}), bundle)),
         wheels=bundle.wheels if bundle else None, new_marker=_without_own(plan.new_marker, sources, layout, bundle),
     )  # fmt: skip
+    if not plan.empty:
+        check_writable(layout)
+    return plan
 
 
 def _without_own(
@@ -186,9 +198,14 @@ def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], l
 
 def _own_marker(site: Site) -> dict[str, Any]:
     """Return the marker; an empty one if the root is yet to be made. Somebody else's root is an error."""
+    if not os.path.isfile(site.layout.marker):
+        check_path(site.layout.root)
     check_site(site, "install")
     if is_new(site.layout):
+        check_writable(site.layout)
+        check_settings(site)
         return {}
+    check_settings(site)
     marker = read_marker(site.layout)
     if marker.get("cluster") != site.cluster.name:
         raise RootError(

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootstock import __version__
 from rootstock.admin.asked_for import Problem, failure
 from rootstock.admin.plans import Plan
+from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import BuildPlan
-from rootstock.builds.room_needed import PYTHON, room_needed
+from rootstock.builds.room_needed import PYTHON, in_words, room_needed
 from rootstock.builds.root_interpreters import NewPython
 from rootstock.config.environment_file import registered_names
-from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
+from rootstock.config.render import example_name
+from rootstock.config.site import has_client
+from rootstock.root.disk_usage import DiskUsage, free_space
 from rootstock.root.managed_files import FileChange
 from rootstock.root.modes import ModeChange
-from rootstock.root.records import active_build
+from rootstock.root.records import is_in_use
 
 _SHOWN = 5  # changes of modes
 
@@ -117,10 +121,7 @@ class InstallPlanView(Plan):
                  "from": python.interpreter.address or str(python.source), "room": vars(PYTHON)}
                 for python in self.pythons
             ],
-            "problems": [
-                {"name": problem.name, "message": problem.error.message, "hint": problem.error.hint}
-                for problem in self.problems
-            ],
+            "problems": [problem.to_json() for problem in self.problems],
             "room": vars(free_space(root)),
             "warnings": list(self.warnings),
         }  # fmt: skip
@@ -134,15 +135,23 @@ class InstallPlanView(Plan):
         """Say what a user does now."""
         layout = self.site.layout
         names = [build.source.name for build in self.builds if build.source]
-        names += [name for name in registered_names(layout) if active_build(layout.active(name))]
-        steps = (
-            f"Done. To use it:\n  module use {shlex.quote(str(layout.modulepath))}\n  module load rootstock\n"
-            f"or without modules:\n  . {shlex.quote(str(layout.activation('sh')))}\n"
-        )
+        names += [name for name in registered_names(layout) if is_in_use(layout.active(name))]
+        if loads := has_client(layout, self.new_marker["default"]):
+            steps = (
+                f"Done. To use it:\n  module use {shlex.quote(str(layout.modulepath))}\n  module load rootstock\n"
+                f"or without modules:\n  . {shlex.quote(str(layout.activation('sh')))}\n"
+            )
+        else:
+            steps = (
+                "Done. It has no client (--no-client), so no module to load. To use it from a Python that has ASE:\n"
+                f"  python -m pip install --no-deps {shlex.quote(str(layout.runtime(__version__) / WHEEL_NAME))}\n"
+            )
         if not names:
-            return f"{steps}It has no model yet. To build one: rootstock-site install --root {layout.root} --env NAME"
-        return f'{steps}then in Python:\n  RootstockCalculator(model="{names[0]}", device="cpu")'
+            root = shlex.quote(str(layout.root))
+            return f"{steps}It has no model yet. To build one: rootstock-site install --root {root} --env NAME"
+        where = "" if loads else f", root={str(layout.root)!r}"
+        return f'{steps}then in Python:\n  RootstockCalculator(model="{example_name(names)}"{where}, device="cpu")'
 
 
 def _about(room: DiskUsage | None) -> str:
-    return f", about {megabytes(room.bytes)} and {room.files} files" if room else ""
+    return f", {in_words([room])}" if room else ""

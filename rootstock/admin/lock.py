@@ -9,21 +9,27 @@ import os
 import tempfile
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rootstock.admin.asked_for import Problem
+from rootstock.admin.environment_sources import find_source, find_sources
 from rootstock.admin.plans import Plan
 from rootstock.builds.interpreters import AUTO, own_interpreters
-from rootstock.builds.plan import BuildPlan, lock_text, plan_environment
+from rootstock.builds.locking import lock_text
+from rootstock.builds.plan import BuildPlan, plan_environment
 from rootstock.builds.uv import Uv, package_cache
-from rootstock.config.environment_file import EnvironmentSource, given_by_path
+from rootstock.config.environment_file import given_by_path, registered_names
+from rootstock.config.model_string import did_you_mean
+from rootstock.config.requirements import normalized
 from rootstock.config.site import Site
+from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.ownership import check_caller
-from rootstock.root.plain_files import RECORD_LIMIT, read_text
+from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -58,10 +64,23 @@ class LockChange:
 
 @dataclass(frozen=True)
 class LockPlan(Plan):
-    """The locks that are to be written; `since` is the newest generation of the root."""
+    """The locks that are to be written.
+
+    Attributes
+    ----------
+    changes : tuple of LockChange
+    since : int
+        The newest generation of the root.
+    problems : tuple of Problem
+        What cannot be locked; the rest is.
+    number : int
+        Of how many locks.
+    """
 
     changes: tuple[LockChange, ...]
     since: int
+    problems: tuple[Problem, ...] = ()
+    number: int = 0
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
@@ -73,7 +92,8 @@ class LockPlan(Plan):
             {"path": str(change.path), "old": change.old and _versions(change.old), "new": _versions(change.new)}
             for change in self.changes
         ]
-        return {"changes": self.summary_lines(), "locks": locks}
+        problems = [problem.to_json() for problem in self.problems]
+        return {"changes": self.summary_lines(), "locks": locks, "problems": problems}
 
     def apply(self, admin: AdminContext) -> None:
         """Write the locks."""
@@ -94,7 +114,7 @@ class LockPlan(Plan):
 
 def plan_locks(
     site: Site,
-    sources: Sequence[EnvironmentSource],
+    names: Sequence[str],
     *,
     accelerator: str = "",
     upgrade: Sequence[str] = (),
@@ -106,12 +126,13 @@ def plan_locks(
     Parameters
     ----------
     site : Site
-    sources : sequence of EnvironmentSource
-        A file outside the root has its lock beside it.
+    names : sequence of str
+        Environments, or paths of environment files: such a file has its lock beside it. Without any, all of the root.
     accelerator : str
         What to lock for; by default everything that the environment is built for, or else the cluster's.
     upgrade : sequence of str
-        Packages to resolve anew though they fit; ``*`` is all of them.
+        Packages to resolve anew though they fit; ``*`` is all of them. The platform and the Pythons that the locks are
+        for are decided anew, too.
     writes : bool
         Whether uv may keep in the root's cache what it reads.
     report : callable
@@ -119,36 +140,80 @@ def plan_locks(
 
     Raises
     ------
-    BuildError
-        If requirements cannot be met.
+    ConfigurationError
+        If no environment has a package that is to be upgraded.
+    UnknownEnvironmentError
+        If something that is named is no environment.
     RootError
         If the root is somebody else's.
     """
-    layout, cluster = site.layout, site.cluster
+    layout = site.layout
     if writes:
         check_caller(layout, "lock")
-    interpreters, since = own_interpreters(layout.python), latest_number(layout)
-    # A lock is for every interpreter; any that can run the environment serves, and none is fetched for it.
-    anyhow = replace(site, cluster=replace(cluster, interpreters=(*cluster.interpreters, AUTO)))
-    plans: dict[Path, BuildPlan] = {}
-    for source in sources:
-        built = [variant.accelerator for variant in find_variants(layout, source.name)]
-        for name in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
-            plan = plan_environment(anyhow, source, interpreters, name)
-            if given_by_path(source, layout):  # its lock lies beside it
-                plan = replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
-            plans.setdefault(plan.lock_file, plan)
-    changes = []
+    since = latest_number(layout)
+    plans, problems = _plans(site, names, accelerator, anew=bool(upgrade))
+    changes: list[LockChange] = []
+    packages, number = set[str](), len(plans) + len(problems)
     shared = writes and os.access(layout.uv_cache, os.W_OK)
     with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as scratch:
         uv = Uv(package_cache(site) if shared else Path(scratch, "cache"), quiet, site.access.admin_umask)
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
-            old = read_text(path, RECORD_LIMIT) if path.is_file() else None
-            new = lock_text(plan, Path(scratch), uv, upgrade)
+            try:
+                old = read_bytes(path, RECORD_LIMIT).decode(errors="replace") if path.is_file() else None
+                new = lock_text(plan, Path(scratch), uv, upgrade)
+            except RootstockError as error:
+                problems.append(Problem(plan.label, error))
+                continue
+            packages.update(_versions(new))
             if new != old:
                 changes.append(LockChange(path, old, new))
-    return LockPlan(site, "lock", tuple(changes), since)
+    if not problems:
+        _check_packages(upgrade, packages)
+    return LockPlan(site, "lock", tuple(changes), since, tuple(problems), number)
+
+
+def _plans(
+    site: Site, names: Sequence[str], accelerator: str, *, anew: bool
+) -> tuple[dict[Path, BuildPlan], list[Problem]]:
+    """Return how what shares a lock is built, by that lock's path, and what cannot be."""
+    layout, cluster = site.layout, site.cluster
+    interpreters = own_interpreters(layout.python)
+    # Any interpreter that can run the environment serves, and none is fetched for it.
+    anyhow = replace(site, cluster=replace(cluster, interpreters=(*cluster.interpreters, AUTO)))
+    named = {source.name: source for source in find_sources(layout, names)}
+    plans: dict[Path, BuildPlan] = {}
+    problems = []
+    for name in named or registered_names(layout):
+        try:
+            source = named[name] if named else find_source(layout, name)
+            built = [variant.accelerator for variant in find_variants(layout, name)]
+            for kind in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
+                plan = plan_environment(anyhow, source, interpreters, kind, anew=anew)
+                if given_by_path(source, layout):  # its lock lies beside it
+                    plan = replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
+                plans.setdefault(plan.lock_file, plan)
+        except RootstockError as error:
+            problems.append(Problem(name, error))
+    return plans, problems
+
+
+def _check_packages(upgrade: Iterable[str], packages: Iterable[str]) -> None:
+    """Refuse to upgrade what is not there.
+
+    Raises
+    ------
+    ConfigurationError
+        With the packages that are.
+    """
+    known = sorted(packages)
+    for name in upgrade:
+        if name != "*" and normalized(name) not in known:
+            raise ConfigurationError(
+                f"No environment here has a package {name!r}.{did_you_mean(normalized(name), known)} "
+                f"There are: {', '.join(known)}.",
+                "Name one of them, or leave the name out to take the newest of all.",
+            )
 
 
 def _versions(lock: str) -> dict[str, str]:

@@ -170,10 +170,15 @@ def _target(layout: RootLayout, generations: Sequence[Generation], present: Stat
         # Having gone back to generation 3, the next step back is from there. That one itself counts where a change
         # since then was cut off, and is in no generation.
         start = (generations[-1].restores or generations[-1].number) if generations else 0
-        earlier = [generation for generation in generations if generation.number <= start]
-        chosen = [generation for generation in earlier if _restored(generation.state, present) != present]
-        missing = "earlier generation where anything else was in use"
-        hint = "rootstock-site status shows what is in use; each change of it makes a generation."
+        others = [generation for generation in generations if _restored(generation.state, present) != present]
+        chosen = [generation for generation in others if generation.number <= start]
+        missing = f"generation before {start} where anything else was in use"
+        hint = (
+            f"Generation {others[-1].number} is later: rootstock-site rollback --root {layout.root} "
+            f"--to {others[-1].number} goes forward to it."
+            if others
+            else "rootstock-site status shows what is in use; each change of it makes a generation."
+        )
     if not chosen:
         raise RootError(f"{layout.root} has no {missing}.", hint)
     return chosen[-1]

@@ -21,17 +21,19 @@ from rootstock.admin.verify_checks import Check, compare, describe, head
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.resolve import resolve_environment
-from rootstock.config.environment_file import EnvironmentSource
+from rootstock.client.resolve import require_environment, resolve_environment
+from rootstock.config.environment_file import EnvironmentSource, registered_names
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
 from rootstock.config.requirements import normalized
 from rootstock.config.site import Site
-from rootstock.errors import MissingWeightsError, RootstockError, VerificationError
+from rootstock.errors import MissingWeightsError, RootError, RootstockError, VerificationError
+from rootstock.root.in_use import was_built
 from rootstock.root.lock import Report
 from rootstock.root.ownership import check_build, check_caller
 from rootstock.root.verification_records import Run, Verification
 from rootstock.worker.channel.memory import PROPERTY_BITS
+from rootstock.worker.device import require_device
 
 _START_S, _CALL_S = 1800.0, 1800.0
 
@@ -75,16 +77,56 @@ def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, 
     return checks
 
 
+def builds_to_verify(
+    site: Site, names: Sequence[str], device: str
+) -> tuple[dict[str, ResolvedModel], dict[str, RootstockError]]:
+    """Return the builds in use of environments, and what kept some from being found; both by the environment's name.
+
+    Parameters
+    ----------
+    site : Site
+    names : sequence of str
+        Environments; without any, all of the root that were ever built.
+    device : str
+
+    Raises
+    ------
+    DeviceError
+        If there is no such GPU here.
+    RootError
+        If root would run what somebody else has made.
+    UnknownEnvironmentError
+        If there is no environment of such a name.
+    """
+    layout = site.layout
+    if os.geteuid() == 0:  # for whom no mode is an obstacle
+        check_caller(layout, "verify")
+    require_device(device)
+    for name in names:
+        require_environment(layout, name)
+    builds, problems = dict[str, ResolvedModel](), dict[str, RootstockError]()
+    for name in names or registered_names(layout):
+        try:
+            model = resolve_environment(layout, name, device=device, mode="build")
+            assert model.build is not None
+            check_build(layout, model.build)
+            builds[name] = model
+        except RootstockError as error:
+            if names or was_built(layout, name) or not isinstance(error, RootError):
+                problems[name] = error
+    return builds, problems
+
+
 def verify_builds(
-    site: Site, names: Sequence[str], models: Sequence[str], device: str, *, report: Report
+    site: Site, builds: Iterable[ResolvedModel], models: Sequence[str], device: str, *, report: Report
 ) -> Iterator[Verification]:
     """Verify builds in use, and keep the results in the root, each check as it comes.
 
     Parameters
     ----------
     site : Site
-    names : sequence of str
-        Environments.
+    builds : iterable of ResolvedModel
+        What `builds_to_verify` found.
     models : sequence of str
         Arguments of ``setup()``; empty for those that have references. One without any is checked on the environment's
         other structures for what must hold for any potential.
@@ -96,20 +138,10 @@ def verify_builds(
     ------
     Verification
         For each environment; a worker that does not start is a check that did not pass.
-
-    Raises
-    ------
-    RootError
-        If an environment has no build for this machine and device. If root would run what somebody else has made.
     """
-    if os.geteuid() == 0:  # for whom no mode is an obstacle
-        check_caller(site.layout, "verify")
-    for name in names:
-        model = resolve_environment(site.layout, name, device=device)
-        if model.build is None:
-            report(f"{name}: not built")
-            continue
-        check_build(site.layout, model.build)
+    for model in builds:
+        assert model.build is not None
+        name = model.source.name
         run = _start_run(site, Verification(name, model.build.name, device), report)
         step = functools.partial(_step, report, name)
         for references in _groups(_select(model.source, models)):
@@ -130,10 +162,10 @@ def _start_run(site: Site, verification: Verification, report: Report) -> Run:
     access, folder = site.access, site.layout.verifications(verification.environment, verification.build)
     try:
         access.make_folder(folder)
-        return Run(folder, verification, access.file)
-    except OSError as error:  # a root that is mounted read-only, or somebody who is no admin of it
+    except OSError as error:
         report(f"the results are not stored: {error.strerror} ({error.filename})")
         return Run(None, verification, access.file)
+    return Run(folder, verification, access.file, report)
 
 
 def _select(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]:
@@ -202,7 +234,7 @@ def check_model(
             begun = time.perf_counter()
             for check in _check(client, reference, source):
                 now = time.perf_counter()
-                yield {**head(reference, device), **check, "seconds": round(now - begun, 3)}, versions
+                yield {**head(reference, client.device), **check, "seconds": round(now - begun, 3)}, versions
                 begun = time.perf_counter()
     finally:
         client.close()

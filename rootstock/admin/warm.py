@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,13 @@ from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
 from rootstock.config.model_string import is_path, parse_model_string
 from rootstock.config.site import Site
-from rootstock.errors import ConfigurationError, WeightsError, WorkerError
+from rootstock.errors import ConfigurationError, RootstockError, WeightsError, WorkerError
 from rootstock.root.generations import Change, latest_number, transaction
+from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import may_remove, remove_tree
-from rootstock.root.records import BUILD_SOURCE, active_build
+from rootstock.root.records import BUILD_SOURCE
 from rootstock.root.variants import find_variants, fitting_build
 from rootstock.root.weights import weights_of
 
@@ -33,10 +34,13 @@ class WarmPlan(Plan):
     install : InstallPlan or None
         How the environments are built that have no build yet.
     models : tuple of WeightsRequest
+    problems : Mapping[str, RootstockError]
+        Environments of the root that are left out, because of their file or their build, and why.
     """
 
     install: InstallPlan | None
     models: tuple[WeightsRequest, ...]
+    problems: Mapping[str, RootstockError]
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
@@ -45,7 +49,8 @@ class WarmPlan(Plan):
     def details(self) -> dict[str, Any]:
         """Return the installation, and the models whose weights are fetched or recorded."""
         install = self.install.to_json() if self.install else None
-        return {"install": install, "models": [model.to_json() for model in self.models]}
+        problems = {name: str(error) for name, error in self.problems.items()}
+        return {"install": install, "models": [model.to_json() for model in self.models], "problems": problems}
 
     def apply(self, admin: AdminContext) -> None:
         """Build and fetch all that; a model that fails keeps none of the others from being fetched.
@@ -108,7 +113,8 @@ def plan_warm(
     UnknownEnvironmentError
         If there is no such environment.
     """
-    sources = {(source.name, model): source for source, model in _select(site, environments, models, all_models)}
+    selected, problems = _select(site, environments, models, all_models)
+    sources = {(source.name, model): source for source, model in selected}
     names = dict.fromkeys(environment for environment, _ in sources)
     missing = [name for name in names if fitting_build(site.layout, name, device) is None]
     build = plan_install(site, missing, device=device, client=False) if missing else None
@@ -117,13 +123,13 @@ def plan_warm(
         if reason := _reason(site.layout, environment, model):
             has_weights = source.rootstock.get("licence", {}).get("weights") != ""
             requests.append(WeightsRequest(environment, model, reason, has_weights, device, patience))
-    return WarmPlan(site, "warm", build, tuple(requests))
+    return WarmPlan(site, "warm", build, tuple(requests), problems)
 
 
 def _select(
     site: Site, environments: Sequence[str], models: Sequence[str], all_models: bool
-) -> Iterator[tuple[EnvironmentSource, str]]:
-    """Yield environment files, each with a model; the default model by its name."""
+) -> tuple[list[tuple[EnvironmentSource, str]], dict[str, RootstockError]]:
+    """Return environment files, each with a model, the default by its name; and those that cannot be read."""
     registered = registered_names(site.layout)
     if len(environments) == 1 and models:
         pairs = [(environments[0], model) for model in models]
@@ -135,21 +141,28 @@ def _select(
             f"{strange[0]!r} is none of the environments {', '.join(environments)}.",
             "With several environments, name models as users do: --model mace-small",
         )
+    selected, problems = [], dict[str, RootstockError]()
     for name, model in pairs:
         source = _source(site.layout, name)
         if is_path(model):
             raise ConfigurationError(f"{model} is a checkpoint of your own: there is nothing to fetch.")
         source.check_model(model)
-        yield source, source.named(model)
+        selected.append((source, source.named(model)))
     for name in () if pairs else environments or registered:
-        source = _source(site.layout, name)
-        for model in source.released if all_models else source.warm:
-            yield source, model
+        try:
+            source = _source(site.layout, name)
+        except RootstockError as error:
+            if environments:
+                raise
+            problems[name] = error
+            continue
+        selected += [(source, model) for model in (source.released if all_models else source.warm)]
+    return selected, problems
 
 
 def _source(layout: RootLayout, name: str) -> EnvironmentSource:
     """Return the environment file that the active build was made from, or that a build would be made from."""
-    build = active_build(layout.active(name))
+    build = build_in_use(layout, name)
     return read_source(build / BUILD_SOURCE, name) if build else find_source(layout, name)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from rootstock.builds.interpreters import Interpreter, find_interpreter
+from rootstock.builds.lock_scope import scope_of
 from rootstock.builds.make import Staged
 from rootstock.builds.plan import CLIENT, LOCK, RECIPE, BuildPlan, build_digest, content_digest
 from rootstock.builds.root_interpreters import root_interpreters
@@ -104,15 +105,14 @@ def plan_again(site: Site, build: Path, link: Path) -> Again:
                     "platform": record.platform if record else platform.machine(), "accelerator": accelerator,
                     "uv": uv,
                 }  # fmt: skip
-                for recipe, lock in itertools.product(
-                    _recipes(site, remains, source, accelerator), _locks(site, remains)
-                ):
-                    if build_digest({**inputs, "recipe_sha256": sha256(recipe.encode())}, lock) == build.name:
-                        plan = BuildPlan(
-                            name, source, recipe, Interpreter(python, version, ""), inputs["platform"], accelerator,
-                            link, site.layout.lock_file(name),
-                        )  # fmt: skip
-                        return _possible(Again(plan, lock, uv, build, remains, record))
+                for lock in _locks(site, remains):
+                    for recipe in _recipes(site, remains, source, accelerator, lock):
+                        if build_digest({**inputs, "recipe_sha256": sha256(recipe.encode())}, lock) == build.name:
+                            plan = BuildPlan(
+                                name, source, recipe, Interpreter(python, version, ""), inputs["platform"],
+                                accelerator, link, site.layout.lock_file(name),
+                            )  # fmt: skip
+                            return _possible(Again(plan, lock, uv, build, remains, record))
     raise BuildError("what it was made from is damaged too, and is nowhere else in the root")
 
 
@@ -245,11 +245,11 @@ def _sources(site: Site, remains: Path, name: str) -> Iterator[EnvironmentSource
             yield read_source(path, name)
 
 
-def _recipes(site: Site, remains: Path, source: EnvironmentSource | None, accelerator: str) -> Iterable[str]:
+def _recipes(site: Site, remains: Path, source: EnvironmentSource | None, accelerator: str, lock: str) -> Iterable[str]:
     yield from _texts(remains / RECIPE)
     if source is not None:
         with contextlib.suppress(RootstockError):
-            yield recipe_text(source.header, site.cluster, accelerator)
+            yield recipe_text(source.header, site.cluster, accelerator, scope_of(lock))
 
 
 def _locks(site: Site, remains: Path) -> list[str]:

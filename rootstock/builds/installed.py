@@ -6,17 +6,19 @@ as they are. What became of them since is seen here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from rootstock.builds.package_cache import DamagedPackagesError
 from rootstock.builds.uv import Uv
+from rootstock.config.requirements import normalized
 from rootstock.errors import BuildError
 from rootstock.root.checksums import Contents, hash_file
 from rootstock.root.lock import Report
 from rootstock.root.wheel_records import RECORD, WRONG_RECORD, read_rows, wheel_folders
+from rootstock.worker.device import built_for
 
 _T = TypeVar("_T")
 _NAMED = ("METADATA", "WHEEL")  # every wheel has them, and its RECORD names them: else lines of it are lost
@@ -126,3 +128,29 @@ def with_whole_packages(step: Callable[[Container[str]], _T], uv: Uv, report: Re
                 f"Damaged in {uv.cache}, and to be fetched again: {', '.join(sorted(fetched))}. Run the same command "
                 "where they can be, or with --bundle FILE.",
             ) from error
+
+
+def accelerator_of(folder: Path, packages: Iterable[str], asked: str) -> str:
+    """Return the accelerator that the packages of an environment compute on.
+
+    Parameters
+    ----------
+    folder : Path
+        The environment.
+    packages : iterable of str
+        The names of its packages.
+    asked : str
+        What it was made for; returned where nothing tells.
+    """
+    names = {normalized(name) for name in packages}
+    if "torch" in names:
+        kinds = built_for(next(folder.glob("lib/python*/site-packages/torch"), None))
+        if kinds is None:
+            return asked
+        if "rocm" in kinds:  # which torch calls cuda as well
+            return "rocm"
+        return asked if asked in kinds else next(iter(sorted(kinds)), "cpu")
+    if "jax" in names:
+        plugins = (kind for kind in ("cuda", "rocm") if any(name.startswith(f"jax-{kind}") for name in names))
+        return next(plugins, "cpu")
+    return asked if "tensorflow" in names else "cpu"

@@ -107,7 +107,11 @@ def movable_interpreter(folder: Path) -> Interpreter:
 
 
 def find_interpreter(
-    requires: SpecifierSet, settings: Sequence[str], readers: str, interpreters: Sequence[Interpreter] = ()
+    requires: SpecifierSet,
+    settings: Sequence[str],
+    readers: str,
+    interpreters: Sequence[Interpreter] = (),
+    whose: str = "this build",
 ) -> Interpreter:
     """Return an interpreter for a build.
 
@@ -124,6 +128,8 @@ def find_interpreter(
     interpreters : sequence of Interpreter
         Those of the root, which every reader of the root may run, and those that can be fetched into it; the best
         first.
+    whose : str
+        What the build is of, for messages.
 
     Raises
     ------
@@ -153,7 +159,7 @@ def find_interpreter(
             else:
                 return interpreter
     raise NoInterpreterError(
-        f"No Python {requires or 'of any version'} for this build. Looked at:\n"
+        f"No Python {requires or 'of any version'} for {whose}. Looked at:\n"
         + "\n".join(f"  {line}" for line in refused),
         "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3; or let uv fetch one into "
         "the root, where network or a mirror is: --set python.interpreter=managed",

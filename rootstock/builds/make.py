@@ -19,15 +19,16 @@ from typing import Any
 
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
-from rootstock.builds.installed import Installed, check_records, with_whole_packages
+from rootstock.builds.installed import Installed, accelerator_of, check_records, with_whole_packages
+from rootstock.builds.locking import lock_text
 from rootstock.builds.package_cache import DamagedPackagesError, holders, shares_files
-from rootstock.builds.plan import LOCK, RECIPE, BuildPlan, lock_text
+from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
 from rootstock.builds.sbom import bill_of_materials, installed_files
 from rootstock.builds.subprocesses import short_of_space
 from rootstock.builds.uv import Uv
 from rootstock.builds.variables import clean_variables
 from rootstock.config.site import Site
-from rootstock.errors import BuildError
+from rootstock.errors import BuildError, SiteError
 from rootstock.root.checksums import Contents, read_contents
 from rootstock.root.layout import STAGING
 from rootstock.root.lock import Report
@@ -93,9 +94,11 @@ def stage(site: Site, plan: BuildPlan, uv: Uv, *, report: Report) -> Staged:
     """
     folder = site.layout.builds(plan.name)
     site.access.make_folder(folder)
-    report("locking")
-    with _full_file_system_named(folder):
-        lock = lock_text(plan, folder, uv)
+    lock = plan.lock
+    if lock is None:
+        report("locking")
+        with _full_file_system_named(folder):
+            lock = lock_text(plan, folder, uv)
     build = site.layout.build(plan.name, plan.digest(lock))
     if read_build(build) is not None:
         return Staged(plan, lock, build, None)
@@ -175,7 +178,7 @@ def _full_file_system_named(folder: Path) -> Iterator[None]:
     except BuildError as error:
         if error.hint or not (hint := short_of_space(folder)):
             raise
-        raise BuildError(error.message, hint) from error
+        raise SiteError(error.message, hint) from error
 
 
 def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Path:
@@ -269,5 +272,6 @@ def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[
         header=plan.source.summary() if plan.source else {},
         files_sha256=files_sha256,
         links=contents.links,
+        serves=accelerator_of(staged.folder, packages, plan.accelerator) if staged.folder else "",
         **plan.inputs,
     )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
+import math
+import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
-from rootstock.errors import BuildError
+from rootstock.errors import BuildError, RootError
+from rootstock.root.layout import RootLayout
+from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
+from rootstock.root.records import read_build
 
 # What uv says of a package in its cache that is not whole. Of the system's errors, those that a full disk or a folder
 # that nobody may write to gives are not the package's fault.
@@ -76,3 +85,134 @@ def holders(cache: Path, path: str) -> set[str]:
     held = cache.glob(f"archive-v*/*/{glob.escape(path)}") if path else ()
     infos = (info for file in held for info in file.parents[path.count("/")].glob("*.dist-info"))
     return {canonicalize_name(info.stem.partition("-")[0]) for info in infos}
+
+
+class Package(NamedTuple):
+    """A package of one version, both spelt in the way that can be compared."""
+
+    name: str
+    version: str
+
+
+def package(name: str, version: str) -> Package:
+    """Return a package as `Package` has it.
+
+    Parameters
+    ----------
+    name, version : str
+        As a lock, a record or the name of a folder spells them.
+    """
+    return Package(canonicalize_name(name), canonicalize_version(version.replace("_", "-"), strip_trailing_zero=False))
+
+
+def installed_packages(layout: RootLayout, without: Container[Path] = ()) -> set[Package]:
+    """Return the packages of the builds of a root.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    without : container of Path
+        Builds that do not count.
+
+    Raises
+    ------
+    RootError
+        If the record of one cannot be read.
+    """
+    builds = (path for path in layout.all_builds.glob("*/[!.]*") if path not in without)
+    records = (record for build in builds if (record := read_build(build)))
+    return {package(*each) for record in records for each in record.packages.items()}
+
+
+def locked_packages(layout: RootLayout) -> set[Package]:
+    """Return the packages that the locks of a root name.
+
+    Raises
+    ------
+    RootError
+        If one cannot be read.
+    """
+    found = set()
+    for path in (*layout.environments.glob("*.lock"), *layout.runtimes.glob("*/client.lock")):
+        try:
+            entries = parse_toml(read_text(path, RECORD_LIMIT)).get("package", [])
+            found |= {package(entry["name"], entry.get("version", "")) for entry in entries}
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise RootError(f"Cannot read the lock {path}: {error}.") from error
+    return found
+
+
+def unneeded(layout: RootLayout, without: Container[Path] = (), before: float = math.inf) -> dict[Path, Package]:
+    """Return what the root's cache holds unpacked and no build and no lock names, by its folder.
+
+    What is in an environment that uv made for a worker, where there was no build, is left out.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    without : container of Path
+        Builds that do not count.
+    before : float
+        What was unpacked since is left out.
+
+    Raises
+    ------
+    RootError
+        If the record of a build, or a lock, cannot be read.
+    """
+    needed = installed_packages(layout, without) | locked_packages(layout)
+    needed |= {_of(info) for info in layout.uv_cache.glob("environments-v*/*/lib/python*/site-packages/*-*.dist-info")}
+    doomed = {}
+    for folder in sorted(layout.uv_cache.glob("archive-v*/*")):
+        held = [*map(_of, folder.glob("*-*.dist-info"))]
+        # What holds no package, or several, is something else than an unpacked wheel.
+        if len(held) == 1 and held[0] not in needed and folder.lstat().st_mtime <= before:
+            doomed[folder] = held[0]
+    return doomed
+
+
+def _of(info: Path) -> Package:
+    return package(*info.stem.split("-", 1))
+
+
+@contextlib.contextmanager
+def no_uv_runs(cache: Path, wait: float) -> Iterator[bool]:
+    """Keep uv from the cache, as it keeps others of its processes from it; tell whether that could be done in time.
+
+    Parameters
+    ----------
+    cache : Path
+    wait : float
+        Seconds.
+    """
+    end = time.monotonic() + wait
+    with open(cache / ".lock", "rb") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    yield False
+                    return
+                time.sleep(0.1)
+            else:
+                yield True
+                return
+
+
+def with_pointers(cache: Path, folders: Collection[Path]) -> list[Path]:
+    """Return unpacked packages of uv's cache, after what leads to them there. uv fetches again what is missing.
+
+    Its own `cache clean` knows no versions, and its `cache prune` keeps what was ever fetched.
+
+    Parameters
+    ----------
+    cache : Path
+    folders : collection of Path
+        As `unneeded` returns them.
+    """
+    doomed = {os.path.realpath(folder) for folder in folders}
+    links = (path for path in cache.glob("[!.a]*-v*/**/*") if path.is_symlink())
+    pointers = [path for path in links if os.path.realpath(path) in doomed]
+    notes = [path for link in pointers for path in link.parent.glob(f"{glob.escape(link.name)}.*")]
+    return [*notes, *pointers, *folders]

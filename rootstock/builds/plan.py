@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.specifiers import SpecifierSet
 
 from rootstock import __version__
-from rootstock.builds.installed import with_whole_packages
 from rootstock.builds.interpreters import Interpreter, find_interpreter
-from rootstock.builds.uv import Uv, uv_version
+from rootstock.builds.lock_scope import scope_in_root
+from rootstock.builds.uv import uv_version
 from rootstock.builds.uv_scripts import recipe_text
-from rootstock.config.environment_file import EnvironmentSource
+from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
 from rootstock.root.layout import CLIENT as CLIENT
-from rootstock.root.layout import STAGING, VARIANT, RootLayout
+from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
 from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import BUILD_RECORD, active_record
@@ -56,6 +56,10 @@ class BuildPlan:
         Why it is to be made.
     published : str
         Its name, where it is there already and only out of use.
+    lock : str or None
+        What it is locked to; None until that is known.
+    download : int
+        Bytes of the packages that are then fetched, which the root does not have yet.
     """
 
     name: str
@@ -69,6 +73,8 @@ class BuildPlan:
     seed: Path | None = None
     reason: str = ""
     published: str = ""
+    lock: str | None = None
+    download: int = 0
 
     @property
     def main(self) -> bool:
@@ -144,7 +150,13 @@ def content_digest(content: Mapping[str, str]) -> str:
 
 
 def plan_environment(
-    site: Site, source: EnvironmentSource, interpreters: Sequence[Interpreter] = (), accelerator: str = ""
+    site: Site,
+    source: EnvironmentSource,
+    interpreters: Sequence[Interpreter] = (),
+    accelerator: str = "",
+    locks: Mapping[Path, bytes] = MappingProxyType({}),
+    *,
+    anew: bool = False,
 ) -> BuildPlan:
     """Return how the build of an environment for this machine is made.
 
@@ -156,19 +168,40 @@ def plan_environment(
         Interpreters that are in the root, or can be fetched into it; the best first.
     accelerator : str
         What to build for; by default the cluster's.
+    locks : mapping of Path to bytes
+        What lock files are about to hold, if that is not what they hold now.
+    anew : bool
+        Whether what it is locked for is decided anew, whatever the lock is for.
     """
     layout, cluster = site.layout, site.cluster
     accelerator, machine = accelerator or cluster.accelerator, platform.machine()
-    interpreter = find_interpreter(source.requires_python, cluster.interpreters, cluster.readers, interpreters)
+    interpreter = find_interpreter(
+        source.requires_python, cluster.interpreters, cluster.readers, interpreters, f"environment {source.name!r}"
+    )
     recipe = recipe_text(source.header, cluster, accelerator)
     link = variant_link(layout, source.name, machine, accelerator)
     main, lock_file, seed = main_accelerator(layout, source.name), layout.lock_file(source.name), None
     if main not in ("", accelerator) and recipe != recipe_text(source.header, cluster, main):
         lock_file, seed = layout.lock_file(source.name, accelerator), lock_file
+    kept = None if anew else locks.get(lock_file) or _lock_in_use(source, lock_file, layout)
+    scope = scope_in_root(interpreter.version, kept, layout.active(source.name))
+    recipe = recipe_text(source.header, cluster, accelerator, scope)
     return BuildPlan(source.name, source, recipe, interpreter, machine, accelerator, link, lock_file, seed)
 
 
-def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequence[Interpreter] = ()) -> BuildPlan:
+def _lock_in_use(source: EnvironmentSource, lock_file: Path, layout: RootLayout) -> bytes | None:
+    """Return the lock that an installation would take: one beside a file that somebody has given, or the root's."""
+    beside = [source.path.with_name(lock_file.name)] if given_by_path(source, layout) else []
+    return next((read_bytes(path, RECORD_LIMIT) for path in (*beside, lock_file) if path.is_file()), None)
+
+
+def plan_client(
+    site: Site,
+    wheel: Path,
+    wheel_sha256: str,
+    interpreters: Sequence[Interpreter] = (),
+    locks: Mapping[Path, bytes] = MappingProxyType({}),
+) -> BuildPlan:
     """Return how this version's client environment is made.
 
     Parameters
@@ -180,6 +213,8 @@ def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequen
         Its hash: the same version can be another build of a checkout.
     interpreters : sequence of Interpreter
         Interpreters that are in the root, or can be fetched into it; the best first.
+    locks : mapping of Path to bytes
+        What lock files are about to hold, if that is not what they hold now.
     """
     header = {
         "requires-python": _CLIENT_PYTHON,
@@ -189,44 +224,19 @@ def plan_client(site: Site, wheel: Path, wheel_sha256: str, interpreters: Sequen
             "rootstock-client": {"wheel-sha256": wheel_sha256},
         },
     }
-    cluster, machine = site.cluster, platform.machine()
-    interpreter = find_interpreter(SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters)
+    cluster, layout, machine = site.cluster, site.layout, platform.machine()
+    interpreter = find_interpreter(
+        SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters, "what the module loads"
+    )
+    lock_file = client_lock(layout)
+    kept = locks.get(lock_file) or (read_bytes(lock_file, RECORD_LIMIT) if lock_file.is_file() else None)
+    scope = scope_in_root(interpreter.version, kept, layout.client(__version__))
     return BuildPlan(
-        CLIENT, None, recipe_text(header, cluster, cluster.accelerator), interpreter, machine, cluster.accelerator,
-        client_link(site.layout, __version__, machine), client_lock(site.layout),
+        CLIENT, None, recipe_text(header, cluster, cluster.accelerator, scope), interpreter, machine,
+        cluster.accelerator, client_link(layout, __version__, machine), lock_file,
     )  # fmt: skip
 
 
 def client_lock(layout: RootLayout) -> Path:
     """Return where the lock of this version's client environment is kept."""
     return layout.runtime(__version__) / "client.lock"
-
-
-def lock_text(plan: BuildPlan, folder: Path, uv: Uv, upgrade: Sequence[str] = ()) -> str:
-    """Return the lock that a plan's recipe has now: the one that is kept, with what no longer fits resolved anew.
-
-    Parameters
-    ----------
-    plan : BuildPlan
-    folder : Path
-        For uv to work in.
-    uv : Uv
-    upgrade : sequence of str
-        Packages to resolve anew though they fit; ``*`` is all of them.
-
-    Raises
-    ------
-    BuildError
-        If the requirements cannot be met.
-    """
-    with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as scratch:
-        recipe, lock = Path(scratch, RECIPE), Path(scratch, LOCK)
-        recipe.write_text(plan.recipe, encoding="utf-8")
-        kept = next((path for path in (plan.lock_file, plan.seed) if path and path.is_file()), None)
-        if kept is not None:
-            lock.write_bytes(read_bytes(kept, RECORD_LIMIT))
-        # Our wheel can change under the same version and path: its hash is not to be kept.
-        renew = () if plan.source or uv.wheels else ("rootstock",)
-        names = (*renew, *upgrade)
-        with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
-        return lock.read_text(encoding="utf-8")

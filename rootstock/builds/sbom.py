@@ -8,11 +8,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
-from rootstock.builds.wheel_tags import best_wheel, minor_version
+from rootstock.builds.wheel_tags import best_wheel, file_name, minor_version
 
 Packages = Mapping[str, str]  # installed: name -> version
 
@@ -43,16 +42,11 @@ def installed_files(lock: str, python: str, packages: Packages) -> list[dict[str
 
 
 def _file_of(package: Mapping[str, Any], python: str) -> Iterator[tuple[str, str]]:
-    wheels = {_name(entry): entry for entry in package.get("wheels", [])}
+    wheels = {file_name(entry): entry for entry in package.get("wheels", [])}
     best = best_wheel(wheels, minor_version(python))
     entry = wheels[best] if best else package.get("sdist")
     if entry is not None:
-        yield best or _name(entry), entry.get("hash", "").removeprefix("sha256:") or _hash(entry.get("path", ""))
-
-
-def _name(entry: Mapping[str, str]) -> str:
-    address = entry.get("filename") or entry.get("url") or entry.get("path", "")
-    return unquote(urlsplit(address).path).rpartition("/")[2]
+        yield best or file_name(entry), entry.get("hash", "").removeprefix("sha256:") or _hash(entry.get("path", ""))
 
 
 def _hash(path: str) -> str:

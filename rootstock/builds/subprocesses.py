@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +12,20 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rootstock.errors import BuildError
+from rootstock.errors import BuildError, SiteError
 from rootstock.root.disk_usage import free_space
 from rootstock.root.lock import Report, quiet
 from rootstock.root.signals import take_again
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 _SHOWN = 25  # lines of a program's output that are part of an error
+_MAKE_ROOM = "Make room: rootstock-site gc --dry-run shows what can go."
+# What uv and Python say where nothing more can be written, and what to do then.
+_NO_ROOM = {
+    r"No space left on device|os error 28\b": _MAKE_ROOM,
+    r"Disk quota exceeded|os error 122\b": f"Your quota there is used up. Ask for more, or make room:{_MAKE_ROOM[10:]}",
+    r"File too large|os error 27\b": "A limit of this session forbids files of that size: ulimit -f shows it.",
+}
 
 
 class Programs:
@@ -60,6 +69,8 @@ class Programs:
         ------
         BuildError
             If it fails; with its last lines.
+        SiteError
+            If it fails because nothing more can be written.
         """
         lines: list[str] = []
         with self._started(command, variables, umask, folder) as process:
@@ -75,7 +86,14 @@ class Programs:
             self._running.discard(process)
         if process.returncode:
             name = f"{os.path.basename(command[0])} {command[1]}"
-            raise BuildError(f"{name} failed (exit code {process.returncode}):\n" + "\n".join(lines[-_SHOWN:]))
+            shown = "\n".join(lines[-_SHOWN:])
+            if process.returncode == -signal.SIGXFSZ:
+                shown += os.strerror(errno.EFBIG)
+            message = f"{name} failed (exit code {process.returncode}):\n{shown}"
+            for pattern, hint in _NO_ROOM.items():
+                if re.search(pattern, shown):
+                    raise SiteError(message, hint)
+            raise BuildError(message)
         return "\n".join(lines)
 
     def _started(
@@ -112,9 +130,9 @@ def _before_it_runs() -> Callable[[], None] | None:
 
 
 def short_of_space(folder: Path) -> str:
-    """Say how little is left on a file system that is as good as full; nothing if it is not."""
+    """Say how little is left on a file system that is as good as full, and what to do; nothing if it is not."""
     left = free_space(folder)
     if left.bytes > _LITTLE_SPACE and (left.files is None or left.files > _FEW_FILES):
         return ""
     files = "" if left.files is None else f" and {left.files} files"
-    return f"The file system of {folder} is nearly full: it has room for {left.bytes / 1e6:.1f} MB{files}."
+    return f"The file system of {folder} is nearly full: it has room for {left.bytes / 1e6:.1f} MB{files}. {_MAKE_ROOM}"

@@ -6,6 +6,7 @@ would silently change what is resolved; a site's settings reach it through the r
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -24,6 +25,7 @@ from rootstock.config.clusters import Cluster
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, ConfigurationError, RootError
 from rootstock.root.lock import Report
+from rootstock.root.user_folders import expanded
 
 # How long to wait for whoever uses the cache. A worker that `uv run` has started keeps it for as long as it runs, and
 # takes nothing from it any more.
@@ -56,30 +58,49 @@ def uv_version() -> str:
     return Programs().run([find_uv(), "--version"], clean_variables()).split()[1]
 
 
-def package_cache(site: Site) -> Path:
-    """Return uv's cache, and make the folder: the root's, or where the cluster's setting ``uv.cache`` says.
+def package_cache_path(site: Site) -> Path:
+    """Return uv's cache: the root's, or where the cluster's setting ``uv.cache`` says. It need not be there.
 
     Raises
     ------
     RootError
-        If the folder cannot be made, or is somebody else's: what they put there would be installed.
+        If it could not be made, or is somebody else's: what they put there would be installed.
     ConfigurationError
         If the setting is no absolute path.
     """
     cluster = site.cluster
-    cache = Path(cluster.uv_cache).expanduser() if cluster.uv_cache else site.layout.uv_cache
+    if not cluster.uv_cache:
+        return site.layout.uv_cache
+    cache = expanded(Path(cluster.uv_cache))
     if not cache.is_absolute():
         raise ConfigurationError(f"The setting uv.cache is {cluster.uv_cache!r}; it must be an absolute path.")
-    try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700 if cluster.uv_cache else 0o777)
-        owner = cache.stat().st_uid
-    except OSError as error:
-        raise RootError(f"Cannot create uv's cache {cache}: {error.strerror}.") from error
-    if cluster.uv_cache and owner not in (0, os.geteuid()):
+    existing = next(path for path in (cache, *cache.parents) if os.path.lexists(path))
+    if not existing.is_dir() or (existing != cache and not os.access(existing, os.W_OK | os.X_OK, effective_ids=True)):
+        why = os.strerror(errno.EACCES if existing.is_dir() else errno.ENOTDIR)
+        raise RootError(f"Cannot create uv's cache {cache}: {why}.", "Name another: --set uv.cache=~/.cache/uv")
+    if existing == cache and cache.stat().st_uid not in (0, os.geteuid()):
         raise RootError(
             f"The folder {cache}, which the setting uv.cache names, belongs to another user.",
             "Name a folder of your own, such as: --set uv.cache=~/.cache/uv",
         )
+    return cache
+
+
+def package_cache(site: Site) -> Path:
+    """Return uv's cache, as `package_cache_path` does, and make the folder.
+
+    Raises
+    ------
+    RootError
+        If the folder cannot be made, or is somebody else's.
+    ConfigurationError
+        If the setting is no absolute path.
+    """
+    cache = package_cache_path(site)
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700 if site.cluster.uv_cache else 0o777)
+    except OSError as error:
+        raise RootError(f"Cannot create uv's cache {cache}: {error.strerror}.") from error
     return cache
 
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rootstock.builds.lock_scope import narrowed
 from rootstock.config.clusters import Cluster
 from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import ConfigurationError
 from rootstock.root.managed_files import sha256
 
 
-def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -> str:
+def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str, scope: str = "") -> str:
     """Return the script that uv locks and installs: an environment file's header with the site's settings in it.
 
     The environment file's own settings come first where order matters. Its ``[tool.rootstock]`` is left out: it
@@ -29,6 +30,9 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -
     cluster : Cluster
     accelerator : str
         What the build is for.
+    scope : str
+        What it is locked for, see `rootstock.builds.lock_scope`; empty for every platform and Python. A header without
+        dependencies, or with uv's own ``environments``, has its own way.
 
     Raises
     ------
@@ -59,9 +63,14 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str) -
         dependencies += sorted(package for package in {*extra} if normalized(package) not in named)
     if indexes:
         uv["index"] = [*uv.get("index", []), *indexes]
+    recipe = {key: value for key, value in header.items() if key != "tool"}
+    if scope and (names := required_packages(dependencies)) and "environments" not in uv:
+        recipe["requires-python"] = ",".join(filter(None, (header.get("requires-python"), scope)))
+        dependencies = [*narrowed(dependencies, names[0])]
+        if overrides := uv.get("override-dependencies"):
+            uv["override-dependencies"] = [*narrowed(overrides, names[0])]
     if uv:
         tools["uv"] = uv
-    recipe = {key: value for key, value in header.items() if key != "tool"}
     if dependencies:
         recipe["dependencies"] = dependencies
     if tools:

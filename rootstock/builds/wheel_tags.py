@@ -8,9 +8,10 @@ import hashlib
 import netrc
 import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.markers import default_environment
@@ -110,6 +111,9 @@ def _credentials(host: str) -> str:
     return base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""
 
 
+_FILES = {"wheels", "sdist", "archive", "directory", "vcs"}  # where a package comes from, in pylock.toml
+
+
 def wheels_of(lock: Path, python: str) -> list[Wheel]:
     """Return the wheels that an installer takes on this machine, sorted by name.
 
@@ -127,8 +131,12 @@ def wheels_of(lock: Path, python: str) -> list[Wheel]:
     """
     minor = minor_version(python)
     environment = default_environment() | {"python_version": minor, "python_full_version": python}
+    content = tomllib.loads(lock.read_text(encoding="utf-8"))
+    # One with wheels for other platforms only, which uv leaves out.
+    if empty := [package["name"] for package in content.get("packages", []) if not package.keys() & _FILES]:
+        raise BundleError(f"{', '.join(empty)}: there is no wheel for Python {minor} on this machine.", _BUILD_IT)
     try:
-        packages = Pylock.from_dict(tomllib.loads(lock.read_text(encoding="utf-8")))
+        packages = Pylock.from_dict(content)
         chosen = list(packages.select(environment=environment, tags=_tags(minor)))
     except (PylockValidationError, PylockSelectError) as error:
         raise BundleError(f"A lock has no packages for Python {minor} on this machine: {error}.", _BUILD_IT) from error
@@ -150,6 +158,12 @@ def _wheel(package: Package, file: object, minor: str, folder: Path) -> Wheel:
     raise BundleError(
         f"{package.name} {package.version or ''} has no wheel for Python {minor} on this machine.", _BUILD_IT
     )
+
+
+def file_name(entry: Mapping[str, Any]) -> str:
+    """Return the name of a file that uv's lock lists."""
+    address = entry.get("filename") or entry.get("url") or entry.get("path", "")
+    return unquote(urlsplit(address).path).rpartition("/")[2]
 
 
 def best_wheel(names: Iterable[str], minor: str) -> str:

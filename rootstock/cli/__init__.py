@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -18,6 +19,8 @@ def rootstock_site() -> None:
 
 def _run(name: str) -> None:
     """Run a command line, whose packages may be missing: beside ASE alone, Rootstock is a calculator."""
+    if os.path.expanduser("~") == "~":  # neither HOME nor an account, as in a container: ASE refuses to be imported
+        os.environ["HOME"] = "/nonexistent"
     try:
         import_module(f"rootstock.cli.{name}").main()
     except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from rootstock.cli.standard_streams import standard_streams
+from rootstock.config.registry_files import RegistryWarning
 from rootstock.errors import RootError, RootstockError
 
 PENDING = 20  # a check found differences
@@ -73,6 +75,25 @@ def _end_like_ctrl_c() -> AbstractContextManager[None]:
     in_main = threading.current_thread() is threading.main_thread()
     numbers = [number for number in SIGNALS_TO_END if signal.getsignal(number) is signal.SIG_DFL]
     return handle_signals(interrupt, *(numbers if in_main else ()))
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Say of a registry that cannot be read what a person wants to know: once, and no line of our code."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RegistryWarning)  # whatever PYTHONWARNINGS says
+        shown = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, RegistryWarning):
+                shown(message, category, *place, **more)
+            elif str(message) not in said:
+                said.add(str(message))
+                click.echo(f"Note: {message}", err=True)
+
+        warnings.showwarning = note
+        yield
 
 
 class Command(click.Command):
@@ -157,7 +178,7 @@ class Group(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command line."""
-        with standard_streams():
+        with standard_streams(), _notes():
             return super().main(*arguments, **options)
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from rootstock.cli.parameter_types import CLUSTER
 from rootstock.config.clusters import AUTO, recognise, require_root
 from rootstock.config.site import Site, find_site
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, RootError, RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import Report
 
@@ -148,3 +148,23 @@ def user_root(cluster: str | None, root: Path | None) -> RootLayout:
 def show_json(data: Any) -> None:
     """Print what programs read."""
     click.echo(json.dumps(data, indent=1))
+
+
+def tell_problems(problems: Mapping[str, RootstockError], done: str) -> None:
+    """Say what parts of a root were left out, and why; the rest was dealt with.
+
+    Parameters
+    ----------
+    problems : Mapping[str, RootstockError]
+        By the names of the parts.
+    done : str
+        What was not done with them, such as ``not verified``.
+    """
+    for name, error in problems.items():
+        click.echo(f"{name} is {done}: {error}", err=True)
+
+
+def end_unhealthy(problems: Mapping[str, RootstockError]) -> None:
+    """End with the exit code of a root of which something is missing, damaged or unreadable, if something is."""
+    if problems:
+        sys.exit(RootError.exit_code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootstock.cli.command import Command
-from rootstock.cli.common import cluster_options, json_option, show_json, user_root
+from rootstock.cli.common import cluster_options, json_option, show_json, tell_problems, user_root
 from rootstock.cli.parameter_types import MODEL
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def list_(cluster: str | None, root: Path | None, as_json: bool) -> None:
         _table(rows)
     else:
         click.echo("\n".join("\t".join(row) for row in [_COLUMNS, *rows]))
-    for name, error in catalogue.problems.items():
-        click.echo(f"Environment {name} is not listed: {error}", err=True)
+    tell_problems(catalogue.problems, "not listed")
     if not catalogue.models and not catalogue.problems:
         click.echo(f"{catalogue.root} holds no environment yet: rootstock-site install --env NAME adds one.", err=True)
 

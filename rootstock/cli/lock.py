@@ -43,21 +43,24 @@ def lock(
       rootstock-site lock --root ~/rootstock --env mace --upgrade mace-torch
       rootstock-site lock --cluster local --env ./mymodel.py
     """
-    from rootstock.admin.environment_sources import find_source
+    from rootstock.admin.asked_for import failure
     from rootstock.admin.lock import plan_locks
-    from rootstock.config.environment_file import registered_names
     from rootstock.root.records import read_marker
 
     options = replace(options, dry_run=check or options.dry_run)
     site = site_of(cluster, root)
     if not all(name.endswith(".py") for name in environments) or not environments:
         read_marker(site.layout)
-    sources = [find_source(site.layout, name) for name in environments or registered_names(site.layout)]
     with show_progress() as report:
         plan = plan_locks(
-            site, sources, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run, report=report
-        )
+            site, environments, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run,
+            report=report,
+        )  # fmt: skip
     installed = site.layout.marker.is_file()
-    run_plan(plan, options, place=None if installed else sources[0].path.parent, logged=installed)
+    place = None if installed else Path(environments[0]).expanduser().absolute().parent
+    if plan.changes or options.as_json or not plan.problems:
+        run_plan(plan, options, place=place, logged=installed)
+    if plan.problems:
+        raise failure(plan.problems, plan.number, "locks", "checked" if options.dry_run else "up to date")
     if check:
         sys.exit(0 if plan.empty else PENDING)

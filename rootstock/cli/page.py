@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rootstock.cli.command import Command
-from rootstock.cli.common import json_option, show_json, site_options
+from rootstock.cli.common import json_option, show_json, site_options, tell_problems
 from rootstock.config.site import Site
 
 
@@ -34,8 +34,7 @@ def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
 
     content = read_page(site, sizes=sizes)
     html, data = write_page(content, output.absolute(), site.templates)
-    for name, error in content.problems.items():
-        click.echo(f"Environment {name} is not on it: {error}", err=True)
+    tell_problems(content.problems, "not on it")
     if as_json:
         show_json({"schema": 1, "html": str(html), "json": str(data), "problems": content.to_json()["problems"]})
     else:

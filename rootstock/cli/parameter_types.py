@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
@@ -124,7 +125,7 @@ class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         """
         if "/" in incomplete:
             return [CompletionItem(incomplete, type="file")]
-        with contextlib.suppress(RootstockError, OSError):
+        with contextlib.suppress(RootstockError, OSError), warnings.catch_warnings(action="ignore"):
             return [CompletionItem(value) for value in self._values(ctx) if value.startswith(incomplete)]
         return []
 

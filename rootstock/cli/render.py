@@ -65,8 +65,7 @@ def _render_to(
         tree = module_tree(site, __version__)
         texts = {Path(site.cluster.name) / path: text for path, text in tree.items()}
     differences = compare(output, texts)
-    for difference in differences:
-        click.echo(difference)
+    for line in differences if check else write(differences):
+        click.echo(line)
     if check:
         sys.exit(PENDING if differences else 0)
-    write(differences)

@@ -11,7 +11,15 @@ from rootstock import __version__
 from rootstock.cli.bundle import bundles, open_bundle
 from rootstock.cli.check_env import check_env, new_env
 from rootstock.cli.command import EXIT_CODES, Group
-from rootstock.cli.common import cluster_options, json_option, show_json, site_of, site_options
+from rootstock.cli.common import (
+    cluster_options,
+    end_unhealthy,
+    json_option,
+    show_json,
+    show_progress,
+    site_of,
+    site_options,
+)
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
@@ -87,10 +95,11 @@ def install(
     brought = unpacked.scope if unpacked else None
     site = site_of(cluster, root, settings=settings, group=group, brought=brought)
     site = replace(site, template_dirs=(*template_dirs, *site.template_dirs))
-    plan = plan_install(
-        site, environments, device=device, accelerator=accelerator or "", client=not no_client, force=force,
-        bundle=unpacked, jobs=jobs or 0,
-    )  # fmt: skip
+    with show_progress() as report:
+        plan = plan_install(
+            site, environments, device=device, accelerator=accelerator or "", client=not no_client, force=force,
+            bundle=unpacked, jobs=jobs or 0, report=report,
+        )  # fmt: skip
     for warning in (*plan.warnings, *(unpacked.outranked(site) if unpacked else ())):
         click.echo(f"Note: {warning}", err=True)
     for problem in plan.problems:
@@ -149,7 +158,7 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
 @click.option("--force", is_flag=True, help="Remove what a process of this machine runs from, too; it then fails.")
 @plan_options
 def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptions) -> None:
-    """Remove builds that are no longer used.
+    """Remove builds that are no longer used, and packages in the root's cache that no build and no lock names.
 
     Never removed: what is in use, what a kept generation refers to, what another command is making, and, without
     --force, what a process of this machine runs from. Processes of other machines are not seen: there it is
@@ -171,7 +180,10 @@ def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptio
 @json_option
 @click.option("--sizes", is_flag=True, help="Measure what each part takes; looks at every file.")
 def status(site: Site, as_json: bool, sizes: bool) -> None:
-    """Say what a root holds.
+    """Say what a root holds, and what is wrong with it.
+
+    The last lines name what is missing, damaged, unreadable or somebody else's, each with what to do; the command then
+    ends with 10.
 
     \b
     Examples:
@@ -185,6 +197,7 @@ def status(site: Site, as_json: bool, sizes: bool) -> None:
         show_json(contents.to_json())
     else:
         click.echo("\n".join(contents.lines()))
+    end_unhealthy(contents.problems)
 
 
 @main.command()

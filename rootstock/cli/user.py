@@ -15,7 +15,8 @@ from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.simulations import relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
-from rootstock.config.clusters import cluster_names, get_cluster
+from rootstock.config.clusters import default_cluster, get_cluster, known_clusters
+from rootstock.errors import ConfigurationError
 
 
 @click.group(
@@ -48,40 +49,55 @@ def cluster() -> None:
 def cluster_list(as_json: bool) -> None:
     """List the known clusters.
 
+    A template has the settings of a kind of machine; only its site knows where the root is.
+
     \b
     Example:
       rootstock cluster list --json | jq -r '.[].name'
     """
-    clusters = [get_cluster(name) for name in cluster_names()]
+    clusters = known_clusters()
     if as_json:
-        show_json([{"name": entry.name, "root": entry.root, "description": entry.description} for entry in clusters])
+        keys = ("name", "root", "template", "description")
+        show_json([{key: getattr(entry, key) for key in keys} for entry in clusters])
         return
     for entry in clusters:
-        click.echo(f"{entry.name:<16} {entry.root or '(no root: give --root)':<32} {entry.description}")
+        root = "(template: give --root)" if entry.template else entry.root
+        click.echo(f"{entry.name:<16} {root:<32} {entry.description}")
 
 
 @cluster.command("show")
-@click.argument("name", type=CLUSTER)
+@click.argument("name", type=CLUSTER, required=False)
 @click.option("--origin", is_flag=True, help="Print the file that each setting comes from.")
 @json_option
-def cluster_show(name: str, origin: bool, as_json: bool) -> None:
+def cluster_show(name: str | None, origin: bool, as_json: bool) -> None:
     """Show the settings of a cluster.
 
-    NAME is a cluster that 'rootstock cluster list' shows, or 'auto' for the cluster that this machine belongs to.
+    NAME is a cluster that 'rootstock cluster list' shows, or 'auto' for the cluster that this machine belongs to. The
+    default is the cluster of the loaded module (ROOTSTOCK_CLUSTER), or the default of the registry.
 
     \b
     Examples:
       rootstock cluster show della --origin
       rootstock cluster show auto --json | jq -r '.settings.root'
     """
-    entry = get_cluster(named_cluster(name) or name)
+    name = named_cluster(name or default_cluster())
+    if not name:
+        raise ConfigurationError(
+            "Which cluster? Neither ROOTSTOCK_CLUSTER nor a registry names a default.",
+            "Give NAME: rootstock cluster list shows those that are known.",
+        )
+    entry = get_cluster(name)
     settings = entry.settings()
     origins = {key: entry.origins.get(key, "default") for key in settings}
     if as_json:
-        show_json({"schema": 1, "name": entry.name, "settings": settings, "origins": origins})
+        show_json(
+            {"schema": 1, "name": entry.name, "template": entry.template, "settings": settings, "origins": origins}
+        )
         return
     click.echo(f"[{entry.name}]")
     for key, value in settings.items():
         if origin or key in entry.origins:
             text = ", ".join(value) if isinstance(value, tuple) else value
             click.echo(f"{key} = {text}" + (f"    ({origins[key]})" if origin else ""))
+    if entry.template:
+        click.echo("A template: only its site knows where the root is. Install with --root /path/to/rootstock.")

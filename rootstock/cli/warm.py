@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from rootstock.cli.command import Command
-from rootstock.cli.common import options, site_options
+from rootstock.cli.common import end_unhealthy, options, site_options, tell_problems
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site, find_site, is_new
-from rootstock.root.layout import RootLayout
+from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.user_folders import personal_root
 
 _fetch_options = options(
@@ -48,7 +48,9 @@ def site_warm(
     from rootstock.admin.warm import plan_warm
 
     plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
+    tell_problems(plan.problems, "left out")
     run_plan(plan, options)
+    end_unhealthy(plan.problems)
 
 
 @click.command("warm", cls=Command)
@@ -70,7 +72,7 @@ def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: 
     """
     from rootstock.admin.warm import plan_warm
 
-    folder = (root or personal_root()).expanduser().absolute()
+    folder = absolute(root or personal_root())
     site = find_site("local" if is_new(RootLayout(folder)) else None, folder)
     plan = plan_warm(site, (), models, device=device, patience=timeout)
     if run_plan(plan, options) and not options.as_json:

@@ -115,6 +115,7 @@ class WorkerConnection(PeerConnection):
             self._arrays = Arrays(self._process.memory, self._process.title)
             self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
             self.properties = [name for name in PROPERTY_BITS if name in self.ready["properties"]]
+            self.device = str(self.ready.get("device") or device)
             self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
         except BaseException:
             self.kill()
@@ -238,6 +239,8 @@ class WorkerConnection(PeerConnection):
             raise WorkerProtocolError(
                 f"The worker {self._process.title} answered for other atoms than it was asked about."
             )
+        if content and isinstance(content.get("device"), str):
+            self.device = content["device"]
         return frame, None
 
     def _gone(self) -> WorkerError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import signal
+from pathlib import Path
 
 from rootstock.errors import WorkerStartError
+from rootstock.root.mounts import noexec_mount
 
 HOW_IS_UNKNOWN = (
     "How it ended is not known: this process ignores SIGCHLD, or another part of it reaps its children. A lack of "
@@ -24,6 +26,8 @@ def cannot_start(program: str, error: OSError) -> WorkerStartError:
         What the kernel says.
     """
     hint = "rootstock-site status shows whether the build is there; its interpreter must be executable by you."
+    if error.errno == errno.EACCES and (mount := noexec_mount(Path(program))):
+        hint = f"{mount} is mounted with the option noexec on this node. Ask the site's admin to mount it without."
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
         hint = "ulimit -a shows this process's limits: -n is open files, -u processes, -v memory."
     return WorkerStartError(f"Cannot start {program}: {error.strerror}.", hint)

@@ -12,6 +12,7 @@ from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.model_string import is_path
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.records import BUILD_SOURCE
 from rootstock.root.weights import (
     LEAD_ASTRAY,
@@ -73,13 +74,15 @@ class ResolvedModel:
         Raises
         ------
         RootError
-            If there is no build, and no permission to let uv make an environment; or the build was removed meanwhile.
+            If there is no build, and no permission to let uv make an environment; if the build was removed meanwhile,
+            or lies where nothing may run.
         """
         if self.build is not None and not self.build.is_dir():
             raise RootError(
                 f"The build {self.build.name} of {self.source.name!r} is gone from {self.layout.root}: gc removed it.",
                 "Make a new calculator: it takes the build that is in use now.",
             )
+        refuse_noexec(self.build or self.layout.root)
         variables = self._variables(threads)
         if self.build is not None:
             mode, command = "build", [str(self.build / "bin" / "python"), "-I", "-B", "-u"]

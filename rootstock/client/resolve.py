@@ -5,6 +5,8 @@ This is done once for each calculator: a `ResolvedModel` is passed on, and nothi
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 
 from rootstock.client.launch import LAUNCH_MODES, ResolvedModel
@@ -17,9 +19,16 @@ from rootstock.config.environment_file import (
 )
 from rootstock.config.model_string import did_you_mean, is_environment_name, parse_model_string
 from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
+from rootstock.root.disk_usage import number_of
+from rootstock.root.in_use import published_builds
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, read_marker
 from rootstock.root.variants import fitting_build, how_to_build
+
+logger = logging.getLogger("rootstock")
+
+# Any other reaches setup() as it is, unless it looks like one of these.
+_DEVICES = ("cpu", "cuda", "xpu", "mps", "gpu", "tpu", "npu", "hpu", "hip", "rocm")
 
 
 def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto") -> ResolvedModel:
@@ -73,7 +82,8 @@ def find_model(layout: RootLayout, model: str) -> tuple[str, str]:
 
 def _split(layout: RootLayout, model: str) -> tuple[str, str]:
     read_marker(layout)
-    return parse_model_string(model, registered_names(layout))
+    # Those that ship with Rootstock count where they are not installed: what is missing is then named rightly.
+    return parse_model_string(model, [*registered_names(layout), *packaged_names()])
 
 
 def resolve_environment(
@@ -91,12 +101,13 @@ def resolve_environment(
         As in `resolve`.
     mode : {'auto', 'build', 'uv-run'}
         ``build`` takes the build in use. ``uv-run`` lets uv make or reuse an environment in its cache, which needs a
-        root that the caller may write to. ``auto`` takes the build where there is one.
+        root that the caller may write to. ``auto`` takes the build; where none was ever made, it lets uv do that, and
+        logs a warning.
 
     Raises
     ------
     ConfigurationError
-        If there is no such mode, or the environment file is not valid.
+        If there is no such mode, the device is a misspelt one, or the environment file is not valid.
     RootError
         If there is no build for such a machine; or none at all, in mode ``build``.
     UnknownEnvironmentError
@@ -104,6 +115,9 @@ def resolve_environment(
     """
     if mode not in LAUNCH_MODES:
         raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
+    kind = device.lower().partition(":")[0]
+    if kind not in _DEVICES and (meant := did_you_mean(kind, _DEVICES)):
+        raise ConfigurationError(f"device={device!r} is unknown.{meant}")
     if isinstance(environment, str):
         require_environment(layout, environment)
         path = layout.environment_file(environment)
@@ -111,10 +125,33 @@ def resolve_environment(
         path = environment
     registered = path == layout.environment_file(path.stem)
     build = fitting_build(layout, path.stem, device) if registered and mode != "uv-run" else None
-    if build is None and mode == "build":
-        raise RootError(f"Environment {path.stem!r} has no build in {layout.root}.", how_to_build(layout, environment))
     source = read_source(build / BUILD_SOURCE if build else path, path.stem)
+    if build is None and registered and mode != "uv-run":
+        _check_never_built(layout, source.name)
+    if build is None and mode == "build":
+        raise RootError(
+            f"Environment {source.name!r} has no build in {layout.root}.", how_to_build(layout, environment)
+        )
+    if build is None and registered and mode == "auto":
+        _warn_of_uv(layout, source.name)
     return ResolvedModel(layout, source, argument, build, registered)
+
+
+def _check_never_built(layout: RootLayout, name: str) -> None:
+    if builds := list(published_builds(layout, name)):
+        raise RootError(
+            f"Environment {name!r} has no build in use in {layout.root}: it was taken out of use. "
+            f"{number_of(len(builds), 'build')} of it {'is' if len(builds) == 1 else 'are'} there.",
+            how_to_build(layout, name),
+        )
+
+
+@functools.cache  # it is said once
+def _warn_of_uv(layout: RootLayout, name: str) -> None:
+    logger.warning(
+        "Environment %r has no build in %s: uv installs its packages when a worker starts. %s",
+        name, layout.root, how_to_build(layout, name),
+    )  # fmt: skip
 
 
 def require_environment(layout: RootLayout, name: str) -> None:

@@ -209,6 +209,11 @@ class WorkerSession(PeerSession):
                 raise
             return connection.evaluate(inputs, required, self.spec.timeout)
 
+    @property
+    def device(self) -> str:
+        """What computes; what was asked for, as long as there is no worker."""
+        return self._connection.device if self._connection else self.spec.device
+
     def info(self) -> dict[str, Any]:
         """Return what computes, and how long that takes; see `RootstockCalculator.info`."""
         connection = self.connection()
@@ -224,14 +229,14 @@ class WorkerSession(PeerSession):
             "root": str(model.layout.root),
             "build": record.digest if record else None,
             "lock_sha256": record.lock_sha256 if record else None,
-            "accelerator": record.accelerator if record else None,
+            "accelerator": record.computes_on if record else None,
             "model": model.argument,
             "setup_kwargs": dict(self.spec.options),
             "calculator": ready.get("calculator"),
             "properties": connection.properties,
             "versions": ready.get("versions"),
             "weights": self._weights or None,
-            "device": self.spec.device,
+            "device": connection.device,
             **{key: ready.get(key) for key in ("gpu", "threads", "host", "pid", "executable")},
             "start_s": connection.start_s,
             "setup_s": ready.get("setup_s"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rootstock.errors import ConfigurationError
+from rootstock.root.plain_files import parse_toml
 
+PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 
@@ -119,12 +122,17 @@ class Cluster:
         "What torch for the cluster's accelerator needs besides from its index, such as `triton-rocm`.",
     )  # fmt: skip
 
-    notes: tuple[str, ...] = _key("notes", (), "What a site must confirm or know; for people.")
+    notes: tuple[str, ...] = _key("notes", (), "What an admin must confirm or know; the page for users leaves it out.")
 
     def torch_index(self, accelerator: str) -> str:
         """Return the index that torch is taken from for an accelerator; empty for the usual ones."""
         indexes = {"cuda": self.torch_cuda, "rocm": self.torch_rocm, "xpu": self.torch_xpu, "cpu": self.torch_cpu}
         return indexes[accelerator]
+
+    @property
+    def template(self) -> bool:
+        """Whether only the site knows where the root is."""
+        return not self.root or PLACEHOLDER in self.root.split("/")
 
     @property
     def device(self) -> str:
@@ -146,24 +154,37 @@ _BY_KEY = {f.metadata["key"]: f for f in _KEYED}
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas.
+    """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas, or a list as TOML has it.
 
     Raises
     ------
     ConfigurationError
-        If it has no ``=``.
+        If it has no ``=``, or begins as a list of TOML's and is none.
 
     Examples
     --------
     >>> parse_setting("uv.constraints=torch==2.8.0,numpy<2")
     ('uv.constraints', ['torch==2.8.0', 'numpy<2'])
+    >>> parse_setting('uv.constraints=["torch>=2,<3"]')
+    ('uv.constraints', ['torch>=2,<3'])
     """
     key, separator, value = text.partition("=")
     if not separator:
         raise ConfigurationError(f"{text!r} is not KEY=VALUE.", "For example: --set access.readers=group")
     if key in _BY_KEY and _takes_list(key):
-        return key, [part.strip() for part in value.split(",") if part.strip()]
+        return key, _list(key, value.strip())
     return key, value
+
+
+def _list(key: str, text: str) -> Any:
+    if not text.startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return parse_toml(f"list = {text}")["list"]
+    except ValueError:
+        values = ",".join(part.strip(" '\"") for part in text.strip("[]").split(","))
+        right = shlex.quote(f"{key}={values}")
+        raise ConfigurationError(f"{key}={text} is no list.", f"Write it so: --set {right}") from None
 
 
 def field_name(key: str) -> str:

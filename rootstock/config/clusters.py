@@ -1,100 +1,34 @@
-"""The registry of clusters: what is known about each, and which file said so.
+"""The registry of clusters: what is known about each, and which root a command or a call means.
 
-A cluster is a table of settings. They are merged from several files, each outranking those before it::
-
-    packaged    site_templates/clusters/NAME.toml
-    bundle      what `install --bundle` brings along
-    site        /etc/rootstock/clusters.toml, then {ROOTSTOCK_ROOT}/clusters.toml
-    user        clusters.toml in the user's configuration folder (~/.config/rootstock)
-    argument    what a command line or a call says
-
-The site's and the user's files hold ``[clusters.NAME]`` tables, and may name a default cluster with
-``default = "NAME"``. All of them are read when they are asked for, never at import.
+A cluster is a table of settings, merged from several files (`rootstock.config.registry_files`), each outranking those
+before it, and from what a command line or a call says. All of them are read when they are asked for, never at import.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from rootstock.config.cluster_settings import Cluster, check_setting, field_name, flatten, parse_setting
 from rootstock.config.model_string import did_you_mean
-from rootstock.config.packaged import data_folder
+from rootstock.config.registry_files import RegistryWarning, Scope, packaged_scopes, read_scope, scopes
 from rootstock.errors import ConfigurationError
-from rootstock.root.layout import RootLayout, absolute
-from rootstock.root.plain_files import TEXT_LIMIT, UnfitFileError, parse_toml, read_text
-from rootstock.root.user_folders import user_folder
+from rootstock.root.layout import absolute
+from rootstock.root.user_folders import expanded
 
 __all__ = [
-    "AUTO", "CLUSTER_REGISTRY", "Cluster", "Scope", "cluster_from", "cluster_names", "default_cluster", "find_root",
-    "get_cluster", "get_root_for_cluster", "packaged_scopes", "parse_setting", "read_scope", "recognise",
-    "require_root", "root_of", "scopes",
+    "AUTO", "CLUSTER_REGISTRY", "Cluster", "RegistryWarning", "Scope", "cluster_from", "cluster_names",
+    "default_cluster", "find_root", "get_cluster", "get_root_for_cluster", "known_clusters", "packaged_scopes",
+    "parse_setting", "read_scope", "recognise", "require_root", "root_of", "scopes",
 ]  # fmt: skip
 
 AUTO = "auto"  # in place of a cluster's name: the one that this machine belongs to
 _PATH = "root='/path/to/rootstock' in Python, --root /path/to/rootstock in a command"
-SITE_FILE = Path("/etc/rootstock/clusters.toml")
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What one file, or the caller, says about clusters; settings are in tables, as in a file, or by dotted key."""
-
-    origin: str
-    clusters: Mapping[str, Mapping[str, Any]]
-    default: str = ""
-
-
-def scopes(brought: Scope | None = None) -> list[Scope]:
-    """Read every scope but the caller's, lowest rank first; what a bundle has brought outranks packaged ones only.
-
-    Raises
-    ------
-    ConfigurationError
-        If a file cannot be read, or is no registry.
-    """
-    registry = [*packaged_scopes(), *([brought] if brought else [])]
-    shared = [SITE_FILE]
-    if root := os.environ.get("ROOTSTOCK_ROOT"):
-        shared.append(RootLayout(Path(root)).clusters_file)
-    for path in (*shared, user_folder("XDG_CONFIG_HOME", "~/.config") / "clusters.toml"):
-        try:
-            registry.append(read_scope(path))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
-    return registry
-
-
-def packaged_scopes() -> list[Scope]:
-    """Read the cluster files that come with Rootstock."""
-    paths = sorted((data_folder("site_templates") / "clusters").glob("*.toml"))
-    return [Scope(str(path), {path.stem: _read(path)}) for path in paths]
-
-
-def read_scope(path: Path) -> Scope:
-    """Read a registry file of the site or of the user.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is no TOML, or holds anything else than clusters and a default one.
-    """
-    data = _read(path)
-    clusters, default = data.get("clusters", {}), data.get("default", "")
-    if not isinstance(clusters, dict) or not all(isinstance(table, dict) for table in clusters.values()):
-        raise ConfigurationError(f"{path}: 'clusters' must hold one table for each cluster, [clusters.NAME].")
-    if not isinstance(default, str):
-        raise ConfigurationError(f"{path}: 'default' must be the name of a cluster.")
-    if unknown := sorted(set(data) - {"clusters", "default"}):
-        raise ConfigurationError(f"{path}: unknown key {unknown[0]!r}; there are 'default' and [clusters.NAME] tables.")
-    return Scope(str(path), clusters, default)
 
 
 def cluster_names(registry: list[Scope] | None = None) -> list[str]:
@@ -102,9 +36,28 @@ def cluster_names(registry: list[Scope] | None = None) -> list[str]:
     return sorted({name for scope in (scopes() if registry is None else registry) for name in scope.clusters})
 
 
+def known_clusters(registry: list[Scope] | None = None) -> list[Cluster]:
+    """Return all known clusters whose settings are right; by default those of `scopes`.
+
+    Warns
+    -----
+    RegistryWarning
+        If a setting of a cluster is wrong.
+    """
+    registry, clusters = scopes() if registry is None else registry, []
+    for name in cluster_names(registry):
+        try:
+            clusters.append(cluster_from(registry, name))
+        except ConfigurationError as error:
+            warnings.warn(f"Cluster {name} is left out: {error.message}", RegistryWarning, stacklevel=1)
+    return clusters
+
+
 def default_cluster() -> str:
-    """Return the cluster that the user's or the site's registry names as the default; empty if none does."""
-    return next((scope.default for scope in reversed(scopes()) if scope.default), "")
+    """Return the cluster of ``ROOTSTOCK_CLUSTER``, or the registry's default, the user's before the site's; or none."""
+    return os.environ.get("ROOTSTOCK_CLUSTER") or next(
+        (scope.default for scope in reversed(scopes()) if scope.default), ""
+    )
 
 
 def get_cluster(name: str, *extra: Scope) -> Cluster:
@@ -113,7 +66,7 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     Parameters
     ----------
     name : str
-        A registered cluster.
+        A registered cluster; ``auto`` for the one that this machine's name fits.
     *extra : Scope
         Scopes that outrank all others.
 
@@ -122,7 +75,8 @@ def get_cluster(name: str, *extra: Scope) -> Cluster:
     ConfigurationError
         If no scope knows the cluster, or a value is wrong. It names the file, the key and what is allowed.
     """
-    return cluster_from([*scopes(), *extra], name)
+    registry = [*scopes(), *extra]
+    return cluster_from(registry, recognise(registry)[0] if name == AUTO else name)
 
 
 def cluster_from(registry: list[Scope], name: str, hint: str = "") -> Cluster:
@@ -149,8 +103,9 @@ def cluster_from(registry: list[Scope], name: str, hint: str = "") -> Cluster:
             values[key] = check_setting(key, value, f"{scope.origin}, cluster {name}")
             origins[key] = scope.origin
     if name not in (known := cluster_names(registry)):
+        unread = "".join(f"\n{scope.problem}" for scope in registry if scope.problem)
         raise ConfigurationError(
-            f"Unknown cluster {name!r}.{did_you_mean(name, known)} Known clusters: {', '.join(known)}.",
+            f"Unknown cluster {name!r}.{did_you_mean(name, known)} Known clusters: {', '.join(known)}.{unread}",
             hint or f"For any other place give its path: {_PATH}.",
         )
     return Cluster(name=name, origins=origins, **{field_name(key): value for key, value in values.items()})
@@ -165,7 +120,7 @@ def recognise(registry: list[Scope] | None = None) -> tuple[str, str]:
         If it fits none, or several.
     """
     registry = scopes() if registry is None else registry
-    patterns = {name: cluster_from(registry, name).hosts for name in cluster_names(registry)}
+    patterns = {cluster.name: cluster.hosts for cluster in known_clusters(registry)}
     host, names = "", []
     # The short name is there at once; the full one may take the name service a while.
     for ask in (socket.gethostname, socket.getfqdn):
@@ -177,7 +132,7 @@ def recognise(registry: list[Scope] | None = None) -> tuple[str, str]:
         fits = f"fits several clusters: {', '.join(names)}" if names else "fits no known cluster"
         raise ConfigurationError(
             f"The name of this machine, {host!r}, {fits}.",
-            f"Give --cluster NAME. Known: {', '.join(cluster_names(registry))}.",
+            f"Give --cluster NAME (in Python: cluster='NAME'). Known: {', '.join(cluster_names(registry))}.",
         )
     return names[0], host
 
@@ -188,7 +143,7 @@ def get_root_for_cluster(name: str) -> Path:
     Parameters
     ----------
     name : str
-        A registered cluster, as `rootstock cluster list` shows them.
+        As for `get_cluster`; `rootstock cluster list` shows those that are registered.
 
     Returns
     -------
@@ -211,8 +166,11 @@ def root_of(cluster: Cluster) -> Path:
         If it has none of its own.
     """
     if not cluster.root:
-        raise ConfigurationError(f"Cluster {cluster.name!r} has no root of its own.", f"Give its path: {_PATH}.")
-    return Path(cluster.root).expanduser()
+        raise ConfigurationError(
+            f"Cluster {cluster.name!r} is a template: only its site knows where the root is.",
+            f"Give its path: {_PATH}.",
+        )
+    return expanded(Path(cluster.root))
 
 
 def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path | None:
@@ -221,7 +179,7 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
     Parameters
     ----------
     cluster : str or None
-        A registered cluster.
+        As for `get_cluster`.
     root : path or None
         A root. Not both.
 
@@ -240,7 +198,7 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
     root = root or (None if cluster else os.environ.get("ROOTSTOCK_ROOT"))
     if root:
         return absolute(Path(root))
-    cluster = cluster or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    cluster = cluster or default_cluster()
     return get_root_for_cluster(cluster).absolute() if cluster else None
 
 
@@ -277,7 +235,7 @@ class _Registry(Mapping[str, str]):
             raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in cluster_names() if get_cluster(name).root)
+        return (cluster.name for cluster in known_clusters() if cluster.root)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -287,12 +245,3 @@ class _Registry(Mapping[str, str]):
 
 
 CLUSTER_REGISTRY: Mapping[str, str] = _Registry()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return parse_toml(read_text(path, TEXT_LIMIT))
-    except UnfitFileError as error:
-        raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error

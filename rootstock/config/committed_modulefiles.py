@@ -12,6 +12,7 @@ from rootstock.root.records import write_file
 _OURS = b"Rendered by Rootstock"  # in the header of every modulefile
 _MODE = 0o644
 _FAULTS = {"create": "missing", "update": "differs", "remove": "left over"}
+_DONE = {"create": "wrote", "update": "wrote", "remove": "removed"}
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def _renderings(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
             yield name
 
 
-def write(differences: list[Difference]) -> None:
-    """Write and remove files so that no difference is left."""
+def write(differences: list[Difference]) -> Iterator[str]:
+    """Write and remove files so that no difference is left; yield what was done, a line each."""
     for change in (difference.change for difference in differences):
         if change.new is None:
             change.path.unlink()
-            continue
-        change.path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(change.path, change.new, _MODE)
+        else:
+            change.path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(change.path, change.new, _MODE)
+        yield f"{_DONE[change.action]} {change.path}"

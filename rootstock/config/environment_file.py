@@ -66,6 +66,17 @@ class EnvironmentSource:
     def description(self) -> str:
         return str(self.rootstock.get("description", ""))
 
+    @property
+    def package(self) -> str:
+        """The package that the models come with; empty if the file does not say."""
+        return str(self.rootstock.get("package", ""))
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether it says that its models have no weights, as ASE's own potentials: they are for trying things out."""
+        licence: Mapping[str, str] = self.rootstock.get("licence", {})
+        return licence.get("weights") == ""
+
     def summary(self) -> dict[str, Any]:
         """Return the part of the header that users are shown, as JSON can hold it: all but the references."""
         table = {key: value for key, value in self.rootstock.items() if key != "references"}
@@ -155,11 +166,11 @@ class EnvironmentSource:
                 raise ConfigurationError(f"{where} must name a folder under the root's cache, not {folder!r}.")
         return table
 
-    @property
-    def room(self) -> tuple[float, int] | None:
-        """Megabytes and files that a build takes, about; None where the file does not say."""
+    def room(self, accelerator: str) -> tuple[float, int] | None:
+        """Return megabytes and files that a build for `accelerator` takes, about; None where the file does not say."""
         table = self.rootstock.get("room")
-        return None if table is None else (float(table["megabytes"]), int(table["files"]))
+        room = table and {**table, **table.get(accelerator, {})}
+        return (float(room["megabytes"]), int(room["files"])) if room else None
 
     def references(self) -> list[Reference]:
         """Return the structures that a build is verified with."""

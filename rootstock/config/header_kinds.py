@@ -71,6 +71,13 @@ TABLE = Kind(is_table, "a table")
 TABLES = Kind(_list_of(is_table), "a list of tables")
 TEXT_TABLE = Kind(_table_of(_is_text), "a table of texts")
 ROOM = Kind(is_table, "a table such as { megabytes = 350, files = 10500 }")
+_ROOM = {"megabytes": NUMBER, "files": NUMBER}
+_PART_OF_ROOM = "a table such as { megabytes = 6000 }"
+
+
+def _is_part_of_room(value: Any) -> bool:
+    return is_table(value) and all(key in _ROOM and _ROOM[key].test(held) for key, held in value.items())
+
 
 _HEADER = {"requires-python": TEXT, "dependencies": TEXTS, "tool": TABLE}
 # Of uv's own settings those that we read, or add to.
@@ -81,18 +88,18 @@ _UV = {
 }  # fmt: skip
 # Every key of [tool.rootstock]; docs/reference/environment-files.md says what each is for.
 KEYS: Mapping[str, Kind] = {
-    "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
+    "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "package": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
     "all-models-listed": FLAG, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "variants": TABLES,
     "warm": TEXTS, "cache": TABLE, "room": ROOM, "finite-differences": TABLE, "consistency": TABLE,
     "references": TABLES,
 }  # fmt: skip
 SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
     "licence": {"code": TEXT, "weights": TEXT},
-    "room": {"megabytes": NUMBER, "files": NUMBER},
+    "room": {**_ROOM, **dict.fromkeys(("cuda", "rocm", "xpu", "cpu"), Kind(_is_part_of_room, _PART_OF_ROOM))},
     "finite-differences": {"forces": NUMBER, "stress": NUMBER},
     "consistency": {"rotation": FLAG, "energy": NUMBER, "forces": NUMBER},
 }
-_NEEDED = ("room",)  # whose subkeys must all be there
+_NEEDED = {"room": _ROOM}  # subkeys that must be there
 VARIANT = {"models": TEXTS, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "licence": TEXT}
 # Of a reference, those that `rootstock.config.references.read_reference` takes as they are.
 _REFERENCE = {
@@ -136,7 +143,7 @@ def key_misfits(key: str, value: Any) -> Iterator[tuple[Place, str]]:
     if not KEYS[key].test(value):
         yield (key,), KEYS[key].fault(key, value)
         return
-    if key in _NEEDED and not set(SUBKEYS[key]) <= set(value):
+    if key in _NEEDED and not set(_NEEDED[key]) <= set(value):
         yield (key,), KEYS[key].fault(key, dict(value))
     elif key in SUBKEYS:
         yield from _of_table((key,), f"{key}: ", SUBKEYS[key], value)

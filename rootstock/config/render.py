@@ -6,12 +6,14 @@ settings give the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.config.clusters import cluster_from, cluster_names, packaged_scopes
+from rootstock.config.environment_file import packaged_names, packaged_source
 from rootstock.config.site import Site
 from rootstock.config.templates import render_template, word
 from rootstock.errors import RenderError
@@ -19,6 +21,7 @@ from rootstock.root.layout import RootLayout
 
 SHELLS = ("sh", "csh", "fish")
 JOB_KINDS = ("single", "several", "array")
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 def render_registry(site: Site) -> str:
@@ -156,6 +159,12 @@ def render_job(
         If the cluster has no scheduler, a value cannot be written, or a template is wrong.
     """
     cluster = site.cluster
+    for directive in cluster.directives:
+        if unknown := sorted({*_PLACEHOLDER.findall(directive)} - {"cpus", "gpus"}):
+            raise RenderError(
+                f"jobs.directives holds {{{unknown[0]}}}, which nothing stands for: {directive!r}.",
+                "Write {cpus} or {gpus} there, or the number itself.",
+            )
     if kind not in JOB_KINDS:
         raise RenderError(f"Unknown kind of job {kind!r}.", f"There are {', '.join(JOB_KINDS)}.")
     if cluster.scheduler == "none":
@@ -172,6 +181,18 @@ def render_job(
         "options": options,
     }
     return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.templates)
+
+
+def check_jobs(site: Site, version: str) -> None:
+    """Refuse settings and templates with which no job script can be rendered. Errors are those of `render_job`.
+
+    Parameters
+    ----------
+    site : Site
+    version : str
+    """
+    for kind in JOB_KINDS if site.cluster.scheduler != "none" else ():
+        render_job(site, kind, version=version)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:
@@ -191,6 +212,12 @@ def committed_renderings(version: str) -> dict[Path, str]:
         if site.layout.root.is_absolute():
             texts |= {Path(name) / path: text for path, text in module_tree(site, version).items()}
     return texts
+
+
+def example_name(environments: Sequence[str]) -> str:
+    """Return the environment that stands as an example for all: the first that is none of our toys; empty for none."""
+    packaged = packaged_names()
+    return min(environments, key=lambda name: name in packaged and packaged_source(name).is_toy, default="")
 
 
 def module_tree(site: Site, version: str) -> dict[Path, str]:
@@ -217,7 +244,10 @@ def _layout(site: Site) -> RootLayout:
 
 
 def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """Return what all templates but the registry's know; ``activate`` is what sh sources where there are no modules."""
+    """Return what all templates but the registry's know.
+
+    ``activate`` is what sh sources where there are no modules, ``example`` an environment of the root; empty for none.
+    """
     layout = _layout(site)
     word(version)  # it becomes the name of a file
     return {
@@ -227,5 +257,6 @@ def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -
         "bin": layout.client(version) / "bin",
         "modulepath": layout.modulepath,
         "activate": layout.activation("sh", version),
+        "example": example_name(site.cluster.environments),
         "job": job,
     }

@@ -157,11 +157,11 @@ def _root_scope(layout: RootLayout) -> Scope:
 
 
 def _cluster_name(name: str | None, layout: RootLayout | None, registry: list[Scope]) -> tuple[str, str]:
-    if name == AUTO:
-        return recognise(registry)
     if not name and layout is not None:
         name = _root_scope(layout).default
-    name = name or os.environ.get("ROOTSTOCK_CLUSTER") or default_cluster()
+    name = name or default_cluster()
+    if name == AUTO:
+        return recognise(registry)
     if name:
         return name, ""
     try:
@@ -178,14 +178,16 @@ def is_new(layout: RootLayout) -> bool:
     RootError
         If the folder holds something else.
     """
-    if layout.marker.exists():
-        return False
     try:
+        if layout.marker.exists():
+            return False
         strangers = layout.strangers()
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise RootError(f"Cannot use {layout.root} as a root: {error.strerror}.") from error
+        raise RootError(
+            f"Cannot use {layout.root} as a root: {error.strerror}.", "Name another folder with --root."
+        ) from error
     # Folders of ours are what an installation leaves that was cut off before its first file, or an admin has put an
     # environment file there beforehand.
     if strangers:
@@ -202,9 +204,47 @@ def installed_site(layout: RootLayout) -> Site:
     return Site(layout, get_cluster(scope.default or "local", scope), (layout.templates,))
 
 
+def moved_from(layout: RootLayout) -> Path | None:
+    """Return the path that a root was installed at, if that is not this folder by another name; else None.
+
+    Raises
+    ------
+    ConfigurationError
+        If the root's own registry is not valid.
+    """
+    scope = _root_scope(layout)
+    noted = scope.clusters.get(scope.default, {}).get("root")
+    if not isinstance(noted, str) or not noted:
+        return None
+    try:
+        return None if os.path.samefile(noted, layout.root) else Path(noted)
+    except OSError:
+        return Path(noted)
+
+
+def check_place(layout: RootLayout) -> None:
+    """Refuse a root that was moved or copied.
+
+    Raises
+    ------
+    RootError
+        With the path that its modulefiles and activation scripts lead to.
+    """
+    if before := moved_from(layout):
+        raise RootError(
+            f"{layout.root} was installed as {before}: its modulefiles and activation scripts lead there.",
+            f"If you have moved or copied it, mend it: rootstock-site install --root {layout.root}",
+        )
+
+
 def installed_versions(layout: RootLayout) -> list[str]:
     """Return the versions of Rootstock that a root holds, oldest first."""
     return sorted((path.name for path in layout.runtimes.glob("[!.]*") if path.is_dir()), key=version_order)
+
+
+def has_client(layout: RootLayout, version: str) -> bool:
+    """Tell whether a root holds what the module of a version puts on PATH: ``install --no-client`` leaves it out."""
+    return bool(version) and (layout.client(version) / "bin").is_dir()
 
 
 def newer_versions(layout: RootLayout) -> list[str]:

@@ -17,7 +17,7 @@ from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
-from rootstock.root.user_folders import personal_root
+from rootstock.root.user_folders import expanded, personal_root
 from rootstock.worker.channel.frames import MAX_PAYLOAD
 
 
@@ -116,7 +116,7 @@ def with_absolute_paths(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return checked arguments in which a log and an environment file are paths of their own, wherever one works."""
     log, environment = arguments["log"], arguments["environment"]
     if environment is not None and (os.fspath(environment).endswith(".py") or os.sep in os.fspath(environment)):
-        environment = Path(environment).expanduser().absolute()
+        environment = expanded(Path(environment)).absolute()
     return {**arguments, "log": None if log is None else Path(log).absolute(), "environment": environment}
 
 
@@ -199,4 +199,23 @@ def _require_json(value: Any, where: str, depth: int = 0) -> None:
             f"setup_kwargs must hold numbers, strings, lists and dicts of them: {where} is of type "
             f"{type(value).__name__}.",
             _JSON + numpy,
+        )
+
+
+def require_build(asked: str | None, build: str | None) -> None:
+    """Refuse a build that is not the one that computes; its digest alone, as ``info()`` names it, will do.
+
+    Parameters
+    ----------
+    asked, build : str or None
+        What was asked for, and what computes.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if asked is not None and (build is None or asked not in (build, build.rpartition("/")[2])):
+        raise ConfigurationError(
+            f"build={asked!r} was asked for, and {build!r} is in use here: numbers may differ.",
+            "Leave build out to take that one.",
         )

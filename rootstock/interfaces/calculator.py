@@ -13,13 +13,14 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession
 from rootstock.client.timeouts import EVALUATION_S, START_S
-from rootstock.errors import ConfigurationError, UnsupportedPropertyError, WorkerError
+from rootstock.errors import UnsupportedPropertyError, WorkerError
 from rootstock.interfaces.arguments import (
     DEFAULT_MODEL,
     DEFAULTS,
     NAMES,
     PATIENCE,
     check_arguments,
+    require_build,
     with_absolute_paths,
     with_changes,
     worker_spec,
@@ -48,7 +49,7 @@ class RootstockCalculator(ProxyCalculator):
         ``{environment}`` or ``{environment}-{model}``, as ``rootstock list`` shows them: ``mace-medium``, ``chgnet``,
         ``mace-/path/to/my.model``. With `environment`, it is passed to the environment as it is.
     cluster : str, optional
-        A registered cluster, whose root is used.
+        A registered cluster, whose root is used; ``auto`` for the one that this machine's name fits.
     root : path, optional
         A root. With neither: ``ROOTSTOCK_ROOT``, ``ROOTSTOCK_CLUSTER``, or the default cluster of the user's registry.
     device : str
@@ -137,7 +138,7 @@ class RootstockCalculator(ProxyCalculator):
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
         spec = worker_spec(self._arguments)
-        _require_build(build, spec.model.build_name)
+        require_build(build, spec.model.build_name)
         self.parameters, self._last_parameters = self._with_arguments(self._arguments, spec.model.build_name)
         self._comm = comm
         self._use(worker_session(lambda: spec, comm))
@@ -199,11 +200,11 @@ class RootstockCalculator(ProxyCalculator):
         states, named = self._states, self._named
         if set(new) <= PATIENCE:  # of a session that is kept, nothing is looked for again
             if asked is not None:  # `parameters` may still name the build of results that came in a pickle
-                _require_build(asked, old.spec.model.build_name)
+                require_build(asked, old.spec.model.build_name)
             old.set_patience(**new)
         else:
             spec = worker_spec(arguments)
-            _require_build(asked, build := spec.model.build_name)
+            require_build(asked, build := spec.model.build_name)
             following = named = worker_session(lambda: spec, self._comm)
             states = ThreadStates()
         # All at once: no interruption leaves arguments that are not those of the worker.
@@ -275,6 +276,11 @@ class RootstockCalculator(ProxyCalculator):
         self._session.properties()
         return self
 
+    @property
+    def device(self) -> str:
+        """What computes; before anything has, what was asked for: a model may leave its device out of account."""
+        return self._session.device
+
     def info(self) -> dict[str, Any]:
         """Return what computes: all that a methods section needs, as JSON can hold it. Asking starts the worker.
 
@@ -289,12 +295,3 @@ class RootstockCalculator(ProxyCalculator):
 
     def __enter__(self) -> Self:
         return self.start()
-
-
-def _require_build(asked: str | None, build: str | None) -> None:
-    """Refuse a build that is not the one that computes; its digest alone, as `info` names it, will do."""
-    if asked is not None and (build is None or asked not in (build, build.rpartition("/")[2])):
-        raise ConfigurationError(
-            f"build={asked!r} was asked for, and {build!r} is in use here: numbers may differ.",
-            "Leave build out to take that one.",
-        )

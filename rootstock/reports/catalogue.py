@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from rootstock.config.environment_file import EnvironmentSource, read_header, recorded_source, registered_names
 from rootstock.config.model_string import model_string
-from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import RootstockError
+from rootstock.reports.packages import main_package
+from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import BUILD_SOURCE, BuildRecord, active_build, read_build, read_marker
-from rootstock.root.variants import other_variants
+from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build, read_marker
+from rootstock.root.variants import served_by
 from rootstock.root.verification_records import Verification, last_verification
 from rootstock.root.weights import Weights, read_weights
 
@@ -177,6 +178,20 @@ class EnvironmentRecord:
     weights: Mapping[str, Weights]
     verification: Verification | None
 
+    def verification_of(self, argument: str) -> Verification | None:
+        """Return the last verification with the checks of one model alone.
+
+        Parameters
+        ----------
+        argument : str
+            The model, as ``setup()`` takes it.
+        """
+        last, named = self.verification, self.source.named
+        if last is None:
+            return None
+        checks = tuple(check for check in last.checks if named(check.get("model", "")) == named(argument))
+        return replace(last, checks=checks)
+
 
 def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     """Return what a root holds of an environment.
@@ -186,7 +201,7 @@ def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     layout, name
     """
     source, record = in_use(layout, name)
-    built_for = (f"{record.platform} {record.accelerator}", *other_variants(layout, name)) if record else ()
+    built_for = tuple(served_by(layout, name)) if record else ()
     run = last_verification(layout, record) if record else None
     return EnvironmentRecord(source, record, built_for, read_weights(layout, name), run)
 
@@ -200,7 +215,7 @@ def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecor
     ----------
     layout, name
     """
-    build = active_build(layout.active(name))
+    build = build_in_use(layout, name)
     record = read_build(build) if build else None
     if build and record and record.header:
         return recorded_source(name, build, record), record
@@ -239,48 +254,8 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
     )
 
 
-def main_package(source: EnvironmentSource, record: BuildRecord | None) -> tuple[str, str]:
-    """Return the library that an environment is about, which its file names first, and its installed version.
-
-    Parameters
-    ----------
-    source, record
-        As `in_use` returns them.
-    """
-    name = next(iter(_requirements(source)), "")
-    return name, version_of(record, name) if record else ""
-
-
-def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, str]:
-    """Return the versions of what the file asks for, and of what computes.
-
-    Parameters
-    ----------
-    source, record
-        As `in_use` returns them.
-    """
-    names = dict.fromkeys([*_requirements(source), "torch", "ase", "numpy"])
-    return {name: version for name in names if (version := version_of(record, name))}
-
-
-def version_of(record: BuildRecord, name: str) -> str:
-    """Return the version of a package in a build; empty if it is not there.
-
-    Parameters
-    ----------
-    record
-    name : str
-        The package's name, normalized.
-    """
-    return next((version for key, version in record.packages.items() if normalized(key) == name), "")
-
-
-def _requirements(source: EnvironmentSource) -> tuple[str, ...]:
-    return required_packages(source.header.get("dependencies", []))
-
-
 def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | None) -> str:
-    if source.rootstock.get("licence", {}).get("weights") == "" or (recorded and not recorded.files):
+    if source.is_toy or (recorded and not recorded.files):
         return "none"
     if recorded is None:
         return "unknown"
@@ -288,9 +263,5 @@ def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | 
 
 
 def _verified(environment: EnvironmentRecord, argument: str) -> Verified:
-    last, named = environment.verification, environment.source.named
-    if last is None:
-        return Verified()
-    checks = tuple(check for check in last.checks if named(check.get("model", "")) == named(argument))
-    run = replace(last, checks=checks)
-    return Verified(run.ended or run.started, run.device, run.passed, run.missed, run.not_run)
+    run = environment.verification_of(argument)
+    return Verified(run.ended or run.started, run.device, run.passed, run.missed, run.not_run) if run else Verified()

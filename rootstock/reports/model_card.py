@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
+from rootstock.config.environment_file import read_header
 from rootstock.config.render import render_job
-from rootstock.config.site import Site, installed_site
-from rootstock.errors import ConfigurationError
-from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, key_packages, read_environment
+from rootstock.config.site import Site, has_client, installed_site
+from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, read_environment
+from rootstock.reports.example_script import example_script
+from rootstock.reports.packages import key_packages
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_marker
@@ -41,7 +47,8 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
-        source, build, verification = self.environment.source, self.environment.record, self.environment.verification
+        source, build = self.environment.source, self.environment.record
+        verification = self.environment.verification_of(self.model.argument)
         details = source.rootstock
         return {
             "schema": 1,
@@ -91,14 +98,14 @@ class ModelCard:
             yield "build       none"
             return
         versions = ", ".join(f"{name} {version}" for name, version in key_packages(source, build).items())
-        yield f"build       {build.digest}, {build.platform}, {build.accelerator}, {build.built_at} by {build.built_by}"
+        yield f"build       {build.digest}, {build.platform}, {build.computes_on}, {build.built_at} by {build.built_by}"
         yield f"versions    Python {build.python}, {versions}"
         yield f"weights     {self.model.weights}"
         for file in self.weights.files if self.weights else ():
             yield f"            {file.path} ({megabytes(file.bytes)}, sha256 {file.sha256})"
 
     def _checks(self) -> Iterator[str]:
-        run = self.environment.verification
+        run = self.environment.verification_of(self.model.argument)
         if run is None or not run.checks:
             yield "verified    no"
             return
@@ -140,12 +147,13 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
         raise ConfigurationError(doubt)
     description = describe(layout, environment, argument)
     site, version = installed_site(layout), read_marker(layout).get("default", "")
+    version = version if has_client(layout, version) else ""
     return ModelCard(
         model=description,
         environment=environment,
         weights=environment.weights.get(source.named(argument)),
         shell=_shell(site, version),
-        script=_script(description, site.cluster.device),
+        script=example_script(description, _elements(environment, argument), site.cluster.device),
         job=render_job(site, "single", version=version).rstrip()
         if site.cluster.scheduler != "none" and version
         else "",
@@ -155,34 +163,25 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
 def _shell(site: Site, version: str) -> str:
     layout, cluster = site.layout, site.cluster
     if cluster.module_system == "none" and version:
-        lines = [f". {layout.activation('sh')}"]
+        lines = [f". {shlex.quote(str(layout.activation('sh')))}"]
     elif version:
-        lines = [f"module use {layout.modulepath}", f"module load rootstock/{version}"]
+        lines = [f"module use {shlex.quote(str(layout.modulepath))}", f"module load rootstock/{version}"]
     else:  # installed without a client
-        lines = [f"export ROOTSTOCK_ROOT={layout.root}"]
+        lines = [f"export ROOTSTOCK_ROOT={shlex.quote(str(layout.root))}"]
     submit = {"slurm": "sbatch job.sh", "pbs": "qsub job.sh", "none": "python run.py"}[cluster.scheduler]
     return "\n".join([*lines, submit])
 
 
-def _script(model: Model, device: str) -> str:
-    crystal = (not model.elements or "Cu" in model.elements) and "charge" not in model.needs
-    atoms = 'bulk("Cu", cubic=True)' if crystal else 'molecule("H2O")'
-    options = ', setup_kwargs={"head": "NAME"}' if "head" in model.needs else ""
-    return "\n".join(
-        [
-            f"from ase.build import {'bulk' if crystal else 'molecule'}",
-            "from rootstock import RootstockCalculator",
-            "",
-            f"atoms = {atoms}",
-            *([f"atoms.info[{name!r}] = {value}" for name, value in _INFO.items() if name in model.needs]),
-            f'with RootstockCalculator(model="{model.model}", device="{device}"{options}) as calc:',
-            "    atoms.calc = calc",
-            "    print(atoms.get_potential_energy(), atoms.get_forces())",
-        ]
-    )
-
-
-_INFO = {"charge": 0, "spin": 1}  # total charge, and multiplicity
+def _elements(environment: EnvironmentRecord, argument: str) -> tuple[str, ...]:
+    """Return the elements that a model is known to take; where its file lists none, those of its references."""
+    source = environment.source
+    if stated := source.capabilities(argument).elements:
+        return stated
+    with contextlib.suppress(RootstockError):  # it is checked by whoever verifies
+        for reference in read_header(source.path).references():
+            if source.named(reference.model) == source.named(argument):
+                return tuple(dict.fromkeys(re.findall("[A-Z][a-z]?", reference.structure["symbols"])))
+    return ()
 
 
 def _indent(text: str) -> Iterator[str]:

@@ -22,8 +22,9 @@ from rootstock.config.packaged import data_folder
 from rootstock.config.site import Site, installed_versions
 from rootstock.config.templates import render_html
 from rootstock.errors import RootstockError, SiteError
-from rootstock.reports.catalogue import Model, in_use, key_packages, of_each, read_catalogue
+from rootstock.reports.catalogue import Model, in_use, of_each, read_catalogue
 from rootstock.reports.model_card import ModelCard, read_model_card
+from rootstock.reports.packages import key_packages
 from rootstock.reports.status import folder_sizes
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.generations import latest
@@ -70,7 +71,7 @@ class Page:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
         card = self.card
         return {
-            "schema": 1,
+            "schema": 2,
             "generated_at": self.generated_at,
             "generated_by": f"rootstock {__version__}",
             "site": dict(self.site),
@@ -125,7 +126,7 @@ def read_page(site: Site, *, sizes: bool = False) -> Page:
     return Page(
         site={
             "cluster": cluster.name, "description": cluster.description, "root": str(layout.root),
-            "contact": cluster.contact, "url": cluster.url, "notes": list(cluster.notes), "node": platform.node(),
+            "contact": cluster.contact, "url": cluster.url, "node": platform.node(),
             "versions": installed_versions(layout), "default": marker.get("default", ""),
         },
         generation={"number": newest.number, "at": newest.at} if newest else None,
@@ -168,13 +169,18 @@ def write_page(page: Page, folder: Path, template_dirs: Sequence[Path] = ()) -> 
 
 
 def _first_card(layout: RootLayout, models: Sequence[Model]) -> ModelCard | None:
-    """Return the card of a model that is ready: one that people come for, rather than one without weights."""
-    order = {"yes": 0, "none": 1}
-    for model in sorted(models, key=lambda model: order.get(model.weights, 2)):
-        if model.built_for:
-            with contextlib.suppress(RootstockError):  # a name that two environments claim; the next one will do
-                return read_model_card(layout, model.model)
+    """Return the card of a model that is ready: one that people come for, and that runs, rather than a toy."""
+    ready = [(_doubts(layout, model), model) for model in models if model.built_for]
+    for _, model in sorted(ready, key=lambda each: each[0]):
+        with contextlib.suppress(RootstockError):  # a name that two environments claim; the next one will do
+            return read_model_card(layout, model.model)
     return None
+
+
+def _doubts(layout: RootLayout, model: Model) -> tuple[bool, ...]:
+    """Return what speaks against a model as the example for all, the weightiest first."""
+    toy = in_use(layout, model.environment)[0].is_toy
+    return model.weights == "missing", bool(model.verified.missed), toy, model.weights == "unknown"
 
 
 def _environment(layout: RootLayout, name: str) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rootstock.builds.package_cache import unneeded, with_pointers
 from rootstock.builds.root_interpreters import users
-from rootstock.config.environment_file import registered_names
-from rootstock.config.site import installed_versions
-from rootstock.errors import RootstockError
+from rootstock.config.environment_file import EnvironmentSource, read_source, registered_names
+from rootstock.config.site import check_place, installed_versions
+from rootstock.errors import RootError, RootstockError
 from rootstock.reports.catalogue import in_use, of_each
-from rootstock.root.disk_usage import DiskUsage, disk_usage, free_space, megabytes, number_of
-from rootstock.root.generations import Generation, read_generations, read_state
+from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, freed, megabytes, number_of
+from rootstock.root.generations import Generation, generation_files, read_generation, read_state
 from rootstock.root.holder import Holder, read_holder
+from rootstock.root.in_use import link_problems
 from rootstock.root.layout import STAGING, RootLayout, environment_of
+from rootstock.root.ownership import check_owners
 from rootstock.root.records import read_marker
 from rootstock.root.variants import find_variants
 
@@ -72,7 +77,8 @@ class Status:
     versions : tuple of str
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
-        Environments that cannot be read, and why.
+        What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment, a
+        link or a file, ``its place``, ``its owners`` or ``its room``.
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -93,6 +99,7 @@ class Status:
     generations: tuple[Generation, ...]
     holder: Holder | None
     left: DiskUsage
+    read_only: bool
     sizes: dict[str, DiskUsage] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -109,6 +116,7 @@ class Status:
             "generations": [asdict(generation) for generation in self.generations],
             "holder": self.holder.details() if self.holder else None,
             "room": asdict(self.left),
+            "read_only": self.read_only,
             "sizes": {name: asdict(size) for name, size in self.sizes.items()} if self.sizes is not None else None,
         }
 
@@ -123,8 +131,6 @@ class Status:
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
             for variant, digest in env.variants.items():
                 yield f"environment {env.name} for {variant}: build {digest}"
-        for name, error in self.problems.items():
-            yield f"environment {name}: {' '.join(str(error).splitlines())}"
         for name, number in self.pythons.items():
             yield f"interpreter {name}: {number_of(number, 'build')} on it"
         yield f"{number_of(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
@@ -135,7 +141,9 @@ class Status:
         for name, size in (self.sizes or {}).items():
             yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {name}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
-        yield f"room left: {megabytes(self.left.bytes)}{left}"
+        yield f"room left: {megabytes(self.left.bytes)}{left}{'; read-only on this node' if self.read_only else ''}"
+        for name, error in self.problems.items():
+            yield f"{name}: {' '.join(str(error).splitlines())}"
 
 
 def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
@@ -150,27 +158,64 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     Raises
     ------
     RootError
-        If the folder is no root, or the record of a generation cannot be read. One environment that cannot be read is
-        among the problems.
+        If the folder is no root, or you may not read it. A part that cannot be read is among the problems.
     """
     marker, state = read_marker(layout), read_state(layout)
     active = {(environment_of(link), digest) for link, digest in state.active.items()}
     used = {*active, *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
     builds = [path for path in layout.all_builds.glob("*/*") if not path.name.startswith(STAGING)]
     environments, errors = of_each(registered_names(layout), lambda name: [_environment(layout, name)])
+    generations, damaged = _generations(layout)
+    files = _of_files(layout)
+    told = set(map(str, files.values()))
+    errors = {name: error for name, error in errors.items() if str(error) not in told}
     return Status(
         layout=layout,
         marker=marker,
         versions=tuple(installed_versions(layout)),
         environments=tuple(environments),
-        problems=errors,
+        problems={**_of_root(layout), **link_problems(layout), **files, **errors, **damaged},
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
-        generations=tuple(read_generations(layout)),
+        generations=tuple(generations),
         holder=read_holder(layout.admin_owner),
         left=free_space(layout.root),
+        read_only=bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY),
         sizes=folder_sizes(layout) if sizes else None,
     )
+
+
+def _of_root(layout: RootLayout) -> dict[str, RootstockError]:
+    """Return what is wrong with the root as a whole."""
+    problems: dict[str, RootstockError] = {}
+    for name, check in (("its place", check_place), ("its owners", check_owners), ("its room", _check_room)):
+        try:
+            check(layout)
+        except RootstockError as error:
+            problems[name] = error
+    return problems
+
+
+def _check_room(layout: RootLayout) -> None:
+    check_space(layout.root)
+
+
+def _of_files(layout: RootLayout) -> dict[str, RootstockError]:
+    """Return what is wrong with environment files; builds do not need them, and installations do."""
+
+    def read(name: str) -> list[EnvironmentSource]:
+        return [read_source(layout.environment_file(name))]
+
+    return {f"environments/{name}.py": error for name, error in of_each(registered_names(layout), read)[1].items()}
+
+
+def _generations(layout: RootLayout) -> tuple[list[Generation], dict[str, RootstockError]]:
+    def read(name: str) -> list[Generation]:
+        generation = read_generation(layout.generations / f"{name}.json")
+        return [generation] if generation else []
+
+    found, errors = of_each((path.stem for path in generation_files(layout)), read)
+    return found, {f"generation {name}": error for name, error in errors.items()}
 
 
 def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
@@ -180,8 +225,14 @@ def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """
     files: set[tuple[int, int]] = set()  # measured already: the same file under several names counts once
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
-    return {
+    sizes = {
         path.relative_to(layout.root).as_posix(): disk_usage(path, files)
         for path in parts
         if path.is_dir() and not any(path != other and other in path.parents for other in parts)
     }
+    with suppress(RootError):  # of something that cannot be read: who knows what it needs
+        if packages := unneeded(layout):
+            sizes["cache/uv, of it named by no build and no lock (rootstock-site gc)"] = freed(
+                with_pointers(layout.uv_cache, packages)
+            )
+    return sizes

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.errors import LockBusyError, RootError, SiteError
+from rootstock.errors import LockBusyError, RootError, RootstockError, SiteError
 from rootstock.root.hooks import run_hook
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext, admin_lock
@@ -79,16 +79,26 @@ def read_generations(layout: RootLayout) -> list[Generation]:
     RootError
         If one cannot be read.
     """
-    paths = [path for path in layout.generations.glob("*.json") if path.stem.isdigit()]
-    remedy = "What is in use now is not in it. An admin moves it away: mv {0} {0}.damaged"
-    ordered = sorted(paths, key=lambda path: int(path.stem))
-    records = (read_record(Generation, path, remedy.format(shlex.quote(str(path)))) for path in ordered)
+    records = map(read_generation, generation_files(layout))
     return [generation for generation in records if generation is not None]
 
 
+def generation_files(layout: RootLayout) -> list[Path]:
+    """Return the records of all generations, oldest first."""
+    paths = [path for path in layout.generations.glob("*.json") if path.stem.isdigit()]
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
+def read_generation(path: Path) -> Generation | None:
+    """Return the generation in a file; None if there is no file. Errors are those of `read_generations`."""
+    place = shlex.quote(str(path))
+    remedy = f"What is in use now is not in it. An admin moves it away: mv {place} {place}.damaged"
+    return read_record(Generation, path, remedy)
+
+
 def latest(layout: RootLayout) -> Generation | None:
-    """Return the newest generation."""
-    return next(reversed(read_generations(layout)), None)
+    """Return the newest generation. Errors are those of `read_generations`."""
+    return next((read_generation(path) for path in reversed(generation_files(layout))), None)
 
 
 def latest_number(layout: RootLayout) -> int:
@@ -195,6 +205,8 @@ def friendly_os_errors(layout: RootLayout) -> Iterator[None]:
     """
     try:
         yield
+    except RootstockError:  # some are errors of the system as well, for those who catch them as such
+        raise
     except PermissionError as error:
         raise RootError(
             f"You may not change {error.filename or layout.root}.", "Do this as one of the root's admins."

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from rootstock.root.user_folders import expanded
+
 LAYOUT_VERSION = 1
 CLIENT = "rootstock-client"  # the folder under builds/ for the clients' environments
 VARIANT = "+"  # between a name and what a build beside the main one is for; no environment's name holds it
@@ -21,7 +23,7 @@ STAGING = ".staging-"  # how the names of folders begin that are not finished, o
 
 def absolute(root: Path) -> Path:
     """Return where a root is, as its user names it; but ``..`` may lead through what is gone later, and is followed."""
-    root = root.expanduser().absolute()
+    root = expanded(root).absolute()
     return root.resolve() if ".." in root.parts else root
 
 

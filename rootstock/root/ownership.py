@@ -6,6 +6,7 @@ environment files that somebody else can write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -139,12 +140,11 @@ def check_caller(layout: RootLayout, command: str = "", access: Access | None = 
 
 def _refuse_links(layout: RootLayout, admins: Admins) -> None:
     """Check that what root is about to write lies in the root, wherever its owner would like to have it."""
+    whose = user_of(admins.uid)
     for path in (*layout.folders()[1:], layout.admin_lock, layout.admin_owner, *layout.all_builds.glob("*")):
         if path.is_symlink():
-            raise RootError(
-                f"{path} is a symbolic link. Root follows none in a root of {user_of(admins.uid)}'s.",
-                f"Do this as its owner: sudo -u {user_of(admins.uid)} rootstock-site ...",
-            )
+            reason = f"{path} is a symbolic link. Root follows none in a root of {whose}'s."
+            raise RootError(reason, f"Do this as its owner: sudo -u {whose} rootstock-site ...")
 
 
 def _refusal(layout: RootLayout, admins: Admins) -> RootError:
@@ -169,26 +169,32 @@ def _what_is_run(layout: RootLayout) -> Iterator[Path]:
     yield from layout.all_builds.glob("*/[!.]*")  # before the links to them
     for folder in (layout.python, layout.all_builds, layout.all_active, layout.clients):
         yield from folder.glob("*")
-    yield from layout.templates.rglob("*")
-    yield from layout.hooks.glob("*")
+    yield from (*layout.templates.rglob("*"), *layout.hooks.glob("*"))
     for pattern in ("*.py", "*.py.lock"):
         yield from layout.environments.glob(pattern)
 
 
-def strangers_in(layout: RootLayout, admins: Admins) -> list[Path]:
-    """Return what in a root decides about programs and belongs to somebody who is neither an admin of it nor root.
+def check_owners(layout: RootLayout) -> None:
+    """Check that what decides about programs in a root belongs to its admins, or to root.
 
-    Parameters
-    ----------
-    layout : RootLayout
-    admins : Admins
-        Of that root.
+    Raises
+    ------
+    RootError
+        With the first that does not.
     """
-    return [
-        path
-        for path in _what_is_run(layout)
-        if any(status.st_uid != 0 and not admins.include(status.st_uid, status.st_gid) for status in _statuses(path))
-    ]
+    admins = Admins.of(layout)
+
+    def strange_to(admins: Admins, path: Path) -> bool:
+        return any(
+            status.st_uid != 0 and not admins.include(status.st_uid, status.st_gid) for status in _statuses(path)
+        )
+
+    if admins and (strange := [path for path in _what_is_run(layout) if strange_to(admins, path)]):
+        more = f", and so for {len(strange) - 1} more" if strange[1:] else ""
+        raise RootError(
+            f"{strange[0]} belongs to {owner(strange[0])}, who is no admin of this root{more}.",
+            f"Look at it. Then root gives it to an admin: chown -h {user_of(admins.uid)} {strange[0]}",
+        )
 
 
 def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
@@ -203,20 +209,16 @@ def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
 
 
 def _statuses(path: Path) -> list[os.stat_result]:
-    """Return what is known of a file, and of the link that leads to it."""
-    try:
-        link = path.lstat()
-        return [link, path.stat()] if stat.S_ISLNK(link.st_mode) else [link]
-    except FileNotFoundError:
-        return []
+    """Return what is known of a file, and of the link that leads to it, which may lead to nothing."""
+    statuses = []
+    for look in (os.lstat, os.stat):
+        with contextlib.suppress(OSError):
+            statuses.append(look(path))
+    return statuses
 
 
 def check_templates(layout: RootLayout) -> None:
     """Check that the caller may run the root's own templates, which can hold any Python.
-
-    Parameters
-    ----------
-    layout : RootLayout
 
     Raises
     ------

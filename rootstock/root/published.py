@@ -10,7 +10,7 @@ from pathlib import Path
 from rootstock.errors import RootError
 from rootstock.root.checksums import Problem, check_build, check_interpreter
 from rootstock.root.layout import VARIANT, RootLayout
-from rootstock.root.records import BUILD_RECORD, active_build, active_record
+from rootstock.root.records import BUILD_RECORD, active_record
 from rootstock.root.variants import Variant
 
 
@@ -95,19 +95,7 @@ def _made_for(layout: RootLayout, name: str, link: Path) -> str:
         record = None
     if record is None:
         return "" if main else link.name.partition(VARIANT)[2]
-    return str(Variant(_target(link), record.platform, record.accelerator, main))
-
-
-def is_broken(layout: RootLayout, name: str) -> bool:
-    """Tell whether an environment's main build is in use and not there.
-
-    Parameters
-    ----------
-    layout : RootLayout
-    name : str
-        The environment.
-    """
-    return layout.active(name).is_symlink() and active_build(layout.active(name)) is None
+    return str(Variant(_target(link), record.platform, record.accelerator, main, record.computes_on))
 
 
 def interpreter_of(layout: RootLayout, build: Path) -> str:

@@ -63,7 +63,12 @@ def _explain(path: Path, status: os.stat_result) -> RootError:
     mode, group = stat.S_IMODE(status.st_mode), group_name(status.st_gid)
     reason = f"{path} does not let you in: its mode is {mode:04o}, its owner {owner(path)}, its group {group}."
     if mode & stat.S_IXGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
-        return RootError(reason, f"Ask the site's admin to add you to the group {group}; then log in again.")
+        if status.st_gid != 0 and not _of_one(status):
+            return RootError(reason, f"Ask the site's admin to add you to the group {group}; then log in again.")
+        return RootError(
+            reason,
+            f"Ask {owner(path)} or the site's admin to give it to a group of its users: {group} is one user's own.",
+        )
     return RootError(
         reason,
         "Ask its owner or the site's admin for access: a root is opened by --set access.readers=world, "

@@ -6,6 +6,7 @@ needs must be there, and be of the right kind: nothing that comes from `read_rec
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import reprlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from rootstock import __version__
 from rootstock.errors import RootError
 from rootstock.root.plain_files import RECORD_LIMIT, UnfitFileError, parse_json, read_bytes
 from rootstock.root.reachability import refusal
@@ -53,8 +55,10 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
     RootError
         If you may not read it, or it holds no such record. It names the key that is missing or wrong.
     """
+    data: Any = None
     try:
-        return parse_record(cls, parse_json(read_bytes(path, RECORD_LIMIT)))
+        data = parse_json(read_bytes(path, RECORD_LIMIT))
+        return parse_record(cls, data)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnfitFileError as error:
@@ -62,7 +66,20 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
     except OSError as error:
         raise refusal(path, error) from error
     except ValueError as error:
+        if writer := _later_version(data):
+            hint = f"rootstock {writer} wrote it, this is {__version__}: load that one's module. {hint}"
         raise RootError(f"Cannot read {path}: {error}.", hint) from error
+
+
+def _later_version(data: Any) -> str:
+    """Return the version of Rootstock that a record names as its writer, if that is later than this one."""
+    from packaging.version import InvalidVersion, Version  # needed for a damaged record only
+
+    writer = data.get("rootstock") if isinstance(data, dict) else None
+    with contextlib.suppress(InvalidVersion):
+        if isinstance(writer, str) and Version(writer) > Version(__version__):
+            return writer
+    return ""
 
 
 def parse_record(cls: type[_T], data: Any, where: str = "") -> _T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -16,6 +17,8 @@ from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
 from rootstock.root.record_files import Record, parse_record, read_record
 
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path that leads to nothing
+
 BUILD_RECORD = "build.json"
 SBOM = "sbom.cdx.json"  # in a build: what was installed, as a bill of materials
 BUILD_SOURCE = "environment.py"  # in a build: the environment file that it was made from
@@ -29,6 +32,8 @@ class BuildRecord(Record):
 
     Attributes
     ----------
+    accelerator : str
+        What it was made for.
     files : int
         Number of installed files.
     bytes, inodes : int
@@ -62,6 +67,12 @@ class BuildRecord(Record):
     inodes: int = 0
     sources: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
+    serves: str = ""  # the accelerator that its packages compute on; empty in records of older versions
+
+    @property
+    def computes_on(self) -> str:
+        """The accelerator that its packages compute on, whatever it was made for; ``cpu`` if none knows GPUs."""
+        return self.serves or self.accelerator
 
 
 def read_build(folder: Path) -> BuildRecord | None:
@@ -82,24 +93,47 @@ def how_to_replace(build: Path) -> str:
 
 
 def active_build(link: Path) -> Path | None:
-    """Return the folder of the build that `link` points to; None if there is none.
+    """Return the folder of the build that `link` points to; None if there is no link.
 
     The link is followed here, once: what is started from the result is not affected when an admin activates another
     build.
+
+    Raises
+    ------
+    RootError
+        If no build is where it leads, or you may not look there.
     """
-    try:
-        folder = link.resolve(strict=True)
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(link):
         return None
-    except PermissionError as error:
-        raise refusal(Path(error.filename), error) from error
-    return folder if (folder / BUILD_RECORD).exists() else None
+    folder = Path(os.path.realpath(link))
+    try:
+        os.stat(folder / BUILD_RECORD)
+    except OSError as error:
+        if error.errno not in _NOWHERE:
+            raise refusal(folder, error) from error
+    else:
+        return folder
+    root = link.parents[1]
+    if folder.is_dir() and folder.parents[2:3] == (Path(os.path.realpath(root)),):
+        raise RootError(f"{folder} is no complete build: {BUILD_RECORD} is missing.", how_to_replace(folder))
+    what = "which is no build of this root" if os.path.lexists(folder) else "which is not there"
+    raise RootError(f"{link} leads to {folder}, {what}.", f"An admin mends that: rootstock-site install --root {root}")
+
+
+def is_in_use(link: Path) -> bool:
+    """Tell whether `link` leads to a build, be it readable or not."""
+    return os.path.lexists(link / BUILD_RECORD)
 
 
 def active_record(link: Path) -> BuildRecord | None:
-    """Return the record of the build that `link` points to; None if there is none. Errors are those of `read_build`."""
-    build = active_build(link)
-    return read_build(build) if build else None
+    """Return the record of the build that `link` points to; None if no build is there.
+
+    Raises
+    ------
+    RootError
+        As `read_build`.
+    """
+    return read_build(Path(os.path.realpath(link))) if is_in_use(link) else None
 
 
 @dataclass(frozen=True)

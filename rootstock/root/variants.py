@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.errors import RootError
+from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.records import active_build, active_record, read_build
 
@@ -29,18 +30,32 @@ class Variant:
     ----------
     build : Path
     platform, accelerator : str
-        What it is for.
+        What it was made for.
     main : bool
         Whether it is the environment's main one.
+    computes_on : str
+        As of `BuildRecord`.
     """
 
     build: Path
     platform: str
     accelerator: str
     main: bool
+    computes_on: str
+
+    def rank(self, accelerators: Sequence[str]) -> tuple[int, ...]:
+        """Return what sorts builds by how well they serve a device, best first; what they were made for decides a tie.
+
+        Parameters
+        ----------
+        accelerators : sequence of str
+            Those that serve it, best first; empty for any.
+        """
+        kinds = (self.computes_on, self.accelerator)
+        return tuple((*accelerators, kind).index(kind) for kind in kinds) if accelerators else ()
 
     def __str__(self) -> str:
-        return f"{self.platform}-{self.accelerator}{' (main)' if self.main else ''}"
+        return f"{self.platform}-{self.computes_on}{' (main)' if self.main else ''}"
 
 
 def find_variants(layout: RootLayout, name: str) -> list[Variant]:
@@ -70,14 +85,14 @@ def _read_variants(layout: RootLayout, name: str) -> tuple[list[Variant], list[R
         try:
             if (build := active_build(link)) and (record := read_build(build)):
                 main = link == layout.active(name)
-                variants.append(Variant(build, record.platform, record.accelerator, main))
+                variants.append(Variant(build, record.platform, record.accelerator, main, record.computes_on))
         except RootError as error:
             damages.append(error)
     return variants, damages
 
 
-def other_variants(layout: RootLayout, name: str) -> list[str]:
-    """Return what the builds beside the main one are for, such as ``aarch64 cuda``; no build is looked at.
+def served_by(layout: RootLayout, name: str) -> list[str]:
+    """Return what the builds of an environment are for that are in use, such as ``aarch64 cuda``; the main one's first.
 
     Parameters
     ----------
@@ -85,8 +100,8 @@ def other_variants(layout: RootLayout, name: str) -> list[str]:
     name : str
         The environment.
     """
-    links = layout.all_active.glob(f"{name}{VARIANT}*")
-    return sorted(link.name.partition(VARIANT)[2].replace("-", " ") for link in links)
+    variants, _ = _read_variants(layout, name)
+    return list(dict.fromkeys(f"{variant.platform} {variant.computes_on}" for variant in variants))
 
 
 def variant_link(layout: RootLayout, name: str, machine: str, accelerator: str) -> Path:
@@ -153,18 +168,19 @@ def fitting_build(layout: RootLayout, name: str, device: str) -> Path | None:
     Raises
     ------
     RootError
-        If all builds are for other machines: it says which there are. If none serves and a record cannot be read.
+        If all builds are for other machines: it says which there are. If none serves, and one cannot be read or its
+        link is gone.
     """
     variants, damages = _read_variants(layout, name)
     runnable = [variant for variant in variants if variant.platform == platform.machine()]
     ranks = _ranks(device)
-    fitting = [variant for variant in runnable if not ranks or variant.accelerator in ranks]
+    fitting = [variant for variant in runnable if not ranks or variant.computes_on in ranks]
     if fitting:
-        return min(fitting, key=lambda variant: ranks.index(variant.accelerator) if ranks else 0).build
+        return min(fitting, key=lambda variant: variant.rank(ranks)).build
     if damages:
         raise damages[0]
     if not variants:
-        return None
+        return build_in_use(layout, name)  # None, unless somebody has removed its link
     kind = device.partition(":")[0]
     flag = f" --accelerator {kind}" if runnable and kind in _SERVES else ""
     raise RootError(

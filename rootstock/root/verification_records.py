@@ -17,6 +17,7 @@ from typing import Any
 from rootstock import __version__
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.lock import Report, quiet
 from rootstock.root.record_files import Record, parse_record, read_record
 from rootstock.root.records import BUILD_RECORD, BuildRecord, how_to_replace, now, user_name, write_file
 
@@ -29,8 +30,10 @@ class Verification(Record):
 
     Attributes
     ----------
-    environment, build, device : str
+    environment, build : str
         The build by its digest.
+    device : str
+        What computed; as long as nothing has, what is to.
     checks : tuple of dict
         In the order in which they were made; see `rootstock.admin.verify.check_model`. ``passed`` is None for what was
         not run.
@@ -150,25 +153,27 @@ def _read(paths: Iterable[Path]) -> Iterator[Verification]:
 
 
 class Run:
-    """Keeps a verification as it comes.
+    """Keeps a verification as it comes; it goes on where nothing can be stored, or nothing any more.
 
     Parameters
     ----------
     folder : Path or None
-        Where the runs of the build are kept; it exists. None: nothing is stored.
+        Where the runs of the build are kept; None: nowhere.
     verification : Verification
         Without checks.
     mode : int
         Of the file.
+    report : callable
+        Is told why nothing is stored.
     """
 
-    def __init__(self, folder: Path | None, verification: Verification, mode: int) -> None:
+    def __init__(self, folder: Path | None, verification: Verification, mode: int, report: Report = quiet) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._path = folder / f"{stamp}-{verification.on}-{os.getpid()}.json" if folder else None
-        self._mode = mode
+        self._mode, self._report = mode, report
         self.verification = verification
         self._write()
-        for old in _files(folder)[:-_KEPT] if folder else ():
+        for old in _files(folder)[:-_KEPT] if folder and self._path else ():
             old.unlink(missing_ok=True)
 
     def add(self, check: dict[str, Any], versions: Mapping[str, str]) -> None:
@@ -182,7 +187,12 @@ class Run:
             Distribution -> version.
         """
         before = self.verification
-        self.verification = replace(before, checks=(*before.checks, check), versions={**before.versions, **versions})
+        self.verification = replace(
+            before,
+            checks=(*before.checks, check),
+            versions={**before.versions, **versions},
+            device=check.get("device", before.device),
+        )
         self._write()
 
     def end(self) -> None:
@@ -191,5 +201,10 @@ class Run:
         self._write()
 
     def _write(self) -> None:
-        if self._path is not None:
+        if self._path is None:
+            return
+        try:
             write_file(self._path, self.verification.to_json().encode(), self._mode)
+        except OSError as error:  # no room, a root that is mounted read-only, or somebody who is no admin of it
+            self._report(f"the results are not stored: {error.strerror} ({self._path.parent})")
+            self._path = None

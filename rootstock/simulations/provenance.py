@@ -11,7 +11,7 @@ from ase import Atoms
 from rootstock.errors import ConfigurationError, NotConvergedError, WorkerError, WorkerStartError
 
 SOURCE = "rootstock_source"  # file and frame, as ASE reads that one structure again: run.traj@30
-_OF_CALCULATOR = {f"rootstock_{name}": name for name in ("model", "build", "device")}
+_OF_CALCULATOR = tuple(f"rootstock_{name}" for name in ("model", "build", "device"))
 _KEYS = (*_OF_CALCULATOR, SOURCE, "converged")
 
 
@@ -24,11 +24,11 @@ def note_calculator(atoms: Atoms, calculator: Any) -> None:
     calculator : ase.calculators.calculator.Calculator
         One of another kind than ours leaves no notes.
     """
-    said = calculator.parameters if calculator.name == "rootstock" else {}
-    for key, name in _OF_CALCULATOR.items():
+    said = {**calculator.parameters, "device": calculator.device} if calculator.name == "rootstock" else {}
+    for key in _OF_CALCULATOR:
         atoms.info.pop(key, None)  # of a calculation before
-        if said.get(name) is not None:
-            atoms.info[key] = said[name]
+        if (value := said.get(key.removeprefix("rootstock_"))) is not None:
+            atoms.info[key] = value
 
 
 def database_keys(atoms: Atoms) -> dict[str, Any]:

@@ -60,16 +60,30 @@ def check_device(
     installed = _installed() if installed is None else installed
     if not installed:
         return
-    built_for = _built_for(installed.get("torch"))
-    if built_for is not None and kind not in built_for:
+    kinds = built_for(installed.get("torch"))
+    if kinds is not None and kind not in kinds:
         raise DeviceError(
             f"device={device!r} was asked for, but this environment's torch is built for "
-            f"{' and '.join(sorted(built_for)) or 'processors only'}.",
+            f"{' and '.join(sorted(kinds)) or 'processors only'}.",
             "Use device='cpu', or ask the site's admin for a build with the torch of this machine's GPUs.",
         )
-    kind = "rocm" if kind == "cuda" and built_for is not None and "rocm" in built_for else kind
+    kind = "rocm" if kind == "cuda" and kinds is not None and "rocm" in kinds else kind
     if error := missing_gpu(device, kind, variables, dev, proc):
         raise error
+
+
+def require_device(device: str) -> None:
+    """Refuse a GPU of which there is none on this machine, whatever is to use it.
+
+    Raises
+    ------
+    DeviceError
+    """
+    kind = device.lower().partition(":")[0]
+    # torch calls AMD's GPUs as it calls NVIDIA's.
+    errors = [missing_gpu(device, name) for name in {"cuda": ("rocm", "cuda"), "xpu": ("xpu",)}.get(kind, ())]
+    if errors and errors[-1] is not None and all(errors):
+        raise errors[-1]
 
 
 def missing_gpu(
@@ -157,7 +171,7 @@ def _installed() -> dict[str, Path]:
     return {name: Path(spec.origin).parent for name, spec in specs.items() if spec is not None and spec.origin}
 
 
-def _built_for(torch: Path | None) -> set[str] | None:
+def built_for(torch: Path | None) -> set[str] | None:
     """Return the kinds of GPU that torch is built for, as its version.py says; None where that is not known."""
     try:
         text = (torch / "version.py").read_text(encoding="utf-8") if torch is not None else ""
@@ -187,12 +201,35 @@ def lost_gpu(device: str) -> bool:
     return False
 
 
+def computing_device(device: str) -> str | None:
+    """Return what the model that was loaded computes on; None where only its first result tells.
+
+    A model may leave its device out of account, and one of numpy alone computes on the processor whatever it is called.
+
+    Parameters
+    ----------
+    device : str
+        What was asked for.
+    """
+    kind, jax, torch = device.lower().partition(":")[0], sys.modules.get("jax"), sys.modules.get("torch")
+    if kind == "cpu" or (torch is jax is None and "tensorflow" not in sys.modules):
+        return "cpu"
+    if jax is not None and torch is None:
+        return "cpu" if jax.default_backend() == "cpu" else device
+    library: Any = getattr(torch, kind, None)
+    if not hasattr(library, "memory_allocated"):  # of other libraries, and devices, nothing is known
+        return device
+    return device if library.is_initialized() and library.memory_allocated(device) else None
+
+
 def describe(device: str) -> dict[str, Any]:
-    """Return the GPU's name and the number of threads, as torch tells them, if the model brought torch along."""
+    """Return what computes, the GPU's name and the number of threads, as torch tells them, if the model brought it."""
     torch = sys.modules.get("torch")
-    gpu = threads = None
+    gpu = threads = found = None
     with contextlib.suppress(Exception):  # an answer that nobody needs must not keep a model from starting
         threads = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
-        if torch and device.startswith("cuda"):
+    with contextlib.suppress(Exception):
+        found = computing_device(device)
+        if torch and device.startswith("cuda") and found != "cpu":
             gpu = torch.cuda.get_device_name(device)
-    return {"gpu": gpu, "threads": threads}
+    return {"gpu": gpu, "threads": threads, "device": found}

@@ -15,7 +15,7 @@ from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.worker.channel.failures import FailureCode, encode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
-from rootstock.worker.device import check_device, describe, lost_gpu
+from rootstock.worker.device import check_device, computing_device, describe, lost_gpu
 from rootstock.worker.guard import SetupGuard
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
@@ -90,6 +90,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
 
 
 def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
+    told = False
     while True:
         frame, content = _receive(endpoint)
         if frame.kind == Kind.CLOSE:
@@ -107,7 +108,9 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
             endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
-            endpoint.send(answer, timeout=inf)
+            # The first answer says what has computed.
+            endpoint.send(answer, None if told else {"device": computing_device(device) or "cpu"}, timeout=inf)
+            told = True
             evaluator.restore()
 
 

@@ -13,7 +13,8 @@ import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
-from rootstock.errors import DeviceError, ModelError
+from rootstock.errors import ConfigurationError, DeviceError, ModelError
+from rootstock.simulations.provenance import note_calculator
 from rootstock.worker.device import check_device
 from tests.support.commands import ordinary, run
 from tests.support.environment_files import header
@@ -174,7 +175,7 @@ def test_a_model_that_needs_no_gpu_is_not_refused(root: Path, monkeypatch: pytes
     with RootstockCalculator("emt", root=root) as calc:
         variables = Path(f"/proc/{calc.info()['pid']}/environ").read_text()
         assert re.search(rf"(^|\0)CUDA_VISIBLE_DEVICES={names}\0", variables)
-        assert calc.info()["device"] == "cuda"
+        assert calc.info()["device"] == "cpu"  # what computes, whatever was asked for
         assert calc.info()["gpu"] is None
 
 
@@ -217,3 +218,30 @@ def test_a_lost_gpu_takes_the_worker_along(make, tmp_path: Path, device: str, lo
     broken.unlink()
     calc.calculate(atoms, ["energy"])
     assert (calc.info()["pid"] != worker) == lost
+
+
+@pytest.mark.parametrize(("moves", "computes_on"), [("at the start", "cuda:1"), ("later", "cuda:1"), ("never", "cpu")])
+def test_what_has_computed_is_told(make, moves: str, computes_on: str) -> None:
+    """A model may move to its device when it first computes, or leave it out of account."""
+    setup = f"""
+        import types
+
+        torch = sys.modules["torch"] = types.SimpleNamespace(used=1000 * ({moves!r} == "at the start"))
+        torch.cuda = types.SimpleNamespace(
+            is_initialized=lambda: True, get_device_name=lambda which: "a GPU",
+            memory_allocated=lambda which: torch.used if which == "cuda:1" else 0,
+        )
+        return Calculator()
+        """
+    calc = make(f"sys.modules['torch'].used += 1000 * ({moves!r} == 'later')", setup, device="cuda:1")
+    atoms = bulk("Cu")
+    calc.calculate(atoms, ["energy"])
+    assert calc.info()["device"] == calc.device == computes_on
+    assert calc.parameters["device"] == "cuda:1"
+    note_calculator(atoms, calc)
+    assert atoms.info["rootstock_device"] == computes_on
+
+
+def test_a_misspelt_device_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="device='cdua:1' is unknown. Did you mean 'cuda'?"):
+        RootstockCalculator("emt", root=root, device="cdua:1").start()

@@ -210,7 +210,7 @@ def mace_root(tiny_root: Path) -> RootLayout:
     packages = {"mace_torch": "0.3.16", "ase": "3.29.0", "torch": "2.13.0", "numpy": "2.4.6", "e3nn": "0.4.4"}
     assert record
     checks = [{"model": "small", "reference": "NaCl", "source": "janus-core", "reason": "no weights", "passed": None}]
-    record = replace(record, accelerator="cuda", packages=packages, verification=checks)
+    record = replace(record, accelerator="cuda", serves="cuda", packages=packages, verification=checks)
     record = put_environment(layout, packaged_source("mace").path, record)
     for model in ("medium-mpa-0", "small"):
         file = layout.cache / f"xdg/mace/{model}"

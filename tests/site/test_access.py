@@ -69,6 +69,26 @@ def modes(root):
 
 
 @pytest.mark.parametrize(
+    ("uid", "gid", "advice"),
+    [
+        (0, 0, "Ask root or the site's admin to give it to a group of its users: root is "),
+        (1, 1, "Ask daemon or the site's admin to give it to a group of its users: daemon is "),
+        (0, 7301, "Ask the site's admin to add you to the group 7301; "),
+    ],
+)
+def test_nobody_is_told_to_join_the_group_of_one(run_as, tmp_path, uid, gid, advice):
+    need_root()
+    open_to_readers(tmp_path)
+    (tmp_path / "closed/root").mkdir(parents=True)
+    os.chown(tmp_path / "closed", uid, gid)
+    (tmp_path / "closed").chmod(0o750)
+    done = run_as(4242, SITE.with_name("rootstock"), "list", "--root", tmp_path / "closed/root")
+    assert done.returncode == 10
+    assert f"{tmp_path}/closed does not let you in: its mode is 0750, " in done.stderr
+    assert done.stderr.splitlines()[1].startswith(advice)
+
+
+@pytest.mark.parametrize(
     ("readers", "gid", "mode"),
     [("world", -1, 0o755), ("group", -1, 0o2750), ("group", GROUP, 0o2750), ("owner", -1, 0o700)],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from rootstock.config.clusters import (
 )
 from rootstock.config.packaged import PACKAGE, data_folder
 from rootstock.errors import ConfigurationError
-from tests.support.commands import run
+from tests.support.commands import ROOTSTOCK, run
 
 NAMES = cluster_names(packaged_scopes())
 
@@ -48,7 +49,8 @@ def test_the_roots_of_the_contract():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not packaged(name).root])
 def test_a_root_that_no_public_source_confirms_is_asked_for(name):
-    with pytest.raises(ConfigurationError, match=f"Cluster '{name}' has no root of its own.\nGive its path: root="):
+    unknown = f"Cluster {name!r} is a template: only its site knows where the root is.\nGive its path: root="
+    with pytest.raises(ConfigurationError, match=unknown):
         get_root_for_cluster(name)
     assert packaged(name).notes[0].startswith("Confirm the root and give it by --root: ")
 
@@ -114,3 +116,13 @@ def test_a_new_cluster_is_a_new_file(tmp_path):
     code = "import rootstock; print(rootstock.get_root_for_cluster('hill'))"
     done = run(sys.executable, "-c", code, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("/hill/rootstock\n", "")
+
+
+def test_a_cluster_whose_root_is_unknown_is_called_a_template():
+    listed = {line.split()[0]: line for line in run(ROOTSTOCK, "cluster", "list", check=True).stdout.splitlines()}
+    templates = {name for name, line in listed.items() if "(template: give --root)" in line}
+    assert templates == {"alps", "della", "frontier", "perlmutter", "polaris", "rorqual"}
+    assert json.loads(run(ROOTSTOCK, "cluster", "show", "della", "--json", check=True).stdout)["template"] is True
+    said = "A template: only its site knows where the root is. Install with --root /path/to/rootstock."
+    assert said in run(ROOTSTOCK, "cluster", "show", "frontier", check=True).stdout.splitlines()
+    assert said not in run(ROOTSTOCK, "cluster", "show", "local", check=True).stdout.splitlines()

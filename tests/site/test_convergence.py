@@ -115,7 +115,7 @@ def test_what_cannot_be_built_keeps_nothing_else_from_it(della: RootLayout, inst
     assert (shown.returncode, [each["name"] for each in json.loads(shown.stdout)["problems"]]) == (14, ["other"])
     done = install(check=False)
     assert (done.returncode, actions(done)) == (14, ["build tiny"])
-    assert "other cannot be built: No Python >=3.99 for this build." in done.stderr
+    assert "other cannot be built: No Python >=3.99 for environment 'other'." in done.stderr
     assert "1 of 2 builds failed; the others are in use." in done.stderr and "failed" not in shown.stderr
     after = in_use(della)
     assert (after["tiny"] == before["tiny"], after["other"]) == (False, before["other"])

@@ -186,7 +186,7 @@ def test_a_damaged_build(copy: Path, doctor: Examine) -> None:
     file = next(build.glob("lib/python*/site-packages/ase/units.py"))
     replace(file, "")
     (build / "extra.txt").write_text("")
-    found = doctor(copy, "--full", code=14)
+    found = doctor(copy, "--full", code=10)
     failure = next(finding for finding in found["files"] if finding["result"] == "failed")
     name = file.relative_to(build)
     assert f"lj is damaged: extra.txt: was not there when the rest was published; {name}: is not" in failure["reason"]
@@ -201,7 +201,7 @@ def test_an_interpreter_that_is_gone_or_closed(copy: Path, doctor: Examine, tmp_
         python.unlink()
         python.symlink_to(target)
     (tmp_path / "closed").write_text("#!/bin/sh\n")
-    found = doctor(copy, code=14)  # a link that leads elsewhere is no longer what was published
+    found = doctor(copy, code=10)  # a link that leads elsewhere is no longer what was published
     reasons = {finding["reason"].split(":")[0]: finding["reason"] for finding in found["interpreters"]}
     assert f"bin/python: No such file or directory. It leads to {tmp_path}/gone, Python 3." in reasons["lj"]
     assert f"bin/python: Permission denied. It leads to {tmp_path}/closed" in reasons["emt"]
@@ -209,10 +209,9 @@ def test_an_interpreter_that_is_gone_or_closed(copy: Path, doctor: Examine, tmp_
 
 
 def test_a_root_whose_file_system_hangs(tiny_root: Path, doctor: Examine) -> None:
-    marker = tiny_root / "rootstock.toml"
-    marker.unlink()
-    os.mkfifo(marker)  # whoever opens it waits for ever
-    found = doctor(tiny_root, "--wait", "20", code=10)
+    hang = ("-P", tiny_root / "rootstock.toml", "-e", "trace=openat", "-e", "inject=openat:delay_enter=3600s")
+    prefix = (need_program("strace", "strace"), "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", *hang)
+    found = doctor(tiny_root, "--wait", "20", code=10, prefix=prefix)
     assert re.fullmatch(r"no answer within \d+ s", found["layout"][0]["reason"])
     assert "--wait SECONDS waits longer" in found["layout"][0]["remedy"]
     assert found["offline"][0]["reason"] == "the root cannot be used"
@@ -404,11 +403,11 @@ def test_a_model_that_needs_the_network(copy: Path, doctor: Examine) -> None:
         for name in ("emt", "lj"):
             environment = (copy / "active" / name).resolve() / "environment.py"
             replace(environment, ONLINE.replace("PORT", str(server.getsockname()[1])))
-        (failure,) = doctor(copy)["offline"]
+        failure, other = doctor(copy)["offline"]  # where the smallest does not start, the next is tried
     said = f"The worker of environment '{smallest(copy)}' could not start: OSError: OSError: [Errno"
     assert failure["reason"].startswith(said)
     assert "Network is unreachable" in failure["reason"]
-    assert failure["code"] == 18
+    assert failure["code"] == other["code"] == 18
 
 
 def test_why_not_a_model_that_runs(root: Path, ask: Ask) -> None:

@@ -337,6 +337,7 @@ def test_root_takes_over_no_folder_of_others(place, member, tiny):
     shared = SHARE[3:]
     assert member(0, "install", empty, *words, *shared, code=10).returncode == 10
     os.chown(empty, EVE, GROUP)
+    empty.chmod(0o770)
     member(ANN, "install", empty, *words, *shared, "--dry-run")
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from rootstock import __version__
+from rootstock.config.registry_files import read_scope
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
 from tests.support.commands import SITE, clean_environment, run
 from tests.support.needs import need_program, need_root
+from tests.support.tiny_root import write_wheel
 
 BARE = ("--set", "environments=", "--no-client")
 
@@ -169,7 +174,12 @@ def test_what_is_said_at_the_end(site, tmp_path, bare_root, tiny_root):
     force = ("--set", "contact=somebody")
     assert "It has no model yet." in site("install", "--root", bare_root, "--no-client", *force).stdout
     done = site("install", "--root", tiny_root, "--no-client", "--set", "environments=", *force)
-    assert 'RootstockCalculator(model="tiny", device="cpu")' in done.stdout
+    # Without a client, nothing is there to load: the wheel goes into a Python of one's own.
+    assert "module load" not in done.stdout
+    end = done.stdout.partition("Done. It has no client (--no-client), so no module to load.")[2].splitlines()
+    assert end[-1] == f'  RootstockCalculator(model="tiny", root=\'{tiny_root}\', device="cpu")'
+    wheel = Path(end[1].split()[-1])
+    assert end[1] == f"  python -m pip install --no-deps {wheel}" and wheel.is_file()
 
 
 def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):
@@ -177,6 +187,21 @@ def test_a_model_without_weights_is_not_said_to_be_fetched(site, root):
         "load emt, which has no weights (not recorded yet)"
         in site("warm", "--root", root, "--env", "emt", "--dry-run").stdout
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "names"), [('["tiny"]', ["tiny"]), ("['tiny',]", ["tiny"]), ("tiny", ["tiny"]), ("[]", []), ("", [])]
+)
+def test_lists_are_set_as_toml_has_them_too(site, tiny_root, value, names):
+    site("install", "--root", tiny_root, "--no-client", "--set", f"environments={value}")
+    assert read_scope(tiny_root / "clusters.toml").clusters["local"].get("environments", []) == names
+
+
+def test_a_list_without_quotes_is_answered_with_the_right_form(site, tiny_root):
+    done = site("install", "--root", tiny_root, "--set", "environments=[emt, 'lj']", check=False)
+    assert (done.returncode, done.stderr) == (
+        3, "Error: environments=[emt, 'lj'] is no list.\nWrite it so: --set environments=emt,lj\n",
+    )  # fmt: skip
 
 
 def test_templates_of_the_site(site, bare_root, tmp_path):
@@ -304,7 +329,12 @@ def test_a_folder_above_that_keeps_readers_out_is_named(site, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     done = site("install", "--cluster", "local", "--root", closed / "root", *BARE, "--set", "access.readers=world")
-    assert f"Note: {closed} does not let other users pass: they cannot reach the root." in done.stderr
+    said = f"Note: {closed} does not let other users pass: they cannot reach the root. "
+    assert f"{said}Its owner decides about that: chmod o+x {closed}\n" in done.stderr
+    closed.chmod(0o750)  # closed on purpose, to all but a group: the advice is not to open what the site has closed
+    group = grp.getgrgid(closed.stat().st_gid).gr_name
+    done = site("install", "--root", closed / "root", *BARE, "--set", "access.readers=world")
+    assert f"{said}The group {group} can. If the root is meant for that group: --group {group} --set " in done.stderr
 
 
 def test_builds_that_cannot_fit_are_refused_before_anything_is_written(site, tiny_root):
@@ -378,13 +408,20 @@ def test_a_machine_of_no_cluster(tmp_path):
     code, _, noted = named("orwell", "install", "--root", tmp_path / "root", *BARE, XDG_CONFIG_HOME=str(tmp_path))
     assert code == 3
     assert noted[0].startswith("Error: Which cluster is this for? The name of this machine, 'orwell")
-    assert noted[1].startswith("Give --cluster NAME. Known: alps, della, ")
+    assert noted[1].startswith("Give --cluster NAME (in Python: cluster='NAME'). Known: alps, della, ")
 
 
-def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root):
+def test_a_failed_build_names_its_log_and_leaves_what_was_there(site, tiny_root, tmp_path):
     before = active_build(RootLayout(tiny_root).active("tiny"))
     environment = tiny_root / "environments/tiny.py"
-    environment.write_text(environment.read_text().replace('"six"', '"six==99"'))
+    wheel = write_wheel(tmp_path, "six", "99", {"six.py": b"x = 1"})
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:  # its RECORD says something else
+        for name, content in files.items():
+            archive.writestr(name, content.replace(b"x = 1", b"x = 2"))
+    text = environment.read_text().replace('"six"', '"six==99"')
+    environment.write_text(re.sub(r"find-links = .*", f'find-links = ["{tmp_path}"]', text))
     done = site("install", "--root", tiny_root, "--env", "tiny", "--no-client", check=False)
     assert done.returncode == 14
     log = Path(next(line for line in done.stderr.splitlines() if line.startswith("Log: ")).removeprefix("Log: "))

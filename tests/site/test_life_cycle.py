@@ -65,13 +65,14 @@ def test_a_build_that_is_gone_is_damage(site, old_and_new):
     root, _, new = old_and_new
     remove_tree(RootLayout(root).build("tiny", new))
     done = site("verify", "--files", "--root", root, check=False)
-    assert (done.returncode, done.stdout) == (15, "tiny: 1 file is wrong\n  build.json: is missing\n")
+    fault = f"{root}/active/tiny leads to {root}/builds/tiny/{new}, which is not there.\n"
+    assert (done.returncode, done.stdout) == (10, "")
+    assert f"tiny is not compared: {fault}" in done.stderr
     for options in ((), ("--env", "tiny")):
         done = site("verify", "--root", root, *options, check=False)
-        assert done.returncode == 15
-        assert done.stderr.endswith(
-            "Error: No build was verified of tiny.\nrootstock-site install builds what is missing.\n"
-        )
+        assert done.returncode == 10
+        remedy = f"An admin mends that: rootstock-site install --root {root}\n"
+        assert done.stderr.endswith(f"tiny is not verified: {fault}{remedy}")
 
 
 def test_a_rollback_to_what_gc_has_collected_meanwhile(old_and_new):
@@ -178,7 +179,10 @@ def test_back_and_forth(site, old_and_new):
     # There is nothing before the first generation; forward goes by number.
     done = site("rollback", "--root", root, check=False)
     assert done.returncode == 10
-    assert f"Error: {root} has no earlier generation where anything else was in use.\n" in done.stderr
+    assert done.stderr == (
+        f"Error: {root} has no generation before 1 where anything else was in use.\n"
+        f"Generation 2 is later: rootstock-site rollback --root {root} --to 2 goes forward to it.\n"
+    )
     site("rollback", "--root", root, "--to", "2")
     assert active(root) == new
     # The last change is undone: before generation 2, tiny was the old one.

@@ -44,6 +44,16 @@ def test_load_sets_the_variables_and_puts_the_client_on_path(modules, install):
     assert modules.shell(tree(root), "module load rootstock && rootstock list").stdout == "rootstock of 0.3.0 list\n"
 
 
+@pytest.mark.parametrize(
+    ("environments", "example"), [(("emt", "mine"), "mine"), (("lj", "emt"), "lj"), (("emt", "mace"), "mace"), ((), "")]
+)
+def test_the_example_of_the_help_is_there(modules, install, environments, example):
+    """The first environment of the root that is no toy."""
+    root = install(replace(CLUSTER, environments=environments), "0.3.0")
+    done = modules.shell(tree(root), "module help rootstock")
+    assert re.findall(r'model="(.*?)"', done.stdout + done.stderr) == ([example] if example else [])
+
+
 @pytest.mark.parametrize("more", ["", "module load rootstock; "], ids=["once", "twice"])
 def test_unload_restores_the_environment(modules, install, more):
     root = install(CLUSTER, "0.3.0")
@@ -135,7 +145,9 @@ def test_help_says_how_to_use_it_and_whom_to_ask(modules, install):
 def test_help_of_an_unknown_site(modules, install):
     root = install(Cluster(name="bare", origins={}), "0.3.0")
     text = modules.shell(tree(root), "module help rootstock 2>&1").stdout
-    assert HELP in text
+    example = "    python\n    >>> from rootstock"
+    assert HELP.partition(example)[0] in text and HELP.partition("\n\n`")[2] in text
+    assert example not in text
     assert "Contact" not in text
 
 

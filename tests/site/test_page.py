@@ -8,20 +8,25 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from rootstock.config.clusters import cluster_from, packaged_scopes
+from rootstock.config.environment_file import packaged_source
 from rootstock.config.packaged import data_folder
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
 from rootstock.root.verification_records import Run, Verification
+from rootstock.root.weights import Weights, WeightsFile, write_weights
 from tests.conftest import Site
 from tests.support.browser import Browser
 from tests.support.commands import ROOTSTOCK, run
 from tests.support.environment_files import header
 from tests.support.needs import need_program
+from tests.support.roots import put_environment
 
 # They share browsers, each of which takes seconds to start.
 pytestmark = pytest.mark.xdist_group("page")
@@ -105,7 +110,7 @@ def test_page_and_json_say_the_same_as_list(site: Site, root: Path, tmp_path: Pa
     assert {path.stat().st_mode & 0o777 for path in (html, data)} == {0o644}
     status = json.loads(data.read_text())
     listed = run(ROOTSTOCK, "list", "--root", root, "--json", check=True)
-    assert status["schema"] == 1
+    assert status["schema"] == 2
     assert status["models"] == json.loads(listed.stdout)["models"]
     assert status["usage"]["script"].splitlines()[1] == "from rootstock import RootstockCalculator"
     emt = next(environment for environment in status["environments"] if environment["name"] == "emt")
@@ -120,6 +125,40 @@ def test_page_and_json_say_the_same_as_list(site: Site, root: Path, tmp_path: Pa
     # Users of the site are nobody's business on the web.
     assert "built_by" not in json.dumps(status)
     assert '"by"' not in data.read_text()
+
+
+def test_what_the_admin_must_confirm_is_no_business_of_users(site: Site, bare_root: Path, tmp_path: Path) -> None:
+    text = f'default = "della"\n[clusters.della]\nroot = "{bare_root}"\n'
+    (bare_root / "clusters.toml").write_text(text)
+    marker = bare_root / "rootstock.toml"
+    marker.write_text(marker.read_text().replace('cluster = "local"', 'cluster = "della"'))
+    page = published(site, bare_root, tmp_path / "page")
+    notes = cluster_from(packaged_scopes(), "della").notes
+    assert any(note.startswith("Confirm contact") for note in notes)
+    for file in (page, page.with_name("status.json")):
+        assert not [note for note in (*notes, "Confirm") if note in file.read_text()]
+
+
+@pytest.mark.parametrize("weights", ["unknown", "yes", "missing"])
+def test_the_example_is_no_toy_if_a_real_model_runs(site: Site, tiny_root: Path, tmp_path: Path, weights: str) -> None:
+    layout = RootLayout(tiny_root)
+    record = read_build(layout.active("tiny").resolve())
+    assert record
+    layout.active("tiny").unlink()
+    for name in ("chgnet", "alignn", "emt"):
+        put_environment(layout, packaged_source(name).path, record if name != "alignn" else replace(record, digest="0"))
+    layout.active("alignn").unlink()  # is not built
+    if weights != "unknown":
+        (file := layout.cache / "file").write_text("w")
+        layout.weights("chgnet").mkdir(parents=True)
+        files = (WeightsFile.of(file, layout.root),)
+        for model in packaged_source("chgnet").released:
+            write_weights(layout, Weights("chgnet", model, files, (), record.digest, "now", "ann", "here"), 0o644)
+    if weights == "missing":
+        file.unlink()
+    page = published(site, tiny_root, tmp_path / "page")
+    status = json.loads(page.with_name("status.json").read_text())
+    assert status["usage"]["model"] == ("emt" if weights == "missing" else "chgnet")
 
 
 def test_two_runs_differ_in_the_time_only(site: Site, root: Path, tmp_path: Path) -> None:
@@ -142,7 +181,7 @@ def test_a_page_that_is_there_is_replaced_whole_or_not_at_all(site: Site, bare_r
     assert f"Error: {own}, line 1: 'nothing' is undefined." in done.stderr
     assert (page.read_text(), page.with_name("status.json").read_text()) == before
     own.write_text(
-        '{% extends "rootstock/page.html.j2" %}{% block extra %}Down on {{ site.notes | length }}{% endblock %}'
+        '{% extends "rootstock/page.html.j2" %}{% block extra %}Down on {{ environments | length }}{% endblock %}'
     )
     with page.open() as reading:
         assert "Down on 0" in published(site, bare_root, page.parent).read_text()
@@ -168,7 +207,7 @@ def test_a_record_that_cannot_be_read_is_named(site: Site, verified_root: RootLa
 def test_an_environment_that_cannot_be_read_is_named(site: Site, tiny_root: Path, tmp_path: Path) -> None:
     (tiny_root / "environments" / "broken.py").write_text("# /// script\n# dependencies = [\n# ///\n")
     done = site("page", "--root", tiny_root, "-o", tmp_path, "--json")
-    assert "Environment broken is not on it: " in done.stderr
+    assert "broken is not on it: " in done.stderr
     assert list(json.loads(done.stdout)["problems"]) == ["broken"]
     assert "<strong>broken</strong>: " in (tmp_path / "index.html").read_text()
 

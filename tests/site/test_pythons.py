@@ -193,7 +193,7 @@ def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
     (library / "validate.py").unlink()
     done = run(*verify, "--env", ENVIRONMENT)
     inside = library.relative_to(python)
-    assert done.returncode == 15
+    assert done.returncode == 10
     assert done.stdout.endswith(
         f"interpreter {packed.key()}: 3 files are wrong\n"
         f"  {inside}/evil.py: was not there when the rest was published\n"
@@ -202,7 +202,7 @@ def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
     )
     assert f"Other files than were published are in {python}." in done.stderr
     doctor = run(ROOTSTOCK, "doctor", "--full", "--json", "--root", managed.path)
-    assert doctor.returncode == 14, doctor.stderr
+    assert doctor.returncode == 10, doctor.stderr
     failure, whole = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "files"]
     assert whole["reason"] == f"{ENVIRONMENT}: as published (every file)"
     assert failure["reason"].startswith(f"interpreter {packed.key()} is damaged: {inside}/evil.py: was not")
@@ -212,7 +212,7 @@ def test_a_file_of_it_that_is_not_what_was_put_there_is_named(managed, packed):
     assert run(SITE, "repair", "--root", managed.path, "--yes").returncode == 0
     assert ((python / "SHA256SUMS").read_text(), run(*verify).stdout) == (sums, clean.stdout)
     python.rename(python.with_name(".staging-x-broken"))
-    assert run(*verify).returncode == 15
+    assert run(*verify).returncode == 10
     done = run(SITE, "repair", "--root", managed.path, "--yes")
     assert done.returncode == 0, done.stderr
     assert f"fetch Python {packed.version} into python/{packed.key()} from " in done.stdout
@@ -397,3 +397,22 @@ def test_a_bundle_brings_what_managed_stands_for(tiny, mirror, tmp_path):
     [told] = python.glob(f"lib/python3.*/{mirror.sysconfig}")
     assert f'"prefix": "{python}"' in told.read_text()
     assert run(*command).stdout == f"{other.path}: nothing to do.\n"
+
+
+@together
+def test_a_root_that_was_moved_runs_again_after_an_installation(managed):
+    moved = TinyRoot(managed.path.with_name("moved"), managed.wheels)
+    managed.path.rename(moved.path)
+    try:
+        status = run(SITE, "status", "--root", moved.path)
+        assert status.returncode == 10
+        assert f"its place: {moved.path} was installed as {managed.path}:" in status.stdout
+        with pytest.raises(FileNotFoundError):  # its interpreter was at the old place
+            moved.imports()
+        run(SITE, "install", "--yes", "--root", moved.path, check=True)
+        assert moved.imports() == PACKAGES[0]
+        assert run(SITE, "status", "--root", moved.path).returncode == 0
+        texts = [path.read_text() for path in (*moved.layout.modules.iterdir(), *moved.layout.activations.iterdir())]
+        assert not [text for text in texts if f"{managed.path}/" in text or f'{managed.path}"' in text]
+    finally:
+        moved.path.rename(managed.path)

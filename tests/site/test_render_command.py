@@ -8,6 +8,7 @@ import pytest
 
 from rootstock import __version__
 from rootstock.config.packaged import data_folder
+from tests.support.commands import clean_environment
 
 MODULE = f"della/rootstock/{__version__}.lua"
 
@@ -47,9 +48,28 @@ def test_check_names_what_differs_is_missing_or_left_over(site, copy):
     ]
     assert f"--- {copy}/{MODULE} (now)\n+++ {copy}/{MODULE} (new)\n@@ -1,4 +1,4 @@\n" in done.stdout
     assert contents(copy) == before
-    site("render", "--output", copy)
+    assert site("render", "--output", copy).stdout.splitlines() == [
+        f"removed {copy}/della/rootstock/0.2.0.lua",
+        f"wrote {copy}/{MODULE}",
+        f"removed {copy}/hill/rootstock/{__version__}.lua",
+        f"wrote {copy}/modal/rootstock/.modulerc",
+    ]
     (copy / "hill/rootstock/notes").unlink()
     assert contents(copy) == wanted
+
+
+@pytest.mark.parametrize(("variable", "system"), [("LMOD_CMD", "lmod"), ("MODULES_CMD", "tcl")])
+def test_a_module_system_that_nobody_named(site, bare_root, variable, system):
+    """Each sets its variable in the shell of the admin."""
+    env = clean_environment(**{variable: "/usr/libexec/it"})
+    done = site("render", "--root", bare_root, "--check", environment=env)
+    assert f"--root {bare_root} --set modules.system={system}\n" in done.stderr
+    assert done.stderr.startswith("Note: This shell has ")
+    site("install", "--root", bare_root, "--no-client", "--set", f"modules.system={system}", environment=env)
+    done = site("render", "--root", bare_root, "--check", environment=env)
+    assert (done.stdout, done.stderr) == (f"{bare_root}: nothing to do.\n", "")
+    kept = [path.name for path in (bare_root / "modulefiles/rootstock").glob(".modulerc*")]
+    assert kept == [".modulerc.lua" if system == "lmod" else ".modulerc"]
 
 
 def test_one_cluster_somewhere_else(site, tmp_path):
@@ -65,7 +85,7 @@ def test_one_cluster_somewhere_else(site, tmp_path):
 def test_a_cluster_without_a_root_of_its_own(site, tmp_path):
     done = site("render", "--cluster", "alps", "--output", tmp_path, check=False)
     assert (done.returncode, done.stderr.splitlines()) == (3, [
-        "Error: Cluster 'alps' has no root of its own.",
+        "Error: Cluster 'alps' is a template: only its site knows where the root is.",
         "Give its path: root='/path/to/rootstock' in Python, --root /path/to/rootstock in a command.",
     ])  # fmt: skip
     site("render", "--cluster", "alps", "--root", "/capstor/rootstock", "--output", tmp_path)

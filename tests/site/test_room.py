@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 
 import pytest
 
+from rootstock.builds.subprocesses import Programs
+from rootstock.errors import SiteError
+from tests.support.commands import SITE, run
 from tests.support.environment_files import header
-from tests.support.tiny_root import SETUP
+from tests.support.folders import small_disk
+from tests.support.needs import need_program
+from tests.support.tiny_root import SETUP, write_wheel
 
 
 def file(room):
@@ -21,13 +29,19 @@ def file(room):
         ("{ megabytes = 1, files = 1000000000000 }", 10, "and 1000000000000 files"),
         ("{ megabytes = 1 }", 3, "room must be a table such as { megabytes = 350, files = 10500 }"),
         ('"much"', 3, "room must be a table such as"),
+        ("{ megabytes = 1, files = 10, cuda = 6000 }", 3, "room: cuda must be a table such as { megabytes = 6000 }"),
+        ("{ megabytes = 1, files = 10, cuda = { megabytes = 1e12 } }", 10, "1,000,000,000.0 GB and 10 files"),
+        ("{ megabytes = 1, files = 10, cuda = { mb = 1 } }", 3, "room: cuda must be a table such as"),
+        ("{ cuda = { megabytes = 1e12, files = 20 } }", 3, "room must be a table such as"),
     ],
 )
 def test_what_does_not_fit(site, tmp_path, room, code, message):
     path = tmp_path / "large.py"
     path.write_text(file(room))
-    root = tmp_path / "root"
-    done = site("install", "--cluster", "local", "--root", root, "--no-client", "--env", path, check=False)
+    install = ["install", "--cluster", "local", "--root", root := tmp_path / "root", "--no-client", "--env", path]
+    done = site(*install, "--accelerator", "cuda", check=False)
+    if "cuda" in room and code == 10:
+        assert site(*install, "--dry-run").returncode == 0
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert not root.exists()
@@ -41,3 +55,70 @@ def test_the_plan_says_what_a_build_takes(site, tmp_path):
     plan = json.loads(site("install", *options, "--json").stdout)
     assert plan["builds"][0]["room"] == {"bytes": 1_500_000, "files": 30}
     assert plan["room"]["bytes"] > 0
+
+
+@pytest.fixture
+def unknown(tmp_path):
+    """Return an environment file that says nothing of its size, and needs 4 MB that no compression shrinks."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    write_wheel(folder, "rslarge", "1.0", {"rslarge.bin": random.Random(0).randbytes(4 * 10**6)})
+    path = tmp_path / "unknown.py"
+    uv = ("[tool.uv]", "no-index = true", f'find-links = ["{folder}"]')
+    path.write_text(header(*uv, dependencies=("rslarge",), python="") + SETUP)
+    return path
+
+
+def test_what_nobody_says_takes_at_least_what_is_fetched(site, tmp_path, unknown):
+    options = ["--cluster", "local", "--root", tmp_path / "root", "--no-client", "--env", unknown]
+    assert "(not built yet), at least 4 MB\n" in site("install", *options, "--dry-run").stdout
+    (build,) = json.loads(site("install", *options, "--dry-run", "--json").stdout)["builds"]
+    assert 4 * 10**6 < build["room"]["bytes"] < 4.1 * 10**6
+    assert build["room"]["files"] is None
+    # What a header says for CPUs is not enough for what an accelerator has fetched.
+    room = "# [tool.rootstock]\n# room = { megabytes = 1, files = 2 }\n# ///\ndef"
+    unknown.write_text(unknown.read_text().replace("# ///\ndef", room))
+    assert "(not built yet), at least 4 MB\n" in site("install", *options, "--dry-run").stdout
+    site("install", *options)
+    # The root has the package already.
+    other = unknown.with_name("other.py")
+    other.write_text(unknown.read_text().replace("megabytes = 1", "megabytes = 2"))
+    assert "(not built yet), about 2 MB and 2 files\n" in site("install", *options[:-1], other, "--dry-run").stdout
+
+
+def test_what_is_fetched_does_not_fit(site, tmp_path, unknown):
+    with small_disk(tmp_path / "small", "size=3m") as small:
+        options = ["--cluster", "local", "--root", small / "root", "--no-client", "--env", unknown]
+        for more in (["--dry-run"], []):
+            done = site("install", *options, *more, check=False)
+            assert done.returncode == 10
+            assert "these builds take at least 4 MB.\nMake room: rootstock-site gc --dry-run" in done.stderr
+            assert not (small / "root").exists()
+
+
+# -- nothing more can be written while uv or Python runs
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("Disk quota exceeded (os error 122)", "Your quota there is used up."),
+        ("No space left on device (os error 28)", "Make room: rootstock-site gc --dry-run shows what can go."),
+        ("OSError: [Errno 27] File too large", "A limit of this session forbids files of that size: ulimit -f"),
+    ],
+)
+def test_a_program_that_cannot_write_more_is_an_error_of_space(said, hint):
+    with pytest.raises(SiteError, match=re.escape(said)) as caught:
+        Programs().run(["sh", "-c", f"echo 'error: failed to copy: {said}'; exit 2"], os.environ)
+    assert caught.value.hint.startswith(hint)
+    assert caught.value.exit_code == 16
+
+
+def test_a_limit_for_the_size_of_files_is_told(site, tmp_path, unknown):
+    root = tmp_path / "root"
+    command = [SITE, "install", "--yes", "--cluster", "local", "--root", root, "--no-client", "--env", unknown]
+    done = run(need_program("prlimit", "util-linux"), f"--fsize={2 * 10**6}", *command)
+    assert done.returncode == 16, done.stderr
+    assert "File too large" in done.stderr
+    assert "A limit of this session forbids files of that size: ulimit -f shows it.\n" in done.stderr
+    assert not list((root / "builds").glob("*/*"))

@@ -37,7 +37,7 @@ def test_the_list_of_clusters(ask, registry):
     assert len(packaged) == 8
     assert {"hill", *packaged} <= {line.split()[0] for line in lines}  # this machine's admin may have added some
     found = json.loads(ask("cluster", "list", "--json").stdout)
-    assert {"name": "hill", "root": "/hill", "description": "On the hill"} in found
+    assert {"name": "hill", "root": "/hill", "template": False, "description": "On the hill"} in found
 
 
 def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
@@ -66,7 +66,6 @@ def test_a_setting_and_where_it_comes_from(ask, registry, bare_root):
             '[clusters.local]\nuv.default-index = "https://ann:secret@pypi.example/simple"\n',
             "cluster local: uv.default-index holds a user's name or password in an address.\nEverybody can read",
         ),
-        ("[clusters.local\n", " is not valid TOML: "),
     ],
 )
 def test_a_wrong_registry_is_named_with_its_key(ask, registry, text, message):
@@ -96,6 +95,46 @@ def test_the_cluster_of_this_machine(tmp_path):
     done = run(unshare, "--uts", "sh", "-c", command, ROOTSTOCK, env=env)
     assert done.stderr == "Cluster della: recognised by this machine's name, della-l01g1.\n"
     assert done.stdout.startswith("[della]\ndescription = Princeton")
+
+
+def test_the_default_cluster_is_shown(ask, registry):
+    registry.touch()
+    done = ask("cluster", "show", ROOTSTOCK_ROOT="")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "Error: Which cluster? Neither ROOTSTOCK_CLUSTER nor a registry names a default.\n"
+        "Give NAME: rootstock cluster list shows those that are known.\n",
+    )
+    registry.write_text('default = "modal"\n')
+    assert ask("cluster", "show").stdout.startswith("[modal]\n")
+    assert ask("cluster", "show", ROOTSTOCK_CLUSTER="della").stdout.startswith("[della]\n")
+    registry.write_text('default = "auto"\n[clusters.mine]\nhosts = ["*"]\n')
+    assert ask("cluster", "show", "--json").stdout.startswith('{\n "schema": 1,\n "name": "mine"')
+
+
+def test_the_cluster_of_this_machine_in_python(ask, registry, root):
+    """``auto`` means the same as on command lines; a machine of no cluster is told what to give."""
+    code = "from rootstock import RootstockCalculator; print(RootstockCalculator('emt'{}).todict()['root'])"
+    python = ROOTSTOCK.with_name("python")
+    env = {"XDG_CONFIG_HOME": str(registry.parents[1])}
+    for given, variables in ((", cluster='auto'", {}), ("", {"ROOTSTOCK_CLUSTER": "auto"})):
+        registry.write_text(f'[clusters.mine]\nhosts = ["*"]\nroot = "{root}"\n')
+        done = run(python, "-c", code.format(given), env=clean_environment(**env, **variables))
+        assert done.stdout == f"{root}\n", done.stderr
+        registry.write_text("")
+        done = run(python, "-c", code.format(given), env=clean_environment(**env, **variables))
+        assert "ConfigurationError: The name of this machine, " in done.stderr
+        assert "fits no known cluster" in done.stderr
+        assert "\nGive --cluster NAME (in Python: cluster='NAME'). Known: alps, " in done.stderr
+
+
+def test_a_model_of_an_environment_that_is_not_installed(ask, tiny_root):
+    done = ask("show", "lj-argon", "--root", tiny_root)
+    assert (done.returncode, done.stderr) == (
+        4,
+        f"Error: Environment 'lj' not found in {tiny_root}/environments. Available there: tiny.\n"
+        f"An admin adds it with: rootstock-site install --root {tiny_root} --env lj\n",
+    )
 
 
 def test_no_root(ask, tmp_path):

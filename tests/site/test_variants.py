@@ -21,9 +21,9 @@ from rootstock.reports.catalogue import read_catalogue
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from rootstock.root.variants import fitting_build
-from tests.support.commands import ASKING, SITE, ordinary, run
+from tests.support.commands import ASKING, ROOTSTOCK, SITE, ordinary, run
 from tests.support.needs import need
-from tests.support.tiny_root import TinyRoot, make_wheel
+from tests.support.tiny_root import TinyRoot, make_wheel, write_wheel
 
 HERE = platform.machine()
 
@@ -65,7 +65,7 @@ def test_a_build_for_another_accelerator_goes_beside_the_main_one(tiny_site):
     assert (environment["digest"], environment["variants"]) == (main, {f"{HERE}-cuda": cuda})
     assert f"environment tiny for {HERE}-cuda: build {cuda}\n" in command("status").stdout
     (model,) = read_catalogue(root.layout).models
-    assert model.built_for == (f"{HERE} cpu", f"{HERE} cuda")
+    assert model.built_for == (f"{HERE} cpu",)  # its packages know no GPU, whatever it was made for
     devices = ("", "cpu", "cuda", "cuda:1", "xpu")
     chosen = {device: resolve(root.layout, "tiny", device, "build").build.name for device in devices}
     assert chosen == {"": main, "cpu": main, "cuda": cuda, "cuda:1": cuda, "xpu": main}
@@ -114,9 +114,33 @@ def test_a_build_for_another_processor(tiny_site):
     )
 
 
+def with_torch(root, built_for):
+    """Let an environment have a torch that is built for such GPUs; it cannot be imported."""
+    flags = {name: "'12.8'" if name == built_for else "None" for name in ("cuda", "hip", "xpu")}
+    text = "".join(f"{name}: Optional[str] = {value}\n" for name, value in flags.items())
+    write_wheel(root.wheels, "torch", "2.9.0", {"torch/__init__.py": b"", "torch/version.py": text.encode()})
+    root.require("rsalpha", "torch")
+
+
+@pytest.mark.parametrize(("built_for", "label"), [("cuda", "cuda"), ("", "cpu"), ("hip", "rocm")])
+def test_a_build_is_labelled_by_what_its_torch_computes_on(tiny_site, built_for, label):
+    root, command = tiny_site
+    with_torch(root, built_for)
+    done = command("install", *INSTALL, "--set", "hardware.accelerator=cuda")
+    remark = f"made for cuda, its packages compute on {label}"
+    assert (remark in done.stderr) == (label != "cuda")
+    record = read_build(root.layout.active("tiny", f"{HERE}-cuda").resolve())
+    assert (record.accelerator, record.computes_on) == ("cuda", label)
+    (model,) = read_catalogue(root.layout).models
+    assert f"{HERE} {label}" in model.built_for
+    assert f"tiny: built for {HERE} {label}" in run(ROOTSTOCK, "doctor", "--root", root.path).stdout
+    assert "nothing to do" in command("install", *INSTALL).stdout
+
+
 def test_a_gpu_of_another_kind_is_not_served(tiny_site):
     root, command = tiny_site
     link = root.layout.active("tiny")
+    with_torch(root, "cuda")
     command("install", *INSTALL, "--accelerator", "cuda")
     link.unlink()
     (root.layout.all_active / f"tiny+{HERE}-cuda").rename(link)
@@ -202,6 +226,8 @@ def test_torch_comes_from_the_index_for_the_accelerator(tiny_site, tmp_path):
 
 def test_a_damaged_build_does_not_keep_the_others_from_serving(tiny_site):
     root, command = tiny_site
+    with_torch(root, "cuda")
+    command("install", *INSTALL)
     command("install", *INSTALL, "--accelerator", "cuda")
     main, cuda = (root.layout.active(*of).resolve() for of in (["tiny"], ["tiny", f"{HERE}-cuda"]))
 

@@ -26,6 +26,7 @@ from rootstock.root.verification_records import read_verifications
 from tests.conftest import Site
 from tests.support.commands import ROOTSTOCK, SITE, run, started
 from tests.support.folders import open_to_readers
+from tests.support.needs import need, need_root
 from tests.support.processes import wait_for
 from tests.support.readers import need_readers, run_as_reader
 
@@ -145,7 +146,7 @@ def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site, tmp_path
     [seen] = runs(copy, "lj")
     assert seen.missed >= 1 and seen.ended
     # It has no numbers to be shown.
-    shown = run(ROOTSTOCK, "show", "lj", "--root", copy, check=True).stdout
+    shown = run(ROOTSTOCK, "show", "lj-argon", "--root", copy, check=True).stdout
     assert re.search(r"\n  FAILED +argon.*could not start: RuntimeError: broken", shown), shown
     site("page", "--root", copy, "--output", tmp_path / "page")
     assert "could not start: RuntimeError: broken" in (tmp_path / "page" / "index.html").read_text()
@@ -252,3 +253,33 @@ def test_each_law_is_noticed_when_it_is_broken(law: str) -> None:
         if not check["passed"]
     }
     assert (law in broken) if law else not broken
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_nothing_is_recorded(copy: Path, site: Site) -> None:
+    need(not list(Path("/dev").glob("nvidia[0-9]*")), "a machine without a GPU")
+    for command in (("verify",), ("install", "--dry-run")):
+        done = site(*command, "--root", copy, "--device", "cuda", check=False)
+        assert done.returncode == 18
+        assert "device='cuda' was asked for, but no GPU is visible" in done.stderr
+    assert not list((copy / "verification").rglob("*.json"))
+
+
+# A node whose kernel has a GPU, as far as that can be told without asking a library.
+WITH_A_GPU = """
+set -e
+mkdir "$0"; mount -t tmpfs gpu "$0"
+for name in null zero full random urandom; do touch "$0/$name"; mount --bind "/dev/$name" "$0/$name"; done
+mkdir "$0/shm"; touch "$0/nvidia0"; mount --rbind "$0" /dev
+exec "$@"
+"""
+
+
+def test_what_computes_on_the_processor_is_not_recorded_as_verified_on_a_gpu(copy: Path, tmp_path: Path) -> None:
+    need_root()
+    prefix = ("unshare", "--mount", "sh", "-c", WITH_A_GPU, tmp_path / "dev")
+    done = run(*prefix, SITE, "verify", "--root", copy, "--env", "emt", "--device", "cuda")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("emt (cpu): 17 passed")
+    (path,) = (copy / "verification/emt").rglob("*.json")
+    record = json.loads(path.read_text())
+    assert record["device"] == "cpu" and {check["device"] for check in record["checks"]} == {"cpu"}

@@ -21,18 +21,22 @@ PACKAGES = ("rsalpha", "rsbeta")
 SETUP = 'def setup(model, device="cpu"):\n    raise NotImplementedError\n'
 
 
-def make_wheel(folder: Path, name: str, version: str = "1.0", payload: bytes = b"x = 1\n") -> Path:
+def make_wheel(
+    folder: Path, name: str, version: str = "1.0", payload: bytes = b"x = 1\n", needs: tuple[str, ...] = ()
+) -> Path:
     """Write a wheel of a pure Python package with a few modules."""
-    return write_wheel(
-        folder, name, version, {f"{name}/{module}.py": payload for module in ("__init__", "one", "two", "three")}
-    )
+    modules = {f"{name}/{module}.py": payload for module in ("__init__", "one", "two", "three")}
+    return write_wheel(folder, name, version, modules, needs)
 
 
-def write_wheel(folder: Path, name: str, version: str, modules: Mapping[str, bytes]) -> Path:
-    """Write a wheel of a pure Python package, given the content of each file by its path."""
+def write_wheel(
+    folder: Path, name: str, version: str, modules: Mapping[str, bytes], needs: tuple[str, ...] = ()
+) -> Path:
+    """Write a wheel of a pure Python package, given the content of each file by its path, and what it requires."""
     info = f"{name}-{version}.dist-info"
     files = {**modules}
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    required = "".join(f"Requires-Dist: {requirement}\n" for requirement in needs)
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = [f"{path},sha256={_digest(content)},{len(content)}" for path, content in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()

@@ -22,6 +22,7 @@ from rootstock.interfaces.ipi.codec import encode_cell
 from rootstock.interfaces.ipi.listener import check_place
 from rootstock.interfaces.ipi.messages import ForceReady
 from rootstock.interfaces.thread_state import ThreadState
+from rootstock.root.user_folders import expanded
 
 # Pickles of before ADR 16 name these modules by their places of then.
 sys.modules.setdefault("rootstock.ipi.calculator", sys.modules[__name__])
@@ -181,7 +182,7 @@ def _has_volume(inputs: Inputs) -> bool:
 
 
 def _path(path: str | os.PathLike[str] | None) -> Path | None:
-    return None if path is None else Path(path).expanduser().absolute()
+    return None if path is None else expanded(Path(path)).absolute()
 
 
 def _check(answer: ForceReady) -> None:

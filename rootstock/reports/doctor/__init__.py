@@ -20,6 +20,7 @@ from rootstock.client.timeouts import START_S
 from rootstock.config.clusters import require_root
 from rootstock.config.environment_file import registered_names
 from rootstock.config.site import installed_site
+from rootstock.errors import ConfigurationError
 from rootstock.reports.catalogue import in_use
 from rootstock.reports.doctor import builds, place, surroundings, workers
 from rootstock.reports.doctor.bounded import Bounded, no_answer
@@ -103,7 +104,7 @@ def examine(
         context = replace(
             context,
             environments=tuple(registered_names(context.layout)),
-            device=device or installed_site(context.layout).cluster.device,
+            device=device or _device(context.layout),
             device_asked=device is not None,
         )
     else:
@@ -153,7 +154,7 @@ def why_not(
     if not (yield from _in_turn([("environment", check(environment))], context, step_s)):
         return
     name, argument = find_model(context.layout, model)
-    device = device or installed_site(context.layout).cluster.device
+    device = device or _device(context.layout)
     context = replace(context, environments=(name,), argument=argument, device=device, device_asked=True)
 
     def named(_: DoctorContext) -> Iterator[Finding]:
@@ -170,6 +171,14 @@ def why_not(
 
     steps = [("model", check(named)), *_OF_MODEL, ("start", check(start))]
     yield from _in_turn(steps, context, patience + step_s)
+
+
+def _device(layout: RootLayout) -> str:
+    """Return the device of the root's cluster; of one that cannot be read, which `place.layout` tells of, the CPU."""
+    try:
+        return installed_site(layout).cluster.device
+    except ConfigurationError:
+        return "cpu"
 
 
 def _find(

@@ -11,14 +11,27 @@ from pathlib import Path
 
 from rootstock.client.exit_status import cannot_start
 from rootstock.client.resolve import resolve_environment
+from rootstock.config.environment_file import read_source
 from rootstock.config.model_string import is_path, model_string
-from rootstock.errors import BuildError, RootError, WeightsError
+from rootstock.errors import RootError, RootstockError, WeightsError
 from rootstock.reports.catalogue import in_use, of_each
-from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
+from rootstock.reports.doctor.finding import (
+    DoctorContext,
+    Finding,
+    check,
+    failed,
+    from_error,
+    of_one,
+    ok,
+    skipped,
+    warning,
+)
 from rootstock.root.checksums import Problem
 from rootstock.root.disk_usage import number_of
+from rootstock.root.in_use import was_built
+from rootstock.root.mounts import refuse_noexec
 from rootstock.root.published import SealedTree, sealed_trees
-from rootstock.root.records import BuildRecord, active_build, read_build
+from rootstock.root.records import BuildRecord, read_build
 from rootstock.root.variants import fitting_build
 from rootstock.root.weights import Weights, how_to_fetch, own_weights, read_weights, weights_of
 
@@ -40,19 +53,36 @@ def fitting_builds(context: DoctorContext) -> dict[str, tuple[Path, BuildRecord]
 @check
 def builds(context: DoctorContext) -> Iterator[Finding]:
     """Check that each environment has a build for this machine and the device."""
+    fitting = fitting_builds(context)
     for name in context.environments:
         try:
             resolve_environment(context.layout, name, "", context.device, "build")
-        except RootError as error:
-            finding = from_error(error)
-            # That nobody has built an environment yet is no fault of the root; to whoever asks for it, it is.
-            expected = context.argument is not None or active_build(context.layout.active(name)) is not None
-            yield finding if expected else warning(finding.reason, finding.remedy)
-    if fitting := fitting_builds(context):
-        kinds = sorted({f"{record.platform} {record.accelerator}" for _, record in fitting.values()})
+        except RootstockError as error:
+            told = from_error(error)
+            # That nobody has built it yet is no fault of the root; to whoever asks for it, it is.
+            unbuilt = isinstance(error, RootError) and not was_built(context.layout, name)
+            new = context.argument is None and unbuilt
+            yield warning(told.reason, told.remedy) if new else of_one(context, told, others=bool(fitting))
+        else:
+            yield from _of_file(context, name)
+    if fitting:
+        kinds = sorted({f"{record.platform} {record.computes_on}" for _, record in fitting.values()})
         yield ok(f"{', '.join(fitting)}: built for {', '.join(kinds)}")
     elif not context.environments:
         yield warning("this root has no environment", f"rootstock-site install --root {context.layout.root} --env NAME")
+
+
+def _of_file(context: DoctorContext, name: str) -> Iterator[Finding]:
+    """Say that a file cannot be read any more from which an environment was built: its build has a copy."""
+    path = context.layout.environment_file(name)
+    try:
+        read_source(path)
+    except RootstockError as error:
+        told = from_error(error)
+        yield warning(
+            f"{told.reason} The build of {name} that is in use does not need it; the next one does.", told.remedy
+            or f"An admin corrects it: rootstock-site check-env {path}",
+        )  # fmt: skip
 
 
 @check
@@ -68,7 +98,8 @@ def intact(context: DoctorContext) -> Iterator[Finding]:
         for tree in sealed_trees(context.layout, names, clients=not names and context.argument is None):
             yield tree, problems_of(tree)
 
-    compared, errors = of_each([*context.environments, ""], compare)  # without a name: what belongs to none
+    # `builds` tells of those that cannot be read. Without a name: what belongs to none.
+    compared, errors = of_each([*fitting_builds(context), ""], compare)
     yield from map(from_error, errors.values())
     checked = dict(compared)
     yield from (_damage(context, tree, problems) for tree, problems in checked.items() if problems)
@@ -85,14 +116,20 @@ def _damage(context: DoctorContext, tree: SealedTree, problems: list[Problem]) -
     which = f" --env {tree.name}" if tree.kind == "environment" else ""
     return failed(f"{tree} is damaged: {shown}{more} (in {tree.folder})",
                   f"An admin runs: rootstock-site repair --root {context.layout.root}{which}",
-                  BuildError.exit_code)  # fmt: skip
+                  RootError.exit_code)  # fmt: skip
 
 
 @check
 def interpreters(context: DoctorContext) -> Iterator[Finding]:
     """Check that this user can run the Python of each build."""
     fitting = fitting_builds(context)
-    running, failures = {}, False
+    running, failures = {}, dict[str, Finding]()
+    try:
+        for build, _ in fitting.values():
+            refuse_noexec(build)
+    except RootError as error:  # of one mount, so of all of them
+        yield from_error(error)
+        return
     for name, (build, record) in fitting.items():
         command = [str(build / "bin" / "python"), "-I", "-B", "-c", "import numpy"]
         try:
@@ -102,19 +139,20 @@ def interpreters(context: DoctorContext) -> Iterator[Finding]:
         except OSError as error:
             finding = from_error(cannot_start(command[0], error))
             reason = f"{finding.reason} It leads to {os.path.realpath(command[0])}, Python {record.python}."
-            failures = True
-            yield failed(f"{name}: {reason}", finding.remedy, 18)
+            failures[name] = failed(f"{name}: {reason}", finding.remedy, 18)
     for name, process in running.items():
         stderr = process.communicate()[1].strip()
         if process.returncode and "No module named 'numpy'" not in stderr:
             last = stderr.splitlines()[-1] if stderr else f"exit code {process.returncode}"
-            failures = True
-            yield failed(f"{name}: its Python does not run: {last}", "Ask the site's admin to build it again.", 18)
+            remedy = "Ask the site's admin to build it again."
+            failures[name] = failed(f"{name}: its Python does not run: {last}", remedy, 18)
+    well = [name for name in fitting if name not in failures]
+    yield from (of_one(context, finding, others=bool(well)) for finding in failures.values())
     if not fitting:
         yield skipped("nothing is built")
-    elif not failures:
-        versions = sorted({record.python for _, record in fitting.values()})
-        yield ok(f"{', '.join(fitting)}: Python {', '.join(versions)} runs")
+    elif well:
+        versions = sorted({fitting[name][1].python for name in well})
+        yield ok(f"{', '.join(well)}: Python {', '.join(versions)} runs")
 
 
 @check

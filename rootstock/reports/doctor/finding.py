@@ -77,6 +77,25 @@ def from_error(error: RootstockError) -> Finding:
     return failed("; ".join(line.strip() for line in lines), error.hint, error.exit_code)
 
 
+def of_one(context: DoctorContext, finding: Finding, *, others: bool) -> Finding:
+    """Return the finding about what keeps one environment from working, and says so to whoever asks for it.
+
+    A job that begins with ``rootstock doctor`` goes on if the root has others; whoever looks at all, or at this one,
+    is told of a failure.
+
+    Parameters
+    ----------
+    context : DoctorContext
+    finding : Finding
+        A failure.
+    others : bool
+        Whether other environments work.
+    """
+    if context.full or context.argument is not None or not others:
+        return finding
+    return warning(finding.reason, finding.remedy)
+
+
 @dataclass(frozen=True)
 class DoctorContext:
     """What is looked at.

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.client.scratch import private_scratch
-from rootstock.config.site import installed_versions
+from rootstock.config.site import check_place, installed_versions
+from rootstock.errors import RootError, RootstockError
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
-from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
+from rootstock.root.disk_usage import DiskUsage, check_space, free_space, megabytes
 from rootstock.root.layout import LAYOUT_VERSION
 from rootstock.root.lock import probe_lock
 from rootstock.root.modes import modes_needed
-from rootstock.root.ownership import Admins, strangers_in
+from rootstock.root.mounts import noexec_mount
+from rootstock.root.ownership import Admins, check_owners
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import group_name, obstacle, owner, user_of, writable_above
 from rootstock.root.records import read_marker
@@ -55,6 +57,11 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
             yield warning(
                 f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"
             )
+    try:
+        check_place(context.layout)
+    except RootstockError as error:  # models run all the same
+        told = from_error(error)
+        yield warning(told.reason, told.remedy or "An admin corrects it.")
     versions = ", ".join(installed_versions(context.layout)) or "none"
     yield ok(f"layout {marker['layout']}, cluster {marker['cluster']}, rootstock {versions}")
 
@@ -62,10 +69,18 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
 @check
 def space(context: DoctorContext) -> Iterator[Finding]:
     """Say how much room there is where admins install; check that a home is not full."""
-    yield ok(f"root: {_left(free_space(context.layout.root))} at {context.layout.root}")
+    root = context.layout.root
+    try:
+        check_space(root)
+        yield ok(f"root: {_left(free_space(root))} at {root}")
+    except RootError as error:  # models run all the same
+        yield warning(error.message, error.hint)
     home = Path.home()
-    if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
-        yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
+    try:
+        if home.is_dir() and (free := shutil.disk_usage(home).free) < _SCRATCH_BYTES:
+            yield warning(f"home: {megabytes(free)} left at {home}", "Remove what you do not need.")
+    except OSError as error:  # as in a job whose ticket has expired
+        yield warning(f"home: {home}: {error.strerror}", "Models run without it; write results elsewhere.")
 
 
 def _left(room: DiskUsage) -> str:
@@ -93,6 +108,10 @@ def scratch(context: DoctorContext) -> Iterator[Finding]:  # noqa: ARG001  # eve
     text = f"{folder}, mode {folder.stat().st_mode & 0o7777:04o}, can be written; {_left(room)}"
     if room.bytes < _SCRATCH_BYTES or (room.files is not None and room.files < _FILES):
         yield warning(text, "Compilers and logs need room there: set TMPDIR to a folder with more.")
+    elif mount := noexec_mount(folder):
+        yield warning(
+            f"{text}; {mount} is mounted with noexec", "Models that compile code cannot use it: set TMPDIR to another."
+        )
     else:
         yield ok(text)
 
@@ -140,13 +159,11 @@ def access(context: DoctorContext) -> Iterator[Finding]:
     for text, remedy in writable_above(layout.root, admins.gid, {admins.uid}):
         well = False
         yield warning(text, f"An admin of that folder: {remedy}")
-    if strange := strangers_in(layout, admins):
+    try:
+        check_owners(layout)
+    except RootError as error:
         well = False
-        more = f", and so for {len(strange) - 1} more" if strange[1:] else ""
-        yield warning(
-            f"{strange[0]} belongs to {owner(strange[0])}, who is no admin of this root{more}",
-            f"Look at it. Then root gives it to an admin: chown -h {user_of(admins.uid)} {strange[0]}",
-        )
+        yield warning(error.message, error.hint)
     if wrong := [change for change in modes_needed(layout, noted, everything=context.full) if change.old is not None]:
         well = False
         more = f", and so for {len(wrong) - 1} more" if wrong[1:] else ""

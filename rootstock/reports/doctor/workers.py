@@ -14,12 +14,24 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
-from rootstock.errors import WorkerError, WorkerStartError
-from rootstock.reports.catalogue import Model, models_of, of_each, version_of
+from rootstock.errors import DeviceError, WorkerError, WorkerStartError
+from rootstock.reports.catalogue import Model, models_of, of_each
 from rootstock.reports.doctor.builds import fitting_builds
-from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
+from rootstock.reports.doctor.finding import (
+    FAILED,
+    DoctorContext,
+    Finding,
+    check,
+    failed,
+    from_error,
+    of_one,
+    ok,
+    skipped,
+    warning,
+)
+from rootstock.reports.packages import version_of
 from rootstock.root.records import BuildRecord
-from rootstock.worker.device import missing_gpu
+from rootstock.worker.device import require_device
 
 _NOWHERE = "http://127.0.0.1:9"  # the port of the discard service: nothing listens there
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -27,16 +39,25 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY
 
 @check
 def offline(context: DoctorContext) -> Iterator[Finding]:
-    """Check that a worker starts without any network."""
-    chosen = _chosen(context)
+    """Check that a worker starts without any network: that of the smallest build, and of all if all is looked at."""
+    chosen, failures = _chosen(context), []
     if not chosen:
         yield skipped("no build has a model whose weights are here")
     for name, argument in chosen:
-        yield _start(context, name, argument)
+        finding = _start(context, name, argument)
+        if finding.result == FAILED:
+            failures.append(finding)
+            continue
+        yield from (of_one(context, failure, others=True) for failure in failures)
+        failures = []
+        yield finding
+        if not context.full:
+            return
+    yield from failures
 
 
 def _chosen(context: DoctorContext) -> list[tuple[str, str]]:
-    """Return the environments and models to start: the smallest build, or all of them."""
+    """Return the environments and models to start, the smallest build first."""
     fitting = fitting_builds(context)
     if context.argument is not None:
         return [(name, context.argument) for name in fitting]
@@ -49,7 +70,7 @@ def _chosen(context: DoctorContext) -> list[tuple[str, str]]:
     chosen: dict[str, str] = {}
     for model in sorted((model for model in models if model.weights != "missing"), key=rank):
         chosen.setdefault(model.environment, model.argument)
-    return list(chosen.items())[: None if context.full else 1]
+    return list(chosen.items())
 
 
 def late(seconds: float, model: str = "") -> Finding:
@@ -107,9 +128,9 @@ def gpu(context: DoctorContext) -> Iterator[Finding]:
     if context.argument is not None and not with_torch:
         yield skipped("this environment has no torch that would use one")
         return
-    # torch calls AMD's by the same name, so both must be missing.
-    error = missing_gpu(context.device, "rocm") and missing_gpu(context.device, "cuda")
-    if error:
+    try:
+        require_device(context.device)
+    except DeviceError as error:
         yield from_error(error) if context.device_asked else warning(error.message, error.hint)
         return
     if not with_torch:

@@ -15,7 +15,7 @@ from rootstock.config.header_kinds import KEYS, SUBKEYS, TEXTS, Place, is_table,
 from rootstock.config.header_lines import Lines
 from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
-from rootstock.config.requirements import normalized, parse_requirement
+from rootstock.config.requirements import normalized, parse_requirement, required_packages
 from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 from rootstock.worker.channel.memory import PROPERTY_BITS
@@ -65,6 +65,7 @@ def check_header(path: Path, text: str) -> Findings:
     for place, wrong in misfits({"tool": {**tool, "rootstock": {}}}):
         yield Finding(ERROR, wrong, lines.at(place))
     yield from _check_table(EnvironmentSource(path.stem, path, text, {}), table, lines)
+    yield from _check_package(header, table, lines)
 
 
 def _unknown_key(key: str, keys: Iterable[str], where: str, line: int) -> Finding:
@@ -99,6 +100,15 @@ def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
             yield Finding(WARNING, fault, lines.of("dependencies", text))
     if "ase" not in names:
         yield Finding(WARNING, "ase is no dependency; setup() returns a calculator of it.", lines.of("dependencies"))
+
+
+def _check_package(header: Mapping[str, Any], table: Mapping[str, Any], lines: Lines) -> Findings:
+    dependencies, package = header.get("dependencies", []), table.get("package", "")
+    if not (TEXTS.test(dependencies) and isinstance(package, str) and package):
+        return  # told already
+    if normalized(package) not in required_packages(dependencies):
+        text = f"package {package!r} is no dependency: `rootstock list` shows its version if another brings it."
+        yield Finding(WARNING, text, lines.of("package"))
 
 
 def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lines) -> Findings:

@@ -1,0 +1,195 @@
+"""A dry run ends as the run would that it stands for; and what makes an installation fail changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Site
+from tests.support.commands import Done
+from tests.support.environment_files import header
+from tests.support.needs import need_root
+from tests.support.tiny_root import SETUP
+
+Words = Sequence[str | Path]
+
+
+def file(folder: Path, *tables: str, needs: str = "") -> Path:
+    """Write an environment file that needs nothing, or one package."""
+    path = folder / "small.py"
+    path.write_text(header(*tables, dependencies=(needs,) if needs else ()) + SETUP)
+    return path
+
+
+def closed_parent(folder: Path) -> Words:
+    (folder / "closed").mkdir(mode=0o555)
+    return ["--root", folder / "closed/root", "--env", file(folder)]
+
+
+def closed_root(folder: Path) -> Words:
+    (folder / "root").mkdir(mode=0o555)
+    return ["--root", folder / "root", "--env", file(folder)]
+
+
+def parent_is_a_file(folder: Path) -> Words:
+    (folder / "file").touch()
+    return ["--root", folder / "file/root", "--env", file(folder)]
+
+
+def root_is_a_file(folder: Path) -> Words:
+    (folder / "file").touch()
+    return ["--root", folder / "file", "--env", file(folder)]
+
+
+def root_is_a_dangling_link(folder: Path) -> Words:
+    (folder / "root").symlink_to("nowhere")
+    return ["--root", folder / "root", "--env", file(folder)]
+
+
+def read_only_file_system(folder: Path) -> Words:
+    need_root()
+    place = folder / "read-only"
+    place.mkdir()
+    for options in (["--bind", place], ["-o", "remount,bind,ro"]):
+        subprocess.run(["mount", *options, place], check=True)
+    return ["--root", place / "root", "--env", file(folder)]
+
+
+def unknown_template(folder: Path) -> Words:
+    (folder / "templates").mkdir()
+    (folder / "templates/slurm.sh.j2").write_text("{{ nothing }}")
+    return [*new(folder, "jobs.scheduler=slurm"), "--template-dir", folder / "templates"]
+
+
+def broken_lock(folder: Path) -> Words:
+    file(folder, needs="six").with_name("small.py.lock").write_text("<html>")
+    return ["--root", folder / "root", "--env", folder / "small.py"]
+
+
+def wrong_reference(folder: Path) -> Words:
+    return ["--root", folder / "root", "--env", file(folder, "[[tool.rootstock.references]]", 'structure = "Cu"')]
+
+
+def new(folder: Path, *settings: str, needs: str = "") -> list[str | Path]:
+    """Return what makes a root with some settings."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    return ["--root", folder / "root", "--env", file(folder, needs=needs), *words]
+
+
+CASES: dict[str, tuple[Callable[[Path], Words], int, str]] = {
+    "closed parent": (closed_parent, 10, "You may not change .*/closed/root"),
+    "closed root": (closed_root, 10, "You may not change .*/root"),
+    "parent is a file": (parent_is_a_file, 10, "Cannot make the root .*/file/root: .*/file is no folder"),
+    "root is a file": (root_is_a_file, 10, "Cannot make the root .*/file: .*/file is no folder"),
+    "dangling link": (root_is_a_dangling_link, 10, "is a link to nowhere, which leads to no folder"),
+    "read-only": (read_only_file_system, 16, "Cannot write .*: Read-only file system"),
+    "placeholder": (
+        lambda folder: ["--root", folder / "SHARED/root", "--env", file(folder)], 3,
+        "SHARED in the root .* stands for a folder whose name only your site knows",
+    ),
+    "unknown environment": (lambda folder: ["--root", folder / "root", "--set", "environments=emtx"], 4,
+                            "This package has no environment 'emtx'"),
+    "unknown model": (lambda folder: new(folder, "models=emtx-small"), 4, "emtx-small"),
+    "model that an environment has not": (
+        lambda folder: new(folder, "models=lj-xenon2"), 3, "Environment 'lj' has no model 'xenon2'"
+    ),
+    "find-links": (lambda folder: new(folder, "uv.find-links=/nowhere", needs="six"), 14, "directory: /nowhere"),
+    "a package that is nowhere": (
+        lambda folder: new(folder, "uv.default-index=file:///nowhere", needs="six"), 14, "no versions of six",
+    ),
+    "constraint": (lambda folder: new(folder, "uv.constraints=six of one", needs="six"), 14, "six of one"),
+    "requirement": (lambda folder: new(folder, needs="six of one"), 14, "six of one"),
+    "settings that uv lacks": (
+        lambda folder: ["--root", folder / "root", "--env", file(folder, "[tool.uv]", "nothing = 1", needs="six")], 14,
+        "unknown field `nothing`",
+    ),
+    "relative cache": (lambda folder: new(folder, "uv.cache=cache"), 3, "uv.cache is 'cache'; it must be an absolute"),
+    "cache that cannot be made": (lambda folder: new(folder, "uv.cache=/proc/cache"), 10, "cache: Permission denied"),
+    "directives": (
+        lambda folder: new(folder, "jobs.scheduler=slurm", "jobs.directives=--gpus={gpu}"), 17,
+        "jobs.directives holds {gpu}, which nothing stands for: '--gpus={gpu}'",
+    ),
+    "template": (unknown_template, 17, "slurm.sh.j2, line 1: 'nothing' is undefined"),
+    "lock": (broken_lock, 14, "Failed to parse .*/small.py.lock"),
+    "reference": (wrong_reference, 3, "references.. number 1: unknown key 'structure'"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder, in which nothing is mounted any more when the test ends."""
+    yield tmp_path
+    if os.path.ismount(tmp_path / "read-only"):
+        subprocess.run(["umount", tmp_path / "read-only"], check=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_dry_run_ends_as_the_run_itself(site: Site, place: Path, case: str) -> None:
+    words, code, message = CASES[case]
+    options = words(place)
+    before = sorted(place.rglob("*"))
+
+    def outcome(*more: str) -> tuple[int, str]:
+        done = site("install", "--cluster", "local", "--no-client", *options, *more, check=False)
+        assert sorted(place.rglob("*")) == before
+        return done.returncode, re.sub(
+            r"^\d\d:\d\d:\d\d .*\n|/\.staging-\w+|rootstock-uv-\w+", "", done.stderr, flags=re.M
+        )
+
+    dry = outcome("--dry-run")
+    assert dry == outcome()
+    assert dry[0] == code, dry[1]
+    assert re.search(message, dry[1]), dry[1]
+
+
+def test_a_dry_run_finds_that_the_client_cannot_be_built(site: Site, tmp_path: Path) -> None:
+    install = ("install", "--cluster", "local", "--root", tmp_path / "root", "--set", "environments=",
+               "--set", "uv.default-index=file:///nowhere")  # fmt: skip
+    for more in (["--dry-run"], []):
+        done = site(*install, *more, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (14, False)
+        assert "rootstock-client: locking" in done.stderr
+        assert not (tmp_path / "root").exists()
+
+
+# -- settings that make an installation fail
+
+
+def settings(root: Path) -> str:
+    return (root / "clusters.toml").read_text()
+
+
+@pytest.fixture
+def failing(site: Site, tiny_root: Path) -> Callable[..., Done]:
+    """Return how a setting is given to a root of one environment; what fails changes no file of it."""
+
+    def install(*options: str) -> Done:
+        before = settings(tiny_root), sorted(tiny_root.rglob("*"))
+        done = site("install", "--root", tiny_root, "--no-client", *options, check=False)
+        assert (settings(tiny_root), sorted(tiny_root.rglob("*"))) == before
+        return done
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [("uv.find-links=/nowhere", 14), ("uv.constraints=six<0", 14), ("python.interpreter=/nowhere", 14),
+     ("environments=tiny,emtx", 4), ("models=emtx", 4)],
+)  # fmt: skip
+def test_a_setting_that_makes_an_installation_fail_is_not_kept(failing, site, tiny_root, setting, code):
+    assert failing("--set", setting).returncode == code
+    assert "nothing to do" in site("install", "--root", tiny_root, "--no-client").stdout
+
+
+def test_other_settings_are_kept_when_an_environment_cannot_be_built(site: Site, tiny_root: Path) -> None:
+    text = (tiny_root / "environments/tiny.py").read_text()
+    (tiny_root / "environments/tiny.py").write_text(text.replace('"six"', '"rsnowhere"'))
+    done = site("install", "--root", tiny_root, "--no-client", "--set", "contact=Ann", check=False)
+    assert done.returncode == 14
+    assert 'contact = "Ann"' in settings(tiny_root)

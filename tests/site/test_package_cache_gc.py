@@ -1,0 +1,119 @@
+"""`gc` removes from uv's cache what no build and no lock names, and says what that frees."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rootstock.builds.package_cache import no_uv_runs
+from tests.support.tiny_root import PACKAGES, TinyRoot, make_wheel
+
+ALPHA, BETA = PACKAGES
+GC = ("gc", "--keep", "1", "--older-than", "0")
+
+
+def taken(root: Path) -> int:
+    """Return the bytes of all files in a root, each once, but for logs, records and locks."""
+    sizes = {}
+    for folder, _, names in os.walk(root):
+        if Path(folder).relative_to(root).parts[:1] not in (("log",), ("generations",), ("locks",)):
+            for name in (".", *names):
+                status = os.lstat(os.path.join(folder, name))
+                sizes[status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values())
+
+
+@pytest.fixture
+def upgraded(site, tmp_path):
+    """Return a root whose one package has had a newer version, and how to run a command on it."""
+    root = TinyRoot.create(tmp_path / "root", tmp_path / "wheels")
+    for version in ("1.0", "2.0"):
+        noise = random.Random(version).randbytes(100_000).hex()
+        make_wheel(root.wheels, ALPHA, version, payload=f"# {noise}\n".encode())
+        if version == "2.0":
+            site("lock", "--root", root.path, "--upgrade")
+        site("install", "--cluster", "local", "--root", root.path, "--env", "tiny", "--no-client")
+    return root, lambda command, *arguments, **options: site(command, "--root", root.path, *arguments, **options)
+
+
+def cached(root: TinyRoot) -> set[str]:
+    return {info.stem for info in root.layout.uv_cache.glob("archive-v*/*/*.dist-info")}
+
+
+def test_what_no_build_names_goes_and_frees_what_was_promised(upgraded):
+    root, on_root = upgraded
+    assert cached(root) == {f"{ALPHA}-1.0", f"{ALPHA}-2.0"}
+    plan = json.loads(on_root(*GC, "--dry-run", "--json").stdout)
+    assert plan["packages"] == [{"name": ALPHA, "version": "1.0"}]
+    before = taken(root.path)
+    said = on_root(*GC).stdout
+    assert f"  remove {ALPHA} 1.0 from the package cache: no build and no lock names it\n" in said
+    assert before - taken(root.path) == plan["frees"]["bytes"] > 400_000
+    assert cached(root) == {f"{ALPHA}-2.0"}
+    assert "nothing to do" in on_root(*GC).stdout
+    # The cache is whole: what is left is linked, what is gone comes again.
+    text = root.layout.environment_file("tiny").read_text()
+    root.layout.environment_file("tiny").write_text(text.replace(f'"{ALPHA}"', f'"{ALPHA}==1.0"'))
+    on_root("install", "--env", "tiny", "--no-client")
+    assert root.imports() == ALPHA
+    assert cached(root) == {f"{ALPHA}-1.0", f"{ALPHA}-2.0"}
+
+
+def test_what_other_names_keep_is_not_promised(upgraded):
+    root, on_root = upgraded
+    text = root.layout.environment_file("tiny").read_text()
+    root.layout.environment_file("other").write_text(text.replace(f'"{ALPHA}"', f'"{ALPHA}==1.0"'))
+    on_root("install", "--env", "other", "--no-client")
+    plan = json.loads(on_root(*GC, "--dry-run", "--json").stdout)
+    assert (len(plan["builds"]), plan["packages"]) == (1, [])
+    before = taken(root.path)
+    on_root(*GC)
+    assert before - taken(root.path) == plan["frees"]["bytes"] < 400_000
+
+
+def test_what_a_lock_names_stays(upgraded):
+    root, on_root = upgraded
+    lock = root.layout.lock_file("tiny")
+    lock.write_text(lock.read_text().replace('version = "2.0"', 'version = "1.0"'))
+    assert json.loads(on_root(*GC, "--dry-run", "--json").stdout)["packages"] == []
+    # Of a lock that cannot be read nobody knows what it names.
+    lock.write_text("<html>")
+    assert json.loads(on_root(*GC, "--dry-run", "--json").stdout)["packages"] == []
+
+
+def test_what_is_new_stays(upgraded):
+    _, on_root = upgraded
+    assert json.loads(on_root("gc", "--keep", "1", "--dry-run", "--json").stdout)["packages"] == []
+
+
+def test_status_says_what_could_go(upgraded):
+    root, on_root = upgraded
+    row = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
+    for link in root.layout.builds("tiny").iterdir():
+        record = json.loads((link / "build.json").read_text())
+        if record["packages"][ALPHA] == "1.0":
+            old = link
+    assert row not in json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"]
+    subprocess.run(["rm", "-rf", old], check=True)
+    assert json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"][row]["bytes"] > 400_000
+    assert row in on_root("status", "--sizes").stdout
+
+
+def test_nothing_is_taken_from_a_uv_that_runs(tmp_path):
+    (tmp_path / ".lock").touch()
+    program = (
+        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); print(flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path / ".lock"], stdin=-1, stdout=-1) as uv:
+        uv.stdout.readline()
+        with no_uv_runs(tmp_path, 0) as alone:
+            assert not alone
+        uv.communicate()
+        with no_uv_runs(tmp_path, 100) as alone:
+            assert alone
