@@ -168,7 +168,8 @@ def test_what_is_no_file_is_no_registry(site: Site, tmp_path: Path, no_file: tup
 
 VALUES = (
     "3", "nan", "true", '"x"', "[]", "[1]", '["x"]', "[[1]]", "{}", "{ a = 1 }", '{ a = "x" }', "[{}]", "[{ a = 1 }]",
-    "1979-05-27", '{ megabytes = "x", files = 1 }', '{ "A=B" = "x" }', '{ A = "x\\u0000" }', "1" + "0" * 400,
+    "1979-05-27", '{ megabytes = "x", files = 1 }', "{ megabytes = 1, files = 1, cuda = 3 }", '{ "A=B" = "x" }',
+    '{ A = "x\\u0000" }', "1" + "0" * 400,
 )  # fmt: skip
 REFERENCES = (
     'expected = { energy = "x" }, tolerance = { energy = 1 }',
@@ -197,7 +198,9 @@ def use(path: Path) -> None:
     """Use all that a header says, as commands do."""
     source, cluster = read_source(path), get_cluster("local")
     assert source.requires_python is not None
-    json.dumps([source.summary(), source.strings(), source.released, source.warm, source.room, source.doubt("x")])
+    json.dumps(
+        [source.summary(), source.strings(), source.released, source.warm, source.room("cuda"), source.doubt("x")]
+    )
     dict(source.cache_variables)
     for model in ("x", *source.models):
         source.capabilities(model)
