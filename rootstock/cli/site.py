@@ -157,7 +157,9 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
               help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
 @plan_options
 def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
-    """Remove builds that are no longer used, and packages in the root's cache that no build and no lock names.
+    """Remove builds that are no longer used.
+
+    Packages in the root's cache that no build and no lock names go as well.
 
     Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
     Processes of other machines are not seen: there it is --older-than that protects them.
