@@ -158,7 +158,9 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
 @click.option("--force", is_flag=True, help="Remove what a process of this machine runs from, too; it then fails.")
 @plan_options
 def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptions) -> None:
-    """Remove builds that are no longer used, and packages in the root's cache that no build and no lock names.
+    """Remove builds that are no longer used.
+
+    Packages in the root's cache that no build and no lock names go as well.
 
     Never removed: what is in use, what a kept generation refers to, what another command is making, and, without
     --force, what a process of this machine runs from. Processes of other machines are not seen: there it is
