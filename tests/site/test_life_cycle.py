@@ -140,6 +140,23 @@ def test_no_slip_ends_in_a_traceback(site, tmp_path, options, code, message):
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
+def test_status_says_who_may_write(site, tiny_root):
+    assert "\nreaders: owner; writers: owner; group: unchanged\n" in site("status", "--root", tiny_root).stdout
+    site(
+        "install",
+        "--root",
+        tiny_root,
+        "--no-client",
+        "--group",
+        "0",
+        "--set",
+        "access.writers=group",
+        "--set",
+        "access.readers=group",
+    )
+    assert "; writers: group; group: " in site("status", "--root", tiny_root).stdout
+
+
 def test_a_change_is_a_generation(old_and_new):
     root, old, new = old_and_new
     assert numbers(root) == [1, 2]
