@@ -22,7 +22,7 @@ from rootstock.cli.common import (
 )
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
-from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Place, Whole
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.cli.render import render
 from rootstock.cli.repair import repair
@@ -60,9 +60,9 @@ def main() -> None:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
 @click.option("--template-dir", "template_dirs", multiple=True, metavar="DIR",
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              type=Place(exists=True, file_okay=False, path_type=Path),
               help="Put the templates of DIR into the root: they outrank the packaged ones; repeatable.")  # fmt: skip
-@click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--bundle", type=Place(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: this file of `bundle create` has it all, and the cluster's settings.")  # fmt: skip
 @click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
@@ -158,7 +158,9 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
 @click.option("--force", is_flag=True, help="Remove what a process of this machine runs from, too; it then fails.")
 @plan_options
 def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptions) -> None:
-    """Remove builds that are no longer used, and packages in the root's cache that no build and no lock names.
+    """Remove builds that are no longer used.
+
+    Packages in the root's cache that no build and no lock names go as well.
 
     Never removed: what is in use, what a kept generation refers to, what another command is making, and, without
     --force, what a process of this machine runs from. Processes of other machines are not seen: there it is

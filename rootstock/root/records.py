@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import RootError
-from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
+from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout, absolute
 from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
 from rootstock.root.record_files import Record, parse_record, read_record
@@ -161,8 +161,10 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
         marker = parse_toml(read_text(path, RECORD_LIMIT))
         parse_record(_Marker, marker)
     except (FileNotFoundError, NotADirectoryError):
+        variable = os.environ.get("ROOTSTOCK_ROOT")
+        named = " ROOTSTOCK_ROOT names it." if variable and absolute(Path(variable)) == layout.root else ""
         raise RootError(
-            f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",
+            f"{layout.root} is not a Rootstock root: it has no rootstock.toml.{named}",
             f"An admin makes one with: rootstock-site install --cluster NAME --root {layout.root}",
         ) from None
     except OSError as error:

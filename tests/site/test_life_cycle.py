@@ -155,6 +155,23 @@ def test_no_slip_ends_in_a_traceback(site, tmp_path, options, code, message):
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
+def test_status_says_who_may_write(site, tiny_root):
+    assert "\nreaders: owner; writers: owner; group: unchanged\n" in site("status", "--root", tiny_root).stdout
+    site(
+        "install",
+        "--root",
+        tiny_root,
+        "--no-client",
+        "--group",
+        "0",
+        "--set",
+        "access.writers=group",
+        "--set",
+        "access.readers=group",
+    )
+    assert "; writers: group; group: " in site("status", "--root", tiny_root).stdout
+
+
 def test_a_change_is_a_generation(old_and_new):
     root, old, new = old_and_new
     assert numbers(root) == [1, 2]
@@ -221,6 +238,21 @@ def test_a_build_that_is_gone_cannot_be_gone_back_to(site, old_and_new):
     assert done.returncode == 10
     assert f"Error: The build {old} of tiny is gone from {root}: it was collected by gc.\n" in done.stderr
     assert active(root) == new
+
+
+def test_a_build_that_is_there_is_put_to_use_though_its_link_and_its_lock_are_gone(site, tiny_root):
+    """As a killed installation leaves it; nothing is to be built for that."""
+    layout, digest = RootLayout(tiny_root), active(tiny_root)
+    lock = layout.lock_file("tiny").read_bytes()
+    layout.lock_file("tiny").unlink()
+    layout.active("tiny").unlink()
+    options = ("--root", tiny_root, "--env", "tiny", "--no-client")
+    assert f"  use build {digest} of tiny\n" in site("install", *options, "--dry-run").stdout
+    (build,) = json.loads(site("install", *options, "--dry-run", "--json").stdout)["builds"]
+    assert (build["reason"], build["room"]) == ("not in use", None)
+    install(site, tiny_root, "tiny")
+    assert (active(tiny_root), layout.lock_file("tiny").read_bytes()) == (digest, lock)
+    assert len(list((tiny_root / "builds/tiny").iterdir())) == 1
 
 
 def test_a_change_that_was_cut_off_is_recorded_by_the_next_command(site, old_and_new):
@@ -507,7 +539,7 @@ def test_somebody_at_a_terminal_is_asked(bare_root, answer):
         with contextlib.suppress(OSError):  # the other end is closed
             while os.read(ours, 4096):
                 pass
-        assert process.wait() == (0 if answer == "y" else 1)
+        assert process.wait() == (0 if answer == "y" else 130)
     os.close(ours)
     assert ("contact" in (bare_root / "clusters.toml").read_text()) == (answer == "y")
 
