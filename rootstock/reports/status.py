@@ -207,11 +207,12 @@ def _check_last_command(layout: RootLayout) -> None:
     if not os.access(layout.locks, os.X_OK):
         return
     holder = read_holder(layout.admin_owner)
-    left = number_of(len([*layout.all_builds.glob(f"*/{STAGING}*")]), "unfinished folder")
+    unfinished = len([*layout.all_builds.glob(f"*/{STAGING}*")])
+    left = f" It has left {number_of(unfinished, 'unfinished folder')} of builds." if unfinished else ""
     if holder is not None and holder.ended:
-        raise RootError(f"{holder.status()}; {left} of builds left", _RUN_AGAIN)
-    if holder is None and not left.startswith("0 "):
-        raise RootError(f"a command was cut off: {left} of builds left", _RUN_AGAIN)
+        raise RootError(f"{holder.status()}.{left}", _RUN_AGAIN)
+    if holder is None and unfinished:
+        raise RootError(f"a command was cut off.{left}", _RUN_AGAIN)
 
 
 _RUN_AGAIN = "Run that command again, or rootstock-site gc: neither needs --break-lock."

@@ -60,7 +60,7 @@ class Holder(Record):
     def status(self) -> str:
         """Say in a line who is changing a root, or whether that process was killed or cannot be looked at."""
         if self.ended:
-            return f"not being changed: the lock is free, its last holder was killed: {self}"
+            return f"the lock is free, its last holder was killed: {self}"
         if self.elsewhere:
             return f"being changed by {self}, if it still runs: `ps -p {self.pid}` on {self.host} shows it"
         return f"being changed by {self}"
