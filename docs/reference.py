@@ -173,10 +173,10 @@ def exit_code_table() -> list[tuple[int, str, str]]:
     """Return exit code, error and meaning, sorted."""
     rows = [
         (0, "", "done, or nothing to do"),
-        (1, "", "a question was answered with no, or an internal error: report it"),
+        (1, "", "a check failed, or an internal error: report it"),
         (2, "", "wrong usage: an unknown option or command"),
         (PENDING, "", "`--check` found differences"),
-        (INTERRUPTED, "", "interrupted by Ctrl-C"),
+        (INTERRUPTED, "", "interrupted by Ctrl-C, or a question was answered with no"),
     ]
     for error in vars(errors).values():
         if inspect.isclass(error) and issubclass(error, errors.RootstockError) and "exit_code" in vars(error):

@@ -19,25 +19,29 @@ against what they were told.
 from __future__ import annotations
 
 import errno
-import json
 import platform
+import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import parse_wheel_filename
+
 from rootstock import __version__
-from rootstock.admin.bundle_archive import unpack
+from rootstock.admin.bundle_archive import LIST_LIMIT, unpack
 from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.locking import quoted
 from rootstock.builds.own_wheel import WHEEL_NAME
 from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import best_wheel, minor_version
 from rootstock.config.clusters import Scope
+from rootstock.config.model_string import is_environment_name
 from rootstock.config.site import Site
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
 from rootstock.root.managed_files import sha256
+from rootstock.root.plain_files import parse_json, read_bytes
 from rootstock.root.record_files import parse_record
 
 SCHEMA = 2
@@ -217,7 +221,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
     """
     try:
         actual = unpack(path, folder, digest)
-        data = json.loads((folder / MANIFEST).read_bytes())
+        data = parse_json(read_bytes(folder / MANIFEST, LIST_LIMIT))
         version = data.get("rootstock")
         if (data.get("schema"), version) != (SCHEMA, __version__):  # another version's may be anything
             raise BundleError(
@@ -225,6 +229,7 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
                 f"Use the rootstock-site that its {BOOTSTRAP} makes.",
             )
         manifest = parse_record(Manifest, data, MANIFEST)
+        _check(manifest, folder)
     except RootstockError:
         raise
     except OSError as error:
@@ -234,10 +239,43 @@ def unpack_bundle(path: Path, folder: Path, digest: str = "") -> Bundle:
                 "It takes as much again as the file: TMPDIR=/path/with/room rootstock-site install ...",
             ) from error
         raise BundleError(f"{path} cannot be unpacked: {error}.") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise BundleError(f"{path} is no bundle that `bundle create` made: {error}.") from error
     if manifest.machine != platform.machine():
         raise BundleError(
             f"The bundle is for {manifest.machine}; this is {platform.machine()}.", "Make one on a machine like this."
         )
     return Bundle(path, folder, actual, manifest)
+
+
+def _check(manifest: Manifest, folder: Path) -> None:
+    """Refuse what a bundle says of files that it does not hold, and names that would lead elsewhere.
+
+    Raises
+    ------
+    ValueError
+        It says which.
+    """
+    if not manifest.cluster or not manifest.cluster.isprintable() or "/" in manifest.cluster:
+        raise ValueError(f"{manifest.cluster!r} cannot name a cluster")
+    if tables := [key for key, value in manifest.settings.items() if isinstance(value, dict)]:
+        raise ValueError(f"the setting {tables[0]!r} is no value")
+    builds = (*manifest.environments, *([CLIENT] if manifest.client else []))
+    needed = [f"{WHEELS}/{WHEEL_NAME}", CLIENT_LOCK] if manifest.client else []
+    for name in manifest.environments:
+        if not is_environment_name(name) or name == CLIENT:
+            raise ValueError(f"{name!r} cannot name an environment")
+        needed += [f"{ENVIRONMENTS}/{name}.py", f"{ENVIRONMENTS}/{name}.py.lock"]
+    for name in builds:
+        if not re.fullmatch(r"\d{1,3}\.\d{1,3}", manifest.python.get(name, "")):
+            raise ValueError(f"{MANIFEST} does not say for which Python {name!r} is")
+        if name not in manifest.wheels or builds.count(name) > 1:
+            raise ValueError(f"{MANIFEST} does not list the packages of {name!r} once")
+        for wheel in manifest.wheels[name]:
+            parse_wheel_filename(wheel)
+            needed.append(f"{WHEELS}/{wheel}")
+    for name in needed:
+        if not (folder / name).is_file():
+            raise ValueError(f"it lacks {name!r}")
+    if hidden := [path.name for path in (folder / PYTHON).glob(".*")]:
+        raise ValueError(f"{hidden[0]!r} cannot name an interpreter")

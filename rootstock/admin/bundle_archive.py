@@ -8,8 +8,10 @@ the folder at the top that they are in.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -17,10 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from rootstock.admin.bundle_tar import Member, TarFaultError, content_of, read_members
 from rootstock.errors import BundleError, ConfigurationError
+from rootstock.root.plain_files import MEGABYTE, UnfitFileError, open_regular, parse_json, read_bytes
 
 SUMS, LINKS = "SHA256SUMS", "LINKS"
-_MAX_SUMS = 64 * 2**20  # far more than the list of any bundle
+# Far more than any bundle holds: interpreters have some thousand files.
+LIST_LIMIT = 64 * MEGABYTE
+_MAX_FILES = 250_000
 
 
 def pack(folder: Path, path: Path) -> str:
@@ -44,6 +50,8 @@ def pack(folder: Path, path: Path) -> str:
         _check_link(PurePosixPath(name), target, path)
     (folder / LINKS).write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
     members = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    if len(members) > _MAX_FILES:
+        raise BundleError(f"{len(members)} files cannot go into a bundle, which holds {_MAX_FILES} at most.")
     lines = []
     for member in members:
         with member.open("rb") as file:
@@ -66,19 +74,24 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     """Leave out who made a file; hard links become files of their own."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
+    member.mtime = int(member.mtime)  # which bytecode names
     member.mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
     return member
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[tarfile.TarFile]:
+def _reading(path: Path) -> Iterator[BinaryIO]:
     try:
-        with tarfile.open(path, "r:") as archive:
-            yield archive
-    except (tarfile.TarError, EOFError) as error:
+        with io.BufferedReader(open_regular(path)) as file:
+            yield file
+    except TarFaultError as error:
         raise BundleError(f"{path} is no bundle, or is cut short: {error}.", "Copy it again.") from error
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if error.filename != os.fspath(path):
+            raise
         raise ConfigurationError(f"There is no bundle {path}.") from None
+    except UnfitFileError as error:
+        raise BundleError(f"{path} is no bundle: {error.strerror}.") from error
 
 
 def unpack(path: Path, folder: Path, digest: str) -> str:
@@ -98,52 +111,63 @@ def unpack(path: Path, folder: Path, digest: str) -> str:
     BundleError
         If anything is missing, was changed, or does not belong there.
     """
-    with _reading(path) as archive:
-        members = iter(archive)
+    with _reading(path) as file:
+        members = read_members(file)
         first = next(members, None)
-        if first is None or first.name != SUMS or not first.isfile() or first.size > _MAX_SUMS:
+        if first is None or first.name != SUMS or not first.regular or first.size > LIST_LIMIT:
             raise BundleError(f"{path} is not a bundle: it does not begin with {SUMS}.")
-        sums = _content(archive, first).read()
+        sums = b"".join(content_of(file, first))
         actual = hashlib.sha256(sums).hexdigest()
         if digest and digest != actual:
             raise BundleError(f"{path} is another bundle: its digest is {actual}, expected {digest}.")
         expected = _parse(sums, path)
         (folder / SUMS).write_bytes(sums)
         for member in members:
-            _unpack(archive, member, folder, expected, path)
+            _unpack(file, member, folder, expected, path)
     if expected:
         raise BundleError(f"{path} lacks {min(expected)}.", "Copy it again.")
-    _make_links(folder, json.loads((folder / LINKS).read_bytes()), path)
+    _make_links(folder, _read_links(folder), path)
     return actual
 
 
 def _parse(sums: bytes, path: Path) -> dict[str, str]:
+    """Return the list of hashes: name -> hash."""
+    expected = {}
     try:
-        pairs = [line.split("  ", 1) for line in sums.decode().split("\n") if line]
-        return {name: digest for digest, name in pairs}
-    except ValueError as error:
+        lines = sums.decode().split("\n")
+    except UnicodeDecodeError as error:
         raise BundleError(f"{path}: {SUMS} cannot be read: {error}.") from error
+    for number, line in enumerate(filter(None, lines), start=1):
+        match = re.fullmatch("([0-9a-f]{64})  (.+)", line)
+        if not match or match[2] in expected or number > _MAX_FILES:
+            raise BundleError(f"{path}: {SUMS} cannot be read: line {number} is no hash of one more file.")
+        expected[match[2]] = match[1]
+    return expected
 
 
-def _unpack(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, expected: dict[str, str], path: Path
-) -> None:
+def _unpack(file: BinaryIO, member: Member, folder: Path, expected: dict[str, str], path: Path) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise BundleError(f"{path} holds {member.name!r}, which leads out of it.")
     digest = expected.pop(member.name, None)
-    if not member.isfile() or digest is None:
+    if not member.regular or digest is None or str(name) != member.name or not member.name.isprintable():
         raise BundleError(f"{path} holds {member.name!r}, which does not belong there.")
     target, hashed = folder / name, hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        content = _content(archive, member)
-        while block := content.read(2**20):
+    with target.open("xb") as written:
+        for block in content_of(file, member):
             hashed.update(block)
-            file.write(block)
+            written.write(block)
     if hashed.hexdigest() != digest:
         raise BundleError(f"{member.name} in {path} was changed: its hash is {hashed.hexdigest()}, expected {digest}.")
-    target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
+    target.chmod(0o755 if member.executable else 0o644)
+
+
+def _read_links(folder: Path) -> dict[str, str]:
+    targets = parse_json(read_bytes(folder / LINKS, LIST_LIMIT))
+    if not isinstance(targets, dict) or not all(isinstance(target, str) for target in targets.values()):
+        raise ValueError(f"{LINKS} must be an object of texts")
+    return targets
 
 
 def _check_link(name: PurePosixPath, target: str, path: Path) -> None:
@@ -170,9 +194,3 @@ def _make_links(folder: Path, targets: dict[str, str], path: Path) -> None:
             outside = True
         if outside:
             raise BundleError(f"{path} holds the link {text!r}, which leads out of it.")
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
-    content = archive.extractfile(member)
-    assert content is not None  # it is a file: the caller has looked
-    return content  # type: ignore[return-value]

@@ -2,15 +2,14 @@
 
 Readers leave no trace in a root that they cannot write to. A build is therefore kept as long as a worker may run from
 it: while it is in use, for some days after a newer one took its place, and whatever the days, while a process of this
-machine runs from it. On other machines only the days count: choose more than the longest job takes.
+machine runs from it. On other machines only the days count: choose more than the longest job takes. Folders of builds
+that are not finished are kept while a command changes the root: they are its own.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,13 +26,16 @@ from rootstock.errors import RootError
 from rootstock.root.disk_usage import DiskUsage, freed, megabytes
 from rootstock.root.generations import (
     Change,
+    Generation,
     read_generations,
     read_state,
     transaction,
 )
+from rootstock.root.holder import Holder, read_holder
 from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import may_remove, remove_tree
+from rootstock.root.processes import running_from
 from rootstock.root.reachability import owner
 from rootstock.root.records import BUILD_RECORD, is_half_written, read_marker
 
@@ -59,6 +61,10 @@ class GcPlan(Plan):
         What uv's cache holds and no build and no lock names.
     spared : Mapping[(str, str), str]
         Builds that nothing refers to but are kept, and why.
+    unfinished : tuple of Path
+        What a command that changes the root is making, or may be.
+    holder : Holder or None
+        That command.
     room : DiskUsage
         What will be free afterwards.
     since : int
@@ -71,6 +77,8 @@ class GcPlan(Plan):
     leftovers: tuple[Path, ...]
     packages: Mapping[Path, Package]
     spared: Mapping[Build, str]
+    unfinished: tuple[Path, ...]
+    holder: Holder | None
     room: DiskUsage
     since: int
 
@@ -90,7 +98,9 @@ class GcPlan(Plan):
                   for one in sorted({*self.packages.values()})]  # fmt: skip
         if lines:
             lines.append(f"this frees {megabytes(self.room.bytes)} and {self.room.files} files")
-        return lines + [f"keep build {digest} of {name}: {why}" for (name, digest), why in self.spared.items()]
+        lines += [f"keep build {digest} of {name}: {why}" for (name, digest), why in self.spared.items()]
+        return lines + [f"keep {path.relative_to(self.site.layout.root)}: the root is {self.holder.status()}"
+                        for path in self.unfinished if self.holder]  # fmt: skip
 
     def details(self) -> dict[str, Any]:
         """Return what would be removed, what is kept and why, and what will be free."""
@@ -101,6 +111,8 @@ class GcPlan(Plan):
             "leftovers": [path.relative_to(self.site.layout.root).as_posix() for path in self.leftovers],
             "packages": [one._asdict() for one in sorted({*self.packages.values()})],
             "spared": [{"name": name, "digest": digest, "why": why} for (name, digest), why in self.spared.items()],
+            "unfinished": [path.relative_to(self.site.layout.root).as_posix() for path in self.unfinished],
+            "holder": self.holder.details() if self.holder else None,
             "frees": vars(self.room),
         }
 
@@ -130,7 +142,7 @@ class GcPlan(Plan):
                         admin.report("uv is using the cache: its packages stay; run gc again when it is done")
 
 
-def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
+def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, break_lock: bool = False) -> GcPlan:
     """Decide what can be removed.
 
     Parameters
@@ -140,6 +152,10 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
         Number of generations to keep, whatever their age; the present one always stays.
     older_than : float
         Days since which a generation, or a build that none refers to, must be out of use.
+    force : bool
+        Whether to remove what processes of this machine run from, too.
+    break_lock : bool
+        Whether nobody changes the root, whatever the record of its lock says.
     """
     layout = site.layout
     read_marker(layout)
@@ -150,11 +166,11 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     dropped = tuple(
         generation.number
         for generation, successor in zip(older, successors, strict=False)
-        if datetime.strptime(successor.at, "%Y-%m-%dT%H:%M:%S%z").timestamp() <= before
+        if _time_of(successor) <= before
     )
     kept = [generation.state for generation in generations if generation.number not in dropped] + [read_state(layout)]
     referred = {build for state in kept for build in pointers(layout, state).values()}
-    running = running_builds(layout)
+    running = {} if force else running_from(layout)
     spared: dict[Build, str] = {}
     builds: list[Build] = []
     for record in sorted(layout.all_builds.glob(f"*/[!.]*/{BUILD_RECORD}")):
@@ -162,8 +178,8 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
         build = folder.parent.name, folder.name
         if build in referred:
             continue
-        if pids := running.get(build):
-            spared[build] = f"in use on this machine by process {', '.join(map(str, sorted(pids)))}"
+        if processes := running.get(folder):
+            spared[build] = f"in use on this machine by {', '.join(map(str, processes))}"
         elif record.stat().st_mtime > before:
             spared[build] = f"made less than {older_than:g} days ago"
         elif not may_remove(folder):
@@ -173,17 +189,31 @@ def plan_gc(site: Site, *, keep: int, older_than: float) -> GcPlan:
     pythons = tuple(
         name for name, used in users(layout).items()
         if not set(used) - set(builds) and layout.interpreter_record(name).stat().st_mtime <= before
-        and may_remove(layout.interpreter(name))
+        and may_remove(layout.interpreter(name)) and not running.get(layout.interpreter(name))
     )  # fmt: skip
-    staging = (*layout.all_builds.glob(f"*/{STAGING}*"), *layout.python.glob(f"{STAGING}*"))
-    leftovers = (*sorted(filter(may_remove, staging)), *sorted(_half_written(layout)))
+    holder = None if break_lock else read_holder(layout.admin_owner)
+    at_work = holder is not None and not holder.ended
+    staging = sorted((*layout.all_builds.glob(f"*/{STAGING}*"), *layout.python.glob(f"{STAGING}*")))
+    unfinished = tuple(staging) if at_work else ()
+    leftovers = (*filter(may_remove, [] if at_work else staging), *sorted(_half_written(layout)))
     folders = [layout.build(*build) for build in builds]
     packages: dict[Path, Package] = {}
-    with suppress(RootError):  # of something that cannot be read: who knows what it needs
-        packages = {path: one for path, one in unneeded(layout, folders, before).items() if may_remove(path)}
+    if not at_work:  # its locks may not be there yet
+        with suppress(RootError):  # of something that cannot be read: who knows what it needs
+            packages = {path: one for path, one in unneeded(layout, folders, before).items() if may_remove(path)}
     room = freed([*folders, *map(layout.interpreter, pythons), *leftovers, *with_pointers(layout.uv_cache, packages)])
     since = generations[-1].number if generations else 0
-    return GcPlan(site, "gc", dropped, tuple(builds), pythons, leftovers, packages, spared, room, since)
+    return GcPlan(
+        site, "gc", dropped, tuple(builds), pythons, leftovers, packages, spared, unfinished, holder, room, since
+    )
+
+
+def _time_of(generation: Generation) -> float:
+    """Return when a generation was made; if its record holds no time, just now: what is of unknown age is kept."""
+    try:
+        return datetime.strptime(generation.at, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return time.time()
 
 
 def _half_written(layout: RootLayout) -> Iterator[Path]:
@@ -194,26 +224,6 @@ def _half_written(layout: RootLayout) -> Iterator[Path]:
         for path in (Path(folder, name) for name in (*names, *folders) if is_half_written(name)):
             if path.lstat().st_mtime < time.time() - _DAY_S and (path.is_symlink() or path.is_file()):
                 yield path
-
-
-def running_builds(layout: RootLayout) -> dict[Build, set[int]]:
-    """Return the builds that processes of this machine run from, with the processes' numbers.
-
-    A worker's command names its build, and everybody may read commands. What else a process has loaded from a build
-    (somebody's own script may use its Python) is seen of one's own processes, and by root of all.
-    """
-    builds = re.escape(os.fsencode(layout.all_builds.resolve()))
-    pattern = re.compile(builds + rb"/([^/\0\n]+)/([^/\0\n]+)")
-    pids: dict[Build, set[int]] = defaultdict(set)
-    for process in Path("/proc").glob("[0-9]*"):
-        for part in ("cmdline", "maps"):
-            try:
-                content = (process / part).read_bytes()
-            except OSError:  # ended meanwhile, or is somebody else's
-                continue
-            for name, digest in pattern.findall(content):
-                pids[os.fsdecode(name), os.fsdecode(digest)].add(int(process.name))
-    return pids
 
 
 def _remove_published(folder: Path) -> None:

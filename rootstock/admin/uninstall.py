@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from rootstock.admin.gc import running_builds
 from rootstock.admin.plans import Plan
 from rootstock.config.site import Site
 from rootstock.errors import RootError
@@ -16,23 +15,28 @@ from rootstock.root.hooks import run_hook
 from rootstock.root.lock import AdminContext, admin_lock
 from rootstock.root.ownership import check_caller
 from rootstock.root.permissions import may_remove, remove_tree
+from rootstock.root.processes import Process, running_from
 from rootstock.root.reachability import owner
 from rootstock.root.records import read_marker
 
 
 @dataclass(frozen=True)
 class UninstallPlan(Plan):
-    """A root that is to be removed."""
+    """A root that is to be removed, though some processes run from it if that is forced."""
 
     room: DiskUsage
+    running: tuple[Process, ...]
 
     def summary_lines(self) -> list[str]:
         """Describe the plan."""
-        return [f"remove it with everything in it: {megabytes(self.room.bytes)} in {self.room.files} files"]
+        lines = [f"remove it with everything in it: {megabytes(self.room.bytes)} in {self.room.files} files"]
+        return lines + [
+            f"{process} runs from it, and fails when it next reads a file of it" for process in self.running
+        ]
 
     def details(self) -> dict[str, Any]:
-        """Return what will be free."""
-        return {"frees": vars(self.room)}
+        """Return what will be free, and who uses it."""
+        return {"frees": vars(self.room), "running": [process.details() for process in self.running]}
 
     def apply(self, admin: AdminContext) -> None:
         """Remove the root. Where it is a symlink, the folder that it leads to goes and the link stays."""
@@ -56,8 +60,14 @@ class UninstallPlan(Plan):
                 admin.report(f"the empty folder {layout.root} stays: {error.strerror}")
 
 
-def plan_uninstall(site: Site) -> UninstallPlan:
+def plan_uninstall(site: Site, *, force: bool = False) -> UninstallPlan:
     """Check that a root can be removed.
+
+    Parameters
+    ----------
+    site : Site
+    force : bool
+        Whether to remove it though processes of this machine run from it; never under this one's feet.
 
     Raises
     ------
@@ -78,10 +88,14 @@ def plan_uninstall(site: Site) -> UninstallPlan:
             f"{f', and there are {len(others) - 1} more such folders' if len(others) > 1 else ''}.",
             "Ask them to uninstall, or for rootstock-site gc; or do it as root.",
         )
-    for (name, digest), pids in running_builds(layout).items():
-        itself = "That is this command itself: use a rootstock-site that lies elsewhere."
-        raise RootError(
-            f"Build {digest} of {name} is in use on this machine by process {', '.join(map(str, sorted(pids)))}.",
-            itself if os.getpid() in pids else "End it first.",
-        )
-    return UninstallPlan(site, "uninstall", disk_usage(layout.root))
+    running = running_from(layout)
+    for folder, processes in running.items():
+        itself = os.getpid() in [process.pid for process in processes]
+        if itself or not force:
+            raise RootError(
+                f"{folder.relative_to(layout.root)} is in use on this machine by {', '.join(map(str, processes))}.",
+                "That is this command itself: use a rootstock-site that lies elsewhere." if itself else
+                "End it first; or add --force, and it fails when it next reads a file of the root.",
+            )  # fmt: skip
+    users = {process.pid: process for processes in running.values() for process in processes}
+    return UninstallPlan(site, "uninstall", disk_usage(layout.root), tuple(users.values()))

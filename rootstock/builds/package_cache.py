@@ -9,7 +9,6 @@ import math
 import os
 import re
 import time
-import tomllib
 from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from packaging.utils import canonicalize_name, canonicalize_version
 
 from rootstock.errors import BuildError, RootError
 from rootstock.root.layout import RootLayout
+from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.records import read_build
 
 # What uv says of a package in its cache that is not whole. Of the system's errors, those that a full disk or a folder
@@ -135,7 +135,7 @@ def locked_packages(layout: RootLayout) -> set[Package]:
     found = set()
     for path in (*layout.environments.glob("*.lock"), *layout.runtimes.glob("*/client.lock")):
         try:
-            entries = tomllib.loads(path.read_text(encoding="utf-8")).get("package", [])
+            entries = parse_toml(read_text(path, RECORD_LIMIT)).get("package", [])
             found |= {package(entry["name"], entry.get("version", "")) for entry in entries}
         except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise RootError(f"Cannot read the lock {path}: {error}.") from error

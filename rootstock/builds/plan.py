@@ -6,6 +6,7 @@ Those with the same recipe share a lock, which holds for every processor.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,17 @@ from rootstock.builds.uv import uv_version
 from rootstock.builds.uv_scripts import recipe_text
 from rootstock.config.environment_file import EnvironmentSource, given_by_path
 from rootstock.config.site import Site
+from rootstock.errors import RootError
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
 from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
-from rootstock.root.records import BUILD_RECORD, active_record
+from rootstock.root.records import BUILD_RECORD, active_record, read_build
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
 _CLIENT_PYTHON = ">=3.11"
 RECIPE, LOCK = "recipe.py", "recipe.py.lock"
+_NOT_BUILT = "not built yet"
 
 
 @dataclass(frozen=True)
@@ -114,17 +117,31 @@ class BuildPlan:
         """
         if lock is None and self.lock_file.is_file():
             lock = read_bytes(self.lock_file, RECORD_LIMIT)
-        reason = self._difference(lock)
+        reason, seed = self._difference(lock), self.seed
         if not reason:
             return None
+        if lock is None and reason == _NOT_BUILT and (kept := self._lock_of_another_time(layout)):
+            seed, lock = kept, read_bytes(kept, RECORD_LIMIT)
         name = self.digest(lock.decode(errors="replace")) if lock is not None else ""
         published = name if name and (layout.build(self.name, name) / BUILD_RECORD).is_file() else ""
-        return replace(self, reason=reason, published=published)
+        reason = "not in use" if published and reason == _NOT_BUILT else reason
+        return replace(self, reason=reason, published=published, seed=seed)
+
+    def _lock_of_another_time(self, layout: RootLayout) -> Path | None:
+        """Return the lock in a build that is made from the same, and there: an installation may have been killed."""
+        found = []
+        for folder in layout.build(self.name, "").glob("[!.]*"):
+            with contextlib.suppress(RootError, OSError):
+                record, lock = read_build(folder), folder / LOCK
+                same = record and all(getattr(record, key) == value for key, value in self.inputs.items())
+                if record and same and sha256(read_bytes(lock, RECORD_LIMIT)) == record.lock_sha256:
+                    found.append((record.built_at, lock))
+        return max(found)[1] if found else None
 
     def _difference(self, lock: bytes | None) -> str:
         record = active_record(self.link)
         if record is None:
-            return "not built yet"
+            return _NOT_BUILT
         names = {"source_sha256": "environment file", "recipe_sha256": "requirements"}
         for key, value in self.inputs.items():
             if getattr(record, key) != value:
@@ -192,7 +209,7 @@ def plan_environment(
 def _lock_in_use(source: EnvironmentSource, lock_file: Path, layout: RootLayout) -> bytes | None:
     """Return the lock that an installation would take: one beside a file that somebody has given, or the root's."""
     beside = [source.path.with_name(lock_file.name)] if given_by_path(source, layout) else []
-    return next((path.read_bytes() for path in (*beside, lock_file) if path.is_file()), None)
+    return next((read_bytes(path, RECORD_LIMIT) for path in (*beside, lock_file) if path.is_file()), None)
 
 
 def plan_client(
@@ -229,7 +246,7 @@ def plan_client(
         SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters, "what the module loads"
     )
     lock_file = client_lock(layout)
-    kept = locks.get(lock_file) or (lock_file.read_bytes() if lock_file.is_file() else None)
+    kept = locks.get(lock_file) or (read_bytes(lock_file, RECORD_LIMIT) if lock_file.is_file() else None)
     scope = scope_in_root(interpreter.version, kept, layout.client(__version__))
     return BuildPlan(
         CLIENT, None, recipe_text(header, cluster, cluster.accelerator, scope), interpreter, machine,

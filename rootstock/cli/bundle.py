@@ -11,7 +11,7 @@ import click
 
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, show_json, show_progress, site_of
-from rootstock.cli.parameter_types import ENVIRONMENT
+from rootstock.cli.parameter_types import ENVIRONMENT, Place
 from rootstock.errors import BundleError, ConfigurationError, RootstockError
 from rootstock.root.reachability import cause
 
@@ -25,12 +25,12 @@ def bundles() -> None:
 
 
 @bundles.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=Place(dir_okay=False, path_type=Path))
 @cluster_options
 @click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME|FILE",
               help="Environment to put in; repeatable [default: the cluster's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the cluster file.")
-@click.option("--python", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
+@click.option("--python", type=Place(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
               help="An interpreter that may be moved: it goes into the root, and the builds use it "
                    "[default: those that the setting `managed` stands for, if it is set].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out what the module and the bundle's bootstrap.sh need.")

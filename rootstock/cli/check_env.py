@@ -12,7 +12,7 @@ import click
 
 from rootstock.cli.command import Command
 from rootstock.cli.common import json_option, named_cluster, refuse_unused, show_json
-from rootstock.cli.parameter_types import CLUSTER, DEVICE
+from rootstock.cli.parameter_types import CLUSTER, DEVICE, Place
 from rootstock.cli.plans import PlanOptions, admin_context
 from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError, RootstockError, SiteError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("new-env", cls=Command)
 @click.argument("name")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("-o", "--output", type=Place(path_type=Path), metavar="FILE",
               help="Where to write it; its name must be NAME.py [default: here].")  # fmt: skip
 def new_env(name: str, output: Path | None) -> None:
     """Write NAME.py, an environment file to start from.
@@ -68,7 +68,7 @@ def _write_new(path: Path, text: str) -> None:
 
 
 @click.command("check-env", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Place(path_type=Path))
 @click.option("--build", is_flag=True, help="If no error is found, build and verify it in a root that is then removed.")
 @click.option("--cluster", type=CLUSTER, default="local", show_default=True, metavar="NAME",
               help="With --build: the cluster whose settings hold.")  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from rootstock.cli.parameter_types import CLUSTER
+from rootstock.cli.parameter_types import CLUSTER, Place
 from rootstock.config.clusters import AUTO, recognise, require_root
 from rootstock.config.site import Site, find_site
 from rootstock.errors import ConfigurationError, RootError, RootstockError
@@ -51,7 +51,7 @@ cluster_options = options(
     click.option("--cluster", type=CLUSTER, metavar="NAME",
                  help="Registered cluster, or 'auto' for the cluster that this machine belongs to "
                  "[default: $ROOTSTOCK_CLUSTER]."),
-    click.option("--root", type=click.Path(path_type=Path, readable=False),
+    click.option("--root", type=Place(path_type=Path, readable=False),
                  help="Folder of the root [default: $ROOTSTOCK_ROOT, or the root of the cluster]."),
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -8,12 +8,13 @@ import click
 
 from rootstock.cli.command import Command
 from rootstock.cli.common import json_option, show_json, site_options, tell_problems
+from rootstock.cli.parameter_types import Place
 from rootstock.config.site import Site
 
 
 @click.command(cls=Command)
 @site_options
-@click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR",
+@click.option("--output", "-o", type=Place(file_okay=False, path_type=Path), required=True, metavar="DIR",
               help="Write DIR/index.html and DIR/status.json.")  # fmt: skip
 @click.option("--sizes", is_flag=True, help="Measure what each part of the root takes; looks at every file.")
 @json_option

@@ -74,6 +74,22 @@ def _number(value: Any) -> float | None:
     return None
 
 
+class Place(click.Path):
+    """A file or folder. An empty text is none, and means a variable that is not set: ``--root "$NOWHERE"``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        if value == "":
+            self.fail("an empty text is no path. Is it a variable that is not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Word(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
     """One of some words, in small letters or capitals."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import merge_options, options, show_json, show_progress
 from rootstock.config.site import Site, check_site
 from rootstock.errors import ConfigurationError
@@ -143,4 +144,11 @@ def _confirm(removes: str) -> None:
         raise ConfigurationError(
             "There is no terminal to ask at, so nothing was done.", "Add --yes to go ahead, or --dry-run to look only."
         )
-    click.confirm(removes or "Go on?", default=not removes, abort=True)
+    try:
+        agreed = click.confirm(removes or "Go on?", default=not removes)
+    except click.Abort:  # Ctrl-C, or the end of the input
+        click.echo(err=True)
+        agreed = False
+    if not agreed:
+        click.echo("Nothing was changed.", err=True)
+        click.get_current_context().exit(INTERRUPTED)

@@ -11,15 +11,16 @@ import click
 from rootstock import __version__
 from rootstock.cli.command import PENDING, Command
 from rootstock.cli.common import cluster_options, site_of
+from rootstock.cli.parameter_types import Place
 from rootstock.cli.plans import PlanOptions, run_plan
 from rootstock.config.site import find_site
 
 
 @click.command(cls=Command)
 @cluster_options
-@click.option("--output", type=click.Path(path_type=Path), help="Write to OUTPUT/CLUSTER/rootstock instead of a root.")
+@click.option("--output", type=Place(path_type=Path), help="Write to OUTPUT/CLUSTER/rootstock instead of a root.")
 @click.option("--template-dir", "template_dirs", multiple=True, metavar="DIR",
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              type=Place(exists=True, file_okay=False, path_type=Path),
               help="Put the templates of DIR into the root; with --output, only use them. Repeatable.")  # fmt: skip
 @click.option("--check", is_flag=True, help=f"Write nothing; end with {PENDING} if a file differs or is left over.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept in ROOT/aside.")

@@ -9,7 +9,7 @@ import click
 from rootstock.cli.bundle import open_bundle
 from rootstock.cli.command import Command
 from rootstock.cli.common import show_progress, site_options
-from rootstock.cli.parameter_types import ENVIRONMENT
+from rootstock.cli.parameter_types import ENVIRONMENT, Place
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site
 from rootstock.errors import BuildError
@@ -19,7 +19,7 @@ from rootstock.errors import BuildError
 @site_options
 @click.option("--env", "environments", type=ENVIRONMENT, multiple=True, metavar="NAME",
               help="Environment; repeatable [default: all that are built, and the module's].")  # fmt: skip
-@click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--bundle", type=Place(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
 @click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @plan_options

@@ -14,7 +14,7 @@ import click
 
 from rootstock.cli.command import Command
 from rootstock.cli.common import Decorated, cluster_options, merge_options, options, refuse_unused
-from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite, Whole, Word
+from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite, Place, Whole, Word
 from rootstock.cli.progress_line import show_rarely
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
@@ -55,7 +55,7 @@ def out_option(ending: str) -> Decorated:
         Of the name that they have otherwise.
     """
     return click.option(
-        "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+        "--out", "-o", type=Place(dir_okay=False, path_type=Path), metavar="FILE",
         help="Output file for structures and results, in any format that ASE writes. Formats other than .extxyz, "
         ".traj, .db and .json cannot hold results: NAME.results.extxyz is then written as well "
         f"[default: STRUCTURE-{ending}.extxyz in this folder].",
@@ -138,7 +138,7 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
 )
 @click.option(
     "--traj",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write each step to this file: .extxyz or .traj.",
 )

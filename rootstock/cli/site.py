@@ -22,7 +22,7 @@ from rootstock.cli.common import (
 )
 from rootstock.cli.lock import lock
 from rootstock.cli.page import page
-from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Whole
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, VERSION, Place, Whole
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.cli.render import render
 from rootstock.cli.repair import repair
@@ -60,9 +60,9 @@ def main() -> None:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="A setting of the cluster file, such as uv.find-links=/path or access.readers=group.")  # fmt: skip
 @click.option("--template-dir", "template_dirs", multiple=True, metavar="DIR",
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              type=Place(exists=True, file_okay=False, path_type=Path),
               help="Put the templates of DIR into the root: they outrank the packaged ones; repeatable.")  # fmt: skip
-@click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--bundle", type=Place(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: this file of `bundle create` has it all, and the cluster's settings.")  # fmt: skip
 @click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
@@ -155,14 +155,16 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
               help="Generations to keep, whatever their age.")  # fmt: skip
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
               help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Remove what a process of this machine runs from, too; it then fails.")
 @plan_options
-def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
+def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptions) -> None:
     """Remove builds that are no longer used.
 
     Packages in the root's cache that no build and no lock names go as well.
 
-    Never removed: what is in use, what a kept generation refers to, and what a process of this machine runs from.
-    Processes of other machines are not seen: there it is --older-than that protects them.
+    Never removed: what is in use, what a kept generation refers to, what another command is making, and, without
+    --force, what a process of this machine runs from. Processes of other machines are not seen: there it is
+    --older-than that protects them.
 
     \b
     Examples:
@@ -171,7 +173,8 @@ def gc(site: Site, keep: int, older_than: float, options: PlanOptions) -> None:
     """
     from rootstock.admin.gc import plan_gc
 
-    run_plan(plan_gc(site, keep=keep, older_than=older_than), options, removes="Remove this?")
+    plan = plan_gc(site, keep=keep, older_than=older_than, force=force, break_lock=options.break_lock)
+    run_plan(plan, options, removes="Remove this?")
 
 
 @main.command()
@@ -201,9 +204,12 @@ def status(site: Site, as_json: bool, sizes: bool) -> None:
 
 @main.command()
 @site_options
+@click.option("--force", is_flag=True, help="Remove it though processes of this machine run from it; they then fail.")
 @plan_options
-def uninstall(site: Site, options: PlanOptions) -> None:
+def uninstall(site: Site, force: bool, options: PlanOptions) -> None:
     """Remove a root and everything in it. Nothing of Rootstock is left elsewhere.
+
+    Processes of other machines that run from it are not seen.
 
     \b
     Example:
@@ -212,4 +218,4 @@ def uninstall(site: Site, options: PlanOptions) -> None:
     from rootstock.admin.uninstall import plan_uninstall
 
     question = f"Remove {site.layout.root} for good?"
-    run_plan(plan_uninstall(site), options, removes=question, logged=False)
+    run_plan(plan_uninstall(site, force=force), options, removes=question, logged=False)

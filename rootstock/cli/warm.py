@@ -8,7 +8,7 @@ import click
 
 from rootstock.cli.command import Command
 from rootstock.cli.common import end_unhealthy, options, site_options, tell_problems
-from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL
+from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL, Place
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site, find_site, is_new
 from rootstock.root.layout import RootLayout, absolute
@@ -55,9 +55,7 @@ def site_warm(
 
 @click.command("warm", cls=Command)
 @click.argument("models", type=MODEL, nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--root", type=click.Path(path_type=Path), help="Folder of your own root [default: ~/.local/share/rootstock]."
-)
+@click.option("--root", type=Place(path_type=Path), help="Folder of your own root [default: ~/.local/share/rootstock].")
 @_fetch_options
 @plan_options
 def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: float, options: PlanOptions) -> None:

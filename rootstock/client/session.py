@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rootstock import __version__
 from rootstock.client.connection import WorkerConnection
@@ -18,7 +21,9 @@ from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
 from rootstock.client.threads import ThreadWatch, thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
+from rootstock.config.capabilities import SYMBOLS, compress
 from rootstock.errors import (
+    ConfigurationError,
     DeviceError,
     MissingWeightsError,
     ModelError,
@@ -183,12 +188,14 @@ class WorkerSession(PeerSession):
             try:
                 self._busy = True  # nothing can interrupt between this and the try, nor between finally and its line
                 results = self._ask(connection, inputs, predicted, required)
-            except WorkerError:
+            except WorkerError as error:
                 if not connection.usable:
                     self._connection = None  # nothing of a lost worker is kept
                     if not self.users:
                         raise closed_meanwhile() from None
                     self._settle(0.0)  # raises if Python ends: that is the reason
+                if type(error) is ModelError:
+                    _name_strange_elements(error, self.spec.model, inputs)
                 raise
             finally:
                 self._busy = False
@@ -243,3 +250,15 @@ class WorkerSession(PeerSession):
             "calls": self.timings.summary(),
             "log": str(connection.log),
         }
+
+
+def _name_strange_elements(error: ModelError, model: ResolvedModel, inputs: Inputs) -> None:
+    """Say in place of a traceback that the model lacks an element, if its file says which it has."""
+    known: tuple[str, ...] = ()
+    with contextlib.suppress(ConfigurationError):  # it was no hindrance so far
+        known = model.source.capabilities(model.argument).elements
+    numbers = sorted(set(np.frombuffer(inputs.rest.numbers, np.int64).tolist()))
+    strange = [SYMBOLS[number - 1] for number in numbers if 0 < number <= len(SYMBOLS)]
+    if known and (strange := [symbol for symbol in strange if symbol not in known]):
+        error.hint = f"The model has no {', '.join(strange)}. Its elements: {compress(known)}. Others: rootstock list"
+        error.remote_traceback = ""

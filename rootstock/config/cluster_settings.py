@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rootstock.errors import ConfigurationError
+from rootstock.root.plain_files import parse_toml
 
 PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
@@ -180,8 +180,8 @@ def _list(key: str, text: str) -> Any:
     if not text.startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return tomllib.loads(f"list = {text}")["list"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"list = {text}")["list"]
+    except ValueError:
         values = ",".join(part.strip(" '\"") for part in text.strip("[]").split(","))
         right = shlex.quote(f"{key}={values}")
         raise ConfigurationError(f"{key}={text} is no list.", f"Write it so: --set {right}") from None

@@ -129,7 +129,7 @@ def parse_header(path: Path, text: str) -> dict[str, Any]:
     if len(blocks) != 1:
         raise ConfigurationError(
             f"{path} has {len(blocks)} headers '# /// script ... # ///'; an environment file has one.",
-            "environments/emt.py is an example.",
+            "rootstock-site new-env NAME writes one to start from.",
         )
     try:
         header = parse_block(blocks[0])

@@ -243,7 +243,14 @@ def installed_versions(layout: RootLayout) -> list[str]:
 
 
 def has_client(layout: RootLayout, version: str) -> bool:
-    """Tell whether a root holds what the module of a version puts on PATH: ``install --no-client`` leaves it out."""
+    """Tell whether a root holds what the module of a version puts on PATH: ``install --no-client`` leaves it out.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    version : str
+        Empty: no.
+    """
     return bool(version) and (layout.client(version) / "bin").is_dir()
 
 

@@ -125,7 +125,8 @@ class Status:
         yield f"{self.layout.root}: cluster {self.marker['cluster']}, layout {self.marker['layout']}"
         versions = (f"{v} (default)" if v == self.marker.get("default") else v for v in self.versions)
         yield f"rootstock {', '.join(versions)}"
-        yield f"readers: {self.marker.get('readers')}; group: {self.marker.get('group') or 'unchanged'}"
+        who = (self.marker.get("readers"), self.marker.get("writers", "owner"), self.marker.get("group") or "unchanged")
+        yield "readers: {}; writers: {}; group: {}".format(*who)
         for env in self.environments:
             built = f"build {env.digest}, {env.built_at} by {env.built_by}, {number_of(env.verified, 'check')} passed"
             yield f"environment {env.name}: {built if env.digest else 'not built'}"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import RootError
-from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout
+from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout, absolute
 from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
-from rootstock.root.record_files import Record, read_record
+from rootstock.root.record_files import Record, parse_record, read_record
 
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path that leads to nothing
 
@@ -136,6 +136,18 @@ def active_record(link: Path) -> BuildRecord | None:
     return read_build(Path(os.path.realpath(link))) if is_in_use(link) else None
 
 
+@dataclass(frozen=True)
+class _Marker:
+    """What ``rootstock.toml`` must hold; there may be more."""
+
+    layout: int
+    cluster: str
+    default: str = ""
+    readers: str = ""
+    writers: str = ""
+    written: dict[str, list[str]] = field(default_factory=dict)
+
+
 def read_marker(layout: RootLayout) -> dict[str, Any]:
     """Return the contents of ``rootstock.toml``.
 
@@ -147,19 +159,18 @@ def read_marker(layout: RootLayout) -> dict[str, Any]:
     path = layout.marker
     try:
         marker = parse_toml(read_text(path, RECORD_LIMIT))
+        parse_record(_Marker, marker)
     except (FileNotFoundError, NotADirectoryError):
+        variable = os.environ.get("ROOTSTOCK_ROOT")
+        named = " ROOTSTOCK_ROOT names it." if variable and absolute(Path(variable)) == layout.root else ""
         raise RootError(
-            f"{layout.root} is not a Rootstock root: it has no rootstock.toml.",
+            f"{layout.root} is not a Rootstock root: it has no rootstock.toml.{named}",
             f"An admin makes one with: rootstock-site install --cluster NAME --root {layout.root}",
         ) from None
     except OSError as error:
         raise refusal(path, error) from error
     except ValueError as error:
         raise RootError(f"Cannot read {path}: {error}.", "Ask the site's admin.") from error
-    if not isinstance(marker.get("layout"), int) or not isinstance(marker.get("cluster"), str):
-        raise RootError(f"Cannot read {path}: it names no layout and cluster.", "Ask the site's admin.")
-    if not isinstance(marker.get("written", {}), dict):
-        raise RootError(f"Cannot read {path}: written must be a table.", "Ask the site's admin.")
     if marker["layout"] > LAYOUT_VERSION:
         raise RootError(
             f"{layout.root} has layout {marker['layout']}; this rootstock knows layouts up to {LAYOUT_VERSION}.",

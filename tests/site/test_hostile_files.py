@@ -197,7 +197,9 @@ def use(path: Path) -> None:
     """Use all that a header says, as commands do."""
     source, cluster = read_source(path), get_cluster("local")
     assert source.requires_python is not None
-    json.dumps([source.summary(), source.strings(), source.released, source.warm, source.room, source.doubt("x")])
+    json.dumps(
+        [source.summary(), source.strings(), source.released, source.warm, source.room("cuda"), source.doubt("x")]
+    )
     dict(source.cache_variables)
     for model in ("x", *source.models):
         source.capabilities(model)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -168,6 +171,27 @@ def test_the_folders_where_a_library_looks_for_weights(site, tiny_root, tiny):
     assert "create cache/tiny/deep with mode" in site(*command).stdout
     assert (tiny_root / "cache/tiny/deep").is_dir()
     assert site(*command).stdout == f"{tiny_root}: nothing to do.\n"
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\x04"], ids=["no", "the end of the input"])
+def test_no_is_an_answer(tiny_root, answer):
+    before = snapshot(tiny_root)
+    ours, theirs = os.openpty()
+    command = [SITE, "install", "--root", tiny_root, "--no-client", "--set", "contact=Ann"]
+    with subprocess.Popen(command, env=clean_environment(), stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while b"[Y/n]" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, answer)
+        with contextlib.suppress(OSError):  # as a terminal says that nobody has it open any more
+            while more := os.read(ours, 4096):
+                shown += more
+        assert process.wait() == 130
+    os.close(ours)
+    assert shown.decode().splitlines()[-1].endswith("Nothing was changed.")
+    assert b"Aborted" not in shown
+    assert snapshot(tiny_root) == before
 
 
 def test_what_is_said_at_the_end(site, tmp_path, bare_root, tiny_root):

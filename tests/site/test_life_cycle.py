@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import pwd
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,14 @@ from rootstock.config.clusters import get_cluster
 from rootstock.config.environment_file import packaged_source
 from rootstock.config.site import Site, find_site
 from rootstock.errors import RootError
+from rootstock.root.holder import Holder
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext
 from rootstock.root.permissions import remove_tree
-from rootstock.root.records import active_build
+from rootstock.root.records import active_build, user_name
 from tests.support.commands import ROOTSTOCK, SITE, clean_environment, read_until, run, started
+from tests.support.folders import open_to_readers
+from tests.support.needs import need_program, need_root
 from tests.support.roots import holder
 
 
@@ -114,13 +118,23 @@ def test_a_root_that_is_named_by_a_way_that_goes_later(site, tmp_path):
     assert str(root) in (root / "clusters.toml").read_text()
 
 
-@pytest.mark.parametrize("text", ["", 'layout = "one"\ncluster = "local"\n', "layout = 1\n"])
-def test_a_marker_that_says_nothing(site, bare_root, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it has no 'layout'"),
+        ('layout = "one"\ncluster = "local"\n', "layout must be a whole number, not 'one'"),
+        ("layout = 1\n", "it has no 'cluster'"),
+        ("layout = 1\ncluster = 3\n", "cluster must be a text, not 3"),
+        ('layout = 1\ncluster = "local"\ndefault = []\n', "default must be a text, not []"),
+        ('layout = 1\ncluster = "local"\nwritten = { x = 3 }\n', "written.x must be a list, not 3"),
+    ],
+)
+def test_a_marker_that_says_nothing(site, bare_root, text, message):
     (bare_root / "rootstock.toml").write_text(text)
     for command in ("status", "gc", "render"):
         done = site(command, "--root", bare_root, check=False)
         assert done.returncode == 10, command
-        assert "rootstock.toml: it names no layout and cluster." in done.stderr
+        assert f"rootstock.toml: {message}.\n" in done.stderr
 
 
 def test_what_a_killed_build_has_left_is_in_the_plan_for_programs(site, tiny_root):
@@ -139,6 +153,23 @@ def test_what_a_killed_build_has_left_is_in_the_plan_for_programs(site, tiny_roo
 def test_no_slip_ends_in_a_traceback(site, tmp_path, options, code, message):
     done = site("install", "--cluster", "local", "--root", tmp_path / "new", *options, check=False)
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
+def test_status_says_who_may_write(site, tiny_root):
+    assert "\nreaders: owner; writers: owner; group: unchanged\n" in site("status", "--root", tiny_root).stdout
+    site(
+        "install",
+        "--root",
+        tiny_root,
+        "--no-client",
+        "--group",
+        "0",
+        "--set",
+        "access.writers=group",
+        "--set",
+        "access.readers=group",
+    )
+    assert "; writers: group; group: " in site("status", "--root", tiny_root).stdout
 
 
 def test_a_change_is_a_generation(old_and_new):
@@ -207,6 +238,21 @@ def test_a_build_that_is_gone_cannot_be_gone_back_to(site, old_and_new):
     assert done.returncode == 10
     assert f"Error: The build {old} of tiny is gone from {root}: it was collected by gc.\n" in done.stderr
     assert active(root) == new
+
+
+def test_a_build_that_is_there_is_put_to_use_though_its_link_and_its_lock_are_gone(site, tiny_root):
+    """As a killed installation leaves it; nothing is to be built for that."""
+    layout, digest = RootLayout(tiny_root), active(tiny_root)
+    lock = layout.lock_file("tiny").read_bytes()
+    layout.lock_file("tiny").unlink()
+    layout.active("tiny").unlink()
+    options = ("--root", tiny_root, "--env", "tiny", "--no-client")
+    assert f"  use build {digest} of tiny\n" in site("install", *options, "--dry-run").stdout
+    (build,) = json.loads(site("install", *options, "--dry-run", "--json").stdout)["builds"]
+    assert (build["reason"], build["room"]) == ("not in use", None)
+    install(site, tiny_root, "tiny")
+    assert (active(tiny_root), layout.lock_file("tiny").read_bytes()) == (digest, lock)
+    assert len(list((tiny_root / "builds/tiny").iterdir())) == 1
 
 
 def test_a_change_that_was_cut_off_is_recorded_by_the_next_command(site, old_and_new):
@@ -285,6 +331,14 @@ def test_gc_keeps_what_a_generation_or_a_date_keeps(site, old_and_new):
     assert sorted(os.listdir(root / "builds/tiny")) == sorted([old, new])
 
 
+def test_gc_keeps_what_was_in_use_until_nobody_knows_when(site, old_and_new):
+    root, _, _ = old_and_new
+    path = root / "generations/2.json"
+    path.write_text(json.dumps(generation(root, 2) | {"at": "yesterday"}))
+    done = site("gc", "--root", root, "--keep", "1", "--older-than", "1")
+    assert done.stdout.startswith(f"{root}: nothing to do.\n")
+
+
 def test_days_count_from_when_something_went_out_of_use(site, old_and_new):
     root, old, new = old_and_new
     long_ago = "2024-01-15T10:00:00+0000"
@@ -307,10 +361,66 @@ def test_gc_keeps_what_a_process_of_this_machine_runs_from(site, old_and_new):
     gc = ("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes")
     with running(RootLayout(root).build("tiny", old)) as process:
         done = site(*gc)
-        assert f"  keep build {old} of tiny: in use on this machine by process {process.pid}\n" in done.stdout
+        who = f"process {process.pid} of {user_name()} ({root}/builds/tiny/{old}/bin/python -I -B -c 'import six, "
+        assert f"  keep build {old} of tiny: in use on this machine by {who}" in done.stdout
         assert (root / "builds/tiny" / old / "build.json").is_file()
-    site(*gc)
+        site(*gc, "--force")
     assert not (root / "builds/tiny" / old).exists()
+
+
+@contextlib.contextmanager
+def telling(words, program="/bin/cat", **options):
+    """Run a process whose command line is what we say, until the end of the block."""
+    ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(list(map(str, words)), executable=program, **ends, **options) as process:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"\n"  # it is what it says from now on
+        yield process
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("words", [["cat", "-", "{}/bin/python"], ["{}/bin/python"], ["cat", "-", "{}/maps"]])
+def test_what_a_command_line_says_keeps_no_build_and_no_root(site, old_and_new, words):
+    """Of processes that can be looked into: all for root, one's own for others."""
+    root, old, _ = old_and_new
+    build = root / "builds/tiny" / old
+    with telling([word.format(build) for word in words]):
+        site("gc", "--root", root, "--keep", "1", "--older-than", "0")
+        assert not build.exists()
+        site("uninstall", "--root", root)
+    assert not root.exists()
+
+
+def test_a_process_that_nobody_but_its_user_can_look_into_is_named_as_such(tiny_root):
+    need_root()
+    setpriv, build = need_program("setpriv", "util-linux"), active_build(RootLayout(tiny_root).active("tiny"))
+    open_to_readers(tiny_root.parent)
+    admin, other = 65533, 65534
+    run("chown", "-hR", f"{admin}:{admin}", tiny_root, check=True)
+    tiny_root.parent.chmod(0o777)  # as a scratch folder may be
+    env = clean_environment(HOME=str(tiny_root.parent))
+    user = [setpriv, f"--reuid={admin}", f"--regid={admin}", "--clear-groups"]
+    uninstall = [*user, SITE, "uninstall", "--root", tiny_root, "--yes"]
+    options = {"user": other, "group": other, "extra_groups": [], "cwd": "/"}
+    with telling(["cat", "-", build / "bin/python"], **options):  # it only names one
+        assert run(*uninstall, "--dry-run", cwd="/", env=env).returncode == 0
+    with telling([build / "bin/python"], **options) as process:
+        done = run(*uninstall, cwd="/", env=env)
+        name = pwd.getpwuid(other).pw_name
+        assert done.returncode == 10
+        assert (
+            f"Error: builds/tiny/{build.name} is in use on this machine by process {process.pid} of {name} "
+            in done.stderr
+        )
+        assert (
+            f"; its command line says so, and only {name} and root can look).\nEnd it first; or add --force"
+            in done.stderr
+        )
+        done = run(*uninstall, "--force", cwd="/", env=env, check=True)
+        assert f"  process {process.pid} of {name} (" in done.stdout
+    tiny_root.parent.chmod(0o755)
+    assert not tiny_root.exists()
 
 
 def test_a_calculator_keeps_to_the_build_that_it_was_made_with(site, old_and_new, tmp_path):
@@ -337,6 +447,37 @@ def test_gc_removes_what_was_cut_off(site, tiny_root):
     done = site("gc", "--root", tiny_root, "--yes")
     assert "  remove builds/tiny/.staging-abc, left by a command that was cut off\n" in done.stdout
     assert not leftover.exists()
+
+
+def test_gc_leaves_what_a_running_command_is_making(site, tiny_root):
+    being_made = tiny_root / "builds/tiny/.staging-abc"
+    being_made.mkdir()
+    with holder(tiny_root) as (process, _):
+        done = site("gc", "--root", tiny_root)
+        assert (
+            f"{tiny_root}: nothing to do.\n  keep builds/tiny/.staging-abc: the root is being changed by "
+            in done.stdout
+        )
+        assert f"(process {process.pid}, since" in done.stdout
+        plan = json.loads(site("gc", "--root", tiny_root, "--dry-run", "--json").stdout)
+        assert (plan["empty"], plan["leftovers"]) == (True, [])
+        assert (plan["unfinished"], plan["holder"]["pid"]) == (["builds/tiny/.staging-abc"], process.pid)
+        process.kill()
+        process.wait()
+        done = site("gc", "--root", tiny_root)
+        assert "  remove builds/tiny/.staging-abc, left by a command that was cut off\n" in done.stdout
+    assert not being_made.exists()
+
+
+def test_gc_cannot_look_at_a_command_of_another_machine(site, tiny_root):
+    being_made, layout = tiny_root / "builds/tiny/.staging-abc", RootLayout(tiny_root)
+    being_made.mkdir()
+    layout.admin_owner.write_text(Holder("rootstock-site install", "ann", "far", 7, "now").to_json())
+    done = site("gc", "--root", tiny_root)
+    assert "keep builds/tiny/.staging-abc: the root is being changed by ann on far (process 7, " in done.stdout
+    assert ", if it still runs: `ps -p 7` on far shows it\n" in done.stdout
+    site("gc", "--root", tiny_root, "--break-lock")
+    assert not being_made.exists()
 
 
 def test_gc_removes_what_was_half_written_days_ago(site, tiny_root):
@@ -398,7 +539,7 @@ def test_somebody_at_a_terminal_is_asked(bare_root, answer):
         with contextlib.suppress(OSError):  # the other end is closed
             while os.read(ours, 4096):
                 pass
-        assert process.wait() == (0 if answer == "y" else 1)
+        assert process.wait() == (0 if answer == "y" else 130)
     os.close(ours)
     assert ("contact" in (bare_root / "clusters.toml").read_text()) == (answer == "y")
 
@@ -457,7 +598,23 @@ def test_uninstall_refuses_a_root_in_use(site, tiny_root):
     with running(active_build(RootLayout(tiny_root).active("tiny"))) as process:
         done = site("uninstall", "--root", tiny_root, "--yes", check=False)
         assert done.returncode == 10
-        assert f"of tiny is in use on this machine by process {process.pid}.\nEnd it first.\n" in done.stderr
+        assert f"is in use on this machine by process {process.pid} of {user_name()} (" in done.stderr
+        assert "\nEnd it first; or add --force, and it fails when it next reads a file of the root.\n" in done.stderr
+        plan = json.loads(site("uninstall", "--root", tiny_root, "--force", "--dry-run", "--json").stdout)
+        assert [(each["pid"], each["seen"]) for each in plan["running"]] == [(process.pid, True)]
+        site("uninstall", "--root", tiny_root, "--force")
+    assert not tiny_root.exists()
+
+
+def test_uninstall_refuses_a_root_whose_interpreter_is_in_use(site, bare_root):
+    """And no build: somebody's own script may run it."""
+    program = bare_root / "python/mine/bin/sleeper"
+    program.parent.mkdir(parents=True)
+    shutil.copy("/bin/cat", program)
+    with telling(["cat"], program):
+        done = site("uninstall", "--root", bare_root, check=False)
+        assert done.returncode == 10
+        assert "Error: python/mine is in use on this machine by process " in done.stderr
 
 
 def test_uninstall_that_was_cut_off_goes_on(site, bare_root):

@@ -305,7 +305,7 @@ def directives(text, mark):
 
 
 def test_a_cluster_asks_for_resources_in_its_own_way():
-    cluster = replace(CLUSTER, directives=("--gpus-per-node=h100:{gpus}", "--cpus-per-task={cpus}", "--mem=%d{x}"))
+    cluster = replace(CLUSTER, directives=("--gpus-per-node=h100:{gpus}", "--cpus-per-task={cpus}", "--mem=%dG"))
     text = render_job(of(cluster), "several", version="0.3.0", gpus=2, options=["--account=m1234", "--qos='a b'"])
     assert directives(text, "#SBATCH") == [
         "--job-name=rootstock",
@@ -313,7 +313,7 @@ def test_a_cluster_asks_for_resources_in_its_own_way():
         "--time=01:00:00",
         "--gpus-per-node=h100:2",
         "--cpus-per-task=16",
-        "--mem=%d{x}",
+        "--mem=%dG",
         "--account=m1234",
         "--qos='a b'",
     ]

@@ -137,6 +137,38 @@ def test_a_model_of_an_environment_that_is_not_installed(ask, tiny_root):
     )
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rootstock list --root", "rootstock warm emt --root", "rootstock-site status --root",
+        "rootstock-site install --cluster local --dry-run --root", "rootstock-site render --output",
+        "rootstock-site page -o", "rootstock-site new-env x -o", "rootstock-site install --template-dir",
+    ],
+)  # fmt: skip
+def test_an_empty_text_is_no_folder(line, tmp_path):
+    """It would be the folder of whoever calls, where a script's variable is not set."""
+    name, *words = line.split()
+    done = run(ROOTSTOCK.with_name(name), *words, "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"Invalid value for '{words[-1]}'" in done.stderr.replace("'--output' / '-o'", "'-o'")
+    assert done.stderr.endswith(": an empty text is no path. Is it a variable that is not set?\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_variable_that_leads_nowhere_is_named(ask):
+    done = ask("list", ROOTSTOCK_ROOT="/nowhere")
+    text = "Error: /nowhere is not a Rootstock root: it has no rootstock.toml."
+    assert (done.returncode, done.stderr.splitlines()[0]) == (10, f"{text} ROOTSTOCK_ROOT names it.")
+    assert ask("list", "--root", "/nowhere").stderr.splitlines()[0] == text
+
+
+def test_a_file_that_is_broken_is_not_its_own_example(ask, tiny_root):
+    (tiny_root / "environments/emt.py").write_text("")
+    done = ask("show", "emt", "--root", tiny_root)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == "rootstock-site new-env NAME writes one to start from."
+
+
 def test_no_root(ask, tmp_path):
     done = ask("list")
     assert (done.returncode, done.stderr.startswith("Error: Must specify either 'cluster' or 'root'.\n")) == (3, True)

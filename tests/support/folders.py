@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,21 @@ def small_disk(folder: Path, *options: str) -> Iterator[Path]:
         yield folder
     finally:
         run("umount", "--lazy", folder, check=True)
+
+
+@contextlib.contextmanager
+def nobody_opens(file: Path) -> Iterator[None]:
+    """Let whoever opens a file wait, as on a file system that hangs: the kernel asks us, and we do not answer."""
+    need_root()
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.fanotify_init(0x04, os.O_RDONLY)  # FAN_CLASS_CONTENT
+    need(descriptor >= 0, f"fanotify ({os.strerror(ctypes.get_errno())})")
+    try:
+        marked = libc.fanotify_mark(descriptor, 0x01, ctypes.c_uint64(0x10000), -100, bytes(file))  # ADD, OPEN_PERM
+        need(marked == 0, f"fanotify with permission events ({os.strerror(ctypes.get_errno())})")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def once_per_run(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
