@@ -78,7 +78,8 @@ class Status:
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
         What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment, a
-        link or a file, ``its place``, ``its owners`` or ``its room``.
+        link or a file, ``its place``, ``its owners``, ``its room`` or ``its last
+        command``.
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -137,7 +138,7 @@ class Status:
         yield f"{number_of(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
         for generation in self.generations[-5:]:
             yield f"generation {generation.number}: {generation.at} {generation.by}: {generation.command}"
-        if self.holder:
+        if self.holder and not self.holder.ended:  # that one is among the problems
             yield self.holder.status()
         for name, size in (self.sizes or {}).items():
             yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {name}"
@@ -189,7 +190,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
 def _of_root(layout: RootLayout) -> dict[str, RootstockError]:
     """Return what is wrong with the root as a whole."""
     problems: dict[str, RootstockError] = {}
-    for name, check in (("its place", check_place), ("its owners", check_owners), ("its room", _check_room)):
+    for name, check in _CHECKS.items():
         try:
             check(layout)
         except RootstockError as error:
@@ -199,6 +200,27 @@ def _of_root(layout: RootLayout) -> dict[str, RootstockError]:
 
 def _check_room(layout: RootLayout) -> None:
     check_space(layout.root)
+
+
+def _check_last_command(layout: RootLayout) -> None:
+    """Refuse what a command has left that was killed. Who may not see the lock cannot know whether it still runs."""
+    if not os.access(layout.locks, os.X_OK):
+        return
+    holder = read_holder(layout.admin_owner)
+    left = number_of(len([*layout.all_builds.glob(f"*/{STAGING}*")]), "unfinished folder")
+    if holder is not None and holder.ended:
+        raise RootError(f"{holder.status()}; {left} of builds left", _RUN_AGAIN)
+    if holder is None and not left.startswith("0 "):
+        raise RootError(f"a command was cut off: {left} of builds left", _RUN_AGAIN)
+
+
+_RUN_AGAIN = "Run that command again, or rootstock-site gc: neither needs --break-lock."
+_CHECKS = {
+    "its place": check_place,
+    "its owners": check_owners,
+    "its room": _check_room,
+    "its last command": _check_last_command,
+}
 
 
 def _of_files(layout: RootLayout) -> dict[str, RootstockError]:

@@ -239,6 +239,20 @@ DAMAGES = {
             "verify": (0, ["the results are not stored: No space left on device", "emt (cpu): 17 passed"]),
         },
     ),
+    "stale lock": Damage(
+        with_lock_of_a_dead_process,
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (10, ["its last command: ", "the lock is free, its last holder was killed: ", "command again"]),
+        },
+    ),
+    "killed install": Damage(
+        killed,
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (10, ["its last holder was killed: ", "1 unfinished folder of builds left", "command again"]),
+        },
+    ),
     "read-only file system": Damage(
         lambda _: contextlib.nullcontext(),
         {
