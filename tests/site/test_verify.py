@@ -145,7 +145,7 @@ def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site, tmp_path
     [seen] = runs(copy, "lj")
     assert seen.missed >= 1 and seen.ended
     # It has no numbers to be shown.
-    shown = run(ROOTSTOCK, "show", "lj", "--root", copy, check=True).stdout
+    shown = run(ROOTSTOCK, "show", "lj-argon", "--root", copy, check=True).stdout
     assert re.search(r"\n  FAILED +argon.*could not start: RuntimeError: broken", shown), shown
     site("page", "--root", copy, "--output", tmp_path / "page")
     assert "could not start: RuntimeError: broken" in (tmp_path / "page" / "index.html").read_text()
