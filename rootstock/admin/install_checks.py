@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from rootstock import __version__
 from rootstock.admin.asked_for import Asked, Problem, failure
 from rootstock.admin.environment_sources import find_source
-from rootstock.builds.locking import lock_text
+from rootstock.builds.locking import lock_text, working_folder
 from rootstock.builds.package_cache import installed_packages
 from rootstock.builds.plan import CLIENT, BuildPlan
 from rootstock.builds.room_needed import download
@@ -122,15 +121,15 @@ def lock_builds(
     problems: list[Problem] = []
     shared = package_cache_path(site).is_relative_to(site.layout.root)
     present = installed_packages(site.layout) if shared else set()
-    with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as scratch:
-        uv = Uv(Path(scratch, "cache"), quiet, wheels=wheels)  # nothing of the root is changed yet
+    with working_folder() as scratch:
+        uv = Uv(scratch / "cache", quiet, wheels=wheels)  # nothing of the root is changed yet
         for build in builds:
             if build.published or not os.path.exists(build.interpreter.path):
                 locked.append(build)
                 continue
             report(f"{build.label}: locking")
             try:
-                lock = lock_text(build, Path(scratch), uv, files=files)
+                lock = lock_text(build, scratch, uv, files=files)
             except RootstockError as error:
                 problems.append(Problem(build.label, error))
                 continue

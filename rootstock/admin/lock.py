@@ -6,7 +6,6 @@ A lock says for every package of an environment its version, and its files with 
 from __future__ import annotations
 
 import os
-import tempfile
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from rootstock.admin.asked_for import Problem
 from rootstock.admin.environment_sources import find_source, find_sources
 from rootstock.admin.plans import Plan
 from rootstock.builds.interpreters import AUTO, own_interpreters
-from rootstock.builds.locking import lock_text
+from rootstock.builds.locking import lock_text, working_folder
 from rootstock.builds.plan import BuildPlan, plan_environment
 from rootstock.builds.uv import Uv, package_cache
 from rootstock.config.environment_file import given_by_path, registered_names
@@ -155,13 +154,13 @@ def plan_locks(
     changes: list[LockChange] = []
     packages, number = set[str](), len(plans) + len(problems)
     shared = writes and os.access(layout.uv_cache, os.W_OK)
-    with tempfile.TemporaryDirectory(prefix="rootstock-uv-") as scratch:
-        uv = Uv(package_cache(site) if shared else Path(scratch, "cache"), quiet, site.access.admin_umask)
+    with working_folder() as scratch:
+        uv = Uv(package_cache(site) if shared else scratch / "cache", quiet, site.access.admin_umask)
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
             try:
                 old = read_bytes(path, RECORD_LIMIT).decode(errors="replace") if path.is_file() else None
-                new = lock_text(plan, Path(scratch), uv, upgrade)
+                new = lock_text(plan, scratch, uv, upgrade)
             except RootstockError as error:
                 problems.append(Problem(plan.label, error))
                 continue

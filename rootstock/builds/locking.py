@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import tempfile
@@ -15,11 +16,13 @@ from rootstock.builds.lock_scope import plain, scope_of
 from rootstock.builds.package_cache import DamagedPackagesError
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
 from rootstock.builds.uv import Uv
-from rootstock.errors import BuildError
+from rootstock.errors import BuildError, RootstockError, SiteError
 from rootstock.root.layout import STAGING
 from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 
 _UV_LOCK = "`uv.lock`"
+_WORKING = "rootstock-uv-"
+_ELSEWHERE = "uv works there before anything is written. Name a folder with room: TMPDIR=/path rootstock-site ..."
 
 
 def lock_text(
@@ -64,7 +67,12 @@ def lock_text(
         names = (*renew, *upgrade)
         before = lock.read_text(encoding="utf-8", errors="replace") if kept else ""
         with _lock_named(lock, _origin(plan, kept), before):
-            with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
+            try:
+                with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
+            except SiteError as error:
+                if isinstance(error, BuildError) or not folder.name.startswith(_WORKING):
+                    raise
+                raise SiteError(error.message, _ELSEWHERE) from error
         return _replaced(lock.read_text(encoding="utf-8"), {new: old for old, new in moved.items()})
 
 
@@ -93,6 +101,24 @@ def _origin(plan: BuildPlan, kept: Path | None) -> Path | None:
     """Return where the lock that is kept lies: in the root, or yet beside an environment file."""
     beside = plan.source and kept and plan.source.path.with_name(kept.name)
     return beside if kept and beside and beside.is_file() and not kept.is_file() else kept
+
+
+@contextmanager
+def working_folder() -> Iterator[Path]:
+    """Yield a folder outside of the root for uv to work in.
+
+    Raises
+    ------
+    SiteError
+        If it is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=_WORKING) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if isinstance(error, RootstockError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SiteError(f"Cannot write in {tempfile.gettempdir()}: {error.strerror}.", _ELSEWHERE) from error
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def lock(
     from rootstock.admin.lock import plan_locks
     from rootstock.root.records import read_marker
 
-    options = replace(options, dry_run=check or options.dry_run)
+    options = replace(options, dry_run=check or options.dry_run, only_looks=check)
     site = site_of(cluster, root)
     if not all(name.endswith(".py") for name in environments) or not environments:
         read_marker(site.layout)

@@ -34,6 +34,7 @@ class PlanOptions:
     as_json: bool = False
     wait: float = 0.0
     break_lock: bool = False
+    only_looks: bool = False  # whether a dry run stands for itself, not for the run
 
 
 plan_options = options(
@@ -76,17 +77,25 @@ def run_plan(
     ------
     ConfigurationError
         If there is something to do, nobody has said yes, and nobody can be asked.
+    RootError, SiteError
+        If this user may not write to the root, or nobody can.
     """
+    from rootstock.admin.install_checks import check_writable
+
     site = plan.site
     if options.as_json:
         show_json(plan.to_json())
     else:
         nothing = " nothing to do." if plan.empty else ""
         click.echo("\n  ".join([f"{place or site.layout.root}:{nothing}", *plan.summary_lines()]))
-    if plan.empty or options.dry_run:
+    if plan.empty or options.only_looks:
         return False
     if note := check_site(site, plan.command) if logged or removes else "":
         click.echo(f"Note: {note}", err=True)
+    if logged or removes:
+        check_writable(site.layout)
+    if options.dry_run:
+        return False
     if not options.yes:
         _confirm(removes)
     with _log_file(site) if logged else nullcontext() as log, admin_context(options, log) as admin:

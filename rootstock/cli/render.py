@@ -47,7 +47,7 @@ def render(
     plan = plan_render(replace(site, template_dirs=(*template_dirs, *site.template_dirs)), force=force)
     for warning in plan.warnings:
         click.echo(f"Note: {warning}", err=True)
-    run_plan(plan, PlanOptions(dry_run=check, yes=True))
+    run_plan(plan, PlanOptions(dry_run=check, only_looks=check, yes=True))
     if check:
         click.echo("\n".join(plan.diffs()), nl=bool(plan.diffs()))
         sys.exit(0 if plan.empty else PENDING)

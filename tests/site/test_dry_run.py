@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Site
-from tests.support.commands import Done
+from tests.support.commands import Done, clean_environment
 from tests.support.environment_files import header
+from tests.support.folders import small_disk
 from tests.support.needs import need_root
 from tests.support.tiny_root import SETUP
 
@@ -193,3 +194,39 @@ def test_other_settings_are_kept_when_an_environment_cannot_be_built(site: Site,
     done = site("install", "--root", tiny_root, "--no-client", "--set", "contact=Ann", check=False)
     assert done.returncode == 14
     assert 'contact = "Ann"' in settings(tiny_root)
+
+
+# -- other commands
+
+
+@pytest.mark.parametrize("command", [["gc", "--keep", "1", "--older-than", "0"], ["lock"], ["rollback"]])
+@pytest.mark.parametrize("why", ["closed", "read-only"])
+def test_other_commands_end_so_too(site: Site, tiny_root: Path, command: list[str], why: str) -> None:
+    need_root()
+    text = (tiny_root / "environments/tiny.py").read_text()
+    (tiny_root / "environments/tiny.py").write_text(f"{text}\n")
+    site("install", "--root", tiny_root, "--no-client")
+    (tiny_root / "environments/tiny.py.lock").unlink()
+    if why == "closed":
+        tiny_root.chmod(0o555)
+    else:
+        for options in (["--bind", tiny_root], ["-o", "remount,bind,ro"]):
+            subprocess.run(["mount", *options, tiny_root], check=True)
+    try:
+        ends = [site(*command, "--root", tiny_root, *more, check=False) for more in (["--dry-run"], [])]
+    finally:
+        tiny_root.chmod(0o755) if why == "closed" else subprocess.run(["umount", tiny_root], check=True)
+    said = [[line for line in done.stderr.splitlines() if line.startswith("Error")] for done in ends]
+    assert (ends[0].returncode, said[0]) == (ends[1].returncode, said[1])
+    assert ends[0].returncode == (10 if why == "closed" else 16), ends[0].stderr
+
+
+def test_a_full_folder_for_temporary_files_is_told(site: Site, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "size=64k") as small:
+        status = os.statvfs(small)
+        (small / "ballast").write_bytes(b"\0" * (status.f_bavail * status.f_frsize - 8192))
+        install = ("install", "--cluster", "local", "--no-client", *new(tmp_path, needs="six"))
+        done = site(*install, "--dry-run", check=False, environment=clean_environment(TMPDIR=str(small)))
+    assert done.returncode == 16, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Name a folder with room: TMPDIR=/path rootstock-site ..." in done.stderr

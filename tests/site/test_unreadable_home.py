@@ -26,7 +26,6 @@ READING = (
     "rootstock-site verify --files",
     "rootstock-site page -o {output}.d",
     "rootstock-site lock --check",
-    "rootstock-site warm --dry-run",
     "rootstock-site repair --dry-run",
     "rootstock-site gc --dry-run",
     "rootstock-site default {version} --dry-run",
@@ -35,6 +34,7 @@ READING = (
 REFUSED = {
     "rootstock-site install --dry-run": "You may not change ",
     "rootstock-site render --check": "You may not change ",
+    "rootstock-site warm --dry-run": "You may not change ",
     "rootstock-site uninstall --dry-run": "Only root can remove ",
     "rootstock-site rollback --dry-run": "has no generation before 1 where",
 }
