@@ -250,7 +250,7 @@ DAMAGES = {
         killed,
         {
             **{name: (0, []) for name in COMMANDS},
-            "status": (10, ["its last holder was killed: ", "It has left 1 unfinished folder of builds", "command again"]),
+            "status": (10, ["holder was killed: ", "It has left 1 unfinished folder of builds", "command again"]),
         },
     ),
     "read-only file system": Damage(
