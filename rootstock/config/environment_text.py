@@ -62,7 +62,15 @@ class Block:
 
 
 class HeaderFault(ValueError):  # noqa: N818  # it is told, and never ends a command
-    """Something about a header that keeps it from being read: what, and the line of the file."""
+    """Something about a header that keeps it from being read.
+
+    Parameters
+    ----------
+    text : str
+        What it is.
+    line : int
+        Of the file.
+    """
 
     def __init__(self, text: str, line: int) -> None:
         super().__init__(text)

@@ -19,7 +19,15 @@ class Kind:
     words: str
 
     def fault(self, name: str, value: Any) -> str:
-        """Say that a value is of another kind."""
+        """Say that a value is of another kind.
+
+        Parameters
+        ----------
+        name : str
+            Of the key.
+        value
+            What it is.
+        """
         return f"{name} must be {self.words}, not {reprlib.repr(value)}."
 
 

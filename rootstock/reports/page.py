@@ -170,17 +170,18 @@ def write_page(page: Page, folder: Path, template_dirs: Sequence[Path] = ()) -> 
 
 def _first_card(layout: RootLayout, models: Sequence[Model]) -> ModelCard | None:
     """Return the card of a model that is ready: one that people come for, and that runs, rather than a toy."""
-    ready = [(_doubts(layout, model), model) for model in models if model.built_for]
-    for _, model in sorted(ready, key=lambda each: each[0]):
+    ready = [model for model in models if model.built_for]
+    toys = [name for name in {model.environment for model in ready} if in_use(layout, name)[0].is_toy]
+
+    def doubts(model: Model) -> tuple[bool, ...]:
+        """Return what speaks against a model as the example for all, the weightiest first."""
+        toy = model.environment in toys
+        return model.weights == "missing", bool(model.verified.missed), toy, model.weights == "unknown"
+
+    for model in sorted(ready, key=doubts):
         with contextlib.suppress(RootstockError):  # a name that two environments claim; the next one will do
             return read_model_card(layout, model.model)
     return None
-
-
-def _doubts(layout: RootLayout, model: Model) -> tuple[bool, ...]:
-    """Return what speaks against a model as the example for all, the weightiest first."""
-    toy = in_use(layout, model.environment)[0].is_toy
-    return model.weights == "missing", bool(model.verified.missed), toy, model.weights == "unknown"
 
 
 def _environment(layout: RootLayout, name: str) -> dict[str, Any]:

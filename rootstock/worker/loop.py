@@ -47,12 +47,12 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
         except (KeyError, TypeError, ValueError) as error:
             raise WorkerProtocolError(f"Received SETUP without folders that are paths: {error!r}.") from error
         try:
-            evaluator = _set_up(endpoint, memory, content, guard)
+            evaluator, told = _set_up(endpoint, memory, content, guard)
         except BaseException as error:
             report = encode_failure(error, _code_of_start(error, guard))
             endpoint.send(Frame(Kind.FAILURE), report, timeout=inf)
             return
-        _answer(endpoint, evaluator, content["device"])
+        _answer(endpoint, evaluator, content["device"], told)
     except PeerGoneError:
         return
 
@@ -61,7 +61,8 @@ def _receive(endpoint: Endpoint) -> tuple[Frame, dict[str, Any]]:
     return endpoint.receive(inf, _CLIENT_PATIENCE_S)
 
 
-def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], guard: SetupGuard) -> Any:
+def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], guard: SetupGuard) -> tuple[Any, bool]:
+    """Load the model and say what it offers; return what evaluates, and whether it was said what computes."""
     started = time.perf_counter()
     check_device(content["device"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
@@ -86,11 +87,10 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)
-    return Evaluator(calculator, memory)
+    return Evaluator(calculator, memory), ready["device"] is not None
 
 
-def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
-    told = False
+def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None:
     while True:
         frame, content = _receive(endpoint)
         if frame.kind == Kind.CLOSE:
@@ -108,7 +108,7 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str) -> None:
             endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
-            # The first answer says what has computed.
+            # The first answer says what has computed, unless that was known before.
             endpoint.send(answer, None if told else {"device": computing_device(device) or "cpu"}, timeout=inf)
             told = True
             evaluator.restore()

@@ -168,7 +168,8 @@ def test_what_is_no_file_is_no_registry(site: Site, tmp_path: Path, no_file: tup
 
 VALUES = (
     "3", "nan", "true", '"x"', "[]", "[1]", '["x"]', "[[1]]", "{}", "{ a = 1 }", '{ a = "x" }', "[{}]", "[{ a = 1 }]",
-    "1979-05-27", '{ megabytes = "x", files = 1 }', '{ "A=B" = "x" }', '{ A = "x\\u0000" }', "1" + "0" * 400,
+    "1979-05-27", '{ megabytes = "x", files = 1 }', "{ megabytes = 1, files = 1, cuda = 3 }", '{ "A=B" = "x" }',
+    '{ A = "x\\u0000" }', "1" + "0" * 400,
 )  # fmt: skip
 REFERENCES = (
     'expected = { energy = "x" }, tolerance = { energy = 1 }',
