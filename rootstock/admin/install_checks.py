@@ -9,6 +9,7 @@ import errno
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rootstock import __version__
 from rootstock.admin.asked_for import Asked, Problem, failure
 from rootstock.admin.environment_sources import find_source
 from rootstock.builds.locking import lock_text, working_folder
-from rootstock.builds.package_cache import installed_packages
+from rootstock.builds.package_cache import Package, installed_packages
 from rootstock.builds.plan import CLIENT, BuildPlan
 from rootstock.builds.room_needed import download
 from rootstock.builds.uv import Uv, package_cache_path
@@ -120,7 +121,9 @@ def lock_builds(
     locked: list[BuildPlan] = []
     problems: list[Problem] = []
     shared = package_cache_path(site).is_relative_to(site.layout.root)
-    present = installed_packages(site.layout) if shared else set()
+    present: set[Package] = set()
+    with suppress(RootError):  # a damaged record is told of, and stops no other build
+        present = installed_packages(site.layout) if shared else set()
     with working_folder() as scratch:
         uv = Uv(scratch / "cache", quiet, wheels=wheels)  # nothing of the root is changed yet
         for build in builds:

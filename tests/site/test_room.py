@@ -122,3 +122,12 @@ def test_a_limit_for_the_size_of_files_is_told(site, tmp_path, unknown):
     assert "File too large" in done.stderr
     assert "A limit of this session forbids files of that size: ulimit -f shows it.\n" in done.stderr
     assert not list((root / "builds").glob("*/*"))
+
+
+def test_a_damaged_record_of_another_build_stops_no_plan(site, tiny_root):
+    (tiny_root / "environments/other.py").write_text((tiny_root / "environments/tiny.py").read_text())
+    (record,) = tiny_root.glob("builds/tiny/*/build.json")
+    record.chmod(0o644)
+    record.write_text("{")
+    done = site("install", "--root", tiny_root, "--no-client", "--env", "other", "--dry-run")
+    assert "build other with Python" in done.stdout
