@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,10 +223,11 @@ def _plan(site: Site, command: str, target: State, since: int, restores: int | N
 
 
 def _check_builds(layout: RootLayout, links: Iterable[LinkChange]) -> None:
-    for link in links:
-        if link.new is not None and read_build(link.new) is None:
-            raise RootError(
-                f"The build {link.new.name} of {link.new.parent.name} is gone from {layout.root}: "
-                "it was collected by gc.",
-                "Choose another generation, or install what you need again.",
-            )
+    remedy = "Choose another generation, or install what you need again."
+    for build in (link.new for link in links if link.new is not None):
+        title = f"The build {build.name} of {build.parent.name}"
+        if read_build(build) is None:
+            raise RootError(f"{title} is gone from {layout.root}: it was collected by gc.", remedy)
+        python = build / "bin" / "python"
+        if not python.exists():  # as after a move of the root that it was in
+            raise RootError(f"{title} is made on {os.path.realpath(python)}, which is not there.", remedy)

@@ -412,6 +412,8 @@ def test_a_root_that_was_moved_runs_again_after_an_installation(managed):
         run(SITE, "install", "--yes", "--root", moved.path, check=True)
         assert moved.imports() == PACKAGES[0]
         assert run(SITE, "status", "--root", moved.path).returncode == 0
+        back = run(SITE, "rollback", "--root", moved.path, "--yes")  # to a build that does not run here
+        assert back.returncode == 10 and f"is made on {managed.path}/python/" in back.stderr
         texts = [path.read_text() for path in (*moved.layout.modules.iterdir(), *moved.layout.activations.iterdir())]
         assert not [text for text in texts if f"{managed.path}/" in text or f'{managed.path}"' in text]
     finally:
