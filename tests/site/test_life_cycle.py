@@ -124,8 +124,8 @@ def test_a_root_that_is_named_by_a_way_that_goes_later(site, tmp_path):
         ("", "it has no 'layout'"),
         ('layout = "one"\ncluster = "local"\n', "layout must be a whole number, not 'one'"),
         ("layout = 1\n", "it has no 'cluster'"),
-        ("layout = 1\ncluster = 3\n", "cluster must be a text, not 3"),
-        ('layout = 1\ncluster = "local"\ndefault = []\n', "default must be a text, not []"),
+        ("layout = 1\ncluster = 3\n", "cluster must be a string, not 3"),
+        ('layout = 1\ncluster = "local"\ndefault = []\n', "default must be a string, not []"),
         ('layout = 1\ncluster = "local"\nwritten = { x = 3 }\n', "written.x must be a list, not 3"),
     ],
 )
