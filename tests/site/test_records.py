@@ -206,8 +206,11 @@ def test_a_run_keeps_what_came_before_it_was_cut_off(layout: RootLayout) -> None
     [seen] = read_verifications(layout, "mace", "d1")
     assert (seen.passed, seen.missed, seen.not_run, seen.seconds, seen.ended) == (1, 0, 1, 1.5, "")
     assert seen.versions == {"torch": "2"}
-    run.add({"reference": "c", "passed": False}, {})
+    compared = {"property": "energy", "error": 1.0, "tolerance": 0.1}
+    run.add({"reference": "c", "device": "cpu", "passed": False, **compared}, {})
+    run.add({"reference": "d", "device": "cuda", "passed": None, "reason": "no weights"}, {})  # it has computed nothing
     run.end()
+    assert run.verification.device == "cpu"
     [path] = folder.iterdir()
     assert path.stat().st_mode & 0o777 == 0o640
     [seen] = read_verifications(layout, "mace", "d1")
