@@ -160,7 +160,7 @@ def test_status_says_what_could_go(upgraded):
         if record["packages"][ALPHA] == "1.0":
             old = link
     assert row not in json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"]
-    subprocess.run(["rm", "-rf", old], check=True)
+    run("rm", "-rf", old, check=True)
     assert json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"][row]["bytes"] > 400_000
     assert row in on_root("status", "--sizes").stdout
 
