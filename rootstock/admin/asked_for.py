@@ -100,10 +100,10 @@ def asked_for(site: Site, names: Sequence[str], written: Written, bundle: Bundle
     sources, problems, left = list(named), [], []
     newer = newer_versions(site.layout)
     for name in () if names else dict.fromkeys(usual):
-        if newer and not bundle and is_in_use(site.layout.active(name)):
-            left.append(name)  # else two releases, each with its own uv, would build it in turns
-            continue
         try:
+            if newer and not bundle and is_in_use(site.layout.active(name)):
+                left.append(name)  # else two releases, each with its own uv, would build it in turns
+                continue
             sources.append(find_source(site.layout, name, written, bundle))
         except RootstockError as error:
             if typed:

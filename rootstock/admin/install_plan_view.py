@@ -21,7 +21,6 @@ from rootstock.config.site import has_client
 from rootstock.root.disk_usage import DiskUsage, free_space
 from rootstock.root.managed_files import FileChange
 from rootstock.root.modes import ModeChange
-from rootstock.root.records import is_in_use
 
 _SHOWN = 5  # changes of modes
 
@@ -140,7 +139,7 @@ class InstallPlanView(Plan):
         """Say what a user does now."""
         layout = self.site.layout
         names = [build.source.name for build in self.builds if build.source]
-        names += [name for name in registered_names(layout) if is_in_use(layout.active(name))]
+        names += [name for name in registered_names(layout) if layout.active(name).is_symlink()]
         if loads := has_client(layout, self.new_marker["default"]):
             steps = (
                 f"Done. To use it:\n  module use {shlex.quote(str(layout.modulepath))}\n  module load rootstock\n"

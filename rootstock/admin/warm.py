@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rootstock.admin.environment_sources import find_source
@@ -14,11 +14,19 @@ from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
 from rootstock.config.model_string import is_path, parse_model_string
 from rootstock.config.site import Site
-from rootstock.errors import ConfigurationError, RootstockError, WeightsError, WorkerError
+from rootstock.errors import (
+    BuildError,
+    ConfigurationError,
+    RootError,
+    RootstockError,
+    VerificationError,
+    WeightsError,
+    WorkerError,
+)
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import STAGING, RootLayout
-from rootstock.root.lock import AdminContext
+from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.permissions import may_remove, remove_tree
 from rootstock.root.records import BUILD_SOURCE
 from rootstock.root.variants import find_variants, fitting_build
@@ -63,17 +71,20 @@ class WarmPlan(Plan):
             If an environment cannot be built.
         """
         site, layout = self.site, self.site.layout
-        if self.install:
-            self.install.apply(admin)
-        change = Change(self.command, site.cluster.name, latest_number(layout), always=False)
         failures = []
+        if self.install:
+            try:
+                self.install.apply(admin)
+            except (BuildError, VerificationError) as error:
+                failures.append(str(error))
+        change = Change(self.command, site.cluster.name, latest_number(layout), always=False)
         with transaction(layout, site.access, change, admin):
             for leftover in filter(may_remove, layout.cache.glob(f"{STAGING}*")):
                 remove_tree(leftover)
             for model in self.models:
                 try:
                     fetch(site, model, admin)
-                except (WorkerError, WeightsError) as error:
+                except (RootError, WorkerError, WeightsError) as error:
                     failures.append(f"{model}: {error}")
                     admin.report(f"{model}: failed")
         if failures:
@@ -88,6 +99,7 @@ def plan_warm(
     all_models: bool = False,
     device: str = "cpu",
     patience: float = 120.0,
+    report: Report = quiet,
 ) -> WarmPlan:
     """Decide what has to be built and fetched for some models.
 
@@ -105,6 +117,8 @@ def plan_warm(
         Where the models are loaded.
     patience : float
         Seconds that a server may keep silent.
+    report : callable
+        Is given a line for each step.
 
     Raises
     ------
@@ -116,14 +130,39 @@ def plan_warm(
     selected, problems = _select(site, environments, models, all_models)
     sources = {(source.name, model): source for source, model in selected}
     names = dict.fromkeys(environment for environment, _ in sources)
-    missing = [name for name in names if fitting_build(site.layout, name, device) is None]
-    build = plan_install(site, missing, device=device, client=False) if missing else None
+    missing = []
+    for name in names:
+        try:
+            missing += [name] if fitting_build(site.layout, name, device) is None else []
+        except RootError as error:
+            if environments or models:
+                raise
+            problems[name] = error
+    build, unbuilt = _plan_builds(site, missing, device, named=bool(environments or models), report=report)
+    problems |= unbuilt
     requests = []
     for (environment, model), source in sources.items():
-        if reason := _reason(site.layout, environment, model):
+        if environment not in problems and (reason := _reason(site.layout, environment, model)):
             has_weights = source.rootstock.get("licence", {}).get("weights") != ""
             requests.append(WeightsRequest(environment, model, reason, has_weights, device, patience))
     return WarmPlan(site, "warm", build, tuple(requests), problems)
+
+
+def _plan_builds(
+    site: Site, missing: Sequence[str], device: str, *, named: bool, report: Report
+) -> tuple[InstallPlan | None, dict[str, RootstockError]]:
+    """Return how environments are built that have no build, and those that cannot be and that nobody named."""
+    if not missing:
+        return None, {}
+    try:
+        plan = plan_install(site, missing, device=device, client=False, report=report)
+    except (BuildError, RootError) as error:
+        if named:
+            raise
+        return None, dict.fromkeys(missing, error)
+    if named:
+        return plan, {}
+    return replace(plan, problems=()), {problem.name: problem.error for problem in plan.problems}
 
 
 def _select(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rootstock.cli.command import Command
-from rootstock.cli.common import end_unhealthy, options, site_options, tell_problems
+from rootstock.cli.common import end_unhealthy, options, show_progress, site_options, tell_problems
 from rootstock.cli.parameter_types import DEVICE, ENVIRONMENT, MODEL, Place
 from rootstock.cli.plans import PlanOptions, plan_options, run_plan
 from rootstock.config.site import Site, find_site, is_new
@@ -47,7 +47,10 @@ def site_warm(
     """
     from rootstock.admin.warm import plan_warm
 
-    plan = plan_warm(site, environments, models, all_models=all_models, device=device, patience=timeout)
+    with show_progress() as report:
+        plan = plan_warm(
+            site, environments, models, all_models=all_models, device=device, patience=timeout, report=report
+        )
     tell_problems(plan.problems, "left out")
     run_plan(plan, options)
     end_unhealthy(plan.problems)
@@ -72,6 +75,7 @@ def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: 
 
     folder = absolute(root or personal_root())
     site = find_site("local" if is_new(RootLayout(folder)) else None, folder)
-    plan = plan_warm(site, (), models, device=device, patience=timeout)
+    with show_progress() as report:
+        plan = plan_warm(site, (), models, device=device, patience=timeout, report=report)
     if run_plan(plan, options) and not options.as_json:
         click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{folder}", device="{device}")')

@@ -278,7 +278,7 @@ class RootstockCalculator(ProxyCalculator):
 
     @property
     def device(self) -> str:
-        """What computes; before anything has, what was asked for: a model may leave its device out of account."""
+        """What computes; as long as no worker runs, what was asked for. A model may ignore its device."""
         return self._session.device
 
     def info(self) -> dict[str, Any]:

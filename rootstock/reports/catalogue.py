@@ -17,7 +17,7 @@ from rootstock.reports.packages import main_package
 from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build, read_marker
-from rootstock.root.variants import served_by
+from rootstock.root.variants import other_variants
 from rootstock.root.verification_records import Verification, last_verification
 from rootstock.root.weights import Weights, read_weights
 
@@ -201,7 +201,8 @@ def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     layout, name
     """
     source, record = in_use(layout, name)
-    built_for = tuple(served_by(layout, name)) if record else ()
+    main = [f"{record.platform} {record.computes_on}"] if record else []
+    built_for = tuple(dict.fromkeys([*main, *other_variants(layout, name)])) if record else ()
     run = last_verification(layout, record) if record else None
     return EnvironmentRecord(source, record, built_for, read_weights(layout, name), run)
 

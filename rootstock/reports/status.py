@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,8 +77,8 @@ class Status:
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
         What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment, a
-        link or a file, ``its place``, ``its owners``, ``its room`` or ``its last
-        command``.
+        link or a file, ``its place``, ``its owners``, ``its room``, ``its last command`` or ``gc keeps all of the
+        package cache`` (where sizes are measured).
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -171,19 +170,20 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     files = _of_files(layout)
     told = set(map(str, files.values()))
     errors = {name: error for name, error in errors.items() if str(error) not in told}
+    measured, unmeasured = measure(layout) if sizes else (None, {})
     return Status(
         layout=layout,
         marker=marker,
         versions=tuple(installed_versions(layout)),
         environments=tuple(environments),
-        problems={**_of_root(layout), **link_problems(layout), **files, **errors, **damaged},
+        problems={**_of_root(layout), **link_problems(layout), **files, **errors, **damaged, **unmeasured},
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(generations),
         holder=read_holder(layout.admin_owner),
         left=free_space(layout.root),
         read_only=bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY),
-        sizes=folder_sizes(layout) if sizes else None,
+        sizes=measured,
     )
 
 
@@ -242,21 +242,33 @@ def _generations(layout: RootLayout) -> tuple[list[Generation], dict[str, Rootst
     return found, {f"generation {name}": error for name, error in errors.items()}
 
 
-def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
+def _folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """Return what each folder of a root takes.
 
     Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
     """
     files: set[tuple[int, int]] = set()  # measured already: the same file under several names counts once
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
-    sizes = {
+    return {
         path.relative_to(layout.root).as_posix(): disk_usage(path, files)
         for path in parts
         if path.is_dir() and not any(path != other and other in path.parents for other in parts)
     }
-    with suppress(RootError):  # of something that cannot be read: who knows what it needs
-        if packages := unneeded(layout):
-            sizes["cache/uv, of it named by no build and no lock (rootstock-site gc)"] = freed(
-                with_pointers(layout.uv_cache, packages)
-            )
-    return sizes
+
+
+def measure(layout: RootLayout) -> tuple[dict[str, DiskUsage], dict[str, RootstockError]]:
+    """Return what each folder of a root takes, and what keeps one from knowing what of it nobody needs.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    """
+    sizes = _folder_sizes(layout)
+    try:
+        packages = unneeded(layout)
+    except RootError as error:
+        return sizes, {"gc keeps all of the package cache": error}
+    if packages:
+        row = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
+        sizes[row] = freed(with_pointers(layout.uv_cache, packages))
+    return sizes, {}

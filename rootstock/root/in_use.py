@@ -60,11 +60,13 @@ def link_problems(layout: RootLayout) -> dict[str, RootError]:
         if lost:
             problems[name] = lost
     for version in sorted({*expected.clients, *present.clients}):
-        if not is_in_use(layout.client(version)):
-            problems[f"client {version}"] = RootError(
-                f"{layout.client(version)} leads to no build: the module of rootstock {version} does not work.",
-                how_to_put_back(layout),
-            )
+        try:
+            if is_in_use(layout.client(version)):
+                continue
+            fault = f"{layout.client(version)} leads to no build: the module of rootstock {version} does not work."
+            problems[f"client {version}"] = RootError(fault, how_to_put_back(layout))
+        except RootError as error:
+            problems[f"client {version}"] = error
     return problems
 
 

@@ -24,7 +24,7 @@ from rootstock.root.reachability import refusal
 _T = TypeVar("_T")
 # What the JSON of a type is in Python, and in words.
 _KINDS: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
-    str: (str, "a text"), bool: (bool, "true or false"), int: (int, "a whole number"),
+    str: (str, "a string"), bool: (bool, "true or false"), int: (int, "a whole number"),
     float: ((int, float), "a number"), list: (list, "a list"), tuple: (list, "a list"), dict: (dict, "an object"),
     Mapping: (dict, "an object"),
 }  # fmt: skip

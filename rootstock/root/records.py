@@ -105,14 +105,9 @@ def active_build(link: Path) -> Path | None:
     """
     if not os.path.lexists(link):
         return None
+    if build := _build_at(link):
+        return build
     folder = Path(os.path.realpath(link))
-    try:
-        os.stat(folder / BUILD_RECORD)
-    except OSError as error:
-        if error.errno not in _NOWHERE:
-            raise refusal(folder, error) from error
-    else:
-        return folder
     root = link.parents[1]
     if folder.is_dir() and folder.parents[2:3] == (Path(os.path.realpath(root)),):
         raise RootError(f"{folder} is no complete build: {BUILD_RECORD} is missing.", how_to_replace(folder))
@@ -120,9 +115,26 @@ def active_build(link: Path) -> Path | None:
     raise RootError(f"{link} leads to {folder}, {what}.", f"An admin mends that: rootstock-site install --root {root}")
 
 
+def _build_at(link: Path) -> Path | None:
+    folder = Path(os.path.realpath(link))
+    try:
+        os.stat(folder / BUILD_RECORD)
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return None
+        raise refusal(folder, error) from error
+    return folder
+
+
 def is_in_use(link: Path) -> bool:
-    """Tell whether `link` leads to a build, be it readable or not."""
-    return os.path.lexists(link / BUILD_RECORD)
+    """Tell whether `link` leads to a build, be its record readable or not.
+
+    Raises
+    ------
+    RootError
+        If you may not look there.
+    """
+    return _build_at(link) is not None
 
 
 def active_record(link: Path) -> BuildRecord | None:
@@ -133,7 +145,8 @@ def active_record(link: Path) -> BuildRecord | None:
     RootError
         As `read_build`.
     """
-    return read_build(Path(os.path.realpath(link))) if is_in_use(link) else None
+    build = _build_at(link)
+    return read_build(build) if build else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +80,16 @@ def find_variants(layout: RootLayout, name: str) -> list[Variant]:
 
 def _read_variants(layout: RootLayout, name: str) -> tuple[list[Variant], list[RootError]]:
     """Return the builds in use, the main one first, and an error for each whose record cannot be read."""
+    return _read(layout, name, [layout.active(name), *_others(layout, name)])
+
+
+def _others(layout: RootLayout, name: str) -> list[Path]:
+    return sorted(layout.all_active.glob(f"{name}{VARIANT}*"))
+
+
+def _read(layout: RootLayout, name: str, links: Iterable[Path]) -> tuple[list[Variant], list[RootError]]:
     variants, damages = [], []
-    for link in (layout.active(name), *sorted(layout.all_active.glob(f"{name}{VARIANT}*"))):
+    for link in links:
         try:
             if (build := active_build(link)) and (record := read_build(build)):
                 main = link == layout.active(name)
@@ -91,8 +99,8 @@ def _read_variants(layout: RootLayout, name: str) -> tuple[list[Variant], list[R
     return variants, damages
 
 
-def served_by(layout: RootLayout, name: str) -> list[str]:
-    """Return what the builds of an environment are for that are in use, such as ``aarch64 cuda``; the main one's first.
+def other_variants(layout: RootLayout, name: str) -> list[str]:
+    """Return what the builds beside the main one are for, such as ``aarch64 cuda``.
 
     Parameters
     ----------
@@ -100,8 +108,8 @@ def served_by(layout: RootLayout, name: str) -> list[str]:
     name : str
         The environment.
     """
-    variants, _ = _read_variants(layout, name)
-    return list(dict.fromkeys(f"{variant.platform} {variant.computes_on}" for variant in variants))
+    variants, _ = _read(layout, name, _others(layout, name))
+    return [f"{variant.platform} {variant.computes_on}" for variant in variants]
 
 
 def variant_link(layout: RootLayout, name: str, machine: str, accelerator: str) -> Path:
@@ -181,7 +189,7 @@ def fitting_build(layout: RootLayout, name: str, device: str) -> Path | None:
         raise damages[0]
     if not variants:
         return build_in_use(layout, name)  # None, unless somebody has removed its link
-    kind = device.partition(":")[0]
+    kind = device.lower().partition(":")[0]
     flag = f" --accelerator {kind}" if runnable and kind in _SERVES else ""
     raise RootError(
         f"Environment {name!r} has no build in {layout.root} for device {device!r} on {platform.machine()}. "
@@ -192,7 +200,7 @@ def fitting_build(layout: RootLayout, name: str, device: str) -> Path | None:
 
 def _ranks(device: str) -> Sequence[str]:
     """Return the accelerators whose builds serve a device, best first; empty for a device that we know nothing of."""
-    kind = device.partition(":")[0]
+    kind = device.lower().partition(":")[0]
     served = _SERVES.get(kind, ())
     if kind == "cuda" and os.path.exists(_ROCM_DEVICE):
         served = served[::-1]

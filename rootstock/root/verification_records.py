@@ -5,6 +5,7 @@ A run's file is replaced after each check: one that is cut off leaves those befo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -101,7 +102,7 @@ def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
     """
     if newest := next(_read(reversed(_files(layout.verifications(build.name, build.digest)))), None):
         return newest
-    device = next((check["device"] for check in build.verification if "device" in check), "")
+    device = next((check["device"] for check in build.verification if {"device", "property"} <= check.keys()), "")
     at_the_build = Verification(
         build.name, build.digest, device, tuple(build.verification), started=build.built_at, ended=build.built_at,
         by=build.built_by, on=build.built_on, rootstock=build.rootstock, versions=build.packages,
@@ -173,8 +174,9 @@ class Run:
         self._mode, self._report = mode, report
         self.verification = verification
         self._write()
-        for old in _files(folder)[:-_KEPT] if folder and self._path else ():
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another admin's may stay
+            for old in _files(folder)[:-_KEPT] if folder and self._path else ():
+                old.unlink(missing_ok=True)
 
     def add(self, check: dict[str, Any], versions: Mapping[str, str]) -> None:
         """Keep one more check, and the versions of what computed it.
@@ -191,7 +193,7 @@ class Run:
             before,
             checks=(*before.checks, check),
             versions={**before.versions, **versions},
-            device=check.get("device", before.device),
+            device=check["device"] if "property" in check else before.device,  # what has computed
         )
         self._write()
 

@@ -110,7 +110,7 @@ def without(record: Record, *path: str) -> str:
         (BUILD, without(BUILD, "digest"), "it has no 'digest'."),
         (BUILD, "[]", "it must be an object, not []."),
         (BUILD, BUILD.to_json().replace('"files": 1', '"files": true'), "files must be a whole number, not True."),
-        (BUILD, BUILD.to_json().replace('"3.26"', "3"), "packages.ase must be a text, not 3."),
+        (BUILD, BUILD.to_json().replace('"3.26"', "3"), "packages.ase must be a string, not 3."),
         (WEIGHTS, '{"environment": "mace", "model": "small", "files": 3}', "files must be a list, not 3."),
         (WEIGHTS, WEIGHTS.to_json().replace('"sha256"', '"md5"'), "files[0] has no 'sha256'."),
         (GENERATION, without(GENERATION, "state", "active"), "state has no 'active'."),
