@@ -260,5 +260,6 @@ def _name_strange_elements(error: ModelError, model: ResolvedModel, inputs: Inpu
     numbers = sorted(set(np.frombuffer(inputs.rest.numbers, np.int64).tolist()))
     strange = [SYMBOLS[number - 1] for number in numbers if 0 < number <= len(SYMBOLS)]
     if known and (strange := [symbol for symbol in strange if symbol not in known]):
-        error.hint = f"The model has no {', '.join(strange)}. Its elements: {compress(known)}. Others: rootstock list"
+        fault = f"The model has no {', '.join(strange)}. Its elements: {compress(known)}."
+        error.hint = f"{fault} Other models: rootstock list"
         error.remote_traceback = ""

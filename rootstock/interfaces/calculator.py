@@ -278,7 +278,7 @@ class RootstockCalculator(ProxyCalculator):
 
     @property
     def device(self) -> str:
-        """What computes; before anything has, what was asked for: a model may leave its device out of account."""
+        """The device that computes; before the first result, the one that was asked for, which a model may ignore."""
         return self._session.device
 
     def info(self) -> dict[str, Any]:

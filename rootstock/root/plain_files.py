@@ -22,7 +22,8 @@ _DEEPEST = 64  # levels of tables and lists
 # Parts of keys such as a.b.c, and a key of more than anybody would write: tomllib's time grows with the square of them.
 _PART = r"""(?:"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++)"""
 _PARTS = re.compile(rf"(?P<long>(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}})|{_PART}")
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+          stat.S_IFDIR: "a folder"}  # fmt: skip
 
 
 class UnfitFileError(OSError):
@@ -39,7 +40,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
     Raises
     ------
     UnfitFileError
-        If it is a pipe, a socket or a device.
+        If it is a folder, a pipe, a socket or a device.
     OSError
         If it cannot be opened.
     """
@@ -52,8 +53,6 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
-        if kind == stat.S_IFDIR:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         raise UnfitFileError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something else')}, not a file", os.fspath(path))
     return io.FileIO(descriptor)
 

@@ -204,7 +204,7 @@ def lost_gpu(device: str) -> bool:
 def computing_device(device: str) -> str | None:
     """Return what the model that was loaded computes on; None where only its first result tells.
 
-    A model may leave its device out of account, and one of numpy alone computes on the processor whatever it is called.
+    A model may ignore the device that it is given, and one of numpy alone computes on the processor in any case.
 
     Parameters
     ----------
