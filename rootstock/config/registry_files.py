@@ -24,7 +24,7 @@ from typing import Any
 from rootstock.config.packaged import data_folder
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
-from rootstock.root.plain_files import TEXT_LIMIT, parse_toml, read_text
+from rootstock.root.plain_files import TEXT_LIMIT, UnfitFileError, parse_toml, read_text
 from rootstock.root.user_folders import user_folder
 
 SITE_FILE = Path("/etc/rootstock/clusters.toml")
@@ -78,6 +78,8 @@ def _lenient(path: Path) -> Scope:
         return read_scope(path)
     except (FileNotFoundError, NotADirectoryError):
         return Scope(str(path), {})
+    except OSError as error:
+        problem = f"Cannot read the cluster registry {path}: {error.strerror}."
     except ConfigurationError as error:
         problem = error.message
     return Scope(str(path), {}, problem=problem)
@@ -95,7 +97,7 @@ def read_scope(path: Path) -> Scope:
     Raises
     ------
     ConfigurationError
-        If it cannot be read, is no TOML, or holds anything else than clusters and a default one.
+        If it is no TOML, or holds anything else than clusters and a default one.
     """
     data = _read(path)
     clusters, default = data.get("clusters", {}), data.get("default", "")
@@ -111,9 +113,7 @@ def read_scope(path: Path) -> Scope:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(read_text(path, TEXT_LIMIT))
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except OSError as error:
+    except UnfitFileError as error:
         raise ConfigurationError(f"Cannot read the cluster registry {path}: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error

@@ -177,7 +177,7 @@ def _device(layout: RootLayout) -> str:
     """Return the device of the root's cluster; the CPU where `place.layout` tells that its settings cannot be read."""
     try:
         return installed_site(layout).cluster.device
-    except ConfigurationError:
+    except (ConfigurationError, OSError):
         return "cpu"
 
 

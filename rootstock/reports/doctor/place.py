@@ -63,6 +63,8 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
     except RootstockError as error:  # models run all the same
         told = from_error(error)
         yield warning(told.reason, told.remedy or "An admin corrects it.")
+    except OSError as error:
+        yield warning(f"{error.filename}: {error.strerror}", "An admin corrects it.")
     versions = ", ".join(installed_versions(context.layout)) or "none"
     yield ok(f"layout {marker['layout']}, cluster {marker['cluster']}, rootstock {versions}")
 
