@@ -297,9 +297,11 @@ DAMAGES = {
         model="dang",
     ),
     "settings that cannot be read": Damage(
-        lambda root: with_text(root / "clusters.toml", lambda text: f"notes = 3\n{text}"),
+        lambda root: with_text(
+            root / "clusters.toml", lambda text: text.replace("[clusters.local]\n", "[clusters.local]\nnotes = 3\n")
+        ),
         {
-            "doctor": (0, ["warning layout {root}/clusters.toml: unknown key 'notes'", "a worker of "]),
+            "doctor": (0, ["warning layout {root}/clusters.toml", "a worker of "]),
             "list": (0, ["lj-argon ase ", "emt ase "]),
         },
     ),
