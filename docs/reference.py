@@ -173,7 +173,7 @@ def exit_code_table() -> list[tuple[int, str, str]]:
     """Return exit code, error and meaning, sorted."""
     rows = [
         (0, "", "done, or nothing to do"),
-        (1, "", "a check failed, or an internal error: report it"),
+        (1, "", "an internal error: report it; or whatever read standard output, such as `head`, ended before"),
         (2, "", "wrong usage: an unknown option or command"),
         (PENDING, "", "`--check` found differences"),
         (INTERRUPTED, "", "interrupted by Ctrl-C, or a question was answered with no"),

@@ -72,9 +72,9 @@ def find_source(
             )
         return read_source(path)
     path, brought = layout.environment_file(name), bundle is not None and name in bundle.environments
-    if path.exists():
-        # A file of a release that is newer than this one is not taken back to this one's.
+    if os.path.lexists(path):
+        # A file of a release that is newer than this one is not taken back to this one's; a link to nothing is told.
         known = brought or (name in packaged_names() and not newer_versions(layout))
-        if not known or not is_ours(layout.root, path, written or {}):
+        if not known or not path.exists() or not is_ours(layout.root, path, written or {}):
             return read_source(path)
     return read_source(bundle.environment(name)) if bundle and brought else packaged_source(name)

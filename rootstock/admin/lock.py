@@ -27,6 +27,7 @@ from rootstock.config.model_string import did_you_mean
 from rootstock.config.requirements import normalized
 from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.root.disk_usage import number_of
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.ownership import check_caller
@@ -56,7 +57,7 @@ class LockChange:
         """Say in a line what is to be done."""
         path = self.path.relative_to(root).as_posix() if self.path.is_relative_to(root) else str(self.path)
         if self.old is None:
-            return f"write {path}: {len(_versions(self.new))} packages"
+            return f"write {path}: {number_of(len(_versions(self.new)), 'package')}"
         changes = list(_differences(_versions(self.old), _versions(self.new)))
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         return f"update {path}: {', '.join(changes[:_SHOWN]) or 'the same versions, for other requirements'}{more}"
@@ -75,12 +76,15 @@ class LockPlan(Plan):
         What cannot be locked; the rest is.
     number : int
         Of how many locks.
+    place : Path or None
+        The folder of the files, where there is no root.
     """
 
     changes: tuple[LockChange, ...]
     since: int
     problems: tuple[Problem, ...] = ()
     number: int = 0
+    place: Path | None = None
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
@@ -171,7 +175,8 @@ def plan_locks(
                 changes.append(LockChange(path, before, new))
     if not problems:
         _check_packages(upgrade, packages)
-    return LockPlan(site, "lock", tuple(changes), since, tuple(problems), number)
+    place = None if layout.marker.is_file() else next((path.parent for path in plans), None)
+    return LockPlan(site, "lock", tuple(changes), since, tuple(problems), number, place)
 
 
 def _plans(

@@ -27,7 +27,7 @@ SIGNALS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODES = """\b
 Exit codes:
     0  done
-    1  check failed, or internal error      15  verification: numbers differ from the references
+    1  internal error, or output closed     15  verification: numbers differ from the references
     2  usage                                16  file or output could not be written
     3  configuration, or unknown model      17  template error
     4  unknown environment                  18  worker error
@@ -111,7 +111,8 @@ class Command(click.Command):
         """
         given = [*words]
         try:
-            rest = super().parse_args(context, words)
+            with _ended_by_errors(context):
+                rest = super().parse_args(context, words)
         except click.UsageError as error:
             _explain(context, given, error)
             raise
@@ -122,17 +123,24 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            with _end_like_ctrl_c():
+            with _end_like_ctrl_c(), _ended_by_errors(context):
                 return super().invoke(context)
-        except RootstockError as error:
-            click.echo(f"Error: {error}".rstrip(), err=True)
-            context.exit(error.exit_code)
         except OSError as error:
             click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
             context.exit(RootError.exit_code)
         except KeyboardInterrupt:
             click.echo(self.interrupted, err=True)
             context.exit(INTERRUPTED)
+
+
+@contextmanager
+def _ended_by_errors(context: click.Context) -> Iterator[None]:
+    """Show an error of ours that comes out of the block, and end with its exit code."""
+    try:
+        yield
+    except RootstockError as error:
+        click.echo(f"Error: {error}".rstrip(), err=True)
+        context.exit(error.exit_code)
 
 
 def _explain(context: click.Context, words: list[str], error: click.UsageError | None = None) -> None:

@@ -50,7 +50,8 @@ def doctor(
     skipped), what was found, and what to do next. Without --full and --wait the command ends within ten seconds, even
     if the file system hangs. What keeps one environment from working is a warning if others work; with --full it is a
     failure. The exit code is 0 if no check failed, or that of the first failure: 3 the root is not specified or
-    unknown, 10 something of the root is missing, damaged or unreadable, 12 weights, 18 worker.
+    unknown, or an environment file cannot be used, 10 something else of the root is missing, damaged or unreadable, 12
+    weights, 18 worker or interpreter.
 
     \b
     Examples:
@@ -76,7 +77,8 @@ def why_not(model: str, cluster: str | None, root: Path | None, device: str | No
 
     The command takes the steps that a calculator takes, up to the first that fails. The last step starts a worker
     that loads the model. The exit code is 0 if MODEL runs, or that of the failure: 3 root or model not specified or
-    unknown, 4 unknown environment, 10 something of the root is missing, damaged or unreadable, 12 weights, 18 worker.
+    unknown, or the environment file cannot be used, 4 unknown environment, 10 something else of the root is missing,
+    damaged or unreadable, 12 weights, 18 worker or interpreter.
 
     \b
     Examples:

@@ -124,3 +124,4 @@ def show(model: str, cluster: str | None, root: Path | None, as_json: bool) -> N
         show_json(card.to_json())
     else:
         click.echo("\n".join(card.lines()))
+    tell_problems(card.environment.damaged, "not shown")

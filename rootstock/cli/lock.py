@@ -56,10 +56,8 @@ def lock(
             site, environments, accelerator=accelerator or "", upgrade=upgrade, writes=not options.dry_run,
             report=report,
         )  # fmt: skip
-    installed = site.layout.marker.is_file()
-    place = None if installed else Path(environments[0]).expanduser().absolute().parent
     if plan.changes or options.as_json or not plan.problems:
-        run_plan(plan, options, place=place, logged=installed)
+        run_plan(plan, options, place=plan.place, logged=plan.place is None)
     if plan.problems:
         raise failure(plan.problems, plan.number, "locks", "checked" if options.dry_run else "up to date")
     if check:

@@ -23,7 +23,7 @@ def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
 
     It has their exact names, versions, licences, verification, and how to load them. The page is one file that needs no
     server and no network, and status.json is the same for programs. Run it after each change, for example from
-    {root}/hooks/post-install. Names of users are not on it.
+    {root}/hooks/post-install. The page names no users.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def page(site: Site, output: Path, sizes: bool, as_json: bool) -> None:
 
     content = read_page(site, sizes=sizes)
     html, data = write_page(content, output.absolute(), site.templates)
-    tell_problems(content.problems, "not on it")
+    tell_problems(content.problems, "not on the page")
     if as_json:
         show_json({"schema": 1, "html": str(html), "json": str(data), "problems": content.to_json()["problems"]})
     else:

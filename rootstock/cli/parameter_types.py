@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from rootstock.config.clusters import AUTO, cluster_names, require_root
 from rootstock.config.site import installed_versions
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
+from rootstock.root.user_folders import expanded
 
 
 class Finite(click.FloatRange):
@@ -75,7 +77,10 @@ def _number(value: Any) -> float | None:
 
 
 class Place(click.Path):
-    """A file or folder. An empty text is none, and means a variable that is not set: ``--root "$NOWHERE"``."""
+    """A file or folder, whose ``~`` is expanded.
+
+    An empty text is none, and means a variable that is not set: ``--root "$NOWHERE"``.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path.
@@ -84,9 +89,16 @@ class Place(click.Path):
         ----------
         value, param, ctx
             As click passes them.
+
+        Raises
+        ------
+        ConfigurationError
+            As `expanded` does.
         """
         if value == "":
             self.fail("an empty text is no path. Is it a variable that is not set?", param, ctx)
+        if isinstance(value, str) and value.startswith("~"):
+            value = str(expanded(Path(value)))
         return super().convert(value, param, ctx)
 
 

@@ -34,7 +34,7 @@ class PlanOptions:
     as_json: bool = False
     wait: float = 0.0
     break_lock: bool = False
-    only_looks: bool = False  # whether a dry run stands for itself, not for the run
+    only_looks: bool = False  # whether it is never carried out, so that it needs no right to write
 
 
 plan_options = options(

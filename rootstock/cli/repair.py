@@ -21,7 +21,8 @@ from rootstock.errors import BuildError
               help="Environment; repeatable [default: all that are built, and the module's].")  # fmt: skip
 @click.option("--bundle", type=Place(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: take everything from this file, made by `bundle create`.")  # fmt: skip
-@click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
+@click.option("--digest", metavar="SHA256",
+              help="SHA-256 that `bundle create` printed; the bundle is refused if it differs.")  # fmt: skip
 @plan_options
 def repair(
     site: Site, environments: tuple[str, ...], bundle: Path | None, digest: str | None, options: PlanOptions

@@ -64,7 +64,8 @@ def main() -> None:
               help="Put the templates of DIR into the root: they outrank the packaged ones; repeatable.")  # fmt: skip
 @click.option("--bundle", type=Place(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Fetch nothing: this file of `bundle create` has it all, and the cluster's settings.")  # fmt: skip
-@click.option("--digest", metavar="SHA256", help="What `bundle create` said, to know the bundle by.")
+@click.option("--digest", metavar="SHA256",
+              help="SHA-256 that `bundle create` printed; the bundle is refused if it differs.")  # fmt: skip
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Device to verify the builds on.")
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
               help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
@@ -154,8 +155,10 @@ def rollback(site: Site, to: int | None, options: PlanOptions) -> None:
 @click.option("--keep", type=Whole(1), default=3, show_default=True, metavar="N",
               help="Generations to keep, whatever their age.")  # fmt: skip
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="DAYS",
-              help="Touch nothing that was in use since. Choose more than the longest job takes.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Remove what a process of this machine runs from, too; it then fails.")
+              help="Keep everything that was in use within the last DAYS days. Choose more than the longest job "
+                   "takes.")  # fmt: skip
+@click.option("--force", is_flag=True,
+              help="Remove builds that processes of this machine run from as well; they then fail.")  # fmt: skip
 @plan_options
 def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptions) -> None:
     """Remove builds that are no longer used.
@@ -184,8 +187,8 @@ def gc(site: Site, keep: int, older_than: float, force: bool, options: PlanOptio
 def status(site: Site, as_json: bool, sizes: bool) -> None:
     """Say what a root holds, and what is wrong with it.
 
-    The last lines name what is missing, damaged, unreadable or somebody else's, each with what to do; the command then
-    ends with 10.
+    The last lines name what is missing, damaged, unreadable or somebody else's, a full disk, and a command that was
+    killed, each with what to do; the command then ends with 10.
 
     \b
     Examples:
@@ -204,7 +207,8 @@ def status(site: Site, as_json: bool, sizes: bool) -> None:
 
 @main.command()
 @site_options
-@click.option("--force", is_flag=True, help="Remove it though processes of this machine run from it; they then fail.")
+@click.option("--force", is_flag=True,
+              help="Remove the root even if processes of this machine run from it; they then fail.")  # fmt: skip
 @plan_options
 def uninstall(site: Site, force: bool, options: PlanOptions) -> None:
     """Remove a root and everything in it. Nothing of Rootstock is left elsewhere.

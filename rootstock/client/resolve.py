@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from pathlib import Path
 
 from rootstock.client.launch import LAUNCH_MODES, ResolvedModel
@@ -168,7 +169,7 @@ def require_environment(layout: RootLayout, name: str) -> None:
     UnknownEnvironmentError
         With the places that were looked at, the environments that there are, and what may have been meant.
     """
-    if is_environment_name(name) and layout.environment_file(name).exists():
+    if is_environment_name(name) and os.path.lexists(layout.environment_file(name)):  # whoever reads it says what it is
         return
     registered, packaged = registered_names(layout), packaged_names()
     meant = did_you_mean(name, model_strings(layout))

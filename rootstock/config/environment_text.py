@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,13 @@ def read_text(path: Path) -> str:
     UnknownEnvironmentError
         If there is no such file.
     ConfigurationError
-        If it cannot be read, is no regular file, or is far larger than any environment file.
+        If it cannot be read, is no regular file or a link to none, or is far larger than any environment file.
     """
     try:
         return plain_files.read_text(path, _LIMIT)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise ConfigurationError(f"{path} leads to {os.readlink(path)}, which is not there.") from None
         raise UnknownEnvironmentError(f"There is no environment file {path}.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -92,7 +92,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The models of a root, and what kept environments from being listed, by their names."""
+    """The models of a root, and what could not be read: by the names of environments, and by the paths of records."""
 
     root: Path
     models: tuple[Model, ...]
@@ -117,8 +117,15 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
         If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
     """
     read_marker(layout)
-    models, errors = of_each(registered_names(layout), lambda name: models_of(layout, name))
-    return Catalogue(layout.root, tuple(models), errors)
+    damaged: dict[str, RootstockError] = {}
+
+    def read(name: str) -> Iterator[Model]:
+        environment = read_environment(layout, name)
+        damaged.update(environment.damaged)
+        return models_of(layout, environment)
+
+    models, errors = of_each(registered_names(layout), read)
+    return Catalogue(layout.root, tuple(models), {**errors, **damaged})
 
 
 def read_strings(layout: RootLayout) -> list[str]:
@@ -145,14 +152,13 @@ def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[
     return items, errors
 
 
-def models_of(layout: RootLayout, name: str) -> Iterator[Model]:
+def models_of(layout: RootLayout, environment: EnvironmentRecord) -> Iterator[Model]:
     """Yield the models that an environment names; the environment itself if it names none.
 
     Parameters
     ----------
-    layout, name
+    layout, environment
     """
-    environment = read_environment(layout, name)
     return (describe(layout, environment, argument) for argument in environment.source.arguments())
 
 
@@ -170,6 +176,8 @@ class EnvironmentRecord:
         What is recorded of weights, by the name of the model.
     verification : Verification or None
         The last one of the build.
+    damaged : Mapping[str, RootstockError]
+        Records of weights and verifications that cannot be read, by their paths in the root. Models run without them.
     """
 
     source: EnvironmentSource
@@ -177,6 +185,7 @@ class EnvironmentRecord:
     built_for: tuple[str, ...]
     weights: Mapping[str, Weights]
     verification: Verification | None
+    damaged: Mapping[str, RootstockError]
 
     def verification_of(self, argument: str) -> Verification | None:
         """Return the last verification with the checks of one model alone.
@@ -203,8 +212,10 @@ def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     source, record = in_use(layout, name)
     main = [f"{record.platform} {record.computes_on}"] if record else []
     built_for = tuple(dict.fromkeys([*main, *other_variants(layout, name)])) if record else ()
-    run = last_verification(layout, record) if record else None
-    return EnvironmentRecord(source, record, built_for, read_weights(layout, name), run)
+    damaged: dict[str, RootstockError] = {}
+    weights = read_weights(layout, name, damaged)
+    run = last_verification(layout, record, damaged) if record else None
+    return EnvironmentRecord(source, record, built_for, weights, run, damaged)
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:

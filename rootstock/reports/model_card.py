@@ -51,7 +51,7 @@ class ModelCard:
         verification = self.environment.verification_of(self.model.argument)
         details = source.rootstock
         return {
-            "schema": 1,
+            "schema": 2,
             **asdict(self.model),
             "code_licence": details.get("licence", {}).get("code", ""),
             "citation": details.get("citation", ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -22,16 +23,16 @@ from rootstock.config.packaged import data_folder
 from rootstock.config.site import Site, installed_versions
 from rootstock.config.templates import render_html
 from rootstock.errors import RootstockError, SiteError
-from rootstock.reports.catalogue import Model, in_use, of_each, read_catalogue
+from rootstock.reports.catalogue import Model, in_use, of_each, read_catalogue, read_environment
 from rootstock.reports.model_card import ModelCard, read_model_card
 from rootstock.reports.packages import key_packages
 from rootstock.reports.status import measure
 from rootstock.root.disk_usage import megabytes
-from rootstock.root.generations import latest
+from rootstock.root.generations import generation_files, read_generation
 from rootstock.root.layout import RootLayout
+from rootstock.root.record_files import read_each
 from rootstock.root.records import BuildRecord, now, read_marker, write_file
-from rootstock.root.verification_records import Verification, last_verification, read_verifications
-from rootstock.root.weights import read_weights
+from rootstock.root.verification_records import Verification, read_verifications
 
 HTML, JSON = "index.html", "status.json"
 _HISTORY = 30  # verifications
@@ -52,9 +53,9 @@ class Page:
     models : tuple of Model
     environments : tuple of dict
     problems : Mapping[str, RootstockError]
-        Environments that cannot be read, and why.
+        What cannot be read, and why: by the names of environments, and by the paths of records.
     sizes : dict or None
-        Bytes and files of each folder, if they were measured.
+        Bytes and files of each folder, and `UNNEEDED`, if they were measured.
     generated_at : str
     """
 
@@ -71,7 +72,7 @@ class Page:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
         card = self.card
         return {
-            "schema": 2,
+            "schema": 3,
             "generated_at": self.generated_at,
             "generated_by": f"rootstock {__version__}",
             "site": dict(self.site),
@@ -117,12 +118,15 @@ def read_page(site: Site, *, sizes: bool = False) -> Page:
     Raises
     ------
     RootError
-        If the folder is no root, or you may not read it. One environment that cannot be read is among the problems.
+        If the folder is no root, or you may not read it. A part that cannot be read is among the problems.
     """
     layout, cluster = site.layout, site.cluster
-    marker, catalogue, newest = read_marker(layout), read_catalogue(layout), latest(layout)
+    marker, catalogue = read_marker(layout), read_catalogue(layout)
+    damaged: dict[str, RootstockError] = {}
+    files = reversed(generation_files(layout))
+    newest = next(iter([*read_each(layout.root, itertools.islice(files, 1), read_generation, damaged)]), None)
     listed = dict.fromkeys(model.environment for model in catalogue.models)
-    environments, errors = of_each(listed, lambda name: [_environment(layout, name)])
+    environments, errors = of_each(listed, lambda name: [_environment(layout, name, damaged)])
     return Page(
         site={
             "cluster": cluster.name, "description": cluster.description, "root": str(layout.root),
@@ -133,7 +137,7 @@ def read_page(site: Site, *, sizes: bool = False) -> Page:
         card=_first_card(layout, catalogue.models),
         models=tuple(sorted(catalogue.models, key=lambda model: not model.built_for)),  # what is ready comes first
         environments=tuple(environments),
-        problems={**catalogue.problems, **errors},
+        problems={**catalogue.problems, **errors, **damaged},
         sizes={name: asdict(room) for name, room in measure(layout)[0].items()} if sizes else None,
         generated_at=now(),
     )  # fmt: skip
@@ -184,8 +188,9 @@ def _first_card(layout: RootLayout, models: Sequence[Model]) -> ModelCard | None
     return None
 
 
-def _environment(layout: RootLayout, name: str) -> dict[str, Any]:
-    source, record = in_use(layout, name)
+def _environment(layout: RootLayout, name: str, damaged: dict[str, RootstockError]) -> dict[str, Any]:
+    environment = read_environment(layout, name)
+    source, record, last = environment.source, environment.record, environment.verification
     details = source.rootstock
     licence = details.get("licence", {})
     return {
@@ -198,12 +203,12 @@ def _environment(layout: RootLayout, name: str) -> dict[str, Any]:
         "weights": [
             {"model": weights.model, "present": weights.present(layout), "sources": list(weights.sources),
              "files": [asdict(file) for file in weights.files]}
-            for weights in read_weights(layout, name).values()
+            for weights in environment.weights.values()
         ],
-        "verification": _verification(last_verification(layout, record), checks=True) if record else None,
-        "history": [_verification(run) for run in read_verifications(layout, name, record.digest)[-_HISTORY:]]
-        if record
-        else [],
+        "verification": _verification(last, checks=True) if last else None,
+        "history": [
+            _verification(run) for run in read_verifications(layout, name, record.digest, damaged)[-_HISTORY:]
+        ] if record else [],
     }  # fmt: skip
 
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rootstock.builds.package_cache import unneeded, with_pointers
 from rootstock.builds.root_interpreters import users
-from rootstock.config.environment_file import EnvironmentSource, read_source, registered_names
+from rootstock.config.environment_file import read_source, registered_names
 from rootstock.config.site import check_place, installed_versions
 from rootstock.errors import RootError, RootstockError
-from rootstock.reports.catalogue import in_use, of_each
+from rootstock.reports.catalogue import of_each, read_environment
 from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, freed, megabytes, number_of
 from rootstock.root.generations import Generation, generation_files, read_generation, read_state
 from rootstock.root.holder import Holder, read_holder
 from rootstock.root.in_use import link_problems
 from rootstock.root.layout import STAGING, RootLayout, environment_of
 from rootstock.root.ownership import check_owners
+from rootstock.root.record_files import read_each
 from rootstock.root.records import read_marker
-from rootstock.root.variants import find_variants
+from rootstock.root.variants import Variant, find_variants
+from rootstock.root.verification_records import read_verifications
+
+UNNEEDED = "unneeded-packages"  # in `sizes`, beside paths of folders
+_CACHE = "package-cache"
+_UNNEEDED_MEANS = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,8 @@ class Environment:
     verified : int
         Number of checks that the build passed.
     packages : int
-    variants : dict of str to str
-        Builds for other processors and accelerators that lie beside the main one: what for, and the build.
+    variants : tuple of Variant
+        Its builds in use, the main one first.
     """
 
     name: str
@@ -51,19 +58,31 @@ class Environment:
     built_by: str = ""
     verified: int = 0
     packages: int = 0
-    variants: dict[str, str] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        beside = [variant for variant in self.variants if not variant.main]
+        return asdict(self) | {
+            "variants": {
+                f"{each.platform}-{each.accelerator}": {"build": each.build.name, "computes_on": each.computes_on}
+                for each in beside
+            }
+        }
 
 
-def _environment(layout: RootLayout, name: str) -> Environment:
-    source, record = in_use(layout, name)
+def _environment(layout: RootLayout, name: str, damaged: dict[str, RootstockError]) -> Environment:
+    known = read_environment(layout, name)
+    damaged.update(known.damaged)
+    source, record = known.source, known.record
     models = tuple(source.models)
     if record is None:
         return Environment(name, source.description, models)
+    read_verifications(layout, name, record.digest, damaged)
     return Environment(
         name, source.description, models, record.digest, record.built_at, record.built_by,
         sum(check.get("passed") is True for check in record.verification), len(record.packages),
-        {f"{variant.platform}-{variant.accelerator}": variant.build.name
-         for variant in find_variants(layout, name) if not variant.main},
+        tuple(find_variants(layout, name)),
     )  # fmt: skip
 
 
@@ -76,9 +95,9 @@ class Status:
     versions : tuple of str
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
-        What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment, a
-        link or a file, ``its place``, ``its owners``, ``its room``, ``its last command`` or ``gc keeps all of the
-        package cache`` (where sizes are measured).
+        What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment or
+        a link, the path of a file, or ``place``, ``owners``, ``room``, ``last-command`` or
+        ``package-cache`` (where sizes are measured).
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -86,7 +105,7 @@ class Status:
     holder : Holder or None
         Who is changing it, or was killed while they did, if you may know.
     sizes : dict or None
-        What each folder takes; files with several names count for the first.
+        What each folder takes, and of them `UNNEEDED`; files with several names count for the first.
     """
 
     layout: RootLayout
@@ -105,11 +124,11 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
         return {
-            "schema": 1,
+            "schema": 2,
             "root": str(self.layout.root),
             **{key: value for key, value in self.marker.items() if key != "written"},
             "versions": list(self.versions),
-            "environments": [asdict(environment) for environment in self.environments],
+            "environments": [environment.to_json() for environment in self.environments],
             "problems": {name: str(error) for name, error in self.problems.items()},
             "pythons": self.pythons,
             "idle_builds": self.idle_builds,
@@ -130,8 +149,9 @@ class Status:
         for env in self.environments:
             built = f"build {env.digest}, {env.built_at} by {env.built_by}, {number_of(env.verified, 'check')} passed"
             yield f"environment {env.name}: {built if env.digest else 'not built'}"
-            for variant, digest in env.variants.items():
-                yield f"environment {env.name} for {variant}: build {digest}"
+            for variant in env.variants:
+                if not variant.main:
+                    yield f"environment {env.name} for {variant}: build {variant.build.name}"
         for name, number in self.pythons.items():
             yield f"interpreter {name}: {number_of(number, 'build')} on it"
         yield f"{number_of(self.idle_builds, 'build')} not in use (rootstock-site gc --dry-run)"
@@ -140,11 +160,12 @@ class Status:
         if self.holder and not self.holder.ended:  # that one is among the problems
             yield self.holder.status()
         for name, size in (self.sizes or {}).items():
-            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {name}"
+            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {_UNNEEDED_MEANS if name == UNNEEDED else name}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
         yield f"room left: {megabytes(self.left.bytes)}{left}{'; read-only on this node' if self.read_only else ''}"
         for name, error in self.problems.items():
-            yield f"{name}: {' '.join(str(error).splitlines())}"
+            title = name.replace("-", " ") if name in (*_CHECKS, _CACHE) else name
+            yield f"{title}: {' '.join(str(error).splitlines())}"
 
 
 def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
@@ -165,18 +186,26 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     active = {(environment_of(link), digest) for link, digest in state.active.items()}
     used = {*active, *((layout.client(v).resolve().parent.name, d) for v, d in state.clients.items())}
     builds = [path for path in layout.all_builds.glob("*/*") if not path.name.startswith(STAGING)]
-    environments, errors = of_each(registered_names(layout), lambda name: [_environment(layout, name)])
-    generations, damaged = _generations(layout)
-    files = _of_files(layout)
-    told = set(map(str, files.values()))
-    errors = {name: error for name, error in errors.items() if str(error) not in told}
+    names, records = registered_names(layout), dict[str, RootstockError]()
+    files = of_each(names, lambda name: [read_source(layout.environment_file(name))])[1]  # installations need them
+    # Nothing else is known of an environment whose file is broken and that has no build.
+    known = [name for name in names if name not in files or os.path.lexists(layout.active(name))]
+    environments, errors = of_each(known, lambda name: [_environment(layout, name, records)])
+    generations = list(read_each(layout.root, generation_files(layout), read_generation, records))
     measured, unmeasured = measure(layout) if sizes else (None, {})
     return Status(
         layout=layout,
         marker=marker,
         versions=tuple(installed_versions(layout)),
         environments=tuple(environments),
-        problems={**_of_root(layout), **link_problems(layout), **files, **errors, **damaged, **unmeasured},
+        problems={
+            **_of_root(layout),
+            **link_problems(layout),
+            **errors,
+            **records,
+            **unmeasured,
+            **{layout.environment_file(name).relative_to(layout.root).as_posix(): files[name] for name in files},
+        },
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
         generations=tuple(generations),
@@ -210,36 +239,22 @@ def _check_last_command(layout: RootLayout) -> None:
     unfinished = len([*layout.all_builds.glob(f"*/{STAGING}*")])
     left = f" It has left {number_of(unfinished, 'unfinished folder')} of builds." if unfinished else ""
     if holder is not None and holder.ended:
-        raise RootError(f"{holder.status()}.{left}", _RUN_AGAIN)
+        raise RootError(f"{holder.status()}.{left}", f"Run that command again, or {_gc(layout)}: {_WITHOUT}.")
     if holder is None and unfinished:
-        raise RootError(f"a command was cut off.{left}", _RUN_AGAIN)
+        raise RootError(f"a command was cut off.{left}", f"{_gc(layout)} removes it: {_WITHOUT}.")
 
 
-_RUN_AGAIN = "Run that command again, or rootstock-site gc: neither needs --break-lock."
+def _gc(layout: RootLayout) -> str:
+    return f"rootstock-site gc --root {shlex.quote(str(layout.root))}"
+
+
+_WITHOUT = "it needs no --break-lock"
 _CHECKS = {
-    "its place": check_place,
-    "its owners": check_owners,
-    "its room": _check_room,
-    "its last command": _check_last_command,
+    "place": check_place,
+    "owners": check_owners,
+    "room": _check_room,
+    "last-command": _check_last_command,
 }
-
-
-def _of_files(layout: RootLayout) -> dict[str, RootstockError]:
-    """Return what is wrong with environment files; builds do not need them, and installations do."""
-
-    def read(name: str) -> list[EnvironmentSource]:
-        return [read_source(layout.environment_file(name))]
-
-    return {f"environments/{name}.py": error for name, error in of_each(registered_names(layout), read)[1].items()}
-
-
-def _generations(layout: RootLayout) -> tuple[list[Generation], dict[str, RootstockError]]:
-    def read(name: str) -> list[Generation]:
-        generation = read_generation(layout.generations / f"{name}.json")
-        return [generation] if generation else []
-
-    found, errors = of_each((path.stem for path in generation_files(layout)), read)
-    return found, {f"generation {name}": error for name, error in errors.items()}
 
 
 def _folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
@@ -257,18 +272,22 @@ def _folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
 
 
 def measure(layout: RootLayout) -> tuple[dict[str, DiskUsage], dict[str, RootstockError]]:
-    """Return what each folder of a root takes, and what keeps one from knowing what of it nobody needs.
+    """Return what each folder of a root takes, and what keeps one from knowing what of the package cache nobody needs.
 
     Parameters
     ----------
     layout : RootLayout
+
+    Returns
+    -------
+    tuple of (dict of str to DiskUsage, dict of str to RootstockError)
+        `UNNEEDED` is a part of the cache.
     """
     sizes = _folder_sizes(layout)
     try:
         packages = unneeded(layout)
     except RootError as error:
-        return sizes, {"gc keeps all of the package cache": error}
+        return sizes, {_CACHE: error}
     if packages:
-        row = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
-        sizes[row] = freed(with_pointers(layout.uv_cache, packages))
+        sizes[UNNEEDED] = freed(with_pointers(layout.uv_cache, packages))
     return sizes, {}

@@ -24,7 +24,8 @@ _DEEPEST = 64  # levels of tables and lists
 _PART = r"""(?:"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++)"""
 _NO_KEY = r"""#[^\n]*+|"{3}(?:[^"\\]|\\[\s\S]|"{1,2}(?!"))*+"{0,5}|'{3}(?:[^']|'{1,2}(?!'))*+'{0,5}"""
 _PARTS = re.compile(rf"{_NO_KEY}|(?P<long>(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}})|{_PART}")
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+          stat.S_IFDIR: "a folder"}  # fmt: skip
 
 
 class UnfitFileError(OSError):
@@ -41,7 +42,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
     Raises
     ------
     UnfitFileError
-        If it is a pipe, a socket or a device.
+        If it is a folder, a pipe, a socket or a device.
     OSError
         If it cannot be opened.
     """
@@ -54,8 +55,6 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
-        if kind == stat.S_IFDIR:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         raise UnfitFileError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something else')}, not a file", os.fspath(path))
     return io.FileIO(descriptor)
 

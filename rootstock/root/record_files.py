@@ -10,14 +10,14 @@ import contextlib
 import functools
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rootstock import __version__
-from rootstock.errors import RootError
+from rootstock.errors import RootError, RootstockError
 from rootstock.root.plain_files import RECORD_LIMIT, UnfitFileError, parse_json, read_bytes
 from rootstock.root.reachability import refusal
 
@@ -89,6 +89,38 @@ def read_if_there(path: Path, hint: str) -> bytes | None:
         raise RootError(f"Cannot read {path}: {error.strerror}.", hint) from error
     except OSError as error:
         raise refusal(path, error) from error
+
+
+def read_each(
+    root: Path, paths: Iterable[Path], read: Callable[[Path], _T | None], damaged: dict[str, RootstockError] | None
+) -> Iterator[_T]:
+    """Yield the records in files, without those that are gone meanwhile.
+
+    Parameters
+    ----------
+    root : Path
+    paths : iterable of Path
+        Files under it.
+    read : callable
+        As `read_record`, given the path.
+    damaged : dict or None
+        Takes the errors, by the path under the root; None: the first one ends it.
+
+    Raises
+    ------
+    RootError
+        If one cannot be read, and `damaged` is None.
+    """
+    for path in paths:
+        try:
+            record = read(path)
+        except RootError as error:
+            if damaged is None:
+                raise
+            damaged[path.relative_to(root).as_posix()] = error
+        else:
+            if record is not None:
+                yield record
 
 
 def _later_version(data: Any) -> str:

@@ -54,8 +54,14 @@ class Variant:
         kinds = (self.computes_on, self.accelerator)
         return tuple((*accelerators, kind).index(kind) for kind in kinds) if accelerators else ()
 
+    @property
+    def kind(self) -> str:
+        """What it was made for, and what its packages compute on where that is something else."""
+        computes = "" if self.computes_on == self.accelerator else f" computing on {self.computes_on}"
+        return f"{self.platform}-{self.accelerator}{computes}"
+
     def __str__(self) -> str:
-        return f"{self.platform}-{self.computes_on}{' (main)' if self.main else ''}"
+        return f"{self.kind}{' (main)' if self.main else ''}"
 
 
 def find_variants(layout: RootLayout, name: str) -> list[Variant]:

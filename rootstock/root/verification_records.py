@@ -6,20 +6,21 @@ A run's file is replaced after each check: one that is cut off leaves those befo
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.errors import RootError
+from rootstock.errors import RootError, RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import Report, quiet
-from rootstock.root.record_files import Record, parse_record, read_record
+from rootstock.root.record_files import Record, parse_record, read_each, read_record
 from rootstock.root.records import BUILD_RECORD, BuildRecord, how_to_replace, now, user_name, write_file
 
 _KEPT = 30  # runs of a build
@@ -75,7 +76,9 @@ class Verification(Record):
         return float(sum(check.get("seconds", 0) for check in self.checks))
 
 
-def read_verifications(layout: RootLayout, environment: str, digest: str) -> list[Verification]:
+def read_verifications(
+    layout: RootLayout, environment: str, digest: str, damaged: dict[str, RootstockError] | None = None
+) -> list[Verification]:
     """Return the runs of ``rootstock-site verify`` on a build, oldest first.
 
     Parameters
@@ -83,32 +86,54 @@ def read_verifications(layout: RootLayout, environment: str, digest: str) -> lis
     layout : RootLayout
     environment, digest : str
         The build's.
+    damaged : dict, optional
+        As of `read_each`.
 
     Raises
     ------
     RootError
-        If one cannot be read.
+        If one cannot be read, and `damaged` is None.
     """
-    return list(_read(_files(layout.verifications(environment, digest))))
+    return list(read_each(layout.root, _files(layout.verifications(environment, digest)), _read, damaged))
 
 
-def last_verification(layout: RootLayout, build: BuildRecord) -> Verification:
-    """Return the newest run on a build; without any, what was checked when it was built.
+def last_verification(
+    layout: RootLayout, build: BuildRecord, damaged: dict[str, RootstockError] | None = None
+) -> Verification | None:
+    """Return the newest run on a build; without any, what was checked when it was built; None if that is damaged.
 
     Parameters
     ----------
     layout : RootLayout
     build : BuildRecord
+    damaged : dict, optional
+        As of `read_each`.
+
+    Raises
+    ------
+    RootError
+        If it cannot be read, and `damaged` is None.
     """
-    if newest := next(_read(reversed(_files(layout.verifications(build.name, build.digest)))), None):
-        return newest
+    found: dict[str, RootstockError] = {}
+    runs = reversed(_files(layout.verifications(build.name, build.digest)))
+    last = next(read_each(layout.root, runs, _read, found), None)
+    if last is None and not found:
+        record = layout.build(build.name, build.digest) / BUILD_RECORD
+        last = next(read_each(layout.root, [record], functools.partial(_at_the_build, build), found), None)
+    if found and damaged is None:
+        raise next(iter(found.values()))
+    if damaged is not None:
+        damaged.update(found)
+    return None if found else last
+
+
+def _at_the_build(build: BuildRecord, path: Path) -> Verification:
     device = next((check["device"] for check in build.verification if {"device", "property"} <= check.keys()), "")
-    at_the_build = Verification(
+    seen = Verification(
         build.name, build.digest, device, tuple(build.verification), started=build.built_at, ended=build.built_at,
         by=build.built_by, on=build.built_on, rootstock=build.rootstock, versions=build.packages,
     )  # fmt: skip
-    folder = layout.build(build.name, build.digest)
-    return _require_checks(at_the_build, folder / BUILD_RECORD, how_to_replace(folder))
+    return _require_checks(seen, path, how_to_replace(path.parent))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +170,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _read(paths: Iterable[Path]) -> Iterator[Verification]:
-    for path in paths:
-        # A verification that ends meanwhile removes the oldest.
-        hint = f"An admin may remove it: rm {shlex.quote(str(path))}"
-        if run := read_record(Verification, path, hint):
-            yield _require_checks(run, path, hint)
+def _read(path: Path) -> Verification | None:
+    # A verification that ends meanwhile removes the oldest.
+    hint = f"An admin may remove it: rm {shlex.quote(str(path))}"
+    run = read_record(Verification, path, hint)
+    return run and _require_checks(run, path, hint)
 
 
 class Run:

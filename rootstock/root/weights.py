@@ -6,6 +6,7 @@ lock; each is replaced as a whole.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shlex
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from rootstock.errors import ConfigurationError, RootError
+from rootstock.errors import ConfigurationError, RootError, RootstockError
 from rootstock.root.layout import RootLayout
-from rootstock.root.record_files import Record, read_record
+from rootstock.root.record_files import Record, read_each, read_record
 from rootstock.root.records import write_file
 
 # Compilers and plotting libraries that write while they run. Sharing these makes them fail for everybody but the
@@ -158,21 +159,26 @@ class Weights(Record):
             raise RootError(f"Cannot read {error.filename}: {error.strerror}.", "Ask the site's admin.") from error
 
 
-def read_weights(layout: RootLayout, environment: str) -> dict[str, Weights]:
+def read_weights(
+    layout: RootLayout, environment: str, damaged: dict[str, RootstockError] | None = None
+) -> dict[str, Weights]:
     """Return what is recorded of an environment's weights, by the name of the model.
 
     Parameters
     ----------
     layout : RootLayout
     environment : str
+    damaged : dict, optional
+        As of `read_each`.
 
     Raises
     ------
     RootError
-        If a record cannot be read.
+        If a record cannot be read, and `damaged` is None.
     """
     paths = sorted(layout.weights(environment).glob("*.json"))
-    return {weights.model: weights for path in paths if (weights := _read(path))}
+    records = read_each(layout.root, paths, functools.partial(_read, layout), damaged)
+    return {weights.model: weights for weights in records}
 
 
 def weights_of(layout: RootLayout, environment: str, model: str) -> Weights | None:
@@ -184,11 +190,12 @@ def weights_of(layout: RootLayout, environment: str, model: str) -> Weights | No
     environment, model : str
         The model by the name that ``setup()`` takes.
     """
-    return _read(layout.weights_record(environment, model))
+    return _read(layout, layout.weights_record(environment, model))
 
 
-def _read(path: Path) -> Weights | None:
-    again = f"rm {shlex.quote(str(path))} && rootstock-site warm --env {path.parent.name}"
+def _read(layout: RootLayout, path: Path) -> Weights | None:
+    root = shlex.quote(str(layout.root))
+    again = f"rm {shlex.quote(str(path))} && rootstock-site warm --root {root} --env {path.parent.name}"
     return read_record(Weights, path, f"An admin records them anew: {again}")
 
 

@@ -258,7 +258,7 @@ def test_everything_about_a_model(ask: Ask, mace_root: RootLayout) -> None:
     assert "  not run   NaCl: no weights" in ask("show", "mace-small", "--root", mace_root.root).stdout
     assert re.search(r" {12}cache/xdg/mace/medium-mpa-0 \(0 MB, sha256 [0-9a-f]{64}\)\n", shown)
     data = json.loads(ask("show", "mace-mh-1", "--json", "--root", mace_root.root).stdout)
-    assert (data["schema"], data["model"], data["needs"]) == (1, "mace-mh-1", ["head"])
+    assert (data["schema"], data["model"], data["needs"]) == (2, "mace-mh-1", ["head"])
     assert 'device="cpu", setup_kwargs={"head": "NAME"})' in data["usage"]["script"]
     charged = json.loads(ask("show", "mace-omol-extra-large", "--json", "--root", mace_root.root).stdout)
     assert "atoms.info['charge'] = 0\natoms.info['spin'] = 1\n" in charged["usage"]["script"]

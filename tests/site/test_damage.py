@@ -21,7 +21,7 @@ from rootstock.root.permissions import remove_tree
 from tests.conftest import Site
 from tests.support.commands import SITE, Done, bare_environment, run
 from tests.support.folders import open_to_readers, small_disk
-from tests.support.needs import need_root
+from tests.support.needs import need_program, need_root
 from tests.support.roots import holder
 
 pytestmark = pytest.mark.xdist_group("damage")
@@ -29,15 +29,20 @@ pytestmark = pytest.mark.xdist_group("damage")
 OUTSIDER = 54321
 STRANGER = 23456
 
-# The commands; {root} and {page} are filled in.
+# The commands; {root}, {page} and {model} are filled in.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "status": ("rootstock-site", "status"),
     "doctor": ("rootstock", "doctor", "--wait", "300"),
     "verify": ("rootstock-site", "verify"),
     "files": ("rootstock-site", "verify", "--files"),
     "list": ("rootstock", "list"),
-    "show": ("rootstock", "show", "lj-argon"),
+    "show": ("rootstock", "show", "{model}"),
     "page": ("rootstock-site", "page", "-o", "{page}"),
+}
+OTHERS: Mapping[str, Sequence[str]] = {
+    "full": ("rootstock", "doctor", "--full"),
+    "why": ("rootstock", "why-not", "{model}"),
+    "json": ("rootstock-site", "status", "--json"),
 }
 INSTALL, REPAIR = "rootstock-site install --root {root}", "rootstock-site repair --root {root} --env lj"
 
@@ -67,6 +72,7 @@ class Damage:
     said: Mapping[str, Said]
     prefix: Sequence[str] = ()
     at: Callable[[Path], Path] = field(default=lambda root: root)
+    model: str = "lj-argon"  # that `show` is asked for
 
 
 @contextlib.contextmanager
@@ -168,13 +174,51 @@ def with_lock_of_a_dead_process(root: Path) -> Iterator[None]:
         (root / "locks/admin.json").unlink()
 
 
+@contextlib.contextmanager
+def with_file(path: Path, text: str) -> Iterator[None]:
+    """Put a file where there is none; folders that are made for it go with it."""
+    new = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.unlink()
+        for folder in new:
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def dangling_environment(root: Path) -> Iterator[None]:
+    link = root / "environments/dang.py"
+    link.symlink_to("nowhere.py")
+    try:
+        yield
+    finally:
+        link.unlink()
+
+
+def newest_run(root: Path) -> Path:
+    return root / "verification/lj" / lj(root).name / "99999999T000000Z-here-1.json"
+
+
+@contextlib.contextmanager
+def with_folder(path: Path) -> Iterator[None]:
+    """Let a folder lie where a file was."""
+    with moved_aside(path):
+        path.mkdir()
+        try:
+            yield
+        finally:
+            path.rmdir()
+
+
 AS_OUTSIDER = ("setpriv", "--reuid", str(OUTSIDER), "--regid", str(OUTSIDER), "--clear-groups")
-READ_ONLY = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
+READ_ONLY = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
 
 lost = "{root}/active/lj is missing: generation 1 put build "
 dangling = "{root}/active/lj leads to {root}/builds/lj/"
 moved = "{root}-aside was installed as {root}: its modulefiles"
-cut = "/build.json: "
 DAMAGES = {
     "missing link": Damage(lambda root: moved_aside(root / "active/lj"), everywhere(10, lost, INSTALL)),
     "dangling link": Damage(
@@ -203,6 +247,70 @@ DAMAGES = {
             f"rootstock 2099.1.0 wrote it, this is {__version__}",
             files=(10, ["build.json: cannot be read"]),
         ),
+    ),
+    "damaged record of weights": Damage(
+        lambda root: with_file(root / "weights/lj/other.json", "{"),
+        {
+            **everywhere(
+                10, "Cannot read {root}/weights/lj/other.json: ", "rootstock-site warm --root {root} --env lj"
+            ),
+            "list": (0, ["Cannot read {root}/weights/lj/other.json: ", "lj-argon ase ", "emt ase "]),
+            "show": (0, ["Cannot read {root}/weights/lj/other.json: ", "lj-argon: "]),
+            "doctor": (0, ["warning weights Cannot read {root}/weights/lj/other.json: ", "emt, lj: built for"]),
+            "verify": (0, ["lj (cpu): 14 passed", "emt (cpu): 17 passed"]),
+            "files": (0, ["lj, ", "emt, "]),
+            "page": (0, ["weights/lj/other.json is not on the page: Cannot read", "3 models of 2 environments"]),
+        },
+    ),
+    "damaged record of a verification": Damage(
+        lambda root: with_file(newest_run(root), "[]"),
+        {
+            **everywhere(10, "Cannot read {root}/verification/lj/", "An admin may remove it: rm "),
+            "list": (0, ["Cannot read {root}/verification/lj/", "lj-argon ase ", "none no"]),
+            "show": (0, ["Cannot read {root}/verification/lj/", "lj-argon: ", "verified no"]),
+            "doctor": (0, ["emt, lj: built for"]),
+            "verify": (0, ["lj (cpu): 14 passed", "emt (cpu): 17 passed"]),
+            "files": (0, ["lj, ", "emt, "]),
+            "page": (0, ["Cannot read {root}/verification/lj/", "3 models of 2 environments"]),
+        },
+    ),
+    "damaged newest generation": Damage(
+        lambda root: with_file(root / "generations/2.json", "{"),
+        {
+            **{name: (0, []) for name in COMMANDS},
+            "status": (
+                10,
+                ["generations/2.json: Cannot read {root}/", "mv {root}/generations/2.json"],
+            ),
+            "page": (0, ["generations/2.json is not on the page: Cannot read", "3 models of 2 environments"]),
+        },
+    ),
+    "dangling environment file": Damage(
+        dangling_environment,
+        {
+            **everywhere(10, "{root}/environments/dang.py leads to nowhere.py, which is not there"),
+            "doctor": (0, ["{root}/environments/dang.py leads to nowhere.py, which is not there", "a worker of"]),
+            "files": (0, ["lj, "]),
+            "show": (3, ["{root}/environments/dang.py leads to nowhere.py, which is not there"]),
+            "page": (0, ["{root}/environments/dang.py leads to nowhere.py, which is not there", "of 2 environments"]),
+        },
+        model="dang",
+    ),
+    "settings that cannot be read": Damage(
+        lambda root: with_text(
+            root / "clusters.toml", lambda text: text.replace("[clusters.local]\n", "[clusters.local]\nnotes = 3\n")
+        ),
+        {
+            "doctor": (0, ["warning layout {root}/clusters.toml", "a worker of "]),
+            "list": (0, ["lj-argon ase ", "emt ase "]),
+        },
+    ),
+    "a folder in place of the settings": Damage(
+        lambda root: with_folder(root / "clusters.toml"),
+        {
+            "doctor": (0, ["Cannot read the cluster registry {root}/clusters.toml: it is a folder", "a worker of "]),
+            "list": (0, ["lj-argon ase ", "emt ase "]),
+        },
     ),
     "moved root": Damage(
         lambda root: moved_aside(root),
@@ -234,7 +342,7 @@ DAMAGES = {
         full,
         {
             **{name: (0, []) for name in COMMANDS},
-            "status": (10, ["its room: The file system of {root} is full: 0 MB", "gc --root {root} --dry-run"]),
+            "status": (10, ["room: The file system of {root} is full: 0 MB", "gc --root {root} --dry-run"]),
             "doctor": (0, ["The file system of {root} is full: 0 MB", "gc --root {root} --dry-run"]),
             "verify": (0, ["the results are not stored: No space left on device", "emt (cpu): 17 passed"]),
         },
@@ -243,14 +351,22 @@ DAMAGES = {
         with_lock_of_a_dead_process,
         {
             **{name: (0, []) for name in COMMANDS},
-            "status": (10, ["its last command: ", "the lock is free, its last holder was killed: ", "command again"]),
+            "status": (10, ["last command: ", "the lock is free, its last holder was killed: ", "command again"]),
         },
     ),
     "killed install": Damage(
         killed,
         {
             **{name: (0, []) for name in COMMANDS},
-            "status": (10, ["holder was killed: ", "It has left 1 unfinished folder of builds", "command again"]),
+            "status": (
+                10,
+                [
+                    "holder was killed: ",
+                    "It has left 1 unfinished folder of builds",
+                    "command again",
+                    "gc --root {root}",
+                ],
+            ),
         },
     ),
     "read-only file system": Damage(
@@ -293,8 +409,13 @@ def ask(copy: Path, tmp_path: Path) -> Callable[..., Done]:
     work.chmod(0o777)
     programs = SITE.parent
 
-    def call(root: Path, prefix: Sequence[str], name: str) -> Done:
-        program, *options = (part.format(root=root, page=work / "page") for part in COMMANDS[name])
+    def call(root: Path, prefix: Sequence[str], name: str, model: str = "lj-argon") -> Done:
+        if prefix:
+            need_root()
+            need_program(prefix[0], "util-linux")
+        program, *options = (
+            part.format(root=root, page=work / "page", model=model) for part in {**COMMANDS, **OTHERS}[name]
+        )
         before = [part.format(root=root) for part in prefix]
         place = (root / f"client/{__version__}/bin") if before[:1] == ["setpriv"] else programs
         env = bare_environment(work, TMPDIR=str(work))
@@ -310,7 +431,7 @@ def test_damage_is_named_and_the_rest_goes_on(kind: str, copy: Path, ask: Callab
     with damage.do(copy):
         root = damage.at(copy)
         for name, (code, texts) in damage.said.items():
-            done = ask(root, damage.prefix, name)
+            done = ask(root, damage.prefix, name, damage.model)
             said = done.stdout + done.stderr
             assert "Traceback" not in said, said
             missing = [text for text in texts if text.format(root=copy) not in " ".join(said.split())]
@@ -353,6 +474,36 @@ def test_a_job_goes_on_though_one_environment_does_not_start(copy: Path, ask: Ca
             assert done.returncode == 10  # `bin/python` is missing, and that is a file of the build
             told = [line for line in done.stdout.splitlines() if line.startswith("failed")]
             assert all(line.split()[1] == "files" for line in told), told
+
+
+def test_a_job_goes_on_though_the_copy_of_an_environment_file_is_broken(copy: Path, ask: Callable[..., Done]) -> None:
+    """That is found before a worker starts, and the next build is tried all the same."""
+    for name, other in (("emt", "lj"), ("lj", "emt")):
+        build = (copy / "active" / name).resolve()
+        with with_text(build / "environment.py", lambda _: "no header\n"):
+            said = ask(copy, (), "doctor").stdout
+        assert f"a worker of {other} was ready" in said, said
+        assert f"{build}/environment.py has 0 headers" in said
+
+
+def test_a_damaged_record_of_weights_keeps_nothing_from_running(copy: Path, ask: Callable[..., Done]) -> None:
+    """`why-not` says that the model runs, and warns; `doctor --full` is for admins."""
+    path = RootLayout(copy).weights_record("lj", "argon")
+    with with_file(path, "{"):
+        for name, code in (("why", 0), ("full", 10)):
+            done = ask(copy, (), name)
+            assert (done.returncode, f"Cannot read {path}" in done.stdout) == (code, True), done.stdout
+
+
+def test_each_problem_has_a_name_for_programs(copy: Path, ask: Callable[..., Done]) -> None:
+    """One broken file of an environment without a build is told once."""
+    with with_lock_of_a_dead_process(copy), with_file(copy / "environments/broken.py", "no header\n"):
+        status = json.loads(ask(copy, (), "json").stdout)
+    assert (status["schema"], sorted(status["problems"])) == (2, ["environments/broken.py", "last-command"])
+    with moved_aside(copy):
+        moved = copy.with_name(f"{copy.name}-aside")
+        status = json.loads(ask(moved, (), "json").stdout)
+    assert sorted(status["problems"]) == ["place"]
 
 
 @pytest.mark.parametrize("target", ["/etc", "tiny", "../builds/tiny", "../builds/tiny/gone", None])

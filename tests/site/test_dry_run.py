@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -303,15 +304,15 @@ def test_other_commands_end_so_too(site: Site, tiny_root: Path, command: list[st
     (tiny_root / "environments/tiny.py").write_text(f"{text}\n")
     site("install", "--root", tiny_root, "--no-client")
     (tiny_root / "environments/tiny.py.lock").unlink()
-    if why == "closed":
-        tiny_root.chmod(0o555)
-    else:
-        for options in (["--bind", tiny_root], ["-o", "remount,bind,ro"]):
-            run("mount", *options, tiny_root, check=True)
-    try:
+    with contextlib.ExitStack() as after:
+        if why == "closed":
+            after.callback(tiny_root.chmod, 0o755)
+            tiny_root.chmod(0o555)
+        else:
+            run("mount", "--bind", tiny_root, tiny_root, check=True)
+            after.callback(run, "umount", "--lazy", tiny_root, check=True)
+            run("mount", "-o", "remount,bind,ro", tiny_root, check=True)
         ends = [site(*command, "--root", tiny_root, *more, check=False) for more in (["--dry-run"], [])]
-    finally:
-        tiny_root.chmod(0o755) if why == "closed" else run("umount", tiny_root, check=True)
     said = [[line for line in done.stderr.splitlines() if line.startswith("Error")] for done in ends]
     assert (ends[0].returncode, said[0]) == (ends[1].returncode, said[1])
     assert ends[0].returncode == (10 if why == "closed" else 16), ends[0].stderr

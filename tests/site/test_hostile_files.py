@@ -25,7 +25,7 @@ from rootstock.reports.envfile_lint import check_environment
 from rootstock.root.layout import RootLayout
 from rootstock.root.plain_files import parse_toml
 from tests.conftest import Site
-from tests.support.commands import clean_environment
+from tests.support.commands import ROOTSTOCK, SITE, clean_environment, run
 from tests.support.tiny_root import SETUP
 
 # The reference expression of the specification of inline script metadata.
@@ -115,6 +115,8 @@ def put(kind: str, path: Path) -> None:
     path.unlink(missing_ok=True)
     if kind == "a pipe":
         os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
     elif kind == "a device":
         path.symlink_to("/dev/zero")
     elif kind == "a socket":
@@ -128,6 +130,7 @@ def put(kind: str, path: Path) -> None:
 
 
 NO_FILES = {
+    "a folder": "it is a folder, not a file",
     "a pipe": "it is a pipe, not a file",
     "a device": "it is a device, not a file",
     "a socket": "it is a socket, not a file",
@@ -170,13 +173,13 @@ def test_what_is_no_file_in_a_root_is_told(site: Site, tiny_root: Path, no_file:
         assert f"Cannot read {path}: {no_file[1]}" in done.stdout + done.stderr
         assert remedy in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
-        path.unlink()
+        path.rmdir() if no_file[0] == "a folder" else path.unlink()
         path.write_bytes(kept)
-    for path in (build / "SHA256SUMS", layout.lock_file("tiny"), layout.clusters_file):
-        os.chmod(path.parent, 0o755)
+    for path, code in ((layout.lock_file("tiny"), 0), (build / "SHA256SUMS", 10), (layout.clusters_file, 3)):
         put(no_file[0], path)
-    done = site("verify", "--files", "--root", tiny_root, check=False)
-    assert done.returncode in (1, 3, 10, 14, 15) and "Traceback" not in done.stderr
+        done = site("verify", "--files", "--root", tiny_root, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_what_is_no_file_is_no_registry(site: Site, tmp_path: Path, no_file: tuple[str, str]) -> None:
@@ -186,6 +189,35 @@ def test_what_is_no_file_is_no_registry(site: Site, tmp_path: Path, no_file: tup
     done = site("render", check=False, environment=clean_environment(XDG_CONFIG_HOME=str(tmp_path)))
     assert done.returncode == 3
     assert done.stderr.startswith(f"Note: Cannot read the cluster registry {path}: {no_file[1]}")
+
+
+def test_a_link_that_leads_to_nothing_is_one_answer(site: Site, tiny_root: Path) -> None:
+    link = tiny_root / "environments/emt.py"  # one that ships with Rootstock
+    link.symlink_to("/nowhere/emt.py")
+    said = f"{link} leads to /nowhere/emt.py, which is not there."
+    for command in (["show", "emt"], ["why-not", "emt"], ["doctor", "--wait", "100"]):
+        done = run(ROOTSTOCK, *command, "--root", tiny_root)
+        assert said in done.stdout + done.stderr
+    for command in (["warm", "--env", "emt"], ["lock", "--env", "emt"], ["install", "--env", "emt", "--no-client"]):
+        done = site(*command, "--root", tiny_root, check=False)
+        assert (done.returncode != 0, said in done.stderr) == (True, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("page", "--root", "{root}", "-o"), ("render", "--cluster", "local", "--output"), ("new-env", "mine", "-o"),
+     ("bundle", "create", "--root", "{root}"), ("lock", "--cluster", "local", "--env"),
+     ("install", "--cluster", "local", "--root")],
+)  # fmt: skip
+def test_a_home_that_nobody_has_is_one_error(tiny_root: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A folder of that name would be made in the present one."""
+    given = (word.format(root=tiny_root) for word in words)
+    done = run(SITE, *given, "~nosuch/here/mine.py", cwd=tmp_path, env=clean_environment())
+    assert (done.returncode, [*tmp_path.iterdir()]) == (3, []), done.stdout
+    assert done.stderr.startswith(
+        "Error: ~nosuch/here/mine.py: this machine knows no home folder for ~nosuch.\n"
+        "Set HOME, or write the path without ~."
+    )
 
 
 VALUES = (

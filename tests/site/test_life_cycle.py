@@ -573,7 +573,7 @@ def test_somebody_at_a_terminal_is_asked(bare_root, answer):
 def test_status(site, old_and_new):
     root, _, new = old_and_new
     status = json.loads(site("status", "--root", root, "--json", "--sizes").stdout)
-    assert (status["schema"], status["root"], status["cluster"], status["readers"]) == (1, str(root), "local", "owner")
+    assert (status["schema"], status["root"], status["cluster"], status["readers"]) == (2, str(root), "local", "owner")
     assert (status["default"], status["versions"], status["idle_builds"]) == (__version__, [__version__], 1)
     (environment,) = status["environments"]
     assert (environment["name"], environment["digest"], environment["packages"]) == ("tiny", new, 1)

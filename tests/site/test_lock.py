@@ -83,7 +83,7 @@ def test_a_killed_holder_is_none(site, bare_root):
         done = site("status", "--root", bare_root, check=False)
         assert done.returncode == 10  # something is left to do
         told = done.stdout + done.stderr
-        assert "\nits last command: the lock is free, its last holder was killed: " in told
+        assert "\nlast command: the lock is free, its last holder was killed: " in told
         assert f"(process {process.pid}, since" in told and "being changed" not in told
         done = site("status", "--json", "--root", bare_root, check=False)
         assert json.loads(done.stdout)["holder"]["ended"] is True

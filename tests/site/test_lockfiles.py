@@ -119,7 +119,7 @@ def test_one_environment_that_cannot_be_locked_keeps_none_of_the_others_from_it(
     for options in (["--check"], []):
         done = on_root("lock", *options, check=False)
         assert done.returncode == 14
-        assert "write environments/other.py.lock: 1 packages" in done.stdout
+        assert "write environments/other.py.lock: 1 package\n" in done.stdout
         assert "Error: 1 of 2 locks failed; the others are " in done.stderr
         assert "\ntiny: uv lock failed" in done.stderr
         assert lock.is_file() == (not options)

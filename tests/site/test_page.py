@@ -78,6 +78,7 @@ def verified_root(mace_root: RootLayout) -> RootLayout:
         made = Run(folder, Verification("mace", record.digest, "cuda", on="node7", started=f"2026-11-{day}"), 0o644)
         made.add(
             {"model": "medium", "reference": "NaCl", "property": "energy", "source": "janus-core", "value": -27.0,
+             "device": "cuda",
              "expected": -27.0 + error, "error": error, "tolerance": 1e-3, "unit": "eV", "passed": error < 1e-3}, {},
         )  # fmt: skip
         made.end()
@@ -110,7 +111,7 @@ def test_page_and_json_say_the_same_as_list(site: Site, root: Path, tmp_path: Pa
     assert {path.stat().st_mode & 0o777 for path in (html, data)} == {0o644}
     status = json.loads(data.read_text())
     listed = run(ROOTSTOCK, "list", "--root", root, "--json", check=True)
-    assert status["schema"] == 2
+    assert status["schema"] == 3
     assert status["models"] == json.loads(listed.stdout)["models"]
     assert status["usage"]["script"].splitlines()[1] == "from rootstock import RootstockCalculator"
     emt = next(environment for environment in status["environments"] if environment["name"] == "emt")
@@ -200,14 +201,14 @@ def test_a_record_that_cannot_be_read_is_named(site: Site, verified_root: RootLa
     record = next(verified_root.root.glob("verification/mace/*/20261101.json"))
     record.write_text("{")
     page = published(site, verified_root.root, tmp_path).read_text()
-    assert f"<strong>mace</strong>: Cannot read {record}: " in page
+    assert f"<strong>{record.relative_to(verified_root.root)}</strong>: Cannot read {record}: " in page
     assert "mace-medium-mpa-0" in page
 
 
 def test_an_environment_that_cannot_be_read_is_named(site: Site, tiny_root: Path, tmp_path: Path) -> None:
     (tiny_root / "environments" / "broken.py").write_text("# /// script\n# dependencies = [\n# ///\n")
     done = site("page", "--root", tiny_root, "-o", tmp_path, "--json")
-    assert "broken is not on it: " in done.stderr
+    assert "broken is not on the page: " in done.stderr
     assert list(json.loads(done.stdout)["problems"]) == ["broken"]
     assert "<strong>broken</strong>: " in (tmp_path / "index.html").read_text()
 

@@ -446,7 +446,7 @@ def test_a_root_that_was_moved_runs_again_after_an_installation(managed):
     try:
         status = run(SITE, "status", "--root", moved.path)
         assert status.returncode == 10
-        assert f"its place: {moved.path} was installed as {managed.path}:" in status.stdout
+        assert f"\nplace: {moved.path} was installed as {managed.path}:" in status.stdout
         with pytest.raises(FileNotFoundError):  # its interpreter was at the old place
             moved.imports()
         run(SITE, "install", "--yes", "--root", moved.path, check=True)

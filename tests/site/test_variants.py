@@ -62,8 +62,14 @@ def test_a_build_for_another_accelerator_goes_beside_the_main_one(tiny_site):
     # The same requirements share a lock.
     assert [path.name for path in root.layout.environments.glob("*.lock")] == ["tiny.py.lock"]
     (environment,) = json.loads(command("status", "--json").stdout)["environments"]
-    assert (environment["digest"], environment["variants"]) == (main, {f"{HERE}-cuda": cuda})
-    assert f"environment tiny for {HERE}-cuda: build {cuda}\n" in command("status").stdout
+    assert (environment["digest"], environment["variants"]) == (
+        main,
+        {f"{HERE}-cuda": {"build": cuda, "computes_on": "cpu"}},
+    )
+    assert f"environment tiny for {HERE}-cuda computing on cpu: build {cuda}\n" in command("status").stdout
+    files = command("verify", "--files").stdout
+    assert f"tiny, {HERE}-cpu (main): as published" in files
+    assert f"tiny, {HERE}-cuda computing on cpu: as published" in files
     (model,) = read_catalogue(root.layout).models
     assert model.built_for == (f"{HERE} cpu",)  # its packages know no GPU, whatever it was made for
     devices = ("", "cpu", "cuda", "cuda:1", "xpu")

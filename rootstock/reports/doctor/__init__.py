@@ -174,10 +174,10 @@ def why_not(
 
 
 def _device(layout: RootLayout) -> str:
-    """Return the device of the root's cluster; of one that cannot be read, which `place.layout` tells of, the CPU."""
+    """Return the device of the root's cluster; the CPU where `place.layout` tells that its settings cannot be read."""
     try:
         return installed_site(layout).cluster.device
-    except ConfigurationError:
+    except (ConfigurationError, OSError):
         return "cpu"
 
 

@@ -160,40 +160,45 @@ def weights(context: DoctorContext) -> Iterator[Finding]:
     """Check that the weights are there that were recorded."""
     begun = time.monotonic()
     if context.argument is not None:
-        yield _of_model(context, context.environments[0], context.argument)
+        yield from _of_model(context, context.environments[0], context.argument)
         return
 
-    def look(name: str) -> Iterator[tuple[Weights, bool]]:
-        for record in read_weights(context.layout, name).values():
-            yield record, record.present(context.layout)
-
-    records, errors = of_each(context.environments, look)
-    yield from map(from_error, errors.values())
+    damaged: dict[str, RootstockError] = {}
+    known = [each for name in context.environments for each in read_weights(context.layout, name, damaged).values()]
+    records = [(record, record.present(context.layout)) for record in known]
+    yield from (of_one(context, from_error(error), others=True) for error in damaged.values())  # no worker needs them
     yield from (_missing(context, record) for record, present in records if not present)
-    if not records and not errors:
+    if not records and not damaged:
         yield skipped("no weights are recorded; rootstock-site warm fetches and records them")
     elif records and all(present for _, present in records):
         size = sum(record.bytes for record, _ in records) / 1e6
         yield ok(f"those of {number_of(len(records), 'model')}, {size:.0f} MB ({time.monotonic() - begun:.1f} s)")
 
 
-def _of_model(context: DoctorContext, name: str, argument: str) -> Finding:
+def _of_model(context: DoctorContext, name: str, argument: str) -> Iterator[Finding]:
     if is_path(argument):
         files = own_weights(argument)
-        return ok(f"{number_of(len(files), 'file')} at {argument}") if files else failed(
+        yield ok(f"{number_of(len(files), 'file')} at {argument}") if files else failed(
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
+        return
     source = in_use(context.layout, name)[0]
-    record = weights_of(context.layout, name, source.named(argument))
-    if source.rootstock.get("licence", {}).get("weights") == "":
-        return ok(f"{name} needs none")
-    if record is None:
-        return skipped("nobody has recorded what this model reads: the worker will tell")
-    if not record.files:
-        return ok("they come with the packages, or it has none")
-    if not record.present(context.layout):
-        return _missing(context, record)
-    return ok(f"{number_of(len(record.files), 'file')}, {record.bytes / 1e6:.0f} MB")
+    try:
+        record = weights_of(context.layout, name, source.named(argument))
+    except RootError as error:
+        told = from_error(error)
+        yield warning(f"{told.reason} The worker will tell whether the weights are there.", told.remedy)
+        return
+    if source.is_toy:
+        yield ok(f"{name} needs none")
+    elif record is None:
+        yield skipped("nobody has recorded what this model reads: the worker will tell")
+    elif not record.files:
+        yield ok("they come with the packages, or it has none")
+    elif not record.present(context.layout):
+        yield _missing(context, record)
+    else:
+        yield ok(f"{number_of(len(record.files), 'file')}, {record.bytes / 1e6:.0f} MB")
 
 
 def _missing(context: DoctorContext, record: Weights) -> Finding:

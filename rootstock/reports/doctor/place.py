@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.client.scratch import private_scratch
-from rootstock.config.site import check_place, installed_versions
+from rootstock.config.site import check_place, installed_site, installed_versions
 from rootstock.errors import RootError, RootstockError
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
 from rootstock.root.disk_usage import DiskUsage, check_space, free_space, megabytes
@@ -58,10 +58,13 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
                 f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"
             )
     try:
+        installed_site(context.layout)
         check_place(context.layout)
     except RootstockError as error:  # models run all the same
         told = from_error(error)
         yield warning(told.reason, told.remedy or "An admin corrects it.")
+    except OSError as error:
+        yield warning(f"{error.filename}: {error.strerror}", "An admin corrects it.")
     versions = ", ".join(installed_versions(context.layout)) or "none"
     yield ok(f"layout {marker['layout']}, cluster {marker['cluster']}, rootstock {versions}")
 

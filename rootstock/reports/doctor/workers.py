@@ -14,8 +14,8 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
-from rootstock.errors import DeviceError, WorkerError, WorkerStartError
-from rootstock.reports.catalogue import Model, models_of, of_each
+from rootstock.errors import DeviceError, RootstockError, WorkerError, WorkerStartError
+from rootstock.reports.catalogue import Model, models_of, of_each, read_environment
 from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import (
     FAILED,
@@ -61,7 +61,9 @@ def _chosen(context: DoctorContext) -> list[tuple[str, str]]:
     fitting = fitting_builds(context)
     if context.argument is not None:
         return [(name, context.argument) for name in fitting]
-    models, _ = of_each(fitting, lambda name: models_of(context.layout, name))  # other checks tell of errors
+    layout = context.layout
+    # Other checks tell of errors.
+    models, _ = of_each(fitting, lambda name: models_of(layout, read_environment(layout, name)))
 
     def rank(model: Model) -> tuple[bool, int, str]:
         # Weights that somebody recorded to be here, or that are no files, before those of which nobody knows.
@@ -91,11 +93,10 @@ def late(seconds: float, model: str = "") -> Finding:
 
 def _start(context: DoctorContext, name: str, argument: str) -> Finding:
     device = context.device if context.argument is not None or not context.device.startswith("cuda") else "cpu"
-    launch, how = _without_network(
-        resolve_environment(context.layout, name, argument, device, "build").launch(threads=1)
-    )
     model = model_string(name, argument)
     try:
+        resolved = resolve_environment(context.layout, name, argument, device, "build")
+        launch, how = _without_network(resolved.launch(threads=1))
         worker = WorkerConnection(launch, argument, device, {}, start_timeout=context.patience)
         worker.close()
     except WorkerError as error:
@@ -105,6 +106,8 @@ def _start(context: DoctorContext, name: str, argument: str) -> Finding:
         tail = error.tail.splitlines()[-1:] if not error.remote_traceback else []
         hint = error.hint or f"rootstock why-not {model} goes through it step by step. Full output: {error.log}"
         return failed("; ".join([reason, *tail]), hint, error.exit_code)
+    except RootstockError as error:
+        return from_error(error)
     return ok(f"a worker of {model} was ready on {device} after {worker.start_s:.1f} s, {how}")
 
 
