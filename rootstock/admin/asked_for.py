@@ -159,7 +159,7 @@ def _accelerators(layout: RootLayout, name: str) -> list[str]:
 
 
 def needed_builds(
-    layout: RootLayout, builds: Iterable[BuildPlan], contents: Mapping[Path, bytes | None], bundle: Bundle | None
+    layout: RootLayout, builds: Iterable[BuildPlan], locks: Mapping[Path, bytes], bundle: Bundle | None
 ) -> tuple[list[BuildPlan], list[Problem]]:
     """Return those builds that are not in use already, and those of which that cannot be told.
 
@@ -167,8 +167,8 @@ def needed_builds(
     ----------
     layout : RootLayout
     builds : iterable of BuildPlan
-    contents : mapping of Path to bytes or None
-        What files of the root are about to hold.
+    locks : mapping of Path to bytes
+        What lock files of the root are about to hold.
     bundle : Bundle, optional
 
     Raises
@@ -181,7 +181,7 @@ def needed_builds(
     needed, problems = [], []
     for build in builds:
         try:
-            plan = build.needed(layout, contents.get(build.lock_file))
+            plan = build.needed(layout, locks.get(build.lock_file))
         except RootError as error:
             if build.source is None:
                 raise

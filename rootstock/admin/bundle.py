@@ -259,8 +259,10 @@ def _check(manifest: Manifest, folder: Path) -> None:
     if not manifest.cluster or not manifest.cluster.isprintable() or "/" in manifest.cluster:
         raise ValueError(f"{manifest.cluster!r} cannot name a cluster")
     if tables := [key for key, value in manifest.settings.items() if isinstance(value, dict)]:
-        raise ValueError(f"the setting {tables[0]!r} is no value")
+        raise ValueError(f"the setting {tables[0]!r} is a table, not a value")
     builds = (*manifest.environments, *([CLIENT] if manifest.client else []))
+    if len({*manifest.environments}) < len(manifest.environments):
+        raise ValueError(f"{MANIFEST} lists an environment twice")
     needed = [f"{WHEELS}/{WHEEL_NAME}", CLIENT_LOCK] if manifest.client else []
     for name in manifest.environments:
         if not is_environment_name(name) or name == CLIENT:
@@ -269,8 +271,8 @@ def _check(manifest: Manifest, folder: Path) -> None:
     for name in builds:
         if not re.fullmatch(r"\d{1,3}\.\d{1,3}", manifest.python.get(name, "")):
             raise ValueError(f"{MANIFEST} does not say for which Python {name!r} is")
-        if name not in manifest.wheels or builds.count(name) > 1:
-            raise ValueError(f"{MANIFEST} does not list the packages of {name!r} once")
+        if name not in manifest.wheels:
+            raise ValueError(f"{MANIFEST} does not list the packages of {name!r}")
         for wheel in manifest.wheels[name]:
             parse_wheel_filename(wheel)
             needed.append(f"{WHEELS}/{wheel}")

@@ -139,8 +139,12 @@ def _parse(sums: bytes, path: Path) -> dict[str, str]:
         raise BundleError(f"{path}: {SUMS} cannot be read: {error}.") from error
     for number, line in enumerate(filter(None, lines), start=1):
         match = re.fullmatch("([0-9a-f]{64})  (.+)", line)
-        if not match or match[2] in expected or number > _MAX_FILES:
-            raise BundleError(f"{path}: {SUMS} cannot be read: line {number} is no hash of one more file.")
+        if not match:
+            raise BundleError(f"{path}: {SUMS} cannot be read: line {number} is not a SHA-256 and a file name.")
+        if match[2] in expected:
+            raise BundleError(f"{path}: {SUMS} cannot be read: line {number} lists {match[2]!r} again.")
+        if number > _MAX_FILES:
+            raise BundleError(f"{path}: {SUMS} lists more than {_MAX_FILES} files.")
         expected[match[2]] = match[1]
     return expected
 
@@ -166,7 +170,7 @@ def _unpack(file: BinaryIO, member: Member, folder: Path, expected: dict[str, st
 def _read_links(folder: Path) -> dict[str, str]:
     targets = parse_json(read_bytes(folder / LINKS, LIST_LIMIT))
     if not isinstance(targets, dict) or not all(isinstance(target, str) for target in targets.values()):
-        raise ValueError(f"{LINKS} must be an object of texts")
+        raise ValueError(f"{LINKS} must be an object of strings")
     return targets
 
 

@@ -51,7 +51,7 @@ def read_members(file: BinaryIO) -> Iterator[Member]:
         name = b"/".join(filter(None, (header[345:500].rstrip(b"\0"), header[:100].rstrip(b"\0"))))
         if kind == _FURTHER:
             if size > _MAX_FURTHER or further:
-                raise TarFaultError("it says too much of a file")
+                raise TarFaultError("a file has two extended headers, or one of more than 64 kB")
             further = _parse_further(_exactly(file, size))
         else:
             if b"size" in further:
@@ -95,9 +95,9 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 def _check(header: bytes) -> None:
     if header[257:265] != b"ustar\x0000":
-        raise TarFaultError("it is no tar file of the format that POSIX describes")
+        raise TarFaultError("it is not a POSIX tar file")
     if sum(header) - sum(header[148:156]) + 8 * ord(" ") != _octal(header[148:156]):
-        raise TarFaultError("it was damaged: a sum is wrong")
+        raise TarFaultError("the checksum of a header is wrong")
 
 
 def _octal(field: bytes) -> int:
@@ -106,7 +106,7 @@ def _octal(field: bytes) -> int:
 
 def _number(digits: bytes, base: int, longest: int) -> int:
     if not re.fullmatch(b"[0-7]+" if base == 8 else b"[0-9]+", digits) or len(digits) > longest:
-        raise TarFaultError("it holds a number that is none")
+        raise TarFaultError("a header holds an invalid number")
     return int(digits, base)
 
 
@@ -114,7 +114,7 @@ def _text(name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError:
-        raise TarFaultError("it holds a name that is no text") from None
+        raise TarFaultError("a file name is not UTF-8") from None
 
 
 def _parse_further(content: bytes) -> dict[bytes, bytes]:
@@ -124,7 +124,7 @@ def _parse_further(content: bytes) -> dict[bytes, bytes]:
         begin = _PAX.match(content, place)
         end = place + int(begin[1]) if begin else 0
         if not begin or end <= begin.end() or content[end - 1 : end] != b"\n" or begin[2] in said:
-            raise TarFaultError("it says something unknown of a file")
+            raise TarFaultError("an extended header is invalid, or has an unknown keyword")
         said[begin[2]] = content[begin.end() : end - 1]
         place = end
     return said

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,11 +30,11 @@ from rootstock.root.generations import (
     read_state,
     transaction,
 )
-from rootstock.root.holder import Holder, read_holder
+from rootstock.root.holder import Holder
 from rootstock.root.layout import STAGING, RootLayout
-from rootstock.root.lock import AdminContext
+from rootstock.root.lock import AdminContext, who_changes
 from rootstock.root.permissions import may_remove, remove_tree
-from rootstock.root.processes import running_from
+from rootstock.root.processes import Process, running_from
 from rootstock.root.reachability import owner
 from rootstock.root.records import BUILD_RECORD, is_half_written, read_marker
 
@@ -59,6 +58,8 @@ class GcPlan(Plan):
         What builds that were cut off have left.
     packages : Mapping[Path, Package]
         What uv's cache holds and no build and no lock names.
+    cache_kept : str
+        Why nobody can tell which packages that are, and all stay; otherwise empty.
     spared : Mapping[(str, str), str]
         Builds that nothing refers to but are kept, and why.
     unfinished : tuple of Path
@@ -76,6 +77,7 @@ class GcPlan(Plan):
     pythons: tuple[str, ...]
     leftovers: tuple[Path, ...]
     packages: Mapping[Path, Package]
+    cache_kept: str
     spared: Mapping[Build, str]
     unfinished: tuple[Path, ...]
     holder: Holder | None
@@ -99,8 +101,9 @@ class GcPlan(Plan):
         if lines:
             lines.append(f"this frees {megabytes(self.room.bytes)} and {self.room.files} files")
         lines += [f"keep build {digest} of {name}: {why}" for (name, digest), why in self.spared.items()]
-        return lines + [f"keep {path.relative_to(self.site.layout.root)}: the root is {self.holder.status()}"
-                        for path in self.unfinished if self.holder]  # fmt: skip
+        lines += [f"keep {path.relative_to(self.site.layout.root)}: {_at_work(self.holder)}"
+                  for path in self.unfinished if self.holder]  # fmt: skip
+        return [*lines, f"keep all of the package cache: {self.cache_kept}"] if self.cache_kept else lines
 
     def details(self) -> dict[str, Any]:
         """Return what would be removed, what is kept and why, and what will be free."""
@@ -110,6 +113,7 @@ class GcPlan(Plan):
             "pythons": list(self.pythons),
             "leftovers": [path.relative_to(self.site.layout.root).as_posix() for path in self.leftovers],
             "packages": [one._asdict() for one in sorted({*self.packages.values()})],
+            "cache_kept": self.cache_kept or None,
             "spared": [{"name": name, "digest": digest, "why": why} for (name, digest), why in self.spared.items()],
             "unfinished": [path.relative_to(self.site.layout.root).as_posix() for path in self.unfinished],
             "holder": self.holder.details() if self.holder else None,
@@ -134,12 +138,12 @@ class GcPlan(Plan):
                 remove_tree(path)
             if self.packages:
                 admin.report("removing packages from the cache")
-                with no_uv_runs(layout.uv_cache, _WAIT_S) as alone:
-                    if alone:
+                with no_uv_runs(layout.uv_cache, _WAIT_S) as fault:
+                    if fault:
+                        admin.report(f"the packages in the cache stay: {fault}")
+                    else:
                         for path in with_pointers(layout.uv_cache, self.packages):
                             remove_tree(path)
-                    else:
-                        admin.report("uv is using the cache: its packages stay; run gc again when it is done")
 
 
 def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, break_lock: bool = False) -> GcPlan:
@@ -153,7 +157,7 @@ def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, br
     older_than : float
         Days since which a generation, or a build that none refers to, must be out of use.
     force : bool
-        Whether to remove what processes of this machine run from, too.
+        Whether to remove what processes of this machine run from, too; never what this one runs from.
     break_lock : bool
         Whether nobody changes the root, whatever the record of its lock says.
     """
@@ -170,7 +174,7 @@ def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, br
     )
     kept = [generation.state for generation in generations if generation.number not in dropped] + [read_state(layout)]
     referred = {build for state in kept for build in pointers(layout, state).values()}
-    running = {} if force else running_from(layout)
+    running = _running_from(layout, force)
     spared: dict[Build, str] = {}
     builds: list[Build] = []
     for record in sorted(layout.all_builds.glob(f"*/[!.]*/{BUILD_RECORD}")):
@@ -191,21 +195,43 @@ def plan_gc(site: Site, *, keep: int, older_than: float, force: bool = False, br
         if not set(used) - set(builds) and layout.interpreter_record(name).stat().st_mtime <= before
         and may_remove(layout.interpreter(name)) and not running.get(layout.interpreter(name))
     )  # fmt: skip
-    holder = None if break_lock else read_holder(layout.admin_owner)
-    at_work = holder is not None and not holder.ended
+    holder = None if break_lock else who_changes(layout)
     staging = sorted((*layout.all_builds.glob(f"*/{STAGING}*"), *layout.python.glob(f"{STAGING}*")))
-    unfinished = tuple(staging) if at_work else ()
-    leftovers = (*filter(may_remove, [] if at_work else staging), *sorted(_half_written(layout)))
+    unfinished = tuple(staging) if holder else ()
+    leftovers = (*filter(may_remove, [] if holder else staging), *sorted(_half_written(layout)))
     folders = [layout.build(*build) for build in builds]
-    packages: dict[Path, Package] = {}
-    if not at_work:  # its locks may not be there yet
-        with suppress(RootError):  # of something that cannot be read: who knows what it needs
-            packages = {path: one for path, one in unneeded(layout, folders, before).items() if may_remove(path)}
+    packages, cache_kept = _packages(layout, holder, folders, before)
     room = freed([*folders, *map(layout.interpreter, pythons), *leftovers, *with_pointers(layout.uv_cache, packages)])
     since = generations[-1].number if generations else 0
     return GcPlan(
-        site, "gc", dropped, tuple(builds), pythons, leftovers, packages, spared, unfinished, holder, room, since
-    )
+        site, "gc", dropped, tuple(builds), pythons, leftovers, packages, cache_kept, spared, unfinished, holder, room,
+        since,
+    )  # fmt: skip
+
+
+def _running_from(layout: RootLayout, force: bool) -> Mapping[Path, list[Process]]:
+    """Return what processes run from; if that does not count, what this one runs from, which would not end well."""
+    running = running_from(layout)
+    return {
+        folder: processes for folder, processes in running.items()
+        if not force or os.getpid() in [process.pid for process in processes]
+    }  # fmt: skip
+
+
+def _packages(
+    layout: RootLayout, holder: Holder | None, doomed: Container[Path], before: float
+) -> tuple[dict[Path, Package], str]:
+    """Return what can go from the package cache with some builds; or why nobody can tell."""
+    if holder:  # its locks may not be there yet
+        return {}, _at_work(holder)
+    try:
+        return {path: one for path, one in unneeded(layout, doomed, before).items() if may_remove(path)}, ""
+    except RootError as error:  # of something that cannot be read: who knows what it needs
+        return {}, " ".join(str(error).splitlines())
+
+
+def _at_work(holder: Holder) -> str:
+    return f"the root is {holder.status()}" + ("; if it has ended, add --break-lock" if holder.elsewhere else "")
 
 
 def _time_of(generation: Generation) -> float:

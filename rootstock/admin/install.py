@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,6 @@ from rootstock.root.generations import Change, friendly_os_errors, transaction
 from rootstock.root.lock import AdminContext
 from rootstock.root.modes import ModeChange, modes_changed, modes_needed, refuse_foreign
 from rootstock.root.records import read_build, write_file
-from rootstock.root.signals import leave_to_first_thread
-
-_MOST_JOBS = 4
 
 
 @dataclass(frozen=True)
@@ -35,10 +31,10 @@ class InstallPlan(InstallPlanView):
     Attributes
     ----------
     jobs : int
-        How many environments to build at a time; 0: one for each processor, at most 4.
+        How many environments to build at a time.
     """
 
-    jobs: int = 0
+    jobs: int = 1
 
     def apply(self, admin: AdminContext) -> None:
         """Bring all that about.
@@ -64,7 +60,9 @@ class InstallPlan(InstallPlanView):
                 _write_files(self, admin, published=False)
                 if self.reseal:
                     _write_marker(self, self.new_marker)
-            uv = Uv(package_cache(site), admin.log, access.admin_umask, self.wheels)
+            # Where uv is not run, a cache that cannot be used stops nothing.
+            cache = package_cache(site) if self.runs_uv else layout.uv_cache
+            uv = Uv(cache, admin.log, access.admin_umask, self.wheels)
             for python in self.pythons:
                 install_interpreter(site, python, uv, report=admin.report)
             try:
@@ -72,8 +70,7 @@ class InstallPlan(InstallPlanView):
                     raise failure(failed, 1)
                 _write_files(self, admin, published=True)
                 environments = [build for build in self.builds if build.source is not None]
-                # More are not worth it: uv and the compiler use all processors for one already.
-                failed = _build(environments, self, admin, uv, self.jobs or min(_MOST_JOBS, os.cpu_count() or 1))
+                failed = _build(environments, self, admin, uv, self.jobs)
             finally:
                 access.share_cache(layout.uv_cache)
             if failed := [*self.problems, *failed]:
@@ -119,13 +116,15 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
     list of Problem
         Those that failed; the others are in use.
     """
-    failed = []
+    failed: list[Problem] = []
+    if not builds:
+        return failed
     for build in builds:
         remove_leftovers(plan.site, build)
     uv_version()  # uv is found before there are threads: sysconfig's first answer to two at a time can be wrong
-    with ThreadPoolExecutor(max(1, min(jobs, len(builds))), initializer=leave_to_first_thread) as pool:
-        started: dict[Future[Staged], BuildPlan] = {}
-        try:
+    started: dict[Future[Staged], BuildPlan] = {}
+    try:
+        with uv.programs.threads(min(jobs, len(builds))) as pool:
             for build in builds:
                 started[pool.submit(_stage, build, plan.site, admin, uv)] = build
             for done in as_completed(started):
@@ -136,14 +135,10 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
                 except RootstockError as error:
                     failed.append(Problem(build.label, error))
                     admin.report(f"{build.label}: failed")
-        except BaseException:
-            uv.programs.end()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-            for done in started:
-                if not done.cancelled() and done.exception() is None:
-                    done.result().discard()
+    finally:
+        for done in started:
+            if not done.cancelled() and done.exception() is None:
+                done.result().discard()
     return failed
 
 

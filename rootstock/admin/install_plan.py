@@ -14,13 +14,16 @@ from rootstock import __version__
 from rootstock.admin.asked_for import asked_for, needed_builds, plan_builds
 from rootstock.admin.bundle import Bundle
 from rootstock.admin.install import InstallPlan
-from rootstock.admin.install_checks import check_path, check_settings, check_writable, lock_builds, refuse_problems
+from rootstock.admin.install_checks import check_settings, lock_builds, refuse_problems
 from rootstock.admin.install_notes import notes_of_edits, notes_of_files, notes_of_place
 from rootstock.builds.interpreters import Interpreter, movable_interpreter, own_interpreters
+from rootstock.builds.lock_scope import read_lock
 from rootstock.builds.own_wheel import WHEEL_NAME, WORKER_NAME, wheel_bytes, worker_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client
 from rootstock.builds.room_needed import check_room
 from rootstock.builds.root_interpreters import NewPython, plan_copy, root_interpreters
+from rootstock.builds.uv import package_cache_path
+from rootstock.config.cluster_settings import refuse_placeholder
 from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import (
     EnvironmentSource,
@@ -38,9 +41,11 @@ from rootstock.root.layout import LAYOUT_VERSION, RootLayout
 from rootstock.root.lock import Report, quiet
 from rootstock.root.managed_files import Written, hashes_after, plan_files, sha256
 from rootstock.root.modes import ModeChange, modes_needed, refuse_foreign
-from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
+from rootstock.root.place import check_path, check_writable
 from rootstock.root.records import now, read_marker, user_name
 from rootstock.worker.device import require_device
+
+_MOST_JOBS = 4  # more are not worth it: uv and the compiler use all processors for one already
 
 
 def plan_install(
@@ -74,7 +79,7 @@ def plan_install(
     bundle : Bundle, optional
         Where environments, their locks and all packages come from; nothing is fetched then.
     jobs : int
-        How many environments to build at a time; 0: one for each processor, at most 4.
+        How many environments to lock, and then to build, at a time; 0: one for each processor, at most 4.
     report : callable
         Is given a line for each build that is locked.
 
@@ -109,27 +114,34 @@ def plan_install(
     contents = {**ours, **_rendered(site, marker.get("default", __version__)), **bundled, **files}
     if client:
         builds.insert(0, plan_client(site, wheel_path, sha256(wheel), pythons_for(CLIENT), bundled))
-    locks = _locks_beside(builds, layout)
-    contents |= locks
+    contents |= (beside := _locks_beside(builds, layout))
     replaced = {layout.environment_file(s.name) for s in sources if s.path.parent != layout.environments}
-    forced = contents if force else {*replaced, *locks, *bundled}
+    forced = contents if force else {*replaced, *beside, *bundled}
+    locks = {**bundled, **beside}
     plan = _assemble(site, marker, contents, forced, sources)
-    needed, damaged = needed_builds(layout, builds, contents, bundle)
-    needed, unlocked = lock_builds(site, needed, contents, bundle.wheels if bundle else None, report)
-    problems += [*damaged, *unlocked]
-    refuse_problems(site, asked, problems)
+    needed, damaged = needed_builds(layout, builds, locks, bundle)
     # Also those that are missing though their builds are there.
     fetched = dict.fromkeys(build.interpreter for build in builds if build.interpreter.download)
     pythons = (*brought, *map(NewPython, fetched))
-    check_room(layout.root, needed, len(pythons))
     plan = replace(
-        plan, device=device, jobs=jobs, builds=tuple(needed), problems=tuple(problems), pythons=pythons,
+        plan, device=device, jobs=jobs or min(_MOST_JOBS, os.cpu_count() or 1), builds=tuple(needed), pythons=pythons,
         warnings=(*plan.warnings, *notes_of_edits(asked, marker.get("written", {}), bundle)),
         wheels=bundle.wheels if bundle else None, new_marker=_without_own(plan.new_marker, sources, layout, bundle),
     )  # fmt: skip
+    _check_places(plan)
+    needed, unlocked = lock_builds(site, needed, locks, (wheel_path, wheel), plan.wheels, plan.jobs, report)
+    problems += [*damaged, *unlocked]
+    refuse_problems(site, asked, problems)
+    check_room(layout.root, needed, len(pythons))
+    return replace(plan, builds=tuple(needed), problems=tuple(problems))
+
+
+def _check_places(plan: InstallPlan) -> None:
+    """Refuse places that the plan needs and that this user cannot write to, before anything else takes time."""
     if not plan.empty:
-        check_writable(layout)
-    return plan
+        check_writable(plan.site.layout)
+    if plan.runs_uv:
+        package_cache_path(plan.site)
 
 
 def _without_own(
@@ -154,7 +166,7 @@ def _locks_beside(builds: Iterable[BuildPlan], layout: RootLayout) -> dict[Path,
         for build in builds
         if build.source and given_by_path(build.source, layout)
     }
-    return {target: read_bytes(path, RECORD_LIMIT) for target, path in beside.items() if path.is_file()}
+    return {target: lock for target, path in beside.items() if (lock := read_lock(path)) is not None}
 
 
 def plan_render(site: Site, *, force: bool = False) -> InstallPlan:
@@ -199,10 +211,10 @@ def _interpreters(site: Site, bundle: Bundle | None) -> tuple[list[NewPython], l
 def _own_marker(site: Site) -> dict[str, Any]:
     """Return the marker; an empty one if the root is yet to be made. Somebody else's root is an error."""
     if not os.path.isfile(site.layout.marker):
+        refuse_placeholder(site.layout.root)
         check_path(site.layout.root)
     check_site(site, "install")
     if is_new(site.layout):
-        check_writable(site.layout)
         check_settings(site)
         return {}
     check_settings(site)

@@ -72,6 +72,11 @@ class InstallPlanView(Plan):
     pythons: tuple[NewPython, ...] = ()
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def runs_uv(self) -> bool:
+        """Whether it takes uv, and so a package cache that can be used."""
+        return bool(self.builds or self.pythons)
+
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
         root = self.site.layout.root

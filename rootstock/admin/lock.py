@@ -16,9 +16,11 @@ from typing import Any
 from rootstock.admin.asked_for import Problem
 from rootstock.admin.environment_sources import find_source, find_sources
 from rootstock.admin.plans import Plan
-from rootstock.builds.interpreters import AUTO, own_interpreters
+from rootstock.builds.interpreters import AUTO, one_that_runs
+from rootstock.builds.lock_scope import read_lock
 from rootstock.builds.locking import lock_text, working_folder
 from rootstock.builds.plan import BuildPlan, plan_environment
+from rootstock.builds.root_interpreters import root_interpreters
 from rootstock.builds.uv import Uv, package_cache
 from rootstock.config.environment_file import given_by_path, registered_names
 from rootstock.config.model_string import did_you_mean
@@ -29,7 +31,6 @@ from rootstock.root.disk_usage import number_of
 from rootstock.root.generations import Change, latest_number, transaction
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.ownership import check_caller
-from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import write_file
 from rootstock.root.variants import find_variants
 
@@ -163,14 +164,15 @@ def plan_locks(
         for path, plan in plans.items():
             report(f"{path.name}: resolving")
             try:
-                old = read_bytes(path, RECORD_LIMIT).decode(errors="replace") if path.is_file() else None
+                old = read_lock(path)
                 new = lock_text(plan, scratch, uv, upgrade)
             except RootstockError as error:
                 problems.append(Problem(plan.label, error))
                 continue
             packages.update(_versions(new))
-            if new != old:
-                changes.append(LockChange(path, old, new))
+            before = None if old is None else old.decode(errors="replace")
+            if new != before:
+                changes.append(LockChange(path, before, new))
     if not problems:
         _check_packages(upgrade, packages)
     place = None if layout.marker.is_file() else next((path.parent for path in plans), None)
@@ -182,8 +184,9 @@ def _plans(
 ) -> tuple[dict[Path, BuildPlan], list[Problem]]:
     """Return how what shares a lock is built, by that lock's path, and what cannot be."""
     layout, cluster = site.layout, site.cluster
-    interpreters = own_interpreters(layout.python)
-    # Any interpreter that can run the environment serves, and none is fetched for it.
+    # Those that an installation chooses from, in the same order: a lock is for one Python. None is fetched to lock.
+    interpreters = root_interpreters(site)
+    # A file can be locked on a machine that has none of the cluster's.
     anyhow = replace(site, cluster=replace(cluster, interpreters=(*cluster.interpreters, AUTO)))
     named = {source.name: source for source in find_sources(layout, names)}
     plans: dict[Path, BuildPlan] = {}
@@ -194,6 +197,7 @@ def _plans(
             built = [variant.accelerator for variant in find_variants(layout, name)]
             for kind in [accelerator] if accelerator else dict.fromkeys(built or [cluster.accelerator]):
                 plan = plan_environment(anyhow, source, interpreters, kind, anew=anew)
+                plan = replace(plan, interpreter=one_that_runs(plan.interpreter, interpreters))
                 if given_by_path(source, layout):  # its lock lies beside it
                     plan = replace(plan, lock_file=source.path.with_name(plan.lock_file.name), seed=None)
                 plans.setdefault(plan.lock_file, plan)

@@ -60,6 +60,11 @@ class Interpreter:
     download: str = ""
     address: str = ""
 
+    @property
+    def there(self) -> bool:
+        """Whether it can be run already; else it is yet to be put into the root."""
+        return not self.download and os.path.exists(self.path)
+
     def hidden_by(self) -> Path | None:
         """Return the file or folder that keeps other users from running this interpreter; None if nothing does."""
         program = Path(self.path).resolve()
@@ -164,6 +169,30 @@ def find_interpreter(
         "Name one in the cluster's file, or with --set python.interpreter=/path/to/python3; or let uv fetch one into "
         "the root, where network or a mirror is: --set python.interpreter=managed",
     )
+
+
+def one_that_runs(wanted: Interpreter, interpreters: Sequence[Interpreter]) -> Interpreter:
+    """Return an interpreter to resolve requirements with, which may be those of another that is not there yet.
+
+    Parameters
+    ----------
+    wanted : Interpreter
+        Returned if it is there. One of the same release comes next: packages without a wheel are asked for their
+        requirements by running them.
+    interpreters : sequence of Interpreter
+        Those of the root.
+
+    Raises
+    ------
+    NoInterpreterError
+        If there is none at all.
+    """
+    if wanted.there:
+        return wanted
+    minor = wanted.version.rpartition(".")[0]
+    with contextlib.suppress(NoInterpreterError):
+        return find_interpreter(SpecifierSet(f"=={minor}.*"), [AUTO], "owner", interpreters)
+    return find_interpreter(SpecifierSet(), [AUTO], "owner", interpreters)
 
 
 def _candidates() -> Iterable[str]:

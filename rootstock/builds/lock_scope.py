@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from rootstock.config.requirements import normalized
 from rootstock.errors import RootError
 from rootstock.root.layout import VARIANT
+from rootstock.root.record_files import read_if_there
 from rootstock.root.records import active_record
 
 _HERE = f"sys_platform == '{sys.platform}'"
@@ -87,6 +89,26 @@ def scope_in_root(python: str, lock: bytes | None, main: Path) -> str:
             if (record := active_record(link)) and record.platform != platform.machine():
                 pythons.append(record.python)
     return scope_for(pythons)
+
+
+def read_lock(path: Path) -> bytes | None:
+    """Return a lock; None where there is none.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    RootError
+        If it cannot be read.
+    """
+    return read_if_there(path, made_anew(path))
+
+
+def made_anew(lock: Path) -> str:
+    """Say what to do about a lock that cannot be used."""
+    return f"To have it made anew, remove it: rm {shlex.quote(str(lock))}"
 
 
 def plain(message: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rootstock.builds.installed import with_whole_packages
-from rootstock.builds.lock_scope import plain, scope_of
+from rootstock.builds.lock_scope import made_anew, plain, read_lock, scope_of
 from rootstock.builds.package_cache import DamagedPackagesError
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
+from rootstock.builds.subprocesses import NoRoomError
 from rootstock.builds.uv import Uv
 from rootstock.errors import BuildError, RootstockError, SiteError
 from rootstock.root.layout import STAGING
-from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 
 _UV_LOCK = "`uv.lock`"
 _WORKING = "rootstock-uv-"
@@ -30,7 +29,8 @@ def lock_text(
     folder: Path,
     uv: Uv,
     upgrade: Sequence[str] = (),
-    files: Mapping[Path, bytes | None] = MappingProxyType({}),
+    locks: Mapping[Path, bytes] = MappingProxyType({}),
+    wheel: tuple[Path, bytes] | None = None,
 ) -> str:
     """Return the lock that a plan's recipe has now: the one that is kept, with what no longer fits resolved anew.
 
@@ -42,23 +42,26 @@ def lock_text(
     uv : Uv
     upgrade : sequence of str
         Packages to resolve anew though they fit; ``*`` is all of them.
-    files : mapping of Path to bytes or None
-        What files are about to hold, if that is not what they hold now.
+    locks : mapping of Path to bytes
+        What lock files are about to hold, if that is not what they hold now.
+    wheel : tuple of Path and bytes, optional
+        Where our own wheel is about to be, and what it holds.
 
     Raises
     ------
     BuildError
         If the requirements cannot be met.
+    RootError
+        If the lock that is kept cannot be read.
+    SiteError
+        If the file system is full.
     """
     with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as scratch:
         recipe, lock = Path(scratch, RECIPE), Path(scratch, LOCK)
-        moved = _moved(plan, files, Path(scratch))
+        moved = _moved(plan, wheel, Path(scratch))
         recipe.write_text(_replaced(plan.recipe, moved), encoding="utf-8")
-        candidates = [path for path in (plan.lock_file, plan.seed) if path]
-        kept = next((path for path in candidates if files.get(path) is not None or path.is_file()), None)
+        kept, content = _kept(plan, locks)
         if kept is not None:
-            content = files.get(kept)
-            content = read_bytes(kept, RECORD_LIMIT) if content is None else content
             lock.write_bytes(
                 _replaced(content.decode(errors="surrogateescape"), moved).encode(errors="surrogateescape")
             )
@@ -69,21 +72,29 @@ def lock_text(
         with _lock_named(lock, _origin(plan, kept), before):
             try:
                 with_whole_packages(lambda _: uv.lock(recipe, plan.interpreter.path, renew=names), uv, uv.log)
-            except SiteError as error:
-                if isinstance(error, BuildError) or not folder.name.startswith(_WORKING):
+            except NoRoomError as error:
+                if not uv.cache.is_relative_to(folder):
                     raise
                 raise SiteError(error.message, _ELSEWHERE) from error
         return _replaced(lock.read_text(encoding="utf-8"), {new: old for old, new in moved.items()})
 
 
-def _moved(plan: BuildPlan, files: Mapping[Path, bytes | None], folder: Path) -> dict[str, str]:
-    """Put what a recipe names and is yet to be written into a folder, and return that path for the other one."""
-    moved = {}
-    for path, content in files.items():
-        if content is not None and quoted(path) in plan.recipe:
-            (folder / path.name).write_bytes(content)
-            moved[quoted(path)] = quoted(folder / path.name)
-    return moved
+def _kept(plan: BuildPlan, locks: Mapping[Path, bytes]) -> tuple[Path | None, bytes]:
+    """Return the lock to begin with, and where it is or will be."""
+    for path in filter(None, (plan.lock_file, plan.seed)):
+        content = locks[path] if path in locks else read_lock(path)
+        if content is not None:
+            return path, content
+    return None, b""
+
+
+def _moved(plan: BuildPlan, wheel: tuple[Path, bytes] | None, folder: Path) -> dict[str, str]:
+    """Put our wheel, if the recipe names it, into a folder, and return that path for the one where it will be."""
+    if wheel is None or quoted(wheel[0]) not in plan.recipe:
+        return {}
+    path, content = wheel
+    (folder / path.name).write_bytes(content)
+    return {quoted(path): quoted(folder / path.name)}
 
 
 def _replaced(text: str, paths: Mapping[str, str]) -> str:
@@ -134,7 +145,7 @@ def _lock_named(lock: Path, path: Path | None, text: str) -> Iterator[None]:
             raise BuildError(said) from error
         message = said.replace(_UV_LOCK, str(path)).replace(str(lock), str(path))
         if message != said:
-            remedy = f"To have it made anew, remove it: rm {shlex.quote(str(path))}"
+            remedy = made_anew(path)
         elif not scope_of(text):
             remedy = (
                 f"{path} is for every platform and Python. Lock for those of the root: rootstock-site lock --upgrade"

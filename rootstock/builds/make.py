@@ -20,6 +20,7 @@ from typing import Any
 from rootstock import __version__
 from rootstock.builds.bytecode import KEPT, compile_bytecode
 from rootstock.builds.installed import Installed, accelerator_of, check_records, with_whole_packages
+from rootstock.builds.lock_scope import read_lock
 from rootstock.builds.locking import lock_text
 from rootstock.builds.package_cache import DamagedPackagesError, holders, shares_files
 from rootstock.builds.plan import LOCK, RECIPE, BuildPlan
@@ -34,7 +35,6 @@ from rootstock.root.layout import STAGING
 from rootstock.root.lock import Report
 from rootstock.root.managed_files import sha256
 from rootstock.root.permissions import Access, may_remove, remove_tree
-from rootstock.root.plain_files import RECORD_LIMIT, read_text
 from rootstock.root.records import (
     BUILD_RECORD,
     BUILD_SOURCE,
@@ -203,7 +203,7 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
         write_record(staged, checks)
         access.make_immutable(folder)
         folder.rename(staged.build)
-    if not plan.lock_file.is_file() or read_text(plan.lock_file, RECORD_LIMIT) != staged.lock:
+    if read_lock(plan.lock_file) != staged.lock.encode():
         write_file(plan.lock_file, staged.lock.encode(), access.file)
     point(plan.link, staged.build)
     return staged.build

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from packaging.utils import canonicalize_name, canonicalize_version
 
@@ -176,8 +176,8 @@ def _of(info: Path) -> Package:
 
 
 @contextlib.contextmanager
-def no_uv_runs(cache: Path, wait: float) -> Iterator[bool]:
-    """Keep uv from the cache, as it keeps others of its processes from it; tell whether that could be done in time.
+def no_uv_runs(cache: Path, wait: float) -> Iterator[str]:
+    """Keep uv from the cache, as it keeps others of its processes from it; say why not if that cannot be done in time.
 
     Parameters
     ----------
@@ -185,19 +185,28 @@ def no_uv_runs(cache: Path, wait: float) -> Iterator[bool]:
     wait : float
         Seconds.
     """
+    path = cache / ".lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            # NFS makes an exclusive lock of a flock only if the file is open for writing.
+            _lock(stack.enter_context(open(path, "r+b")), wait)
+            fault = ""
+        except BlockingIOError:
+            fault = "uv is using it; run gc again when it is done"
+        except OSError as error:  # who knows whether uv runs?
+            fault = f"{path} cannot be locked: {error.strerror}"
+        yield fault
+
+
+def _lock(file: BinaryIO, wait: float) -> None:
     end = time.monotonic() + wait
-    with open(cache / ".lock", "rb") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    yield False
-                    return
-                time.sleep(0.1)
-            else:
-                yield True
-                return
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.1)
 
 
 def with_pointers(cache: Path, folders: Collection[Path]) -> list[Path]:
@@ -211,8 +220,17 @@ def with_pointers(cache: Path, folders: Collection[Path]) -> list[Path]:
     folders : collection of Path
         As `unneeded` returns them.
     """
+    if not folders:
+        return []
     doomed = {os.path.realpath(folder) for folder in folders}
-    links = (path for path in cache.glob("[!.a]*-v*/**/*") if path.is_symlink())
-    pointers = [path for path in links if os.path.realpath(path) in doomed]
+    pointers = [path for path in _links(cache) if os.path.realpath(path) in doomed]
     notes = [path for link in pointers for path in link.parent.glob(f"{glob.escape(link.name)}.*")]
     return [*notes, *pointers, *folders]
+
+
+def _links(cache: Path) -> Iterator[Path]:
+    """Yield the links in the parts of uv's cache that lead to unpacked packages, as its own `cache prune` looks."""
+    for part in (*cache.glob("wheels-v*"), *cache.glob("sdists-v*")):
+        for folder, folders, names in os.walk(part):
+            yield from (path for name in (*folders, *names) if (path := Path(folder, name)).is_symlink())
+            folders[:] = [name for name in folders if name != "src"]  # an unpacked source

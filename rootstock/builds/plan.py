@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from rootstock import __version__
 from rootstock.builds.interpreters import Interpreter, find_interpreter
-from rootstock.builds.lock_scope import scope_in_root
+from rootstock.builds.lock_scope import read_lock, scope_in_root
 from rootstock.builds.uv import uv_version
 from rootstock.builds.uv_scripts import recipe_text
 from rootstock.config.environment_file import EnvironmentSource, given_by_path
@@ -27,7 +27,6 @@ from rootstock.errors import RootError
 from rootstock.root.layout import CLIENT as CLIENT
 from rootstock.root.layout import VARIANT, RootLayout
 from rootstock.root.managed_files import sha256
-from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
 from rootstock.root.records import BUILD_RECORD, active_record, read_build
 from rootstock.root.variants import client_link, main_accelerator, variant_link
 
@@ -115,13 +114,12 @@ class BuildPlan:
         lock : bytes, optional
             What the lock file is about to hold, if that is not what it holds now.
         """
-        if lock is None and self.lock_file.is_file():
-            lock = read_bytes(self.lock_file, RECORD_LIMIT)
+        lock = read_lock(self.lock_file) if lock is None else lock
         reason, seed = self._difference(lock), self.seed
         if not reason:
             return None
         if lock is None and reason == _NOT_BUILT and (kept := self._lock_of_another_time(layout)):
-            seed, lock = kept, read_bytes(kept, RECORD_LIMIT)
+            seed, lock = kept, read_lock(kept)
         name = self.digest(lock.decode(errors="replace")) if lock is not None else ""
         published = name if name and (layout.build(self.name, name) / BUILD_RECORD).is_file() else ""
         reason = "not in use" if published and reason == _NOT_BUILT else reason
@@ -132,10 +130,10 @@ class BuildPlan:
         found = []
         for folder in layout.build(self.name, "").glob("[!.]*"):
             with contextlib.suppress(RootError, OSError):
-                record, lock = read_build(folder), folder / LOCK
+                record, lock = read_build(folder), read_lock(folder / LOCK)
                 same = record and all(getattr(record, key) == value for key, value in self.inputs.items())
-                if record and same and sha256(read_bytes(lock, RECORD_LIMIT)) == record.lock_sha256:
-                    found.append((record.built_at, lock))
+                if record and same and lock is not None and sha256(lock) == record.lock_sha256:
+                    found.append((record.built_at, folder / LOCK))
         return max(found)[1] if found else None
 
     def _difference(self, lock: bytes | None) -> str:
@@ -209,7 +207,8 @@ def plan_environment(
 def _lock_in_use(source: EnvironmentSource, lock_file: Path, layout: RootLayout) -> bytes | None:
     """Return the lock that an installation would take: one beside a file that somebody has given, or the root's."""
     beside = [source.path.with_name(lock_file.name)] if given_by_path(source, layout) else []
-    return next((read_bytes(path, RECORD_LIMIT) for path in (*beside, lock_file) if path.is_file()), None)
+    locks = map(read_lock, (*beside, lock_file))
+    return next((lock for lock in locks if lock is not None), None)
 
 
 def plan_client(
@@ -246,7 +245,7 @@ def plan_client(
         SpecifierSet(_CLIENT_PYTHON), cluster.interpreters, cluster.readers, interpreters, "what the module loads"
     )
     lock_file = client_lock(layout)
-    kept = locks.get(lock_file) or (read_bytes(lock_file, RECORD_LIMIT) if lock_file.is_file() else None)
+    kept = locks.get(lock_file) or read_lock(lock_file)
     scope = scope_in_root(interpreter.version, kept, layout.client(__version__))
     return BuildPlan(
         CLIENT, None, recipe_text(header, cluster, cluster.accelerator, scope), interpreter, machine,

@@ -12,9 +12,10 @@ from packaging.utils import InvalidWheelFilename
 
 from rootstock.builds.package_cache import Package, package
 from rootstock.builds.plan import BuildPlan
+from rootstock.builds.subprocesses import MAKE_ROOM
 from rootstock.builds.wheel_tags import best_wheel, file_name, minor_version
 from rootstock.errors import RootError
-from rootstock.root.disk_usage import DiskUsage, free_space, megabytes
+from rootstock.root.disk_usage import DiskUsage, free_space
 from rootstock.root.records import active_record
 
 # About what an interpreter takes with its bytecode. Nobody says so before it is fetched.
@@ -90,17 +91,12 @@ def check_room(root: Path, builds: Sequence[BuildPlan], pythons: int = 0) -> Non
     size, files = sum(room.bytes for room in needed), sum(room.files or 0 for room in needed)
     left = free_space(root)
     if left.bytes < size or (left.files is not None and left.files < files):
-        raise RootError(
-            f"{root} has room for {megabytes(left.bytes)} and {left.files} files; these builds take "
-            f"{in_words(needed)}.",
-            "Make room: rootstock-site gc --dry-run shows what can go.",
-        )
+        raise RootError(f"{root} has room for {left}; these builds take {in_words(needed)}.", MAKE_ROOM)
 
 
 def in_words(rooms: Iterable[DiskUsage]) -> str:
     """Write for people what builds take: of some, only the least is known."""
     rooms = [*rooms]
-    size, files = megabytes(sum(room.bytes for room in rooms)), sum(room.files or 0 for room in rooms)
-    if any(room.files is None for room in rooms):
-        return f"at least {size}"
-    return f"about {size} and {files} files"
+    known = all(room.files is not None for room in rooms)
+    total = DiskUsage(sum(r.bytes for r in rooms), sum(r.files or 0 for r in rooms) if known else None)
+    return f"{'about' if known else 'at least'} {total}"

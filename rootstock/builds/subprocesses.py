@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -9,23 +10,31 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rootstock.errors import BuildError, SiteError
 from rootstock.root.disk_usage import free_space
 from rootstock.root.lock import Report, quiet
-from rootstock.root.signals import take_again
+from rootstock.root.signals import leave_to_first_thread, take_again
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 _SHOWN = 25  # lines of a program's output that are part of an error
-_MAKE_ROOM = "Make room: rootstock-site gc --dry-run shows what can go."
+_WHAT_CAN_GO = "rootstock-site gc --dry-run shows what can go."
+MAKE_ROOM = f"Make room: {_WHAT_CAN_GO}"
+
+
+class NoRoomError(SiteError):
+    """A file system, or a user's part of it, is full."""
+
+
 # What uv and Python say where nothing more can be written, and what to do then.
 _NO_ROOM = {
-    r"No space left on device|os error 28\b": _MAKE_ROOM,
-    r"Disk quota exceeded|os error 122\b": f"Your quota there is used up. Ask for more, or make room:{_MAKE_ROOM[10:]}",
-    r"File too large|os error 27\b": "A limit of this session forbids files of that size: ulimit -f shows it.",
+    r"No space left on device|os error 28\b": MAKE_ROOM,
+    r"Disk quota exceeded|os error 122\b": f"Your quota there is used up. Ask for more, or make room: {_WHAT_CAN_GO}",
 }
+_TOO_LARGE = r"File too large|os error 27\b"
 
 
 class Programs:
@@ -42,6 +51,26 @@ class Programs:
             self._over = True
             for process in self._running:
                 process.kill()
+
+    @contextlib.contextmanager
+    def threads(self, number: int) -> Iterator[ThreadPoolExecutor]:
+        """Yield threads that run such programs. An error in the block, such as an interruption, ends the programs.
+
+        When the block is left, nothing that was begun runs any more, and nothing else begins.
+
+        Parameters
+        ----------
+        number : int
+            How many at a time.
+        """
+        with ThreadPoolExecutor(max(1, number), initializer=leave_to_first_thread) as pool:
+            try:
+                yield pool
+            except BaseException:
+                self.end()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def run(
         self,
@@ -92,7 +121,9 @@ class Programs:
             message = f"{name} failed (exit code {process.returncode}):\n{shown}"
             for pattern, hint in _NO_ROOM.items():
                 if re.search(pattern, shown):
-                    raise SiteError(message, hint)
+                    raise NoRoomError(message, hint)
+            if re.search(_TOO_LARGE, shown):
+                raise SiteError(message, "A limit of this session forbids files of that size: ulimit -f shows it.")
             raise BuildError(message)
         return "\n".join(lines)
 
@@ -134,5 +165,4 @@ def short_of_space(folder: Path) -> str:
     left = free_space(folder)
     if left.bytes > _LITTLE_SPACE and (left.files is None or left.files > _FEW_FILES):
         return ""
-    files = "" if left.files is None else f" and {left.files} files"
-    return f"The file system of {folder} is nearly full: it has room for {left.bytes / 1e6:.1f} MB{files}. {_MAKE_ROOM}"
+    return f"The file system of {folder} is nearly full: it has room for {left}. {MAKE_ROOM}"

@@ -80,7 +80,7 @@ def run_plan(
     RootError, SiteError
         If this user may not write to the root, or nobody can.
     """
-    from rootstock.admin.install_checks import check_writable
+    from rootstock.root.place import check_writable
 
     site = plan.site
     if options.as_json:

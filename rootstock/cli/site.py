@@ -70,7 +70,7 @@ def main() -> None:
 @click.option("--accelerator", type=click.Choice(["cuda", "rocm", "xpu", "cpu"]),
               help="Build for this, beside what there is for others [default: the cluster's].")  # fmt: skip
 @click.option("--jobs", "-j", type=Whole(1), metavar="N",
-              help="Environments to build at a time [default: one for each processor, at most 4].")  # fmt: skip
+              help="Environments to lock and build at a time [default: one per processor, at most 4].")  # fmt: skip
 @click.option("--no-client", is_flag=True, help="Leave out the environment that the module puts on PATH.")
 @click.option("--force", is_flag=True, help="Replace files that somebody edited; theirs are kept in ROOT/aside.")
 @plan_options

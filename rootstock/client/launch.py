@@ -82,7 +82,8 @@ class ResolvedModel:
                 f"The build {self.build.name} of {self.source.name!r} is gone from {self.layout.root}: gc removed it.",
                 "Make a new calculator: it takes the build that is in use now.",
             )
-        refuse_noexec(self.build or self.layout.root)
+        if self.build is not None:
+            refuse_noexec(self.build)
         variables = self._variables(threads)
         if self.build is not None:
             mode, command = "build", [str(self.build / "bin" / "python"), "-I", "-B", "-u"]

@@ -64,6 +64,7 @@ class ParallelSession(WorkerSession):
     def __init__(self, find_spec: Callable[[], WorkerSpec], comm: Any) -> None:
         super().__init__(find_spec)
         self._comm = comm
+        self._device = ""
         self._info: dict[str, Any] = {}  # known to every rank once the worker was started
 
     def properties(self) -> list[str]:
@@ -82,12 +83,19 @@ class ParallelSession(WorkerSession):
         """
         self.properties()
         compute = functools.partial(super().evaluate, inputs, predicted, required)
-        return self._together((predicted, required, inputs.rest, inputs.positions), compute)
+        question = (predicted, required, inputs.rest, inputs.positions)
+        result, self._device = self._together(question, lambda: (compute(), super(ParallelSession, self).device))
+        return result
+
+    @property
+    def device(self) -> str:
+        """What computes, on rank 0; as long as nothing has, what was asked for."""
+        return self._device or self.spec.device
 
     def info(self) -> dict[str, Any]:
         """Return what computes. It may be asked by one rank alone, once the worker was started by all."""
         self.properties()
-        return super().info() if self._comm.rank == 0 else dict(self._info)
+        return super().info() if self._comm.rank == 0 else {**self._info, "device": self.device}
 
     def _together(self, question: Any, answer: Callable[[], T]) -> T:
         from ase.parallel import broadcast

@@ -166,7 +166,7 @@ def _prune(folder: Path) -> None:
 def _is_free(path: Path) -> bool:
     """Tell whether no worker holds a log."""
     try:
-        with path.open("rb") as log:
+        with path.open("r+b") as log:  # as NFS wants it
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     except OSError:

@@ -218,7 +218,7 @@ class WorkerSession(PeerSession):
 
     @property
     def device(self) -> str:
-        """What computes; what was asked for, as long as there is no worker."""
+        """What computes; as long as no worker runs, what was asked for."""
         return self._connection.device if self._connection else self.spec.device
 
     def info(self) -> dict[str, Any]:
@@ -244,7 +244,8 @@ class WorkerSession(PeerSession):
             "versions": ready.get("versions"),
             "weights": self._weights or None,
             "device": connection.device,
-            **{key: ready.get(key) for key in ("gpu", "threads", "host", "pid", "executable")},
+            "gpu": None if connection.device == "cpu" else ready.get("gpu"),
+            **{key: ready.get(key) for key in ("threads", "host", "pid", "executable")},
             "start_s": connection.start_s,
             "setup_s": ready.get("setup_s"),
             "calls": self.timings.summary(),
@@ -253,13 +254,20 @@ class WorkerSession(PeerSession):
 
 
 def _name_strange_elements(error: ModelError, model: ResolvedModel, inputs: Inputs) -> None:
-    """Say in place of a traceback that the model lacks an element, if its file says which it has."""
+    """Say of an error that such a model raises that it lacks an element, if its file says which it has.
+
+    What a library raises of an element that it does not know needs no traceback. Anything else may have another cause.
+    """
     known: tuple[str, ...] = ()
     with contextlib.suppress(ConfigurationError):  # it was no hindrance so far
         known = model.source.capabilities(model.argument).elements
     numbers = sorted(set(np.frombuffer(inputs.rest.numbers, np.int64).tolist()))
     strange = [SYMBOLS[number - 1] for number in numbers if 0 < number <= len(SYMBOLS)]
     if known and (strange := [symbol for symbol in strange if symbol not in known]):
-        fault = f"The model has no {', '.join(strange)}. Its elements: {compress(known)}."
-        error.hint = f"{fault} Other models: rootstock list"
-        error.remote_traceback = ""
+        if error.remote_type.rpartition(".")[2] in _OF_ELEMENTS and not error.hint:
+            error.remote_traceback = ""
+        lack = f"The model has no {', '.join(strange)}. Its elements: {compress(known)}."
+        error.hint = f"{error.hint}\n{lack}" if error.hint else f"{lack} 'rootstock list' shows other models."
+
+
+_OF_ELEMENTS = ("AssertionError", "IndexError", "KeyError", "NotImplementedError", "ValueError")

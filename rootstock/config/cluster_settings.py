@@ -6,12 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.plain_files import parse_toml
 
-PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
+_PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 
@@ -132,7 +133,7 @@ class Cluster:
     @property
     def template(self) -> bool:
         """Whether only the site knows where the root is."""
-        return not self.root or PLACEHOLDER in self.root.split("/")
+        return not self.root or _has_placeholder(self.root)
 
     @property
     def device(self) -> str:
@@ -147,6 +148,33 @@ class Cluster:
         """Return what some scope has set, even if it is the default of this schema: a lower scope may say otherwise."""
         unset = Cluster(name=self.name, origins={}).settings()
         return {key: value for key, value in self.settings().items() if key in self.origins or value != unset[key]}
+
+
+def _has_placeholder(root: str) -> bool:
+    return _PLACEHOLDER in root.split("/")
+
+
+def refuse_placeholder(root: Path) -> None:
+    """Refuse the path of a root in which a folder has no name yet.
+
+    Parameters
+    ----------
+    root : Path
+
+    Raises
+    ------
+    ConfigurationError
+        With the path to complete.
+    """
+    if not _has_placeholder(str(root)):
+        return
+    parts = root.parts
+    if not Path(*parts[: parts.index(_PLACEHOLDER) + 1]).is_dir():
+        named = Path(*("NAME" if part == _PLACEHOLDER else part for part in parts))
+        raise ConfigurationError(
+            f"{_PLACEHOLDER} in the root {root} stands for a folder whose name only your site knows.",
+            f"Give the path with that name: --root {shlex.quote(str(named))}",
+        )
 
 
 _KEYED = [f for f in fields(Cluster) if f.metadata]

@@ -56,12 +56,14 @@ def _renderings(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
             yield name
 
 
-def write(differences: list[Difference]) -> Iterator[str]:
-    """Write and remove files so that no difference is left; yield what was done, a line each."""
+def write(differences: list[Difference]) -> list[str]:
+    """Write and remove files so that no difference is left; return what was done, a line each."""
+    done = []
     for change in (difference.change for difference in differences):
         if change.new is None:
             change.path.unlink()
         else:
             change.path.parent.mkdir(parents=True, exist_ok=True)
             write_file(change.path, change.new, _MODE)
-        yield f"{_DONE[change.action]} {change.path}"
+        done.append(f"{_DONE[change.action]} {change.path}")
+    return done

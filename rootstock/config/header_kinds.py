@@ -31,7 +31,7 @@ class Kind:
         return f"{name} must be {self.words}, not {reprlib.repr(value)}."
 
 
-def _is_text(value: Any) -> bool:
+def _is_string(value: Any) -> bool:
     return isinstance(value, str)
 
 
@@ -71,13 +71,13 @@ def _table_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, Mapping) and all(map(test, value.values()))
 
 
-TEXT = Kind(_is_text, "a text")
-TEXTS = Kind(_list_of(_is_text), "a list of texts")
+STRING = Kind(_is_string, "a string")
+STRINGS = Kind(_list_of(_is_string), "a list of strings")
 FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
 NUMBER = Kind(_is_number, "a number that is not negative")
 TABLE = Kind(is_table, "a table")
 TABLES = Kind(_list_of(is_table), "a list of tables")
-TEXT_TABLE = Kind(_table_of(_is_text), "a table of texts")
+STRING_TABLE = Kind(_table_of(_is_string), "a table of strings")
 ROOM = Kind(is_table, "a table such as { megabytes = 350, files = 10500 }")
 _ROOM = {"megabytes": NUMBER, "files": NUMBER}
 _PART_OF_ROOM = "a table such as { megabytes = 6000 }"
@@ -87,31 +87,32 @@ def _is_part_of_room(value: Any) -> bool:
     return is_table(value) and all(key in _ROOM and _ROOM[key].test(held) for key, held in value.items())
 
 
-_HEADER = {"requires-python": TEXT, "dependencies": TEXTS, "tool": TABLE}
+_HEADER = {"requires-python": STRING, "dependencies": STRINGS, "tool": TABLE}
 # Of uv's own settings those that we read, or add to.
 _UV = {
-    "find-links": TEXTS, "constraint-dependencies": Kind(lambda value: isinstance(value, list), "a list"),
+    "find-links": STRINGS, "constraint-dependencies": Kind(lambda value: isinstance(value, list), "a list"),
     "override-dependencies": Kind(lambda value: isinstance(value, list), "a list"), "index": TABLES,
     "sources": Kind(_table_of(lambda value: is_table(value) or _list_of(is_table)(value)), "a table of tables"),
 }  # fmt: skip
 # Every key of [tool.rootstock]; docs/reference/environment-files.md says what each is for.
 KEYS: Mapping[str, Kind] = {
-    "description": TEXT, "licence": TEXT_TABLE, "citation": TEXT, "package": TEXT, "notes": TEXTS, "models": TEXT_TABLE,
-    "all-models-listed": FLAG, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "variants": TABLES,
-    "warm": TEXTS, "cache": TABLE, "room": ROOM, "finite-differences": TABLE, "consistency": TABLE,
+    "description": STRING, "licence": STRING_TABLE, "citation": STRING, "package": STRING, "notes": STRINGS,
+    "models": STRING_TABLE,
+    "all-models-listed": FLAG, "properties": STRINGS, "elements": STRINGS, "needs": STRINGS, "variants": TABLES,
+    "warm": STRINGS, "cache": TABLE, "room": ROOM, "finite-differences": TABLE, "consistency": TABLE,
     "references": TABLES,
 }  # fmt: skip
 SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
-    "licence": {"code": TEXT, "weights": TEXT},
+    "licence": {"code": STRING, "weights": STRING},
     "room": {**_ROOM, **dict.fromkeys(("cuda", "rocm", "xpu", "cpu"), Kind(_is_part_of_room, _PART_OF_ROOM))},
     "finite-differences": {"forces": NUMBER, "stress": NUMBER},
     "consistency": {"rotation": FLAG, "energy": NUMBER, "forces": NUMBER},
 }
 _NEEDED = {"room": _ROOM}  # subkeys that must be there
-VARIANT = {"models": TEXTS, "properties": TEXTS, "elements": TEXTS, "needs": TEXTS, "licence": TEXT}
+VARIANT = {"models": STRINGS, "properties": STRINGS, "elements": STRINGS, "needs": STRINGS, "licence": STRING}
 # Of a reference, those that `rootstock.config.references.read_reference` takes as they are.
 _REFERENCE = {
-    "model": TEXT, "options": Kind(_table_of(_is_plain), "a table of what JSON can hold"), "versions": TEXT_TABLE,
+    "model": STRING, "options": Kind(_table_of(_is_plain), "a table of what JSON can hold"), "versions": STRING_TABLE,
     "expected": Kind(_table_of(_is_array), "a table of numbers and arrays of numbers"),
     "tolerance": Kind(_table_of(_is_number), "a table of numbers that are not negative"),
 }  # fmt: skip

@@ -72,7 +72,7 @@ def read_reference(table: Mapping[str, Any], where: str) -> Reference:
         raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}.")
     for key in ("name", "source", "symbols"):
         if not isinstance(table.get(key), str):
-            raise ConfigurationError(f"{where} has no text {key!r}.")
+            raise ConfigurationError(f"{where} has no string {key!r}.")
     if not isinstance(table.get("needs_weights", False), bool):
         raise ConfigurationError(f"{where}: 'needs_weights' is true or false.")
     expected, tolerance = table.get("expected", {}), table.get("tolerance", {})

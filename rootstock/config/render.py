@@ -162,7 +162,7 @@ def render_job(
     for directive in cluster.directives:
         if unknown := sorted({*_PLACEHOLDER.findall(directive)} - {"cpus", "gpus"}):
             raise RenderError(
-                f"jobs.directives holds {{{unknown[0]}}}, which nothing stands for: {directive!r}.",
+                f"jobs.directives holds {{{unknown[0]}}}, which has no meaning there: {directive!r}.",
                 "Write {cpus} or {gpus} there, or the number itself.",
             )
     if kind not in JOB_KINDS:

@@ -278,7 +278,7 @@ class RootstockCalculator(ProxyCalculator):
 
     @property
     def device(self) -> str:
-        """The device that computes; before the first result, the one that was asked for, which a model may ignore."""
+        """What computes; as long as no worker runs, what was asked for. A model may ignore its device."""
         return self._session.device
 
     def info(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from rootstock.errors import RootstockError, SiteError
 from rootstock.reports.catalogue import Model, in_use, of_each, read_catalogue, read_environment
 from rootstock.reports.model_card import ModelCard, read_model_card
 from rootstock.reports.packages import key_packages
-from rootstock.reports.status import folder_sizes
+from rootstock.reports.status import measure
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.generations import generation_files, read_generation
 from rootstock.root.layout import RootLayout
@@ -138,7 +138,7 @@ def read_page(site: Site, *, sizes: bool = False) -> Page:
         models=tuple(sorted(catalogue.models, key=lambda model: not model.built_for)),  # what is ready comes first
         environments=tuple(environments),
         problems={**catalogue.problems, **errors, **damaged},
-        sizes={name: asdict(room) for name, room in folder_sizes(layout).items()} if sizes else None,
+        sizes={name: asdict(room) for name, room in measure(layout)[0].items()} if sizes else None,
         generated_at=now(),
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +26,12 @@ from rootstock.root.variants import Variant, find_variants
 from rootstock.root.verification_records import read_verifications
 
 UNNEEDED = "unneeded-packages"  # in `sizes`, beside paths of folders
-_UNNEEDED_MEANS = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
+_LAST_COMMAND, _PACKAGE_CACHE = "last-command", "package-cache"  # among problems
+_WORDS = {
+    UNNEEDED: "cache/uv, of it named by no build and no lock (rootstock-site gc)",
+    _LAST_COMMAND: "last command",
+    _PACKAGE_CACHE: "gc keeps all of the package cache",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ class Status:
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
         What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment or
-        a link, the path of a file, or ``place``, ``owners``, ``room`` or ``last-command``.
+        a link, the path of a file, or ``place``, ``owners``, ``room``, ``last-command`` or, where sizes are measured,
+        ``package-cache``.
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -159,11 +164,11 @@ class Status:
         if self.holder and not self.holder.ended:  # that one is among the problems
             yield self.holder.status()
         for name, size in (self.sizes or {}).items():
-            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {_UNNEEDED_MEANS if name == UNNEEDED else name}"
+            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {_WORDS.get(name, name)}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
         yield f"room left: {megabytes(self.left.bytes)}{left}{'; read-only on this node' if self.read_only else ''}"
         for name, error in self.problems.items():
-            yield f"{name.replace('-', ' ') if name in _CHECKS else name}: {' '.join(str(error).splitlines())}"
+            yield f"{_WORDS.get(name, name)}: {' '.join(str(error).splitlines())}"
 
 
 def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
@@ -190,6 +195,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     known = [name for name in names if name not in files or os.path.lexists(layout.active(name))]
     environments, errors = of_each(known, lambda name: [_environment(layout, name, records)])
     generations = list(read_each(layout.root, generation_files(layout), read_generation, records))
+    measured, unmeasured = measure(layout) if sizes else (None, {})
     return Status(
         layout=layout,
         marker=marker,
@@ -201,6 +207,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
             **errors,
             **records,
             **{layout.environment_file(name).relative_to(layout.root).as_posix(): files[name] for name in files},
+            **unmeasured,
         },
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
@@ -208,7 +215,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
         holder=read_holder(layout.admin_owner),
         left=free_space(layout.root),
         read_only=bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY),
-        sizes=folder_sizes(layout) if sizes else None,
+        sizes=measured,
     )
 
 
@@ -249,11 +256,11 @@ _CHECKS = {
     "place": check_place,
     "owners": check_owners,
     "room": _check_room,
-    "last-command": _check_last_command,
+    _LAST_COMMAND: _check_last_command,
 }
 
 
-def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
+def _folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """Return what each folder of a root takes.
 
     Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
@@ -261,12 +268,25 @@ def folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """
     files: set[tuple[int, int]] = set()  # measured already: the same file under several names counts once
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
-    sizes = {
+    return {
         path.relative_to(layout.root).as_posix(): disk_usage(path, files)
         for path in parts
         if path.is_dir() and not any(path != other and other in path.parents for other in parts)
     }
-    with suppress(RootError):  # of something that cannot be read: who knows what it needs
-        if packages := unneeded(layout):
-            sizes[UNNEEDED] = freed(with_pointers(layout.uv_cache, packages))
-    return sizes
+
+
+def measure(layout: RootLayout) -> tuple[dict[str, DiskUsage], dict[str, RootstockError]]:
+    """Return what each folder of a root takes, and what keeps one from knowing what of it nobody needs.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    """
+    sizes = _folder_sizes(layout)
+    try:
+        packages = unneeded(layout)
+    except RootError as error:
+        return sizes, {_PACKAGE_CACHE: error}
+    if packages:
+        sizes[UNNEEDED] = freed(with_pointers(layout.uv_cache, packages))
+    return sizes, {}

@@ -22,6 +22,10 @@ class DiskUsage:
     bytes: int
     files: int | None
 
+    def __str__(self) -> str:
+        """Write it for people."""
+        return megabytes(self.bytes) + ("" if self.files is None else f" and {number_of(self.files, 'file')}")
+
 
 def free_space(path: Path) -> DiskUsage:
     """Return what is left for this user where `path` is, or will be."""
@@ -40,8 +44,7 @@ def check_space(root: Path) -> None:
     left = free_space(root)
     if left.bytes < _LEAST or (left.files is not None and left.files < 1):
         raise RootError(
-            f"The file system of {root} is full: {megabytes(left.bytes)}"
-            f"{'' if left.files is None else f' and {left.files} files'} left.",
+            f"The file system of {root} is full: {left} left.",
             f"Look at what can go: rootstock-site gc --root {root} --dry-run",
         )
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.errors import LockBusyError, RootError, RootstockError, SiteError
-from rootstock.root.hooks import run_hook
+from rootstock.root.hooks import check_hook, run_hook
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext, admin_lock
-from rootstock.root.ownership import check_caller, check_hook, give_to_owner
+from rootstock.root.ownership import check_caller, give_to_owner
 from rootstock.root.permissions import Access
 from rootstock.root.reachability import cause
 from rootstock.root.record_files import Record, read_record

@@ -8,12 +8,15 @@ root runs what is root's only.
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
+from pathlib import Path
 
 from rootstock.errors import HookError
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext
-from rootstock.root.ownership import check_hook
+from rootstock.root.ownership import Admins, check_owner, statuses
+from rootstock.root.reachability import user_of
 
 
 def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: AdminContext) -> None:
@@ -58,3 +61,33 @@ def run_hook(layout: RootLayout, moment: str, name: str, cluster: str, admin: Ad
         outcome = "Nothing was changed." if moment == "pre" else f"The {name} itself is done."
         tail = "".join(f"\n  | {line}" for line in lines[-15:])
         raise HookError(f"The site's hook {hook} failed (exit code {done.returncode}). {outcome}{tail}")
+
+
+def check_hook(layout: RootLayout, hook: Path) -> None:
+    """Check that the caller may run a hook. Root runs its own ones only, that nobody else can write to.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    hook : Path
+
+    Raises
+    ------
+    HookError
+        If somebody else could have written it.
+    """
+    found, admins = statuses(hook), Admins.of(layout)
+    if not found or admins is None:
+        return
+    if os.geteuid() != 0:
+        for path in (hook, layout.hooks):
+            check_owner(layout, path, admins)
+        return
+    found += statuses(layout.hooks)
+    remedy = f"Look at it, then: chown -h root {layout.hooks} {hook} && chmod go-w {layout.hooks} {hook}"
+    if others := [status for status in found if status.st_uid != 0]:
+        name = user_of(others[0].st_uid)
+        hint = f"Do this as {name}; or make it root's. {remedy}"
+        raise HookError(f"Root does not run the site's hook {hook}: it belongs to {name}, or its folder does.", hint)
+    if any(status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode) for status in found):
+        raise HookError(f"Root does not run the site's hook {hook}: others can write to it, or to its folder.", remedy)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -116,6 +117,30 @@ def _who(layout: RootLayout) -> str:
     if next_one is not None and next_one.ended:  # killed while it took the lock over
         return f"nobody, but {turn(layout.admin_owner)} is in the way: {next_one} was killed"
     return f"another process, which has just begun; before it {holder} was killed"
+
+
+def who_changes(layout: RootLayout) -> Holder | None:
+    """Return who is changing a root; None if nobody is, or nobody says so.
+
+    A record may be of a process that was killed. On this machine one can look; of others, a lock that is free tells.
+    Where there is no flock, only the record says.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    """
+    holder = read_holder(layout.admin_owner)
+    return None if holder is None or holder.ended or _is_free(layout.admin_lock) else holder
+
+
+def _is_free(path: Path) -> bool:
+    """Tell whether a lock is known to be held by nobody."""
+    try:
+        with open(path, "r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held; or it cannot be known
+        return False
+    return True
 
 
 def _break(layout: RootLayout, report: Report) -> None:

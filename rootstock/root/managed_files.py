@@ -20,6 +20,7 @@ from typing import Any
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import Access
 from rootstock.root.plain_files import RECORD_LIMIT, read_bytes
+from rootstock.root.record_files import read_if_there
 from rootstock.root.records import write_file
 
 Written = Mapping[str, Sequence[str]]
@@ -129,6 +130,11 @@ def plan_files(
     -------
     tuple of FileChange
         Without those that are as they are to be.
+
+    Raises
+    ------
+    RootError
+        If one cannot be read.
     """
     overwritten, merges = set(forced), merges or {}
     changes = (
@@ -141,9 +147,8 @@ def plan_files(
 def _plan(
     root: Path, path: Path, new: bytes | None, forced: bool, hashes: Sequence[str], merge: Merge | None
 ) -> FileChange | None:
-    try:
-        old = read_bytes(path, RECORD_LIMIT)
-    except FileNotFoundError:
+    old = read_if_there(path, "Move it away: it is then written anew.")
+    if old is None:
         return None if new is None else FileChange(path, None, new, "create")
     if old == new:
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +133,7 @@ def check_caller(layout: RootLayout, command: str = "", access: Access | None = 
             return f"{layout.root} belongs to {user_of(admins.uid)}, and you are root: you remove what others own."
         raise _refusal(layout, admins)
     for path in _what_is_run(layout):
-        _check_owner(layout, path, admins)
+        check_owner(layout, path, admins)
     return ""
 
 
@@ -183,13 +182,9 @@ def check_owners(layout: RootLayout) -> None:
         With the first that does not.
     """
     admins = Admins.of(layout)
-
-    def strange_to(admins: Admins, path: Path) -> bool:
-        return any(
-            status.st_uid != 0 and not admins.include(status.st_uid, status.st_gid) for status in _statuses(path)
-        )
-
-    if admins and (strange := [path for path in _what_is_run(layout) if strange_to(admins, path)]):
+    if admins is None:
+        return
+    if strange := [path for path in _what_is_run(layout) if not _is_of(admins, path)]:
         more = f", and so for {len(strange) - 1} more" if strange[1:] else ""
         raise RootError(
             f"{strange[0]} belongs to {owner(strange[0])}, who is no admin of this root{more}.",
@@ -197,10 +192,29 @@ def check_owners(layout: RootLayout) -> None:
         )
 
 
-def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
-    if all(map(admins.trust, _statuses(path))):
+def _is_of(admins: Admins, path: Path) -> bool:
+    """Tell whether a file belongs to admins, or to root."""
+    return all(status.st_uid == 0 or admins.include(status.st_uid, status.st_gid) for status in statuses(path))
+
+
+def check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
+    """Check that the caller may run what the owner of a file can change.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    path : Path
+    admins : Admins
+        Of that root.
+
+    Raises
+    ------
+    RootError
+        If they may not; HookError of a hook.
+    """
+    if all(map(admins.trust, statuses(path))):
         return
-    name = user_of(next(status.st_uid for status in _statuses(path) if not admins.trust(status)))
+    name = user_of(next(status.st_uid for status in statuses(path) if not admins.trust(status)))
     kind = HookError if layout.hooks in (path, path.parent) else RootError
     raise kind(
         f"{path} belongs to {name}: you would run whatever they write there.",
@@ -208,13 +222,18 @@ def _check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
     )
 
 
-def _statuses(path: Path) -> list[os.stat_result]:
-    """Return what is known of a file, and of the link that leads to it, which may lead to nothing."""
-    statuses = []
+def statuses(path: Path) -> list[os.stat_result]:
+    """Return what is known of a file, and of the link that leads to it, which may lead to nothing.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    found = []
     for look in (os.lstat, os.stat):
         with contextlib.suppress(OSError):
-            statuses.append(look(path))
-    return statuses
+            found.append(look(path))
+    return found
 
 
 def check_templates(layout: RootLayout) -> None:
@@ -227,7 +246,7 @@ def check_templates(layout: RootLayout) -> None:
     """
     if layout.templates.is_dir() and (admins := Admins.of(layout)):
         for path in (layout.templates, *layout.templates.rglob("*")):
-            _check_owner(layout, path, admins)
+            check_owner(layout, path, admins)
 
 
 def check_build(layout: RootLayout, build: Path) -> None:
@@ -248,36 +267,6 @@ def check_build(layout: RootLayout, build: Path) -> None:
             f"The build {build} belongs to {owner(build)}: as root you would run whatever they have put there.",
             f"Do this as another user: sudo -u {owner(build)} rootstock-site verify ...",
         )
-
-
-def check_hook(layout: RootLayout, hook: Path) -> None:
-    """Check that the caller may run a hook. Root runs its own ones only, that nobody else can write to.
-
-    Parameters
-    ----------
-    layout : RootLayout
-    hook : Path
-
-    Raises
-    ------
-    HookError
-        If somebody else could have written it.
-    """
-    statuses, admins = _statuses(hook), Admins.of(layout)
-    if not statuses or admins is None:
-        return
-    if os.geteuid() != 0:
-        for path in (hook, layout.hooks):
-            _check_owner(layout, path, admins)
-        return
-    statuses += _statuses(layout.hooks)
-    remedy = f"Look at it, then: chown -h root {layout.hooks} {hook} && chmod go-w {layout.hooks} {hook}"
-    if others := [status for status in statuses if status.st_uid != 0]:
-        name = user_of(others[0].st_uid)
-        hint = f"Do this as {name}; or make it root's. {remedy}"
-        raise HookError(f"Root does not run the site's hook {hook}: it belongs to {name}, or its folder does.", hint)
-    if any(status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode) for status in statuses):
-        raise HookError(f"Root does not run the site's hook {hook}: others can write to it, or to its folder.", remedy)
 
 
 def give_to_owner(path: Path, layout: RootLayout) -> None:

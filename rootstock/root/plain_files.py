@@ -20,8 +20,10 @@ TEXT_LIMIT = MEGABYTE  # of what people write
 RECORD_LIMIT = 256 * MEGABYTE  # of what programs write: locks, and lists of all files of a build
 _DEEPEST = 64  # levels of tables and lists
 # Parts of keys such as a.b.c, and a key of more than anybody would write: tomllib's time grows with the square of them.
+# Comments and strings of several lines, where nothing is a key, are passed over whole.
 _PART = r"""(?:"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++)"""
-_PARTS = re.compile(rf"(?P<long>(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}})|{_PART}")
+_NO_KEY = r"""#[^\n]*+|"{3}(?:[^"\\]|\\[\s\S]|"{1,2}(?!"))*+"{0,5}|'{3}(?:[^']|'{1,2}(?!'))*+'{0,5}"""
+_PARTS = re.compile(rf"{_NO_KEY}|(?P<long>(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}})|{_PART}")
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
           stat.S_IFDIR: "a folder"}  # fmt: skip
 

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.reachability import user_of
 
 _LONGEST = 160  # characters of a command line
+_Places = Sequence[tuple[Path, re.Pattern[str]]]  # a folder of the root, and what leads into one in it
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ def running_from(layout: RootLayout) -> Mapping[Path, list[Process]]:
         The folders, as `layout` names them.
     """
     found: dict[Path, list[Process]] = defaultdict(list)
+    places = _places(layout)
     for entry in sorted((path for path in Path("/proc").glob("[0-9]*")), key=lambda path: int(path.name)):
         try:
             words = _words(entry)
-            folders, seen = _folders_of(entry, layout, words)
+            folders, seen = _folders_of(entry, places, words)
             if folders:
                 user = user_of(int(re.findall(r"^Uid:\s+\d+\s+(\d+)", (entry / "status").read_text(), re.MULTILINE)[0]))
         except (OSError, IndexError):  # it has ended meanwhile
@@ -75,6 +77,16 @@ def running_from(layout: RootLayout) -> Mapping[Path, list[Process]]:
         for folder in folders:
             found[folder].append(Process(int(entry.name), user, _shown(words), seen))
     return found
+
+
+def _places(layout: RootLayout) -> _Places:
+    """Return where builds and interpreters lie, under both names of the root if a link leads to it."""
+    return [
+        (folder, re.compile(rf"(?<!\S){re.escape(str(root / name))}((?:/[^/\n]+){{{parts}}})/"))
+        for root in {layout.root, layout.root.resolve()}
+        for parts, folder in ((2, layout.all_builds), (1, layout.python))
+        for name in (folder.relative_to(layout.root),)
+    ]
 
 
 def _words(entry: Path) -> list[str]:
@@ -86,7 +98,7 @@ def _shown(words: list[str]) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _folders_of(entry: Path, layout: RootLayout, words: list[str]) -> tuple[set[Path], bool]:
+def _folders_of(entry: Path, places: _Places, words: list[str]) -> tuple[set[Path], bool]:
     """Return where a process runs from, and whether the kernel said so."""
     name = words[0] if words else ""
     try:
@@ -95,10 +107,10 @@ def _folders_of(entry: Path, layout: RootLayout, words: list[str]) -> tuple[set[
     except FileNotFoundError:  # of the kernel's own
         return set(), True
     except PermissionError:
-        return set(_folders_in(os.path.abspath(name) if os.path.isabs(name) else "", layout)), False
+        return set(_folders_in(os.path.abspath(name) if os.path.isabs(name) else "", places)), False
     name = os.path.join(os.readlink(entry / "cwd"), name)
     called = name if os.path.realpath(name) == program else ""
-    return {*_folders_in(f"{program}\n{mapped}", layout), *_folders_in(_without_links(called), layout)}, True
+    return {*_folders_in(f"{program}\n{mapped}", places), *_folders_in(_without_links(called), places)}, True
 
 
 def _without_links(name: str) -> str:
@@ -106,10 +118,8 @@ def _without_links(name: str) -> str:
     return os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name)) if name else ""
 
 
-def _folders_in(text: str, layout: RootLayout) -> Iterator[Path]:
+def _folders_in(text: str, places: _Places) -> Iterator[Path]:
     """Yield the builds and interpreters that paths in a text lead into."""
-    for root in {layout.root, layout.root.resolve()}:
-        for parts, folder in ((2, layout.all_builds), (1, layout.python)):
-            place = re.escape(str(root / folder.relative_to(layout.root)))
-            for match in re.finditer(rf"(?<!\S){place}((?:/[^/\n]+){{{parts}}})/", text):
-                yield folder / match[1][1:]
+    for folder, pattern in places:
+        for match in pattern.finditer(text):
+            yield folder / match[1][1:]

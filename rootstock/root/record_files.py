@@ -24,7 +24,7 @@ from rootstock.root.reachability import refusal
 _T = TypeVar("_T")
 # What the JSON of a type is in Python, and in words.
 _KINDS: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
-    str: (str, "a text"), bool: (bool, "true or false"), int: (int, "a whole number"),
+    str: (str, "a string"), bool: (bool, "true or false"), int: (int, "a whole number"),
     float: ((int, float), "a number"), list: (list, "a list"), tuple: (list, "a list"), dict: (dict, "an object"),
     Mapping: (dict, "an object"),
 }  # fmt: skip
@@ -56,19 +56,39 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
         If you may not read it, or it holds no such record. It names the key that is missing or wrong.
     """
     data: Any = None
+    if (content := read_if_there(path, hint)) is None:
+        return None
     try:
-        data = parse_json(read_bytes(path, RECORD_LIMIT))
+        data = parse_json(content)
         return parse_record(cls, data)
+    except ValueError as error:
+        if writer := _later_version(data):
+            hint = f"rootstock {writer} wrote it, this is {__version__}: load that one's module. {hint}"
+        raise RootError(f"Cannot read {path}: {error}.", hint) from error
+
+
+def read_if_there(path: Path, hint: str) -> bytes | None:
+    """Return what a file holds that a program wrote, such as a record or a lock; None where there is no file.
+
+    Parameters
+    ----------
+    path : Path
+    hint : str
+        What to do about a file that is none that a program would write.
+
+    Raises
+    ------
+    RootError
+        If you may not read it, or it is such a file.
+    """
+    try:
+        return read_bytes(path, RECORD_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnfitFileError as error:
         raise RootError(f"Cannot read {path}: {error.strerror}.", hint) from error
     except OSError as error:
         raise refusal(path, error) from error
-    except ValueError as error:
-        if writer := _later_version(data):
-            hint = f"rootstock {writer} wrote it, this is {__version__}: load that one's module. {hint}"
-        raise RootError(f"Cannot read {path}: {error}.", hint) from error
 
 
 def read_each(

@@ -195,7 +195,7 @@ def fitting_build(layout: RootLayout, name: str, device: str) -> Path | None:
         raise damages[0]
     if not variants:
         return build_in_use(layout, name)  # None, unless somebody has removed its link
-    kind = device.partition(":")[0]
+    kind = device.lower().partition(":")[0]
     flag = f" --accelerator {kind}" if runnable and kind in _SERVES else ""
     raise RootError(
         f"Environment {name!r} has no build in {layout.root} for device {device!r} on {platform.machine()}. "
@@ -206,7 +206,7 @@ def fitting_build(layout: RootLayout, name: str, device: str) -> Path | None:
 
 def _ranks(device: str) -> Sequence[str]:
     """Return the accelerators whose builds serve a device, best first; empty for a device that we know nothing of."""
-    kind = device.partition(":")[0]
+    kind = device.lower().partition(":")[0]
     served = _SERVES.get(kind, ())
     if kind == "cuda" and os.path.exists(_ROCM_DEVICE):
         served = served[::-1]

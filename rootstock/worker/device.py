@@ -19,6 +19,9 @@ from rootstock.errors import DeviceError
 # Environments without any of these compute on the processor whatever the device is called: they are not refused.
 _LIBRARIES = ("torch", "jax", "tensorflow")
 
+# Of what these compute on nobody can be asked that would not change it.
+_TELL_NOTHING = ("tensorflow", "cupy", "warp", "openmm", "pycuda", "paddle")
+
 # For each kind of GPU: the variables that choose among them, the devices that the kernel has, and what else may stand
 # for them (WSL, NVIDIA's Tegra). Intel's and AMD's share /dev/dri with any graphics card, so only its lack says much.
 _VARIABLES = {
@@ -204,32 +207,44 @@ def lost_gpu(device: str) -> bool:
 def computing_device(device: str) -> str | None:
     """Return what the model that was loaded computes on; None where only its first result tells.
 
-    A model may ignore the device that it is given, and one of numpy alone computes on the processor in any case.
+    A model may ignore its device, and one of numpy alone computes on the processor whatever it is called. Where a
+    library tells nothing, it is what was asked for.
 
     Parameters
     ----------
     device : str
         What was asked for.
     """
-    kind, jax, torch = device.lower().partition(":")[0], sys.modules.get("jax"), sys.modules.get("torch")
-    if kind == "cpu" or (torch is jax is None and "tensorflow" not in sys.modules):
-        return "cpu"
-    if jax is not None and torch is None:
-        return "cpu" if jax.default_backend() == "cpu" else device
-    library: Any = getattr(torch, kind, None)
-    if not hasattr(library, "memory_allocated"):  # of other libraries, and devices, nothing is known
+    try:
+        return _computing_device(device)
+    except Exception:  # an answer that nobody needs must not end a worker
         return device
-    return device if library.is_initialized() and library.memory_allocated(device) else None
+
+
+def _computing_device(device: str) -> str | None:
+    kind, torch = device.lower().partition(":")[0], sys.modules.get("torch")
+    if kind == "cpu":
+        return "cpu"
+    if any(name in sys.modules for name in _TELL_NOTHING):
+        return device
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    used = bridge is not None and bridge.backends_are_initialized()  # the next question would do that
+    if used and sys.modules["jax"].default_backend() != "cpu":
+        return device
+    library: Any = getattr(torch, kind, None)
+    if torch is not None and not hasattr(library, "max_memory_allocated"):
+        return device
+    if torch is not None and library.is_initialized() and library.max_memory_allocated(device):
+        return device
+    return "cpu" if torch is bridge is None else None
 
 
 def describe(device: str) -> dict[str, Any]:
     """Return what computes, the GPU's name and the number of threads, as torch tells them, if the model brought it."""
-    torch = sys.modules.get("torch")
-    gpu = threads = found = None
-    with contextlib.suppress(Exception):  # an answer that nobody needs must not keep a model from starting
+    torch, found = sys.modules.get("torch"), computing_device(device)
+    gpu = threads = None
+    with contextlib.suppress(Exception):  # as above
         threads = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
-    with contextlib.suppress(Exception):
-        found = computing_device(device)
         if torch and device.startswith("cuda") and found != "cpu":
             gpu = torch.cuda.get_device_name(device)
     return {"gpu": gpu, "threads": threads, "device": found}

@@ -37,6 +37,7 @@ def setting(root: Path, tmp_path: Path) -> Setting:
         ROOTSTOCK_VERSION=__version__,
         PATH=f"{root}/client/{__version__}/bin:{os.environ['PATH']}",
         HOME=str(tmp_path),
+        PYTHONDONTWRITEBYTECODE="1",  # `python -m ase` as root would write into the root, which others use too
     )
     for name in ("VIRTUAL_ENV", "PYTHONPATH", "BASH_ENV", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         environment.pop(name, None)

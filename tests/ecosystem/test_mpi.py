@@ -47,6 +47,7 @@ def test_one_worker_computes_for_all_ranks(ranks: Any) -> None:
         assert other["workers"] == 0
         for key in ("energy", "forces", "properties", "threads"):
             assert other[key] == first[key]
+    assert {answer[key] for answer in (first, *others) for key in ("device", "told")} == {"cpu"}
     assert float.fromhex(first["forces"]) < 0.01
 
 

@@ -229,7 +229,7 @@ def test_what_has_computed_is_told(make, moves: str, computes_on: str) -> None:
         torch = sys.modules["torch"] = types.SimpleNamespace(used=1000 * ({moves!r} == "at the start"))
         torch.cuda = types.SimpleNamespace(
             is_initialized=lambda: True, get_device_name=lambda which: "a GPU",
-            memory_allocated=lambda which: torch.used if which == "cuda:1" else 0,
+            max_memory_allocated=lambda which: torch.used if which == "cuda:1" else 0,
         )
         return Calculator()
         """
@@ -245,3 +245,35 @@ def test_what_has_computed_is_told(make, moves: str, computes_on: str) -> None:
 def test_a_misspelt_device_is_refused(root: Path) -> None:
     with pytest.raises(ConfigurationError, match="device='cdua:1' is unknown. Did you mean 'cuda'?"):
         RootstockCalculator("emt", root=root, device="cdua:1").start()
+
+
+def test_a_library_that_does_not_tell_ends_no_worker(make) -> None:
+    setup = """
+        import types
+
+        def refuse(which):
+            raise RuntimeError("Expected one of cpu, cuda")
+
+        cuda = types.SimpleNamespace(is_initialized=lambda: True, max_memory_allocated=refuse)
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+        return Calculator()
+        """
+    calc = make(setup=setup, device="CUDA")
+    for _ in range(2):
+        calc.calculate(bulk("Cu"), ["energy"])
+    assert calc.info()["device"] == "CUDA"
+
+
+@pytest.mark.parametrize(("backend", "computes_on"), [("gpu", "cuda"), ("cpu", "cpu"), (None, "cpu")])
+def test_what_jax_computes_on(make, backend: str | None, computes_on: str) -> None:
+    setup = f"""
+        import types
+
+        bridge = types.SimpleNamespace(backends_are_initialized=lambda: {backend!r} is not None)
+        sys.modules["jax._src.xla_bridge"] = bridge
+        sys.modules["jax"] = types.SimpleNamespace(default_backend=lambda: {backend!r})
+        return Calculator()
+        """
+    calc = make(setup=setup, device="cuda")
+    calc.calculate(bulk("Cu"), ["energy"])
+    assert calc.info()["device"] == computes_on

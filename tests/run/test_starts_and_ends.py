@@ -21,6 +21,7 @@ from rootstock.client.child_process import ChildProcess
 from rootstock.errors import WorkerError, WorkerProtocolError, WorkerTimeoutError
 from tests.run.conftest import Make
 from tests.support.commands import clean_environment, run, started
+from tests.support.no_flock import like_nfs
 from tests.support.processes import wait_until_gone
 
 HOURS = [pytest.mark.soak, pytest.mark.timeout(8 * 3600)]
@@ -121,6 +122,21 @@ def test_a_model_that_closes_its_standard_streams(make: Make) -> None:
         larger.calc = atoms.calc
         found.append(larger.get_potential_energy())
     assert found == [3.0, 0.0, 0.0]
+
+
+LOGS = """
+import os
+from rootstock.client.scratch import _KEPT_LOGS, open_log
+for _ in range(_KEPT_LOGS + 9):
+    path, descriptor = open_log("x", None)
+    os.close(descriptor)
+assert len(os.listdir(path.parent)) <= _KEPT_LOGS + 1, len(os.listdir(path.parent))
+"""
+
+
+def test_old_logs_go_on_nfs_too(tmp_path: Path) -> None:
+    environment = clean_environment(TMPDIR=str(tmp_path), **like_nfs(tmp_path, tmp_path))
+    run(sys.executable, "-c", LOGS, env=environment, check=True)
 
 
 # -- starts that are interrupted

@@ -64,8 +64,8 @@ def test_elements_are_written_briefly_and_read_back() -> None:
     [
         ('elements = ["H", "Xx"]', "'Xx' is neither an element nor a range"),
         ('elements = ["C-H"]', "'C-H' is neither"),
-        ('elements = "H"', "elements must be a list of texts, not 'H'"),
-        ('licence = "MIT"', "licence must be a table of texts"),
+        ('elements = "H"', "elements must be a list of strings, not 'H'"),
+        ('licence = "MIT"', "licence must be a table of strings"),
         ('variants = [{ models = ["a"], colour = "red" }]', "variant 1 has an unknown key 'colour'; known: elements, "),
         ('variants = [{ elements = ["H"] }]', "variant 1 names no models"),
     ],

@@ -297,20 +297,21 @@ def pax(key, value):
 
 
 SPARSE = pax("GNU.sparse.major", 1) + pax("GNU.sparse.minor", 0) + pax("GNU.sparse.realsize", 2**31)
+UNKNOWN = "an extended header is invalid, or has an unknown keyword"
 STRANGE = {
-    "a file with holes": (sparse("wheels/more.whl", 2**31), "it is no tar file of the format that POSIX describes"),
-    "a manifest with holes": (sparse("bundle.json", 2**31), "it is no tar file of the format that POSIX describes"),
-    "holes by another name": (further(SPARSE), "it says something unknown of a file"),
-    "holes as numbers": (further(pax("GNU.sparse.map", "x,y")), "it says something unknown of a file"),
-    "a size that is none": (further(pax("size", "x")), "it holds a number that is none"),
-    "a size of 5000 digits": (further(pax("size", "9" * 5000)), "it holds a number that is none"),
-    "a negative size": (further(pax("size", -512)), "it holds a number that is none"),
-    "a line without a length": (further(b"path=x\n"), "it says something unknown of a file"),
-    "a line of no length": (further(b"0 path=x\n"), "it says something unknown of a file"),
-    "a line too long": (further(b"99 path=x\n"), "it says something unknown of a file"),
-    "a long length": (further(b"9" * 5000 + b" path=x\n"), "it says something unknown of a file"),
-    "a megabyte about a file": (further(pax("path", "x" * 2**20)), "it says too much of a file"),
-    "a name that is no text": (further(b"11 path=x\xff\n"), "it holds a name that is no text"),
+    "a file with holes": (sparse("wheels/more.whl", 2**31), "it is not a POSIX tar file"),
+    "a manifest with holes": (sparse("bundle.json", 2**31), "it is not a POSIX tar file"),
+    "holes by another name": (further(SPARSE), UNKNOWN),
+    "holes as numbers": (further(pax("GNU.sparse.map", "x,y")), UNKNOWN),
+    "a size that is none": (further(pax("size", "x")), "a header holds an invalid number"),
+    "a size of 5000 digits": (further(pax("size", "9" * 5000)), "a header holds an invalid number"),
+    "a negative size": (further(pax("size", -512)), "a header holds an invalid number"),
+    "a line without a length": (further(b"path=x\n"), UNKNOWN),
+    "a line of no length": (further(b"0 path=x\n"), UNKNOWN),
+    "a line too long": (further(b"99 path=x\n"), UNKNOWN),
+    "a long length": (further(b"9" * 5000 + b" path=x\n"), UNKNOWN),
+    "a megabyte about a file": (further(pax("path", "x" * 2**20)), "two extended headers, or one of more than 64 kB"),
+    "a name that is not UTF-8": (further(b"11 path=x\xff\n"), "a file name is not UTF-8"),
     "a terabyte": (further(pax("size", 2**40)), "does not belong there"),
     "a name with a line break": (further(pax("path", "wheels/a\nb")), "does not belong there"),
 }
@@ -329,6 +330,21 @@ def test_a_tar_file_that_nobody_would_make_is_one_error(site, bundle, tmp_path, 
     assert sum(path.stat().st_size for path in (tmp_path / "unpacked").rglob("*")) < 2**20
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"x\n", "SHA256SUMS cannot be read: line 1 is not a SHA-256 and a file name"),
+        (b"%064x  LINKS\n" % 0, "SHA256SUMS cannot be read: line 2 lists 'LINKS' again"),
+        (b"".join(b"%064x  %d\n" % (0, each) for each in range(250_001)), "SHA256SUMS lists more than 250000 files"),
+    ],
+    ids=["no hash", "twice", "too many"],
+)
+def test_a_list_of_hashes_that_nobody_would_make_is_one_error(bundle, tmp_path, line, message):
+    rewritten(bundle[0], lambda name, content: (name, line + content if name == "SHA256SUMS" else content))
+    with pytest.raises(BundleError, match=message):
+        unpack(bundle[0], tmp_path / "unpacked")
+
+
 def test_a_sparse_file_in_the_list_is_refused(bundle, tmp_path):
     """Its hash is right: without a look at its kind it takes two gigabytes of a bundle of ten kilobytes."""
     digest = hashlib.sha256()
@@ -339,7 +355,7 @@ def test_a_sparse_file_in_the_list_is_refused(bundle, tmp_path):
     more = f"{sums}{digest.hexdigest()}  wheels/more.whl\n".encode()
     rewritten(bundle[0], lambda name, content: (name, more if name == "SHA256SUMS" else content))
     with_bytes(bundle[0], sparse("wheels/more.whl", 2**28))
-    with pytest.raises(BundleError, match="it is no tar file of the format that POSIX describes"):
+    with pytest.raises(BundleError, match="it is not a POSIX tar file"):
         unpack(bundle[0], tmp_path / "unpacked")
 
 
@@ -348,17 +364,17 @@ def test_a_sparse_file_in_the_list_is_refused(bundle, tmp_path):
     [
         ({"environments": ["../../evil"]}, "'../../evil' cannot name an environment"),
         ({"environments": ["evil\n"]}, r"'evil\\n' cannot name an environment"),
-        ({"environments": ["tiny", "tiny"]}, "does not list the packages of 'tiny' once"),
+        ({"environments": ["tiny", "tiny"]}, "bundle.json lists an environment twice"),
         ({"environments": ["tiny", "other"]}, "does not say for which Python 'other' is"),
         ({"python": {"tiny": "3"}}, "does not say for which Python 'tiny' is"),
         ({"wheels": {"tiny": ["../x-1-py3-none-any.whl"]}}, "Invalid project name: '../x-1-py3-none-any'"),
         ({"wheels": {"tiny": ["x"]}}, "Invalid wheel filename"),
         ({"wheels": {"tiny": ["absent-1-py3-none-any.whl"]}}, "it lacks 'wheels/absent-1-py3-none-any.whl'"),
-        ({"wheels": {}}, "does not list the packages of 'tiny' once"),
+        ({"wheels": {}}, "does not list the packages of 'tiny'"),
         ({"client": True}, "does not say for which Python 'rootstock-client' is"),
         ({"cluster": "../../evil"}, "'../../evil' cannot name a cluster"),
         ({"cluster": ""}, "'' cannot name a cluster"),
-        ({"settings": {"uv": {"find-links": ["/x"]}}}, "the setting 'uv' is no value"),
+        ({"settings": {"uv": {"find-links": ["/x"]}}}, "the setting 'uv' is a table, not a value"),
     ],
 )
 def test_a_manifest_that_names_what_cannot_be_is_one_error(site, bundle, tmp_path, change, message):

@@ -298,7 +298,7 @@ DAMAGES = {
     ),
     "settings that cannot be read": Damage(
         lambda root: with_text(
-            root / "clusters.toml", lambda text: text.replace("[clusters.local]\n", "[clusters.local]\nnotes = 3\n")
+            root / "clusters.toml", lambda text: text.replace('[clusters."local"]\n', '[clusters."local"]\nnotes = 3\n')
         ),
         {
             "doctor": (0, ["warning layout {root}/clusters.toml", "a worker of "]),
@@ -519,3 +519,49 @@ def test_an_installation_mends_a_link_that_leads_elsewhere(tiny_root: Path, site
     site("install", "--root", tiny_root, "--no-client")
     assert os.readlink(link) == before
     assert site("status", "--root", tiny_root).returncode == 0
+
+
+def test_one_environment_keeps_no_other_from_its_weights(tiny_root: Path, site: Site) -> None:
+    layout = RootLayout(tiny_root)
+    text = layout.environment_file("tiny").read_text()
+    for name in ("cut", "lost"):
+        layout.environment_file(name).write_text(text)
+    layout.environment_file("lost").write_text(text.replace('"six"', '"no-such-package-anywhere"'))
+    layout.environment_file("broken").write_text("no header\n")
+    site("install", "--root", tiny_root, "--no-client", "--env", "cut")
+    build = layout.active("cut").resolve()
+    build.chmod(0o755)
+    (build / "build.json").chmod(0o644)
+    (build / "build.json").write_text("{")
+    done = site("warm", "--root", tiny_root, "--dry-run", check=False)
+    assert done.returncode == 10
+    for name in ("cut", "lost", "broken"):
+        assert f"{name} is left out: " in done.stderr
+    assert "no-such-package-anywhere" in done.stderr
+    assert "the weights of tiny " in done.stdout and "of lost" not in done.stdout
+    # Who names one is told of that one, and nothing is done.
+    assert site("warm", "--root", tiny_root, "--env", "lost", "--dry-run", check=False).returncode == 14
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from rootstock.errors import RootError
+from rootstock.root.in_use import link_problems
+from rootstock.root.layout import RootLayout
+from rootstock.root.variants import variant_link
+layout = RootLayout(Path(sys.argv[1]))
+print(*map(str, link_problems(layout).values()))
+try:
+    variant_link(layout, "lj", "aarch64", "cuda")
+except RootError as error:
+    print(error)
+"""
+
+
+def test_a_build_that_one_may_not_look_at_is_not_taken_for_gone(copy: Path) -> None:
+    """Else an admin who is not in its group would build it again, for everybody to read."""
+    client = (copy / "client" / __version__).resolve()
+    with closed(lj(copy), 0o550, STRANGER), closed(client, 0o550, STRANGER):
+        said = run(*AS_OUTSIDER, SITE.parent / "python", "-c", LOOK, copy, cwd="/", check=True).stdout
+    assert said.count("does not let you in: its mode is 0550") == 3 and "leads to no build" not in said, said

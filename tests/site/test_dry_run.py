@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import subprocess
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Site
-from tests.support.commands import Done, clean_environment
+from tests.support.commands import SITE, Done, clean_environment, read_until, run, started
 from tests.support.environment_files import header
 from tests.support.folders import small_disk
 from tests.support.needs import need_root
-from tests.support.tiny_root import SETUP
+from tests.support.processes import wait_until_none_at
+from tests.support.tiny_root import SETUP, make_wheel
 
 Words = Sequence[str | Path]
 
@@ -58,7 +62,7 @@ def read_only_file_system(folder: Path) -> Words:
     place = folder / "read-only"
     place.mkdir()
     for options in (["--bind", place], ["-o", "remount,bind,ro"]):
-        subprocess.run(["mount", *options, place], check=True)
+        run("mount", *options, place, check=True)
     return ["--root", place / "root", "--env", file(folder)]
 
 
@@ -83,16 +87,21 @@ def new(folder: Path, *settings: str, needs: str = "") -> list[str | Path]:
     return ["--root", folder / "root", "--env", file(folder, needs=needs), *words]
 
 
+ELSEWHERE = "\nChoose another --root."
 CASES: dict[str, tuple[Callable[[Path], Words], int, str]] = {
-    "closed parent": (closed_parent, 10, "You may not change .*/closed/root"),
-    "closed root": (closed_root, 10, "You may not change .*/root"),
+    "closed parent": (closed_parent, 10, f"Cannot make the root .*/root: you may not write to .*/closed.{ELSEWHERE}"),
+    "closed root": (closed_root, 10, f"Cannot make the root .*/root: you may not write to .*/root.{ELSEWHERE}"),
     "parent is a file": (parent_is_a_file, 10, "Cannot make the root .*/file/root: .*/file is no folder"),
     "root is a file": (root_is_a_file, 10, "Cannot make the root .*/file: .*/file is no folder"),
     "dangling link": (root_is_a_dangling_link, 10, "is a link to nowhere, which leads to no folder"),
-    "read-only": (read_only_file_system, 16, "Cannot write .*: Read-only file system"),
+    "read-only": (read_only_file_system, 16,
+                  f"Cannot make the root .*: .*/read-only is on a read-only file system.{ELSEWHERE}"),
     "placeholder": (
         lambda folder: ["--root", folder / "SHARED/root", "--env", file(folder)], 3,
         "SHARED in the root .* stands for a folder whose name only your site knows",
+    ),
+    "placeholder at the end": (
+        lambda folder: ["--root", folder / "SHARED", "--env", file(folder)], 3, "path with that name: --root .*/NAME\n",
     ),
     "unknown environment": (lambda folder: ["--root", folder / "root", "--set", "environments=emtx"], 4,
                             "This package has no environment 'emtx'"),
@@ -114,7 +123,7 @@ CASES: dict[str, tuple[Callable[[Path], Words], int, str]] = {
     "cache that cannot be made": (lambda folder: new(folder, "uv.cache=/proc/cache"), 10, "cache: Permission denied"),
     "directives": (
         lambda folder: new(folder, "jobs.scheduler=slurm", "jobs.directives=--gpus={gpu}"), 17,
-        "jobs.directives holds {gpu}, which nothing stands for: '--gpus={gpu}'",
+        "jobs.directives holds {gpu}, which has no meaning there: '--gpus={gpu}'",
     ),
     "template": (unknown_template, 17, "slurm.sh.j2, line 1: 'nothing' is undefined"),
     "lock": (broken_lock, 14, "Failed to parse .*/small.py.lock"),
@@ -127,7 +136,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     """Return a folder, in which nothing is mounted any more when the test ends."""
     yield tmp_path
     if (tmp_path / "read-only").is_dir():  # `os.path.ismount` sees no mount within one file system
-        subprocess.run(["umount", tmp_path / "read-only"], check=True)
+        run("umount", tmp_path / "read-only", check=True)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -197,6 +206,92 @@ def test_other_settings_are_kept_when_an_environment_cannot_be_built(site: Site,
     assert 'contact = "Ann"' in settings(tiny_root)
 
 
+def test_what_a_setting_cannot_have_caused_does_not_refuse_it(site: Site, tiny_root: Path) -> None:
+    other = tiny_root / "environments/env001.py"
+    other.write_text((tiny_root / "environments/tiny.py").read_text())
+    site("install", "--root", tiny_root, "--no-client", "--env", "env001")
+    other.write_text("no header")
+    done = site("install", "--root", tiny_root, "--no-client", "--set", "uv.constraints=six<9", check=False)
+    assert "env001" in done.stderr and done.returncode == 3, done.stderr
+    assert '"six<9"' in settings(tiny_root)
+    # What it can have caused is told without the rest.
+    done = site("install", "--root", tiny_root, "--no-client", "--set", "uv.constraints=six<0", check=False)
+    assert (done.returncode, "env001" in done.stderr) == (14, False), done.stderr
+    assert '"six<9"' in settings(tiny_root)
+
+
+# -- how builds are locked
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Answers requests for the lists of packages when so many have been made."""
+
+    together: threading.Barrier
+
+    def do_GET(self) -> None:
+        if self.path.count("/") == 2:
+            with suppress(threading.BrokenBarrierError):
+                self.together.wait(timeout=30)
+        super().do_GET()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def two(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Words, threading.Barrier]]:
+    """Return two environments with a package each, and whom its index waits for: that many requests at a time."""
+    together = threading.Barrier(request.param)
+    handler = partial(type("", (Handler,), {"together": together}), directory=str(tmp_path / "index"))
+    options: list[str | Path] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        index = ("[[tool.uv.index]]", f'url = "http://127.0.0.1:{server.server_port}/"', "default = true")
+        for name in ("rsone", "rstwo"):
+            (tmp_path / "index" / name).mkdir(parents=True)
+            make_wheel(tmp_path / "index" / name, name)
+            (tmp_path / f"{name}.py").write_text(header(*index, dependencies=(name,)) + SETUP)
+            options += ["--env", tmp_path / f"{name}.py"]
+        yield options, together
+        together.abort()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("two", [2], indirect=True)
+def test_several_builds_are_locked_at_a_time(site: Site, tmp_path: Path, two: tuple[Words, threading.Barrier]) -> None:
+    options, together = two
+    where = ("install", "--cluster", "local", "--root", tmp_path / "root", "--no-client", "--dry-run", "--jobs", "2")
+    done = site(*where, *options)
+    assert not together.broken, "each was asked for when the other had been locked"
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  build ")]
+    assert [line.split()[1] for line in lines] == ["rsone", "rstwo"]
+
+
+@pytest.mark.parametrize("two", [3], indirect=True)
+def test_an_interruption_ends_what_is_locked(tmp_path: Path, two: tuple[Words, threading.Barrier]) -> None:
+    options, _ = two
+    where = ("--cluster", "local", "--root", tmp_path / "root", "--no-client", "--dry-run", "--jobs", "2")
+    with started([SITE, "install", *where, *options]) as process:
+        read_until(process, "locking")
+        read_until(process, "locking")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        wait_until_none_at(tmp_path / "root")
+
+
+def test_a_root_that_cannot_be_written_is_refused_before_anything_is_locked(site: Site, tiny_root: Path) -> None:
+    other = tiny_root / "environments/other.py"
+    other.write_text((tiny_root / "environments/tiny.py").read_text())
+    tiny_root.chmod(0o555)
+    try:
+        done = site("install", "--root", tiny_root, "--env", "other", "--no-client", check=False)
+    finally:
+        tiny_root.chmod(0o755)
+    assert done.returncode == 10
+    assert f"Error: You may not change {tiny_root}.\nDo this as one of the root's admins." in done.stderr
+    assert "locking" not in done.stderr
+
+
 # -- other commands
 
 
@@ -208,14 +303,14 @@ def test_other_commands_end_so_too(site: Site, tiny_root: Path, command: list[st
     (tiny_root / "environments/tiny.py").write_text(f"{text}\n")
     site("install", "--root", tiny_root, "--no-client")
     (tiny_root / "environments/tiny.py.lock").unlink()
-    with contextlib.ExitStack() as after:
+    with ExitStack() as after:
         if why == "closed":
             after.callback(tiny_root.chmod, 0o755)
             tiny_root.chmod(0o555)
         else:
-            subprocess.run(["mount", "--bind", tiny_root, tiny_root], check=True)
-            after.callback(subprocess.run, ["umount", "--lazy", tiny_root], check=True)
-            subprocess.run(["mount", "-o", "remount,bind,ro", tiny_root], check=True)
+            run("mount", "--bind", tiny_root, tiny_root, check=True)
+            after.callback(run, "umount", "--lazy", tiny_root, check=True)
+            run("mount", "-o", "remount,bind,ro", tiny_root, check=True)
         ends = [site(*command, "--root", tiny_root, *more, check=False) for more in (["--dry-run"], [])]
     said = [[line for line in done.stderr.splitlines() if line.startswith("Error")] for done in ends]
     assert (ends[0].returncode, said[0]) == (ends[1].returncode, said[1])

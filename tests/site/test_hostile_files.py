@@ -7,6 +7,7 @@ import os
 import random
 import re
 import socket
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from rootstock.config.reference_structure import reference_atoms
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.reports.envfile_lint import check_environment
 from rootstock.root.layout import RootLayout
+from rootstock.root.plain_files import parse_toml
 from tests.conftest import Site
 from tests.support.commands import ROOTSTOCK, SITE, clean_environment, run
 from tests.support.tiny_root import SETUP
@@ -78,6 +80,26 @@ def test_an_environment_file_that_nobody_would_write_is_one_error(site: Site, tm
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert f"{path}" in done.stdout + done.stderr
+
+
+DOTTED = ".".join(["a"] * 100)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"x = 1 # don't: {DOTTED}",
+        f'x = """\n{DOTTED}\n"""',
+        f"x = '''\n{DOTTED} '' {DOTTED}\n''' # {DOTTED}",
+        f'x = """{DOTTED} \\""" "" {DOTTED} """""',
+        f'x = ["", "#", """""", """ # """, "{DOTTED}"]',
+        f"x = ['', '#', '''''', ''' # ''', '{DOTTED}']",
+    ],
+)
+def test_only_keys_are_keys(text: str) -> None:
+    assert parse_toml(text) == tomllib.loads(text)
+    with pytest.raises(ValueError, match=r"A key is nested too deep \(at line \d+, column 1\)"):
+        parse_toml(f"{text}\n{DOTTED} = 1")
 
 
 def test_of_ten_thousand_faults_the_first_hundred_are_told(tmp_path: Path) -> None:
@@ -258,10 +280,10 @@ def test_a_header_of_wrong_kinds_is_one_error_or_can_be_used(tmp_path: Path, loo
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("tool.rootstock.models = 3", "4: models must be a table of texts, not 3."),
+        ("tool.rootstock.models = 3", "4: models must be a table of strings, not 3."),
         ('tool.rootstock.room = "x"', "4: room must be a table such as { megabytes = 350, files = 10500 }, not 'x'."),
         ("tool.rootstock.references = {}", "4: references must be a list of tables, not {}."),
-        ("tool.rootstock.licence = []", "4: licence must be a table of texts, not []."),
+        ("tool.rootstock.licence = []", "4: licence must be a table of strings, not []."),
         ("tool.rootstock.cache = []", "4: cache must be a table, not []."),
         ("tool = 3", "4: tool must be a table, not 3."),
         ("tool.uv.sources = 3", "4: [tool.uv] sources must be a table of tables, not 3."),
@@ -278,8 +300,8 @@ def test_the_kind_and_the_line_are_told(tmp_path: Path, line: str, message: str)
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('dependencies = ["ase>=3.23"]', 'dependencies = "x"', "3: dependencies must be a list of texts, not 'x'."),
-        ('requires-python = ">=3.10"', "requires-python = 3", "2: requires-python must be a text, not 3."),
+        ('dependencies = ["ase>=3.23"]', 'dependencies = "x"', "3: dependencies must be a list of strings, not 'x'."),
+        ('requires-python = ">=3.10"', "requires-python = 3", "2: requires-python must be a string, not 3."),
     ],
 )
 def test_the_keys_of_the_specification_are_told_too(tmp_path: Path, before: str, after: str, message: str) -> None:
@@ -297,5 +319,5 @@ def test_a_record_whose_header_is_of_wrong_kinds_hides_no_other(site: Site, tiny
     os.chmod(path, 0o644)
     path.write_text(json.dumps(record | {"header": {"tool": {"rootstock": {"models": 3}}}}))
     done = site("status", "--root", tiny_root, check=False)
-    assert f"\ntiny: Cannot read {path}: header: models must be a table of texts, not 3. " in done.stdout
+    assert f"\ntiny: Cannot read {path}: header: models must be a table of strings, not 3. " in done.stdout
     assert f"rootstock-site repair --root {tiny_root} --env tiny" in done.stdout

@@ -30,6 +30,7 @@ from rootstock.root.records import active_build, user_name
 from tests.support.commands import ROOTSTOCK, SITE, clean_environment, read_until, run, started
 from tests.support.folders import open_to_readers
 from tests.support.needs import need_program, need_root
+from tests.support.no_flock import without_flock
 from tests.support.roots import holder
 
 
@@ -124,8 +125,8 @@ def test_a_root_that_is_named_by_a_way_that_goes_later(site, tmp_path):
         ("", "it has no 'layout'"),
         ('layout = "one"\ncluster = "local"\n', "layout must be a whole number, not 'one'"),
         ("layout = 1\n", "it has no 'cluster'"),
-        ("layout = 1\ncluster = 3\n", "cluster must be a text, not 3"),
-        ('layout = 1\ncluster = "local"\ndefault = []\n', "default must be a text, not []"),
+        ("layout = 1\ncluster = 3\n", "cluster must be a string, not 3"),
+        ('layout = 1\ncluster = "local"\ndefault = []\n', "default must be a string, not []"),
         ('layout = 1\ncluster = "local"\nwritten = { x = 3 }\n', "written.x must be a list, not 3"),
     ],
 )
@@ -368,6 +369,17 @@ def test_gc_keeps_what_a_process_of_this_machine_runs_from(site, old_and_new):
     assert not (root / "builds/tiny" / old).exists()
 
 
+def test_gc_never_removes_what_it_runs_from_itself(old_and_new):
+    root, old, _ = old_and_new
+    build = RootLayout(root).build("tiny", old)
+    paths = [path for path in sys.path if path]
+    code = f"import sys; sys.path[:0] = {paths}; from rootstock.cli.site import main; main()"
+    gc = ("gc", "--root", root, "--keep", "1", "--older-than", "0", "--yes", "--force")
+    done = run(build / "bin/python", "-c", code, *gc, check=True)
+    assert f"  keep build {old} of tiny: in use on this machine by process " in done.stdout
+    assert (build / "build.json").is_file()
+
+
 @contextlib.contextmanager
 def telling(words, program="/bin/cat", **options):
     """Run a process whose command line is what we say, until the end of the block."""
@@ -469,15 +481,29 @@ def test_gc_leaves_what_a_running_command_is_making(site, tiny_root):
     assert not being_made.exists()
 
 
-def test_gc_cannot_look_at_a_command_of_another_machine(site, tiny_root):
+def test_gc_cannot_look_at_a_command_of_another_machine(site, tiny_root, tmp_path):
     being_made, layout = tiny_root / "builds/tiny/.staging-abc", RootLayout(tiny_root)
     being_made.mkdir()
-    layout.admin_owner.write_text(Holder("rootstock-site install", "ann", "far", 7, "now").to_json())
-    done = site("gc", "--root", tiny_root)
-    assert "keep builds/tiny/.staging-abc: the root is being changed by ann on far (process 7, " in done.stdout
-    assert ", if it still runs: `ps -p 7` on far shows it\n" in done.stdout
-    site("gc", "--root", tiny_root, "--break-lock")
+    lock, record = layout.admin_lock, Holder("rootstock-site install", "ann", "far", 7, "now").to_json()
+    no_flock = clean_environment(**without_flock(tmp_path, lock))
+    with holder(tiny_root):
+        layout.admin_owner.write_text(record)
+        held = site("gc", "--root", tiny_root).stdout
+    for said in (held, site("gc", "--root", tiny_root, environment=no_flock).stdout):
+        for kept in ("builds/tiny/.staging-abc", "all of the package cache"):
+            assert f"keep {kept}: the root is being changed by ann on far (process 7, " in said
+        assert said.count("`ps -p 7` on far shows it; if it has ended, add --break-lock\n") == 2
+    site("gc", "--root", tiny_root, "--break-lock", environment=no_flock)
     assert not being_made.exists()
+
+
+def test_gc_knows_by_the_lock_that_a_command_of_another_machine_has_ended(site, tiny_root):
+    left, layout = tiny_root / "builds/tiny/.staging-abc", RootLayout(tiny_root)
+    left.mkdir()
+    layout.admin_owner.write_text(Holder("rootstock-site install", "ann", "far", 7, "now").to_json())
+    assert json.loads(site("gc", "--root", tiny_root, "--dry-run", "--json").stdout)["cache_kept"] is None
+    assert "  remove builds/tiny/.staging-abc, left by a command " in site("gc", "--root", tiny_root).stdout
+    assert not left.exists() and not layout.admin_owner.exists()
 
 
 def test_gc_removes_what_was_half_written_days_ago(site, tiny_root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 
 import pytest
@@ -130,6 +131,40 @@ def test_one_environment_that_cannot_be_locked_keeps_none_of_the_others_from_it(
     done = on_root("lock", "--check", check=False)
     assert done.returncode == 3
     assert "Error: 1 of 2 locks failed; the others are checked.\nother: " in done.stderr
+
+
+def too_large(lock):
+    os.truncate(lock, 2**30)
+
+
+def closed(lock):
+    lock.chmod(0)
+
+
+def a_pipe(lock):
+    lock.unlink()
+    os.mkfifo(lock)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(too_large, "it is larger than 256 MB"), (closed, "does not let you in"), (a_pipe, "it is a pipe, not a file")],
+)
+def test_one_lock_that_cannot_be_read_keeps_none_of_the_others_from_anything(tiny_site, spoil, said):
+    root, on_root = tiny_site
+    other = root.layout.environment_file("other")
+    other.write_text(root.layout.environment_file("tiny").read_text().replace(ALPHA, BETA))
+    lock = root.layout.lock_file("tiny")
+    spoil(lock)
+    for command in (["lock"], ["install", "--set", "environments=tiny,other", "--no-client"]):
+        done = on_root(*command, check=False)
+        assert done.returncode == 10, done.stderr
+        assert f"\ntiny: Cannot read {lock}: " in done.stderr
+        assert said in done.stderr
+        if spoil is not closed:
+            assert f"To have it made anew, remove it: rm {lock}" in done.stderr
+        assert root.layout.lock_file("other").is_file()
+    assert active_build(root.layout.active("other"))
 
 
 def test_a_package_that_is_not_there_cannot_be_upgraded(tiny_site):

@@ -72,3 +72,20 @@ def test_a_cache_of_another_user(site: Site, tmp_path: Path, tiny: Path) -> None
     assert done.returncode == 10
     assert f"Error: The folder {cache}, which the setting uv.cache names, belongs to another user." in done.stderr
     assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_is_not_needed_stops_nothing(site: Site, tmp_path: Path, tiny: Path) -> None:
+    need_root()
+    root, cache = tmp_path / "root", tmp_path / "cache"
+    install = ("install", "--cluster", "local", "--root", root, "--no-client")
+    site(*install, "--env", tiny, "--set", f"uv.cache={cache}")
+    os.chown(cache, 12345, 12345)
+    assert "nothing to do" in site(*install).stdout
+    assert "nothing to do" in site("render", "--root", root, "--check").stdout
+    site(*install, "--set", "contact=Ann")
+    assert 'contact = "Ann"' in (root / "clusters.toml").read_text()
+    (root / "environments/tiny.py").write_text(tiny.read_text() + "# more\n")
+    for more in (["--dry-run"], []):
+        done = site(*install, *more, check=False)
+        assert done.returncode == 10
+        assert f"Error: The folder {cache}, which the setting uv.cache names, belongs to another user." in done.stderr

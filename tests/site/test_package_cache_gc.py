@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from rootstock.builds.package_cache import no_uv_runs
+from tests.support.commands import SITE, clean_environment, run
+from tests.support.needs import need_program
+from tests.support.no_flock import like_nfs, without_flock
 from tests.support.tiny_root import PACKAGES, TinyRoot, make_wheel
 
 ALPHA, BETA = PACKAGES
@@ -85,9 +89,65 @@ def test_what_a_lock_names_stays(upgraded):
     lock = root.layout.lock_file("tiny")
     lock.write_text(lock.read_text().replace('version = "2.0"', 'version = "1.0"'))
     assert json.loads(on_root(*GC, "--dry-run", "--json").stdout)["packages"] == []
-    # Of a lock that cannot be read nobody knows what it names.
-    lock.write_text("<html>")
-    assert json.loads(on_root(*GC, "--dry-run", "--json").stdout)["packages"] == []
+
+
+def test_what_cannot_be_read_keeps_everything_and_is_named(upgraded):
+    root, on_root = upgraded
+    (idle,) = {*root.layout.builds("tiny").iterdir()} - {root.layout.active("tiny").resolve()}
+    for path in (root.layout.lock_file("tiny"), idle / "build.json"):
+        kept = path.read_bytes()
+        os.chmod(path, 0o644)
+        path.write_text("<html>")
+        plan = json.loads(on_root("gc", "--dry-run", "--older-than", "0", "--json").stdout)
+        assert plan["packages"] == []
+        assert str(path) in plan["cache_kept"]
+        assert f"  keep all of the package cache: {plan['cache_kept']}\n" in on_root("gc", "--dry-run").stdout
+        done = on_root("status", "--sizes", check=False)
+        assert done.returncode != 0
+        assert f"gc keeps all of the package cache: {plan['cache_kept']}\n" in done.stdout
+        path.write_bytes(kept)
+
+
+def removes_with(upgraded, **variables):
+    """Collect, and say what was told of the cache; the old build goes in any case."""
+    root, on_root = upgraded
+    done = on_root(*GC, environment=clean_environment(**variables))
+    assert len([*root.layout.builds("tiny").iterdir()]) == 1
+    return re.findall("the packages in the cache stay: .*", done.stderr), cached(root)
+
+
+def test_nfs_locks_only_what_is_open_for_writing(upgraded, tmp_path):
+    cache = upgraded[0].layout.uv_cache
+    assert removes_with(upgraded, **like_nfs(tmp_path, cache)) == ([], {f"{ALPHA}-2.0"})
+
+
+def test_without_a_lock_the_packages_stay(upgraded, tmp_path):
+    cache = upgraded[0].layout.uv_cache
+    told = f"the packages in the cache stay: {cache}/.lock cannot be locked: No locks available"
+    assert removes_with(upgraded, **without_flock(tmp_path, cache)) == ([told], {f"{ALPHA}-1.0", f"{ALPHA}-2.0"})
+
+
+def test_without_the_file_of_the_lock_the_packages_stay(upgraded):
+    cache = upgraded[0].layout.uv_cache
+    (cache / ".lock").unlink()
+    told = f"the packages in the cache stay: {cache}/.lock cannot be locked: No such file or directory"
+    assert removes_with(upgraded) == ([told], {f"{ALPHA}-1.0", f"{ALPHA}-2.0"})
+
+
+def test_only_what_can_lead_to_packages_is_looked_through(upgraded, tmp_path):
+    root, _ = upgraded
+    cache, log = root.layout.uv_cache, tmp_path / "log"
+    for name in ("environments-v2/a/deep", "simple-v9/deep", "sdists-v9/a/src/deep"):
+        (cache / name).mkdir(parents=True)
+    strace = (need_program("strace", "strace"), "-f", "-o", log, "-e", "trace=openat")
+
+    def opened(*command):
+        run(*strace, SITE, *command, "--root", root.path, "--yes", check=True)
+        return log.read_text()
+
+    assert "/wheels-v" not in opened("gc")  # nothing goes
+    looked = opened(*GC)
+    assert "/wheels-v" in looked and "/deep" not in looked
 
 
 def test_what_is_new_stays(upgraded):
@@ -116,8 +176,8 @@ def test_nothing_is_taken_from_a_uv_that_runs(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", program, tmp_path / ".lock"], stdin=-1, stdout=-1) as uv:
         uv.stdout.readline()
-        with no_uv_runs(tmp_path, 0) as alone:
-            assert not alone
+        with no_uv_runs(tmp_path, 0) as fault:
+            assert fault == "uv is using it; run gc again when it is done"
         uv.communicate()
-        with no_uv_runs(tmp_path, 100) as alone:
-            assert alone
+        with no_uv_runs(tmp_path, 100) as fault:
+            assert not fault

@@ -240,6 +240,41 @@ def test_without_a_record_nothing_vouches_for_it(tmp_path, spoil, problem):
     assert [str(each) for each in check_interpreter(tmp_path)] == [problem]
 
 
+# -- locks, which are for one Python
+
+
+def scope(tiny):
+    return re.search('^requires-python = "(.*)"$', tiny.layout.lock_file(ENVIRONMENT).read_text(), re.MULTILINE)[1]
+
+
+@together
+def test_a_lock_is_for_the_python_that_an_installation_takes(managed, packed):
+    pretend(managed.layout.python, "3.13.1")
+    options = ("--root", managed.path, "--env", ENVIRONMENT)
+    assert run(SITE, "install", *options, "--no-client", "--yes").stdout == f"{managed.path}: nothing to do.\n"
+    minor = packed.version.rpartition(".")[0]
+    for more in (["--check"], ["--upgrade", "--yes"]):
+        done = run(SITE, "lock", *options, *more)
+        assert (done.returncode, scope(managed)) == (0, f"=={minor}.*"), done.stdout + done.stderr
+    assert run(SITE, "install", *options, "--no-client", "--yes").stdout == f"{managed.path}: nothing to do.\n"
+
+
+def test_a_lock_is_for_a_python_that_is_yet_to_be_fetched(tiny, mirror):
+    """Resolved with the one that is there: of the interpreter that is to be fetched there is no archive."""
+    mirror.offer("3.13.1", "3.12.9")
+    empty = ("--no-client", "--set", "environments=", *mirror.settings(version="3.12"))
+    done = run(SITE, "install", "--yes", "--cluster", "local", "--root", tiny.path, *empty)
+    assert done.returncode == 0, done.stderr
+    options = ("--root", tiny.path, "--env", ENVIRONMENT)
+    done = run(SITE, "lock", *options, "--yes", "--upgrade")
+    assert done.returncode == 0, done.stderr
+    assert scope(tiny) == "==3.12.*"
+    assert pythons(tiny) == []
+    plan = json.loads(run(SITE, "install", *options, "--no-client", "--dry-run", "--json").stdout)
+    assert [build["python"] for build in plan["builds"]] == ["3.12.9"]
+    assert run(SITE, "lock", *options, "--check").returncode == 0
+
+
 # -- failures
 
 
@@ -355,13 +390,18 @@ def test_gc_removes_what_no_build_uses(managed, packed):
     assert managed.imports() == PACKAGES[0]
 
 
+def pretend(folder, version):
+    """Put a program into a folder of interpreters that says it is one."""
+    program = folder / version / "bin" / "python3"
+    program.parent.mkdir(parents=True)
+    answer = ascii(["cpython", version, str(program), str(folder / version), False])
+    program.write_text(f"#!/bin/sh\ncat <<.\n{answer}\n.\n")
+    program.chmod(0o755)
+
+
 def test_of_a_roots_own_the_newest_comes_first(tmp_path):
     for version in ("3.9.18", "3.12.4", "3.11.9"):
-        program = tmp_path / version / "bin" / "python3"
-        program.parent.mkdir(parents=True)
-        answer = ascii(["cpython", version, str(program), str(tmp_path / version), False])
-        program.write_text(f"#!/bin/sh\ncat <<.\n{answer}\n.\n")
-        program.chmod(0o755)
+        pretend(tmp_path, version)
     assert [found.version for found in own_interpreters(tmp_path)] == ["3.12.4", "3.11.9", "3.9.18"]
 
 

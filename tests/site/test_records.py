@@ -110,7 +110,7 @@ def without(record: Record, *path: str) -> str:
         (BUILD, without(BUILD, "digest"), "it has no 'digest'."),
         (BUILD, "[]", "it must be an object, not []."),
         (BUILD, BUILD.to_json().replace('"files": 1', '"files": true'), "files must be a whole number, not True."),
-        (BUILD, BUILD.to_json().replace('"3.26"', "3"), "packages.ase must be a text, not 3."),
+        (BUILD, BUILD.to_json().replace('"3.26"', "3"), "packages.ase must be a string, not 3."),
         (WEIGHTS, '{"environment": "mace", "model": "small", "files": 3}', "files must be a list, not 3."),
         (WEIGHTS, WEIGHTS.to_json().replace('"sha256"', '"md5"'), "files[0] has no 'sha256'."),
         (GENERATION, without(GENERATION, "state", "active"), "state has no 'active'."),
@@ -206,8 +206,11 @@ def test_a_run_keeps_what_came_before_it_was_cut_off(layout: RootLayout) -> None
     [seen] = read_verifications(layout, "mace", "d1")
     assert (seen.passed, seen.missed, seen.not_run, seen.seconds, seen.ended) == (1, 0, 1, 1.5, "")
     assert seen.versions == {"torch": "2"}
-    run.add({"reference": "c", "passed": False}, {})
+    compared = {"property": "energy", "error": 1.0, "tolerance": 0.1}
+    run.add({"reference": "c", "device": "cpu", "passed": False, **compared}, {})
+    run.add({"reference": "d", "device": "cuda", "passed": None, "reason": "no weights"}, {})  # it has computed nothing
     run.end()
+    assert run.verification.device == "cpu"
     [path] = folder.iterdir()
     assert path.stat().st_mode & 0o777 == 0o640
     [seen] = read_verifications(layout, "mace", "d1")

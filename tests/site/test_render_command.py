@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from rootstock import __version__
+from rootstock.config.committed_modulefiles import compare, write
 from rootstock.config.packaged import data_folder
+from rootstock.config.render import committed_renderings
 from tests.support.commands import clean_environment
 
 MODULE = f"della/rootstock/{__version__}.lua"
@@ -26,6 +28,12 @@ def copy(tmp_path):
 def test_the_committed_renderings_are_those_of_now(site):
     done = site("render", "--output", data_folder("modulefiles"), "--check")
     assert (done.stdout, done.returncode) == ("", 0)
+
+
+def test_what_is_written_is_written_whether_or_not_somebody_reads_what(copy):
+    (copy / MODULE).unlink()
+    write(compare(copy, committed_renderings(__version__)))
+    assert (copy / MODULE).is_file()
 
 
 def test_check_names_what_differs_is_missing_or_left_over(site, copy):

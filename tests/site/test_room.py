@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
 import re
+import tarfile
 
 import pytest
 
@@ -15,7 +17,7 @@ from tests.support.commands import SITE, run
 from tests.support.environment_files import header
 from tests.support.folders import small_disk
 from tests.support.needs import need_program
-from tests.support.tiny_root import SETUP, write_wheel
+from tests.support.tiny_root import SETUP, TinyRoot, write_wheel
 
 
 def file(room):
@@ -96,6 +98,14 @@ def test_what_is_fetched_does_not_fit(site, tmp_path, unknown):
             assert not (small / "root").exists()
 
 
+def test_a_file_system_that_counts_no_files(site, tmp_path, unknown):
+    with small_disk(tmp_path / "small", "size=3m", "nr_inodes=0") as small:
+        options = ["--cluster", "local", "--root", small / "root", "--no-client", "--env", unknown]
+        done = site("install", *options, "--dry-run", check=False)
+    assert done.returncode == 10
+    assert f"{small}/root has room for 3 MB; these builds take at least 4 MB." in done.stderr
+
+
 # -- nothing more can be written while uv or Python runs
 
 
@@ -122,6 +132,30 @@ def test_a_limit_for_the_size_of_files_is_told(site, tmp_path, unknown):
     assert "File too large" in done.stderr
     assert "A limit of this session forbids files of that size: ulimit -f shows it.\n" in done.stderr
     assert not list((root / "builds").glob("*/*"))
+
+
+def test_a_full_root_that_is_locked_says_what_makes_room_there(site, tmp_path):
+    with small_disk(tmp_path / "small", "size=30m") as small:
+        root = TinyRoot.create(small / "root", tmp_path / "wheels")
+        assert root.install().returncode == 0
+        files = {
+            "PKG-INFO": b"Metadata-Version: 2.2\nName: rsgamma\nVersion: 1.0\n",
+            "pyproject.toml": b'[project]\nname = "rsgamma"\nversion = "1.0"\n',
+            "data": random.Random(0).randbytes(4 * 10**6),
+        }
+        with tarfile.open(root.wheels / "rsgamma-1.0.tar.gz", "w:gz") as archive:  # which uv unpacks in its cache
+            for name, content in files.items():
+                info = tarfile.TarInfo(f"rsgamma-1.0/{name}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        root.require("rsgamma")
+        status = os.statvfs(small)
+        (small / "ballast").write_bytes(b"\0" * (status.f_bavail * status.f_frsize - 10**6))
+        done = site("lock", "--root", root.path, check=False)
+    assert done.returncode == 16, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "\nMake room: rootstock-site gc --dry-run shows what can go.\n" in done.stderr
+    assert "TMPDIR" not in done.stderr
 
 
 def test_a_damaged_record_of_another_build_stops_no_plan(site, tiny_root):

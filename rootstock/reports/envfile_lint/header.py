@@ -11,7 +11,7 @@ from typing import Any
 from rootstock.config.capabilities import check_variant, expand
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.environment_text import HeaderFault, header_blocks, parse_block, specifier_fault
-from rootstock.config.header_kinds import KEYS, SUBKEYS, TEXTS, Place, is_table, key_misfits, misfits
+from rootstock.config.header_kinds import KEYS, STRINGS, SUBKEYS, Place, is_table, key_misfits, misfits
 from rootstock.config.header_lines import Lines
 from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
@@ -83,8 +83,8 @@ def _check_python(header: Mapping[str, Any], lines: Lines) -> Findings:
 
 def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
     dependencies = header.get("dependencies", [])
-    if not TEXTS.test(dependencies):
-        yield Finding(ERROR, TEXTS.fault("dependencies", dependencies), lines.of("dependencies"))
+    if not STRINGS.test(dependencies):
+        yield Finding(ERROR, STRINGS.fault("dependencies", dependencies), lines.of("dependencies"))
         return
     names = set()
     for text in dependencies:
@@ -104,7 +104,7 @@ def _check_dependencies(header: Mapping[str, Any], lines: Lines) -> Findings:
 
 def _check_package(header: Mapping[str, Any], table: Mapping[str, Any], lines: Lines) -> Findings:
     dependencies, package = header.get("dependencies", []), table.get("package", "")
-    if not (TEXTS.test(dependencies) and isinstance(package, str) and package):
+    if not (STRINGS.test(dependencies) and isinstance(package, str) and package):
         return  # told already
     if normalized(package) not in required_packages(dependencies):
         text = f"package {package!r} is no dependency: `rootstock list` shows its version if another brings it."

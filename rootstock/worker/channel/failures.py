@@ -71,12 +71,12 @@ def decode_failure(content: dict[str, Any]) -> Failure:
     Raises
     ------
     WorkerProtocolError
-        If a field is missing or no text, or the code is unknown.
+        If a field is missing or not a string, or the code is unknown.
     """
     try:
         texts = {field.name: content[field.name] for field in fields(Failure)}
         if not all(isinstance(text, str) for text in texts.values()):
-            raise TypeError("a field is no text")
+            raise TypeError("a field is not a string")
         return Failure(**texts | {"code": FailureCode(texts["code"])})
     except (KeyError, TypeError, ValueError) as error:
         raise WorkerProtocolError(f"Received a FAILURE that is not one: {error}.") from error

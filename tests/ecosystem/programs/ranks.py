@@ -43,7 +43,7 @@ def copper(seed=1):
 def together(**arguments):
     """Relax on all ranks; every rank follows the same path, bit for bit."""
     atoms = copper()
-    with RootstockCalculator("emt", device="cpu", **arguments) as calc:
+    with RootstockCalculator("emt", device="cuda", **arguments) as calc:  # which EMT ignores
         atoms.calc = calc
         BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.01)
         return {
@@ -51,6 +51,7 @@ def together(**arguments):
             "properties": calc.implemented_properties, "workers": children(),
             # Asked by rank 0 alone.
             "pid": calc.info()["pid"] if rank == 0 else None, "threads": calc.info()["threads"],
+            "device": calc.device, "told": calc.info()["device"],
         }  # fmt: skip
 
 
