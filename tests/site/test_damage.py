@@ -298,7 +298,7 @@ DAMAGES = {
     ),
     "settings that cannot be read": Damage(
         lambda root: with_text(
-            root / "clusters.toml", lambda text: text.replace("[clusters.local]\n", "[clusters.local]\nnotes = 3\n")
+            root / "clusters.toml", lambda text: text.replace('[clusters."local"]\n', '[clusters."local"]\nnotes = 3\n')
         ),
         {
             "doctor": (0, ["warning layout {root}/clusters.toml", "a worker of "]),
