@@ -6,6 +6,7 @@
     ├── ConfigurationError (ValueError)          a wrong argument, variable, cluster file or environment file
     ├── UnknownEnvironmentError (FileNotFoundError)
     ├── RootError                                the root is missing, is not a root, or cannot be read or written
+    │   ├── LaterRecordError                     a later version of Rootstock wrote a record of it
     │   └── LockBusyError                        another admin is changing the root
     ├── NotConvergedError                        a relaxation did not reach its aim; the result is written
     ├── OutputError                              a file of results could not be written, as on a full disk
@@ -72,6 +73,10 @@ class RootError(RootstockError):
     """The root is missing, is not a Rootstock root, or cannot be read or written."""
 
     exit_code = 10
+
+
+class LaterRecordError(RootError):
+    """A later version of Rootstock wrote a record that this one cannot read."""
 
 
 class LockBusyError(RootError):

@@ -27,7 +27,7 @@ from rootstock.builds.uv import uv_version
 from rootstock.builds.uv_scripts import recipe_text
 from rootstock.config.environment_file import EnvironmentSource, read_source
 from rootstock.config.site import Site
-from rootstock.errors import BuildError, RootError, RootstockError
+from rootstock.errors import BuildError, LaterRecordError, RootError, RootstockError
 from rootstock.root.checksums import hash_file, read_contents, read_sums
 from rootstock.root.layout import STAGING, VARIANT
 from rootstock.root.managed_files import sha256
@@ -120,6 +120,8 @@ def _record(remains: Path, digest: str) -> BuildRecord | None:
     """Return what a build says of itself, if that makes its name."""
     try:
         record = read_build(remains)
+    except LaterRecordError as error:
+        raise BuildError(error.hint) from error
     except RootError:
         return None
     if record is None or record.digest != digest:

@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rootstock.config.clusters import AUTO, cluster_names, require_root
+from rootstock.config.devices import check_device_name
 from rootstock.config.site import installed_versions
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
@@ -210,9 +211,24 @@ def _environments(context: click.Context) -> list[str]:
     return sorted(names)
 
 
+class Device(Completed):
+    """The name of a device."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """Return it, if it is not misspelt.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        check_device_name(value)
+        return value
+
+
 MODEL = Completed("model", _models)
 CLUSTER = Completed("cluster", lambda _: [AUTO, *cluster_names()])
 ENVIRONMENT = Completed("environment", _environments)
 FORMAT = FileFormat()
-DEVICE = Completed("device", lambda _: ["cpu", "cuda", "cuda:0", "xpu"])
+DEVICE = Device("device", lambda _: ["cpu", "cuda", "cuda:0", "xpu"])
 VERSION = Completed("version", lambda context: installed_versions(_root(context)))

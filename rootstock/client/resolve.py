@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from rootstock.client.launch import LAUNCH_MODES, ResolvedModel
+from rootstock.config.devices import check_device_name
 from rootstock.config.environment_file import (
     model_strings,
     packaged_names,
@@ -27,9 +28,6 @@ from rootstock.root.records import BUILD_SOURCE, read_marker
 from rootstock.root.variants import fitting_build, how_to_build
 
 logger = logging.getLogger("rootstock")
-
-# Any other reaches setup() as it is, unless it looks like one of these.
-_DEVICES = ("cpu", "cuda", "xpu", "mps", "gpu", "tpu", "npu", "hpu", "hip", "rocm")
 
 
 def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto") -> ResolvedModel:
@@ -116,9 +114,8 @@ def resolve_environment(
     """
     if mode not in LAUNCH_MODES:
         raise ConfigurationError(f"launch={mode!r} is unknown; it is one of {', '.join(LAUNCH_MODES)}.")
-    kind = device.lower().partition(":")[0]
-    if kind not in _DEVICES and (meant := did_you_mean(kind, _DEVICES)):
-        raise ConfigurationError(f"device={device!r} is unknown.{meant}")
+    if device:
+        check_device_name(device)
     if isinstance(environment, str):
         require_environment(layout, environment)
         path = layout.environment_file(environment)

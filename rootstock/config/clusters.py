@@ -193,6 +193,9 @@ def find_root(cluster: str | None, root: str | os.PathLike[str] | None) -> Path 
     ValueError
         If both are given, or the cluster is unknown.
     """
+    for name, value in (("cluster", cluster), ("root", root)):
+        if value is not None and not os.fspath(value):
+            raise ConfigurationError(f"{name} is an empty string.", "Leave it out to take what the variables name.")
     if cluster and root:
         raise ConfigurationError("Cannot specify both 'cluster' and 'root'.", "Either finds the root; leave one out.")
     root = root or (None if cluster else os.environ.get("ROOTSTOCK_ROOT"))

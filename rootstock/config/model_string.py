@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from rootstock.root.layout import CLIENT
+
 KNOWN_ENVIRONMENTS = ("alignn", "chgnet", "mace", "orb")
 
 _VERSION = r"@[A-Za-z0-9._]+"
@@ -12,12 +14,12 @@ _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*({_VERSION})?")
 
 
 def is_environment_name(name: str) -> bool:
-    """Tell whether `name` can name an environment: it becomes a file and a folder under the root.
+    """Tell whether `name` can name an environment: it becomes a file, and a folder beside that of the client's builds.
 
     >>> is_environment_name("mace@2024.01.15"), is_environment_name("../mace"), is_environment_name("")
     (True, False, False)
     """
-    return _NAME.fullmatch(name) is not None and len(name) <= 100
+    return _NAME.fullmatch(name) is not None and len(name) <= 100 and name != CLIENT
 
 
 def is_path(model: str) -> bool:

@@ -17,7 +17,7 @@ from rootstock.reports.catalogue import of_each, read_environment
 from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_space, freed, megabytes, number_of
 from rootstock.root.generations import Generation, generation_files, read_generation, read_state
 from rootstock.root.holder import Holder, read_holder
-from rootstock.root.in_use import link_problems
+from rootstock.root.in_use import how_to_put_back, link_problems
 from rootstock.root.layout import STAGING, RootLayout, environment_of
 from rootstock.root.ownership import check_owners
 from rootstock.root.record_files import read_each
@@ -193,6 +193,8 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
     files = of_each(names, lambda name: [read_source(layout.environment_file(name))])[1]  # installations need them
     # Nothing else is known of an environment whose file is broken and that has no build.
     known = [name for name in names if name not in files or os.path.lexists(layout.active(name))]
+    gone = {environment_of(link) for link in state.active} - set(names)
+    missing = {name: RootError("it is missing.", how_to_put_back(layout)) for name in gone}
     environments, errors = of_each(known, lambda name: [_environment(layout, name, records)])
     generations = list(read_each(layout.root, generation_files(layout), read_generation, records))
     measured, unmeasured = measure(layout) if sizes else (None, {})
@@ -206,7 +208,7 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
             **link_problems(layout),
             **errors,
             **records,
-            **{layout.environment_file(name).relative_to(layout.root).as_posix(): files[name] for name in files},
+            **{f"{layout.environments.name}/{name}.py": error for name, error in {**files, **missing}.items()},
             **unmeasured,
         },
         pythons={name: len(builds) for name, builds in users(layout).items()},

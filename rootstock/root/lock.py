@@ -199,7 +199,7 @@ def probe_lock(layout: RootLayout) -> str:
     """
     import filelock
 
-    fd, name = tempfile.mkstemp(prefix=".probe-", dir=layout.locks)
+    fd, name = tempfile.mkstemp(prefix=".probe.", dir=layout.locks)
     os.close(fd)
     try:
         # What an admin takes who changes the root, and what uv takes: they may be closed to this one.

@@ -144,7 +144,7 @@ def _entries(layout: RootLayout, access: Access, everything: bool) -> Iterator[t
         layout.activations, layout.generations, layout.all_active, layout.clients, layout.aside,
     ):  # fmt: skip
         yield _shown, _below(folder, half_written=False)
-    yield _locked, _inside(layout.locks)
+    yield _locked, _inside(layout.locks, half_written=False)
     yield _logged, _inside(layout.log)
     yield Access.for_admins, (*_itself(layout.templates), *_below(layout.templates))
     yield _programs, (*_itself(layout.hooks), *_below(layout.hooks))

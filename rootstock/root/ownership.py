@@ -188,7 +188,7 @@ def check_owners(layout: RootLayout) -> None:
         more = f", and so for {len(strange) - 1} more" if strange[1:] else ""
         raise RootError(
             f"{strange[0]} belongs to {owner(strange[0])}, who is no admin of this root{more}.",
-            f"Look at it. Then root gives it to an admin: chown -h {user_of(admins.uid)} {strange[0]}",
+            f"Look at all of it. Then root gives it to an admin: chown -hR {user_of(admins.uid)} {strange[0]}",
         )
 
 
@@ -218,7 +218,7 @@ def check_owner(layout: RootLayout, path: Path, admins: Admins) -> None:
     kind = HookError if layout.hooks in (path, path.parent) else RootError
     raise kind(
         f"{path} belongs to {name}: you would run whatever they write there.",
-        f"Look at it. Then remove it, or let root give it to you: chown -h {user_of(os.geteuid())} {path}",
+        f"Look at it. Then remove it, or let root give it to you: chown -hR {user_of(os.geteuid())} {path}",
     )
 
 
@@ -250,7 +250,7 @@ def check_templates(layout: RootLayout) -> None:
 
 
 def check_build(layout: RootLayout, build: Path) -> None:
-    """Check that root does not run what somebody else has built; everybody else runs what the root's admins have.
+    """Check that a build belongs to somebody whose programs the caller may run.
 
     Parameters
     ----------
@@ -260,12 +260,12 @@ def check_build(layout: RootLayout, build: Path) -> None:
     Raises
     ------
     RootError
-        If it belongs to somebody whom root has no reason to trust.
+        If it belongs to somebody else.
     """
-    if os.geteuid() == 0 and (admins := Admins.of(layout)) and not admins.trust(build.stat()):
+    if (admins := Admins.of(layout)) and not admins.trust(build.stat()):
         raise RootError(
-            f"The build {build} belongs to {owner(build)}: as root you would run whatever they have put there.",
-            f"Do this as another user: sudo -u {owner(build)} rootstock-site verify ...",
+            f"The build {build} belongs to {owner(build)}: you would run whatever they have put there.",
+            f"Look at all of it. Then root gives it to an admin: chown -hR {user_of(admins.uid)} {build}",
         )
 
 

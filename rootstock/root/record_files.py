@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rootstock import __version__
-from rootstock.errors import RootError, RootstockError
+from rootstock.errors import LaterRecordError, RootError, RootstockError
 from rootstock.root.plain_files import RECORD_LIMIT, UnfitFileError, parse_json, read_bytes
 from rootstock.root.reachability import refusal
 
@@ -63,7 +63,8 @@ def read_record(cls: type[_T], path: Path, hint: str) -> _T | None:
         return parse_record(cls, data)
     except ValueError as error:
         if writer := _later_version(data):
-            hint = f"rootstock {writer} wrote it, this is {__version__}: load that one's module. {hint}"
+            hint = f"rootstock {writer} wrote it, this is {__version__}: module load rootstock/{writer}"
+            raise LaterRecordError(f"Cannot read {path}: {error}.", hint) from error
         raise RootError(f"Cannot read {path}: {error}.", hint) from error
 
 

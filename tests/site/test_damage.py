@@ -244,7 +244,7 @@ DAMAGES = {
         everywhere(
             10,
             "Cannot read {root}/builds/lj/",
-            f"rootstock 2099.1.0 wrote it, this is {__version__}",
+            f"rootstock 2099.1.0 wrote it, this is {__version__}: module load rootstock/2099.1.0",
             files=(10, ["build.json: cannot be read"]),
         ),
     ),
@@ -325,11 +325,11 @@ DAMAGES = {
         lambda root: owned(lj(root), STRANGER),
         {
             **{name: (0, []) for name in COMMANDS},
-            "status": (10, [f"belongs to {STRANGER}, who is no admin of this root", "chown -h root {root}/"]),
-            "doctor": (0, [f"belongs to {STRANGER}, who is no admin of this root", "chown -h root {root}/"]),
+            "status": (10, [f"belongs to {STRANGER}, who is no admin of this root", "chown -hR root {root}/"]),
+            "doctor": (0, [f"belongs to {STRANGER}, who is no admin of this root", "chown -hR root {root}/"]),
             "verify": (
                 10,
-                [f"belongs to {STRANGER}: you would run whatever they write there", "chown -h root {root}/"],
+                [f"belongs to {STRANGER}: you would run whatever they write there", "chown -hR root {root}/"],
             ),
         },
     ),
@@ -565,3 +565,19 @@ def test_a_build_that_one_may_not_look_at_is_not_taken_for_gone(copy: Path) -> N
     with closed(lj(copy), 0o550, STRANGER), closed(client, 0o550, STRANGER):
         said = run(*AS_OUTSIDER, SITE.parent / "python", "-c", LOOK, copy, cwd="/", check=True).stdout
     assert said.count("does not let you in: its mode is 0550") == 3 and "leads to no build" not in said, said
+
+
+def test_a_file_that_is_gone_and_a_record_of_a_later_version(tiny_root: Path, site: Site) -> None:
+    layout = RootLayout(tiny_root)
+    file, build = layout.environment_file("tiny"), layout.active("tiny").resolve()
+    with moved_aside(file):
+        status = site("status", "--root", tiny_root, check=False)
+        assert (status.returncode, "\nenvironments/tiny.py: it is missing. An admin" in status.stdout) == (10, True)
+    build.chmod(0o755)
+    record = build / "build.json"
+    record.chmod(0o644)
+    record.write_text(as_later_version(record.read_text()))
+    text = record.read_text()
+    done = site("repair", "--root", tiny_root, check=False)  # it does not put its own in place of that
+    assert done.returncode == 14 and "rootstock 2099.1.0 wrote it" in done.stderr + done.stdout
+    assert record.read_text() == text

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -156,10 +155,12 @@ def test_what_is_wrong_where_it_comes_from_is_one_error(tiny: TinyRoot) -> None:
     staging = Staging(tiny)
     for name, modules in (("rsgamma", {"rsgamma/__init__.py": b""}), ("rsdelta", {"rsdelta/__init__.py": b""})):
         wheel = write_wheel(tiny.wheels, name, "1.0", modules)
-        added = "rsgamma/__init__.py" if name == "rsgamma" else "rsdelta/more.py"
-        with zipfile.ZipFile(wheel, "a") as archive, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            archive.writestr(added, "x = 2\n")
+        with zipfile.ZipFile(wheel) as archive:
+            files = {entry: archive.read(entry) for entry in archive.namelist()}
+        files["rsgamma/__init__.py" if name == "rsgamma" else "rsdelta/more.py"] = b"x = 2\n"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for entry, content in files.items():
+                archive.writestr(entry, content)
     tiny.require("rsgamma")
     with pytest.raises(BuildError) as caught:
         staging.stage()

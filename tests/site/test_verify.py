@@ -283,3 +283,11 @@ def test_what_computes_on_the_processor_is_not_recorded_as_verified_on_a_gpu(cop
     (path,) = (copy / "verification/emt").rglob("*.json")
     record = json.loads(path.read_text())
     assert record["device"] == "cpu" and {check["device"] for check in record["checks"]} == {"cpu"}
+
+
+def test_a_misspelt_device_is_refused_and_nothing_is_recorded(copy: Path, site: Site) -> None:
+    for command in (("verify",), ("install",), ("install", "--dry-run")):
+        done = site(*command, "--root", copy, "--device", "cdua", check=False)
+        assert (done.returncode, "device='cdua' is unknown. Did you mean 'cuda'?" in done.stderr) == (3, True), done
+    assert site("verify", "--root", copy, "--device", "", check=False).returncode == 3
+    assert not list((copy / "verification").rglob("*.json"))

@@ -166,7 +166,7 @@ def why_not(
     def start(_: DoctorContext) -> Iterator[Finding]:
         spec = WorkerSpec(resolve(context.layout, model, context.device), context.device, start_timeout=patience)
         with contextlib.closing(spec.start()) as worker:
-            ready = f"a worker on {context.device} was ready after {worker.start_s:.1f} s"
+            ready = f"a worker on {worker.device} was ready after {worker.start_s:.1f} s"
             yield ok(f"{ready}: {', '.join(worker.properties)}")
 
     steps = [("model", check(named)), *_OF_MODEL, ("start", check(start))]

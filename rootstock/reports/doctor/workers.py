@@ -108,7 +108,7 @@ def _start(context: DoctorContext, name: str, argument: str) -> Finding:
         return failed("; ".join([reason, *tail]), hint, error.exit_code)
     except RootstockError as error:
         return from_error(error)
-    return ok(f"a worker of {model} was ready on {device} after {worker.start_s:.1f} s, {how}")
+    return ok(f"a worker of {model} was ready on {worker.device} after {worker.start_s:.1f} s, {how}")
 
 
 def _without_network(launch: Launch) -> tuple[Launch, str]:
