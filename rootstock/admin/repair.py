@@ -198,8 +198,6 @@ def _again(site: Site, tree: SealedTree, mends: Sequence[Mend]) -> Again:
     build = layout.build(name, folder.name)
     if build.resolve() != folder:
         raise BuildError("its link leads elsewhere than to a build: rootstock-site install puts the link back")
-    if not os.path.lexists(folder) and not aside(folder).is_dir():
-        raise BuildError("it is not there: rootstock-site install makes it, or puts the link back")
     links = (*layout.all_active.glob("[!.]*"), *layout.clients.glob("[!.]*"))
     link = next((link for link in links if os.path.realpath(link) == str(folder)), layout.active(name))
     again = plan_again(site, build, link)

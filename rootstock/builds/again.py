@@ -113,6 +113,8 @@ def plan_again(site: Site, build: Path, link: Path) -> Again:
                                 accelerator, link, site.layout.lock_file(name),
                             )  # fmt: skip
                             return _possible(Again(plan, lock, uv, build, remains, record))
+    if not os.path.lexists(remains):
+        raise BuildError("it is not there, nor what it was made from: rootstock-site install puts the link back")
     raise BuildError("what it was made from is damaged too, and is nowhere else in the root")
 
 

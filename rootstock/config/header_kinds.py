@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +32,12 @@ class Kind:
         return f"{name} must be {self.words}, not {reprlib.repr(value)}."
 
 
+# A terminal obeys them: what files say is shown there.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 def _is_string(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and not _CONTROL.search(value)
 
 
 def _is_finite(value: Any) -> bool:
@@ -68,7 +73,7 @@ def _list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _table_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Mapping) and all(map(test, value.values()))
+    return lambda value: isinstance(value, Mapping) and all(map(test, value.values())) and all(map(_is_string, value))
 
 
 STRING = Kind(_is_string, "a string")
