@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from rootstock.admin.bundle import (
 )
 from rootstock.admin.bundle_archive import SUMS, pack
 from rootstock.builds.interpreters import MANAGED, Interpreter, movable_interpreter
+from rootstock.builds.lock_scope import read_lock
 from rootstock.builds.locking import quoted
 from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
 from rootstock.builds.plan import CLIENT, BuildPlan, plan_client, plan_environment
@@ -202,8 +202,8 @@ def _lock(plan: BuildPlan, existing: Path | None, lock: Path, layout: RootLayout
     with tempfile.TemporaryDirectory() as scratch:
         recipe, listed = Path(scratch, "recipe.py"), Path(scratch, "pylock.toml")
         recipe.write_text(plan.recipe, encoding="utf-8")
-        if existing is not None and existing.is_file():
-            shutil.copy(existing, f"{recipe}.lock")
+        if existing is not None and (kept := read_lock(existing)) is not None:
+            Path(f"{recipe}.lock").write_bytes(kept)
         uv.lock(recipe, plan.interpreter.path)
         uv.export(recipe, listed, plan.interpreter.path)
         text = Path(f"{recipe}.lock").read_text(encoding="utf-8")

@@ -26,12 +26,8 @@ from rootstock.root.variants import Variant, find_variants
 from rootstock.root.verification_records import read_verifications
 
 UNNEEDED = "unneeded-packages"  # in `sizes`, beside paths of folders
-_LAST_COMMAND, _PACKAGE_CACHE = "last-command", "package-cache"  # among problems
-_WORDS = {
-    UNNEEDED: "cache/uv, of it named by no build and no lock (rootstock-site gc)",
-    _LAST_COMMAND: "last command",
-    _PACKAGE_CACHE: "gc keeps all of the package cache",
-}
+_CACHE = "package-cache"
+_UNNEEDED_MEANS = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
 
 
 @dataclass(frozen=True)
@@ -100,8 +96,8 @@ class Status:
         The versions of Rootstock that it holds.
     problems : Mapping[str, RootstockError]
         What of the root is missing, damaged, unreadable or somebody else's, and why; by the name of an environment or
-        a link, the path of a file, or ``place``, ``owners``, ``room``, ``last-command`` or, where sizes are measured,
-        ``package-cache``.
+        a link, the path of a file, or ``place``, ``owners``, ``room``, ``last-command`` or
+        ``package-cache`` (where sizes are measured).
     pythons : dict of str to int
         Interpreters that Rootstock has put into the root, and how many builds are made on each.
     idle_builds : int
@@ -164,11 +160,12 @@ class Status:
         if self.holder and not self.holder.ended:  # that one is among the problems
             yield self.holder.status()
         for name, size in (self.sizes or {}).items():
-            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {_WORDS.get(name, name)}"
+            yield f"{megabytes(size.bytes):>10}  {size.files:>8} files  {_UNNEEDED_MEANS if name == UNNEEDED else name}"
         left = "" if self.left.files is None else f" and {self.left.files} files"
         yield f"room left: {megabytes(self.left.bytes)}{left}{'; read-only on this node' if self.read_only else ''}"
         for name, error in self.problems.items():
-            yield f"{_WORDS.get(name, name)}: {' '.join(str(error).splitlines())}"
+            title = name.replace("-", " ") if name in (*_CHECKS, _CACHE) else name
+            yield f"{title}: {' '.join(str(error).splitlines())}"
 
 
 def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
@@ -206,8 +203,8 @@ def read_status(layout: RootLayout, *, sizes: bool = False) -> Status:
             **link_problems(layout),
             **errors,
             **records,
-            **{layout.environment_file(name).relative_to(layout.root).as_posix(): files[name] for name in files},
             **unmeasured,
+            **{layout.environment_file(name).relative_to(layout.root).as_posix(): files[name] for name in files},
         },
         pythons={name: len(builds) for name, builds in users(layout).items()},
         idle_builds=sum((path.parent.name, path.name) not in used for path in builds),
@@ -256,7 +253,7 @@ _CHECKS = {
     "place": check_place,
     "owners": check_owners,
     "room": _check_room,
-    _LAST_COMMAND: _check_last_command,
+    "last-command": _check_last_command,
 }
 
 
@@ -264,7 +261,6 @@ def _folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
     """Return what each folder of a root takes.
 
     Builds are measured before the cache, which holds the same files: what each environment takes is of more use.
-    `UNNEEDED` is a part of the cache.
     """
     files: set[tuple[int, int]] = set()  # measured already: the same file under several names counts once
     parts = [*sorted(layout.all_builds.glob("*")), *(f for f in layout.folders()[1:] if f != layout.all_builds)]
@@ -276,17 +272,22 @@ def _folder_sizes(layout: RootLayout) -> dict[str, DiskUsage]:
 
 
 def measure(layout: RootLayout) -> tuple[dict[str, DiskUsage], dict[str, RootstockError]]:
-    """Return what each folder of a root takes, and what keeps one from knowing what of it nobody needs.
+    """Return what each folder of a root takes, and what keeps one from knowing what of the package cache nobody needs.
 
     Parameters
     ----------
     layout : RootLayout
+
+    Returns
+    -------
+    tuple of (dict of str to DiskUsage, dict of str to RootstockError)
+        `UNNEEDED` is a part of the cache.
     """
     sizes = _folder_sizes(layout)
     try:
         packages = unneeded(layout)
     except RootError as error:
-        return sizes, {_PACKAGE_CACHE: error}
+        return sizes, {_CACHE: error}
     if packages:
         sizes[UNNEEDED] = freed(with_pointers(layout.uv_cache, packages))
     return sizes, {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -303,7 +304,7 @@ def test_other_commands_end_so_too(site: Site, tiny_root: Path, command: list[st
     (tiny_root / "environments/tiny.py").write_text(f"{text}\n")
     site("install", "--root", tiny_root, "--no-client")
     (tiny_root / "environments/tiny.py.lock").unlink()
-    with ExitStack() as after:
+    with contextlib.ExitStack() as after:
         if why == "closed":
             after.callback(tiny_root.chmod, 0o755)
             tiny_root.chmod(0o555)

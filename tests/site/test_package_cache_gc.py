@@ -104,7 +104,7 @@ def test_what_cannot_be_read_keeps_everything_and_is_named(upgraded):
         assert f"  keep all of the package cache: {plan['cache_kept']}\n" in on_root("gc", "--dry-run").stdout
         done = on_root("status", "--sizes", check=False)
         assert done.returncode != 0
-        assert f"gc keeps all of the package cache: {plan['cache_kept']}\n" in done.stdout
+        assert f"package cache: {plan['cache_kept']}\n" in done.stdout
         path.write_bytes(kept)
 
 
@@ -163,7 +163,7 @@ def test_status_says_what_could_go(upgraded):
         if record["packages"][ALPHA] == "1.0":
             old = link
     assert key not in json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"]
-    subprocess.run(["rm", "-rf", old], check=True)
+    run("rm", "-rf", old, check=True)
     assert json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"][key]["bytes"] > 400_000
     row = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
     assert row in on_root("status", "--sizes").stdout
