@@ -6,10 +6,12 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.client.scratch import private_scratch
+from rootstock.config.registry_files import RegistryWarning
 from rootstock.config.site import check_place, installed_site, installed_versions
 from rootstock.errors import RootError, RootstockError
 from rootstock.reports.doctor.finding import DoctorContext, Finding, check, failed, from_error, ok, skipped, warning
@@ -58,7 +60,8 @@ def layout(context: DoctorContext) -> Iterator[Finding]:
                 f"{folder} is missing", f"An admin makes it with: rootstock-site install --root {context.layout.root}"
             )
     try:
-        installed_site(context.layout)
+        with warnings.catch_warnings(action="ignore", category=RegistryWarning):  # told with the device
+            installed_site(context.layout)
         check_place(context.layout)
     except RootstockError as error:  # models run all the same
         told = from_error(error)
