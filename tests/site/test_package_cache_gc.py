@@ -163,7 +163,7 @@ def test_status_says_what_could_go(upgraded):
         if record["packages"][ALPHA] == "1.0":
             old = link
     assert key not in json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"]
-    subprocess.run(["rm", "-rf", old], check=True)
+    run("rm", "-rf", old, check=True)
     assert json.loads(on_root("status", "--sizes", "--json").stdout)["sizes"][key]["bytes"] > 400_000
     row = "cache/uv, of it named by no build and no lock (rootstock-site gc)"
     assert row in on_root("status", "--sizes").stdout
