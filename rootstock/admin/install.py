@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from rootstock.admin.asked_for import Problem, failure
+from rootstock.admin.install_checks import tries_settings
 from rootstock.admin.install_plan_view import InstallPlanView
 from rootstock.builds.make import Staged, publish, remove_leftovers, stage
 from rootstock.builds.plan import BuildPlan
@@ -63,14 +64,18 @@ class InstallPlan(InstallPlanView):
             # Where uv is not run, a cache that cannot be used stops nothing.
             cache = package_cache(site) if self.runs_uv else layout.uv_cache
             uv = Uv(cache, admin.log, access.admin_umask, self.wheels)
-            for python in self.pythons:
-                install_interpreter(site, python, uv, report=admin.report)
             try:
+                for python in self.pythons:
+                    install_interpreter(site, python, uv, report=admin.report)
                 if failed := _build([build for build in self.builds if build.source is None], self, admin, uv, 1):
                     raise failure(failed, 1)
                 _write_files(self, admin, published=True)
                 environments = [build for build in self.builds if build.source is not None]
-                failed = _build(environments, self, admin, uv, self.jobs)
+                if failed := _build(environments, self, admin, uv, self.jobs):
+                    _forget_settings(self, admin)
+            except RootstockError:
+                _forget_settings(self, admin)
+                raise
             finally:
                 access.share_cache(layout.uv_cache)
             if failed := [*self.problems, *failed]:
@@ -80,6 +85,15 @@ class InstallPlan(InstallPlanView):
 def _write_marker(plan: InstallPlan, marker: Mapping[str, Any]) -> None:
     if marker != plan.marker:
         write_file(plan.site.layout.marker, tomli_w.dumps(marker).encode(), plan.site.access.file)
+
+
+def _forget_settings(plan: InstallPlan, admin: AdminContext) -> None:
+    """Put back the root's registry, if settings were tried with which something could not be built."""
+    path = plan.site.layout.clusters_file
+    before = next((change.old for change in plan.files if change.path == path), None)
+    if before is not None and tries_settings(plan.site) and not plan.reseal:
+        write_file(path, before, plan.site.access.file)
+        admin.report(f"the settings of before are in {path.name} again")
 
 
 def _write_files(plan: InstallPlan, admin: AdminContext, *, published: bool) -> None:

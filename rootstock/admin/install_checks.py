@@ -120,6 +120,17 @@ def lock_builds(
     return locked, [problem for problem in found.values() if isinstance(problem, Problem)]
 
 
+def tries_settings(site: Site) -> bool:
+    """Tell whether a setting that reaches builds was given now: one that makes an installation fail is not kept.
+
+    Parameters
+    ----------
+    site : Site
+    """
+    given = (key for key, origin in site.cluster.origins.items() if origin == "argument")
+    return any(key.startswith(_REACHES_BUILDS) for key in given)
+
+
 def refuse_problems(site: Site, asked: Asked, problems: Sequence[Problem]) -> None:
     """Raise one error for what cannot be built, if nothing is to be done then.
 
@@ -135,9 +146,7 @@ def refuse_problems(site: Site, asked: Asked, problems: Sequence[Problem]) -> No
     """
     failed = {environment_of(problem.name) for problem in problems}
     named = asked.named and {source.name for source in asked.sources} <= failed
-    given = [key for key, origin in site.cluster.origins.items() if origin == "argument"]
-    tried = [key for key in given if key.startswith(_REACHES_BUILDS)]
     # Of what no setting changes, such as a file that is broken, the settings are not to blame.
-    blamed = [problem for problem in problems if tried and isinstance(problem.error, BuildError)]
+    blamed = [problem for problem in problems if tries_settings(site) and isinstance(problem.error, BuildError)]
     if fatal := problems if named or CLIENT in failed else blamed:
         raise failure(fatal, len(fatal))

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -20,7 +21,7 @@ from tests.support.environment_files import header
 from tests.support.folders import small_disk
 from tests.support.needs import need_root
 from tests.support.processes import wait_until_none_at
-from tests.support.tiny_root import SETUP, make_wheel
+from tests.support.tiny_root import SETUP, make_wheel, write_wheel
 
 Words = Sequence[str | Path]
 
@@ -195,6 +196,22 @@ def failing(site: Site, tiny_root: Path) -> Callable[..., Done]:
 )  # fmt: skip
 def test_a_setting_that_makes_an_installation_fail_is_not_kept(failing, site, tiny_root, setting, code):
     assert failing("--set", setting).returncode == code
+    assert "nothing to do" in site("install", "--root", tiny_root, "--no-client").stdout
+
+
+def test_a_setting_that_makes_a_build_fail_is_not_kept(site: Site, tiny_root: Path, tmp_path: Path) -> None:
+    """Where it is seen only when the packages are there."""
+    wheel = write_wheel(tmp_path, "six", "1.18.0", {"six.py": b"x = 1\n"})
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, b"x = 2\n" if name == "six.py" else content)
+    before = settings(tiny_root)
+    tried = ("--set", f"uv.find-links={tmp_path}", "--set", "uv.constraints=six>=1.18")
+    done = site("install", "--root", tiny_root, "--no-client", *tried, check=False)
+    assert done.returncode == 14 and "the settings of before are in clusters.toml again" in done.stderr
+    assert settings(tiny_root) == before
     assert "nothing to do" in site("install", "--root", tiny_root, "--no-client").stdout
 
 
