@@ -123,7 +123,7 @@ class Programs:
                 if re.search(pattern, shown):
                     raise NoRoomError(message, hint)
             if re.search(_TOO_LARGE, shown):
-                raise SiteError(message, "A limit of this session forbids files of that size: ulimit -f shows it.")
+                raise SiteError(message, "A limit of this shell forbids files of that size: ulimit -f shows it.")
             raise BuildError(message)
         return "\n".join(lines)
 

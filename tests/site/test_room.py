@@ -114,7 +114,7 @@ def test_a_file_system_that_counts_no_files(site, tmp_path, unknown):
     [
         ("Disk quota exceeded (os error 122)", "Your quota there is used up."),
         ("No space left on device (os error 28)", "Make room: rootstock-site gc --dry-run shows what can go."),
-        ("OSError: [Errno 27] File too large", "A limit of this session forbids files of that size: ulimit -f"),
+        ("OSError: [Errno 27] File too large", "A limit of this shell forbids files of that size: ulimit -f"),
     ],
 )
 def test_a_program_that_cannot_write_more_is_an_error_of_space(said, hint):
@@ -130,7 +130,7 @@ def test_a_limit_for_the_size_of_files_is_told(site, tmp_path, unknown):
     done = run(need_program("prlimit", "util-linux"), f"--fsize={2 * 10**6}", *command)
     assert done.returncode == 16, done.stderr
     assert "File too large" in done.stderr
-    assert "A limit of this session forbids files of that size: ulimit -f shows it.\n" in done.stderr
+    assert "A limit of this shell forbids files of that size: ulimit -f shows it.\n" in done.stderr
     assert not list((root / "builds").glob("*/*"))
 
 
