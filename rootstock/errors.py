@@ -9,6 +9,7 @@
     │   ├── LaterRecordError                     a later version of Rootstock wrote a record of it
     │   └── LockBusyError                        another admin is changing the root
     ├── NotConvergedError                        a relaxation did not reach its aim; the result is written
+    ├── SomeFailedError                          some of many structures failed; the others are recorded
     ├── OutputError                              a file of results could not be written, as on a full disk
     ├── SiteError                                a step of the installation failed, such as writing a file
     │   ├── BundleError
@@ -89,6 +90,12 @@ class NotConvergedError(RootstockError):
     """A relaxation did not reach its aim; its last step is written all the same."""
 
     exit_code = 21
+
+
+class SomeFailedError(RootstockError):
+    """Some of many structures failed; the results of the others are recorded."""
+
+    exit_code = 22
 
 
 class OutputError(RootstockError):

@@ -26,11 +26,12 @@ from rootstock.interfaces.arguments import (
     worker_spec,
 )
 from rootstock.interfaces.base import ProxyCalculator
+from rootstock.interfaces.many import ManyStructures
 from rootstock.interfaces.thread_state import ThreadState, ThreadStates
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 
-class RootstockCalculator(ProxyCalculator):
+class RootstockCalculator(ManyStructures, ProxyCalculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
