@@ -25,13 +25,12 @@ from rootstock.interfaces.arguments import (
     with_changes,
     worker_spec,
 )
-from rootstock.interfaces.base import ProxyCalculator
-from rootstock.interfaces.many import ManyStructures
+from rootstock.interfaces.many import ManyCalculator
 from rootstock.interfaces.thread_state import ThreadState, ThreadStates
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 
-class RootstockCalculator(ManyStructures, ProxyCalculator):
+class RootstockCalculator(ManyCalculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
@@ -110,7 +109,7 @@ class RootstockCalculator(ManyStructures, ProxyCalculator):
 
     default_parameters = DEFAULTS
 
-    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters", "_named")
+    _not_pickled = (*ManyCalculator._not_pickled, "_comm", "_last_parameters", "_named")
     _session: WorkerSession
     _named: WorkerSession | None  # whose build `parameters` name
 
