@@ -89,6 +89,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from ase.calculators.calculator import all_changes
 from chgnet.model import CHGNet, CHGNetCalculator
@@ -145,9 +146,10 @@ class FrugalCalculator(CHGNetCalculator):
         graphs = {i: graph.to(self.device) for i, graph in enumerate(found) if not isinstance(graph, Exception)}
         # Bonds go through the layers of angles as soon as anything in their batch has angles, and so would those of a
         # structure without: its energy would depend on its company.
-        together = [i for i, graph in graphs.items() if len(graph.bond_graph)]
-        for part in (together, *([i] for i in graphs if i not in set(together))):
-            for i, results in zip(part, self._predict([graphs[i] for i in part], task) if part else ()):
+        parts = [[i] for i, graph in graphs.items() if not len(graph.bond_graph)]
+        parts.append([i for i, graph in graphs.items() if len(graph.bond_graph)])
+        for part in filter(None, parts):
+            for i, results in zip(part, self._predict([graphs[i] for i in part], task), strict=True):
                 found[i] = results
         return found
 
@@ -168,7 +170,7 @@ class FrugalCalculator(CHGNetCalculator):
         try:
             self._require_known_elements(atoms)
             return self.model.graph_converter(AseAtomsAdaptor.get_structure(atoms))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # it is this structure's, and no reason to compute no other
             return error
 
     def _task(self, properties) -> str:
@@ -209,20 +211,21 @@ class FrugalCalculator(CHGNetCalculator):
             energies = energies + model.composition_model(graphs)
             if sites:
                 shifts = model.composition_model.get_site_energies(graphs)
-                sites = [energy + shift for energy, shift in zip(sites, shifts)]
-        columns = {"energy": [_plain(energy) * size for energy, size in zip(energies, sizes)]}
+                sites = [energy + shift for energy, shift in zip(sites, shifts, strict=True)]
+        ends = np.cumsum([len(graph.atomic_number) for graph in graphs])[:-1]
+        columns = {"energy": list(_plain(energies) * np.array(sizes, dtype=np.float32))}
         columns["free_energy"] = columns["energy"]
         if "f" in task:
-            columns["forces"] = [_plain(-slope) for slope in slopes[: len(graphs)]]
+            columns["forces"] = np.split(-_plain(torch.cat(slopes[: len(graphs)])), ends)
         if "s" in task:
             scales = 1 / batch.volumes * 160.21766208  # to GPa, which the stock calculator makes eV/A^3 again
-            slopes = slopes[-len(graphs) :]
-            columns["stress"] = [_plain(slope * scale) * self.stress_weight for slope, scale in zip(slopes, scales)]
+            stresses = torch.stack(slopes[-len(graphs) :]) * scales[:, None, None]
+            columns["stress"] = list(_plain(stresses) * self.stress_weight)
         if "m" in task:
-            columns["magmoms"] = [_plain(moments) for moments in out["m"]]
+            columns["magmoms"] = np.split(_plain(torch.cat(out["m"])), ends)
         if sites:
-            columns["energies"] = [_plain(energies) for energies in sites]
-        return [dict(zip(columns, row)) for row in zip(*columns.values())]
+            columns["energies"] = np.split(_plain(torch.cat(list(sites))), ends)
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _plain(tensor):

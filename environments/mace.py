@@ -222,7 +222,7 @@ class FrugalCalculator(MACECalculator):
         self._asked = frozenset(properties)
         found = [vars(atoms).pop("graph", None) or self._graph(atoms) for atoms in images]
         good = [i for i, graph in enumerate(found) if not isinstance(graph, Exception)]
-        for i, results in zip(good, self._predict([found[i] for i in good]) if good else ()):
+        for i, results in zip(good, self._predict([found[i] for i in good]) if good else (), strict=True):
             found[i] = results
         return found
 
@@ -255,7 +255,7 @@ class FrugalCalculator(MACECalculator):
             )
             graph = {"edge_index": edges, "shifts": shifts, "unit_shifts": unit_shifts.astype(float), "cell": cell}
             return {**graph, "positions": atoms.positions, "node_attrs": elements, **self._embedded(atoms)}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # it is this structure's, and no reason to compute no other
             return error
 
     def _embedded(self, atoms) -> dict:
@@ -281,7 +281,9 @@ class FrugalCalculator(MACECalculator):
 
         sizes = [len(graph["positions"]) for graph in graphs]
         ends = [0, *np.cumsum(sizes).tolist()]
-        edges = np.concatenate([graph["edge_index"] + begin for graph, begin in zip(graphs, ends)], axis=1)
+        edges = np.concatenate(
+            [graph["edge_index"] + begin for graph, begin in zip(graphs, ends, strict=False)], axis=1
+        )
         names = graphs[0].keys() - {"edge_index"}
         inputs = {name: tensor(np.concatenate([graph[name] for graph in graphs])) for name in names}
         out = self.models[0](
@@ -304,7 +306,7 @@ class FrugalCalculator(MACECalculator):
         if out.get("stress") is not None:
             stresses = out["stress"].detach().cpu().numpy() * (energy / length**3)
             columns["stress"] = [full_3x3_to_voigt_6_stress(stress) for stress in stresses]
-        return [dict(zip(columns, row)) for row in zip(*columns.values())]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _set_flags(self, _model, args, flags):
         if "stress" not in self._asked:
