@@ -93,6 +93,11 @@ class BatchEvaluator:
     def evaluate(self, frame: Frame, content: dict[str, Any]) -> dict[str, Any]:
         """Compute the structures of a frame, until all are done or the client wants to go on with something else.
 
+        Parameters
+        ----------
+        frame : Frame
+        content : dict
+
         Returns
         -------
         dict
