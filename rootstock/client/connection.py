@@ -259,17 +259,17 @@ class WorkerConnection(PeerConnection):
             return frame, decode_failure(content)
         if (frame.atoms, frame.capacity) != (self._arrays.atoms, self.process.memory.capacity):
             raise WorkerProtocolError(
-                f"The worker {self.process.title} answered for other atoms than it was asked about."
+                f"The worker {self.process.title} answered for other atoms than were asked about."
             )
         if content and isinstance(content.get("device"), str):
             self.device = content["device"]
         return frame, None
 
     def _unexpected(self, frame: Frame) -> WorkerProtocolError:
-        return WorkerProtocolError(
-            f"The worker {self.process.title} answered with kind {frame.kind}, number {frame.sequence}; "
-            f"expected the answer to number {self.sequence}."
+        said = (
+            f"answered with kind {frame.kind}, number {frame.sequence}; expected the answer to number {self.sequence}"
         )
+        return WorkerProtocolError(f"The worker {self.process.title} {said}.")
 
     def gone(self) -> WorkerError:
         """Let go of a worker that has ended, and return the error for it."""
