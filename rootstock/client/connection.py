@@ -258,17 +258,13 @@ class WorkerConnection(PeerConnection):
         if frame.kind == Kind.FAILURE:
             return frame, decode_failure(content)
         if (frame.atoms, frame.capacity) != (self._arrays.atoms, self.process.memory.capacity):
-            raise WorkerProtocolError(
-                f"The worker {self.process.title} answered for other atoms than were asked about."
-            )
+            raise WorkerProtocolError(f"The worker {self.process.title} answered for other atoms than asked about.")
         if content and isinstance(content.get("device"), str):
             self.device = content["device"]
         return frame, None
 
     def _unexpected(self, frame: Frame) -> WorkerProtocolError:
-        said = (
-            f"answered with kind {frame.kind}, number {frame.sequence}; expected the answer to number {self.sequence}"
-        )
+        said = f"answered with kind {frame.kind}, number {frame.sequence}; expected number {self.sequence}"
         return WorkerProtocolError(f"The worker {self.process.title} {said}.")
 
     def gone(self) -> WorkerError:
