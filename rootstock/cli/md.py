@@ -135,13 +135,8 @@ def md(
     """
     from rootstock.simulations import dynamics as run
     from rootstock.simulations.output import check_writable
-    from rootstock.simulations.structures import (
-        check_output,
-        check_structures,
-        check_there,
-        read_structures,
-        results_stem,
-    )  # fmt: skip
+    from rootstock.simulations.structures import check_output, check_there, read_structures, results_stem
+    from rootstock.simulations.writing import check_structures
 
     refuse_unused({
         name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."

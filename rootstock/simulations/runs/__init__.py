@@ -1,0 +1,1 @@
+"""Run folders: many structures, of which nothing that was recorded is lost or computed again."""
