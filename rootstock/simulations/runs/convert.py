@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from ase.db import connect
 from ase.io import Trajectory
-from ase.io.formats import string2index
+from ase.io.formats import string2index  # type: ignore[attr-defined]  # reexported
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.plain_files import open_regular
@@ -101,7 +101,7 @@ class Conversion:
         with naming(self._path), self._path.open("wb") as file:
             for source, found, atoms in itertools.chain.from_iterable(self._found(name, kind) for name in names):
                 number = len(self.table.offsets)
-                text = self._text(source, found, number)
+                text = self._text(found, number)
                 file.write(text)
                 digest.update(text)
                 self.table.add(position, len(text), atoms if text else 0, source)
@@ -115,7 +115,7 @@ class Conversion:
             message, hint = self.unreadable["0"]
             raise ConfigurationError(message, hint)
 
-    def _text(self, source: str, found: bytes | Atoms | ConfigurationError, number: int) -> bytes:
+    def _text(self, found: bytes | Atoms | ConfigurationError, number: int) -> bytes:
         if isinstance(found, bytes):
             return found
         if isinstance(found, Atoms):
@@ -134,8 +134,7 @@ class Conversion:
                         f"A run folder cannot hold its constraint {type(constraint).__name__}.",
                         "Remove that constraint, or compute this structure by a command without --run.",
                     )
-            text = frame(found).encode()
-        return text
+            return frame(found).encode()
 
     def _found(self, name: str, kind: str | None) -> Iterator[Found]:
         """Yield the structures of one file."""
@@ -158,24 +157,31 @@ class Conversion:
         for row in _select(path, selection):
             source, left_out = f"{path}@id={row.id}", ""
             try:
-                atoms = row.toatoms()
-                atoms.info = {SOURCE: source, "id": row.id, **row.key_value_pairs}
-                if row.data:
-                    data = Atoms(info={"data": dict(row.data)})
-                    left_out = _try_frame(data)
-                    atoms.info |= {} if left_out else data.info
-            except Exception as error:  # of the JSON and arrays in it
-                yield source, ConfigurationError(f"Cannot read {source}: {type(error).__name__}: {error}."), 0
+                atoms, data = _of_row(row, source)
+            except ConfigurationError as error:
+                yield source, error, 0
                 continue
+            if data and not (left_out := _why_not(data)):
+                atoms.info["data"] = data
             if left_out:
                 self._report(f"{source}: its data is left out of the results. {left_out}")
             yield source, atoms, len(atoms)
 
 
-def _try_frame(atoms: Atoms) -> str:
-    """Return why atoms cannot be written; nothing if they can."""
+def _of_row(row: Any, source: str) -> tuple[Atoms, dict[str, Any]]:
+    """Return structure and data of a row."""
     try:
-        frame(atoms)
+        atoms: Atoms = row.toatoms()
+        atoms.info = {SOURCE: source, "id": row.id, **row.key_value_pairs}
+        return atoms, dict(row.data)
+    except Exception as error:  # of the JSON and arrays in it
+        raise ConfigurationError(f"Cannot read {source}: {type(error).__name__}: {error}.") from error
+
+
+def _why_not(data: dict[str, Any]) -> str:
+    """Return why data cannot be written; nothing if it can."""
+    try:
+        frame(Atoms("H", info={"data": data}))
     except ConfigurationError as error:
         return error.message
     return ""
@@ -198,7 +204,9 @@ def _chosen(selection: str, count: int) -> range:
     if isinstance(picked, slice):
         return range(count)[picked]
     if not -count <= picked < count:
-        raise ConfigurationError(f"There is no frame {picked}: {count} are there.", "Count from 0; @-1 is the last one.")
+        raise ConfigurationError(
+            f"There is no frame {picked}: {count} are there.", "Count from 0; @-1 is the last one."
+        )
     return range(picked % count, picked % count + 1)
 
 
@@ -231,12 +239,20 @@ def _trajectory(path: Path, selection: str) -> Iterator[Found]:
         for number in _chosen(selection, len(trajectory)):
             source = f"{path}@{number}"
             try:
-                atoms = trajectory[number]
-                atoms.info[SOURCE] = source
-            except Exception as error:  # the same
-                yield source, ConfigurationError(f"Cannot read {source}: {type(error).__name__}: {error}."), 0
+                atoms = _of_trajectory(trajectory, number, source)
+            except ConfigurationError as error:
+                yield source, error, 0
             else:
                 yield source, atoms, len(atoms)
+
+
+def _of_trajectory(trajectory: Any, number: int, source: str) -> Atoms:
+    try:
+        atoms: Atoms = trajectory[number]
+    except Exception as error:  # whatever its bytes lead to
+        raise ConfigurationError(f"Cannot read {source}: {type(error).__name__}: {error}.") from error
+    atoms.info[SOURCE] = source
+    return atoms
 
 
 def _select(path: Path, selection: str) -> Iterator[Any]:

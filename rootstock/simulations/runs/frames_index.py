@@ -1,4 +1,4 @@
-"""Where each frame of a file in extended XYZ is: found in one pass, which keeps numbers and no text."""
+"""Where each frame of a file in extended XYZ is, found in one pass that keeps no text; and what its bytes mean."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ase import Atoms
+from ase.io.extxyz import read_xyz
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.plain_files import MEGABYTE, open_regular
@@ -88,7 +91,27 @@ def find_frames(path: Path, report: Callable[[str], object]) -> Frames:
     return frames
 
 
-def _walk(file: io.BufferedReader, path: Path, report: Callable[[str], object]) -> Frames:
+def read_frame(data: bytes) -> Atoms:
+    """Return what ASE reads from the bytes of a frame.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Raises
+    ------
+    ValueError
+        If they are no frame. It says why.
+    """
+    try:
+        # Line ends and letters as where ASE opens the file.
+        atoms: Atoms = next(read_xyz(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"), 0))
+    except Exception as error:  # whatever the text leads to
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    return atoms
+
+
+def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) -> Frames:
     frames = Frames()
     position = line = 0  # of the next line
     vectors = 0
@@ -147,7 +170,7 @@ def _count(header: bytes, path: Path, number: int, line: int) -> int:
     )
 
 
-def _check_rest(file: io.BufferedReader, path: Path, number: int, line: int) -> None:
+def _check_rest(file: io.BufferedIOBase, path: Path, number: int, line: int) -> None:
     """Refuse frames behind an empty line: ASE takes it for the end of the file."""
     while block := file.read(MEGABYTE):
         if block.strip():

@@ -7,6 +7,7 @@ import re
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,8 @@ class InputTable:
         folder : Path
         """
         with (folder / INDEX).open("wb") as file:
-            np.savez(file, **{name: np.asarray(getattr(self, name), np.int64) for name in _ARRAYS})
+            arrays: dict[str, Any] = {name: np.asarray(getattr(self, name), np.int64) for name in _ARRAYS}
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io.extxyz import read_xyz
 
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.simulations.contents import check_atoms
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.convert import Conversion, is_plain_extxyz
-from rootstock.simulations.runs.frames_index import find_frames
+from rootstock.simulations.runs.frames_index import find_frames, read_frame
 from rootstock.simulations.runs.input_table import CONVERTED, InputTable, load_table
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
@@ -164,13 +163,9 @@ class Source:
             raise ConfigurationError(*why)
         data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self.atoms_of[index]))
         try:
-            # Line ends and letters as ASE has them that opens the file.
-            atoms: Atoms = next(read_xyz(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"), 0))
-        except Exception as error:  # whatever the text leads to
-            raise ConfigurationError(
-                f"Cannot read {name} as extxyz: {type(error).__name__}: {error}.".replace("\n", " "),
-                "Look at this frame of the file.",
-            ) from error
+            atoms = read_frame(data)
+        except ValueError as error:
+            raise ConfigurationError(f"Cannot read {name} as extxyz: {error}.", "Look at this frame.") from error
         atoms.info[SOURCE] = name
         check_atoms(atoms)
         keep_as_references(atoms)
