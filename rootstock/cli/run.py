@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +12,13 @@ import click
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import (
-    Run,
-    claim_outputs,
-    compute,
-    device_words,
-    element_option,
-    failed,
-    failure_line,
-    stop_option,
-)
+from rootstock.cli.run_folder import Run, compute, failed, failure_line
+from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.simulations import Simulation, device_options, overwrite_option
-from rootstock.errors import LockBusyError
 
 if TYPE_CHECKING:
-    from rootstock.simulations.runs.folder import Progress, RunFolder
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.progress import Progress
 
 _SHOWN = 5  # failures that status lists
 _folder = click.argument("folder", type=Place(path_type=Path))
@@ -69,8 +60,7 @@ def status(folder: Path, failures: bool, as_json: bool) -> None:
         return
     _show_status(opened, progress, processes)
     if failed(progress) or failures:
-        listed = 0
-        for listed, failure in enumerate(opened.failures(), 1):  # noqa: B007
+        for listed, failure in enumerate(opened.failures(), 1):
             if not failures and listed > _SHOWN:
                 click.echo(f"    ... all of them: rootstock run status {shlex.quote(str(folder))} --failures")
                 break

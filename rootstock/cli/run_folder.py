@@ -1,4 +1,4 @@
-"""What commands with a run folder share: options, progress, the export at the end, and how they end."""
+"""Computes in a run folder: shows progress, exports what it holds at the end, and says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.command import INTERRUPTED
-from rootstock.cli.common import options
-from rootstock.cli.parameter_types import Place
 from rootstock.cli.progress_line import show_rarely
-from rootstock.errors import LockBusyError, NotConvergedError, OutputError, SomeFailedError, WorkerError
+from rootstock.errors import (
+    LockBusyError,
+    NotConvergedError,
+    OutputError,
+    SomeFailedError,
+    WorkerError,
+)
 
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
     from rootstock.simulations.runs.elements import Element
-    from rootstock.simulations.runs.folder import Progress, RunFolder
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.progress import Progress
     from rootstock.simulations.runs.source import Source
 
 Opened = Callable[["Report"], AbstractContextManager[tuple["RunFolder", "Source", Any]]]
 
 _SHOWN = 5  # failures that the end of a command lists
 _LOOK_S = 10.0  # between two looks at how many failed
-
-element_option = click.option(
-    "--element", metavar="I/N",
-    help="Compute share I of N; several processes or jobs can each compute one [default: 1/1].",
-)  # fmt: skip
-stop_option = click.option("--stop-on-error", is_flag=True, help="Stop at the first structure that fails.")
-run_options = options(
-    click.option(
-        "--run", "run_folder", type=Place(file_okay=False, path_type=Path), metavar="FOLDER",
-        help="Run folder for many structures: each result is kept as soon as it is computed, structures that fail do "
-        "not stop the others, and the same command continues after an interruption.",
-    ),
-    element_option,
-    stop_option,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,9 @@ def compute(run: Run, opened: Opened) -> None:
         click.get_current_context().exit(INTERRUPTED)
     except (WorkerError, OutputError) as error:
         if said := _recorded(run.path):
-            error.hint = "\n".join(filter(None, (error.hint, f"{said.strip()} Continue with: {run.command('continue')}")))
+            error.hint = "\n".join(
+                filter(None, (error.hint, f"{said.strip()} Continue with: {run.command('continue')}"))
+            )
         raise
     end(run, RunFolder.open(run.path), source.name)
 

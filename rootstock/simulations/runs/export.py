@@ -77,7 +77,8 @@ def export(folder: RunFolder, out: Path, *, overwrite: bool) -> Exported:
     """
     check_export(folder.path, out, overwrite=overwrite)
     progress = folder.progress()
-    if not progress.done:
+    counts = progress.counts()
+    if not counts["done"] + counts["not_converged"]:
         raise ConfigurationError(f"{folder.path} holds no results yet.", f"See: rootstock run status {folder.path}")
     count = 0
     with replacing(out) as fresh, FORMATS[out.suffix.lower()](fresh) as add:
@@ -85,10 +86,9 @@ def export(folder: RunFolder, out: Path, *, overwrite: bool) -> Exported:
             add(index, data)
             count += 1
     _remember(folder.path, out)
-    return Exported(
-        out, len(progress.statuses), count, progress.failed, progress.missing, progress.done - count,
-        progress.computed_twice,
-    )  # fmt: skip
+    failed = counts["failed_structure"] + counts["failed_resource"]
+    damaged = counts["done"] + counts["not_converged"] - count
+    return Exported(out, len(progress.statuses), count, failed, counts["missing"], damaged, progress.twice)
 
 
 def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:

@@ -9,6 +9,7 @@ from ase import Atoms
 
 from rootstock.simulations.extxyz import OF_ATOMS
 
+
 def keep_as_references(atoms: Atoms) -> None:
     """Move the results that atoms were read with into their info and arrays, as ``ref_energy``, ``ref_forces`` ...
 
