@@ -12,7 +12,7 @@ import click
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, failed, failure_line
+from rootstock.cli.run_folder import Run, compute, failed, failure_line, near
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.simulations import Simulation, device_options, overwrite_option
 
@@ -89,7 +89,11 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
         ("missing", said["missing"], ""),
         ("computed twice", said["computed_twice"], "the first result counts" if said["computed_twice"] else None),
         ("damaged records", said["damaged_records"], "computed again" if said["damaged_records"] else None),
-        ("failed", failed(progress), ", ".join(f"{count:,} {name}" for name, count in said["failed"].items() if count)),
+        (
+            "failed",
+            failed(progress),
+            ", ".join(f"{count:,} of class {name}" for name, count in said["failed"].items() if count),
+        ),
     ]
     for process in processes:
         where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
@@ -147,7 +151,7 @@ def _go_on(
 
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
-    out = Path(record.out)
+    out = near(Path(record.out))
     check_export(folder, out, overwrite=False)
     if share.of == 1:
         claim_outputs(out)

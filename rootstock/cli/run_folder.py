@@ -107,6 +107,17 @@ def compute(run: Run, opened: Opened) -> None:
     end(run, RunFolder.open(run.path), source.name)
 
 
+def near(path: Path) -> Path:
+    """Return a path as somebody here would write it.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def _recorded(path: Path) -> str:
     """Return a sentence about what a run folder holds; empty if it holds no run."""
     from rootstock.simulations.runs.folder import RunFolder
@@ -233,8 +244,8 @@ def failure_line(failure: Mapping[str, Any]) -> str:
     failure : Mapping
         As `RunFolder.failures` yields it.
     """
-    message = " ".join(str(failure["message"]).split())
-    shown = message if len(message) <= 160 else f"{message[:157]}..."
+    message = " ".join(str(failure["message"]).partition("\n")[0].split())  # what follows is what to do
+    shown = message if len(message) <= 200 else f"{message[:197]}..."
     return f"{failure['structure'] or failure['index']}: {failure['class']}: {failure['error']}: {shown}"
 
 

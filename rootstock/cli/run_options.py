@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute
+from rootstock.cli.run_folder import Run, compute, near
 from rootstock.errors import ConfigurationError
 
 element_option = click.option(
@@ -80,7 +80,7 @@ class NewRun:
 
         element = Element.parse(self.element) if self.element else Element()
         if out is None and run_file(self.folder).exists():
-            out = Path(read_run(self.folder).out)
+            out = near(Path(read_run(self.folder).out))
         elif out is None and len(names) > 1:
             out = Path(f"{self.folder.resolve().name}.extxyz")
         path = output_file(names, out, ending)
