@@ -7,6 +7,7 @@ import io
 import itertools
 import operator
 import os
+import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ def _count(header: bytes, path: Path, number: int, line: int) -> int:
     except ValueError:
         count = -1
     if count > 0:
-        return count
+        return min(count, sys.maxsize - 1)  # of which nobody has as many
     shown = header.strip().decode(errors="replace")[:60]
     if count == 0:
         raise ConfigurationError(f"{path}: frame {number} (line {line}) holds no atoms.", "Remove that frame.")

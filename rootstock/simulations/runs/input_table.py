@@ -88,8 +88,8 @@ def load_table(folder: Path) -> dict[str, np.ndarray]:
     """
     path = folder / INDEX
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _ARRAYS}
     except Exception as error:  # zip files have errors of many kinds
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is damaged"
         raise RootError(f"Cannot read {path}: {reason}.", "Begin anew, in another run folder.") from error

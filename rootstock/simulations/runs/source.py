@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ class Source:
         self._said, self._folder = said, folder
         self._labels: Sequence[str] = said["labels"]
         self._text = {**said["converted"], "path": folder / CONVERTED} if said["converted"] else said["files"][0]
-        self._file: io.FileIO | None = None
+        self._descriptor = -1
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -173,10 +173,11 @@ class Source:
 
     def _read(self, offset: int, length: int, atoms: int) -> bytes:
         path = os.fspath(self._text["path"])
-        if self._file is None:
-            self._file = io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        if self._descriptor < 0:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            weakref.finalize(self, os.close, self._descriptor)
         data = bytearray()
-        while len(data) < length and (block := os.pread(self._file.fileno(), length - len(data), offset + len(data))):
+        while len(data) < length and (block := os.pread(self._descriptor, length - len(data), offset + len(data))):
             data += block
         header = data[: data.find(b"\n") + 1].strip()
         if len(data) < length or not header.isdigit() or int(header) != atoms:
