@@ -55,7 +55,7 @@ def as_database(path: Path) -> Iterator[Add]:
     ----------
     path : Path
     """
-    with connect(path, type="db", append=False) as database:
+    with _sqlite_errors(), connect(path, type="db", append=False) as database:
 
         def add(index: int, data: bytes) -> None:
             atoms = _atoms(index, data)
@@ -66,6 +66,17 @@ def as_database(path: Path) -> Iterator[Add]:
             database.write(atoms, key_value_pairs=keys, data={"index": index, **rest})
 
         yield add
+
+
+@contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    """Turn an error of sqlite, which some Pythons lack, into one of the system."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ == "sqlite3":
+            raise OSError(str(error)) from error
+        raise
 
 
 def _plain(value: Any) -> Any:
