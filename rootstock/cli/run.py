@@ -131,7 +131,9 @@ def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
 @stop_option
 @_calculator_options
 def retry_failed(folder: Path, **rest: Any) -> None:
-    """Compute the structures that failed in FOLDER once more, and what is missing.
+    """Compute the failed structures in FOLDER again.
+
+    What is missing is computed as well.
 
     \b
     Example:
@@ -174,9 +176,9 @@ def _go_on(
 @overwrite_option
 @json_option
 def export(folder: Path, out: Path, overwrite: bool, as_json: bool) -> None:
-    """Write the results in FOLDER to OUT, in the order of the input.
+    """Write the results in FOLDER to the file OUT.
 
-    The ending of OUT selects the format: .extxyz, .db (ASE database), .npz (arrays) or .csv (a table). A run that is
+    Results are in the order of the input. The ending of OUT selects the format: .extxyz, .db (ASE database), .npz (arrays) or .csv (a table). A run that is
     not complete can be exported; the command says what is missing.
 
     \b

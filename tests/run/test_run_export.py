@@ -78,14 +78,8 @@ def folder(here: Path) -> RunFolder:
 
 def test_extended_xyz_is_copied_in_order(folder: RunFolder) -> None:
     done = export(folder, Path("out.extxyz"), overwrite=False)
-    assert (done.structures, done.exported, done.failed, done.missing, done.damaged, done.computed_twice) == (
-        6,
-        5,
-        1,
-        0,
-        0,
-        1,
-    )
+    assert (done.structures, done.exported, done.failed, done.missing) == (6, 5, 1, 0)
+    assert (done.damaged, done.computed_twice) == (0, 1)
     assert list(done.sentences())[1:] == ["1 failed", "1 computed twice; the first result is taken"]
     assert Path("out.extxyz").read_bytes() == b"".join(frame for _, frame in folder.frames())
     images = structures()
@@ -198,8 +192,8 @@ def test_a_file_of_the_same_run_is_replaced_and_another_is_not(folder: RunFolder
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a.traj", "not written in that format"), ("out", "not written in that format"), ("none/a.extxyz", "Cannot write into"),
-     ("folder.npz", "not a regular file")],
+    [("a.traj", "not written in that format"), ("out", "not written in that format"),
+     ("none/a.extxyz", "Cannot write into"), ("folder.npz", "not a regular file")],
 )  # fmt: skip
 def test_files_that_cannot_be_written(folder: RunFolder, name: str, message: str) -> None:
     Path("folder.npz").mkdir()
