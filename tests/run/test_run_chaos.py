@@ -165,7 +165,7 @@ def test_after_a_fault_a_new_part_begins(tmp_path: Path, call: str, number: int)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("call", ["create", "write", "short", "fsync"])
 def test_nothing_recorded_is_lost_on_a_disk_that_goes_on_failing(tmp_path: Path, call: str, number: int) -> None:
-    for first in range(1, 8 if call != "create" else 4):
+    for first in range(1, 4 if call == "create" else 6):
         run = new_run(tmp_path / f"{first}", SIZES)
         told, disk = Told(run), FaultyDisk(call, number, first, lasting=True)
         with pytest.raises(OutputError, match=f"Cannot record results in {run.path}: {os.strerror(number)}") as caught:
@@ -273,7 +273,7 @@ def test_what_was_reported_survives_a_loss_of_power(tmp_path: Path, leave: Calla
         assert not missing & set(told)
         assert set(exported(after)) == ALL - FAILS - missing
         assert set(compute(after)) == missing and set(exported(after)) == ALL - FAILS
-    assert lost > 15
+    assert lost >= 10
 
 
 # -- interruptions and kills
