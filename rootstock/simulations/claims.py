@@ -170,6 +170,7 @@ def _take(record: Path, me: Holder) -> int:
             with turn:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, me.to_json().encode(), 0)
+                os.fsync(descriptor)  # on NFS, other nodes would see an empty record as long as it is open
         except BlockingIOError as error:
             os.close(descriptor)
             raise HeldError(read_holder(record)) from error

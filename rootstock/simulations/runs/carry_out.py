@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def carry_out(
     stop_on_error: bool = False,
     retry_failed: bool = False,
     disk: Disk | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Compute what is missing in a run, and record it. Structures that fail are recorded too, and the others go on.
 
@@ -117,7 +119,8 @@ def carry_out(
         Whether the first structure that fails ends it.
     retry_failed : bool
         Whether those that failed before are computed again.
-    disk : Disk, optional
+    disk, clock
+        As for `Recorder`.
 
     Raises
     ------
@@ -131,7 +134,7 @@ def carry_out(
         If no worker can compute, whatever the structure; with `stop_on_error`, of a structure.
     """
     relaxation = _relaxation(folder) if folder.record.kind == "relax" else None
-    with folder.recorder(element, on_recorded, disk=disk) as recorder:
+    with folder.recorder(element, on_recorded, disk=disk, clock=clock) as recorder:
         if not len(folder.missing(element, retry_failed=retry_failed, gpu="any other")):
             return  # and no worker is started
         gpu = ""

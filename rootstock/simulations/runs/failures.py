@@ -17,8 +17,9 @@ from rootstock.simulations.runs.index import Status, unreadable
 
 _LONGEST = 2**16  # bytes of a line that we write
 _TEXTS = ("class", "error", "message", "structure", "gpu", "host", "time")
-_OF_STATUS = {
-    int(Status.FAILED_STRUCTURE): FailureClass.STRUCTURE, int(Status.FAILED_RESOURCE): FailureClass.RESOURCE
+_CLASSES = {
+    int(Status.MISSING): FailureClass.INFRASTRUCTURE, int(Status.FAILED_STRUCTURE): FailureClass.STRUCTURE,
+    int(Status.FAILED_RESOURCE): FailureClass.RESOURCE,
 }  # fmt: skip
 
 
@@ -43,24 +44,22 @@ def read_failures(folder: Path, parts: Sequence[str], statuses: NDArray[np.uint8
     ConfigurationError
         If a file cannot be read.
     """
-    # Of each index: whether the class is that of its status, the time, and where the line is.
-    last: dict[int, tuple[bool, str, str, int, int]] = {}
+    last: dict[int, tuple[str, str, int, int]] = {}  # of each index: the time, and where the line is
     for part in parts:
         name = f"{part}.failed.jsonl"
         for offset, length, said in _lines(folder / name, len(statuses)):
-            status = int(statuses[said["index"]])
-            if status not in (Status.DONE, Status.NOT_CONVERGED):
-                rank = (_OF_STATUS.get(status) == said["class"], said["time"], name, offset, length)
-                last[said["index"]] = max(rank, last.get(said["index"], rank))
+            # A failure is final by its record in the index; without one, it may be one of those that never are.
+            if said["class"] == _CLASSES.get(int(statuses[said["index"]])):
+                found = (said["time"], name, offset, length)
+                last[said["index"]] = max(found, last.get(said["index"], found))
     failed = np.flatnonzero(statuses >= Status.FAILED_STRUCTURE).tolist()
     with Files(folder) as files:
         for index in sorted({*failed, *last}):
-            kind = _OF_STATUS.get(int(statuses[index]))
-            if index in last and (last[index][0] or kind is None):
-                yield _parsed(files.read(*last[index][2:]), len(statuses)) or {}
-            else:
-                lost = "What was recorded of this failure is damaged."
-                yield {**dict.fromkeys(_TEXTS, ""), "index": index, "class": str(kind), "message": lost}
+            again = _parsed(files.read(*last[index][1:]), len(statuses)) if index in last else None
+            yield again or {
+                **dict.fromkeys(_TEXTS, ""), "index": index, "class": str(_CLASSES[int(statuses[index])]),
+                "message": "The line that described this failure is damaged.",
+            }  # fmt: skip
 
 
 def _lines(path: Path, structures: int) -> Iterator[tuple[int, int, dict[str, Any]]]:

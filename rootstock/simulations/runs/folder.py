@@ -200,10 +200,10 @@ class RunFolder:
             recorder = Recorder(self.path, on_recorded, disk=disk, clock=clock)
             try:
                 yield recorder
+                recorder.close()
             except BaseException as error:
                 _close_after(recorder, error)
                 raise
-            recorder.close()
 
 
 def _close_after(recorder: Recorder, error: BaseException) -> None:

@@ -61,10 +61,16 @@ def preparing_run(path: Path) -> Iterator[None]:
             raise unwritten(path, error) from error
         if not run_file(path).exists():
             with naming(path):
-                for name in os.listdir(path):
-                    if _is_left(name):
-                        (path / name).unlink()
-        yield
+                _clear(path)
+        try:
+            yield
+        except BaseException:
+            if not run_file(path).exists():
+                with contextlib.suppress(OSError):
+                    _clear(path)
+                    claim.close()
+                    path.rmdir()  # if nothing else was in it
+            raise
 
 
 def make_run(path: Path, record: RunRecord) -> RunRecord:
@@ -114,6 +120,12 @@ def _the_same(path: Path, record: RunRecord) -> RunRecord:
     there = read_run(path)
     check_same_run(path, there, record)
     return there
+
+
+def _clear(path: Path) -> None:
+    for name in os.listdir(path):
+        if _is_left(name):
+            (path / name).unlink()
 
 
 def _is_left(name: str) -> bool:

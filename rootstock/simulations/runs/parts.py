@@ -91,7 +91,7 @@ class Parts:
         OutputError
             If a new part cannot take them either. None of them is recorded then.
         """
-        for last in (self._part is None, True):
+        for last in (False, True):
             part = self._part = self._part or _Part(self._folder, self._disk)
             try:
                 part.record(results)

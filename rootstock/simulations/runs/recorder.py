@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import platform
 import queue
@@ -26,7 +27,24 @@ _HELD = 16 * 2**20  # bytes that wait for the disk at most
 _LONGEST = 2000  # characters of a message
 _STATUS = {FailureClass.STRUCTURE: Status.FAILED_STRUCTURE, FailureClass.RESOURCE: Status.FAILED_RESOURCE}
 
-_Answer = queue.SimpleQueue[Exception | None]
+
+class _Request:
+    """Asks the thread to record what it holds, and to end if it is the last."""
+
+    def __init__(self, *, last: bool) -> None:
+        self.last, self._answered = last, False
+        self.error: BaseException | None = None
+        self._answer = _thread.allocate_lock()
+        self._answer.acquire()
+
+    def answer(self, error: BaseException | None) -> None:
+        self.error, self._answered = error, True
+        self._answer.release()
+
+    def wait(self, thread: threading.Thread) -> None:
+        """Wait for the answer; once interrupted, it can be waited for again."""
+        while not self._answered and thread.is_alive():
+            self._answer.acquire(timeout=1.0)
 
 
 class Recorder:
@@ -59,8 +77,8 @@ class Recorder:
     ) -> None:
         self._on_recorded = on_recorded
         self._parts, self._clock, self._delay = Parts(folder, disk or Disk()), clock, delay
-        self._results: queue.SimpleQueue[Result | tuple[bool, _Answer]] = queue.SimpleQueue()
-        self._news: queue.SimpleQueue[list[int] | Exception] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Result | _Request] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[list[int] | BaseException] = queue.SimpleQueue()
         self._held, self._synced = 0, clock()
         self._thread: threading.Thread | None = None
         self.failed = 0
@@ -142,9 +160,10 @@ class Recorder:
         OutputError
             If something cannot be recorded.
         """
-        if self._thread is not None and self._thread.is_alive():
+        try:
             self._ask(last=True)
-        self._thread = None
+        finally:
+            self._thread = None
 
     def _put(self, result: Result) -> None:
         if self._thread is None:
@@ -158,22 +177,29 @@ class Recorder:
             self.sync()
 
     def _ask(self, *, last: bool) -> None:
-        if self._thread is None:
+        if (thread := self._thread) is None:
             return
-        answer: _Answer = queue.SimpleQueue()
-        self._results.put((last, answer))
-        error = answer.get()
+        request = _Request(last=last)
+        self._results.put(request)
+        try:
+            request.wait(thread)
+        except BaseException:
+            if last:  # interrupted once, it ends first what it has begun; twice, it leaves at once
+                request.wait(thread)
+                if request.error is not None:
+                    raise request.error from None
+            raise
         self._held, self._synced = 0, self._clock()
         self._tell()
-        if error is not None:
-            raise error
+        if request.error is not None:
+            raise request.error
 
-    def _tell(self) -> Exception | None:
+    def _tell(self) -> BaseException | None:
         """Report what the thread has recorded meanwhile, and return what went wrong."""
         error = None
         while not self._news.empty():
             said = self._news.get()
-            if isinstance(said, Exception):
+            if isinstance(said, BaseException):
                 error = said
             elif self._on_recorded is not None:
                 self._on_recorded(said)
@@ -202,18 +228,17 @@ class Recorder:
                 if error is not None:
                     self._news.put(error)
                 continue
-            last, answer = said
-            if last:
+            if said.last:
                 self._parts.close()
-            answer.put(error)
-            if last:
+            said.answer(error)
+            if said.last:
                 return
 
-    def _record(self, held: list[Result]) -> Exception | None:
+    def _record(self, held: list[Result]) -> BaseException | None:
         if held:
             try:
                 self._parts.record(held)
-            except Exception as error:  # noqa: BLE001  # raised where somebody asked
+            except BaseException as error:  # noqa: BLE001  # raised where somebody asked
                 return error
             self._news.put([result.index for result in held if result.status is not Status.MISSING])
             held.clear()

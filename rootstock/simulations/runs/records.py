@@ -134,17 +134,19 @@ def check_same_run(folder: Path, record: RunRecord, wanted: RunRecord | Mapping[
     record : RunRecord
         What the run is bound to.
     wanted : RunRecord or mapping
-        What is asked for now; of a mapping, its entries count.
+        What is asked for now; of a mapping, its entries count, and those of its ``input``.
 
     Raises
     ------
     ConfigurationError
         It names the first entry that differs, and both values.
     """
-    asked = asdict(wanted) if isinstance(wanted, RunRecord) else wanted
+    asked, old = asdict(wanted) if isinstance(wanted, RunRecord) else wanted, asdict(record)
     new = json.loads(json.dumps({name: asked[name] for name in _COMPARED if name in asked}))
-    old = {name: value for name, value in asdict(record).items() if name in new}
-    for name, before, now_ in differences(json.loads(json.dumps(old)), new):
+    old = {name: old[name] for name in new}
+    if not isinstance(wanted, RunRecord) and "input" in new:  # what is known of the input before it is read
+        old["input"] = {name: old["input"].get(name) for name in new["input"]}
+    for name, before, now_ in differences(old, new):
         raise ConfigurationError(
             f"{folder} holds another run: {name} is {_shown(before)} there, and {_shown(now_)} now.",
             "Give this one a folder of its own, with --run; or go on with what the folder holds: "
