@@ -178,8 +178,8 @@ def _go_on(
 def export(folder: Path, out: Path, overwrite: bool, as_json: bool) -> None:
     """Write the results in FOLDER to the file OUT.
 
-    Results are in the order of the input. The ending of OUT selects the format: .extxyz, .db (ASE database), .npz (arrays) or .csv (a table). A run that is
-    not complete can be exported; the command says what is missing.
+    Results are in the order of the input. The ending of OUT selects the format: .extxyz, .db (ASE database), .npz
+    (arrays) or .csv (a table). A run that is not complete can be exported; the command says what is missing.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +131,9 @@ def test_relaxations(rootstock: Command) -> None:
     assert [bool(atoms.info["converged"]) for atoms in read("a-relaxed.extxyz", ":")] == [False, True, False]
     whole = rootstock("relax", "emt", "a.extxyz", "--steps", "2", "--fmax", "0.001", "--out", "whole.extxyz")
     assert whole.returncode == 21
-    assert Path("whole.extxyz").read_bytes() == Path("a-relaxed.extxyz").read_bytes()
+    for atoms, other in zip(read("whole.extxyz", ":"), read("a-relaxed.extxyz", ":"), strict=True):
+        assert (atoms.positions == other.positions).all() and (atoms.get_forces() == other.get_forces()).all()
+        assert atoms.info == other.info and atoms.calc.results.keys() == other.calc.results.keys()
     refused = rootstock(*words, "--traj", "steps.extxyz")
     assert (refused.returncode, "--traj is not possible with --run" in refused.stderr) == (3, True)
     cells = rootstock("relax", "emt", "a.extxyz", "--opt-cell-fully", "--run", "cells", "--out", "cells.csv")
@@ -183,9 +185,7 @@ def test_many_files_of_many_kinds(rootstock: Command) -> None:
     with connect("e.db") as database:
         database.write(crystal(3), key_value_pairs={"family": "fcc"})
     done = rootstock("singlepoint", "emt", "a b.traj", "c;d.cif", "e.db", "--run", "runs of mine")
-    assert (done.returncode, done.stdout) == (0, "'runs of mine.extxyz': 4 of 4 structures\n".replace("'", "")), (
-        done.stderr
-    )
+    assert (done.returncode, done.stdout) == (0, "runs of mine.extxyz: 4 of 4 structures\n"), done.stderr
     found = read("runs of mine.extxyz", ":")
     assert [atoms.info["rootstock_source"] for atoms in found] == ["a b.traj@0", "a b.traj@1", "c;d.cif@0", "e.db@id=1"]
     assert found[3].info["family"] == "fcc"
@@ -225,11 +225,11 @@ def test_export(rootstock: Command) -> None:
         (("singlepoint", "emt", "a.extxyz", "--run", "x", "--out", "x.traj"), "not written in that format"),
         (
             ("singlepoint", "emt", "a.extxyz", "--run", "x", "--out", "there.csv"),
-            "there.csv exists.\nName another file",
+            "there.csv exists.\nName another",
         ),
         (
             ("singlepoint", "emt", "a.extxyz", "--run", "x", "--out", "a.extxyz", "--overwrite"),
-            "one of the files of struc",
+            "is one of the files",
         ),
         (("singlepoint", "emt", "none.extxyz", "--run", "x"), "There is no file none.extxyz"),
         (("singlepoint", "emt", "cut.extxyz", "--run", "x"), "frame 0 (line 1) is cut short"),
@@ -290,10 +290,8 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
     try:
         prefix = tuple(ordinary())
         assert rootstock("run", "status", "s", prefix=prefix).returncode == 0
-        assert (
-            rootstock("run", "export", "s", "x.csv", prefix=prefix).stdout
-            == "x.csv: 1 of 2 structures; 1 not computed yet\n"
-        )
+        exported = rootstock("run", "export", "s", "x.csv", prefix=prefix)
+        assert exported.stdout == "x.csv: 1 of 2 structures; 1 not computed yet\n"
         done = rootstock("run", "continue", "s", prefix=prefix)
         assert done.returncode in (3, 16), done.stderr
         assert "Permission denied" in done.stderr and "Traceback" not in done.stderr
@@ -304,7 +302,7 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
 # -- several processes, and ends that nobody chose
 
 
-@contextmanager
+@contextlib.contextmanager
 def computing(environment: dict[str, str], *words: str) -> Iterator[subprocess.Popen[str]]:
     """Start a command with a run folder s, and yield it, stopped with its worker, when it has begun to compute."""
     with started([ROOTSTOCK, *words, "--run", "s", "--device", "cpu"], env=environment) as process:
@@ -319,7 +317,7 @@ def recorded() -> int:
 
 def test_the_same_command_after_a_kill(rootstock: Command, environment: dict[str, str]) -> None:
     """What was recorded is not computed again, and the file is that of a run that nobody killed."""
-    write("a.extxyz", [crystal(number, repeat=10 + number % 3) for number in range(250)])
+    write("a.extxyz", [crystal(number, repeat=10 + number % 3) for number in range(120)])
     words = ("singlepoint", "emt", "a.extxyz")
     with computing(environment, *words) as process:
         for _ in range(100):
@@ -340,16 +338,19 @@ def test_the_same_command_after_a_kill(rootstock: Command, environment: dict[str
         found = status(rootstock)
         (who,) = found["running"]  # type: ignore[misc]
         assert (who["state"], who["pid"], who["element"]) == ("running", process.pid, "1/1")
-        assert 0 < found["done"] < 250  # type: ignore[operator]
+        assert 0 < found["done"] < 120  # type: ignore[operator]
         before = {path: path.read_bytes() for path in Path("s").glob("part-*")}
         for again in ((*words, "--run", "s"), ("run", "continue", "s"), ("run", "continue", "s", "--element", "1/2")):
             refused = rootstock(*again)
             assert (refused.returncode, f"process {process.pid}" in refused.stderr) == (11, True), refused.stderr
         process.kill()
+        for pid in others:  # the worker's guard, too, could do nothing
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         wait_until_gone(*others)
     assert not Path("a-results.extxyz").exists()
     done = rootstock(*words, "--run", "s")
-    assert (done.returncode, done.stdout) == (0, "a-results.extxyz: 250 of 250 structures\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "a-results.extxyz: 120 of 120 structures\n"), done.stderr
     assert status(rootstock)["computed_twice"] == 0
     assert all(path.read_bytes() == content for path, content in before.items())
     whole = rootstock(*words, "--run", "whole", "--out", "whole.extxyz")

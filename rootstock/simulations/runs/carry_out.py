@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
 _ENDED = [-number for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)]
+_USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
 _OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 
 
@@ -167,7 +168,8 @@ def _single_points(run: _Run, missing: Sequence[int]) -> None:
                 taken.append((index, atoms, *_set_aside(atoms)))
                 yield atoms
 
-    results = iter(run.calculator.iter_many(structures(), run.folder.record.settings.get("properties") or None))
+    asked = run.folder.record.settings.get("properties") or None
+    results = iter(run.calculator.iter_many(structures(), asked))
     while True:
         try:
             result = next(results)
@@ -186,7 +188,8 @@ def _single_points(run: _Run, missing: Sequence[int]) -> None:
             run.fail(index, result.failure or FailureClass.STRUCTURE, result.error, atoms)
         else:
             note_calculator(atoms, run.calculator)
-            atoms.calc = SimpleNamespace(results=result.results)  # all that is read of it
+            found = {name: result.results[name] for name in asked or _USUAL if name in result.results}
+            atoms.calc = SimpleNamespace(results=found)  # all that is read of it
             run.add(index, atoms)
 
 
