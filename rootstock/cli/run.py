@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from rootstock.cli.run_options import claim_outputs, device_words, element_optio
 from rootstock.cli.simulations import Simulation, device_options, overwrite_option
 
 if TYPE_CHECKING:
-    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.folder import Damaged, RunFolder
     from rootstock.simulations.runs.progress import Progress
 
 _SHOWN = 5  # failures that status lists
@@ -27,7 +28,10 @@ _calculator_options = options(cluster_options, device_options)
 
 @click.group("run", cls=Group)
 def run() -> None:
-    """Run folders: many structures, computed with --run of singlepoint and relax."""
+    """Inspect, continue and export run folders.
+
+    A run folder holds the results of many structures. 'rootstock singlepoint' and 'rootstock relax' make one with --run.
+    """
 
 
 @run.command(cls=Simulation)
@@ -133,12 +137,21 @@ def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
 def retry_failed(folder: Path, **rest: Any) -> None:
     """Compute the failed structures in FOLDER again.
 
-    What is missing is computed as well.
+    What is missing, and results that are damaged on disk, are computed as well.
 
     \b
     Example:
       rootstock run retry-failed screening --device cuda:1
     """
+    from rootstock.root.disk_usage import number_of
+    from rootstock.simulations.runs.folder import RunFolder
+
+    opened = RunFolder.open(folder)
+    damaged: list[Damaged] = []
+    collections.deque(opened.frames(damaged), maxlen=0)
+    if damaged:
+        opened.discard(damaged)
+        click.echo(f"{number_of(len(damaged), 'result')} damaged on disk: computed again.", err=True)
     _go_on(folder, retry_failed=True, rebase=False, **rest)
 
 

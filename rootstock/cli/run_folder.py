@@ -192,18 +192,20 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str]) -> None:
     """
     progress = folder.progress()
     counts = progress.counts()
-    where = f"in {run.path}"
+    where, damaged = f"in {run.path}", 0
     if counts["missing"]:
         click.echo(f"Element {run.element} is computed. {counts['missing']:,} structures are still missing {where}.")
     elif counts["done"] + counts["not_converged"]:
-        where = f"in {_export(run, folder)}"
-    if failed(progress):
-        raise _some_failed(run, folder, progress)
+        out, damaged = _export(run, folder)
+        where = f"in {out}"
+    if failed(progress) or damaged:
+        raise _some_failed(run, folder, progress, damaged)
     if counts["not_converged"]:
         raise _not_converged(folder, progress, name, where)
 
 
-def _export(run: Run, folder: RunFolder) -> Path:
+def _export(run: Run, folder: RunFolder) -> tuple[Path, int]:
+    """Write the file of results, and return it with the number of results that are damaged on disk."""
     from rootstock.simulations.claims import claim_files
     from rootstock.simulations.runs.export import export
 
@@ -211,10 +213,14 @@ def _export(run: Run, folder: RunFolder) -> Path:
     command = shlex.join(["rootstock", *sys.argv[1:]])
     try:
         with claim_files([out], command) if run.element.of > 1 else _nothing():
-            click.echo("; ".join(export(folder, out, overwrite=run.overwrite).sentences()))
+            exported = export(folder, out, overwrite=run.overwrite)
+            click.echo("; ".join(exported.sentences()))
+            return out, exported.damaged
     except LockBusyError:
+        if run.element.of == 1:
+            raise
         click.echo(f"Another element of the run writes {out}.", err=True)
-    return out
+        return out, 0
 
 
 @contextmanager
@@ -222,15 +228,18 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _some_failed(run: Run, folder: RunFolder, progress: Progress) -> SomeFailedError:
+def _some_failed(run: Run, folder: RunFolder, progress: Progress, damaged: int) -> SomeFailedError:
     lines = [
         f"  {failure_line(failure)}" for _, failure in zip(range(_SHOWN), folder.failures(), strict=False)
     ]  # fmt: skip
     count = failed(progress)
     if count > _SHOWN:
         lines.append(f"  and {count - _SHOWN:,} more")
+    lines = [f"{count:,} of {len(progress.statuses):,} structures failed:", *lines] if count else []
+    if damaged:
+        lines.append(f"{damaged:,} of {len(progress.statuses):,} results are damaged on disk, and left out.")
     return SomeFailedError(
-        "\n".join([f"{count:,} of {len(progress.statuses):,} structures failed:", *lines]),
+        "\n".join(lines),
         f"List all failures:       {run.command('status')} --failures\n"
         f"Compute them once more:  {run.command('retry-failed')}",
     )
