@@ -17,10 +17,12 @@ from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 
 from rootstock.client.evaluated import FailureClass
+from rootstock.client.reported import USELESS
 from rootstock.errors import (
     ConfigurationError,
     ModelError,
     NonFiniteError,
+    OutOfMemoryError,
     WorkerDiedError,
     WorkerStartError,
 )
@@ -31,6 +33,7 @@ from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import ENTRY, Status, checks_of, entry
 from rootstock.simulations.runs.progress import parts_of
 from rootstock.simulations.runs.recorder import Recorder
+from rootstock.worker.channel.failures import FailureCode
 from tests.support.commands import run
 from tests.support.processes import wait_for
 from tests.support.run_folders import (
@@ -273,8 +276,13 @@ def test_trouble_of_a_node_is_no_failure_of_a_structure(tmp_path: Path) -> None:
     with pytest.raises(WorkerStartError, match="the GPU is lost"):
         compute(run, calc)
     assert sorted(run.missing().tolist()) == sorted({*range(6)} - {*calc.computed[:-1]})
+    # A structure whose worker somebody ended is no reason to leave out the others.
+    ended = {4: (WorkerDiedError("was ended"), FailureClass.INFRASTRUCTURE)}
+    with pytest.raises(WorkerDiedError, match="was ended\n1 structure could not be computed"):
+        compute(run, Trivial(ended))
+    assert run.missing().tolist() == [4]
     [failure] = run.failures()
-    assert (failure["class"], failure["index"], failure["structure"]) == ("infrastructure", 5, "big.extxyz@5, Ar2")
+    assert (failure["class"], failure["index"], failure["structure"]) == ("infrastructure", 4, "big.extxyz@4, Ar4")
     compute(run)
     assert len(exported(run)) == 6 and not [*run.failures()]
 
@@ -320,7 +328,7 @@ def test_what_the_model_sees_and_what_comes_back(tmp_path: Path) -> None:
         atoms.pbc = (True, False, True)
 
     class Looking(Ours):
-        def iter_many(self, images: Any, properties: Any = None) -> Iterator[Any]:
+        def iter_many(self, images: Any, properties: Any = None, *, ordered: bool = True) -> Iterator[Any]:
             def seen() -> Iterator[Atoms]:
                 for atoms in images:
                     assert {*atoms.info} == {"id", "note"} and not {*atoms.arrays} & {"ref_forces"}
@@ -331,7 +339,7 @@ def test_what_the_model_sees_and_what_comes_back(tmp_path: Path) -> None:
 
     run = new_run(tmp_path / "run", SIZES, settings={"properties": ["energy", "forces"]})
     source = Structures(SIZES, change=change)
-    compute(run, Looking(None), source)
+    compute(run, Looking(None, together=4), source)
     for index, atoms in exported(run).items():
         before = source[index]
         assert atoms.info == {
@@ -397,8 +405,10 @@ class Dying(LennardJones):
         (2, WorkerDiedError("died"), -9, None),
         (2, WorkerDiedError("died"), 143, None),
         (1, WorkerStartError("no worker"), None, None),
+        (1, ModelError("assertion", f"{USELESS[FailureCode.LOST_GPU]}; ..."), None, (Status.DONE, Status.DONE)),
+        (2, ModelError("assertion", f"{USELESS[FailureCode.LOST_GPU]}; ..."), None, None),
         (1, NonFiniteError("NaN"), None, (Status.FAILED_STRUCTURE, Status.DONE)),
-        (1, ModelError("too large", remote_type="torch.OutOfMemoryError"), None, (Status.FAILED_RESOURCE, Status.DONE)),
+        (1, OutOfMemoryError("too large"), None, (Status.FAILED_RESOURCE, Status.DONE)),
         (1, ValueError("the line search failed"), None, (Status.FAILED_STRUCTURE, Status.DONE)),
     ],
 )
