@@ -26,7 +26,8 @@
         ├── WorkerTimeoutError (TimeoutError)    no answer within the deadline; the worker was replaced
         ├── WorkerProtocolError                  the other end broke the protocol
         ├── ModelError                           the model raised an exception; the worker lives
-        │   └── UnsupportedPropertyError         the model does not compute what was asked for
+        │   ├── UnsupportedPropertyError         the model does not compute what was asked for
+        │   └── OutOfMemoryError                 the atoms do not fit into the memory of the device
         └── NonFiniteError (ArithmeticError)     NaN or infinity went in or came out
 
 Each says what happened, where, and the next thing to try. ``exit_code`` is what the command lines end with
@@ -244,6 +245,10 @@ class ModelError(WorkerError):
 
 class UnsupportedPropertyError(ModelError):
     """The model does not compute what was asked for, or not for these atoms."""
+
+
+class OutOfMemoryError(ModelError):
+    """The atoms do not fit into the memory of the device, or of the node."""
 
 
 class NonFiniteError(WorkerError, ArithmeticError):

@@ -30,7 +30,8 @@ _calculator_options = options(cluster_options, device_options)
 def run() -> None:
     """Inspect, continue and export run folders.
 
-    A run folder holds the results of many structures. 'rootstock singlepoint' and 'rootstock relax' make one with --run.
+    A run folder holds the results of many structures. 'rootstock singlepoint' and 'rootstock relax' make one, with
+    --run.
     """
 
 

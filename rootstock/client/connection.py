@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rootstock.client.batch_arrays import BatchArrays
 from rootstock.client.handshake import wait_until_ready
 from rootstock.client.inputs import Inputs
 from rootstock.client.peer import GOODBYE_S, PeerConnection, Phase
 from rootstock.client.process import FRAME_S, Launch, WorkerProcess, forks
+from rootstock.client.reported import USELESS, reported_error
 from rootstock.client.shared_arrays import Arrays, Result, sections
 from rootstock.errors import (
-    ModelError,
     UnsupportedPropertyError,
     WorkerDiedError,
     WorkerError,
@@ -22,7 +23,7 @@ from rootstock.errors import (
     WorkerTimeoutError,
 )
 from rootstock.worker.channel.endpoint import PeerGoneError
-from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
+from rootstock.worker.channel.failures import Failure, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import INFO_BIT, PROPERTY_BITS
 from rootstock.worker.channel.running_time import running_time
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
     from rootstock.root.lock import Report
 
 _CALLS_OF_A_LOOK = 256
-
-_KINDS: dict[FailureCode, tuple[type[WorkerError], str]] = {
-    FailureCode.UNSUPPORTED_PROPERTY: (UnsupportedPropertyError, "model"),
-    FailureCode.CANNOT_SERVE: (WorkerError, "worker"),
-}
-# Failures after which a worker cannot serve any more.
-_USELESS = {
-    FailureCode.LOST_GPU: "The GPU context is unusable after this error",
-    FailureCode.CANNOT_SERVE: "The model, or the job, has set a limit under which the worker cannot go on",
-}
 
 
 class WorkerConnection(PeerConnection):
@@ -75,6 +66,8 @@ class WorkerConnection(PeerConnection):
         What the model can compute, by ASE's names.
     start_s : float
         Seconds that the start took.
+    sequence : int
+        How many questions it was asked.
 
     Raises
     ------
@@ -95,11 +88,13 @@ class WorkerConnection(PeerConnection):
         patience: float = 0.0,
     ) -> None:
         self.launch = launch
-        self._sequence = 0
+        self.sequence = 0
+        self._between = False  # whether all that has come was whole frames, in a dialogue of several
+        self.batches: BatchArrays | None = None
         started = time.perf_counter()
-        self._process = WorkerProcess(launch, log)
-        super().__init__(_finish, self._process)
-        self._process.owner = weakref.ref(self)
+        self.process = WorkerProcess(launch, log)
+        super().__init__(_finish, self.process)
+        self.process.owner = weakref.ref(self)
         setup = {
             "environment": str(launch.environment_file),
             "model": model,
@@ -110,10 +105,10 @@ class WorkerConnection(PeerConnection):
             "patience": patience,
         }
         try:
-            self._process.start()
-            self.pid, self.log = self._process.pid, self._process.log
-            self._arrays = Arrays(self._process.memory, self._process.title)
-            self.ready = wait_until_ready(self._process, setup, start_timeout, on_progress)
+            self.process.start()
+            self.pid, self.log = self.process.pid, self.process.log
+            self._arrays = Arrays(self.process.memory, self.process.title)
+            self.ready = wait_until_ready(self.process, setup, start_timeout, on_progress)
             self.properties = [name for name in PROPERTY_BITS if name in self.ready["properties"]]
             self.device = str(self.ready.get("device") or device)
             self.offered = sum(PROPERTY_BITS[name] for name in self.properties)
@@ -131,9 +126,10 @@ class WorkerConnection(PeerConnection):
         """
         if self._owner != forks():
             return False
-        if self.phase is Phase.WAITING and self._process.endpoint.untouched:
+        if self.phase is Phase.WAITING and (self._between or self.process.endpoint.untouched):
             try:
-                self._receive(timeout)
+                while self.hear(timeout, FRAME_S)[0].kind == Kind.PROGRESS:  # of a batch
+                    pass
                 self.phase = Phase.IDLE
             except (PeerGoneError, TimeoutError, WorkerProtocolError):
                 return False
@@ -170,56 +166,79 @@ class WorkerConnection(PeerConnection):
         """
         if missing := properties & ~self.offered:
             name = sections(missing)[0].name
-            raise UnsupportedPropertyError(f"The model {self._process.title} does not compute {name}.")
+            raise UnsupportedPropertyError(f"The model {self.process.title} does not compute {name}.")
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
             self._arrays.shown = None
-            kind, who = _KINDS.get(report.code, (ModelError, "model"))
-            error = self._process.failure(kind, f"The {who} {self._process.title} failed", report)
-            if report.code in _USELESS:
-                self.kill()
-                self._process.explain(error)  # in the output, CUDA says which assertion failed
-                error.hint = f"{_USELESS[report.code]}; the worker was stopped. The next call starts a new one."
-            raise error
+            raise self.useless(report) if report.code in USELESS else reported_error(self.process, report)[0]
         return self._arrays.results(frame.properties, properties)
+
+    def useless(self, report: Failure) -> WorkerError:
+        """End a worker that has said that it is of no more use, and return the error for it."""
+        error, _ = reported_error(self.process, report)
+        self.kill()
+        self.process.explain(error)  # in the output, CUDA says which assertion failed
+        reason = USELESS.get(report.code, "The worker has failed")
+        error.hint = f"{reason}; the worker was stopped. The next call starts a new one."
+        return error
+
+    # -- several frames for one question: see `rootstock.client.batch_exchange`
+
+    def begin_batch(self) -> BatchArrays:
+        """Begin a dialogue about many structures; what the worker knew of single atoms is gone."""
+        if self.phase is not Phase.IDLE:
+            raise WorkerProtocolError(f"The worker {self.process.title} is not ready for a question.")
+        self.phase, self._between, self._arrays.shown = Phase.BUSY, False, None
+        self.process.shorten_log()
+        self.batches = self.batches or BatchArrays(self.process.memory, self.process.title)
+        return self.batches
+
+    def hear(self, timeout: float, rest: float) -> tuple[Frame, dict[str, Any]]:
+        """Return the next frame about the last question; see `Endpoint.receive`."""
+        self._between = False
+        frame, content = self.process.endpoint.receive(timeout, rest)
+        self._between = True
+        if frame.sequence != self.sequence or frame.kind not in (Kind.PROGRESS, Kind.RESULT, Kind.FAILURE):
+            raise self._unexpected(frame)
+        return frame, content
 
     def _exchange(self, inputs: Inputs, properties: int, timeout: float) -> tuple[Frame, Failure | None]:
         if self.phase is not Phase.IDLE:
-            raise WorkerProtocolError(f"The worker {self._process.title} is not ready for a question.")
+            raise WorkerProtocolError(f"The worker {self.process.title} is not ready for a question.")
         self.phase, arrays = Phase.BUSY, self._arrays
         try:
             changes = arrays.put(inputs)
         except PeerGoneError:
-            raise self._gone() from None
+            raise self.gone() from None
         except WorkerError:
             self.phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
-        self._sequence += 1
-        if not self._sequence % _CALLS_OF_A_LOOK:  # in short calls the endpoint never looks
-            self._process.shorten_log()
-        atoms, capacity = arrays.atoms, self._process.memory.capacity
-        frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self._sequence, atoms, capacity)
+        self.sequence += 1
+        if not self.sequence % _CALLS_OF_A_LOOK:  # in short calls the endpoint never looks
+            self.process.shorten_log()
+        atoms, capacity = arrays.atoms, self.process.memory.capacity
+        frame = Frame(Kind.EVALUATE, properties, changes, arrays.present, 0, self.sequence, atoms, capacity)
         content = {"info": inputs.rest.info} if changes & INFO_BIT and inputs.rest.info else None
         try:
             if content is None:  # a frame of 48 bytes finds room
-                self._process.endpoint.send(frame)
+                self.process.endpoint.send(frame)
                 rest = timeout
             else:
                 begun = running_time()
-                self._process.endpoint.send(frame, content, timeout=timeout)
+                self.process.endpoint.send(frame, content, timeout=timeout)
                 rest = max(0.0, begun + timeout - running_time())
             self.phase = Phase.WAITING
             answer = self._receive(rest)
             if answer[0].properties & properties != properties and answer[1] is None:
                 name = sections(properties & ~answer[0].properties)[0].name
-                raise WorkerProtocolError(f"The worker {self._process.title} was asked for {name}, and left it out.")
+                raise WorkerProtocolError(f"The worker {self.process.title} was asked for {name}, and left it out.")
         except PeerGoneError:
-            raise self._gone() from None
+            raise self.gone() from None
         except TimeoutError:
-            raise self._too_late(timeout) from None
+            raise self.too_late(timeout) from None
         except WorkerProtocolError as error:
             self.kill()
-            self._process.explain(error)
+            self.process.explain(error)
             raise
         arrays.shown = inputs.state
         self.phase = Phase.IDLE
@@ -227,37 +246,40 @@ class WorkerConnection(PeerConnection):
 
     def _receive(self, timeout: float) -> tuple[Frame, Failure | None]:
         """Wait for the answer to the last question; and what it reports, if it is a failure."""
-        frame, content = self._process.endpoint.receive(timeout, FRAME_S)
-        if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self._sequence:
-            raise WorkerProtocolError(
-                f"The worker {self._process.title} answered with kind {frame.kind}, number {frame.sequence}; "
-                f"expected the answer to number {self._sequence}."
-            )
+        frame, content = self.process.endpoint.receive(timeout, FRAME_S)
+        if frame.kind not in (Kind.RESULT, Kind.FAILURE) or frame.sequence != self.sequence:
+            raise self._unexpected(frame)
         if frame.kind == Kind.FAILURE:
             return frame, decode_failure(content)
-        if (frame.atoms, frame.capacity) != (self._arrays.atoms, self._process.memory.capacity):
+        if (frame.atoms, frame.capacity) != (self._arrays.atoms, self.process.memory.capacity):
             raise WorkerProtocolError(
-                f"The worker {self._process.title} answered for other atoms than it was asked about."
+                f"The worker {self.process.title} answered for other atoms than it was asked about."
             )
         if content and isinstance(content.get("device"), str):
             self.device = content["device"]
         return frame, None
 
-    def _gone(self) -> WorkerError:
+    def _unexpected(self, frame: Frame) -> WorkerProtocolError:
+        return WorkerProtocolError(
+            f"The worker {self.process.title} answered with kind {frame.kind}, number {frame.sequence}; "
+            f"expected the answer to number {self.sequence}."
+        )
+
+    def gone(self) -> WorkerError:
         """Let go of a worker that has ended, and return the error for it."""
         self.phase = Phase.OVER
-        return self._process.died(WorkerDiedError, "during an evaluation")
+        return self.process.died(WorkerDiedError, "during an evaluation")
 
-    def _too_late(self, timeout: float) -> WorkerTimeoutError:
+    def too_late(self, timeout: float) -> WorkerTimeoutError:
         """End the worker and return the error for an answer that did not come, or not to its end."""
-        half = not self._process.endpoint.untouched
+        half = not self.process.endpoint.untouched
         self.kill()
         how = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
         error = WorkerTimeoutError(
-            f"The worker {self._process.title} {how} and was ended.",
+            f"The worker {self.process.title} {how} and was ended.",
             "" if half else "If the model needs longer, pass a larger timeout=.",
         )
-        return self._process.explain(error)
+        return self.process.explain(error)
 
 
 def _finish(process: WorkerProcess, owner: int, *, polite: bool = True) -> None:

@@ -55,6 +55,11 @@ class Evaluated:
     structure: Atoms
     failure: FailureClass | None = None
 
+    @classmethod
+    def lost(cls, index: int, error: RootstockError, structure: Atoms) -> Evaluated:
+        """Return what is said of a structure that nothing could be computed of any more."""
+        return cls(index, None, error, structure, FailureClass.INFRASTRUCTURE)
+
     @property
     def atoms(self) -> Atoms:
         """A copy of the structure that carries its results, as ``ase.io.write`` takes it.

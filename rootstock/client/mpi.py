@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from rootstock.client.batch_arrays import Question
+from rootstock.client.batch_exchange import Answer
 from rootstock.client.inputs import Inputs
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.shared_arrays import Result
@@ -86,6 +88,20 @@ class ParallelSession(WorkerSession):
         question = (predicted, required, inputs.rest, inputs.positions)
         result, self._device = self._together(question, lambda: (compute(), super(ParallelSession, self).device))
         return result
+
+    def ask_many(self, questions: Sequence[Question], *, alone: bool, seconds: float) -> Answer:
+        """Compute some of many structures, with the same arguments on every rank.
+
+        Parameters
+        ----------
+        questions, alone, seconds
+            As `WorkerSession.ask_many`.
+        """
+        self.properties()
+        compute = functools.partial(super().ask_many, questions, alone=alone, seconds=seconds)
+        asked = tuple((each.number, each.asked, each.inputs.rest, each.inputs.positions) for each in questions)
+        answer, self._device = self._together((alone, asked), lambda: (compute(), super(ParallelSession, self).device))
+        return answer
 
     @property
     def device(self) -> str:

@@ -115,13 +115,19 @@ class PeerSession:
     def _reset(self) -> None:
         """Start without a process: in a forked one, it and whoever holds the lock are the parent's."""
         self._lock, self._connection, self._membership = threading.RLock(), None, threading.RLock()
+        self._long_call = 0  # the thread that has the lock for longer than one call
         self._owner = forks()  # last: who sees it finds the rest
 
     def own_lock(self) -> Any:
         """Return the lock that a call holds."""
         if self._owner != forks():
             self._reset()
+        if self._long_call and self._long_call != threading.get_ident():
+            self._hurry()
         return self._lock
+
+    def _hurry(self) -> None:
+        """Have the thread that holds the lock let go of it soon."""
 
     def _own_membership(self) -> Any:
         """Return the lock under which users come, and the last one goes; no call holds it."""

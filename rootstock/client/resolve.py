@@ -135,6 +135,25 @@ def resolve_environment(
     return ResolvedModel(layout, source, argument, build, registered)
 
 
+def resolve_build(layout: RootLayout, environment: str, argument: str, digest: str) -> ResolvedModel | None:
+    """Return a model of a build that the root holds, in use or not; None if it does not hold it.
+
+    Parameters
+    ----------
+    layout : RootLayout
+    environment : str
+        The name of an environment of the root.
+    argument : str
+        Argument of its ``setup()``.
+    digest : str
+        The build's.
+    """
+    build = next((build for build in published_builds(layout, environment) if build.name == digest), None)
+    if build is None:
+        return None
+    return ResolvedModel(layout, read_source(build / BUILD_SOURCE, environment), argument, build, registered=True)
+
+
 def _check_never_built(layout: RootLayout, name: str) -> None:
     if builds := list(published_builds(layout, name)):
         raise RootError(

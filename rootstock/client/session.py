@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rootstock import __version__
+from rootstock.client.batch_session import BatchSession
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.peer import PeerSession, Phase, asked_meanwhile, closed_meanwhile
+from rootstock.client.peer import Phase, asked_meanwhile, closed_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
-from rootstock.client.threads import ThreadWatch, thread_count
+from rootstock.client.strange_elements import name_strange_elements
+from rootstock.client.threads import thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
-from rootstock.config.capabilities import SYMBOLS, compress
+from rootstock.client.timings import Timings
 from rootstock.errors import (
-    ConfigurationError,
     DeviceError,
     MissingWeightsError,
     ModelError,
@@ -76,30 +73,7 @@ class WorkerSpec:
             raise
 
 
-class Timings:
-    """How long evaluations took, from the question to the answer."""
-
-    def __init__(self) -> None:
-        self.count, self.total = 0, 0.0
-        self._recent: deque[float] = deque(maxlen=1000)
-        self.watch = ThreadWatch()
-        self.add_recent = self._recent.append
-
-    def summary(self) -> dict[str, float]:
-        """Return the number of evaluations and their mean, and of the last thousand the median, 95 % and maximum."""
-        if not self.count:
-            return {"count": 0}
-        recent = sorted(self._recent)
-        return {
-            "count": self.count,
-            "mean_s": self.total / self.count,
-            "median_s": recent[len(recent) // 2],
-            "p95_s": recent[len(recent) * 95 // 100],
-            "max_s": recent[-1],
-        }
-
-
-class WorkerSession(PeerSession):
+class WorkerSession(BatchSession):
     """A worker that calculators share.
 
     Each call is served by a worker that is ready: one that died, was interrupted in the middle of a frame, or belongs
@@ -195,7 +169,7 @@ class WorkerSession(PeerSession):
                         raise closed_meanwhile() from None
                     self._settle(0.0)  # raises if Python ends: that is the reason
                 if type(error) is ModelError:
-                    _name_strange_elements(error, self.spec.model, inputs)
+                    name_strange_elements(error, self.spec.model, inputs)
                 raise
             finally:
                 self._busy = False
@@ -249,25 +223,6 @@ class WorkerSession(PeerSession):
             "start_s": connection.start_s,
             "setup_s": ready.get("setup_s"),
             "calls": self.timings.summary(),
+            "batches": {"hook": ready.get("batch"), **vars(self.batches)},
             "log": str(connection.log),
         }
-
-
-def _name_strange_elements(error: ModelError, model: ResolvedModel, inputs: Inputs) -> None:
-    """Say of an error that such a model raises that it lacks an element, if its file says which it has.
-
-    What a library raises of an element that it does not know needs no traceback. Anything else may have another cause.
-    """
-    known: tuple[str, ...] = ()
-    with contextlib.suppress(ConfigurationError):  # it was no hindrance so far
-        known = model.source.capabilities(model.argument).elements
-    numbers = sorted(set(np.frombuffer(inputs.rest.numbers, np.int64).tolist()))
-    strange = [SYMBOLS[number - 1] for number in numbers if 0 < number <= len(SYMBOLS)]
-    if known and (strange := [symbol for symbol in strange if symbol not in known]):
-        if error.remote_type.rpartition(".")[2] in _OF_ELEMENTS and not error.hint:
-            error.remote_traceback = ""
-        lack = f"The model has no {', '.join(strange)}. Its elements: {compress(known)}."
-        error.hint = f"{error.hint}\n{lack}" if error.hint else f"{lack} 'rootstock list' shows other models."
-
-
-_OF_ELEMENTS = ("AssertionError", "IndexError", "KeyError", "NotImplementedError", "ValueError")

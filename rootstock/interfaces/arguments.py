@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.resolve import resolve, resolve_environment
+from rootstock.client.resolve import find_model, resolve, resolve_build, resolve_environment
 from rootstock.client.session import WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
@@ -92,13 +92,15 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in NAMES}
 
 
-def worker_spec(arguments: Mapping[str, Any]) -> WorkerSpec:
+def worker_spec(arguments: Mapping[str, Any], build: str | None = None) -> WorkerSpec:
     """Find the worker that arguments mean, in their root.
 
     Parameters
     ----------
     arguments : Mapping[str, Any]
         As `check_arguments` returns them.
+    build : str, optional
+        The build that must compute, by its name or its digest alone. By default the one in use.
 
     Raises
     ------
@@ -106,8 +108,10 @@ def worker_spec(arguments: Mapping[str, Any]) -> WorkerSpec:
         As `resolve_environment` does.
     """
     values = with_absolute_paths(arguments)
+    model = (build and _model_of_build(values, build)) or _model(values)
+    require_build(build, model.build_name)
     return WorkerSpec(
-        _model(values), values["device"], values["setup_kwargs"], values["threads"], values["start_timeout"],
+        model, values["device"], values["setup_kwargs"], values["threads"], values["start_timeout"],
         values["timeout"], values["log"],
     )  # fmt: skip
 
@@ -156,6 +160,20 @@ def _model(values: Mapping[str, Any]) -> ResolvedModel:
     if environment is None:
         return resolve(layout, model, values["device"], values["launch"])
     return resolve_environment(layout, environment, model, values["device"], values["launch"])
+
+
+def _model_of_build(values: Mapping[str, Any], build: str) -> ResolvedModel | None:
+    """Return a model of a build that is there, in use or not."""
+    layout, model, environment = RootLayout(Path(values["root"])), values["model"], values["environment"]
+    if environment is None:
+        environment, model = find_model(layout, model)
+    name, _, digest = build.rpartition("/")
+    if not isinstance(environment, str) or os.sep in environment or name not in ("", environment):
+        return None
+    found = resolve_build(layout, environment, model, digest)
+    if found is not None and values["environment"] is None:
+        found.source.check_model(model)
+    return found
 
 
 def _portable(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -216,6 +234,7 @@ def require_build(asked: str | None, build: str | None) -> None:
     """
     if asked is not None and (build is None or asked not in (build, build.rpartition("/")[2])):
         raise ConfigurationError(
-            f"build={asked!r} was asked for, and {build!r} is in use here: numbers may differ.",
-            "Leave build out to take that one.",
+            f"build={asked!r} was asked for, and {build!r} is in use here: numbers may differ. The root does not hold "
+            "the other one; gc removes builds that are no longer in use.",
+            "Leave build out to take the one in use.",
         )

@@ -25,13 +25,12 @@ from rootstock.interfaces.arguments import (
     with_changes,
     worker_spec,
 )
-from rootstock.interfaces.base import ProxyCalculator
-from rootstock.interfaces.many import ManyStructures
+from rootstock.interfaces.many import ManyCalculator
 from rootstock.interfaces.thread_state import ThreadState, ThreadStates
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 
-class RootstockCalculator(ManyStructures, ProxyCalculator):
+class RootstockCalculator(ManyCalculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
@@ -76,7 +75,8 @@ class RootstockCalculator(ManyStructures, ProxyCalculator):
         temporary folder, kept only if the worker or the model fails, and of which only the first and last half
         megabyte stay when it has become longer than 2 MB.
     build : str, optional
-        The build that must compute, as `parameters` name it: if the root has another one in use, that is an error.
+        The build that must compute, as `parameters` name it, in use or not. If the root no longer holds it, that is an
+        error.
     comm : communicator, optional
         In an MPI program, the ranks that compute the same together; the worker is on the first. By default
         `ase.parallel.world`. ``MPI.COMM_SELF`` gives each rank a worker of its own, for atoms of its own.
@@ -110,8 +110,9 @@ class RootstockCalculator(ManyStructures, ProxyCalculator):
 
     default_parameters = DEFAULTS
 
-    _not_pickled = (*ProxyCalculator._not_pickled, "_comm", "_last_parameters", "_named")
+    _not_pickled = (*ManyCalculator._not_pickled, "_comm", "_last_parameters", "_named")
     _session: WorkerSession
+    _pinned: str | None = None  # the build that was asked for
     _named: WorkerSession | None  # whose build `parameters` name
 
     def __init__(
@@ -138,8 +139,8 @@ class RootstockCalculator(ManyStructures, ProxyCalculator):
             "checkpoint": checkpoint, "setup_kwargs": setup_kwargs, "launch": launch, "threads": threads,
             "start_timeout": start_timeout, "timeout": timeout, "log": log,
         })  # fmt: skip
-        spec = worker_spec(self._arguments)
-        require_build(build, spec.model.build_name)
+        spec = worker_spec(self._arguments, build)
+        self._pinned = build
         self.parameters, self._last_parameters = self._with_arguments(self._arguments, spec.model.build_name)
         self._comm = comm
         self._use(worker_session(lambda: spec, comm))
@@ -152,7 +153,7 @@ class RootstockCalculator(ManyStructures, ProxyCalculator):
 
     def _new_session(self) -> WorkerSession:
         # What a pickle holds can be read where no worker could run: it is looked for when it is needed.
-        return worker_session(functools.partial(worker_spec, with_absolute_paths(self._arguments)))
+        return worker_session(functools.partial(worker_spec, with_absolute_paths(self._arguments), self._pinned))
 
     def __repr__(self) -> str:
         changed = {name: self._arguments[name] for name in NAMES if self._arguments[name] != DEFAULTS.get(name)}
@@ -208,6 +209,7 @@ class RootstockCalculator(ManyStructures, ProxyCalculator):
             require_build(asked, build := spec.model.build_name)
             following = named = worker_session(lambda: spec, self._comm)
             states = ThreadStates()
+            self._pinned = None  # other arguments take what is in use
         # All at once: no interruption leaves arguments that are not those of the worker.
         (self.parameters, self._last_parameters), self._session, self._named, self._arguments, self._states = (
             self._with_arguments(arguments, build), following, named, arguments, states,

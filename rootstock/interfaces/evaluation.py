@@ -10,7 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
-from rootstock.worker.evaluate import real_numbers
+from rootstock.worker.results import real_numbers
 
 _VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where xx, xy, ... stand in ASE's six numbers
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from ase import Atoms
 
-from rootstock.client.evaluated import Evaluated, FailureClass
-from rootstock.client.inputs import Inputs
+from rootstock.client.evaluated import Evaluated
+from rootstock.client.many import USUAL, ManyStructures
 from rootstock.client.session import WorkerSession
-from rootstock.errors import ConfigurationError, ModelError, NonFiniteError
-from rootstock.worker.channel.memory import PROPERTY_BITS
-
-USUAL = ("energy", "forces")
+from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.interfaces.base import ProxyCalculator
 
 
-class ManyStructures:
+class ManyCalculator(ProxyCalculator):
     """The part of a calculator that computes many structures."""
 
     _session: WorkerSession
-    _sync_parameters: Callable[[], None]
 
     def evaluate_many(
         self,
@@ -31,9 +27,14 @@ class ManyStructures:
     ) -> list[Evaluated]:
         """Compute properties of many structures.
 
+        Models whose calculator has ``calculate_batch`` compute several together, in the size that is fastest and fits
+        into memory; `rootstock show` says which do. The numbers then differ from those of single calls by rounding.
+        Others compute one structure after the other: those numbers are the same, bit for bit, on a processor.
+
         Parameters
         ----------
         images : iterable of ase.Atoms
+            They may differ in everything. Their calculators, if they have some, are not used.
         properties : sequence of str, optional
             By ASE's names. None: energy, forces, and the stress of structures that have one.
         on_done : callable, optional
@@ -42,36 +43,76 @@ class ManyStructures:
         Returns
         -------
         list of Evaluated
-            In the order of `images`. A structure that fails does not keep the others from being computed.
-        """
-        done = []
-        for each in self.iter_many(images, properties):
-            if on_done is not None:
-                on_done(each)
-            done.append(each)
-        return done
+            In the order of `images`. A structure that fails does not keep the others from being computed. If no worker
+            can be started any more, those that are left have that error.
 
-    def iter_many(self, images: Iterable[Atoms], properties: Sequence[str] | None = USUAL) -> Iterator[Evaluated]:
+        Raises
+        ------
+        PropertyNotImplementedError
+            If the model does not compute one of `properties`.
+        WorkerError
+            If no worker can be started at all.
+        """
+        kept = list(images)
+        done: dict[int, Evaluated] = {}
+        try:
+            for each in self.iter_many(kept, properties, ordered=False):
+                done[each.index] = each
+                if on_done is not None:
+                    on_done(each)
+        except RootstockError as error:
+            if not done:
+                raise
+            for index, structure in enumerate(kept):
+                if index not in done:
+                    done[index] = Evaluated.lost(index, error, structure)
+                    if on_done is not None:
+                        on_done(done[index])
+        return [done[index] for index in range(len(kept))]
+
+    def iter_many(
+        self, images: Iterable[Atoms], properties: Sequence[str] | None = USUAL, *, ordered: bool = True
+    ) -> Iterator[Evaluated]:
         """Compute properties of many structures, keeping few of them in memory.
+
+        Between two structures the calculator may be used for other atoms, also by other threads.
+
+        Parameters
+        ----------
+        images : iterable of ase.Atoms
+            It is read as structures are computed, some thousand ahead at most.
+        properties : sequence of str, optional
+            As in `evaluate_many`.
+        ordered : bool
+            Whether they come in the order of `images`; otherwise as soon as each is done.
 
         Yields
         ------
         Evaluated
-            In the order of `images`.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            If the model does not compute one of `properties`.
+        WorkerError
+            If no worker can be started, or each ends. What was yielded holds.
         """
+        if getattr(self.calculate, "__func__", None) is not ProxyCalculator.calculate:
+            raise ConfigurationError(
+                f"{type(self).__name__} has a calculate() of its own, which many structures at once would go without.",
+                "Compute them one by one: atoms.calc = calc; atoms.get_potential_energy().",
+            )
         self._sync_parameters()
-        session = self._session
-        for index, atoms in enumerate(images):
-            asked = properties
-            if asked is None:
-                periodic = atoms.cell.rank == 3 and atoms.pbc.any() and "stress" in session.properties()
-                asked = (*USUAL, "stress") if periodic else USUAL
-            bits = sum(PROPERTY_BITS[name] for name in asked)
-            inputs, results, failed = Inputs(), None, None
-            try:
-                inputs.update(atoms)
-                results = session.evaluate(inputs, bits, bits)
-            except (ConfigurationError, ModelError, NonFiniteError) as error:
-                failed = error
-            found: dict[str, Any] | None = results
-            yield Evaluated(index, found, failed, atoms, None if failed is None else FailureClass.STRUCTURE)
+        done = ManyStructures(self._session, properties).run(images)
+        return _in_order(done) if ordered else done
+
+
+def _in_order(done: Iterator[Evaluated]) -> Iterator[Evaluated]:
+    """Hold what is done until its turn has come."""
+    early: dict[int, Evaluated] = {}
+    coming = 0
+    for each in done:
+        early[each.index] = each
+        while coming in early:
+            yield early.pop(coming)
+            coming += 1

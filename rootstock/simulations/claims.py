@@ -131,7 +131,9 @@ def remove_record(record: Path, holder: Holder) -> None:
         try:
             with contextlib.suppress(BlockingIOError):
                 _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(descriptor, record) and str(read_holder(record)) == str(holder):
+                there = read_holder(record)
+                known = (holder.host, holder.pid, holder.since, holder.start)
+                if there and _is_at(descriptor, record) and (there.host, there.pid, there.since, there.start) == known:
                     record.unlink()
         finally:
             os.close(descriptor)

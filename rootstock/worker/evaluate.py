@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerProtocolError
 from rootstock.worker.channel.frames import Frame
 from rootstock.worker.channel.info import decode_info
 from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUT_BITS, PROPERTIES, PROPERTY_BITS, SharedMemory
+from rootstock.worker.results import STRESS, Views, store_results
 
 _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "tags")
 _ARRAY_NAME = {"initial_magmom_vectors": "initial_magmoms"}
 # What ASE's own change detection does not know of; a calculator is told that everything changed.
 _UNTRACKED = INPUT_BITS["tags"] | INFO_BIT
 _POSITIONS = INPUT_BITS["positions"]
-_ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
-_STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
-_SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
-_FLOAT = np.dtype(float)
 _RESET = Calculator.reset
 _VECTORS = INPUT_BITS["initial_magmom_vectors"]
 
@@ -56,7 +53,7 @@ class Evaluator:
         self.atoms: Atoms | None = None
         self._count = -1  # of the atoms that the client has shown
         self._info: dict[str, Any] = {}  # each call is given a copy
-        self._views: dict[str, NDArray[Any]] = {}
+        self._views: Views = {}
         # What the atoms are as long as the model leaves them alone: their attributes, and the bytes of their arrays.
         self._attributes: dict[str, Any] = {}
         self._buffers: dict[str, tuple[bytearray, bytes]] = {}
@@ -86,7 +83,19 @@ class Evaluator:
             If one that was asked for is not among the results, or is a stress of atoms that have none.
         """
         self.memory.attach(frame.capacity)
-        self._views = views = self.memory.views(frame.atoms)
+        return self.compute(frame, self.memory.views(frame.atoms), info)
+
+    def compute(self, frame: Frame, views: Views, info: str) -> int:
+        """Compute what a frame asks for, with arrays that lie anywhere; see `evaluate`.
+
+        Parameters
+        ----------
+        frame : Frame
+        views : Mapping of str to ndarray
+            Every section, by name.
+        info : str
+        """
+        self._views = views
         changed = frame.changes
         if changed == ALL_BITS:
             self.atoms, self._count = None, frame.atoms
@@ -102,13 +111,29 @@ class Evaluator:
             changes = ["positions"]
         else:
             changes = self._update(frame, views, info)
-        if frame.properties & _STRESS and not self._has_stress:
+        if frame.properties & STRESS and not self._has_stress:
             raise PropertyNotImplementedError("Stress needs a cell of three vectors and a periodic direction.")
-        self.calculator.calculate(self.atoms, self._names(frame.properties), changes)
-        bits = self._store(views, frame.properties)
-        if missing := frame.properties & ~bits:
-            raise PropertyNotImplementedError(f"The model returned no {self._names(missing)[0]}.")
-        return bits
+        self.calculator.calculate(self.atoms, self.names(frame.properties), changes)
+        return self.store(self.calculator.results, views, frame.properties, has_stress=self._has_stress)
+
+    def forget(self) -> None:
+        """Have the client show the next atoms anew: what lay in the memory is gone."""
+        self.atoms, self._count = None, -1
+
+    def detached(self, frame: Frame, views: Views, info: str) -> tuple[Atoms, bool]:
+        """Return atoms that share no array with the memory, and whether they have a stress.
+
+        Parameters
+        ----------
+        frame, views, info
+            As of `compute`.
+        """
+        self.forget()
+        self._views = views
+        self._update(frame, views, info)
+        atoms, self.atoms = cast(Atoms, self.atoms), None
+        atoms.calc, atoms.arrays["positions"] = None, views["positions"].copy()
+        return atoms, self._has_stress
 
     def _reset(self, calculator: Any) -> None:
         """Have a calculator forget the last atoms."""
@@ -117,9 +142,9 @@ class Evaluator:
             calculator.reset()
         elif reset is not None:
             # One of the model's own may know the last atoms, whose positions lie where the new ones are now.
-            positions = self._views["positions"].tobytes()
+            positions = self._views["positions"].copy()
             calculator.reset()
-            self.memory.write("positions", positions)
+            self._views["positions"][...] = positions
             self.restore()
         elif isinstance(calculator, BaseCalculator):  # as its get_property does
             calculator.atoms, calculator.results = None, {}
@@ -146,8 +171,14 @@ class Evaluator:
                 return
         self.atoms = atoms
 
-    def _names(self, properties: int) -> list[str]:
-        """Return what is asked for, by the names that the calculator knows: not all know of a free energy."""
+    def names(self, properties: int) -> list[str]:
+        """Return what is asked for, by the names that the calculator knows: not all know of a free energy.
+
+        Parameters
+        ----------
+        properties : int
+            As bits.
+        """
         if properties not in self._requested_names:
             names = [name for name, bit in PROPERTY_BITS.items() if properties & bit]
             implemented = self.calculator.implemented_properties
@@ -155,7 +186,7 @@ class Evaluator:
             self._requested_names[properties] = list(dict.fromkeys(names))
         return list(self._requested_names[properties])
 
-    def _update(self, frame: Frame, views: dict[str, NDArray[Any]], info: str) -> list[str]:
+    def _update(self, frame: Frame, views: Views, info: str) -> list[str]:
         """Bring the Atoms object up to date and return what ASE calls the system changes."""
         changed, atoms = frame.changes, self.atoms
         if changed & INFO_BIT:
@@ -208,32 +239,27 @@ class Evaluator:
         self._buffers[name] = own, data
         return np.frombuffer(own, view.dtype).reshape(view.shape)
 
-    def _store(self, views: dict[str, NDArray[Any]], required: int) -> int:
-        results, bits = self.calculator.results, 0
-        has_free_energy = results.get("free_energy") is not None
-        if required & _FREE_ENERGY and not has_free_energy:
-            required |= _ENERGY  # which stands for it
-        for name, value in results.items():
-            bit = PROPERTY_BITS.get(name, 0) & self._offered  # in process, ASE refuses what is not declared
-            # Some models return a stress of atoms that have none: it means nothing.
-            if not bit or value is None or (bit & _STRESS and not self._has_stress):
-                continue
-            view = views[name]
-            if (type(value) is np.ndarray and value.dtype is _FLOAT and value.shape == view.shape) or (
-                type(value) is float and not view.shape
-            ):  # as nearly every one is
-                view[...] = value
-            else:
-                try:
-                    view[...] = _as_section(name, value, view.shape)  # lower precision becomes float64: no change
-                except Exception:
-                    if bit & required:
-                        raise
-                    continue
-            bits |= bit
-        if bits & _ENERGY and not has_free_energy:
-            views["free_energy"][...] = views["energy"]
-            bits |= _FREE_ENERGY
+    def store(self, results: Mapping[str, Any], views: Views, required: int, *, has_stress: bool) -> int:
+        """Put results into the memory, and return which, as bits.
+
+        Parameters
+        ----------
+        results : Mapping[str, Any]
+            By ASE's names.
+        views : Mapping of str to ndarray
+        required : int
+            What must be among them, as bits.
+        has_stress : bool
+            Whether these atoms have one.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            If one that is required is not there.
+        """
+        bits = store_results(results, views, self._offered, required, has_stress=has_stress)
+        if missing := required & ~bits:
+            raise PropertyNotImplementedError(f"The model returned no {self.names(missing)[0]}.")
         return bits
 
 
@@ -246,40 +272,3 @@ def _with_parts(calculator: Any) -> list[Any]:
         known = {*map(id, found)}
         found += [one for one in single if hasattr(one, "implemented_properties") and id(one) not in known]
     return found
-
-
-def _as_section(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return a result in the shape that is carried."""
-    array = real_numbers(name, value)
-    if name == "stress" and array.shape == (3, 3):
-        array = full_3x3_to_voigt_6_stress(array)  # in the model's precision, as ASE does it
-    if array.ndim and array.size == 1 and name in _SCALARS:
-        array = array.reshape(())
-    if array.shape != shape:
-        raise ValueError(f"The model returned {name} of shape {array.shape}, not {shape}.")
-    return array
-
-
-def real_numbers(name: str, value: Any) -> NDArray[Any]:
-    """Return a result as an array of real numbers.
-
-    Parameters
-    ----------
-    name : str
-        Of the property, for the error.
-    value : object
-        What a calculator left: a number, an array, a list of them, or what gives an array (of torch, of jax).
-
-    Raises
-    ------
-    ValueError
-        If it is anything else that numpy would make numbers of: truth values, text, dates, masked or complex numbers.
-    """
-    if isinstance(value, list | tuple):  # numpy drops the masks of its items, and makes truth values numbers
-        value = [each if type(each) in (float, int) else real_numbers(name, each) for each in value]
-    array = np.asanyarray(value)
-    masked = isinstance(array, np.ma.MaskedArray)
-    if masked or array.dtype.kind == "b" or not np.can_cast(array.dtype, _FLOAT, "same_kind"):
-        mask = " with a mask" if masked else ""
-        raise ValueError(f"The model returned {name} of dtype {array.dtype}{mask}, not real numbers.")
-    return np.asarray(array) if array.dtype.kind == "f" else array.astype(_FLOAT)

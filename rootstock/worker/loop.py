@@ -16,6 +16,7 @@ from rootstock.worker.channel.failures import FailureCode, encode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.device import check_device, computing_device, describe, lost_gpu
+from rootstock.worker.device_memory import is_out_of_memory
 from rootstock.worker.guard import SetupGuard
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
@@ -77,6 +78,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
     ready = {
         "properties": offered_properties(calculator),
         "calculator": type(calculator).__name__,
+        "batch": callable(getattr(calculator, "calculate_batch", None)),
         "pid": os.getpid(),
         "host": platform.node(),
         "executable": sys.executable,
@@ -91,12 +93,17 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
 
 
 def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None:
+    batches = None  # whoever is asked single questions loads nothing for many
     while True:
         frame, content = _receive(endpoint)
         if frame.kind == Kind.CLOSE:
             return
+        if frame.kind == Kind.BATCH:
+            batches = batches or _batches(evaluator, endpoint, device)
+            told = _answer_batch(endpoint, batches, frame, content, device, told)
+            continue
         if frame.kind != Kind.EVALUATE:
-            raise WorkerProtocolError(f"Expected EVALUATE, received kind {frame.kind}.")
+            raise WorkerProtocolError(f"Expected EVALUATE or BATCH, received kind {frame.kind}.")
         try:
             properties = evaluator.evaluate(frame, content.get("info", ""))
         except BaseException as error:
@@ -114,6 +121,33 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None
             evaluator.restore()
 
 
+def _batches(evaluator: Any, endpoint: Endpoint, device: str) -> Any:
+    from rootstock.worker.batch import BatchEvaluator
+
+    return BatchEvaluator(evaluator, endpoint, device)
+
+
+def _answer_batch(
+    endpoint: Endpoint, batches: Any, frame: Frame, content: dict[str, Any], device: str, told: bool
+) -> bool:
+    """Answer a BATCH frame; return whether it was said what computes."""
+    from rootstock.worker.batch import LostGpuError
+
+    try:
+        answer = batches.evaluate(frame, content)
+    except LostGpuError as error:
+        endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), error.failure, timeout=inf)
+        return told
+    except OSError as error:  # the worker, and not its model, has no descriptor or memory left
+        report = encode_failure(error, FailureCode.CANNOT_SERVE)
+        endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
+        return told
+    if not told:
+        answer["device"] = computing_device(device) or "cpu"
+    endpoint.send(Frame(Kind.RESULT, sequence=frame.sequence), answer, timeout=inf)
+    return True
+
+
 def _code_of_start(error: BaseException, guard: SetupGuard) -> FailureCode:
     if isinstance(error, DeviceError):
         return FailureCode.NO_DEVICE
@@ -125,7 +159,9 @@ def _code_of_evaluation(error: BaseException, device: str) -> FailureCode:
 
     if lost_gpu(device):
         return FailureCode.LOST_GPU
-    return FailureCode.UNSUPPORTED_PROPERTY if isinstance(error, PropertyNotImplementedError) else FailureCode.MODEL
+    if isinstance(error, PropertyNotImplementedError):
+        return FailureCode.UNSUPPORTED_PROPERTY
+    return FailureCode.OUT_OF_MEMORY if is_out_of_memory(error) else FailureCode.MODEL
 
 
 def _versions() -> dict[str, str]:

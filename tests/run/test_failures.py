@@ -144,7 +144,7 @@ def test_killed_between_evaluations(make: Make) -> None:
     atoms.calc = calc = make()
     atoms.get_potential_energy()
     os.kill(calc.info()["pid"], signal.SIGKILL)
-    wait_until_gone(calc._session._connection._process.pid)
+    wait_until_gone(calc._session._connection.process.pid)
     atoms.positions += 0.1
     with pytest.raises(WorkerDiedError, match="'misbehaving' (was killed by|exited with)"):
         atoms.get_potential_energy()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import signal
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.client.evaluated import FailureClass
+from rootstock.client.many import failure_of
+from rootstock.client.reported import USELESS
 from rootstock.errors import (
     ConfigurationError,
     NotConvergedError,
+    OutOfMemoryError,
     RootstockError,
     WorkerDiedError,
     WorkerError,
@@ -23,6 +26,7 @@ from rootstock.errors import (
     WorkerStartError,
     WorkerTimeoutError,
 )
+from rootstock.root.disk_usage import number_of
 from rootstock.root.record_files import parse_record
 from rootstock.simulations.provenance import NOTES, SOURCE, note_calculator
 from rootstock.simulations.relax import Relaxation
@@ -35,9 +39,7 @@ if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
 
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
-_ENDED = [-number for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)]
 _USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
-_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 
 
 class Structures(Protocol):
@@ -72,7 +74,7 @@ class _Run:
         self.recorder.fail(index, kind, error, structure, self.gpu)
         if self.stop_on_error or kind is FailureClass.INFRASTRUCTURE:
             self.recorder.sync()
-            if kind is not FailureClass.INFRASTRUCTURE and name not in error.message:
+            if name not in error.message:
                 error.message = f"{name}: {error.message}"
             raise error
 
@@ -145,10 +147,13 @@ def carry_out(
             gpu = str(info["gpu"] or info["device"])
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None).tolist()
         run = _Run(folder, source, calculator, recorder, gpu, stop_on_error)
-        if relaxation is None:
-            _single_points(run, missing)
-        else:
+        if relaxation is not None:
             _relaxations(run, missing, relaxation)
+            return
+        try:
+            _single_points(run, missing)
+        except PropertyNotImplementedError as error:
+            raise ConfigurationError(str(error)) from error
 
 
 def _relaxation(folder: RunFolder) -> Relaxation:
@@ -160,37 +165,35 @@ def _relaxation(folder: RunFolder) -> Relaxation:
 
 def _single_points(run: _Run, missing: Sequence[int]) -> None:
     """Compute properties of structures, which are read as the calculator takes them."""
-    taken: deque[tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = deque()
+    taken: dict[int, tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = {}
+    count = itertools.count()  # as the calculator does
 
     def structures() -> Iterator[Atoms]:
         for index in missing:
             if (atoms := run.read(index)) is not None:
-                taken.append((index, atoms, *_set_aside(atoms)))
+                taken[next(count)] = (index, atoms, *_set_aside(atoms))
                 yield atoms
 
     asked = run.folder.record.settings.get("properties") or None
-    results = iter(run.calculator.iter_many(structures(), asked))
-    while True:
-        try:
-            result = next(results)
-        except StopIteration:
-            return
-        except WorkerError as error:
-            if taken:  # for people: what was being computed
-                index, atoms, *aside = taken[0]
-                _put_back(atoms, *aside)
-                name = describe(atoms, run.source.name(index))
-                run.recorder.fail(index, FailureClass.INFRASTRUCTURE, error, name, run.gpu)
-            raise
-        index, atoms, *aside = taken.popleft()
+    lost: list[RootstockError] = []
+    for result in run.calculator.iter_many(structures(), asked, ordered=False):
+        index, atoms, *aside = taken.pop(result.index)
         _put_back(atoms, *aside)
-        if result.error is not None:
-            run.fail(index, result.failure or FailureClass.STRUCTURE, result.error, atoms)
-        else:
+        if result.error is None:
             note_calculator(atoms, run.calculator)
             found = {name: result.results[name] for name in asked or _USUAL if name in result.results}
             atoms.calc = SimpleNamespace(results=found)  # all that is read of it
             run.add(index, atoms)
+        elif result.failure is FailureClass.INFRASTRUCTURE:  # of this one: the others go on
+            run.recorder.fail(index, result.failure, result.error, describe(atoms, run.source.name(index)), run.gpu)
+            lost.append(result.error)
+        else:
+            run.fail(index, result.failure or FailureClass.STRUCTURE, result.error, atoms)
+    if lost:
+        run.recorder.sync()
+        left = f"{number_of(len(lost), 'structure')} could not be computed, by no fault of their own."
+        lost[0].hint = f"{lost[0].hint}\n{left} To compute them, continue the run.".strip()
+        raise lost[0]
 
 
 def _relaxations(run: _Run, missing: Sequence[int], relaxation: Relaxation) -> None:
@@ -211,20 +214,24 @@ def _relaxations(run: _Run, missing: Sequence[int], relaxation: Relaxation) -> N
 def _relax(relaxation: Relaxation, atoms: Atoms, calculator: Any) -> Atoms:
     try:
         return relaxation.run(atoms, calculator)
-    except (WorkerDiedError, WorkerTimeoutError):  # perhaps for what was computed before
+    except WorkerError as error:  # perhaps for what was computed before
+        if not isinstance(error, WorkerDiedError | WorkerTimeoutError) and not _is_lost(error):
+            raise
         return relaxation.run(atoms, calculator)
 
 
+def _is_lost(error: RootstockError) -> bool:
+    """Tell whether an error has ended the worker that reported it, as one does that leaves a GPU unusable."""
+    return any(error.hint.startswith(reason) for reason in USELESS.values())
+
+
 def _class_of(error: RootstockError) -> FailureClass:
-    """Return whose fault it is that a relaxation failed, with a worker that was fresh if it was lost."""
-    if isinstance(error, WorkerStartError | WorkerProtocolError):
+    """Return whose fault it is that a relaxation failed, with a worker that was fresh if one was lost."""
+    if isinstance(error, WorkerStartError | WorkerProtocolError) or _is_lost(error):
         return FailureClass.INFRASTRUCTURE
-    if isinstance(error, WorkerDiedError):  # a shell, or uv, reports its child's signal as 128 and its number
-        by_signal = error.returncode is not None and (error.returncode in _ENDED or 128 - error.returncode in _ENDED)
-        return FailureClass.INFRASTRUCTURE if by_signal else FailureClass.STRUCTURE
-    if isinstance(error, WorkerError) and error.remote_type.rpartition(".")[2] in _OF_MEMORY:
+    if isinstance(error, OutOfMemoryError):
         return FailureClass.RESOURCE
-    return FailureClass.STRUCTURE
+    return failure_of(error) if isinstance(error, WorkerError) else FailureClass.STRUCTURE
 
 
 def _set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:

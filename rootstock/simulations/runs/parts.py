@@ -48,12 +48,23 @@ class Disk:
     """The system's calls that write; tests have others."""
 
     def create(self, path: Path) -> int:
-        """Make a file that nobody has made before, and return its descriptor."""
+        """Make a file that nobody has made before, and return its descriptor.
+
+        Parameters
+        ----------
+        path : Path
+        """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(path, flags, _MODE)
 
     def write(self, descriptor: int, content: bytes | memoryview) -> int:
-        """Write what fits, and return how many bytes that is."""
+        """Write what fits, and return how many bytes that is.
+
+        Parameters
+        ----------
+        descriptor : int
+        content : bytes
+        """
         return os.write(descriptor, content)
 
     def fsync(self, descriptor: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 
 _ASKED_S = 60
+_NAMES = {"slurm": "Slurm", "pbs": "PBS", "flux": "Flux"}
 _ENVIRONMENT = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "flux": "FLUX_JOB_ID"}  # Flux runs within the others
 _ASK = {
     "slurm": ("squeue", "-h", "-j"),
@@ -37,7 +38,7 @@ class Job:
     restart: str = ""
 
     def __str__(self) -> str:
-        return f"job {self.id} of {'Slurm' if self.scheduler == 'slurm' else self.scheduler.title()}"
+        return f"job {self.id} of {_NAMES.get(self.scheduler, self.scheduler)}"
 
     @classmethod
     def of_this_process(cls) -> Job | None:

@@ -25,6 +25,8 @@ class FailureCode(str, Enum):  # noqa: UP042  # a worker runs on Python 3.10 too
     MODEL = "model"
     LOST_GPU = "lost-gpu"
     CANNOT_SERVE = "cannot-serve"
+    OUT_OF_MEMORY = "out-of-memory"
+    INPUT_OUTPUT = "input-output"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ Every frame is a header of fixed size and a payload, which is JSON or empty::
                                         PROGRESS {stage}           any number of times
                                         READY    {what it offers}  or FAILURE
     EVALUATE {info} or nothing          RESULT   or FAILURE        same sequence number
+    BATCH    {structures, ...}          PROGRESS {begin, end, ...} before each part, same sequence number
+                                        RESULT   or FAILURE        same sequence number
     CLOSE                               the process ends
 """
 
@@ -25,6 +27,7 @@ HEADER = struct.Struct("<4sIIIIIQQQ")  # the magic number, then the fields of Fr
 # Bounds on what the other end may announce, checked before anything is allocated.
 MAX_PAYLOAD = 16 * 2**20
 MAX_ATOMS = 2**27
+MAX_STRUCTURES = 2**20
 
 
 class Kind(IntEnum):
@@ -37,6 +40,7 @@ class Kind(IntEnum):
     RESULT = 5
     FAILURE = 6
     CLOSE = 7
+    BATCH = 8
 
 
 _KINDS = frozenset(map(int, Kind))
@@ -59,7 +63,7 @@ class Frame(NamedTuple):
     sequence : int
         Number of the evaluation. An answer carries that of its question.
     atoms : int
-        Number of atoms.
+        Number of atoms, of all structures of a batch.
     capacity : int
         Number of atoms that the memory is laid out for.
     """

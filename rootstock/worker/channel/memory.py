@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +35,9 @@ class Section(NamedTuple):
     per_atom: bool
     dtype: str = "f8"
 
-    def bytes(self, capacity: int) -> int:
-        """Return room enough for `capacity` atoms."""
-        return 8 * int(np.prod(self.shape)) * (capacity if self.per_atom else 1)
+    def bytes(self, atoms: int, structures: int = 1) -> int:
+        """Return room enough for so many atoms in so many structures."""
+        return 8 * int(np.prod(self.shape)) * (atoms if self.per_atom else structures)
 
 
 # What a model is given. The order of the first six is that of ase.calculators.calculator.all_changes.
@@ -74,12 +75,29 @@ INPUT_BITS = {section.name: 1 << i for i, section in enumerate(INPUTS)}
 PROPERTY_BITS = {section.name: 1 << i for i, section in enumerate(PROPERTIES)}
 
 
-def _place(capacity: int) -> tuple[dict[str, int], int]:
+def place(sections: Iterable[Section], atoms: int, structures: int = 1) -> tuple[dict[str, int], int]:
+    """Return where each section begins, and where the last one ends.
+
+    Parameters
+    ----------
+    sections : iterable of Section
+        One after the other, behind the bell's flags.
+    atoms, structures : int
+        How many there is to be room for.
+    """
     offsets, end = {}, ROOM
-    for section in (*INPUTS, *PROPERTIES):
+    for section in sections:
         offsets[section.name] = end
-        end += -(-section.bytes(capacity) // _ALIGN) * _ALIGN
+        end += -(-section.bytes(atoms, structures) // _ALIGN) * _ALIGN
     return offsets, end
+
+
+def no_room(size: int, atoms: int, error: OSError) -> WorkerError:
+    """Return the error for memory that this process may not have."""
+    return WorkerError(
+        f"Cannot share {size / 2**20:.0f} MB with the worker, for {atoms} atoms: {error.strerror}.",
+        "ulimit -a shows this process's limits: -v is memory, -f the size of a file, -n the open files.",
+    )
 
 
 class SharedMemory:
@@ -131,17 +149,32 @@ class SharedMemory:
         if self.capacity and atoms <= self.capacity:
             return
         capacity = min(max(64, atoms + atoms // 4), MAX_ATOMS)
-        size = _place(capacity)[1]
+        size = place((*INPUTS, *PROPERTIES), capacity)[1]
         if atoms > MAX_ATOMS:
             raise WorkerError(f"{atoms} atoms are more than the {MAX_ATOMS} that a worker can be given.")
         try:
-            os.ftruncate(self.fd, size)
+            self.extend(size)
             self.attach(capacity)
         except OSError as error:
-            raise WorkerError(
-                f"Cannot share {size / 2**20:.0f} MB with the worker, for {atoms} atoms: {error.strerror}.",
-                "ulimit -a shows this process's limits: -v is memory, -f the size of a file, -n the open files.",
-            ) from error
+            raise no_room(size, atoms, error) from error
+
+    def extend(self, size: int) -> None:
+        """Make the file so long, unless it is: nobody can cut it short, and a batch may have needed more."""
+        if os.fstat(self.fd).st_size < size:
+            os.ftruncate(self.fd, size)
+
+    def mapped(self, size: int) -> mmap.mmap:
+        """Map the beginning of the file.
+
+        Raises
+        ------
+        WorkerProtocolError
+            If the file is smaller than that.
+        """
+        if os.fstat(self.fd).st_size < size:
+            raise WorkerProtocolError(f"The shared memory holds no room for {size} bytes.")
+        with above_standard_streams():  # the map has a descriptor of its own
+            return mmap.mmap(self.fd, size)
 
     def attach(self, capacity: int) -> None:
         """Map the file as laid out for `capacity` atoms.
@@ -153,12 +186,9 @@ class SharedMemory:
         """
         if capacity == self.capacity:
             return
-        offsets, size = _place(capacity)
-        if os.fstat(self.fd).st_size < size:
-            raise WorkerProtocolError(f"The shared memory holds no room for {capacity} atoms.")
+        offsets, size = place((*INPUTS, *PROPERTIES), capacity)
         # The old map is dropped, not closed: arrays that point into it may still be in use.
-        with above_standard_streams():  # the map has a descriptor of its own
-            self.map = mmap.mmap(self.fd, size)
+        self.map = self.mapped(size)
         self.capacity, self.offsets, self._atoms = capacity, offsets, -1
 
     def write(self, name: str, data: bytes) -> None:

@@ -1,0 +1,117 @@
+"""What a session knows of many structures, and how it asks about them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rootstock.client.batch_arrays import Question
+from rootstock.client.batch_exchange import Answer, Exchange, Pace
+from rootstock.client.peer import PeerSession, closed_meanwhile
+from rootstock.worker.channel.running_time import running_time
+
+if TYPE_CHECKING:
+    from rootstock.client.connection import WorkerConnection
+
+logger = logging.getLogger("rootstock")
+
+_TURN_S = 0.005  # enough for a thread that waits to take the lock
+# How much models compute together, as their workers have found out: the next worker begins there.
+_SIZES: dict[str, dict[str, float]] = {}
+
+
+class Batches:
+    """What is known of many structures that were computed together."""
+
+    def __init__(self) -> None:
+        self.structures, self.refusals, self.reason = 0, 0, ""
+
+    def note(self, answer: Answer) -> None:
+        """Take over what a worker says of an exchange."""
+        self.structures += len(answer.outcomes)
+        if answer.refusals > self.refusals:
+            self.reason = answer.reason
+            logger.warning(
+                "calculate_batch failed %d times where each structure alone did not: %s. After three times "
+                "structures are computed one by one.", answer.refusals, answer.reason,
+            )  # fmt: skip
+        self.refusals = max(self.refusals, answer.refusals)
+
+
+class BatchSession(PeerSession):
+    """The part of a worker's session that asks about many structures at once."""
+
+    spec: Any
+    _connection: WorkerConnection | None
+    _busy: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches, self._pace = Batches(), Pace()
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._wanted = False
+
+    def connection(self) -> WorkerConnection:
+        """Return a worker that is ready."""
+        raise NotImplementedError
+
+    def ask_many(self, questions: Sequence[Question], *, alone: bool, seconds: float) -> Answer:
+        """Compute as many of some structures as can be done in some time, at least one part of them.
+
+        Parameters
+        ----------
+        questions : sequence of Question
+        alone : bool
+            Whether each structure is computed by itself.
+        seconds : float
+            After these, or when another thread waits, the answer comes once the part that is being computed is done.
+
+        Raises
+        ------
+        WorkerError
+            If no worker can be started, or the calculator is closed. A worker that was lost is told in the answer.
+        """
+        with self.own_lock():
+            connection, until = self.connection(), running_time() + seconds
+            exchange = Exchange(
+                connection, questions, self._pace, self.spec.timeout, lambda: self._wanted or running_time() > until
+            )
+            key = self._batch_key()
+            try:
+                self._busy, self._long_call = True, threading.get_ident()
+                answer = exchange.run(alone=alone, sizes=_SIZES.get(key, {}))
+            finally:
+                self._busy, self._long_call = False, 0
+                if not connection.usable:
+                    self._connection = None
+            if answer.error is not None:
+                if not self.users:
+                    raise closed_meanwhile()
+                self._settle(0.0)  # raises if Python ends: that is the reason
+            if answer.sizes:
+                _SIZES[key] = {**_SIZES.get(key, {}), **answer.sizes}
+            self.batches.note(answer)
+            return answer
+
+    def _hurry(self) -> None:
+        self._wanted = True
+        if (connection := self._connection) is not None and connection.batches is not None:
+            connection.batches.memory.stop()
+
+    def give_way(self) -> None:
+        """Let the threads come next that wait for a worker which computes many structures."""
+        if self._wanted:
+            self._wanted = False
+            time.sleep(_TURN_S)
+
+    def _batch_key(self) -> str:
+        """Return what the size of a batch depends on."""
+        spec = self.spec
+        model = spec.model.build_name or spec.model.source.sha256
+        return json.dumps([str(spec.model.layout.root), model, spec.model.argument, spec.device, dict(spec.options)])

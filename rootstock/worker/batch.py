@@ -1,0 +1,285 @@
+"""Compute many structures: together where the calculator has ``calculate_batch``, one after the other elsewhere.
+
+A batch is computed in parts, each announced before it begins. So the client, who owns the memory, knows what is done
+and what was being computed when this process ends.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from rootstock.errors import WorkerProtocolError
+from rootstock.worker.batch_hook import BatchHook
+from rootstock.worker.batch_size import BatchSize
+from rootstock.worker.batch_structures import Structures
+from rootstock.worker.channel.batch_memory import FAILED, BatchMemory
+from rootstock.worker.channel.endpoint import Endpoint
+from rootstock.worker.channel.failures import FailureCode, encode_failure
+from rootstock.worker.channel.frames import Frame, Kind
+from rootstock.worker.device import computing_device, lost_gpu
+from rootstock.worker.device_memory import free_memory, is_out_of_memory
+from rootstock.worker.evaluate import Evaluator
+
+_MESSAGE, _TRACEBACK = 2000, 4000  # characters of each failure: there may be thousands
+_FAILURES = 200  # in one frame
+_LOOP_S = 0.02, 0.1  # one after the other, a part takes about so long, and no more structures than these
+_LOOP_MOST = 256
+_GLANCE = 8  # structures whose cost is asked for at a time
+
+
+class LostGpuError(Exception):
+    """The GPU refuses whatever is asked of it from now on.
+
+    Attributes
+    ----------
+    failure : dict
+        For the FAILURE frame.
+    """
+
+    def __init__(self, failure: dict[str, Any]) -> None:
+        super().__init__()
+        self.failure = failure
+
+
+class _Trouble(NamedTuple):
+    """What an exception said; the exception itself would keep arrays alive."""
+
+    failure: dict[str, Any]
+    out_of_memory: bool
+    declined: bool
+
+
+class _Part(NamedTuple):
+    """Structures that are announced together.
+
+    `images` are those that are computed together, with whether each has a stress; empty if they are not.
+    """
+
+    begin: int
+    end: int
+    images: list[tuple[Atoms, bool]]
+    cost: float
+    size: BatchSize | None
+
+
+class BatchEvaluator:
+    """Answers BATCH frames.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+    endpoint : Endpoint
+    device : str
+        As it was asked for.
+    """
+
+    def __init__(self, evaluator: Evaluator, endpoint: Endpoint, device: str) -> None:
+        self._evaluator, self._endpoint, self._device = evaluator, endpoint, device
+        self._memory = BatchMemory(evaluator.memory)
+        self._hook = BatchHook(evaluator.calculator, on_gpu=computing_device(device) != "cpu")
+        self._loop = 1  # structures in a part that are computed one after the other
+        self._failures: dict[int, dict[str, Any]] = {}
+        self._told: tuple[int, int, bool] = (0, 0, False)
+        self._sequence = self._most = 0
+        self._batch: Structures
+
+    def evaluate(self, frame: Frame, content: dict[str, Any]) -> dict[str, Any]:
+        """Compute the structures of a frame, until all are done or the client wants to go on with something else.
+
+        Returns
+        -------
+        dict
+            The content of the RESULT frame: the structures before ``begin`` are done.
+
+        Raises
+        ------
+        LostGpuError
+            If the GPU is of no more use. What was being computed then has been announced.
+        WorkerProtocolError
+            If the frame's numbers do not fit together.
+        """
+        self._evaluator.forget()
+        self._batch = batch = Structures(self._memory, frame, content)
+        self._sequence, self._failures, self._most = frame.sequence, {}, 0
+        alone = content.get("alone") is True
+        try:
+            for asked, limit in dict(content.get("sizes", {})).items():
+                self._hook.resume(int(asked), float(limit))
+        except (TypeError, ValueError) as error:
+            raise WorkerProtocolError("Received sizes of batches that are no numbers.") from error
+        at, images = 0, _Images(batch, self._evaluator, self._hook)
+        while at < len(batch) and not (at and batch.stopped):
+            part = self._next(at, images, alone=alone)
+            self._tell(part.begin, part.end, together=bool(part.images))
+            at = self._together(part) if part.images else self._one_by_one(part)
+            images.drop(at)
+        self._tell_failures(0)
+        return {
+            "begin": at,
+            "sizes": {str(asked): size.limit for asked, size in self._hook.sizes.items()},
+            "atoms": self._most,
+            "refusals": self._hook.refusals,
+            "reason": self._hook.reason,
+        }
+
+    def _next(self, begin: int, images: _Images, *, alone: bool) -> _Part:
+        """Return the next part: as much as fits."""
+        batch, asked = self._batch, self._batch.asked[begin]
+        if alone or not self._hook.serves(asked) or not batch.atoms[begin]:
+            end, most = begin + 1, 1 if alone else self._loop
+            while end < len(batch) and end - begin < most and batch.asked[end] == asked and batch.atoms[end]:
+                end += 1
+            return _Part(begin, end, [], 0.0, None)
+        cost, end = images.cost(begin), begin + 1
+        size = self._hook.size(asked, cost / batch.atoms[begin])
+        while end < len(batch) and batch.asked[end] == asked and batch.atoms[end]:
+            if cost + images.cost(end) > size.limit:
+                break
+            cost += images.cost(end)
+            end += 1
+        if end == begin + 1:  # it is computed as a single one is
+            return _Part(begin, end, [], cost, size)
+        return _Part(begin, end, [images.image(k) for k in range(begin, end)], cost, size)
+
+    def _together(self, part: _Part) -> int:
+        """Compute a part by the hook, and return where to go on."""
+        atoms = sum(self._batch.atoms[part.begin : part.end])
+        begun = time.perf_counter()
+        trouble, again, reason = self._ask_hook(part)
+        took = time.perf_counter() - begun
+        if trouble is None and not again:
+            assert part.size is not None
+            part.size.took(part.cost, took)
+            self._most = max(self._most, atoms)
+            return part.end
+        if trouble is not None:
+            self._look_at_gpu(trouble)
+            if trouble.out_of_memory:
+                free_memory()
+                assert part.size is not None
+                part.size.too_large(part.cost)
+                return part.begin
+            if trouble.declined:
+                self._hook.decline(self._batch.asked[part.begin])
+                return part.begin
+            reason, again = f"{trouble.failure['type']}: {trouble.failure['message']}", [*range(part.begin, part.end)]
+        alone = [self._one(k) for k in again]
+        if all(alone):
+            self._hook.refuse(reason)
+        return part.end
+
+    def _ask_hook(self, part: _Part) -> tuple[_Trouble | None, list[int], str]:
+        """Return what went wrong with all, or which structures have no results, and an example why."""
+        again, reason, batch = [], "", self._batch
+        try:
+            names = self._evaluator.names(batch.asked[part.begin])
+            found = self._hook.compute([image for image, _ in part.images], names)
+        except BaseException as error:  # noqa: BLE001  # whatever a model raises is no reason to end
+            return _trouble(error), [], ""
+        for k, (_, has_stress), results in zip(range(part.begin, part.end), part.images, found, strict=True):
+            try:
+                if isinstance(results, BaseException):
+                    raise results
+                row = batch.row(k)
+                bits = self._evaluator.store(results, row, batch.asked[k], has_stress=has_stress)
+                row["found"][...] = bits
+            except BaseException as error:  # noqa: BLE001
+                again.append(k)
+                reason = f"{type(error).__name__}: {error}"
+        return None, again, reason
+
+    def _one_by_one(self, part: _Part) -> int:
+        begun = time.perf_counter()
+        for k in range(part.begin, part.end):
+            self._one(k)
+        took = time.perf_counter() - begun
+        if part.end - part.begin == self._loop and took < _LOOP_S[0]:
+            self._loop = min(2 * self._loop, _LOOP_MOST)
+        elif took > _LOOP_S[1]:
+            self._loop = max(1, self._loop // 2)
+        return part.end
+
+    def _one(self, k: int) -> bool:
+        """Compute a structure as if it were asked for alone, and tell whether that worked."""
+        trouble = self._attempt(k)
+        if trouble is not None and trouble.out_of_memory:
+            free_memory()  # in pieces, perhaps there was enough
+            trouble = self._attempt(k)
+        if trouble is not None:
+            self._look_at_gpu(trouble)
+            self._failures[k] = trouble.failure
+            self._batch.views["found"][k] = FAILED
+            self._tell_failures(_FAILURES)
+        return trouble is None
+
+    def _attempt(self, k: int) -> _Trouble | None:
+        frame, row, info = self._batch.question(k)
+        try:
+            row["found"][...] = self._evaluator.compute(frame, row, info)
+        except BaseException as error:  # noqa: BLE001
+            return _trouble(error)
+        return None
+
+    def _look_at_gpu(self, trouble: _Trouble) -> None:
+        if lost_gpu(self._device):
+            self._tell_failures(0)
+            raise LostGpuError({**trouble.failure, "code": FailureCode.LOST_GPU.value})
+
+    def _tell(self, begin: int, end: int, *, together: bool) -> None:
+        self._told = begin, end, together
+        content: dict[str, Any] = {"begin": begin, "end": end, "together": together}
+        if self._failures:
+            content["failures"] = {str(k): failure for k, failure in self._failures.items()}
+            self._failures = {}
+        self._endpoint.send(Frame(Kind.PROGRESS, sequence=self._sequence), content, timeout=float("inf"))
+
+    def _tell_failures(self, most: int) -> None:
+        """Tell of failures if there are more than so many."""
+        if len(self._failures) > most:
+            begin, end, together = self._told
+            self._tell(begin, end, together=together)
+
+
+class _Images:
+    """The structures of a batch as Atoms objects, made when they are needed: a hook may keep what it knows of them."""
+
+    def __init__(self, batch: Structures, evaluator: Evaluator, hook: BatchHook) -> None:
+        self._batch, self._evaluator, self._hook = batch, evaluator, hook
+        self._made: dict[int, tuple[Atoms, bool]] = {}
+        self._costs: dict[int, float] = {}
+        self._plain = batch.costs()
+
+    def image(self, k: int) -> tuple[Atoms, bool]:
+        if k not in self._made:
+            self._made[k] = self._batch.image(k, self._evaluator)
+        return self._made[k]
+
+    def cost(self, k: int) -> float:
+        if k not in self._costs:
+            near = [each for each in range(k, min(k + _GLANCE, len(self._batch))) if self._batch.atoms[each]]
+            images = [self.image(each)[0] for each in near] if self._hook.says_cost else []
+            costs = self._hook.cost(images) if images else None
+            self._costs.update(zip(near, costs or [self._plain[each] for each in near], strict=True))
+        return self._costs[k]
+
+    def drop(self, before: int) -> None:
+        for k in [k for k in self._made if k < before]:
+            del self._made[k]
+
+
+def _trouble(error: BaseException) -> _Trouble:
+    out_of_memory = is_out_of_memory(error)
+    code = FailureCode.MODEL
+    if out_of_memory:
+        code = FailureCode.OUT_OF_MEMORY
+    elif isinstance(error, PropertyNotImplementedError):
+        code = FailureCode.UNSUPPORTED_PROPERTY
+    elif isinstance(error, OSError):
+        code = FailureCode.INPUT_OUTPUT
+    failure = encode_failure(error, code)
+    failure["message"], failure["traceback"] = failure["message"][:_MESSAGE], failure["traceback"][-_TRACEBACK:]
+    return _Trouble(failure, out_of_memory, type(error) is NotImplementedError)
