@@ -18,8 +18,8 @@ from rootstock.cli.run_options import claim_outputs, device_words, element_optio
 from rootstock.cli.simulations import Simulation, device_options, overwrite_option
 
 if TYPE_CHECKING:
-    from rootstock.simulations.runs.folder import Damaged, RunFolder
-    from rootstock.simulations.runs.progress import Progress
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.progress import Damaged, Progress
 
 _SHOWN = 5  # failures that status lists
 _folder = click.argument("folder", type=Place(path_type=Path))

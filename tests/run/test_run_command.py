@@ -299,6 +299,21 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
         Path("s").chmod(0o755)
 
 
+def test_a_result_that_is_damaged_on_disk(rootstock: Command) -> None:
+    """It costs itself only, is told, and is computed again."""
+    write("a.extxyz", [crystal(0), crystal(1), crystal(2)])
+    assert not rootstock("singlepoint", "emt", "a.extxyz", "--run", "s").returncode
+    whole = Path("a-results.extxyz").read_bytes()
+    (part,) = Path("s").glob("part-*.extxyz")
+    part.write_bytes(part.read_bytes().replace(b"a.extxyz@1", bytes(10)))
+    done = rootstock("run", "continue", "s")
+    assert (done.returncode, "1 of 3 results are damaged on disk, and left out." in done.stderr) == (22, True)
+    assert [atoms.info["id"] for atoms in read("a-results.extxyz", ":")] == ["x0", "x2"]
+    done = rootstock("run", "retry-failed", "s")
+    assert (done.returncode, "1 result damaged on disk: computed again." in done.stderr) == (0, True), done.stderr
+    assert Path("a-results.extxyz").read_bytes() == whole
+
+
 # -- several processes, and ends that nobody chose
 
 

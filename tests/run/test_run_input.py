@@ -400,7 +400,7 @@ from rootstock.simulations.runs.source import Source, index_input
 class Calculator:
     name, parameters = "zero", {}
 
-    def iter_many(self, images, properties=None):
+    def iter_many(self, images, properties=None, ordered=True):
         for number, atoms in enumerate(images):
             yield Evaluated(number, {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}, None, atoms)
 
