@@ -177,7 +177,8 @@ def killer(lines: int) -> Any:
     left = [lines]
 
     def trace(frame: Any, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.endswith(("making.py", "claims.py", "records.py")):
+        ours = frame.f_code.co_filename.endswith(("making.py", "claims.py", "records.py"))
+        if not ours and frame.f_code.co_name not in ("write_text", "write_bytes"):
             return None
         if event == "line":
             left[0] -= 1
@@ -323,7 +324,7 @@ def try_to_compute(folder: Path, element: str) -> tuple[int, str]:
 def test_one_process_computes_an_element(tmp_path: Path) -> None:
     folder = new_run(tmp_path / "a run", SIZES)
     with computing(folder.path, "2/3") as first, computing(folder.path, "1/3"):
-        for element in ("2/3", "1/1", "2/2", "1/4"):  # of another number, elements overlap
+        for element in ("2/3", "1/1", "1/4"):  # of another number, elements overlap
             code, said = try_to_compute(folder.path, element)
             assert code == 11
             assert f"{folder.path} is being computed by {Holder('').user} on {os.uname().nodename} (process " in said

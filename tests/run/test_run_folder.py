@@ -146,11 +146,12 @@ def test_entries_that_lie_cost_only_themselves(tmp_path: Path) -> None:
         entry(1, Status.FAILED_STRUCTURE, 0, frame), bytes(ENTRY.itemsize),
     ]  # fmt: skip
     good = [entry(0, Status.DONE, 0, frame), entry(2, Status.NOT_CONVERGED, 980, frame)]
-    (run.path / "part-0123456789abcdef.index").write_bytes(good[0] + b"".join(wrong) + good[1] + b"torn")
+    again = entry(0, Status.NOT_CONVERGED, 20, frame)  # the first counts
+    (run.path / "part-0123456789abcdef.index").write_bytes(good[0] + b"".join(wrong) + good[1] + again + b"torn")
     (run.path / "part-of-somebody.index").write_bytes(b"not ours")
     progress = run.progress()
     assert progress.statuses.tolist() == [Status.DONE, 0, Status.NOT_CONVERGED, 0, 0, 0]
-    assert (progress.damaged, progress.twice) == (len(wrong), 0)
+    assert (progress.damaged, progress.twice) == (len(wrong), 1)
     assert progress.counts() == {
         "missing": 4, "done": 1, "not_converged": 1, "failed_structure": 0, "failed_resource": 0
     }  # fmt: skip

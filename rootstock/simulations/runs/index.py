@@ -140,14 +140,17 @@ def read_index(folder: Path, part: str, structures: int) -> Iterator[Read]:
     ConfigurationError
         If the index cannot be read: what it holds must not be computed again.
     """
-    frames, failures = (_size(folder / f"{part}{ending}") for ending in (".extxyz", ".failed.jsonl"))
-    path = folder / f"{part}.index"
+    path, frames, failures = folder / f"{part}.index", -1, -1
     try:
         with open_regular(path) as file:
             begin = 0
             while block := _block(file.fileno(), begin):
                 entries = np.frombuffer(block, ENTRY)
-                good = _whole(entries, frames, failures, structures)
+                if frames < 0:
+                    frames = _size(folder / f"{part}.extxyz")
+                if failures < 0 and (entries["status"] > Status.NOT_CONVERGED).any():
+                    failures = _size(folder / f"{part}.failed.jsonl")
+                good = _whole(entries, frames, max(failures, 0), structures)
                 places = begin + ENTRY.itemsize * np.flatnonzero(good)
                 yield Read(part, entries[good], places, len(good) - len(places))
                 begin += len(block)
