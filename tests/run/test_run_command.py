@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.io import read, write
 
+from rootstock.errors import ConfigurationError
+from rootstock.simulations.runs.begin import Asked, check_asked
+from rootstock.simulations.runs.records import read_run
 from tests.support.commands import ROOTSTOCK, Done, clean_environment, ordinary, run, started
-from tests.support.processes import stop_tree, wait_for, wait_until_gone
+from tests.support.processes import children, stop_tree, wait_for, wait_until_gone
 
 Command = Callable[..., Done]
 
@@ -194,7 +197,7 @@ def test_many_files_of_many_kinds(rootstock: Command) -> None:
     assert not rootstock("run", "continue", "runs of mine").returncode
 
 
-@pytest.mark.parametrize("out", ["a.db", "a.npz", "a.csv", "sub/a.extxyz"])
+@pytest.mark.parametrize("out", ["a.db", "sub/a.extxyz"])
 def test_other_outputs(rootstock: Command, out: str) -> None:
     write("a.extxyz", [crystal(0), crystal(1)])
     Path("sub").mkdir()
@@ -258,25 +261,32 @@ def test_wrong_words(rootstock: Command, words: tuple[str, ...], message: str) -
 def test_another_command_or_another_input_is_refused(rootstock: Command) -> None:
     write("a.extxyz", [crystal(0), crystal(1)])
     crystal(2).write("b.cif")
-    words = ("--run", "s", "--out", "x.csv")
-    assert not rootstock("relax", "emt", "a.extxyz", *words, "--steps", "1", "--fmax", "9").returncode
-    for other, message in (
-        (("relax", "emt", "a.extxyz", *words, "--steps", "2", "--fmax", "9"), "settings.steps is 1 there, and 2 now"),
-        (("singlepoint", "emt", "a.extxyz", *words), 'kind is "relax" there, and "singlepoint" now'),
-        (("relax", "lj", "a.extxyz", *words, "--steps", "1", "--fmax", "9"), 'model is "emt" there, and "lj" now'),
-        (("relax", "emt", "a.extxyz", "b.cif", *words, "--steps", "1", "--fmax", "9"), "b.cif@: is new"),
-        (("relax", "emt", "a.extxyz@1:", *words, "--steps", "1", "--fmax", "9"), "a.extxyz@1: is new"),
-        (("relax", "emt", "b.cif", *words, "--steps", "1", "--fmax", "9"), "b.cif@: is new"),
+    words = ("relax", "emt", "a.extxyz", "--run", "s", "--out", "x.csv", "--steps", "1")
+    assert not rootstock(*words, "--fmax", "9").returncode
+    refused = rootstock(*words, "--fmax", "8")
+    assert (refused.returncode, "settings.fmax is 9.0 there, and 8.0 now" in refused.stderr) == (3, True), (
+        refused.stderr
+    )
+    assert "rootstock run continue s" in refused.stderr
+    record = read_run(Path("s"))
+    same = Asked("relax", "emt", ["a.extxyz@:"], None, record.settings, {}, Path("y.csv"))
+    check_asked(Path("s"), record, same)
+    for change, message in (
+        ({"kind": "singlepoint", "settings": {"properties": []}}, 'kind is "relax" there, and "singlepoint" now'),
+        ({"model": "lj"}, 'model is "emt" there, and "lj" now'),
+        ({"setup_kwargs": {"a": 1}}, "setup_kwargs"),
+        ({"names": ["a.extxyz", "b.cif"]}, "b.cif@: is new"),
+        ({"names": ["a.extxyz@1:"]}, "a.extxyz@1: is new"),
+        ({"names": ["a.extxyz", "a.extxyz"]}, "the order of files or their format is another"),
+        ({"format": "extxyz"}, "the order of files or their format is another"),
     ):
-        done = rootstock(*other)
-        assert (done.returncode, message in done.stderr) == (3, True), done.stderr
-        assert "rootstock run continue s" in done.stderr
+        with pytest.raises(ConfigurationError, match=message):
+            check_asked(Path("s"), record, dataclasses.replace(same, **change))
     write("a.extxyz", [crystal(0), crystal(5), crystal(6)])
-    for again in (("relax", "emt", "a.extxyz", *words, "--steps", "1", "--fmax", "9"), ("run", "continue", "s")):
+    for again in ((*words, "--fmax", "9"), ("run", "continue", "s")):
         done = rootstock(*again)
         assert (done.returncode, "a.extxyz was changed since this run began" in done.stderr) == (3, True), done.stderr
-    assert counts(rootstock)[3] == 0  # it can be looked at, and exported
-    assert not rootstock("run", "export", "s", "y.csv").returncode
+    assert not rootstock("run", "export", "s", "y.csv").returncode  # what it holds can be had all the same
 
 
 def test_a_folder_of_somebody_else(rootstock: Command) -> None:
@@ -317,86 +327,82 @@ def test_a_result_that_is_damaged_on_disk(rootstock: Command) -> None:
 # -- several processes, and ends that nobody chose
 
 
-@contextlib.contextmanager
-def computing(environment: dict[str, str], *words: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with a run folder s, and yield it, stopped with its worker, when it has begun to compute."""
-    with started([ROOTSTOCK, *words, "--run", "s", "--device", "cpu"], env=environment) as process:
-        claim = Path("s/computing-1-of-1.json")
-        wait_for(lambda: claim.exists() or process.poll() is not None, "the beginning of a run")
-        yield process
-
-
 def recorded() -> int:
     return sum(path.stat().st_size for path in Path("s").glob("part-*.index"))
 
 
+@contextlib.contextmanager
+def computing(environment: dict[str, str], event: Callable[[], object]) -> Iterator[subprocess.Popen[str]]:
+    """Start a run in the folder s, and yield its process when something has come to pass, and not all is computed."""
+    for _ in range(5):
+        shutil.rmtree("s", ignore_errors=True)
+        Path("a-results.extxyz").unlink(missing_ok=True)
+        words = [ROOTSTOCK, "singlepoint", "emt", "a.extxyz", "--run", "s", "--device", "cpu"]
+        with started(words, env=environment) as process:
+            wait_for(lambda: event() or process.poll() is not None, "the beginning of a run")
+            process.send_signal(signal.SIGSTOP)
+            if process.poll() is None:
+                yield process
+                return
+    raise AssertionError("It was too fast, five times.")
+
+
 def test_the_same_command_after_a_kill(rootstock: Command, environment: dict[str, str]) -> None:
     """What was recorded is not computed again, and the file is that of a run that nobody killed."""
-    write("a.extxyz", [crystal(number, repeat=10 + number % 3) for number in range(120)])
-    words = ("singlepoint", "emt", "a.extxyz")
-    with computing(environment, *words) as process:
-        for _ in range(100):
-            time.sleep(0.2)  # in which something is computed, and not all of it
-            others = stop_tree(process.pid)
-            if process.poll() is not None:
-                break
-            # Results are recorded after 5 s; the thread that does so runs, though nothing is computed.
-            os.kill(process.pid, signal.SIGCONT)
-            with_results = time.monotonic() + 7
-            while not recorded() and time.monotonic() < with_results:
-                time.sleep(0.02)
-            if recorded():
-                break
-            for pid in others:
-                os.kill(pid, signal.SIGCONT)
-        assert recorded() and process.poll() is None
-        found = status(rootstock)
-        (who,) = found["running"]  # type: ignore[misc]
-        assert (who["state"], who["pid"], who["element"]) == ("running", process.pid, "1/1")
-        assert 0 < found["done"] < 120  # type: ignore[operator]
-        before = {path: path.read_bytes() for path in Path("s").glob("part-*")}
-        for again in ((*words, "--run", "s"), ("run", "continue", "s"), ("run", "continue", "s", "--element", "1/2")):
-            refused = rootstock(*again)
-            assert (refused.returncode, f"process {process.pid}" in refused.stderr) == (11, True), refused.stderr
+    images = [crystal(number, repeat=1 + 15 * (number >= 45)) for number in range(70)]
+    for atoms in images[:45]:  # recorded as soon as they are 16 MB
+        atoms.set_array("note", np.array(["x" * 100_000] * 4))
+    write("a.extxyz", images)
+    with computing(environment, recorded) as process:
+        others = children(process.pid)
         process.kill()
-        for pid in others:  # the worker's guard, too, could do nothing
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        process.wait()
         wait_until_gone(*others)
+        before = {path: path.read_bytes() for path in Path("s").glob("part-*")}
+        found = status(rootstock)
+        assert (found["running"][0]["state"], found["running"][0]["pid"]) == ("ended", process.pid)  # type: ignore[index]
+        assert 0 < found["done"] < 70 and found["done"] + found["missing"] == 70  # type: ignore[operator]
     assert not Path("a-results.extxyz").exists()
-    done = rootstock(*words, "--run", "s")
-    assert (done.returncode, done.stdout) == (0, "a-results.extxyz: 120 of 120 structures\n"), done.stderr
-    assert status(rootstock)["computed_twice"] == 0
+    done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s")
+    assert (done.returncode, done.stdout) == (0, "a-results.extxyz: 70 of 70 structures\n"), done.stderr
+    found = status(rootstock)
+    assert (found["computed_twice"], found["running"]) == (0, [])
     assert all(path.read_bytes() == content for path, content in before.items())
-    whole = rootstock(*words, "--run", "whole", "--out", "whole.extxyz")
+    whole = rootstock("singlepoint", "emt", "a.extxyz", "--run", "whole", "--out", "whole.extxyz")
     assert not whole.returncode, whole.stderr
     assert Path("a-results.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
 
 
 @pytest.mark.parametrize("how", ["cancel", "Ctrl-C"])
 def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: dict[str, str], how: str) -> None:
-    write("a.extxyz", [crystal(number, repeat=20) for number in range(100)])
-    with computing(environment, "singlepoint", "emt", "a.extxyz") as process:
+    write("a.extxyz", [crystal(number, repeat=10 * (1 + number % 2)) for number in range(60)])
+    with computing(environment, Path("s/computing-1-of-1.json").exists) as process:
         others = stop_tree(process.pid)
-        os.kill(process.pid, signal.SIGCONT)
         if how == "cancel":
+            (who,) = status(rootstock)["running"]  # type: ignore[misc]
+            assert (who["state"], who["pid"], who["element"]) == ("running", process.pid, "1/1")
+            for words in (("run", "continue", "s"), ("run", "continue", "s", "--element", "1/2")):
+                refused = rootstock(*words)
+                assert (refused.returncode, f"process {process.pid}" in refused.stderr) == (11, True), refused.stderr
             done = rootstock("run", "cancel", "s", "--json")
             (ended,) = json.loads(done.stdout)["processes"]
             assert (ended["pid"], ended["done"].startswith("was sent SIGTERM")) == (process.pid, True)
         else:
             process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         said = process.communicate()[1]
         wait_until_gone(*others)
     assert process.returncode == 130
     found = status(rootstock)
     assert said == (
-        f"Interrupted. {found['done']} of 100 structures are recorded. "
+        f"Interrupted. {found['done']} of 60 structures are recorded. "
         "Continue with: rootstock run continue s --device cpu\n"
     )
     assert found["running"] == []
-    assert rootstock("run", "cancel", "s").stdout == "No process computes s.\n"
-    assert not rootstock("run", "continue", "s").returncode
-    assert len(read("a-results.extxyz", ":")) == 100
+    if how == "cancel":
+        assert rootstock("run", "cancel", "s").stdout == "No process computes s.\n"
+        assert not rootstock("run", "continue", "s").returncode
+        assert len(read("a-results.extxyz", ":")) == 60
 
 
 def test_elements_that_start_at_once(rootstock: Command, environment: dict[str, str]) -> None:
