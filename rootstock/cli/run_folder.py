@@ -140,6 +140,7 @@ class _Shown:
         self._before = self._all - before.counts()["missing"]
         self._done, self._failed = 0, failed(before)
         self._begun = self._looked = time.monotonic()
+        show(f"0 of {self._todo:,} done, {self._failed:,} failed")
 
     def add(self, indices: Sequence[int]) -> None:
         """Count structures that are recorded."""
