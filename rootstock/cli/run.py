@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 _SHOWN = 5  # failures that status lists
 _folder = click.argument("folder", type=Place(path_type=Path))
-_calculator_options = options(cluster_options, device_options)
+_go_on_options = options(
+    element_option,
+    stop_option,
+    click.option("--out", "-o", type=Place(dir_okay=False, path_type=Path), metavar="FILE",
+                 help="Output file: .extxyz, .db, .npz or .csv [default: that of the first command]."),
+    overwrite_option,
+    cluster_options,
+    device_options,
+)  # fmt: skip
 
 
 @click.group("run", cls=Group)
@@ -112,10 +120,8 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
 
 @run.command("continue", cls=Simulation)
 @_folder
-@element_option
-@stop_option
 @click.option("--rebase", is_flag=True, help="Compute the rest with the build in use now, and record the change.")
-@_calculator_options
+@_go_on_options
 def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
     """Compute what is missing in FOLDER.
 
@@ -132,9 +138,7 @@ def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
 
 @run.command("retry-failed", cls=Simulation)
 @_folder
-@element_option
-@stop_option
-@_calculator_options
+@_go_on_options
 def retry_failed(folder: Path, **rest: Any) -> None:
     """Compute the failed structures in FOLDER again.
 
@@ -157,8 +161,8 @@ def retry_failed(folder: Path, **rest: Any) -> None:
 
 
 def _go_on(
-    folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, cluster: str | None,
-    root: Path | None, device: str, threads: int | None,
+    folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
+    overwrite: bool, cluster: str | None, root: Path | None, device: str, threads: int | None,
 ) -> None:  # fmt: skip
     from rootstock.simulations.runs.begin import resume
     from rootstock.simulations.runs.elements import Element
@@ -167,8 +171,8 @@ def _go_on(
 
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
-    out = near(Path(record.out))
-    check_export(folder, out, overwrite=False)
+    out = out or near(Path(record.out))
+    check_export(folder, out, overwrite=overwrite)
     if share.of == 1:
         claim_outputs(out)
     place = {"cluster": named_cluster(cluster), "root": root} if cluster or root else {"root": record.root or None}
@@ -180,7 +184,7 @@ def _go_on(
             model=record.model, setup_kwargs=record.setup_kwargs, device=device, threads=threads, build=build, **place
         )
 
-    asked = Run(folder, share, stop_on_error, retry_failed, out, more=device_words())
+    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words())
     compute(asked, lambda show: resume(folder, make, accept_other_build=rebase))  # noqa: ARG005  # nothing to show
 
 

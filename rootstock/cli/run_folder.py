@@ -19,6 +19,7 @@ from rootstock.errors import (
     LockBusyError,
     NotConvergedError,
     OutputError,
+    RootstockError,
     SomeFailedError,
     WorkerError,
 )
@@ -103,6 +104,10 @@ def compute(run: Run, opened: Opened) -> None:
             error.hint = "\n".join(
                 filter(None, (error.hint, f"{said.strip()} Continue with: {run.command('continue')}"))
             )
+        raise
+    except OSError as error:  # of a file of structures
+        if not isinstance(error, RootstockError) and (said := _recorded(run.path)):
+            click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
     end(run, RunFolder.open(run.path), source.name)
 

@@ -218,6 +218,11 @@ def test_export(rootstock: Command) -> None:
     Path("t.csv").write_text("of somebody")
     assert (rootstock("run", "export", "s", "t.csv").returncode, Path("t.csv").read_text()) == (3, "of somebody")
     assert not rootstock("run", "export", "s", "t.csv", "--overwrite").returncode
+    Path("a-results.extxyz").write_text("of somebody")
+    for more, code in (((), 3), (("--out", "b.csv"), 0), (("--overwrite",), 0)):
+        done = rootstock("run", "continue", "s", *more)
+        assert done.returncode == code, done.stderr
+    assert len(read("a-results.extxyz", ":")) == 2 and Path("b.csv").exists()
     refused = rootstock("run", "export", "s", "t.cif")
     assert (refused.returncode, "ase convert results.extxyz t.cif" in refused.stderr) == (3, True)
 
