@@ -9,13 +9,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from ase import Atoms
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError
-from rootstock.root.records import now
 from rootstock.root.signals import leave_to_first_thread
 from rootstock.simulations.extxyz import frame
 from rootstock.simulations.provenance import SOURCE
@@ -136,7 +136,7 @@ class Recorder:
         said = {
             "index": index, "class": str(failure_class), "error": type(error).__name__,
             "message": str(error)[:_LONGEST], "structure": structure[:_LONGEST], "gpu": gpu, "host": platform.node(),
-            "time": now(),
+            "time": datetime.now().astimezone().isoformat(timespec="microseconds"),
         }  # fmt: skip
         self.failed += failure_class is not FailureClass.INFRASTRUCTURE
         line = json.dumps(said).encode() + b"\n"
