@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from numpy.typing import NDArray
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.many import failure_of
@@ -145,7 +147,7 @@ def carry_out(
             info = calculator.info()
             check_same_model(folder.path, folder.record, info)
             gpu = str(info["gpu"] or info["device"])
-        missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None).tolist()
+        missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
         run = _Run(folder, source, calculator, recorder, gpu, stop_on_error)
         if relaxation is not None:
             _relaxations(run, missing, relaxation)
@@ -163,13 +165,13 @@ def _relaxation(folder: RunFolder) -> Relaxation:
         raise ConfigurationError(f"{run_file(folder.path)} holds no settings of a relaxation: {error}.") from error
 
 
-def _single_points(run: _Run, missing: Sequence[int]) -> None:
+def _single_points(run: _Run, missing: NDArray[np.int64]) -> None:
     """Compute properties of structures, which are read as the calculator takes them."""
     taken: dict[int, tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = {}
     count = itertools.count()  # as the calculator does
 
     def structures() -> Iterator[Atoms]:
-        for index in missing:
+        for index in map(int, missing):
             if (atoms := run.read(index)) is not None:
                 taken[next(count)] = (index, atoms, *_set_aside(atoms))
                 yield atoms
@@ -196,9 +198,9 @@ def _single_points(run: _Run, missing: Sequence[int]) -> None:
         raise lost[0]
 
 
-def _relaxations(run: _Run, missing: Sequence[int], relaxation: Relaxation) -> None:
+def _relaxations(run: _Run, missing: NDArray[np.int64], relaxation: Relaxation) -> None:
     """Relax structures, one after the other."""
-    for index in missing:
+    for index in map(int, missing):
         if (atoms := run.read(index)) is None:
             continue
         aside = _set_aside(atoms)
