@@ -89,7 +89,7 @@ class WorkerConnection(PeerConnection):
     ) -> None:
         self.launch = launch
         self.sequence = 0
-        self._between = False  # whether all that has come was whole frames, in a dialogue of several
+        self._between = False  # whether the last frame was taken whole, and there is another to come
         self.batches: BatchArrays | None = None
         started = time.perf_counter()
         self.process = WorkerProcess(launch, log)
@@ -197,7 +197,7 @@ class WorkerConnection(PeerConnection):
         """Return the next frame about the last question; see `Endpoint.receive`."""
         self._between = False
         frame, content = self.process.endpoint.receive(timeout, rest)
-        self._between = True
+        self._between = frame.kind == Kind.PROGRESS
         if frame.sequence != self.sequence or frame.kind not in (Kind.PROGRESS, Kind.RESULT, Kind.FAILURE):
             raise self._unexpected(frame)
         return frame, content

@@ -129,14 +129,14 @@ class BatchEvaluator:
     def _next(self, begin: int, images: _Images, *, alone: bool) -> _Part:
         """Return the next part: as much as fits."""
         batch, asked = self._batch, self._batch.asked[begin]
-        if alone or not self._hook.serves(asked) or not batch.atoms[begin]:
+        if alone or not self._hook.serves(asked) or not batch.suits[begin]:
             end, most = begin + 1, 1 if alone else self._loop
-            while end < len(batch) and end - begin < most and batch.asked[end] == asked and batch.atoms[end]:
+            while end < len(batch) and end - begin < most and not self._hook.serves(batch.asked[end]):
                 end += 1
             return _Part(begin, end, [], 0.0, None)
         cost, end = images.cost(begin), begin + 1
         size = self._hook.size(asked, cost / batch.atoms[begin])
-        while end < len(batch) and batch.asked[end] == asked and batch.atoms[end]:
+        while end < len(batch) and batch.asked[end] == asked and batch.suits[end]:
             if cost + images.cost(end) > size.limit:
                 break
             cost += images.cost(end)
@@ -251,7 +251,8 @@ class _Images:
         self._batch, self._evaluator, self._hook = batch, evaluator, hook
         self._made: dict[int, tuple[Atoms, bool]] = {}
         self._costs: dict[int, float] = {}
-        self._plain = batch.costs()
+        # Whoever pads to fixed sizes, and does not say what costs what, counts atoms.
+        self._plain = [float(atoms) for atoms in batch.atoms] if hook.shapes else batch.costs()
 
     def image(self, k: int) -> tuple[Atoms, bool]:
         if k not in self._made:
@@ -260,7 +261,7 @@ class _Images:
 
     def cost(self, k: int) -> float:
         if k not in self._costs:
-            near = [each for each in range(k, min(k + _GLANCE, len(self._batch))) if self._batch.atoms[each]]
+            near = [each for each in range(k, min(k + _GLANCE, len(self._batch))) if self._batch.suits[each]]
             images = [self.image(each)[0] for each in near] if self._hook.says_cost else []
             costs = self._hook.cost(images) if images else None
             self._costs.update(zip(near, costs or [self._plain[each] for each in near], strict=True))

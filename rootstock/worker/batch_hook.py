@@ -24,6 +24,8 @@ class BatchHook:
 
     Attributes
     ----------
+    shapes : list of float
+        The only sizes of a part, ascending; none: any.
     refusals : int
         How often it failed though each structure could be computed alone.
     reason : str
@@ -35,7 +37,7 @@ class BatchHook:
     def __init__(self, calculator: Any, *, on_gpu: bool) -> None:
         self._compute = _method(calculator, "calculate_batch")
         self._cost = _method(calculator, "batch_cost")
-        self._shapes = _shapes(getattr(calculator, "fixed_shapes", ()))
+        self.shapes = _shapes(getattr(calculator, "fixed_shapes", ()))
         self._on_gpu = on_gpu
         self._declined: set[int] = set()
         self.sizes: dict[int, BatchSize] = {}
@@ -62,13 +64,13 @@ class BatchHook:
         """
         if asked not in self.sizes:
             first = FIRST_ATOMS[self._on_gpu] * max(cost_of_an_atom, 1e-9)
-            self.sizes[asked] = BatchSize(first, self._shapes)
+            self.sizes[asked] = BatchSize(first, self.shapes)
         return self.sizes[asked]
 
     def resume(self, asked: int, limit: float) -> None:
         """Begin where a worker before has arrived."""
         if asked not in self.sizes and 0 < limit < float("inf"):
-            self.sizes[asked] = BatchSize(limit, self._shapes, known=True)
+            self.sizes[asked] = BatchSize(limit, self.shapes, known=True)
 
     def cost(self, images: Sequence[Atoms]) -> list[float] | None:
         """Return what each structure costs; None if the calculator does not say."""

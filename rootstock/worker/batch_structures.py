@@ -13,6 +13,7 @@ from rootstock.worker.channel.batch_memory import BATCH_SECTIONS, BatchMemory
 from rootstock.worker.channel.frames import MAX_STRUCTURES, Frame, Kind
 from rootstock.worker.channel.memory import ALL_BITS, PROPERTY_BITS
 from rootstock.worker.evaluate import Evaluator
+from rootstock.worker.results import STRESS
 
 _SECTIONS = {section.name: section for section in BATCH_SECTIONS}
 _DENSITY = 0.05  # atoms in a cubic Angstrom of a common solid: of denser ones, an atom has more neighbours
@@ -33,6 +34,8 @@ class Structures:
     ----------
     atoms, asked : list of int
         For each structure the number of its atoms, and what is asked, as bits.
+    suits : list of bool
+        Whether a hook may be given a structure: it has atoms, and a stress if that is asked.
     views : dict of str to ndarray
         All sections, of all structures.
 
@@ -59,6 +62,9 @@ class Structures:
         self.atoms: list[int] = sizes.tolist()
         self._ends: list[int] = np.cumsum(sizes).tolist()
         self.asked: list[int] = (self.views["asked"] & _ALL_PROPERTIES).tolist()
+        has_cell = (self.views["cell"] != 0).any(axis=2).all(axis=1) & (self.views["pbc"] != 0).any(axis=1)
+        asks_stress = (self.views["asked"] & STRESS) != 0
+        self.suits: list[bool] = ((sizes > 0) & (has_cell | ~asks_stress)).tolist()
         self._present: list[int] = (self.views["present"] & ALL_BITS).tolist()
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     try:
         text = str(error).lower()
-    except Exception:  # noqa: BLE001  # whoever raises what has no text
+    except BaseException:  # noqa: BLE001  # of one whose message cannot be shown
         return False
     return any(known in text for known in _TEXTS)
 
