@@ -63,7 +63,7 @@ class Case:
 
 
 CASES = {
-    "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au")),
+    "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au"), unknown="Fe"),
     "lj": Case("from ase.calculators.lj import LennardJones; calc = LennardJones(rc=10.0)"),
     "chgnet": Case(
         "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='DEVICE')",

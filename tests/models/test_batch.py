@@ -11,17 +11,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from rootstock import RootstockCalculator
 from rootstock.client.resolve import resolve
 from rootstock.config.environment_file import packaged_source
 from rootstock.reports.envfile_lint import batch_methods
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from tests.models.cases import CASES, marked
-from tests.models.conftest import Build, Make, as_arguments, rock_salt, run_in
+from tests.models.conftest import TOLERANCES, Build, Make, as_arguments, has_stress, run_in, varied
 
-# By how much they may differ: single precision, which rounds sums of other lengths differently.
-TOLERANCES = {"energy": 2e-5, "free_energy": 2e-5, "forces": 2e-5, "stress": 1e-6, "energies": 2e-5, "magmoms": 1e-5}
 HOOKED = [each for each in marked() if "calculate_batch" in batch_methods(packaged_source(each.values[0]).path)]
 SUBSETS = (["energy"], ["energy", "forces"], ["energy", "forces", "stress"])
 
@@ -31,39 +28,6 @@ Answer = tuple[list[Any], list[Any], list[float]]
 
 def test_which_environments_compute_many_together() -> None:
     assert [each.values[0] for each in HOOKED] == ["chgnet", "mace", "orb"]
-
-
-def varied(elements: Sequence[str], unknown: str) -> list[Atoms]:
-    """Return structures of different sizes, boundary conditions and contents, two of which no model can compute."""
-    first, second = elements
-    crystal = rock_salt(elements)
-    double = crystal.repeat((2, 1, 1))
-    double.rattle(0.05, seed=2)
-    slab = crystal.copy()
-    slab.cell[2, 2] = 15.0
-    slab.pbc = (True, True, False)
-    cluster = crystal.copy()
-    cluster.pbc = False
-    charged = crystal[1:]
-    charged.info.update(charge=1, spin=2, note="vacancy")
-    charged.set_tags(range(7))
-    pair = {"positions": [[0, 0, 0], [0, 0, 2.5]]}
-    return [
-        crystal,
-        Atoms(first, cell=[3.5] * 3, pbc=True),  # a neighbour of itself
-        slab,
-        double,
-        Atoms(first, cell=[20] * 3, pbc=True),  # without neighbours
-        Atoms(elements, cell=[20] * 3, pbc=True, **pair),  # without angles
-        charged,
-        *([Atoms([first, unknown], cell=[6] * 3, pbc=True, **pair)] if unknown else []),
-        cluster,
-        Atoms([first, second, first], positions=[[0, 0, 0], [0, 0, 2.5], [0, 2.5, 2.5]]),
-    ]
-
-
-def has_stress(atoms: Atoms) -> bool:
-    return bool(atoms.cell.rank == 3 and atoms.pbc.any())
 
 
 def compute(root: Path, name: str, model: str, questions: Sequence[tuple[list[str], Sequence[Atoms]]], **options: Any):
@@ -123,28 +87,11 @@ def test_together_is_one_by_one(name: str, model: str, build: Build) -> None:
         assert costs[3] > 1.5 * costs[0] > 10 * costs[4] > 0  # 16 atoms, 8 atoms, and one that has no neighbours
 
 
-def test_many_through_a_worker(name: str, model: str, build: Build) -> None:
-    """In the order of the question, with those that fail among them."""
-    case = CASES[name]
-    images = [*varied(case.elements, case.unknown), *(rock_salt(case.elements) for _ in range(3))]
-    full = f"{name}-{model}" if model else name
-    with RootstockCalculator(model=full, root=build(name), device="cpu", threads=1) as calc:
-        found = calc.evaluate_many(images, None)
-        assert calc.info()["batches"]["refusals"] == 0
-        assert [each.index for each in found] == list(range(len(images)))
-        for atoms, each in zip(images, found, strict=True):
-            assert (each.error is not None) == case.refuses(atoms), each.error
-            if each.results is not None:
-                calc.calculate(atoms, ["energy", "forces", *(["stress"] if has_stress(atoms) else [])])
-                for property_, value in each.results.items():
-                    assert np.abs(value - calc.results[property_]).max() <= TOLERANCES[property_], property_
-
-
 def test_the_build_has_compared_them(name: str, build: Build) -> None:
     folder = active_build(build(name) / "active" / name)
     assert folder is not None
     record = read_build(folder)
     assert record is not None
-    seen = {check["property"] for check in record.verification if check.get("source") == "one by one"}
+    seen = {check["property"] for check in record.verification if check.get("source") == "single calls"}
     run = any(check["passed"] for check in record.verification)  # some have no weights here
     assert seen >= ({"energy per atom in a batch", "forces in a batch", "stress in a batch"} if run else set())
