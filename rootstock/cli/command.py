@@ -34,8 +34,8 @@ Exit codes:
    10  root, permission or space            19  a hook of the site failed
    11  locked by another command            20  a check found differences
    12  weights                              21  a relaxation did not converge
-   13  bundle                              130  interrupted, or answered no
-   14  build
+   13  bundle                               22  some of many structures failed
+   14  build                               130  interrupted, or answered no
 """
 
 

@@ -14,13 +14,8 @@ from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import refuse_unused
 from rootstock.cli.parameter_types import MODEL, Finite, Whole, Word
 from rootstock.cli.progress_line import show_rarely, stop_gently
-from rootstock.cli.simulations import (
-    Simulation,
-    calculator_options,
-    claim_outputs,
-    format_option,
-    overwrite_option,
-)
+from rootstock.cli.run_options import claim_outputs
+from rootstock.cli.simulations import Simulation, calculator_options, format_option, overwrite_option
 from rootstock.errors import ConfigurationError
 
 _ENSEMBLES = ("nve", "nvt", "nvt-csvr", "nvt-nh", "npt-mtk")
@@ -135,13 +130,8 @@ def md(
     """
     from rootstock.simulations import dynamics as run
     from rootstock.simulations.output import check_writable
-    from rootstock.simulations.structures import (
-        check_output,
-        check_structures,
-        check_there,
-        read_structures,
-        results_stem,
-    )  # fmt: skip
+    from rootstock.simulations.structures import check_output, check_there, read_structures, results_stem
+    from rootstock.simulations.writing import check_structures
 
     refuse_unused({
         name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."

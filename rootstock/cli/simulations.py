@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
+import dataclasses
 import functools
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from rootstock.cli.command import Command
 from rootstock.cli.common import Decorated, cluster_options, merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite, Place, Whole, Word
 from rootstock.cli.progress_line import show_rarely
+from rootstock.cli.run_options import NewRun, claim_outputs, run_options, setup_arguments
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
 
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
 
 
-calculator_options = options(
-    cluster_options,
+device_options = options(
     click.option("--device", type=DEVICE, default="cuda", show_default=True,
                  help="Device to run the model on: cuda, cuda:1, xpu or cpu."),
     click.option("--threads", type=Whole(1), metavar="N",
                  help="CPU threads of the model [default: $OMP_NUM_THREADS, or the available processors]."),
+)  # fmt: skip
+calculator_options = options(
+    cluster_options,
+    device_options,
     click.option("--calc-kwargs", metavar="DICT", help="Further arguments of the environment's setup(), such as "
                  "\"{'default_dtype': 'float64'}\"."),
     merge_options("calculator", lambda **options: functools.partial(_calculator, **options),
@@ -86,8 +89,11 @@ class Simulation(Command):
 @format_option
 @out_option("results")
 @overwrite_option
+@run_options
 @calculator_options
-def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, ...], **rest: Any) -> None:
+def singlepoint(
+    model: str, structures: tuple[str, ...], properties: tuple[str, ...], run: NewRun | None, **rest: Any
+) -> None:
     """Compute energy, forces and stress of structures.
 
     STRUCTURE is a file in any format that ASE reads. FILE@INDEX selects frames, as in ASE. Each result names the file
@@ -97,14 +103,18 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
     Examples:
       rootstock singlepoint mace-medium slab.cif
       rootstock singlepoint chgnet candidates.extxyz 'run.traj@::10' --out results.extxyz
+      rootstock singlepoint chgnet big.extxyz more/*.cif --run screening
     """
-    from rootstock.simulations import relax as run
+    from rootstock.simulations.relax import singlepoint as evaluate
 
     def compute(atoms: Atoms, calc: Any, show: Report) -> Atoms:
         show("computing")
-        return run.singlepoint(atoms, calc, properties)
+        return evaluate(atoms, calc, properties)
 
     properties = tuple(name.strip() for names in properties for name in names.split(","))
+    if run is not None:
+        run.compute("singlepoint", model, structures, {"properties": list(properties)}, "results", **rest)
+        return
     _compute_each(model, structures, "results", compute, properties=properties, **rest)
 
 
@@ -145,10 +155,11 @@ def singlepoint(model: str, structures: tuple[str, ...], properties: tuple[str, 
 @format_option
 @out_option("relaxed")
 @overwrite_option
+@run_options
 @calculator_options
 def relax(
     model: str, structures: tuple[str, ...], optimizer: str, fmax: float, steps: int, opt_cell_lengths: bool,
-    opt_cell_fully: bool, pressure: float, traj: Path | None, **rest: Any,
+    opt_cell_fully: bool, pressure: float, traj: Path | None, run: NewRun | None, **rest: Any,
 ) -> None:  # fmt: skip
     """Relax structures.
 
@@ -160,6 +171,7 @@ def relax(
     Examples:
       rootstock relax mace-medium start.cif --fmax 0.01 --out relaxed.cif
       rootstock relax chgnet candidates.extxyz --opt-cell-fully --traj steps.extxyz
+      rootstock relax chgnet big.extxyz --opt-cell-fully --run relaxations
     """
     if opt_cell_lengths and opt_cell_fully:
         raise ConfigurationError("Give either --opt-cell-lengths or --opt-cell-fully.")
@@ -169,6 +181,10 @@ def relax(
     from rootstock.simulations.relax import Relaxation
 
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
+    if run is not None:
+        refuse_unused({"traj": "is not possible with --run, which keeps the last step of each structure."})
+        run.compute("relax", model, structures, dataclasses.asdict(relaxation), "relaxed", **rest)
+        return
 
     def compute(atoms: Atoms, calc: Any, show: Report) -> Atoms:
         def on_step(step: int, atoms: Atoms, force: float) -> None:
@@ -229,18 +245,6 @@ def _another_name(name: str, taken: Path) -> str:
     return shlex.quote(next(each for each in names if not Path(each).exists()))
 
 
-def claim_outputs(*paths: Path) -> None:
-    """Keep other commands from writing some files, until this command ends.
-
-    Parameters
-    ----------
-    *paths : Path
-    """
-    from rootstock.simulations.claims import claim_files
-
-    click.get_current_context().with_resource(claim_files(paths, shlex.join(["rootstock", *sys.argv[1:]])))
-
-
 def _summary(atoms: Any) -> str:
     results = atoms.calc.results
     parts = []
@@ -254,16 +258,7 @@ def _summary(atoms: Any) -> str:
 
 
 def _calculator(model: str, *, calc_kwargs: str | None, **arguments: Any) -> Any:
-    """Return the calculator that `calculator_options` ask for; its ``setup()`` gets a dict, as Python writes it."""
+    """Return the calculator that `calculator_options` ask for."""
     from rootstock.interfaces.calculator import RootstockCalculator
 
-    try:
-        setup = ast.literal_eval(calc_kwargs) if calc_kwargs else {}
-        if not isinstance(setup, dict):
-            raise ValueError
-    except (ValueError, SyntaxError) as error:
-        raise ConfigurationError(
-            f"--calc-kwargs {calc_kwargs} is not a dictionary, as Python writes it.",
-            "For example: --calc-kwargs \"{'default_dtype': 'float64'}\"",
-        ) from error
-    return RootstockCalculator(model=model, setup_kwargs=setup, **arguments)
+    return RootstockCalculator(model=model, setup_kwargs=setup_arguments(calc_kwargs), **arguments)

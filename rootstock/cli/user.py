@@ -11,6 +11,7 @@ from rootstock.cli.doctor import doctor, why_not
 from rootstock.cli.list_show import list_, show
 from rootstock.cli.md import md
 from rootstock.cli.parameter_types import CLUSTER
+from rootstock.cli.run import run
 from rootstock.cli.shell_completion import completion_of
 from rootstock.cli.simulations import relax, singlepoint
 from rootstock.cli.warm import user_warm
@@ -22,7 +23,7 @@ from rootstock.errors import ConfigurationError
 @click.group(
     cls=Group,
     other="rootstock.cli.site",
-    commands=[list_, show, singlepoint, relax, md, worker, user_warm, why_not, doctor, completion_of("rootstock")],
+    commands=[list_, show, singlepoint, relax, md, run, worker, user_warm, why_not, doctor, completion_of("rootstock")],
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

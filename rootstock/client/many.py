@@ -181,7 +181,7 @@ class ManyStructures:
         self._deaths = 0
         accused, self._accused = self._accused, []
         for question, error in accused:
-            yield Evaluated(question.number, None, error, question.structure, _failure_of(error))
+            yield Evaluated(question.number, None, error, question.structure, failure_of(error))
 
     def _adapt(self, questions: list[Question], answer: Answer) -> None:
         """Choose how much the next exchange has: some seconds of work, and enough parts to find their best size."""
@@ -225,8 +225,13 @@ class ManyStructures:
         return None
 
 
-def _failure_of(error: WorkerError) -> FailureClass:
-    """Say whose fault it is that a worker ended with the first structure that it was given."""
+def failure_of(error: WorkerError) -> FailureClass:
+    """Say whose fault it is that a worker ended with the first structure that it was given.
+
+    Parameters
+    ----------
+    error : WorkerError
+    """
     code = error.returncode if isinstance(error, WorkerDiedError) else None
     number = 0 if code is None else -code if code < 0 else code - 128
     return FailureClass.INFRASTRUCTURE if number in _FROM_OUTSIDE else FailureClass.STRUCTURE

@@ -6,7 +6,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rootstock.errors import RootError
 from rootstock.root.record_files import Record, read_record
@@ -25,7 +25,7 @@ class Holder(Record):
     start: str = ""
 
     @classmethod
-    def of_this_process(cls, command: str) -> Holder:
+    def of_this_process(cls, command: str) -> Self:
         """Return what this process says when it takes a lock.
 
         Parameters

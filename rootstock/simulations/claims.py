@@ -25,8 +25,14 @@ _MODE = 0o666  # less what the umask takes away
 _WRONG_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class _HeldError(Exception):
-    """Somebody else writes the file."""
+class HeldError(Exception):
+    """Somebody else has the record.
+
+    Parameters
+    ----------
+    holder : Holder or None
+        Who, if that is known.
+    """
 
     def __init__(self, holder: Holder | None) -> None:
         super().__init__()
@@ -65,7 +71,7 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
             record = path.with_name(f".{path.name}.lock")
             try:
                 claims.callback(_release, record, _take(record, me))
-            except _HeldError as error:
+            except HeldError as error:
                 held.append((path, record, error.holder))
             except OSError as error:
                 if error.errno not in _WRONG_FOLDER:
@@ -86,6 +92,53 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def claim_record(record: Path, me: Holder) -> Iterator[None]:
+    """Keep others from having a record while the block runs.
+
+    Parameters
+    ----------
+    record : Path
+        The file, which is there as long as somebody has it.
+    me : Holder
+        What it says.
+
+    Raises
+    ------
+    HeldError
+        If another process of this node has it, or one of another node may.
+    OSError
+        If it cannot be written.
+    """
+    descriptor = _take(record, me)
+    try:
+        yield
+    finally:
+        _release(record, descriptor)
+
+
+def remove_record(record: Path, holder: Holder) -> None:
+    """Remove the record of a process of another node that is known to have ended, unless somebody else has it now.
+
+    Parameters
+    ----------
+    record : Path
+    holder : Holder
+        Whom it named.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(record, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                there = read_holder(record)
+                known = (holder.host, holder.pid, holder.since, holder.start)
+                if there and _is_at(descriptor, record) and (there.host, there.pid, there.since, there.start) == known:
+                    record.unlink()
+        finally:
+            os.close(descriptor)
+
+
 def _place(path: Path) -> Path:
     """Return where a name is, whatever it leads to."""
     return Path(os.path.realpath(path.parent)) / path.name
@@ -102,7 +155,7 @@ def _take(record: Path, me: Holder) -> int:
             except FileNotFoundError:  # its holder has just ended
                 continue
             except PermissionError as error:  # of another user
-                raise _HeldError(read_holder(record)) from error
+                raise HeldError(read_holder(record)) from error
         try:
             # Whoever created it waits for those who look who holds it; they give way at once.
             locked = _lock(descriptor, fcntl.LOCK_EX if created else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,15 +166,16 @@ def _take(record: Path, me: Holder) -> int:
                     os.close(descriptor)
                     continue
                 if holder is None or holder.host != me.host:
-                    raise _HeldError(holder)
+                    raise HeldError(holder)
                 if not locked:
                     turn = _turn(record, holder)
             with turn:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, me.to_json().encode(), 0)
+                os.fsync(descriptor)  # on NFS, other nodes would see an empty record as long as it is open
         except BlockingIOError as error:
             os.close(descriptor)
-            raise _HeldError(read_holder(record)) from error
+            raise HeldError(read_holder(record)) from error
         except BaseException:
             if created:
                 record.unlink(missing_ok=True)
@@ -148,10 +202,10 @@ def _turn(record: Path, holder: Holder) -> Iterator[None]:
     try:
         os.close(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
     except FileExistsError as error:
-        raise _HeldError(holder) from error
+        raise HeldError(holder) from error
     try:
         if not holder.ended or read_holder(record) != holder:
-            raise _HeldError(read_holder(record))
+            raise HeldError(read_holder(record))
         yield
     finally:
         token.unlink()

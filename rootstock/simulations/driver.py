@@ -14,14 +14,13 @@ from rootstock.root.lock import Report
 from rootstock.simulations.output import beside
 from rootstock.simulations.structures import (
     check_output,
-    check_structures,
     check_there,
     read_structures,
     results_file,
     results_stem,
     structure_file,
 )
-from rootstock.simulations.writing import write_structures
+from rootstock.simulations.writing import check_structures, write_structures
 
 
 def output_file(names: Sequence[str], out: Path | None, ending: str) -> Path:

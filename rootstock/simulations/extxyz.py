@@ -24,7 +24,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from rootstock.errors import ConfigurationError
 
-_OF_ATOMS = ("energies", "forces", "stresses", "charges", "magmoms", "born_effective_charges")
+OF_ATOMS = ("energies", "forces", "stresses", "charges", "magmoms", "born_effective_charges")
 # A reader takes these for something else than an entry of `atoms.info` or an array.
 _RESERVED = {"Lattice", "Properties", "pbc", "symbols", "move_mask", *all_properties}
 _ALIASES = {"symbols": "species", "positions": "pos", "charges": "charge"}
@@ -77,13 +77,13 @@ def frame(atoms: Atoms) -> str:
     if (free := _movable(atoms)) is not None:
         columns.append(_column("move_mask", free))
     columns += [_column(name, array) for name, array in arrays.items()]
-    columns += [_column(name, np.asarray(results[name])) for name in _OF_ATOMS if name in results]
+    columns += [_column(name, np.asarray(results[name])) for name in OF_ATOMS if name in results]
     names = tuple((_ALIASES.get(name, name), name, kind, len(lists)) for name, kind, _, lists in columns)
     words = [f"Properties={_properties(names)}"]
     if atoms.cell.any():
         words.insert(0, f'Lattice="{_joined(atoms.cell.array.ravel())}"')
     words += [_entry(name, value) for name, value in atoms.info.items()]
-    words += [_entry(name, results[name]) for name in all_properties if name in results and name not in _OF_ATOMS]
+    words += [_entry(name, results[name]) for name in all_properties if name in results and name not in OF_ATOMS]
     words.append(f'pbc="{_joined(atoms.pbc)}"')
     row = " ".join(form for _, _, form, lists in columns for _ in lists) + "\n"
     rows = map(row.__mod__, zip(*(values for *_, lists in columns for values in lists), strict=True))

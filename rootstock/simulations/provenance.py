@@ -12,7 +12,7 @@ from rootstock.errors import ConfigurationError, NotConvergedError, WorkerError,
 
 SOURCE = "rootstock_source"  # file and frame, as ASE reads that one structure again: run.traj@30
 _OF_CALCULATOR = tuple(f"rootstock_{name}" for name in ("model", "build", "device"))
-_KEYS = (*_OF_CALCULATOR, SOURCE, "converged")
+NOTES = (*_OF_CALCULATOR, SOURCE, "converged")
 
 
 def note_calculator(atoms: Atoms, calculator: Any) -> None:
@@ -33,7 +33,7 @@ def note_calculator(atoms: Atoms, calculator: Any) -> None:
 
 def database_keys(atoms: Atoms) -> dict[str, Any]:
     """Return the notes in ``atoms.info`` as what a row of a database can be selected by."""
-    return {key: atoms.info[key] for key in _KEYS if key in atoms.info}
+    return {key: atoms.info[key] for key in NOTES if key in atoms.info}
 
 
 def without_notes(atoms: Atoms) -> Atoms:
@@ -44,7 +44,7 @@ def without_notes(atoms: Atoms) -> Atoms:
     atoms : ase.Atoms
     """
     copy: Atoms = atoms.copy()
-    for key in _KEYS:
+    for key in NOTES:
         copy.info.pop(key, None)
     return copy
 

@@ -1,9 +1,8 @@
-"""Files of atoms, in any format of ASE: read whole or not at all, and checked before they are written."""
+"""Files of atoms, in any format of ASE: read whole or not at all; and whether one could be written."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +13,7 @@ from typing import Any
 
 import ase
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
-from ase.io import read
+from ase.io import iread, read
 from ase.io.formats import (  # type: ignore[attr-defined]  # reexported
     UnknownFileTypeError,
     filetype,
@@ -24,7 +22,7 @@ from ase.io.formats import (  # type: ignore[attr-defined]  # reexported
 )
 
 from rootstock.errors import ConfigurationError
-from rootstock.simulations.extxyz import frame
+from rootstock.simulations.contents import check_atoms
 from rootstock.simulations.output import beside, check_writable
 from rootstock.simulations.provenance import SOURCE
 
@@ -55,26 +53,40 @@ def read_structures(names: Sequence[str], format: str | None = None) -> list[Ato
         raise ConfigurationError(
             f"ASE {ase.__version__} reads no format named {format!r}.", "List all formats with: ase info --formats"
         )
-    structures: list[Atoms] = []
-    for name in names:
-        check_there(name)
-        whole, path = os.path.exists(name), structure_file(name)
+    structures = [atoms for name in names for atoms in iter_structures(name, format)]
+    for atoms in structures:
+        check_atoms(atoms)
+    return structures
+
+
+def iter_structures(name: str, format: str | None = None) -> Iterator[Atoms]:  # noqa: A002  # as in ASE
+    """Yield what one file holds, one structure at a time where ASE can do that; `check_atoms` is not asked.
+
+    Parameters
+    ----------
+    name, format
+        As for `read_structures`.
+
+    Raises
+    ------
+    ConfigurationError
+        As `read_structures` does.
+    """
+    check_there(name)
+    path = structure_file(name)
+    found = _read(path, selection_of(name), format)
+    for number in itertools.count():
         try:
-            images = list(_read(path, ":" if whole else name.rpartition("@")[2], format))
+            atoms = next(found, None)
         except ConfigurationError:
             raise
         except Exception as error:  # every format has errors of its own
             raise _unreadable(name, path, format, error) from error
-        if not images:
-            raise ConfigurationError(f"{name} holds no atoms.")
-        for atoms in images:
-            if not len(atoms):
-                raise ConfigurationError(f"{atoms.info[SOURCE]} holds no atoms.")
-            if not ((atoms.numbers >= 0) & (atoms.numbers < len(chemical_symbols))).all():
-                raise ConfigurationError(f"{atoms.info[SOURCE]} holds atomic numbers that no element has.")
-            _check_occupancy(atoms)
-        structures += images
-    return structures
+        if atoms is None:
+            if not number:
+                raise ConfigurationError(f"{name} holds no atoms.")
+            return
+        yield atoms
 
 
 def check_there(name: str) -> None:
@@ -119,8 +131,10 @@ def _read(path: Path, index: str, kind: str | None) -> Iterator[Atoms]:
         frames = itertools.count(chosen.start or 0, chosen.step or 1)
         if (chosen.start or 0) < 0 or (chosen.step or 1) < 0:  # counted from an end that has to be seen first
             pick = slice(None)
-    found: Any = read(path, index=pick, do_not_split_by_at_sign=True, format=kind or _reading(path))
-    images = [found] if isinstance(found, Atoms) else found
+    given: Any = {"index": pick, "do_not_split_by_at_sign": True, "format": kind or _reading(path)}
+    images: Any = iread(path, **given) if isinstance(pick, slice) and pick is chosen else read(path, **given)
+    if isinstance(images, Atoms):
+        images = [images]
     if pick is not chosen:
         images, frames = images[chosen], range(len(images))[chosen]
     for atoms, number in zip(images, itertools.cycle(frames) if isinstance(pick, str) else frames, strict=False):
@@ -135,6 +149,35 @@ def structure_file(name: str) -> Path:
     PosixPath('run.traj')
     """
     return Path(name if os.path.exists(name) else name.rpartition("@")[0] or name)
+
+
+def selection_of(name: str) -> str:
+    """Return what picks structures from a file, in ASE's words.
+
+    >>> selection_of("run.traj@-1"), selection_of("run.traj")
+    ('-1', ':')
+    """
+    return ":" if os.path.exists(name) or "@" not in name else name.rpartition("@")[2]
+
+
+def format_of(path: Path, kind: str | None = None) -> str:
+    """Return ASE's name of the format of a file that is to be read.
+
+    Parameters
+    ----------
+    path : Path
+    kind : str, optional
+        The format, where somebody named it.
+
+    Raises
+    ------
+    ConfigurationError
+        If ASE does not recognise it.
+    """
+    try:
+        return kind or _reading(path) or str(filetype(os.fspath(path)))
+    except Exception as error:  # every format has errors of its own
+        raise _unreadable(os.fspath(path), path, kind, error) from error
 
 
 def results_stem(name: str) -> str:
@@ -186,37 +229,6 @@ def _unreadable(name: str, path: Path, kind: str | None, error: Exception) -> Co
         f"Cannot read {reader}: its content is not as that format needs it ({reason}).",
         f"Look whether the file is complete. If it is in another format, name that with --format; {formats}.",
     )
-
-
-def _check_occupancy(atoms: Atoms) -> None:
-    """Refuse a structure of sites that are shared or empty in part, as ASE reads them from CIF files."""
-    table = atoms.info.get("occupancy")
-    if not isinstance(table, dict) or not all(_is_site(key, site) for key, site in table.items()):
-        return  # an entry of somebody else's
-    for site in table.values():
-        shares = [_share(value) for value in site.values()]
-        if any(map(math.isnan, shares)):
-            raise ConfigurationError(
-                f"{atoms.info[SOURCE]} does not say how much of each site is occupied: {site}.",
-                "If all sites are full, write 1.0 for each occupancy in the file.",
-            )
-        if len(shares) > 1 or shares[0] < 1 - 1e-6:
-            raise ConfigurationError(
-                f"{atoms.info[SOURCE]} has sites that are occupied in part: it is not one structure.",
-                "Make an ordered structure of it first.",
-            )
-
-
-def _is_site(key: Any, site: Any) -> bool:
-    return str(key).isdigit() and isinstance(site, dict) and bool(site) and all(name in atomic_numbers for name in site)
-
-
-def _share(value: Any) -> float:
-    """Return how much of a site an element occupies; NaN if the file does not say so."""
-    try:
-        return 1.0 if value == "." else float(value)  # in a CIF file, a dot stands for the default
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 def output_format(path: Path) -> str:
@@ -275,26 +287,3 @@ def results_file(path: Path) -> Path:
     if output_format(path) in _WITH_RESULTS:
         return path
     return path.with_name(_for_ase(beside(path, ".results.extxyz").name))
-
-
-def check_structures(path: Path, images: Sequence[Atoms], properties: Sequence[str] = ()) -> None:
-    """Refuse, before anything is computed, what a file cannot hold.
-
-    Parameters
-    ----------
-    path : Path
-        The file that structures and their results are to be written to.
-    images : sequence of ase.Atoms
-    properties : sequence of str
-        What is to be computed.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file is in extended XYZ, which has no words for it.
-    """
-    if output_format(path) == "extxyz":
-        if "born_effective_charges" in properties:
-            raise ConfigurationError(f"{path} cannot hold born_effective_charges, in extended XYZ.", "Use .traj.")
-        for atoms in images:
-            frame(atoms.copy())  # without results of before

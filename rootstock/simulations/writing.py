@@ -10,10 +10,33 @@ from ase.db import connect
 from ase.io import Trajectory, write
 
 from rootstock.errors import ConfigurationError, RootstockError
-from rootstock.simulations.extxyz import write_extxyz
+from rootstock.simulations.extxyz import frame, write_extxyz
 from rootstock.simulations.output import naming, replacing, target_of, unwritten
 from rootstock.simulations.provenance import database_keys
 from rootstock.simulations.structures import DATABASES, output_format
+
+
+def check_structures(path: Path, images: Sequence[Atoms], properties: Sequence[str] = ()) -> None:
+    """Refuse, before anything is computed, what a file cannot hold.
+
+    Parameters
+    ----------
+    path : Path
+        The file that structures and their results are to be written to.
+    images : sequence of ase.Atoms
+    properties : sequence of str
+        What is to be computed.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is in extended XYZ, which has no words for it.
+    """
+    if output_format(path) == "extxyz":
+        if "born_effective_charges" in properties:
+            raise ConfigurationError(f"{path} cannot hold born_effective_charges, in extended XYZ.", "Use .traj.")
+        for atoms in images:
+            frame(atoms.copy())  # without results of before
 
 
 def write_structures(path: Path, images: Sequence[Atoms]) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.extxyz import frame, write_extxyz
-from rootstock.simulations.structures import check_structures
+from rootstock.simulations.writing import check_structures
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 RESULTS = {"energy": (), "free_energy": (), "magmom": (), "dipole": (3,), "polarization": (3,), "stress": (6,),

@@ -69,7 +69,9 @@ WRITES = {
     "rootstock worker",  # answers a server
     "rootstock singlepoint",
     "rootstock relax",
-    "rootstock md",  # write files of structures
+    "rootstock md",
+    "rootstock run continue",
+    "rootstock run retry-failed",  # write files of structures
     "rootstock-site new-env",  # writes a file
     "rootstock-site render",  # writes files, or compares them: --check
 }

@@ -1,0 +1,245 @@
+"""``rootstock run``: what a run folder holds, and how to go on with it."""
+
+from __future__ import annotations
+
+import collections
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootstock.cli.command import Group
+from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
+from rootstock.cli.parameter_types import Place
+from rootstock.cli.run_folder import Run, compute, failed, failure_line, near
+from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
+from rootstock.cli.simulations import Simulation, device_options, overwrite_option
+
+if TYPE_CHECKING:
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.progress import Damaged, Progress
+
+_SHOWN = 5  # failures that status lists
+_folder = click.argument("folder", type=Place(path_type=Path))
+_go_on_options = options(
+    element_option,
+    stop_option,
+    click.option("--out", "-o", type=Place(dir_okay=False, path_type=Path), metavar="FILE",
+                 help="Output file: .extxyz, .db, .npz or .csv [default: that of the first command]."),
+    overwrite_option,
+    cluster_options,
+    device_options,
+)  # fmt: skip
+
+
+@click.group("run", cls=Group)
+def run() -> None:
+    """Inspect, continue and export run folders.
+
+    A run folder holds the results of many structures. 'rootstock singlepoint' and 'rootstock relax' make one, with
+    --run.
+    """
+
+
+@run.command(cls=Simulation)
+@_folder
+@click.option("--failures", is_flag=True, help="List every structure that failed.")
+@json_option
+def status(folder: Path, failures: bool, as_json: bool) -> None:
+    """Show how far the run in FOLDER is.
+
+    The command reads what is recorded on disk; it starts nothing. A failure of class structure is final. One of class
+    resource is computed again on a GPU of another kind.
+
+    \b
+    Examples:
+      rootstock run status screening
+      rootstock run status screening --failures --json | jq -r '.failures[] | .structure'
+    """
+    from rootstock.simulations.runs.elements import running
+    from rootstock.simulations.runs.folder import RunFolder
+
+    opened = RunFolder.open(folder)
+    progress = opened.progress()
+    processes = [
+        {"element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {})}
+        for found in running(folder)
+    ]
+    if as_json:
+        more = {"failures": list(opened.failures())} if failures else {}
+        show_json({**_described(opened, progress), "running": processes, **more})
+        return
+    _show_status(opened, progress, processes)
+    if failed(progress) or failures:
+        for listed, failure in enumerate(opened.failures(), 1):
+            if not failures and listed > _SHOWN:
+                click.echo(f"    ... all of them: rootstock run status {shlex.quote(str(folder))} --failures")
+                break
+            click.echo(f"    {failure_line(failure)}")
+
+
+def _described(folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    record, counts = folder.record, progress.counts()
+    keys = ("kind", "model", "environment", "build", "root", "settings", "out", "created", "earlier")
+    return {
+        "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
+        "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
+        "failed": {"structure": counts["failed_structure"], "resource": counts["failed_resource"]},
+        "missing": counts["missing"], "computed_twice": progress.twice, "damaged_records": progress.damaged,
+    }  # fmt: skip
+
+
+def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str, Any]]) -> None:
+    said = _described(folder, progress)
+    build = f", build {said['environment']}/{said['build']}" if said["build"] else ""
+    click.echo(f"{folder.path}: {said['kind']} with {said['model']}{build}")
+    rows = [
+        ("structures", said["structures"], ""),
+        ("done", said["done"], ""),
+        ("not converged", said["not_converged"], "" if said["kind"] == "relax" else None),
+        ("missing", said["missing"], ""),
+        ("computed twice", said["computed_twice"], "the first result counts" if said["computed_twice"] else None),
+        ("damaged records", said["damaged_records"], "computed again" if said["damaged_records"] else None),
+        (
+            "failed",
+            failed(progress),
+            ", ".join(f"{count:,} of class {name}" for name, count in said["failed"].items() if count),
+        ),
+    ]
+    for process in processes:
+        where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
+        click.echo(f"  element {process['element']}: {process['state']}, {where}")
+    if not processes:
+        click.echo("  no process computes it")
+    for name, count, remark in rows:
+        if remark is not None:
+            click.echo(f"  {name:<16}{count:>12,}{f'  {remark}' if remark else ''}")
+
+
+@run.command("continue", cls=Simulation)
+@_folder
+@click.option("--rebase", is_flag=True, help="Compute the rest with the build in use now, and record the change.")
+@_go_on_options
+def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
+    """Compute what is missing in FOLDER.
+
+    The build that the run began with computes, also if another one is in use now. Structures that failed are not
+    computed again: see retry-failed. When nothing is missing, results are exported, as at the end of the first command.
+
+    \b
+    Examples:
+      rootstock run continue screening
+      rootstock run continue screening --device cuda:1 --element 2/4
+    """
+    _go_on(folder, retry_failed=False, rebase=rebase, **rest)
+
+
+@run.command("retry-failed", cls=Simulation)
+@_folder
+@_go_on_options
+def retry_failed(folder: Path, **rest: Any) -> None:
+    """Compute the failed structures in FOLDER again.
+
+    What is missing, and results that are damaged on disk, are computed as well.
+
+    \b
+    Example:
+      rootstock run retry-failed screening --device cuda:1
+    """
+    from rootstock.root.disk_usage import number_of
+    from rootstock.simulations.runs.folder import RunFolder
+
+    opened = RunFolder.open(folder)
+    damaged: list[Damaged] = []
+    collections.deque(opened.frames(damaged), maxlen=0)
+    if damaged:
+        opened.discard(damaged)
+        click.echo(f"{number_of(len(damaged), 'result')} damaged on disk: computed again.", err=True)
+    _go_on(folder, retry_failed=True, rebase=False, **rest)
+
+
+def _go_on(
+    folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
+    overwrite: bool, cluster: str | None, root: Path | None, device: str, threads: int | None,
+) -> None:  # fmt: skip
+    from rootstock.simulations.runs.begin import resume
+    from rootstock.simulations.runs.elements import Element
+    from rootstock.simulations.runs.export import check_export
+    from rootstock.simulations.runs.records import read_run
+
+    record = read_run(folder)
+    share = Element.parse(element) if element else Element()
+    out = out or near(Path(record.out))
+    check_export(folder, out, overwrite=overwrite)
+    if share.of == 1:
+        claim_outputs(out)
+    place = {"cluster": named_cluster(cluster), "root": root} if cluster or root else {"root": record.root or None}
+
+    def make(build: str | None) -> Any:
+        from rootstock.interfaces.calculator import RootstockCalculator
+
+        return RootstockCalculator(
+            model=record.model, setup_kwargs=record.setup_kwargs, device=device, threads=threads, build=build, **place
+        )
+
+    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words())
+    compute(asked, lambda show: resume(folder, make, accept_other_build=rebase))  # noqa: ARG005  # nothing to show
+
+
+@run.command(cls=Simulation)
+@_folder
+@click.argument("out", type=Place(dir_okay=False, path_type=Path))
+@overwrite_option
+@json_option
+def export(folder: Path, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write the results in FOLDER to the file OUT.
+
+    Results are in the order of the input. The ending of OUT selects the format: .extxyz, .db (ASE database), .npz
+    (arrays) or .csv (a table). A run that is not complete can be exported; the command says what is missing.
+
+    \b
+    Examples:
+      rootstock run export screening results.extxyz
+      rootstock run export screening table.csv --overwrite
+    """
+    from rootstock.simulations.runs.export import export as write
+    from rootstock.simulations.runs.folder import RunFolder
+
+    claim_outputs(out)
+    exported = write(RunFolder.open(folder), out, overwrite=overwrite)
+    if as_json:
+        show_json({"schema": 1, **asdict(exported), "path": str(exported.path)})
+    else:
+        click.echo("; ".join(exported.sentences()))
+
+
+@run.command(cls=Simulation)
+@_folder
+@json_option
+def cancel(folder: Path, as_json: bool) -> None:
+    """End the processes and jobs that compute the run in FOLDER.
+
+    What they have computed is recorded before they end. 'rootstock run continue' computes the rest.
+
+    \b
+    Example:
+      rootstock run cancel screening
+    """
+    from rootstock.simulations.runs.elements import cancel as end
+    from rootstock.simulations.runs.folder import RunFolder
+
+    RunFolder.open(folder)
+    ended = end(folder)
+    if as_json:
+        shown = [
+            {"element": str(found.element), **(asdict(found.process) if found.process else {}), "done": said}
+            for found, said in ended
+        ]
+        show_json({"schema": 1, "folder": str(folder.resolve()), "processes": shown})
+    else:
+        for found, said in ended:
+            click.echo(f"element {found.element}, {found.process or 'a process'}: {said}")
+        if not ended:
+            click.echo(f"No process computes {folder}.")

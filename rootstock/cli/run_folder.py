@@ -1,0 +1,281 @@
+"""Computes in a run folder: shows progress, exports what it holds at the end, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootstock.cli.command import INTERRUPTED
+from rootstock.cli.progress_line import show_rarely
+from rootstock.errors import (
+    LockBusyError,
+    NotConvergedError,
+    OutputError,
+    RootstockError,
+    SomeFailedError,
+    WorkerError,
+)
+
+if TYPE_CHECKING:
+    from rootstock.root.lock import Report
+    from rootstock.simulations.runs.elements import Element
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.progress import Progress
+    from rootstock.simulations.runs.source import Source
+
+Opened = Callable[["Report"], AbstractContextManager[tuple["RunFolder", "Source", Any]]]
+
+_SHOWN = 5  # failures that the end of a command lists
+_LOOK_S = 10.0  # between two looks at how many failed
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to compute in a run folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    element : Element
+    stop_on_error, retry_failed : bool
+        As for `rootstock.simulations.runs.carry_out.carry_out`.
+    out : Path or None
+        Where results go at the end; None: where the run says.
+    overwrite : bool
+        Whether a file may be replaced that is not of this run.
+    more : str
+        Options that another command for this folder needs, such as the device.
+    """
+
+    path: Path
+    element: Element
+    stop_on_error: bool = False
+    retry_failed: bool = False
+    out: Path | None = None
+    overwrite: bool = False
+    more: str = ""
+
+    def command(self, name: str) -> str:
+        """Return a command about this folder, to be copied.
+
+        Parameters
+        ----------
+        name : str
+        """
+        element = f" --element {self.element}" if self.element.of > 1 and name != "status" else ""
+        more = self.more if name in ("continue", "retry-failed") else ""
+        return f"rootstock run {name} {shlex.quote(str(self.path))}{element}{more}"
+
+
+def compute(run: Run, opened: Opened) -> None:
+    """Compute what is missing in a run folder, export what it holds, and end with the code that says how it went.
+
+    Parameters
+    ----------
+    run : Run
+    opened : callable
+        Opens the folder, given what shows steps.
+    """
+    from rootstock.simulations.runs.carry_out import carry_out
+    from rootstock.simulations.runs.folder import RunFolder
+
+    try:
+        with show_rarely() as show, opened(show) as (folder, source, calc):
+            progress = _Shown(folder, run, show)
+            carry_out(
+                folder, source, calc, run.element, on_recorded=progress.add, stop_on_error=run.stop_on_error,
+                retry_failed=run.retry_failed,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        said = _recorded(run.path)
+        click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)
+        click.get_current_context().exit(INTERRUPTED)
+    except (WorkerError, OutputError) as error:
+        if said := _recorded(run.path):
+            error.hint = "\n".join(
+                filter(None, (error.hint, f"{said.strip()} Continue with: {run.command('continue')}"))
+            )
+        raise
+    except OSError as error:  # of a file of structures
+        if not isinstance(error, RootstockError) and (said := _recorded(run.path)):
+            click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
+        raise
+    end(run, RunFolder.open(run.path), source.name)
+
+
+def near(path: Path) -> Path:
+    """Return a path as somebody here would write it.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _recorded(path: Path) -> str:
+    """Return a sentence about what a run folder holds; empty if it holds no run."""
+    from rootstock.simulations.runs.folder import RunFolder
+
+    with suppress(Exception):  # the error that is shown is another one
+        progress = RunFolder.open(path).progress()
+        missing = progress.counts()["missing"]
+        return f" {len(progress.statuses) - missing:,} of {len(progress.statuses):,} structures are recorded."
+    return ""
+
+
+class _Shown:
+    """Shows how far a run is."""
+
+    def __init__(self, folder: RunFolder, run: Run, show: Report) -> None:
+        self._folder, self._show = folder, show
+        before = folder.progress()
+        self._all = len(before.statuses)
+        self._todo = len(folder.missing(run.element, retry_failed=run.retry_failed))
+        self._before = self._all - before.counts()["missing"]
+        self._done, self._failed = 0, failed(before)
+        self._begun = self._looked = time.monotonic()
+        show(f"0 of {self._todo:,} done, {self._failed:,} failed")
+
+    def add(self, indices: Sequence[int]) -> None:
+        """Count structures that are recorded."""
+        self._done += len(indices)
+        now = time.monotonic()
+        if now - self._looked > _LOOK_S:
+            self._looked, self._failed = now, failed(self._folder.progress())
+        rate = self._done / max(now - self._begun, 1e-3)
+        left = max(self._todo - self._done, 0)
+        remaining = f", {_duration(left / rate)} left" if left and rate else ""
+        self._show(
+            f"{self._done:,} of {self._todo:,} done, {self._failed:,} failed, {rate:,.1f} structures/s{remaining}"
+        )  # fmt: skip
+
+
+def failed(progress: Progress) -> int:
+    """Return how many structures have failed for good."""
+    counts = progress.counts()
+    return counts["failed_structure"] + counts["failed_resource"]
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> _duration(42), _duration(4000)
+    ('42 s', '1 h 07 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+def end(run: Run, folder: RunFolder, name: Callable[[int], str]) -> None:
+    """Export the results of a run, if nothing is missing, and say what is wrong.
+
+    Parameters
+    ----------
+    run : Run
+    folder : RunFolder
+    name : callable
+        Returns file and frame of an index.
+
+    Raises
+    ------
+    SomeFailedError
+        If structures failed.
+    NotConvergedError
+        If none failed, and relaxations did not converge.
+    """
+    progress = folder.progress()
+    counts = progress.counts()
+    where, damaged = f"in {run.path}", 0
+    if counts["missing"]:
+        click.echo(f"Element {run.element} is computed. {counts['missing']:,} structures are still missing {where}.")
+    elif counts["done"] + counts["not_converged"]:
+        out, damaged = _export(run, folder)
+        where = f"in {out}"
+    if failed(progress) or damaged:
+        raise _some_failed(run, folder, progress, damaged)
+    if counts["not_converged"]:
+        raise _not_converged(folder, progress, name, where)
+
+
+def _export(run: Run, folder: RunFolder) -> tuple[Path, int]:
+    """Write the file of results, and return it with the number of results that are damaged on disk."""
+    from rootstock.simulations.claims import claim_files
+    from rootstock.simulations.runs.export import export
+
+    out = run.out or Path(folder.record.out)
+    command = shlex.join(["rootstock", *sys.argv[1:]])
+    try:
+        with claim_files([out], command) if run.element.of > 1 else _nothing():
+            exported = export(folder, out, overwrite=run.overwrite)
+            click.echo("; ".join(exported.sentences()))
+            return out, exported.damaged
+    except LockBusyError:
+        if run.element.of == 1:
+            raise
+        click.echo(f"Another element of the run writes {out}.", err=True)
+        return out, 0
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _some_failed(run: Run, folder: RunFolder, progress: Progress, damaged: int) -> SomeFailedError:
+    lines = [
+        f"  {failure_line(failure)}" for _, failure in zip(range(_SHOWN), folder.failures(), strict=False)
+    ]  # fmt: skip
+    count = failed(progress)
+    if count > _SHOWN:
+        lines.append(f"  and {count - _SHOWN:,} more")
+    lines = [f"{count:,} of {len(progress.statuses):,} structures failed:", *lines] if count else []
+    if damaged:
+        lines.append(f"{damaged:,} of {len(progress.statuses):,} results are damaged on disk, and left out.")
+    return SomeFailedError(
+        "\n".join(lines),
+        f"List all failures:       {run.command('status')} --failures\n"
+        f"Compute them once more:  {run.command('retry-failed')}",
+    )
+
+
+def failure_line(failure: Mapping[str, Any]) -> str:
+    """Return what a person wants to know of a failure, in one line.
+
+    Parameters
+    ----------
+    failure : Mapping
+        As `RunFolder.failures` yields it.
+    """
+    message = " ".join(str(failure["message"]).partition("\n")[0].split())  # what follows is what to do
+    shown = message if len(message) <= 200 else f"{message[:197]}..."
+    return f"{failure['structure'] or failure['index']}: {failure['class']}: {failure['error']}: {shown}"
+
+
+def _not_converged(
+    folder: RunFolder, progress: Progress, name: Callable[[int], str], where: str
+) -> NotConvergedError:  # fmt: skip
+    import numpy as np
+
+    from rootstock.simulations.runs.index import Status
+
+    late = np.flatnonzero(progress.statuses == Status.NOT_CONVERGED).tolist()
+    settings = folder.record.settings
+    more = " ..." if len(late) > 10 else ""
+    return NotConvergedError(
+        f"{len(late):,} of {len(progress.statuses):,} structures did not reach {settings['fmax']} eV/Å in "
+        f"{settings['steps']} steps: {', '.join(map(name, late[:10]))}{more}. All are {where}.",
+        "Go on from there with more --steps, in another run folder, or look at them.",
+    )

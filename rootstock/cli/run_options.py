@@ -1,0 +1,154 @@
+"""Options of commands that compute in a run folder, and of all that write files of structures."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from rootstock.cli.common import merge_options, options, refuse_unused
+from rootstock.cli.parameter_types import Place
+from rootstock.cli.run_folder import Run, compute, near
+from rootstock.errors import ConfigurationError
+
+element_option = click.option(
+    "--element", metavar="I/N",
+    help="Compute share I of N; several processes or jobs can each compute one [default: 1/1].",
+)  # fmt: skip
+stop_option = click.option("--stop-on-error", is_flag=True, help="Stop at the first structure that fails.")
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """The options of a command that computes in a run folder, which may be there already.
+
+    Attributes
+    ----------
+    folder : Path
+    element : str or None
+        As it was given.
+    stop_on_error : bool
+    """
+
+    folder: Path
+    element: str | None
+    stop_on_error: bool
+
+    @classmethod
+    def asked_for(cls, run_folder: Path | None, element: str | None, *, stop_on_error: bool) -> NewRun | None:
+        """Return what `run_options` ask for; None without ``--run``.
+
+        Parameters
+        ----------
+        run_folder, element, stop_on_error
+            As click passes them.
+        """
+        if run_folder is None:
+            refuse_unused({"element": "is for --run.", "stop_on_error": "is for --run: other commands always stop."})
+            return None
+        return cls(run_folder, element, stop_on_error)
+
+    def compute(
+        self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], ending: str, *,
+        calculator: Callable[..., Any], out: Path | None, overwrite: bool, file_format: str | None,
+    ) -> None:  # fmt: skip
+        """Compute what the folder lacks; see `compute`.
+
+        Parameters
+        ----------
+        kind, model, names, settings
+            As for `rootstock.simulations.runs.begin.Asked`.
+        ending : str
+            Of the default name of results.
+        calculator : callable
+            As `calculator_options` makes it.
+        out, overwrite, file_format
+            As click passes them.
+        """
+        from rootstock.simulations.driver import output_file
+        from rootstock.simulations.runs.begin import Asked, begin, check_out
+        from rootstock.simulations.runs.elements import Element
+        from rootstock.simulations.runs.export import check_export
+        from rootstock.simulations.runs.records import read_run, run_file
+
+        element = Element.parse(self.element) if self.element else Element()
+        if out is None and run_file(self.folder).exists():
+            out = near(Path(read_run(self.folder).out))
+        elif out is None and len(names) > 1:
+            out = Path(f"{self.folder.resolve().name}.extxyz")
+        path = output_file(names, out, ending)
+        check_out(path, names)
+        check_export(self.folder, path, overwrite=overwrite)
+        if element.of == 1:
+            claim_outputs(path)
+        setup = setup_arguments(click.get_current_context().params["calc_kwargs"])
+        asked = Asked(kind, model, names, file_format, settings, setup, path)
+        run = Run(self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=device_words())
+        compute(run, lambda show: begin(self.folder, asked, lambda build: calculator(model, build=build), show))
+
+
+run_options = options(
+    click.option(
+        "--run", "run_folder", type=Place(file_okay=False, path_type=Path), metavar="FOLDER",
+        help="Run folder for many structures: results are kept as they are computed, structures that fail do not stop "
+        "the others, and the same command continues after an interruption. --out is then .extxyz, .db, .npz or .csv "
+        "[default with several STRUCTUREs: FOLDER.extxyz in this folder].",
+    ),
+    element_option,
+    stop_option,
+    merge_options("run", NewRun.asked_for, "run_folder", "element", "stop_on_error"),
+)  # fmt: skip
+
+
+def device_words() -> str:
+    """Return the options about the device that this command was given, as text behind another command."""
+    context = click.get_current_context()
+    given = [
+        word for name in ("device", "threads")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        for word in (f"--{name}", str(context.params[name]))
+    ]  # fmt: skip
+    return "".join(f" {shlex.quote(word)}" for word in given)
+
+
+def setup_arguments(text: str | None) -> dict[str, Any]:
+    """Return the arguments of ``setup()`` that somebody gave as a dict, as Python writes it.
+
+    Parameters
+    ----------
+    text : str or None
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none.
+    """
+    try:
+        setup = ast.literal_eval(text) if text else {}
+        if not isinstance(setup, dict):
+            raise ValueError
+    except (ValueError, SyntaxError) as error:
+        raise ConfigurationError(
+            f"--calc-kwargs {text} is not a dictionary, as Python writes it.",
+            "For example: --calc-kwargs \"{'default_dtype': 'float64'}\"",
+        ) from error
+    return setup
+
+
+def claim_outputs(*paths: Path) -> None:
+    """Keep other commands from writing some files, until this command ends.
+
+    Parameters
+    ----------
+    *paths : Path
+    """
+    from rootstock.simulations.claims import claim_files
+
+    click.get_current_context().with_resource(claim_files(paths, shlex.join(["rootstock", *sys.argv[1:]])))

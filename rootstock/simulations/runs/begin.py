@@ -1,0 +1,229 @@
+"""Begins a run, or goes on with it: what a command asks for, what the folder is bound to, and which build computes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import ConfigurationError, LockBusyError, RootError
+from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.making import preparing_run
+from rootstock.simulations.runs.records import (
+    RunRecord,
+    check_same_run,
+    read_run,
+    rebase,
+    run_file,
+)
+from rootstock.simulations.runs.source import Source, asked_input, index_input
+
+_WAIT_S = 2.0
+_MAKING_S = 600.0  # how long the making of a large run may take before others give up
+
+Report = Callable[[str], object]
+# Returns a calculator for a build; None: for the one that is in use.
+Make = Callable[[str | None], Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for.
+
+    Attributes
+    ----------
+    kind : {'singlepoint', 'relax'}
+    model : str
+    names : sequence of str
+        Files of structures.
+    format : str or None
+        Their format, where somebody named it.
+    settings : mapping
+        Of `Relaxation`, or ``properties``.
+    setup_kwargs : mapping
+    out : Path
+        Where results are exported to at the end.
+    """
+
+    kind: str
+    model: str
+    names: Sequence[str]
+    format: str | None
+    settings: Mapping[str, Any]
+    setup_kwargs: Mapping[str, Any]
+    out: Path
+
+
+@contextmanager
+def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tuple[RunFolder, Source, Any]]:
+    """Make a run, or open the one that the same command has begun; yield it with a calculator, which is closed then.
+
+    Parameters
+    ----------
+    path : Path
+        The run folder.
+    asked : Asked
+    make : callable
+        Returns a calculator for a build.
+    report : callable
+        Is told what is done.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds another run, its input was changed, or the model does not compute what is asked for.
+    LockBusyError
+        If another process makes the run, and is not done in ten minutes.
+    """
+    deadline = time.monotonic() + _MAKING_S
+    made: tuple[RunFolder, Source, Any] | None = None
+    while not run_file(path).exists():
+        try:
+            with preparing_run(path):
+                if not run_file(path).exists():
+                    made = _make(path, asked, make, report)
+        except LockBusyError as error:
+            if time.monotonic() > deadline:
+                raise
+            report(f"waiting: {error.message}")
+            time.sleep(_WAIT_S)
+    if made is not None:
+        with closing(made[2]):
+            yield made
+        return
+    record = read_run(path)
+    check_asked(path, record, asked)
+    with resume(path, make) as found:
+        yield found
+
+
+@contextmanager
+def resume(path: Path, make: Make, *, accept_other_build: bool = False) -> Iterator[tuple[RunFolder, Source, Any]]:
+    """Go on with a run; yield it with a calculator of the build that it is bound to.
+
+    Parameters
+    ----------
+    path : Path
+    make : callable
+        Returns a calculator for a build.
+    accept_other_build : bool
+        Whether to bind the run to the build that is in use now.
+
+    Raises
+    ------
+    ConfigurationError
+        If the input was changed, or another model computes.
+    RootError
+        If the build is gone.
+    """
+    folder = RunFolder.open(path)
+    record = folder.record
+    source = Source(path, record.input)
+    source.check_unchanged()
+    with naming_rebase(path, record):
+        calc = make(None if accept_other_build else record.build)
+    with closing(calc):
+        if accept_other_build:
+            folder = RunFolder(path, rebase(path, calc.info()))
+        yield folder, source, calc
+
+
+@contextmanager
+def naming_rebase(path: Path, record: RunRecord) -> Iterator[None]:
+    """Let the error about a build that is gone say how to go on.
+
+    Parameters
+    ----------
+    path : Path
+    record : RunRecord
+    """
+    try:
+        yield
+    except (RootError, ConfigurationError) as error:
+        if record.build and record.build in error.message:
+            error.hint = (
+                "Install that build again; or go on with the build that is in use now, which the folder then records: "
+                f"rootstock run continue --rebase {shlex.quote(str(path))}"
+            )
+        raise
+
+
+def check_asked(path: Path, record: RunRecord, asked: Asked) -> None:
+    """Refuse to go on with a run by another command than it began with.
+
+    Parameters
+    ----------
+    path : Path
+    record : RunRecord
+    asked : Asked
+
+    Raises
+    ------
+    ConfigurationError
+        It names the first difference.
+    """
+    check_same_run(
+        path, record,
+        {"kind": asked.kind, "model": asked.model, "settings": asked.settings, "setup_kwargs": asked.setup_kwargs},
+    )  # fmt: skip
+    before = {"asked": record.input["asked"], "format": record.input["format"]}
+    now = asked_input(asked.names, asked.format)
+    if before == now:
+        return
+    files_before, files_now = ([f"{file}@{selection}" for file, selection in each["asked"]] for each in (before, now))
+    changes = [f"{name} is new" for name in files_now if name not in files_before]
+    changes += [f"{name} is missing" for name in files_before if name not in files_now]
+    changes += ["the order of files or their format is another"]
+    raise ConfigurationError(
+        f"{path} holds a run of other structures: {changes[0]}.",
+        "Give this one a folder of its own, with --run; or go on with what the folder holds: "
+        f"rootstock run continue {shlex.quote(str(path))}",
+    )
+
+
+def _make(path: Path, asked: Asked, make: Make, report: Report) -> tuple[RunFolder, Source, Any]:
+    """Fill a new folder."""
+    said = index_input(path, asked.names, asked.format, report)
+    source = Source(path, said)
+    calc = make(None)
+    try:
+        report("starting the model")
+        info = calc.info()
+        properties = asked.settings.get("properties") or ()
+        if unknown := [name for name in properties if name not in info["properties"]]:
+            raise ConfigurationError(
+                f"The model does not compute {unknown[0]}; it computes {', '.join(info['properties'])}."
+            )
+        record = RunRecord(
+            kind=asked.kind, settings=dict(asked.settings), model=asked.model, structures=len(source), input=said,
+            root=info["root"], environment=info["environment"], environment_sha256=info["environment_sha256"],
+            build=info["build"], weights=info["weights"] or [], setup_kwargs=dict(asked.setup_kwargs),
+            out=os.path.realpath(asked.out),
+        )  # fmt: skip
+        return RunFolder.create(path, record), source, calc
+    except BaseException:
+        calc.close()
+        raise
+
+
+def check_out(out: Path, names: Sequence[str]) -> None:
+    """Refuse to export to a file that the run reads.
+
+    Parameters
+    ----------
+    out : Path
+    names : sequence of str
+        Files of structures.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is one of them.
+    """
+    if os.path.realpath(out) in {file for file, _ in asked_input(names, None)["asked"]}:
+        raise ConfigurationError(f"{out} is one of the files of structures.", "Name another file: --out results.extxyz")

@@ -1,0 +1,262 @@
+"""Who computes which structures of a run: elements, and the processes that have them.
+
+An element owns structures that are fixed by the input alone, so that no two elements of one number share any. Who
+computes one leaves a record in the folder as long as it does. Of a process on this node the kernel says whether it
+runs; of one on another node the batch system does, if it runs in a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rootstock.errors import ConfigurationError, LockBusyError, RootError
+from rootstock.root.holder import Holder
+from rootstock.root.record_files import read_record
+from rootstock.simulations.claims import HeldError, claim_record, remove_record
+from rootstock.simulations.output import unwritten
+from rootstock.simulations.runs.schedulers import Job
+
+_MOST = 10**6  # elements
+_RECORD = re.compile(r"computing-(\d{1,7})-of-(\d{1,7})\.json")
+
+
+@dataclass(frozen=True)
+class Element:
+    """One share of a run.
+
+    Attributes
+    ----------
+    number : int
+        Counted from 1.
+    of : int
+        How many shares there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of <= _MOST:
+            raise ConfigurationError(
+                f"{self.number}/{self.of} is no share of a run.", "Write 1/4, 2/4, 3/4 and 4/4 for four shares."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Element:
+        """Return what ``2/8`` means.
+
+        Parameters
+        ----------
+        text : str
+
+        Raises
+        ------
+        ConfigurationError
+            If it means none.
+        """
+        found = re.fullmatch(r"(\d{1,7})/(\d{1,7})", text, re.ASCII)
+        if not found:
+            raise ConfigurationError(f"{text!r} is no share of a run.", "Write 2/4 for the second of four shares.")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def owned(self, atoms_of: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the indices that it owns: every n-th by size, so that all shares are about as large.
+
+        Parameters
+        ----------
+        atoms_of : numpy.ndarray
+            How many atoms each structure has.
+        """
+        return np.argsort(atoms_of, kind="stable")[self.number - 1 :: self.of]
+
+
+@dataclass(frozen=True)
+class Computing(Holder):
+    """A process that computes an element of a run; `job` is its job, if it runs in one."""
+
+    number: int = 1
+    of: int = 1
+    job: Job | None = None
+
+    def __str__(self) -> str:
+        return super().__str__() + (f", in {self.job}" if self.job else "")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record of a process that computes.
+
+    Attributes
+    ----------
+    record : Path
+    element : Element
+    process : Computing or None
+        None while the record is being written, or if it is damaged.
+    runs : bool or None
+        Whether it runs, or its job is queued or running; None if nobody here can tell.
+    """
+
+    record: Path
+    element: Element
+    process: Computing | None
+    runs: bool | None
+
+    @property
+    def state(self) -> str:
+        return {True: "running", False: "ended", None: "unknown"}[self.runs]
+
+
+def running(folder: Path) -> list[Found]:
+    """Return the processes that compute a run, or did when something ended them.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    return [_look(record, element) for record, element in _records(folder)]
+
+
+@contextlib.contextmanager
+def claim_element(folder: Path, element: Element) -> Iterator[None]:
+    """Keep other processes from computing an element, or another share that overlaps with it, while the block runs.
+
+    Parameters
+    ----------
+    folder : Path
+    element : Element
+
+    Raises
+    ------
+    LockBusyError
+        If one does, or may do so on another node. It says who, and what to do.
+    OutputError
+        If the record cannot be written.
+    """
+    me = replace(
+        Computing.of_this_process(shlex.join(["rootstock", *sys.argv[1:]])),
+        number=element.number, of=element.of, job=Job.of_this_process(),
+    )  # fmt: skip
+    record = folder / f"computing-{element.number}-of-{element.of}.json"
+    found = _look(record, element, me)
+    if found.process is not None and found.process.host != me.host and found.runs is False:
+        remove_record(record, found.process)
+    try:
+        with contextlib.ExitStack() as claim:
+            try:
+                claim.enter_context(claim_record(record, me))
+            except OSError as error:
+                raise unwritten(record, error) from error
+            for other, its in _records(folder):
+                if its.of != element.of and (found := _look(other, its, me)).runs is not False:
+                    raise _busy(folder, found)
+            yield
+    except HeldError:
+        raise _busy(folder, _look(record, element, me)) from None
+
+
+def cancel(folder: Path) -> list[tuple[Found, str]]:
+    """End the processes that compute a run: those of this node by SIGTERM, others by cancelling their jobs.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of (Found, str)
+        What was done about each, in words.
+    """
+    return [(found, _end(found)) for found in running(folder) if found.runs is not False]
+
+
+def _records(folder: Path) -> Iterator[tuple[Path, Element]]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        if found := _RECORD.fullmatch(name):
+            with contextlib.suppress(ConfigurationError):  # a name that we do not give
+                yield folder / name, Element(int(found[1]), int(found[2]))
+
+
+def _look(record: Path, element: Element, me: Computing | None = None) -> Found:
+    try:
+        process = read_record(Computing, record, "")
+    except RootError:
+        process = None
+    if process is None:
+        return Found(record, element, None, None)
+    if not process.elsewhere:
+        return Found(record, element, process, not process.ended)
+    return Found(record, element, process, _job_runs(process, me))
+
+
+def _job_runs(process: Computing, me: Computing | None) -> bool | None:
+    """Tell whether a process of another node may still run, as its batch system says."""
+    job = process.job
+    if job is None:
+        return None
+    if me is not None and me.job is not None and (me.job.scheduler, me.job.id) == (job.scheduler, job.id):
+        # This job, before it was begun again. Slurm says so; PBS does not, and starts one process of ours in a job.
+        return None if me.job.restart == job.restart != "" else False
+    return job.is_there()
+
+
+def _busy(folder: Path, found: Found) -> LockBusyError:
+    """Return the error of an element that somebody has."""
+    who, hint = found.process or "another process", f"rootstock run cancel {shlex.quote(str(folder))}"
+    message = f"{folder} is being computed by {who}: element {found.element}."
+    if found.runs:
+        return LockBusyError(message, f"Wait until it ends, or end it: {hint}")
+    where = f" on {found.process.host}" if found.process else ""
+    return LockBusyError(
+        message,
+        f"Nobody here can tell whether it still runs{where}. If you know that it has ended, as when a node has failed, "
+        f"remove its record, and run the command again:\nrm -f {shlex.quote(str(found.record))}",
+    )
+
+
+def _end(found: Found) -> str:
+    process = found.process
+    if process is None:
+        return f"its record {found.record} is damaged: nothing was done"
+    if not process.elsewhere:
+        return _terminate(process)
+    if process.job is None:
+        return f"nothing was done: it runs on {process.host}, where this ends it: kill {process.pid}"
+    refused = process.job.cancel()
+    return f"{process.job} was not cancelled: {refused}" if refused else f"{process.job} was cancelled"
+
+
+def _terminate(process: Computing) -> str:
+    """Send SIGTERM to a process of this node, and to no later one with its number."""
+    try:
+        descriptor = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
+    except OSError:
+        return "it has ended meanwhile"
+    try:
+        if process.ended:
+            return "it has ended meanwhile"
+        if descriptor >= 0:
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        else:
+            os.kill(process.pid, signal.SIGTERM)
+    except OSError as error:
+        return f"it was not ended: {error.strerror}"
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return "was sent SIGTERM; it records what it has computed, and ends"

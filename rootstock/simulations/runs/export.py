@@ -1,0 +1,155 @@
+"""The results of a run as one file: in the order of the input, never whole in memory, and complete or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rootstock.errors import ConfigurationError
+from rootstock.simulations.output import check_writable, naming, replacing
+from rootstock.simulations.runs.export_formats import FORMATS
+
+if TYPE_CHECKING:
+    from rootstock.simulations.runs.folder import RunFolder
+
+_EXPORTS = "exports.json"  # the files that were written from this folder, and may be written again
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    structures, exported, failed, missing : int
+        How many the run has, how many of them are in the file, have failed, or are not computed yet.
+    damaged : int
+        How many were recorded, and cannot be read any more.
+    computed_twice : int
+        How many were computed more than once; the first whole result is in the file.
+    """
+
+    path: Path
+    structures: int
+    exported: int
+    failed: int
+    missing: int
+    damaged: int
+    computed_twice: int
+
+    def sentences(self) -> Iterator[str]:
+        """Yield what a person wants to know, a sentence each."""
+        yield f"{self.path}: {self.exported:,} of {self.structures:,} structures"
+        if self.failed:
+            yield f"{self.failed:,} failed"
+        if self.missing:
+            yield f"{self.missing:,} not computed yet"
+        if self.damaged:
+            yield f"{self.damaged:,} damaged on disk, and left out"
+        if self.computed_twice:
+            yield f"{self.computed_twice:,} computed twice; the first result is taken"
+
+
+def export(folder: RunFolder, out: Path, *, overwrite: bool) -> Exported:
+    """Write the results of a run into one file; what is missing in it is counted.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    out : Path
+        Its ending says which format: ``.extxyz``, ``.xyz``, ``.db``, ``.npz`` or ``.csv``.
+    overwrite : bool
+        Whether a file may be replaced that was not written from this folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such format, the file is there already, or the run has no results yet.
+    OutputError
+        If the file cannot be written. Nothing is changed then.
+    """
+    check_export(folder.path, out, overwrite=overwrite)
+    progress = folder.progress()
+    counts = progress.counts()
+    if not counts["done"] + counts["not_converged"]:
+        raise ConfigurationError(f"{folder.path} holds no results yet.", f"See: rootstock run status {folder.path}")
+    count = 0
+    with replacing(out) as fresh, FORMATS[out.suffix.lower()](fresh) as add:
+        for index, data in folder.frames():
+            add(index, data)
+            count += 1
+    _remember(folder.path, out)
+    failed = counts["failed_structure"] + counts["failed_resource"]
+    damaged = counts["done"] + counts["not_converged"] - count
+    return Exported(out, len(progress.statuses), count, failed, counts["missing"], damaged, progress.twice)
+
+
+def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
+    """Refuse a file that results of a run could not be written to.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder, which need not be there yet.
+    out : Path
+    overwrite : bool
+        Whether a file may be replaced that was not written from this folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If its ending means no format of `export`, it cannot be written, or is there.
+    """
+    if out.suffix.lower() not in FORMATS:
+        endings = ", ".join(FORMATS)
+        raise ConfigurationError(
+            f"{out}: results of a run folder are not written in that format.",
+            f"Use one of {endings}; ASE converts .extxyz into others: ase convert results.extxyz {out.name}",
+        )
+    check_writable(out)
+    if out.exists() and not overwrite and not _is_ours(folder, out):
+        raise ConfigurationError(f"{out} exists.", "Name another file, or replace it with --overwrite.")
+
+
+def _is_ours(folder: Path, out: Path) -> bool:
+    """Return whether a file is one that was written from a folder, and was not changed since."""
+    return _read_exports(folder).get(os.path.realpath(out)) == _stamp(out)
+
+
+def _read_exports(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / _EXPORTS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(folder: Path, out: Path) -> None:
+    """Note that a file was written from a folder; a folder that cannot be written is somebody else's."""
+    known = _read_exports(folder) | {os.path.realpath(out): _stamp(out)}
+    with suppress(OSError), replacing_quietly(folder / _EXPORTS) as fresh:
+        fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def replacing_quietly(path: Path) -> Iterator[Path]:
+    """Yield a file to write that takes the place of another one."""
+    fresh = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _stamp(path: Path) -> list[int]:
+    with naming(path):
+        found = path.stat()
+    return [found.st_size, found.st_mtime_ns]

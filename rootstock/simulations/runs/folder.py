@@ -1,0 +1,217 @@
+"""A run folder: what is recorded of each structure, what is missing, and the frames for an export."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rootstock.errors import RootstockError
+from rootstock.simulations.runs.elements import Element, claim_element
+from rootstock.simulations.runs.failures import read_failures
+from rootstock.simulations.runs.files import Files
+from rootstock.simulations.runs.index import ENTRY, Status
+from rootstock.simulations.runs.making import make_run
+from rootstock.simulations.runs.progress import Damaged, Progress, parts_of, read_progress, read_results
+from rootstock.simulations.runs.records import RunRecord, read_run
+from rootstock.simulations.runs.sizes import read_sizes
+
+if TYPE_CHECKING:
+    from rootstock.simulations.runs.parts import Disk
+    from rootstock.simulations.runs.recorder import Recorder
+
+
+class RunFolder:
+    """A run folder that is there.
+
+    Parameters
+    ----------
+    path : Path
+    record : RunRecord
+    """
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path, self.record = path, record
+
+    @classmethod
+    def create(cls, path: Path, record: RunRecord) -> RunFolder:
+        """Make a run of a folder that `index_input` has filled, or open the run that it holds.
+
+        Parameters
+        ----------
+        path : Path
+        record : RunRecord
+
+        Raises
+        ------
+        ConfigurationError
+            If it holds another run, or other files.
+        OutputError
+            If it cannot be written.
+        """
+        return cls(path, make_run(path, record))
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open the run in a folder.
+
+        Parameters
+        ----------
+        path : Path
+
+        Raises
+        ------
+        ConfigurationError
+            If it holds none.
+        """
+        return cls(path, read_run(path))
+
+    def progress(self) -> Progress:
+        """Read what is recorded, from the index files alone.
+
+        Raises
+        ------
+        ConfigurationError
+            If one of them cannot be read.
+        """
+        return read_progress(self.path, self.record.structures)[0]
+
+    def missing(
+        self, element: Element | None = None, *, retry_failed: bool = False, gpu: str | None = None
+    ) -> NDArray[np.int64]:
+        """Return the indices that are to be computed, by size.
+
+        Parameters
+        ----------
+        element : Element, optional
+            A share of them; by default all.
+        retry_failed : bool
+            Whether those that failed are computed again.
+        gpu : str, optional
+            The kind of GPU: what did not fit into the memory of another kind is computed again. By default it is not.
+
+        Raises
+        ------
+        ConfigurationError
+            If a file of the folder cannot be read.
+        """
+        owned = (element or Element()).owned(read_sizes(self.path, self.record.structures))
+        progress, final = read_progress(self.path, self.record.structures, gpu)
+        todo = progress.statuses == Status.MISSING
+        if retry_failed:
+            todo |= progress.statuses >= Status.FAILED_STRUCTURE
+        elif gpu is not None:
+            todo |= (progress.statuses == Status.FAILED_RESOURCE) & ~final
+        return np.asarray(owned[todo[owned]])
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """Yield what is known of each structure that has failed and has no result, in the order of the input.
+
+        Yields
+        ------
+        dict
+            ``index``, ``class``, ``error``, ``message``, ``structure``, ``gpu``, ``host`` and ``time``. Those of class
+            ``infrastructure`` are not final.
+        """
+        return read_failures(self.path, parts_of(self.path), self.progress().statuses)
+
+    def frames(self, damaged: list[Damaged] | None = None) -> Iterator[tuple[int, bytes]]:
+        """Yield the first whole frame of each structure that has one, in the order of the input.
+
+        Parameters
+        ----------
+        damaged : list, optional
+            Takes the frames that are left out, since they are damaged. `discard` has them computed again.
+
+        Yields
+        ------
+        index : int
+        frame : bytes
+        """
+        entries, parts, places, names = read_results(self.path, self.record.structures)
+        last = -1
+        with Files(self.path) as files:
+            for row in np.argsort(entries["index"], kind="stable").tolist():
+                _, content, index, offset, length, *_ = entries[row].item()
+                if index == last:
+                    continue
+                frame = files.read(f"{names[parts[row]]}.extxyz", offset, length)
+                if len(frame) == length and zlib.crc32(frame) == content:
+                    last = index
+                    yield index, frame
+                elif damaged is not None:
+                    damaged.append(Damaged(index, names[parts[row]], int(places[row])))
+
+    def discard(self, damaged: Sequence[Damaged]) -> None:
+        """Take back the records of damaged frames: their structures are missing then, and are computed again.
+
+        Parameters
+        ----------
+        damaged : sequence of Damaged
+            As `frames` found them.
+
+        Raises
+        ------
+        OSError
+            If an index cannot be written.
+        """
+        for each in damaged:
+            with open(os.open(self.path / f"{each.part}.index", os.O_WRONLY | os.O_NOFOLLOW), "wb") as file:
+                os.pwrite(file.fileno(), bytes(ENTRY.itemsize), each.place)
+                os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def recorder(
+        self,
+        element: Element | None = None,
+        on_recorded: Callable[[Sequence[int]], object] | None = None,
+        *,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Iterator[Recorder]:
+        """Claim an element, and yield what records its results; at the end of the block all of them are.
+
+        Parameters
+        ----------
+        element : Element, optional
+            By default all structures.
+        on_recorded : callable, optional
+            Is given the indices that are recorded.
+        disk, clock
+            As for `Recorder`.
+
+        Raises
+        ------
+        LockBusyError
+            If another process computes it.
+        OutputError
+            If results cannot be recorded.
+        """
+        from rootstock.simulations.runs.recorder import Recorder  # which imports ASE
+
+        with claim_element(self.path, element or Element()):
+            recorder = Recorder(self.path, on_recorded, disk=disk, clock=clock)
+            try:
+                yield recorder
+                recorder.close()
+            except BaseException as error:
+                _close_after(recorder, error)
+                raise
+
+
+def _close_after(recorder: Recorder, error: BaseException) -> None:
+    """Record what was computed when something has ended the computation, and say if that is not possible."""
+    try:
+        recorder.close()
+    except RootstockError as lost:
+        if not isinstance(error, RootstockError):  # such as Ctrl-C
+            raise lost from error
+        if lost.message != error.message:
+            error.hint = f"{error.hint}\n{lost.message}".strip()

@@ -1,0 +1,182 @@
+"""Where each frame of a file in extended XYZ is, found in one pass that keeps no text; and what its bytes mean."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import operator
+import os
+import sys
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.io.extxyz import read_xyz
+
+from rootstock.errors import ConfigurationError
+from rootstock.root.plain_files import MEGABYTE, open_regular
+
+_LONGEST = 1000  # bytes of a line that holds one number
+_BETWEEN = 10_000  # structures between two reports
+_VECTORS = b"VEC"  # lines behind the atoms that hold the cell, in ADF's files
+
+
+@dataclass
+class Frames:
+    """The frames of a file.
+
+    Attributes
+    ----------
+    offsets, lengths : array of int
+        Where the bytes of each frame are.
+    atoms : array of int
+        How many each has.
+    sha256 : str
+        Of the whole file.
+    """
+
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    atoms: array[int] = field(default_factory=lambda: array("q"))
+    sha256: str = ""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is hashed while it is read."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self._file.readinto(buffer)
+        if count:
+            self.hash.update(memoryview(buffer)[:count])
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def find_frames(path: Path, report: Callable[[str], object]) -> Frames:
+    """Return where the frames of a file in extended XYZ are.
+
+    Parameters
+    ----------
+    path : Path
+    report : callable
+        Is told how many were found, now and then.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is empty, is cut short, or has something else where a number of atoms belongs. It names the frame.
+    OSError
+        If it cannot be read.
+    """
+    hashed = _Hashed(open_regular(path))
+    with io.BufferedReader(hashed, MEGABYTE) as file:
+        frames = _walk(file, path, report)
+    frames.sha256 = hashed.hash.hexdigest()
+    return frames
+
+
+def read_frame(data: bytes) -> Atoms:
+    """Return what ASE reads from the bytes of a frame.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Raises
+    ------
+    ValueError
+        If they are no frame. It says why.
+    """
+    try:
+        # Line ends and letters as where ASE opens the file.
+        atoms: Atoms = next(read_xyz(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"), 0))
+    except Exception as error:  # whatever the text leads to
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    return atoms
+
+
+def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) -> Frames:
+    frames = Frames()
+    position = line = 0  # of the next line
+    vectors = 0
+    while header := file.readline(_LONGEST):
+        line += 1
+        if len(frames) and header.lstrip().startswith(_VECTORS) and vectors < 3:
+            vectors += 1
+            position += len(header)
+            frames.lengths[-1] += len(header)
+            continue
+        if not header.strip():
+            _check_rest(file, path, len(frames), line)
+            break
+        count = _count(header, path, len(frames), line)
+        counter = itertools.count()
+        # The lines themselves are dropped one after the other; the counter says how many there were.
+        size = len(header) + sum(
+            map(len, map(operator.itemgetter(0), zip(itertools.islice(file, count + 1), counter, strict=False)))
+        )
+        lines = next(counter)
+        if lines < count + 1:
+            raise ConfigurationError(
+                f"{path}: frame {len(frames)} (line {line}) is cut short: the file ends after {max(lines - 1, 0)} of "
+                f"its {count} atoms.",
+                "Copy the file again, or remove that frame.",
+            )
+        frames.offsets.append(position)
+        frames.lengths.append(size)
+        frames.atoms.append(count)
+        vectors = 0
+        position += size
+        line += lines
+        if not len(frames) % _BETWEEN:
+            report(f"indexing {path.name}: {len(frames):,} structures")
+    if not len(frames):
+        what = "holds no atoms" if os.path.getsize(path) else "is empty"
+        raise ConfigurationError(f"Cannot read {path}: the file {what}.")
+    return frames
+
+
+def _count(header: bytes, path: Path, number: int, line: int) -> int:
+    """Return the number of atoms that the first line of a frame says."""
+    try:
+        count = int(header)
+    except ValueError:
+        count = -1
+    if count > 0:
+        return min(count, sys.maxsize - 1)  # of which nobody has as many
+    shown = header.strip().decode(errors="replace")[:60]
+    if count == 0:
+        raise ConfigurationError(f"{path}: frame {number} (line {line}) holds no atoms.", "Remove that frame.")
+    before = f" The number of atoms of frame {number - 1} may be wrong." if number else ""
+    raise ConfigurationError(
+        f"{path}: frame {number} (line {line}) does not begin with a number of atoms, but with {shown!r}.{before}",
+        "If the file is in another format, name that with --format; `ase info --formats` lists all formats.",
+    )
+
+
+def _check_rest(file: io.BufferedIOBase, path: Path, number: int, line: int) -> None:
+    """Refuse frames behind an empty line: ASE takes it for the end of the file."""
+    while block := file.read(MEGABYTE):
+        if block.strip():
+            raise ConfigurationError(
+                f"{path}: an empty line follows {f'frame {number - 1}' if number else 'no frame'} (line {line}), and "
+                "more text after it. Readers stop there.",
+                "Remove the empty line, or write the number of atoms of the frame before as it is.",
+            )

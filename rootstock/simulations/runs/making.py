@@ -1,0 +1,164 @@
+"""Makes a run of a folder, in one step: as long as there is no `run.json`, the folder holds none."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rootstock.errors import ConfigurationError, LockBusyError
+from rootstock.root.holder import Holder
+from rootstock.simulations.claims import HeldError, claim_record
+from rootstock.simulations.output import naming, unusable_folder, unwritten
+from rootstock.simulations.runs.records import RunRecord, check_same_run, read_run, run_file
+from rootstock.simulations.runs.sizes import INPUT, read_sizes
+
+_LEFT = (INPUT, "input.extxyz")  # of a creation that something ended
+_HIDDEN = ".run-"  # begins the names of files that are being made
+_CLAIM = "making.json"
+_ANOTHER = "Name a new folder, or one that holds a run: --run FOLDER"
+
+
+@contextlib.contextmanager
+def preparing_run(path: Path) -> Iterator[None]:
+    """Make the folder of a run, and keep it for this process until the block ends, which makes the run.
+
+    What a creation has left that something ended is removed.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds something else, or cannot be made or written.
+    LockBusyError
+        If another process makes it.
+    """
+    me = Holder.of_this_process(shlex.join(["rootstock", *sys.argv[1:]]))
+    with contextlib.ExitStack() as claim:
+        try:
+            path.mkdir(exist_ok=True)
+            _check_ours(path)
+            claim.enter_context(claim_record(path / _CLAIM, me))
+        except HeldError as error:
+            hint = "Wait until it ends, and run the command again."
+            if error.holder is None or error.holder.host != me.host:
+                hint += f"\nIf you know that it has ended, remove its record:\nrm -f {shlex.quote(str(path / _CLAIM))}"
+            raise LockBusyError(f"{path} is being made by {error.holder or 'another command'}.", hint) from None
+        except OSError as error:
+            if isinstance(error, FileExistsError):
+                raise ConfigurationError(f"{path} is not a folder.", _ANOTHER) from error
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+                missing = path.parent if error.errno == errno.ENOENT else path
+                raise unusable_folder(missing.absolute(), error.errno) from error
+            raise unwritten(path, error) from error
+        if not run_file(path).exists():
+            with naming(path):
+                _clear(path)
+        try:
+            yield
+        except BaseException:
+            if not run_file(path).exists():
+                with contextlib.suppress(OSError):
+                    _clear(path)
+                    claim.close()
+                    path.rmdir()  # if nothing else was in it
+            raise
+
+
+def make_run(path: Path, record: RunRecord) -> RunRecord:
+    """Write what a run is bound to, at the end of its creation; a run that is there must be the same.
+
+    Parameters
+    ----------
+    path : Path
+        A folder that holds the input.
+    record : RunRecord
+
+    Returns
+    -------
+    RunRecord
+        That of the folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If it holds another run, or other files.
+    OutputError
+        If it cannot be written.
+    """
+    if run_file(path).exists():
+        return _the_same(path, record)
+    _check_ours(path)
+    read_sizes(path, record.structures)
+    fresh = path / f"{_HIDDEN}{secrets.token_hex(8)}"
+    with naming(run_file(path)):
+        for name in _LEFT:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(path / name)
+        try:
+            fresh.write_text(record.to_json())
+            _sync(fresh)
+            _sync(path)
+            _link(fresh, run_file(path))
+            _sync(path)
+        except FileExistsError:  # somebody else has just made it
+            return _the_same(path, record)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return record
+
+
+def _the_same(path: Path, record: RunRecord) -> RunRecord:
+    there = read_run(path)
+    check_same_run(path, there, record)
+    return there
+
+
+def _clear(path: Path) -> None:
+    for name in os.listdir(path):
+        if _is_left(name):
+            (path / name).unlink()
+
+
+def _is_left(name: str) -> bool:
+    return name in _LEFT or name.startswith(_HIDDEN)
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a folder that holds anything but a run, or what a creation has left that something ended."""
+    if run_file(path).exists():
+        return
+    if others := sorted(name for name in os.listdir(path) if not _is_left(name) and not name.startswith(_CLAIM)):
+        raise ConfigurationError(
+            f"The folder {path} holds other files, such as {others[0]}, and no run.json: it is not a run folder.",
+            _ANOTHER,
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that syncs no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _link(fresh: Path, path: Path) -> None:
+    """Give a file its name, unless another one has it."""
+    try:
+        os.link(fresh, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.replace(fresh, path)  # of a file system without hard links

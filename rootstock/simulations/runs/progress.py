@@ -1,0 +1,139 @@
+"""What the index files of a run say: what is recorded of each structure, and where the results are."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rootstock.simulations.runs.index import ENTRY, WITH_FRAME, Status, gpu_number, read_index
+from rootstock.simulations.runs.sizes import read_sizes
+
+_PART = re.compile(r"(part-[0-9a-f]{16})\.index")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is recorded of a run.
+
+    Attributes
+    ----------
+    statuses : numpy.ndarray
+        A `Status` for each structure.
+    twice : int
+        How many results there are beside the first of a structure.
+    damaged : int
+        How many records of the index are damaged; what they were about is missing, unless another one says it.
+    """
+
+    statuses: NDArray[np.uint8]
+    twice: int
+    damaged: int
+
+    def count(self, *statuses: Status) -> int:
+        """Return how many structures have one of some statuses.
+
+        Parameters
+        ----------
+        *statuses : Status
+        """
+        return sum(int(np.count_nonzero(self.statuses == status)) for status in statuses)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many structures have each status, by its name in small letters."""
+        return {status.name.lower(): self.count(status) for status in Status}
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A frame whose bytes are not what was recorded.
+
+    Attributes
+    ----------
+    index : int
+    part : str
+    place : int
+        Where its record begins in the index of the part.
+    """
+
+    index: int
+    part: str
+    place: int
+
+
+def parts_of(folder: Path) -> list[str]:
+    """Return the names of the parts of a run, without ending, in their order.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    with os.scandir(folder) as entries:
+        return sorted(found[1] for entry in entries if (found := _PART.fullmatch(entry.name)))
+
+
+def read_progress(folder: Path, structures: int, gpu: str | None = None) -> tuple[Progress, NDArray[np.bool_]]:
+    """Read what is recorded, and which structures did not fit into the memory of a kind of GPU.
+
+    Parameters
+    ----------
+    folder : Path
+    structures : int
+        How many the run has.
+    gpu : str, optional
+        The kind.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file cannot be read.
+    """
+    read_sizes(folder, structures)  # nothing is allocated for a number that is wrong
+    failed = np.zeros(structures, np.uint8)
+    statuses, final = failed.copy(), np.zeros(structures, bool)
+    results = damaged = 0
+    for read in (each for part in parts_of(folder) for each in read_index(folder, part, structures)):
+        entries = read.entries
+        damaged += read.damaged
+        ok = entries["status"] <= Status.NOT_CONVERGED
+        results += int(np.count_nonzero(ok))
+        # The first result of a structure counts, as for frames: of one index assigned twice, numpy keeps the last.
+        good = entries[ok][::-1]
+        fresh = statuses[good["index"]] == Status.MISSING
+        statuses[good["index"][fresh]] = good["status"][fresh]
+        failed[entries["index"][entries["status"] == Status.FAILED_RESOURCE]] |= 1
+        failed[entries["index"][entries["status"] == Status.FAILED_STRUCTURE]] |= 2
+        if gpu is not None:
+            here = (entries["status"] == Status.FAILED_RESOURCE) & (entries["gpu"] == gpu_number(gpu))
+            final[entries["index"][here]] = True
+    twice = results - int(np.count_nonzero(statuses))
+    lacking = statuses == Status.MISSING
+    statuses[lacking & (failed == 1)] = Status.FAILED_RESOURCE
+    statuses[lacking & (failed >= 2)] = Status.FAILED_STRUCTURE
+    return Progress(statuses, twice, damaged), final
+
+
+def read_results(folder: Path, structures: int) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64], list[str]]:
+    """Return the records of all results in the order of their parts, the part and place of each, and the parts.
+
+    Parameters
+    ----------
+    folder : Path
+    structures : int
+        How many the run has.
+    """
+    names = parts_of(folder)
+    reads = [
+        (read.entries[ok], np.full(int(ok.sum()), number, np.int32), read.places[ok])
+        for number, part in enumerate(names)
+        for read in read_index(folder, part, structures)
+        for ok in [np.isin(read.entries["status"], WITH_FRAME)]
+    ]
+    empty = (np.empty(0, ENTRY), np.empty(0, np.int32), np.empty(0, np.int64))
+    entries, parts, places = (np.concatenate(arrays) for arrays in zip(empty, *reads, strict=True))
+    return entries, parts, places, names

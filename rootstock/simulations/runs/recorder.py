@@ -1,0 +1,258 @@
+"""Records results as they come: each waits a few seconds at most for the disk, and is then reported done."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from rootstock.client.evaluated import FailureClass
+from rootstock.errors import ConfigurationError
+from rootstock.root.records import now
+from rootstock.root.signals import leave_to_first_thread
+from rootstock.simulations.extxyz import frame
+from rootstock.simulations.provenance import SOURCE
+from rootstock.simulations.runs.index import Status
+from rootstock.simulations.runs.parts import Disk, Parts, Result
+
+DELAY_S = 5.0
+_HELD = 16 * 2**20  # bytes that wait for the disk at most
+_LONGEST = 2000  # characters of a message
+_STATUS = {FailureClass.STRUCTURE: Status.FAILED_STRUCTURE, FailureClass.RESOURCE: Status.FAILED_RESOURCE}
+
+
+class _Request:
+    """Asks the thread to record what it holds, and to end if it is the last."""
+
+    def __init__(self, *, last: bool) -> None:
+        self.last, self._answered = last, False
+        self.error: BaseException | None = None
+        self._answer = _thread.allocate_lock()
+        self._answer.acquire()
+
+    def answer(self, error: BaseException | None) -> None:
+        self.error, self._answered = error, True
+        self._answer.release()
+
+    def wait(self, thread: threading.Thread) -> None:
+        """Wait for the answer; once interrupted, it can be waited for again."""
+        while not self._answered and thread.is_alive():
+            self._answer.acquire(timeout=1.0)
+
+
+class Recorder:
+    """Records results in parts of a run folder.
+
+    A thread writes, which no signal interrupts; a queue leads to it. It syncs what has waited long enough, also while
+    a slow structure is computed.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    on_recorded : callable, optional
+        Is given the indices that are recorded, in the thread that adds, syncs or closes.
+    disk : Disk, optional
+    clock : callable
+        Returns seconds that never go back.
+    delay : float [s]
+        How long a result waits at most.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        on_recorded: Callable[[Sequence[int]], object] | None = None,
+        *,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        delay: float = DELAY_S,
+    ) -> None:
+        self._on_recorded = on_recorded
+        self._parts, self._clock, self._delay = Parts(folder, disk or Disk()), clock, delay
+        self._results: queue.SimpleQueue[Result | _Request] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[list[int] | BaseException] = queue.SimpleQueue()
+        self._held, self._synced = 0, clock()
+        self._thread: threading.Thread | None = None
+        self.failed = 0
+
+    def add(self, index: int, atoms: Atoms, *, converged: bool | None = None) -> ConfigurationError | None:
+        """Record the results of a structure; one that the format cannot hold is a failure.
+
+        Parameters
+        ----------
+        index : int
+        atoms : ase.Atoms
+            With its results.
+        converged : bool, optional
+            Of a relaxation.
+
+        Returns
+        -------
+        ConfigurationError or None
+            Why the format cannot hold it, in which case that is recorded as its failure.
+
+        Raises
+        ------
+        OutputError
+            If it, or one before, cannot be recorded.
+        """
+        try:
+            content = frame(atoms).encode()
+        except ConfigurationError as error:
+            self.fail(index, FailureClass.STRUCTURE, error, describe(atoms))
+            return error
+        self._put(Result(index, Status.NOT_CONVERGED if converged is False else Status.DONE, content))
+        return None
+
+    def fail(
+        self, index: int, failure_class: FailureClass, error: Exception, structure: str = "", gpu: str = ""
+    ) -> None:
+        """Record that a structure has no results.
+
+        Parameters
+        ----------
+        index : int
+        failure_class : FailureClass
+            One of the infrastructure is written down for people, and computed again.
+        error : Exception
+        structure : str
+            As `describe` returns it.
+        gpu : str
+            The kind of GPU.
+
+        Raises
+        ------
+        OutputError
+            If it, or one before, cannot be recorded.
+        """
+        said = {
+            "index": index, "class": str(failure_class), "error": type(error).__name__,
+            "message": str(error)[:_LONGEST], "structure": structure[:_LONGEST], "gpu": gpu, "host": platform.node(),
+            "time": now(),
+        }  # fmt: skip
+        self.failed += failure_class is not FailureClass.INFRASTRUCTURE
+        line = json.dumps(said).encode() + b"\n"
+        self._put(Result(index, _STATUS.get(failure_class, Status.MISSING), line, gpu))
+
+    def sync(self) -> None:
+        """Return when all that was added is recorded.
+
+        Raises
+        ------
+        OutputError
+            If something cannot be recorded. It is tried again with the next call.
+        """
+        self._ask(last=False)
+
+    def close(self) -> None:
+        """Record all that was added, and end.
+
+        Raises
+        ------
+        OutputError
+            If something cannot be recorded.
+        """
+        try:
+            self._ask(last=True)
+        finally:
+            self._thread = None
+
+    def _put(self, result: Result) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="rootstock-recorder", daemon=True)
+            self._thread.start()
+        self._results.put(result)
+        self._held += len(result.content)
+        if (error := self._tell()) is not None:
+            raise error
+        if self._held >= _HELD or self._clock() - self._synced >= self._delay:
+            self.sync()
+
+    def _ask(self, *, last: bool) -> None:
+        if (thread := self._thread) is None:
+            return
+        request = _Request(last=last)
+        self._results.put(request)
+        try:
+            request.wait(thread)
+        except BaseException:
+            if last:  # interrupted once, it ends first what it has begun; twice, it leaves at once
+                request.wait(thread)
+                if request.error is not None:
+                    raise request.error from None
+            raise
+        self._held, self._synced = 0, self._clock()
+        self._tell()
+        if request.error is not None:
+            raise request.error
+
+    def _tell(self) -> BaseException | None:
+        """Report what the thread has recorded meanwhile, and return what went wrong."""
+        error = None
+        while not self._news.empty():
+            said = self._news.get()
+            if isinstance(said, BaseException):
+                error = said
+            elif self._on_recorded is not None:
+                self._on_recorded(said)
+        return error
+
+    def _write(self) -> None:
+        """Record what comes, in a thread of its own, until somebody asks for the last time."""
+        leave_to_first_thread()
+        held: list[Result] = []
+        due, failed = 0.0, False
+        while True:
+            try:  # what failed waits for somebody who asks
+                wait = max(0.0, due - self._clock()) if held and not failed else None
+                said = self._results.get(timeout=wait)
+            except queue.Empty:
+                said = None
+            if isinstance(said, Result):
+                due = due if held else self._clock() + self._delay
+                held.append(said)
+                continue
+            if said is None and self._clock() < due:
+                continue
+            error = self._record(held)
+            failed = error is not None
+            if said is None:
+                if error is not None:
+                    self._news.put(error)
+                continue
+            if said.last:
+                self._parts.close()
+            said.answer(error)
+            if said.last:
+                return
+
+    def _record(self, held: list[Result]) -> BaseException | None:
+        if held:
+            try:
+                self._parts.record(held)
+            except BaseException as error:  # noqa: BLE001  # raised where somebody asked
+                return error
+            self._news.put([result.index for result in held if result.status is not Status.MISSING])
+            held.clear()
+        return None
+
+
+def describe(atoms: Atoms, name: str = "") -> str:
+    """Return what failures call a structure: where it comes from, and its formula.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    name : str
+        File and frame; by default as the structure says.
+    """
+    name = name or str(atoms.info.get(SOURCE, ""))
+    return f"{name}, {atoms.get_chemical_formula()}" if name else str(atoms.get_chemical_formula())

@@ -1,0 +1,240 @@
+"""What a run is bound to: `run.json`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rootstock import __version__
+from rootstock.errors import ConfigurationError, LaterRecordError, RootError
+from rootstock.root.record_files import Record, read_record
+from rootstock.root.records import now
+from rootstock.simulations.output import replacing
+
+KINDS = ("singlepoint", "relax")
+FORMAT = 1
+MOST = 2**31  # structures of a run
+_NAME = "run.json"
+_COMPARED = ("kind", "model", "environment", "setup_kwargs", "settings", "structures", "input")
+_TIMES = "mtime_ns"  # a file that was copied has another one, and the same hash
+_PINS = ("build", "environment_sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """What a run is bound to, and what it needs to go on.
+
+    Attributes
+    ----------
+    kind : {'singlepoint', 'relax'}
+    settings : dict
+        Of what is done with each structure: arguments of `Relaxation`, or ``properties``.
+    model : str
+        As the user named it.
+    structures : int
+        How many there are.
+    input : dict
+        The files of structures, as they were when the run was made.
+    root : str
+    environment : str
+    environment_sha256 : str
+        Of its file.
+    build : str or None
+        Digest of the build; None of a model that runs without one.
+    weights : list of dict
+        ``path``, ``bytes`` and ``sha256`` of each file.
+    setup_kwargs : dict
+        Further arguments of ``setup()``.
+    out : str
+        The file that results are exported to at the end.
+    rootstock, created : str
+        Version of Rootstock, and time.
+    earlier : list of dict
+        Builds, environments and weights before each `rebase`.
+    format : int
+        Of the folder.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    model: str
+    structures: int
+    input: dict[str, Any] = field(default_factory=dict)
+    root: str = ""
+    environment: str = ""
+    environment_sha256: str = ""
+    build: str | None = None
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    setup_kwargs: dict[str, Any] = field(default_factory=dict)
+    out: str = ""
+    rootstock: str = __version__
+    created: str = field(default_factory=now)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+    format: int = FORMAT
+
+
+def run_file(folder: Path) -> Path:
+    """Return the file that says what a run is bound to.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    return folder / _NAME
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read what a run is bound to.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds no run, or one that this version cannot read.
+    """
+    path = run_file(folder)
+    hint = "Copy it from a backup, if there is one. The results are in the part-*.extxyz of the folder."
+    try:
+        record = read_record(RunRecord, path, hint)
+    except LaterRecordError:
+        raise
+    except RootError as error:
+        raise ConfigurationError(error.message, error.hint) from error
+    if record is None:
+        what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
+        raise ConfigurationError(
+            f"The folder {folder} {what}." if what else f"{folder} is not a folder.",
+            "Name the folder that was given with --run.",
+        )
+    wrong = ""
+    if record.kind not in KINDS:
+        wrong = f"kind must be one of {', '.join(KINDS)}, not {record.kind[:40]!r}"
+    elif not 0 <= record.structures <= MOST:
+        wrong = f"structures must be a number from 0 to {MOST}, not {record.structures}"
+    elif record.format != FORMAT:
+        wrong = f"this version knows format {FORMAT}, not {record.format}"
+    if wrong:
+        raise ConfigurationError(f"Cannot read {path}: {wrong}.", hint)
+    return record
+
+
+def check_same_run(folder: Path, record: RunRecord, wanted: RunRecord | Mapping[str, Any]) -> None:
+    """Refuse to go on with a run in another way than it began.
+
+    Parameters
+    ----------
+    folder : Path
+    record : RunRecord
+        What the run is bound to.
+    wanted : RunRecord or mapping
+        What is asked for now; of a mapping, its entries count, and those of its ``input``.
+
+    Raises
+    ------
+    ConfigurationError
+        It names the first entry that differs, and both values.
+    """
+    asked, old = asdict(wanted) if isinstance(wanted, RunRecord) else wanted, asdict(record)
+    new = json.loads(json.dumps({name: asked[name] for name in _COMPARED if name in asked}))
+    old = {name: old[name] for name in new}
+    if not isinstance(wanted, RunRecord) and "input" in new:  # what is known of the input before it is read
+        old["input"] = {name: old["input"].get(name) for name in new["input"]}
+    for name, before, now_ in differences(old, new):
+        raise ConfigurationError(
+            f"{folder} holds another run: {name} is {_shown(before)} there, and {_shown(now_)} now.",
+            "Give this one a folder of its own, with --run; or go on with what the folder holds: "
+            f"rootstock run continue {shlex.quote(str(folder))}",
+        )
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name and both values of what differs in two values of JSON.
+
+    Parameters
+    ----------
+    old, new
+    name : str
+        What holds them.
+
+    >>> list(differences({"fmax": 0.1, "steps": 5}, {"fmax": 0.05, "steps": 5}, "settings"))
+    [('settings.fmax', 0.1, 0.05)]
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        same = "sha256" in old and old.get("sha256") == new.get("sha256")
+        for key in [*old, *(key for key in new if key not in old)]:
+            if not (key == _TIMES and same):
+                yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, f"{name}[{number}]")
+    elif old != new:
+        yield name, old, new
+
+
+def check_same_model(folder: Path, record: RunRecord, info: Mapping[str, Any]) -> None:
+    """Refuse to go on with another build, environment or other weights than a run began with.
+
+    Parameters
+    ----------
+    folder : Path
+    record : RunRecord
+    info : mapping
+        As `RootstockCalculator.info` returns it.
+
+    Raises
+    ------
+    ConfigurationError
+        It names what differs.
+    """
+    pinned, found = _pins(asdict(record)), _pins(info)
+    for name, before, now_ in differences(pinned, found):
+        raise ConfigurationError(
+            f"{folder} was begun with another model: {name} was {_shown(before)}, and is {_shown(now_)} now.",
+            "Results of both would be mixed. To accept that, which the folder then records: "
+            f"rootstock run continue --rebase {shlex.quote(str(folder))}",
+        )
+
+
+def rebase(folder: Path, info: Mapping[str, Any]) -> RunRecord:
+    """Bind a run to another build and other weights, and keep in mind what it was bound to before.
+
+    Parameters
+    ----------
+    folder : Path
+    info : mapping
+        As `RootstockCalculator.info` returns it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds no run.
+    OutputError
+        If the record cannot be written; it is as before then.
+    """
+    record = read_run(folder)
+    before = {"until": now(), **{name: getattr(record, name) for name in (*_PINS, "weights", "rootstock")}}
+    fresh = replace(
+        record, **{name: info.get(name) or getattr(RunRecord, name) for name in _PINS},
+        weights=list(info.get("weights") or []), rootstock=__version__, earlier=[*record.earlier, before],
+    )  # fmt: skip
+    with replacing(run_file(folder)) as file:
+        file.write_text(fresh.to_json())
+    return fresh
+
+
+def _pins(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model is known by: where its weights lie does not count."""
+    weights = {str(Path(str(file.get("path"))).name): file.get("sha256") for file in said.get("weights") or []}
+    return {**{name: said.get(name) or "none" for name in _PINS}, "weights": weights}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,229 @@
+"""The structures of a run: read one by one from where they are, in any order."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.simulations.contents import check_atoms
+from rootstock.simulations.provenance import SOURCE
+from rootstock.simulations.runs.convert import Conversion, is_plain_extxyz
+from rootstock.simulations.runs.frames_index import find_frames, read_frame
+from rootstock.simulations.runs.input_table import CONVERTED, InputTable, load_table
+from rootstock.simulations.runs.references import keep_as_references
+from rootstock.simulations.structures import check_there, selection_of, structure_file
+
+_ANEW = "Begin a new run folder for it, or put the file back as it was."
+
+
+def index_input(
+    folder: Path, names: Sequence[str], format: str | None, report: Callable[[str], object],  # noqa: A002  # as in ASE
+) -> dict[str, Any]:  # fmt: skip
+    """Write into a run folder where its structures are; what is not one plain file in extended XYZ is converted.
+
+    Parameters
+    ----------
+    folder : Path
+    names : sequence of str
+        As for `rootstock.simulations.structures.read_structures`.
+    format : str or None
+        ASE's name of the format of all files, where somebody named it.
+    report : callable
+        Is told how far it is.
+
+    Returns
+    -------
+    dict
+        What the record of the run keeps, and `Source` is given: JSON can hold it.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file is missing, the text of one in extended XYZ is broken, or a structure cannot be converted.
+    OutputError
+        If the folder cannot be written.
+    """
+    for name in names:
+        check_there(name)
+    paths = {os.path.realpath(structure_file(name)): structure_file(name) for name in names}
+    before = {real: _stamp(path) for real, path in paths.items()}
+    first = structure_file(names[0])
+    found: dict[str, Any] = asked_input(names, format)
+    try:
+        in_place = len(names) == 1 and selection_of(names[0]) in (":", "0:", "::", "::1") and is_plain_extxyz(
+            first, format
+        )  # fmt: skip
+        if in_place:
+            frames = find_frames(first, report)
+            table = InputTable(frames.offsets, frames.lengths, frames.atoms, labels={f"{first}@": 0})
+            hashes, converted, unreadable = {os.path.realpath(first): frames.sha256}, None, {}
+        else:
+            conversion = Conversion(folder, report)
+            conversion.run(names, format)
+            table, unreadable = conversion.table, conversion.unreadable
+            hashes = {real: _sha256(path) for real, path in paths.items()}
+            converted = {"path": CONVERTED, **_stamp(folder / CONVERTED), "sha256": conversion.sha256}
+    except OSError as error:
+        if isinstance(error, RootstockError):
+            raise
+        raise ConfigurationError(f"Cannot read {error.filename}: {error.strerror}.") from error
+    for real, path in paths.items():
+        if _stamp(path) != before[real]:
+            raise ConfigurationError(f"{path} was changed while it was read.", "Start again when it is complete.")
+    table.save(folder)
+    files = [{"path": real, **before[real], "sha256": hashes[real]} for real in paths]
+    return found | {
+        "files": files, "converted": converted, "labels": list(table.labels), "unreadable": unreadable,
+        "structures": len(table.offsets),
+    }  # fmt: skip
+
+
+def asked_input(names: Sequence[str], format: str | None) -> dict[str, Any]:  # noqa: A002  # as in ASE
+    """Return which structures a command line asks for: the part of `index_input` that needs no reading.
+
+    Parameters
+    ----------
+    names, format
+        As for `index_input`.
+    """
+    return {"asked": [[os.path.realpath(structure_file(name)), selection_of(name)] for name in names], "format": format}
+
+
+class Source:
+    """The structures of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    said : Mapping
+        What `index_input` returned.
+
+    Attributes
+    ----------
+    atoms_of : array of int
+        How many atoms each structure has; 0 if it could not be read.
+
+    Raises
+    ------
+    RootError
+        If the index of the folder is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, said: Mapping[str, Any]) -> None:
+        arrays = load_table(folder)
+        self._offsets, self._lengths = arrays["offsets"], arrays["lengths"]
+        self.atoms_of: np.ndarray = arrays["atoms"]
+        self._sources, self._frames = arrays["sources"], arrays["frames"]
+        self._said, self._folder = said, folder
+        self._labels: Sequence[str] = said["labels"]
+        self._text = {**said["converted"], "path": folder / CONVERTED} if said["converted"] else said["files"][0]
+        self._descriptor = -1
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def name(self, index: int) -> str:
+        """Return file and frame of a structure, as ASE reads it: ``run.traj@30``.
+
+        Parameters
+        ----------
+        index : int
+        """
+        if not len(self._sources):
+            return f"{self._labels[0]}{index}"
+        label, number = self._labels[self._sources[index]], int(self._frames[index])
+        return label if number < 0 else f"{label}{number}"
+
+    def __getitem__(self, index: int) -> Atoms:
+        """Return a structure as ASE reads it, with its file and frame; results of the input are references.
+
+        Parameters
+        ----------
+        index : int
+
+        Raises
+        ------
+        ConfigurationError
+            If this structure cannot be read, or cannot be computed.
+        OSError
+            If its file cannot be read, or is another one meanwhile: nothing is said about the structure.
+        """
+        name = self.name(index)
+        if (why := self._said["unreadable"].get(str(index))) is not None:
+            raise ConfigurationError(*why)
+        data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self.atoms_of[index]))
+        try:
+            atoms = read_frame(data)
+        except ValueError as error:
+            raise ConfigurationError(f"Cannot read {name} as extxyz: {error}.", "Look at this frame.") from error
+        atoms.info[SOURCE] = name
+        check_atoms(atoms)
+        keep_as_references(atoms)
+        return atoms
+
+    def _read(self, offset: int, length: int, atoms: int) -> bytes:
+        path = os.fspath(self._text["path"])
+        if self._descriptor < 0:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            weakref.finalize(self, os.close, self._descriptor)
+        data = bytearray()
+        while len(data) < length and (block := os.pread(self._descriptor, length - len(data), offset + len(data))):
+            data += block
+        header = data[: data.find(b"\n") + 1].strip()
+        if len(data) < length or not header.isdigit() or int(header) != atoms:
+            raise OSError(errno.ESTALE, "the file was changed while it was used", path)
+        return bytes(data)
+
+    def check_unchanged(self) -> None:
+        """Refuse files that are not what they were when the run folder was made.
+
+        A file of the same content with another time is taken for the same. Once files were converted, they are no
+        longer needed, and may be gone.
+
+        Raises
+        ------
+        ConfigurationError
+            If one was changed or is gone. It says what to do.
+        """
+        for file in self._said["files"]:
+            _check_file(Path(file["path"]), file, needed=not self._said["converted"], hint=_ANEW)
+        if self._said["converted"]:
+            _check_file(self._folder / CONVERTED, self._said["converted"], needed=True, hint="Begin a new run folder.")
+
+
+def _check_file(path: Path, known: Mapping[str, Any], *, needed: bool, hint: str) -> None:
+    try:
+        now = _stamp(path)
+    except ConfigurationError:
+        if needed:
+            raise ConfigurationError(f"{path} is gone, which this run reads.", hint) from None
+        return
+    if now["size"] != known["size"]:
+        raise ConfigurationError(
+            f"{path} was changed since this run began: it has {now['size']:,} bytes, and had {known['size']:,}.", hint
+        )
+    if now["mtime_ns"] != known["mtime_ns"] and _sha256(path) != known["sha256"]:
+        raise ConfigurationError(f"{path} was changed since this run began: its content is another.", hint)
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

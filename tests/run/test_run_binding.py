@@ -1,0 +1,503 @@
+"""What a run folder is bound to, how it is made, and which processes may compute in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rootstock.errors import ConfigurationError, LockBusyError
+from rootstock.root.holder import Holder
+from rootstock.simulations.runs.carry_out import carry_out
+from rootstock.simulations.runs.elements import Computing, Element, cancel, claim_element, running
+from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.making import preparing_run
+from rootstock.simulations.runs.records import check_same_model, check_same_run, rebase
+from rootstock.simulations.runs.schedulers import Job
+from tests.support.commands import REPOSITORY, run
+from tests.support.run_folders import (
+    QuickDisk,
+    Structures,
+    Trivial,
+    exported,
+    fill_input,
+    new_run,
+    record_of,
+)
+
+SIZES = (3, 1, 2, 1, 4, 2, 2)
+INPUT = {
+    "asked": [["/data/big.extxyz", ":"]],
+    "files": [{"path": "/data/big.extxyz", "size": 10, "mtime_ns": 5, "sha256": "a" * 64}],
+}
+
+
+@pytest.fixture(autouse=True)
+def outside_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.startswith(("SLURM_", "PBS_", "FLUX_")):
+            monkeypatch.delenv(name)
+
+
+# -- making and opening
+
+
+def test_a_run_is_opened_again_with_the_same_settings_only(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    settings = {"fmax": 0.1, "steps": 10}
+    made = new_run(path, SIZES, kind="relax", settings=settings, input=INPUT)
+    same = record_of(SIZES, kind="relax", settings=settings, input=INPUT, out="another.traj", created="later")
+    assert RunFolder.create(path, same).record == RunFolder.open(path).record == made.record
+    moved = {**INPUT, "files": [{**INPUT["files"][0], "mtime_ns": 9}]}  # type: ignore[dict-item]  # copied, with its hash
+    assert RunFolder.create(path, replace(same, input=moved)).record == made.record
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"settings": {"fmax": 0.05, "steps": 10}}, "settings.fmax is 0.1 there, and 0.05 now"),
+        ({"settings": {"fmax": 0.1, "steps": 10, "cell": "full"}}, 'settings.cell is null there, and "full" now'),
+        ({"kind": "singlepoint"}, 'kind is "relax" there, and "singlepoint" now'),
+        ({"model": "chgnet"}, 'model is "lj" there, and "chgnet" now'),
+        ({"setup_kwargs": {"dtype": "float32"}}, 'setup_kwargs.dtype is null there, and "float32" now'),
+        ({"structures": 6}, "structures is 7 there, and 6 now"),
+        (
+            {"input": {**INPUT, "files": [{**INPUT["files"][0], "sha256": "b" * 64}]}},  # type: ignore[dict-item]
+            f'input.files.0..sha256 is "{"a" * 64}" there',
+        ),
+        ({"input": {**INPUT, "files": []}}, "input.files is "),
+    ]
+    for changes, message in others:
+        with pytest.raises(ConfigurationError, match=f"run holds another run: {message}") as caught:
+            RunFolder.create(path, replace(same, **changes))
+        assert f"--run; or go on with what the folder holds: rootstock run continue {path}" in caught.value.hint
+    check_same_run(path, made.record, {"model": "lj", "input": {"asked": INPUT["asked"]}})
+    with pytest.raises(ConfigurationError, match="input.asked"):
+        check_same_run(path, made.record, {"input": {"asked": [["/data/other.extxyz", ":"]]}})
+
+
+def test_folders_that_hold_no_run(tmp_path: Path) -> None:
+    for name in ("part-0123456789abcdef.extxyz", "mine.txt"):  # the first: somebody has lost a run.json
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        fill_input(folder, SIZES)
+        before = sorted(os.listdir(folder))
+        with pytest.raises(ConfigurationError, match=f"holds other files, such as {name}"):
+            RunFolder.create(folder, record_of(SIZES))
+        with pytest.raises(ConfigurationError, match=f"holds other files, such as {name}"), preparing_run(folder):
+            pass
+        assert sorted(os.listdir(folder)) == before
+        with pytest.raises(ConfigurationError, match="holds no run: it has no run.json"):
+            RunFolder.open(folder)
+    with pytest.raises(ConfigurationError, match="is not there"):
+        RunFolder.open(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="is not a folder"):
+        RunFolder.open(tmp_path / "file")
+    with pytest.raises(ConfigurationError, match="is not a folder"), preparing_run(tmp_path / "file"):
+        pass
+    with pytest.raises(ConfigurationError, match="mkdir -p"), preparing_run(tmp_path / "none" / "run"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        ("[]", "it must be an object"),
+        ("{}", "it has no 'kind'"),
+        ('{"structures": "many"}', "it has no 'kind'"),
+        ({"structures": "many"}, "structures must be a whole number, not 'many'"),
+        ({"structures": -1}, "structures must be a number from 0"),
+        ({"structures": 10**18}, "structures must be a number from 0"),
+        ({"structures": 2**31}, "it is about 7 structures, and run.json about 2147483648"),
+        ({"structures": 6}, "it is about 7 structures"),
+        ({"kind": "md"}, "kind must be one of singlepoint, relax, not 'md'"),
+        ({"format": 2}, "this version knows format 1, not 2"),
+        ({"settings": []}, "settings must be an object"),
+        ({"weights": [5]}, r"weights\[0\] must be an object"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_a_damaged_run_json_is_one_error(tmp_path: Path, content: Any, message: str) -> None:
+    folder = new_run(tmp_path / "run", SIZES)
+    if isinstance(content, dict):
+        content = json.dumps(asdict(folder.record) | content)
+    (folder.path / "run.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=message):
+        RunFolder.open(folder.path).progress()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", "missing", "compressed", "floats", "objects"])
+def test_a_damaged_input_is_one_error(tmp_path: Path, content: bytes | str) -> None:
+    folder = new_run(tmp_path / "run", SIZES)
+    path = folder.path / "input.npz"
+    if content == "missing":
+        path.unlink()
+    elif content == "compressed":
+        np.savez_compressed(path, atoms=np.array(SIZES))
+    elif isinstance(content, str):
+        np.savez(path, atoms=np.array(SIZES, float if content == "floats" else object))
+    else:
+        path.write_bytes(content)
+    for attempt in (folder.progress, folder.missing):
+        with pytest.raises(ConfigurationError, match=f"Cannot read {path}"):
+            attempt()
+
+
+def test_a_creation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        with preparing_run(folder):
+            fill_input(folder, SIZES)
+            raise ConfigurationError("cannot read big.extxyz")
+
+    for there in (False, True):
+        folder = tmp_path / "run"
+        if there:
+            folder.mkdir()
+        with pytest.raises(ConfigurationError, match="big"):
+            fail(folder)
+        assert not folder.exists()
+    folder = new_run(tmp_path / "run", SIZES).path
+    before = sorted(os.listdir(folder))
+    with pytest.raises(ConfigurationError), preparing_run(folder):
+        raise ConfigurationError("another")
+    assert sorted(os.listdir(folder)) == before
+
+
+def killer(lines: int) -> Any:
+    """Return a trace function that kills its process after so many lines of the modules that make a run."""
+    left = [lines]
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        ours = frame.f_code.co_filename.endswith(("making.py", "claims.py", "records.py"))
+        if not ours and frame.f_code.co_name not in ("write_text", "write_bytes"):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    return trace
+
+
+def make_and_die(folder: Path) -> None:
+    """Make a run in processes that are killed, each one line later; see that another one can make or open it."""
+    lines = 0
+    while True:
+        lines += 1
+        path = folder / f"run-{lines}"
+        if not (child := os.fork()):
+            sys.settrace(killer(lines))
+            with preparing_run(path):
+                fill_input(path, SIZES)
+                RunFolder.create(path, record_of(SIZES))
+            os._exit(0)
+        if not os.waitpid(child, 0)[1]:
+            break
+        complete = (path / "run.json").exists()
+        if complete:
+            assert RunFolder.open(path).missing().size == len(SIZES)
+        record = path / "making.json"
+        if record.exists() and not record.stat().st_size:  # killed between two calls of the system: people are asked
+            record.unlink()
+        with preparing_run(path):
+            if not complete:
+                fill_input(path, SIZES)
+            assert RunFolder.create(path, record_of(SIZES)).missing().size == len(SIZES)
+        assert sorted(os.listdir(path)) == ["input.npz", "run.json"] or complete
+    assert lines > 50
+
+
+def test_a_creation_that_is_killed_can_be_begun_again(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from tests.run.test_run_binding import make_and_die as make"
+    done = run(sys.executable, "-c", f"{program}; make(Path(sys.argv[1]))", tmp_path, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+
+
+# -- the model
+
+
+INFO = {
+    "build": "b" * 64, "environment_sha256": "e" * 64, "rootstock": "1",
+    "weights": [{"path": "cache/w.pt", "bytes": 3, "sha256": "c" * 64}],
+}  # fmt: skip
+
+
+def test_another_build_or_other_weights_are_refused_unless_the_run_is_rebased(tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "run", SIZES, **INFO)
+    elsewhere = {**INFO, "weights": [{"path": "/other/w.pt", "bytes": 3, "sha256": "c" * 64}]}
+    check_same_model(folder.path, folder.record, elsewhere)
+    for change, message in (
+        ({"build": "d" * 64}, f'build was "{"b" * 64}", and is "{"d" * 64}" now'),
+        ({"build": None}, 'build was "bbb.*and is "none" now'),
+        ({"environment_sha256": "f" * 64}, "environment_sha256 was "),
+        ({"weights": [{"path": "w.pt", "sha256": "d" * 64}]}, "weights.w.pt was "),
+        ({"weights": None}, "weights.w.pt was .* and is null now"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"run was begun with another model: {message}") as caught:
+            check_same_model(folder.path, folder.record, {**INFO, **change})
+        assert f"rootstock run continue --rebase {folder.path}" in caught.value.hint
+    new = {**INFO, "build": "d" * 64}
+    rebase(folder.path, new)
+    again = RunFolder.open(folder.path)
+    check_same_model(folder.path, again.record, new)
+    [earlier] = again.record.earlier
+    assert (earlier["build"], earlier["weights"]) == (INFO["build"], INFO["weights"])
+    assert replace(again.record, build=INFO["build"], earlier=[], rootstock="1") == folder.record
+    rebase(folder.path, INFO)
+    assert [each["build"] for each in RunFolder.open(folder.path).record.earlier] == ["b" * 64, "d" * 64]
+    assert sorted(os.listdir(folder.path)) == ["input.npz", "run.json"]
+
+
+def test_the_model_is_compared_before_anything_is_computed(tmp_path: Path) -> None:
+    class Another(Trivial):
+        name = "rootstock"
+        device = "cpu"
+
+        def info(self) -> dict[str, Any]:
+            return {**INFO, "build": "d" * 64, "gpu": None, "device": "cpu"}
+
+    folder, calc = new_run(tmp_path / "run", SIZES, **INFO), Another()
+    with pytest.raises(ConfigurationError, match="another model: build was"):
+        carry_out(folder, Structures(SIZES), calc)
+    assert not calc.computed
+
+
+# -- elements
+
+
+def test_elements_share_all_structures_by_size() -> None:
+    sizes = np.random.default_rng(0).integers(1, 100, 1000)
+    for of in (1, 3, 8):
+        owned = [Element(number, of).owned(sizes) for number in range(1, of + 1)]
+        assert sorted(np.concatenate(owned).tolist()) == list(range(1000))
+        assert all((np.diff(sizes[each]) >= 0).all() for each in owned)
+        atoms = [int(sizes[each].sum()) for each in owned]
+        assert max(atoms) - min(atoms) <= 100
+    assert Element.parse("2/8") == Element(2, 8) and str(Element(2, 8)) == "2/8"
+    for text in ("0/2", "3/2", "2", "2/", "a/b", "-1/2", "1/10000000", "1/0", "٢/8"):
+        with pytest.raises(ConfigurationError, match="is no share of a run"):
+            Element.parse(text)
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from rootstock.errors import LockBusyError
+from rootstock.simulations.runs.elements import Element
+from rootstock.simulations.runs.folder import RunFolder
+try:
+    with RunFolder.open(Path(sys.argv[1])).recorder(Element.parse(sys.argv[2])):
+        print("holds", flush=True)
+        sys.stdin.read()
+except LockBusyError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@contextlib.contextmanager
+def computing(folder: Path, element: str = "1/1", **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that has an element of a run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder), element],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline() == "holds\n"
+        yield process
+
+
+def try_to_compute(folder: Path, element: str) -> tuple[int, str]:
+    done = run(sys.executable, "-c", HOLDS, folder, element)
+    return done.returncode, done.stdout
+
+
+def test_one_process_computes_an_element(tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "a run", SIZES)
+    with computing(folder.path, "2/3") as first, computing(folder.path, "1/3"):
+        for element in ("2/3", "1/1", "1/4"):  # of another number, elements overlap
+            code, said = try_to_compute(folder.path, element)
+            assert code == 11
+            assert f"{folder.path} is being computed by {Holder('').user} on {os.uname().nodename} (process " in said
+            assert f"(process {first.pid}, since 20" in said or element != "2/3"
+            assert (
+                f"Wait until it ends, or end it: rootstock run cancel '{folder.path}'" in said and "rm -f" not in said
+            )
+        assert try_to_compute(folder.path, "3/3") == (0, "holds\n")
+        assert [(str(each.element), each.state) for each in running(folder.path)] == [
+            ("1/3", "running"), ("2/3", "running")
+        ]  # fmt: skip
+        assert not list(folder.path.glob("part-*"))
+        first.kill()
+        first.wait()
+        assert [each.state for each in running(folder.path)] == ["running", "ended"]
+        assert try_to_compute(folder.path, "2/3") == (0, "holds\n")  # what was killed leaves nothing that hinders
+    assert running(folder.path) == []
+    assert sorted(os.listdir(folder.path)) == ["input.npz", "run.json"]
+
+
+def test_the_indices_of_elements_are_computed_once(tmp_path: Path) -> None:
+    folder, computed = new_run(tmp_path / "run", SIZES), []
+    for number in (2, 1, 3):
+        calc = Trivial()
+        carry_out(folder, Structures(SIZES), calc, Element(number, 3), disk=QuickDisk())
+        assert set(calc.computed) == {*Element(number, 3).owned(np.array(SIZES)).tolist()}
+        computed += calc.computed
+    assert sorted(computed) == list(range(len(SIZES))) and len(exported(folder)) == len(SIZES)
+
+
+def test_cancel_ends_the_processes_of_this_node(tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    with computing(folder, "1/2") as first, computing(folder, "2/2") as second:
+        # A later process with the number of one that has ended is not touched.
+        record = folder / "computing-2-of-2.json"
+        content = json.loads(record.read_text())
+        record.write_text(json.dumps({**content, "start": "another boot 5"}))
+        [(found, what)] = cancel(folder)
+        assert found.process is not None and found.process.pid == first.pid and what.startswith("was sent SIGTERM")
+        assert first.wait() == -signal.SIGTERM and second.poll() is None
+
+
+def foreign(folder: Path, element: Element = Element(), job: Job | None = None) -> Path:  # noqa: B008
+    """Leave the record of a process of another node."""
+    process = Computing(
+        "rootstock singlepoint", "ann", "lost-node", 7, "2026-01-01", "", element.number, element.of, job
+    )
+    record = folder / f"computing-{element.number}-of-{element.of}.json"
+    record.write_text(process.to_json())
+    return record
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of programs, the only one that is searched beside the system's."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f'#!/bin/sh\necho "$0 $*" >> {folder}/asked\n{text}\n')
+    (folder / name).chmod(0o755)
+
+
+TABLE = "Job id            Name   User  Time Use S Queue\n----------------  -----  ----  -------- - -----"
+SLURM, PBS, FLUX = Job("slurm", "12_3", "0"), Job("pbs", "12.server"), Job("flux", "ƒ8TR")
+BUSY, GONE, NOBODY = "is queued or runs", "is gone", "nobody knows"
+
+
+@pytest.mark.parametrize(
+    ("job", "name", "text", "expected"),
+    [
+        (SLURM, "squeue", "echo RUNNING", BUSY),
+        (SLURM, "squeue", "true", GONE),
+        (SLURM, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", GONE),
+        (SLURM, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1", NOBODY),
+        (SLURM, "nothing", "", NOBODY),
+        (PBS, "qstat", f"echo '{TABLE}'; echo '12.server  name  ann  00:00:00 Q small'", BUSY),
+        (PBS, "qstat", f"echo '{TABLE}'; echo '12.server  name  ann  00:00:00 C small'", GONE),
+        (PBS, "qstat", "echo 'qstat: Unknown Job Id 12.server' >&2; exit 153", GONE),
+        (PBS, "qstat", "echo 'qstat: 12.server Job has finished, use -x' >&2; exit 35", GONE),
+        (PBS, "qstat", "echo 'cannot connect to server' >&2; exit 1", NOBODY),
+        (FLUX, "flux", "echo RUN", BUSY),
+        (FLUX, "flux", "echo INACTIVE", GONE),
+        (FLUX, "flux", "exit 1", NOBODY),
+        (None, "squeue", "true", NOBODY),
+        (Job("slurm", "--help"), "squeue", "true", NOBODY),
+        (Job("unknown", "5"), "squeue", "true", NOBODY),
+    ],
+)
+def test_the_batch_system_is_asked_about_other_nodes(
+    tmp_path: Path, programs: Path, job: Job | None, name: str, text: str, expected: str
+) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    program(programs, name, text)
+    for left, mine in ((Element(), Element()), (Element(2, 4), Element(1, 3)), (Element(2, 4), Element(1, 4))):
+        record = foreign(folder, left, job)
+        if expected == GONE or (left.of == mine.of and left != mine):
+            with claim_element(folder, mine):
+                assert [each.state for each in running(folder) if each.element == mine] == ["running"]
+        else:
+            with (
+                pytest.raises(LockBusyError, match="is being computed by ann on lost-node") as caught,
+                claim_element(folder, mine),
+            ):
+                pass
+            assert job is None or f", in {job}" in caught.value.message
+            if expected == BUSY:
+                assert f"end it: rootstock run cancel {folder}" in caught.value.hint
+            else:
+                assert caught.value.hint.endswith(f"\nrm -f {record}")
+            assert record.exists()
+        record.unlink(missing_ok=True)
+    if job is not None and expected != NOBODY:
+        assert set((programs / "asked").read_text().splitlines()) == {
+            {"slurm": f"{programs}/squeue -h -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
+                job.scheduler, f"{programs}/flux jobs -n --format={{state}} ƒ8TR"
+            )
+        }
+
+
+@pytest.mark.parametrize(
+    ("variables", "job", "taken"),
+    [
+        ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "1"},
+         SLURM, True),
+        ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}, SLURM, False),
+        ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "4"}, SLURM, False),
+        ({"PBS_JOBID": "12.server"}, PBS, True),
+        ({"FLUX_JOB_ID": "ƒ8TR"}, FLUX, True),
+    ],
+)  # fmt: skip
+def test_a_job_that_was_begun_again_goes_on(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: Job, taken: bool
+) -> None:
+    program(programs, "squeue", "echo RUNNING")  # it is this job that runs
+    folder = new_run(tmp_path / "run", SIZES).path
+    foreign(folder, job=job)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if not taken:
+        with pytest.raises(LockBusyError), claim_element(folder, Element()):
+            pass
+    else:
+        with claim_element(folder, Element()):
+            [found] = running(folder)
+            assert found.process is not None and found.process.job is not None
+            assert found.process.job.id == job.id and found.process.pid == os.getpid()
+    assert len(running(folder)) == (not taken)
+
+
+def test_cancel_ends_jobs_of_other_nodes(tmp_path: Path, programs: Path) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    for name, text in (
+        ("squeue", "echo PENDING"),
+        ("qstat", f"echo '{TABLE}'; echo '1.s n a 0 R q'"),
+        ("flux", "echo RUN"),
+    ):
+        program(programs, name, text)
+    program(programs, "scancel", "true")
+    program(programs, "qdel", "echo 'you may not' >&2; exit 1")
+    for number, job in enumerate((SLURM, PBS, FLUX, None), 1):
+        foreign(folder, Element(number, 5), job)
+    (folder / "computing-5-of-5.json").touch()
+    said = [what for _, what in cancel(folder)]
+    assert said == [
+        "job 12_3 of Slurm was cancelled",
+        "job 12.server of PBS was not cancelled: you may not",
+        "job ƒ8TR of Flux was cancelled",
+        "nothing was done: it runs on lost-node, where this ends it: kill 7",
+        f"its record {folder / 'computing-5-of-5.json'} is damaged: nothing was done",
+    ]
+    assert f"{programs}/scancel 12_3" in (programs / "asked").read_text()
+    assert f"{programs}/flux cancel ƒ8TR" in (programs / "asked").read_text()
