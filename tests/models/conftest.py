@@ -207,7 +207,7 @@ def rock_salt(elements: Sequence[str] = ("Na", "Cl")) -> Atoms:
 
 
 def varied(elements: Sequence[str], unknown: str) -> list[Atoms]:
-    """Return structures of different sizes, boundary conditions and contents, two of which no model can compute."""
+    """Return structures of different sizes, boundary conditions and contents; the last is the first with a charge."""
     first, second = elements
     crystal = rock_salt(elements)
     double = crystal.repeat((2, 1, 1))
@@ -220,6 +220,8 @@ def varied(elements: Sequence[str], unknown: str) -> list[Atoms]:
     charged = crystal[1:]
     charged.info.update(charge=1, spin=2, note="vacancy")
     charged.set_tags(range(7))
+    ion = crystal.copy()
+    ion.info.update(charge=2, spin=3)
     pair = {"positions": [[0, 0, 0], [0, 0, 2.5]]}
     return [
         crystal,
@@ -232,6 +234,7 @@ def varied(elements: Sequence[str], unknown: str) -> list[Atoms]:
         *([Atoms([first, unknown], cell=[6] * 3, pbc=True, **pair)] if unknown else []),
         cluster,
         Atoms([first, second, first], positions=[[0, 0, 0], [0, 0, 2.5], [0, 2.5, 2.5]]),
+        ion,
     ]
 
 

@@ -17,7 +17,17 @@ from rootstock.reports.envfile_lint import batch_methods
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
 from tests.models.cases import CASES, marked
-from tests.models.conftest import TOLERANCES, Build, Make, as_arguments, has_stress, run_in, varied
+from tests.models.conftest import (
+    TOLERANCES,
+    Build,
+    Make,
+    as_arguments,
+    call_setup,
+    has_stress,
+    rock_salt,
+    run_in,
+    varied,
+)
 
 HOOKED = [each for each in marked() if "calculate_batch" in batch_methods(packaged_source(each.values[0]).path)]
 SUBSETS = (["energy"], ["energy", "forces"], ["energy", "forces", "stress"])
@@ -65,7 +75,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def model(name: str, make_model: Make) -> str:
-    return str(make_model(name)) if "MODEL" in CASES[name].direct else ""
+    """Return a model; of MACE one that reads charge and spin, which each structure has of its own."""
+    options = ("0", "charged") if name == "mace" else ()
+    return str(make_model(name, *options)) if "MODEL" in CASES[name].direct else ""
 
 
 def test_together_is_one_by_one(name: str, model: str, build: Build) -> None:
@@ -84,6 +96,8 @@ def test_together_is_one_by_one(name: str, model: str, build: Build) -> None:
         failed = {k for k, results in enumerate(together) if isinstance(results, str)}
         assert failed <= {k for k, atoms in enumerate(asked) if case.refuses(atoms)}, together
         assert all(cost >= len(atoms) for cost, atoms in zip(costs, asked, strict=True))
+        if name == "mace":  # the last is the first, with a charge
+            assert abs(together[0]["energy"] - together[-1]["energy"]) > 1e-3
         assert costs[3] > 1.5 * costs[0] > 10 * costs[4] > 0  # 16 atoms, 8 atoms, and one that has no neighbours
 
 
