@@ -22,9 +22,7 @@ from tests.models.conftest import (
     Build,
     Make,
     as_arguments,
-    call_setup,
     has_stress,
-    rock_salt,
     run_in,
     varied,
 )
