@@ -1,4 +1,7 @@
-"""Write a small MACE for Na, Si, Cl and Cu with random weights; it runs in MACE's environment: OUT [SEED]."""
+"""Write a small MACE for Na, Si, Cl and Cu with random weights; it runs in MACE's environment: OUT [SEED [charged]].
+
+A charged one reads the charge and the spin of each structure.
+"""
 
 import sys
 
@@ -10,6 +13,11 @@ from mace.tools import torch_tools
 from e3nn import o3  # isort: skip
 
 out, seed = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0
+charged = {}
+if "charged" in sys.argv:
+    charge = {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4, "offset": 5}
+    spin = {"type": "continuous", "per": "graph", "in_dim": 1, "emb_dim": 4}
+    charged = {"embedding_specs": {"total_charge": charge, "total_spin": spin}, "use_embedding_readout": True}
 torch.manual_seed(seed)
 with torch_tools.default_dtype("float32"):
     model = modules.ScaleShiftMACE(
@@ -32,5 +40,6 @@ with torch_tools.default_dtype("float32"):
         correlation=2,
         gate=torch.nn.functional.silu,
         avg_num_neighbors=12.0,
+        **charged,
     )
 torch.save(model, out)
