@@ -89,8 +89,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import torch
 from ase.calculators.calculator import all_changes
 from chgnet.model import CHGNet, CHGNetCalculator
+from chgnet.model.model import BatchedGraph
+from pymatgen.io.ase import AseAtomsAdaptor
 
 _MODELS = ("0.3.0", "0.2.0", "r2scan")
 _DEFAULT = "0.3.0"
@@ -133,11 +137,96 @@ class FrugalCalculator(CHGNetCalculator):
             self.implemented_properties.append("energies")
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        self._require_known_elements(atoms)
+        super().calculate(atoms, properties, system_changes, task=self._task(properties))
+
+    def calculate_batch(self, images, properties):
+        """Return the results of each of some structures, or what is wrong with it; they are computed together."""
+        task, found = self._task(properties), [vars(atoms).pop("graph", None) or self._graph(atoms) for atoms in images]
+        graphs = {i: graph.to(self.device) for i, graph in enumerate(found) if not isinstance(graph, Exception)}
+        # Bonds go through the layers of angles as soon as anything in their batch has angles, and so would those of a
+        # structure without: its energy would depend on its company.
+        parts = [[i] for i, graph in graphs.items() if not len(graph.bond_graph)]
+        parts.append([i for i, graph in graphs.items() if len(graph.bond_graph)])
+        for part in filter(None, parts):
+            for i, results in zip(part, self._predict([graphs[i] for i in part], task), strict=True):
+                found[i] = results
+        return found
+
+    def batch_cost(self, images):
+        """Return for each structure the edges and angles of its graph: each takes 50 kB while forces are computed.
+
+        The graphs are kept with the structures for `calculate_batch`: beside a GPU, making them takes most of the time.
+        """
+        costs = []
+        for atoms in images:
+            atoms.graph = graph = self._graph(atoms)
+            bonds = 0 if isinstance(graph, Exception) else len(graph.atom_graph) + len(graph.bond_graph)
+            costs.append(len(atoms) + bonds)
+        return costs
+
+    def _graph(self, atoms):
+        """Return the graph of a structure, or the exception for which there is none."""
+        try:
+            self._require_known_elements(atoms)
+            return self.model.graph_converter(AseAtomsAdaptor.get_structure(atoms))
+        except Exception as error:  # noqa: BLE001  # it is this structure's, and no reason to compute no other
+            return error
+
+    def _task(self, properties) -> str:
         asked = set(properties or self.implemented_properties)
         if "stress" in asked:
-            task = "efsm" if "magmoms" in asked else "efs"
-        elif "forces" in asked:
-            task = "efsm" if "magmoms" in asked else "ef"  # the model knows no task "efm"
-        else:
-            task = "em" if "magmoms" in asked else "e"
-        super().calculate(atoms, properties, system_changes, task=task)
+            return "efsm" if "magmoms" in asked else "efs"
+        if "forces" in asked:
+            return "efsm" if "magmoms" in asked else "ef"  # the model knows no task "efm"
+        return "em" if "magmoms" in asked else "e"
+
+    def _require_known_elements(self, atoms) -> None:
+        """Refuse elements that the model has no entry for: looking one up makes a GPU useless for all that follows."""
+        known = self.model.atom_embedding.embedding.num_embeddings
+        if unknown := sorted({int(number) for number in atoms.numbers if not 1 <= number <= known}):
+            raise ValueError(f"CHGNet has no element of atomic number {unknown[0]}: it has 1 to {known}.")
+
+    def _predict(self, graphs, task: str) -> list[dict]:
+        """Compute of each graph what the stock calculator does, together and on a CPU bit for bit the same.
+
+        The library's `predict_graph` differentiates once for forces and again for stress; here once gives both, in
+        half the time.
+        """
+        model = self.model.eval()
+        batch = BatchedGraph.from_graphs(
+            graphs, model.bond_basis_expansion, model.angle_basis_expansion, compute_stress="s" in task
+        )
+        out = model._compute(batch, compute_magmom="m" in task, return_site_energies=self.return_site_energies)
+        energies, sites = out["e"], out["site_energies"] if self.return_site_energies else None
+        sizes = [len(graph.atomic_number) if model.is_intensive else 1 for graph in graphs]
+        # As in the library, through operations that could be differentiated again: others round differently. On a GPU,
+        # which repeats nothing to the last bit, they would only take twice the memory.
+        again = energies.device.type == "cpu"
+        variables = [*(batch.atom_positions if "f" in task else ()), *(batch.strains if "s" in task else ())]
+        slopes = ()
+        if variables:
+            slopes = torch.autograd.grad(energies, variables, energies.new_tensor(sizes), create_graph=again)
+        if model.composition_model is not None:
+            energies = energies + model.composition_model(graphs)
+            if sites:
+                shifts = model.composition_model.get_site_energies(graphs)
+                sites = [energy + shift for energy, shift in zip(sites, shifts, strict=True)]
+        ends = np.cumsum([len(graph.atomic_number) for graph in graphs])[:-1]
+        columns = {"energy": list(_plain(energies) * np.array(sizes, dtype=np.float32))}
+        columns["free_energy"] = columns["energy"]
+        if "f" in task:
+            columns["forces"] = np.split(-_plain(torch.cat(slopes[: len(graphs)])), ends)
+        if "s" in task:
+            scales = 1 / batch.volumes * 160.21766208  # to GPa, which the stock calculator makes eV/A^3 again
+            stresses = torch.stack(slopes[-len(graphs) :]) * scales[:, None, None]
+            columns["stress"] = list(_plain(stresses) * self.stress_weight)
+        if "m" in task:
+            columns["magmoms"] = np.split(_plain(torch.cat(out["m"])), ends)
+        if sites:
+            columns["energies"] = np.split(_plain(torch.cat(list(sites))), ends)
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(tensor):
+    return tensor.detach().cpu().numpy()

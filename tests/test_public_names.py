@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parents[1]
 PUBLIC = {
     "rootstock": ["CLUSTER_REGISTRY", "RootstockCalculator", "__version__", "get_root_for_cluster",
                   "parse_model_string"],
-    "rootstock.calculator": ["RootstockCalculator"],
+    "rootstock.calculator": ["Evaluated", "FailureClass", "RootstockCalculator"],
     "rootstock.clusters": ["CLUSTER_REGISTRY", "get_root_for_cluster"],
     "rootstock.environment": ["EnvironmentManager"],
     "rootstock.errors": ["DeviceError", "MissingWeightsError", "NonFiniteError", "RootError", "RootstockError",

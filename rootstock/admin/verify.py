@@ -17,6 +17,7 @@ from typing import Any
 from ase import Atoms
 
 from rootstock.admin import verify_physics as physics
+from rootstock.admin.verify_batch import BATCH, HINT, ONE_BY_ONE, compare_batch, computed_together
 from rootstock.admin.verify_checks import Check, compare, describe, head
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
@@ -69,10 +70,14 @@ def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, 
         for check, _ in check_model(build, device, references, report=report)
     ]
     if missed := [check for check in checks if check["passed"] is False]:
+        than = "than its references say"
+        hint = "Look at the versions that were installed; pin those that the references hold for."
+        if all(check["source"] == ONE_BY_ONE for check in missed):
+            than, hint = "for structures together than one by one", HINT
         raise VerificationError(
-            f"Environment {source.name!r} computes other numbers than its references say:\n"
+            f"Environment {source.name!r} computes other numbers {than}:\n"
             + "\n".join(f"  {describe(check)}" for check in missed),
-            "Look at the versions that were installed; pin those that the references hold for.",
+            hint,
         )
     return checks
 
@@ -263,6 +268,10 @@ def _check(client: WorkerConnection, reference: Reference, source: EnvironmentSo
     consistency = {"rotation": True, **physics.CONSISTENCY, **source.rootstock.get("consistency", {})}
     yield from physics.derivatives(compute, atoms, client.properties, differences)
     yield from physics.symmetries(compute, atoms, client.properties, consistency, rotation=consistency["rotation"])
+    if client.ready.get("batch"):
+        together = functools.partial(computed_together, client, _CALL_S)
+        tolerances = {**BATCH, **source.rootstock.get("batch", {})}
+        yield from compare_batch(compute, together, atoms, client.properties, tolerances)
 
 
 def _check_versions(versions: Mapping[str, str], reference: Reference, source: EnvironmentSource) -> None:

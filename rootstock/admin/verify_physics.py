@@ -40,7 +40,7 @@ def derivatives(
     tolerances : Mapping[str, float]
         For ``forces`` [eV/Angstrom] and ``stress`` [eV/Angstrom^3].
     """
-    atoms = _rattled(atoms)
+    atoms = rattled(atoms)
     source = "finite differences"
     if "forces" in properties:
         forces = compute(atoms, ("forces",))["forces"][0]
@@ -67,7 +67,7 @@ def symmetries(
     rotation : bool
         Whether the model is rotationally equivariant; some learn it from data, and only nearly.
     """
-    atoms = _rattled(atoms)
+    atoms = rattled(atoms)
     names = ("energy", "forces") if "forces" in properties else ("energy",)
     limits = {"energy": tolerances["energy"] * len(atoms), "forces": tolerances["forces"]}
     before = compute(atoms, names)
@@ -91,9 +91,10 @@ def symmetries(
         yield compare("energy", "supercell", energy, 2 * before["energy"], 2 * limits["energy"])
 
 
-def _rattled(atoms: Atoms) -> Atoms:
+def rattled(atoms: Atoms, seed: int = 0) -> Atoms:
+    """Return atoms away from any symmetric position."""
     atoms = atoms.copy()
-    atoms.rattle(RATTLE_A, seed=0)
+    atoms.rattle(RATTLE_A, seed=seed)
     return atoms
 
 

@@ -87,21 +87,26 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
       rootstock-site check-env mymodel.py
       rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
     """
-    from rootstock.reports.envfile_lint import ERROR, check_environment
+    from rootstock.reports.envfile_lint import ERROR, batch_methods, check_environment
     from rootstock.root.disk_usage import number_of
 
     if not build:
         refuse_unused(dict.fromkeys(("cluster", "settings", "device"), "is for --build."))
-    findings = check_environment(file)
+    findings, methods = check_environment(file), batch_methods(file)
     errors = sum(finding.severity == ERROR for finding in findings)
     report: dict[str, Any] = {
         "schema": 1, "file": str(file), "errors": errors, "warnings": len(findings) - errors,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [asdict(finding) for finding in findings], "batch": methods,
     }  # fmt: skip
     if not as_json:
         for finding in findings:
             where = file if finding.line is None else f"{file}:{finding.line}"
             click.echo(f"{where}: {finding.severity}: {finding.text}")
+        if "calculate_batch" in methods:
+            found = ", ".join(
+                f"{name} (line {line})" for name, line in sorted(methods.items(), key=lambda each: each[1])
+            )
+            click.echo(f"{file}: computes many structures together: {found}")
         click.echo(f"{file}: {errors} errors, {report['warnings']} warnings")
     try:
         if build and not errors:

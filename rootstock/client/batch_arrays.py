@@ -102,16 +102,27 @@ class BatchArrays:
                 view[end - count : end] = np.frombuffer(data, section.dtype).reshape(count, *section.shape)
 
     def done(self, begin: int, end: int) -> list[bool]:
-        """Return which of some structures are done: those that have results, or have failed."""
+        """Return which of some structures are done: those that have results, or have failed.
+
+        Parameters
+        ----------
+        begin, end : int
+            The first one, and the first one behind them.
+        """
         return (self._views["found"][begin:end] != 0).tolist()  # type: ignore[no-any-return]
 
     def results(self, begin: int, end: int) -> list[Result | NonFiniteError | None]:
         """Take results out.
 
+        Parameters
+        ----------
+        begin, end : int
+            The first structure, and the first one behind them.
+
         Returns
         -------
         list
-            For each structure of a range its results; an error if something that was asked for is not finite; None if
+            For each its results; an error if something that was asked for is not finite; None if
             it failed, or is not done.
         """
         found: list[int] = self._views["found"][begin:end].tolist()

@@ -12,7 +12,7 @@ from rootstock.client.batch_arrays import BatchArrays, Question
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.peer import Phase
 from rootstock.client.process import FRAME_S
-from rootstock.client.reported import reported_error
+from rootstock.client.reported import reported_error, useless_error
 from rootstock.client.shared_arrays import Result
 from rootstock.errors import RootstockError, WorkerError, WorkerProtocolError
 from rootstock.worker.channel.endpoint import PeerGoneError
@@ -41,7 +41,13 @@ class Pace:
         self._longest = 0.0
 
     def took(self, atoms: int, seconds: float) -> None:
-        """Note how long a part took."""
+        """Note how long a part took.
+
+        Parameters
+        ----------
+        atoms : int
+        seconds : float
+        """
         self._of_an_atom.append(seconds / max(atoms, 1))
         self._longest = max(self._longest, seconds)
 
@@ -188,8 +194,8 @@ class Exchange:
         frame, content = self._connection.hear(self._limit(), FRAME_S)
         if frame.kind == Kind.FAILURE:
             report = decode_failure(content)
-            error = self._connection.useless(report)
-            self._lost(error, arrays)
+            self._connection.kill()
+            self._lost(useless_error(self._process, report), arrays)
             return False
         begin, end = content.get("begin"), content.get("end", content.get("begin"))
         if type(begin) is not int or type(end) is not int or not self._begin <= begin <= end <= len(self._questions):

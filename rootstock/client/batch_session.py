@@ -25,14 +25,15 @@ _SIZES: dict[str, dict[str, float]] = {}
 
 
 class Batches:
-    """What is known of many structures that were computed together."""
+    """What is known of many structures: how many were computed, and of how many atoms the largest part was of late."""
 
     def __init__(self) -> None:
-        self.structures, self.refusals, self.reason = 0, 0, ""
+        self.structures, self.atoms, self.refusals, self.reason = 0, 0, 0, ""
 
     def note(self, answer: Answer) -> None:
         """Take over what a worker says of an exchange."""
         self.structures += len(answer.outcomes)
+        self.atoms = answer.atoms or self.atoms
         if answer.refusals > self.refusals:
             self.reason = answer.reason
             logger.warning(

@@ -13,7 +13,7 @@ from rootstock.client.handshake import wait_until_ready
 from rootstock.client.inputs import Inputs
 from rootstock.client.peer import GOODBYE_S, PeerConnection, Phase
 from rootstock.client.process import FRAME_S, Launch, WorkerProcess, forks
-from rootstock.client.reported import USELESS, reported_error
+from rootstock.client.reported import USELESS, reported_error, useless_error
 from rootstock.client.shared_arrays import Arrays, Result, sections
 from rootstock.errors import (
     UnsupportedPropertyError,
@@ -170,22 +170,22 @@ class WorkerConnection(PeerConnection):
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
             self._arrays.shown = None
-            raise self.useless(report) if report.code in USELESS else reported_error(self.process, report)[0]
+            if report.code not in USELESS:
+                raise reported_error(self.process, report)[0]
+            self.kill()
+            raise useless_error(self.process, report)
         return self._arrays.results(frame.properties, properties)
-
-    def useless(self, report: Failure) -> WorkerError:
-        """End a worker that has said that it is of no more use, and return the error for it."""
-        error, _ = reported_error(self.process, report)
-        self.kill()
-        self.process.explain(error)  # in the output, CUDA says which assertion failed
-        reason = USELESS.get(report.code, "The worker has failed")
-        error.hint = f"{reason}; the worker was stopped. The next call starts a new one."
-        return error
 
     # -- several frames for one question: see `rootstock.client.batch_exchange`
 
     def begin_batch(self) -> BatchArrays:
-        """Begin a dialogue about many structures; what the worker knew of single atoms is gone."""
+        """Begin a dialogue about many structures; what the worker knew of single atoms is gone.
+
+        Raises
+        ------
+        WorkerProtocolError
+            If another one has not come to its end.
+        """
         if self.phase is not Phase.IDLE:
             raise WorkerProtocolError(f"The worker {self.process.title} is not ready for a question.")
         self.phase, self._between, self._arrays.shown = Phase.BUSY, False, None
@@ -194,7 +194,13 @@ class WorkerConnection(PeerConnection):
         return self.batches
 
     def hear(self, timeout: float, rest: float) -> tuple[Frame, dict[str, Any]]:
-        """Return the next frame about the last question; see `Endpoint.receive`."""
+        """Return the next frame about the last question.
+
+        Parameters
+        ----------
+        timeout, rest : float
+            As of `Endpoint.receive`, which also says what is raised.
+        """
         self._between = False
         frame, content = self.process.endpoint.receive(timeout, rest)
         self._between = frame.kind == Kind.PROGRESS
@@ -252,18 +258,14 @@ class WorkerConnection(PeerConnection):
         if frame.kind == Kind.FAILURE:
             return frame, decode_failure(content)
         if (frame.atoms, frame.capacity) != (self._arrays.atoms, self.process.memory.capacity):
-            raise WorkerProtocolError(
-                f"The worker {self.process.title} answered for other atoms than it was asked about."
-            )
+            raise WorkerProtocolError(f"The worker {self.process.title} answered for other atoms than asked about.")
         if content and isinstance(content.get("device"), str):
             self.device = content["device"]
         return frame, None
 
     def _unexpected(self, frame: Frame) -> WorkerProtocolError:
-        return WorkerProtocolError(
-            f"The worker {self.process.title} answered with kind {frame.kind}, number {frame.sequence}; "
-            f"expected the answer to number {self.sequence}."
-        )
+        said = f"answered with kind {frame.kind}, number {frame.sequence}; expected number {self.sequence}"
+        return WorkerProtocolError(f"The worker {self.process.title} {said}.")
 
     def gone(self) -> WorkerError:
         """Let go of a worker that has ended, and return the error for it."""

@@ -26,6 +26,8 @@ class FailureClass(StrEnum):
         Never final: it is computed again another time.
     """
 
+    __module__ = "rootstock.calculator"  # where it is imported from
+
     STRUCTURE = "structure"
     RESOURCE = "resource"
     INFRASTRUCTURE = "infrastructure"
@@ -57,7 +59,14 @@ class Evaluated:
 
     @classmethod
     def lost(cls, index: int, error: RootstockError, structure: Atoms) -> Evaluated:
-        """Return what is said of a structure that nothing could be computed of any more."""
+        """Return what is said of a structure that nothing could be computed of any more.
+
+        Parameters
+        ----------
+        index : int
+        error : RootstockError
+        structure : ase.Atoms
+        """
         return cls(index, None, error, structure, FailureClass.INFRASTRUCTURE)
 
     @property
@@ -76,3 +85,6 @@ class Evaluated:
         copy: Atoms = self.structure.copy()
         copy.calc = SinglePointCalculator(copy, **self.results or {})
         return copy
+
+
+Evaluated.__module__ = "rootstock.calculator"  # where it is imported from; dataclasses need the true one before

@@ -32,3 +32,18 @@ def reported_error(process: WorkerProcess, report: Failure) -> tuple[WorkerError
     kind, failure = _KINDS.get(report.code, (ModelError, FailureClass.STRUCTURE))
     who = "model" if issubclass(kind, ModelError) else "worker"
     return process.failure(kind, f"The {who} {process.title} failed", report), failure
+
+
+def useless_error(process: WorkerProcess, report: Failure) -> WorkerError:
+    """Return the error for an exception after which a worker was ended.
+
+    Parameters
+    ----------
+    process : WorkerProcess
+    report : Failure
+    """
+    error, _ = reported_error(process, report)
+    process.explain(error)  # in the output, CUDA says which assertion failed
+    reason = USELESS.get(report.code, "The worker has failed")
+    error.hint = f"{reason}; the worker was stopped. The next call starts a new one."
+    return error

@@ -18,6 +18,14 @@ def name_strange_elements(error: ModelError, model: ResolvedModel, inputs: Input
     """Say of an error that such a model raises that it lacks an element, if its file says which it has.
 
     What a library raises of an element that it does not know needs no traceback. Anything else may have another cause.
+
+    Parameters
+    ----------
+    error : ModelError
+        It is changed.
+    model : ResolvedModel
+    inputs : Inputs
+        What the model was given.
     """
     known: tuple[str, ...] = ()
     with contextlib.suppress(ConfigurationError):  # it was no hindrance so far

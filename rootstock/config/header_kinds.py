@@ -105,13 +105,14 @@ KEYS: Mapping[str, Kind] = {
     "models": STRING_TABLE,
     "all-models-listed": FLAG, "properties": STRINGS, "elements": STRINGS, "needs": STRINGS, "variants": TABLES,
     "warm": STRINGS, "cache": TABLE, "room": ROOM, "finite-differences": TABLE, "consistency": TABLE,
-    "references": TABLES,
+    "batch": TABLE, "references": TABLES,
 }  # fmt: skip
 SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
     "licence": {"code": STRING, "weights": STRING},
     "room": {**_ROOM, **dict.fromkeys(("cuda", "rocm", "xpu", "cpu"), Kind(_is_part_of_room, _PART_OF_ROOM))},
     "finite-differences": {"forces": NUMBER, "stress": NUMBER},
     "consistency": {"rotation": FLAG, "energy": NUMBER, "forces": NUMBER},
+    "batch": dict.fromkeys(("energy", "forces", "stress", "magmoms"), NUMBER),
 }
 _NEEDED = {"room": _ROOM}  # subkeys that must be there
 VARIANT = {"models": STRINGS, "properties": STRINGS, "elements": STRINGS, "needs": STRINGS, "licence": STRING}

@@ -68,7 +68,14 @@ class BatchHook:
         return self.sizes[asked]
 
     def resume(self, asked: int, limit: float) -> None:
-        """Begin where a worker before has arrived."""
+        """Begin where a worker before has arrived.
+
+        Parameters
+        ----------
+        asked : int
+            As bits.
+        limit : float
+        """
         if asked not in self.sizes and 0 < limit < float("inf"):
             self.sizes[asked] = BatchSize(limit, self.shapes, known=True)
 
@@ -89,6 +96,12 @@ class BatchHook:
 
     def compute(self, images: list[Atoms], names: list[str]) -> list[Any]:
         """Return for each structure its results, or an exception.
+
+        Parameters
+        ----------
+        images : list of ase.Atoms
+        names : list of str
+            What is asked, by ASE's names.
 
         Raises
         ------

@@ -86,7 +86,14 @@ class Structures:
         return frame, self.row(k), self._info.get(str(k), "")
 
     def image(self, k: int, evaluator: Evaluator) -> tuple[Atoms, bool]:
-        """Return one structure as an Atoms object of its own, and whether it has a stress."""
+        """Return one structure as an Atoms object of its own, and whether it has a stress.
+
+        Parameters
+        ----------
+        k : int
+            Its place.
+        evaluator : Evaluator
+        """
         return evaluator.detached(*self.question(k))
 
     def costs(self) -> list[float]:

@@ -94,6 +94,13 @@ class Evaluator:
         views : Mapping of str to ndarray
             Every section, by name.
         info : str
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            As `evaluate`.
+        WorkerProtocolError
+            If these are changes of atoms that this worker was never shown.
         """
         self._views = views
         changed = frame.changes

@@ -138,9 +138,13 @@ def _answer_batch(
     except LostGpuError as error:
         endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), error.failure, timeout=inf)
         return told
-    except OSError as error:  # the worker, and not its model, has no descriptor or memory left
-        report = encode_failure(error, FailureCode.CANNOT_SERVE)
-        endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
+    except PeerGoneError:
+        raise
+    except BaseException as error:
+        # What a model raises is told of its structure. Here the worker has no descriptor or memory left, or the frame
+        # makes no sense.
+        code = FailureCode.CANNOT_SERVE if isinstance(error, OSError) else FailureCode.MODEL
+        endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), encode_failure(error, code), timeout=inf)
         return told
     if not told:
         answer["device"] = computing_device(device) or "cpu"

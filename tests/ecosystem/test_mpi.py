@@ -51,6 +51,14 @@ def test_one_worker_computes_for_all_ranks(ranks: Any) -> None:
     assert float.fromhex(first["forces"]) < 0.01
 
 
+def test_many_structures_are_computed_once_for_all_ranks(ranks: Any) -> None:
+    first, *others = ranks("many")
+    assert first["workers"] == 1
+    assert first["failures"] == [None, None, None, "structure", None]
+    for other in others:
+        assert other == {**first, "workers": 0}
+
+
 def test_errors_reach_every_rank(ranks: Any) -> None:
     answers = ranks("failing")
     for answer in answers:

@@ -350,6 +350,7 @@ def test_a_worker_outlives_wrong_questions_and_ends_with_nonsense(tmp_path: Path
             pass
         assert kind == Kind.READY
         ask(end)
+        ask_many(end)
         end.send(Frame(Kind.EVALUATE, 1, ALL_BITS, 0, 0, 5, 2, it.memory.capacity), {"info": {}})
         assert end.receive(DEADLINE_S)[0][:6] == (Kind.RESULT, 7, 0, 0, 0, 5)  # it is as good as before
         send(it.socket, np.random.default_rng(2).bytes(1000))
@@ -381,6 +382,31 @@ def ask(end: Endpoint) -> None:
     def each(question: Frame, content: dict[str, object] | None) -> None:
         end.send(question, content)
         answer, _ = end.receive(DEADLINE_S)
+        assert answer.kind in (Kind.RESULT, Kind.FAILURE)
+        assert answer.sequence == question.sequence
+
+    each()
+
+
+numbers = st.integers(-1, 70) | st.sampled_from([2**20, 2**20 + 1, 2**27, 2**31, 2**63, 2**64]) | st.floats()
+batches = st.fixed_dictionaries({}, optional={
+    "structures": numbers | st.none() | st.booleans(),
+    "room": st.lists(numbers, max_size=3) | numbers,
+    "info": st.dictionaries(st.text(max_size=3), st.text(max_size=9) | numbers) | numbers,
+    "alone": st.booleans() | numbers,
+    "sizes": st.dictionaries(st.text(max_size=3), numbers | st.text(max_size=3)) | numbers,
+})  # fmt: skip
+
+
+def ask_many(end: Endpoint) -> None:
+    """Ask for batches that no client asks for; each has an answer, though perhaps no structure is computed."""
+
+    @given(questions, batches)
+    @settings(few, suppress_health_check=[HealthCheck.too_slow])
+    def each(question: Frame, content: dict[str, object]) -> None:
+        end.send(question._replace(kind=Kind.BATCH), content)
+        while (answer := end.receive(DEADLINE_S)[0]).kind == Kind.PROGRESS:
+            assert answer.sequence == question.sequence
         assert answer.kind in (Kind.RESULT, Kind.FAILURE)
         assert answer.sequence == question.sequence
 

@@ -187,6 +187,7 @@ def test_everything_is_said_at_once_with_lines_and_nothing_is_executed(site: Sit
         (header("room = { megabytes = 1 }"), "6: error: room must be a table such as"),
         (header("room = { megabytes = 'a', files = 1 }"), "6: error: room: megabytes must be a number"),
         (header("", "[tool.rootstock.consistency]", "rotation = 0"), "8: error: consistency: rotation must be true"),
+        (header("batch = { force = 1.0 }"), "6: error: batch has an unknown key 'force'. Did you mean 'forces'?"),
         (header("finite-differences = { forces = nan }"), "6: error: finite-differences: forces must be a number"),
         (header("cache = { A = '/tmp' }"), "6: error: [tool.rootstock.cache] A must name a folder"),
         (header("cache = { A = 3 }"), "6: error: [tool.rootstock.cache] A must name a folder"),
@@ -222,6 +223,75 @@ def test_what_is_wrong_is_found_where_it_is(tmp_path: Path, text: str, expected:
 )
 def test_every_signature_that_a_worker_can_call_is_right(tmp_path: Path, signature: str) -> None:
     assert said(tmp_path, header().replace('model, device="cpu"', signature)) == []
+
+
+def hooked(*lines: str) -> str:
+    """Return a file with a class, whose first line of content is the 12th."""
+    return header() + "\n\nclass Mine:\n" + "".join(f"    {line}\n" for line in lines)
+
+
+GOOD = "def calculate_batch(self, images, properties): ..."
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["def calculate_batch(self, images): ..."], "12: error: calculate_batch() must take what a worker gives it: "
+         "def calculate_batch(self, images, properties)."),
+        (["def calculate_batch(self, images, properties, task): ..."], "12: error: calculate_batch() must take"),
+        (["def calculate_batch(self, images, properties, *, task): ..."], "12: error: calculate_batch() must take"),
+        ([f"async {GOOD}"], "12: error: calculate_batch() must be an ordinary method"),
+        ([GOOD, "def batch_cost(self): ..."], "13: error: batch_cost() must take what a worker gives it: def "
+         "batch_cost(self, images)."),
+        (["def batch_cost(self, images): ..."], "12: warning: batch_cost is of no use without calculate_batch("),
+        (["fixed_shapes = (1, 2)"], "12: warning: fixed_shapes is of no use without calculate_batch("),
+        ([GOOD, "fixed_shapes = (64, 32)"], "13: error: fixed_shapes must be ascending sizes, such as (64, 256, 1024), "
+         "not (64, 32)."),
+        ([GOOD, "fixed_shapes: tuple = (0, 32)"], "13: error: fixed_shapes must be ascending sizes"),
+        ([GOOD, "def __init__(self):", "    self.fixed_shapes = 64"], "14: error: fixed_shapes must be ascending"),
+        ([GOOD.replace("_batch", "_batches")], "12: warning: a worker calls no method calculate_batches(). Did you "
+         "mean 'calculate_batch'?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_way_to_compute_many_is_found(tmp_path: Path, lines: list[str], expected: str) -> None:
+    [(line, severity, text)] = said(tmp_path, hooked(*lines))
+    assert f"{line}: {severity}: {text}".startswith(expected)
+
+
+def test_a_function_outside_of_the_calculator_is_no_way_to_compute_many(tmp_path: Path) -> None:
+    text = header() + GOOD.replace("self, ", "") + "\n"
+    [found] = said(tmp_path, text)
+    assert found == (9, "warning", "calculate_batch() is looked for in the calculator: make it a method of its class.")
+    assert said(tmp_path, text + "\n\ncalc.calculate_batch = calculate_batch\n") == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [GOOD, "def batch_cost(self, images): ...", "fixed_shapes = [64, 128.5]"],
+        ["def calculate_batch(self, *args): ...", "batch_cost = None", "fixed_shapes: tuple"],
+        ["def calculate_batch(self, images, properties, task=None, **more): ...", "fixed_shapes = tuple(range(1, 9))"],
+        [
+            "@staticmethod",
+            GOOD.replace("self, ", ""),
+            "def calculate_batch_of_mine(self): ...",
+            "def _batch_cost(self): ...",
+        ],
+    ],
+)
+def test_what_a_worker_can_call_is_right(tmp_path: Path, lines: list[str]) -> None:
+    assert said(tmp_path, hooked(*lines)) == []
+
+
+def test_whether_many_are_computed_together_is_said(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(hooked("def batch_cost(self, images): ...", GOOD))
+    together = f"{path}: computes many structures together: batch_cost (line 12), calculate_batch (line 13)\n"
+    assert together in site("check-env", path).stdout
+    assert json.loads(site("check-env", path, "--json").stdout)["batch"] == {"batch_cost": 12, "calculate_batch": 13}
+    path.write_text(header())
+    assert "together" not in site("check-env", path).stdout
+    assert json.loads(site("check-env", path, "--json").stdout)["batch"] == {}
 
 
 def test_a_checkpoint_of_ones_own_may_be_a_reference_where_paths_are_taken(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import warnings
 
 from rootstock.config.environment_text import parse_python
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
+from rootstock.reports.envfile_lint.hook import check_hook
 
 
 def check_code(text: str) -> list[Finding]:
@@ -17,7 +18,7 @@ def check_code(text: str) -> list[Finding]:
         try:
             tree = parse_python(text)
             compile(tree, "environment", "exec", dont_inherit=True)  # finds more, such as a return outside of functions
-            findings += _check_setup(tree)
+            findings += [*_check_setup(tree), *check_hook(tree)]
         except SyntaxError as error:
             findings.append(Finding(ERROR, f"not valid Python: {error.msg}.", error.lineno))
         except (RecursionError, MemoryError):

@@ -44,6 +44,10 @@ class BatchMemory:
     def grow(self, atoms: int, structures: int) -> None:
         """Make room; for the end that owns the file. What was in it is then undefined.
 
+        Parameters
+        ----------
+        atoms, structures : int
+
         Raises
         ------
         WorkerError
@@ -87,7 +91,12 @@ class BatchMemory:
         self._map, self.room = None, (0, 0)
 
     def views(self, atoms: int, structures: int) -> dict[str, NDArray[Any]]:
-        """Return every section as an array that points into the memory, for so many atoms and structures.
+        """Return every section as an array that points into the memory.
+
+        Parameters
+        ----------
+        atoms, structures : int
+            How many there are.
 
         Raises
         ------

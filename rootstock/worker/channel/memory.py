@@ -36,7 +36,13 @@ class Section(NamedTuple):
     dtype: str = "f8"
 
     def bytes(self, atoms: int, structures: int = 1) -> int:
-        """Return room enough for so many atoms in so many structures."""
+        """Return room enough.
+
+        Parameters
+        ----------
+        atoms, structures : int
+            How many there are.
+        """
         return 8 * int(np.prod(self.shape)) * (atoms if self.per_atom else structures)
 
 
@@ -93,7 +99,16 @@ def place(sections: Iterable[Section], atoms: int, structures: int = 1) -> tuple
 
 
 def no_room(size: int, atoms: int, error: OSError) -> WorkerError:
-    """Return the error for memory that this process may not have."""
+    """Return the error for memory that this process may not have.
+
+    Parameters
+    ----------
+    size : int
+        In bytes.
+    atoms : int
+        What it was for.
+    error : OSError
+    """
     return WorkerError(
         f"Cannot share {size / 2**20:.0f} MB with the worker, for {atoms} atoms: {error.strerror}.",
         "ulimit -a shows this process's limits: -v is memory, -f the size of a file, -n the open files.",

@@ -55,6 +55,18 @@ def together(**arguments):
         }  # fmt: skip
 
 
+def many():
+    """Compute many structures on all ranks, of which one fails."""
+    images = [copper(seed) for seed in range(5)]
+    images[3].positions[0, 0] = np.nan
+    with RootstockCalculator("emt", device="cpu") as calc:
+        done = calc.evaluate_many(images)
+        return {
+            "energies": [each.results and each.results["energy"].hex() for each in done],
+            "failures": [each.failure for each in done], "workers": children(),
+        }  # fmt: skip
+
+
 def failing():
     """An error of the model, and of the arguments, on every rank; then all goes on."""
     seen = []
