@@ -398,6 +398,7 @@ def test_a_file_system_that_fails(make: Make) -> None:
         with make(kind) as calc:
             done = calc.evaluate_many(periodic(6, k2="disk"))
             assert failed(done) == {2: (ModelError, FailureClass.INFRASTRUCTURE)}
+            assert done[2].error.code == "input-output"  # type: ignore[union-attr]
 
 
 def test_too_little_memory(make: Make, calls: Callable[[], list[str]]) -> None:

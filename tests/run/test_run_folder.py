@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import sys
 import zlib
@@ -13,9 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from ase.io.extxyz import read_xyz
 
+from rootstock import RootstockCalculator
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.reported import USELESS
 from rootstock.errors import (
@@ -27,7 +32,7 @@ from rootstock.errors import (
     WorkerStartError,
 )
 from rootstock.simulations.provenance import SOURCE
-from rootstock.simulations.relax import Relaxation
+from rootstock.simulations.relax import Relaxation, singlepoint
 from rootstock.simulations.runs.carry_out import carry_out
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import ENTRY, Status, checks_of, entry
@@ -425,3 +430,39 @@ def test_relaxations_that_fail(tmp_path: Path, times: int, error: Exception, cod
     else:
         carry_out(run, Clusters(), Dying(times, error, code), disk=QuickDisk())
     assert run.progress().statuses.tolist() == [Status.DONE, *expected]
+
+
+# -- a worker
+
+
+@dataclasses.dataclass
+class Metals:
+    def __getitem__(self, index: int) -> Atoms:
+        atoms = bulk(("Cu", "Au", "Xe", "Ag")[index % 4], "fcc", 4.0, cubic=index > 3)
+        atoms.rattle(0.05, seed=index)
+        atoms.info.update({"id": index, SOURCE: self.name(index), "ref_energy": 7.0})
+        return atoms
+
+    def name(self, index: int) -> str:
+        return f"metals.xyz@{index}"
+
+
+@pytest.mark.parametrize("kind", ["singlepoint", "relax"])
+def test_with_a_worker(root: Path, tmp_path: Path, kind: str) -> None:
+    relaxation = Relaxation(fmax=0.05, steps=20, cell="full")
+    settings = dataclasses.asdict(relaxation) if kind == "relax" else {}
+    with RootstockCalculator("emt", root=root, device="cpu") as calc:
+        pins = {name: calc.info()[name] for name in ("build", "environment_sha256")}
+        run = new_run(tmp_path / "run", [1] * 4 + [4] * 4, kind=kind, settings=settings, **pins)
+        carry_out(run, Metals(), calc, disk=QuickDisk())
+        assert {each["index"]: each["class"] for each in run.failures()} == {2: "structure", 6: "structure"}
+        for index, frame in run.frames():
+            [atoms] = read_xyz(io.StringIO(frame.decode()), slice(None))
+            alone = Metals()[index]
+            expected = relaxation.run(alone, EMT()) if kind == "relax" else singlepoint(alone, EMT())
+            assert (atoms.positions == expected.positions).all() and (atoms.cell == expected.cell).all()
+            assert atoms.get_potential_energy() == expected.get_potential_energy()
+            assert (atoms.get_forces() == expected.get_forces()).all()
+            assert (atoms.get_stress() == expected.get_stress()).all()
+            assert (atoms.info["rootstock_model"], atoms.info["rootstock_build"]) == ("emt", f"emt/{pins['build']}")
+            assert (atoms.info["id"], atoms.info["ref_energy"]) == (index, 7.0)

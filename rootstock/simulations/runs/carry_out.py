@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from numpy.typing import NDArray
 
 from rootstock.client.evaluated import FailureClass
-from rootstock.client.many import failure_of
-from rootstock.client.reported import USELESS
+from rootstock.client.reported import USELESS, failure_class
 from rootstock.errors import (
     ConfigurationError,
     NotConvergedError,
-    OutOfMemoryError,
     RootstockError,
     WorkerDiedError,
     WorkerError,
-    WorkerProtocolError,
-    WorkerStartError,
     WorkerTimeoutError,
 )
 from rootstock.root.disk_usage import number_of
@@ -38,6 +36,7 @@ from rootstock.simulations.runs.records import check_same_model, run_file
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
 
+_USELESS = {code.value for code in USELESS}  # the worker was lost with them
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
 _USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
 
@@ -145,7 +144,7 @@ def carry_out(
             info = calculator.info()
             check_same_model(folder.path, folder.record, info)
             gpu = str(info["gpu"] or info["device"])
-        missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None).tolist()
+        missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
         run = _Run(folder, source, calculator, recorder, gpu, stop_on_error)
         if relaxation is not None:
             _relaxations(run, missing, relaxation)
@@ -163,13 +162,13 @@ def _relaxation(folder: RunFolder) -> Relaxation:
         raise ConfigurationError(f"{run_file(folder.path)} holds no settings of a relaxation: {error}.") from error
 
 
-def _single_points(run: _Run, missing: Sequence[int]) -> None:
+def _single_points(run: _Run, missing: NDArray[np.int64]) -> None:
     """Compute properties of structures, which are read as the calculator takes them."""
     taken: dict[int, tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = {}
     count = itertools.count()  # as the calculator does
 
     def structures() -> Iterator[Atoms]:
-        for index in missing:
+        for index in map(int, missing):
             if (atoms := run.read(index)) is not None:
                 taken[next(count)] = (index, atoms, *_set_aside(atoms))
                 yield atoms
@@ -196,16 +195,16 @@ def _single_points(run: _Run, missing: Sequence[int]) -> None:
         raise lost[0]
 
 
-def _relaxations(run: _Run, missing: Sequence[int], relaxation: Relaxation) -> None:
+def _relaxations(run: _Run, missing: NDArray[np.int64], relaxation: Relaxation) -> None:
     """Relax structures, one after the other."""
-    for index in missing:
+    for index in map(int, missing):
         if (atoms := run.read(index)) is None:
             continue
         aside = _set_aside(atoms)
         try:
             relaxed = _relax(relaxation, atoms, run.calculator)
         except (ConfigurationError, NotConvergedError, WorkerError) as error:
-            run.fail(index, _class_of(error), error, atoms)
+            run.fail(index, failure_class(error), error, atoms)
         else:
             _put_back(relaxed, *aside)
             run.add(index, relaxed, bool(relaxed.info["converged"]))
@@ -215,23 +214,9 @@ def _relax(relaxation: Relaxation, atoms: Atoms, calculator: Any) -> Atoms:
     try:
         return relaxation.run(atoms, calculator)
     except WorkerError as error:  # perhaps for what was computed before
-        if not isinstance(error, WorkerDiedError | WorkerTimeoutError) and not _is_lost(error):
+        if not isinstance(error, WorkerDiedError | WorkerTimeoutError) and error.code not in _USELESS:
             raise
         return relaxation.run(atoms, calculator)
-
-
-def _is_lost(error: RootstockError) -> bool:
-    """Tell whether an error has ended the worker that reported it, as one does that leaves a GPU unusable."""
-    return any(error.hint.startswith(reason) for reason in USELESS.values())
-
-
-def _class_of(error: RootstockError) -> FailureClass:
-    """Return whose fault it is that a relaxation failed, with a worker that was fresh if one was lost."""
-    if isinstance(error, WorkerStartError | WorkerProtocolError) or _is_lost(error):
-        return FailureClass.INFRASTRUCTURE
-    if isinstance(error, OutOfMemoryError):
-        return FailureClass.RESOURCE
-    return failure_of(error) if isinstance(error, WorkerError) else FailureClass.STRUCTURE
 
 
 def _set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import json
 import platform
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from ase import Atoms
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError
-from rootstock.root.records import now
 from rootstock.root.signals import leave_to_first_thread
 from rootstock.simulations.extxyz import frame
 from rootstock.simulations.provenance import SOURCE
@@ -50,8 +52,8 @@ class _Request:
 class Recorder:
     """Records results in parts of a run folder.
 
-    A thread writes, which no signal interrupts; a queue leads to it. It syncs what has waited long enough, also while
-    a slow structure is computed.
+    A thread writes, which no signal interrupts. It syncs what has waited long enough, also while a slow structure is
+    computed.
 
     Parameters
     ----------
@@ -77,7 +79,8 @@ class Recorder:
     ) -> None:
         self._on_recorded = on_recorded
         self._parts, self._clock, self._delay = Parts(folder, disk or Disk()), clock, delay
-        self._results: queue.SimpleQueue[Result | _Request] = queue.SimpleQueue()
+        self._waiting: deque[tuple[float, Result]] = deque()  # with the time at which each was added
+        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[list[int] | BaseException] = queue.SimpleQueue()
         self._held, self._synced = 0, clock()
         self._thread: threading.Thread | None = None
@@ -136,7 +139,7 @@ class Recorder:
         said = {
             "index": index, "class": str(failure_class), "error": type(error).__name__,
             "message": str(error)[:_LONGEST], "structure": structure[:_LONGEST], "gpu": gpu, "host": platform.node(),
-            "time": now(),
+            "time": datetime.now().astimezone().isoformat(timespec="microseconds"),
         }  # fmt: skip
         self.failed += failure_class is not FailureClass.INFRASTRUCTURE
         line = json.dumps(said).encode() + b"\n"
@@ -169,18 +172,19 @@ class Recorder:
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="rootstock-recorder", daemon=True)
             self._thread.start()
-        self._results.put(result)
+        now = self._clock()
+        self._waiting.append((now, result))  # which does not wake the thread: that costs as much as a frame
         self._held += len(result.content)
         if (error := self._tell()) is not None:
             raise error
-        if self._held >= _HELD or self._clock() - self._synced >= self._delay:
+        if self._held >= _HELD or now - self._synced >= self._delay:
             self.sync()
 
     def _ask(self, *, last: bool) -> None:
         if (thread := self._thread) is None:
             return
         request = _Request(last=last)
-        self._results.put(request)
+        self._requests.put(request)
         try:
             request.wait(thread)
         except BaseException:
@@ -208,40 +212,37 @@ class Recorder:
     def _write(self) -> None:
         """Record what comes, in a thread of its own, until somebody asks for the last time."""
         leave_to_first_thread()
-        held: list[Result] = []
-        due, failed = 0.0, False
+        held: list[tuple[float, Result]] = []
+        look, failed = min(1.0, self._delay / 5), False
         while True:
-            try:  # what failed waits for somebody who asks
-                wait = max(0.0, due - self._clock()) if held and not failed else None
-                said = self._results.get(timeout=wait)
-            except queue.Empty:
-                said = None
-            if isinstance(said, Result):
-                due = due if held else self._clock() + self._delay
-                held.append(said)
+            request = None
+            with contextlib.suppress(queue.Empty):
+                request = self._requests.get(timeout=look)
+            while self._waiting:
+                held.append(self._waiting.popleft())
+            late = held and not failed and self._clock() - held[0][0] >= self._delay - look
+            if request is None and not late:  # what failed waits for somebody who asks
                 continue
-            if said is None and self._clock() < due:
-                continue
-            error = self._record(held)
-            failed = error is not None
-            if said is None:
-                if error is not None:
+            error = self._record([result for _, result in held])
+            if failed := error is not None:
+                if request is None:
                     self._news.put(error)
-                continue
-            if said.last:
-                self._parts.close()
-            said.answer(error)
-            if said.last:
-                return
+            else:
+                held.clear()
+            if request is not None:
+                if request.last:
+                    self._parts.close()
+                request.answer(error)
+                if request.last:
+                    return
 
-    def _record(self, held: list[Result]) -> BaseException | None:
-        if held:
+    def _record(self, results: Sequence[Result]) -> BaseException | None:
+        if results:
             try:
-                self._parts.record(held)
+                self._parts.record(results)
             except BaseException as error:  # noqa: BLE001  # raised where somebody asked
                 return error
-            self._news.put([result.index for result in held if result.status is not Status.MISSING])
-            held.clear()
+            self._news.put([result.index for result in results if result.status is not Status.MISSING])
         return None
 
 
