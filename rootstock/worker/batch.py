@@ -172,7 +172,7 @@ class BatchEvaluator:
                 part.size.too_large(part.cost)
                 return part.begin
             if trouble.declined:
-                self._hook.decline(self._batch.asked[part.begin])
+                self._hook.decline(self._batch.asked[part.begin], trouble.failure["message"])
                 return part.begin
             reason, again = f"{trouble.failure['type']}: {trouble.failure['message']}", [*range(part.begin, part.end)]
         alone = [self._one(k) for k in again]

@@ -29,7 +29,7 @@ class BatchHook:
     refusals : int
         How often it failed though each structure could be computed alone.
     reason : str
-        How, the last time.
+        How, the last time; or why it is not used.
     sizes : dict of int to BatchSize
         By what is asked, as bits.
     """
@@ -114,9 +114,19 @@ class BatchHook:
             raise TypeError(f"calculate_batch returned {len(found)} results for {len(images)} structures.")
         return found
 
-    def decline(self, asked: int) -> None:
-        """Ask it no more for these properties: it has said that it does not compute them."""
+    def decline(self, asked: int, reason: str) -> None:
+        """Ask it no more for these properties: it has said that it does not compute them.
+
+        Parameters
+        ----------
+        asked : int
+            As bits.
+        reason : str
+            What it said.
+        """
         self._declined.add(asked)
+        self.reason = f"it declines: {reason[:500]}"
+        print(f"calculate_batch is not used for what was asked: {reason}", file=sys.stderr, flush=True)  # noqa: T201
 
     def refuse(self, reason: str) -> None:
         """Count that it failed though each structure could be computed alone."""
