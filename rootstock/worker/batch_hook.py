@@ -62,9 +62,10 @@ class BatchHook:
         cost_of_an_atom : float
             In the unit of `cost`.
         """
+        first = FIRST_ATOMS[self._on_gpu] * max(cost_of_an_atom, 1e-9)
         if asked not in self.sizes:
-            first = FIRST_ATOMS[self._on_gpu] * max(cost_of_an_atom, 1e-9)
             self.sizes[asked] = BatchSize(first, self.shapes)
+        self.sizes[asked].at_least(first)
         return self.sizes[asked]
 
     def resume(self, asked: int, limit: float) -> None:

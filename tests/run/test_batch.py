@@ -311,6 +311,16 @@ def test_parts_follow_costs_and_fixed_shapes(make: Make, calls: Callable[[], lis
     assert "batch_cost is not used any more: it returned [1.0]" in log
 
 
+def test_a_first_structure_that_costs_next_to_nothing(make: Make, calls: Callable[[], list[str]]) -> None:
+    """The size of a part does not stay that of a lone atom: here an atom of a larger structure costs more."""
+    images = [Atoms("Ar"), *(bulk("Cu", cubic=True) * (2, 2, 1) for _ in range(40))]
+    with make("costly") as calc:
+        calc.evaluate_many(images, ("energy",))
+    parts = [len(line.split()[1:-1]) for line in calls()]
+    assert sum(parts) >= 39
+    assert max(parts) >= 4
+
+
 def test_one_that_raises(make: Make) -> None:
     for kind in ("loop", "hook"):
         images = periodic(20, k3="raise", k11="exit")
