@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -133,10 +132,8 @@ class BatchArrays:
             every |= bits if bits != FAILED else 0
         for section in sections(every & sum(PROPERTY_BITS.values())):
             name, bit = section.name, PROPERTY_BITS[section.name]
-            # One copy for all: what one structure's results are is a part of it.
             block = self._views[name][first : self._ends[end - 1]] if section.per_atom else self._views[name][begin:end]
-            block = block.copy()
-            finite = math.isfinite(block.sum()) or bool(np.isfinite(block).all())
+            finite = bool(np.isfinite(block).all())
             scalars = None if section.per_atom or section.shape else block.tolist()
             for k, bits in enumerate(found):
                 if bits <= 0 or not bits & bit or not isinstance(outcomes[k], dict):
@@ -145,9 +142,9 @@ class BatchArrays:
                     value = scalars[k]
                 elif section.per_atom:
                     last = self._ends[begin + k] - first
-                    value = block[last - self._questions[begin + k].atoms : last]
+                    value = block[last - self._questions[begin + k].atoms : last].copy()
                 else:
-                    value = block[k]
+                    value = block[k].copy()
                 if finite or np.isfinite(value).all():
                     outcomes[k][name] = value
                 elif bit & self._questions[begin + k].asked:

@@ -17,13 +17,14 @@ from rootstock.client.shared_arrays import Result
 from rootstock.errors import RootstockError, WorkerError, WorkerProtocolError
 from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import decode_failure
-from rootstock.worker.channel.frames import Frame, Kind
+from rootstock.worker.channel.frames import MAX_ATOMS, Frame, Kind
 from rootstock.worker.channel.running_time import running_time
 
 if TYPE_CHECKING:
     from rootstock.client.connection import WorkerConnection
 
 _LEAST_S, _TIMES, _SAMPLES = 60.0, 20, 3
+_DIGITS, _MOST_SIZES = 9, 64  # of the numbers and of the sizes that a worker may tell
 
 
 class Failed(NamedTuple):
@@ -51,7 +52,7 @@ class Pace:
         self._of_an_atom.append(seconds / max(atoms, 1))
         self._longest = max(self._longest, seconds)
 
-    def limit(self, structures: int, atoms: int, timeout: float) -> float:
+    def limit(self, structures: int, atoms: int, timeout: float, *, usual: bool) -> float:
         """Return how many seconds a part may take.
 
         Parameters
@@ -60,9 +61,11 @@ class Pace:
             Of the part.
         timeout : float
             Seconds that one structure may take at most.
+        usual : bool
+            Whether the worker has done such a part before: the first compiles, perhaps.
         """
-        limit = max(structures, 1) * timeout
-        if len(self._of_an_atom) < _SAMPLES:
+        limit = max(timeout, min(max(structures, 1) * timeout, _LEAST_S))
+        if not usual or len(self._of_an_atom) < _SAMPLES:
             return limit
         return min(limit, max(_LEAST_S, 3 * self._longest, _TIMES * median(self._of_an_atom) * atoms))
 
@@ -82,6 +85,8 @@ class Answer:
         How it was lost.
     alone : bool
         Whether it was lost with the first structure that it was ever given, and no other.
+    fresh : bool
+        Whether the worker had been asked nothing before.
     seconds : float
         How long it took.
     together : bool
@@ -100,6 +105,7 @@ class Answer:
     suspects: list[int] = field(default_factory=list)
     error: WorkerError | None = None
     alone: bool = False
+    fresh: bool = False
     seconds: float = 0.0
     together: bool = False
     atoms: int = 0
@@ -149,8 +155,6 @@ class Exchange:
         ------
         WorkerError
             If there is no memory for so many atoms.
-        WorkerProtocolError
-            If the worker says what it must not.
         """
         connection, begun = self._connection, running_time()
         fresh = not connection.sequence
@@ -168,11 +172,18 @@ class Exchange:
         except PeerGoneError:
             self._lost(connection.gone(), arrays)
         except TimeoutError:
-            self._lost(connection.too_late(self._limit()), arrays)
-        except WorkerProtocolError as error:
+            limit = self._limit()
+            error = connection.too_late(limit)
+            if limit < self._timeout:
+                error.hint = (
+                    f"That is {_TIMES} times what its atoms should take, by the structures before, and at least "
+                )
+                error.hint += f"{_LEAST_S:.0f} s."
+            self._lost(error, arrays)
+        except WorkerProtocolError as broken:
+            # What it said before is not believed either.
             connection.kill()
-            self._process.explain(error)
-            raise
+            self._answer = Answer(error=self._process.explain(broken))
         except WorkerError:
             connection.phase = Phase.IDLE  # no memory for so many atoms: the worker knows nothing of it
             raise
@@ -182,12 +193,16 @@ class Exchange:
         answer = self._answer
         answer.together |= self._together
         answer.seconds = running_time() - begun
+        answer.fresh = fresh
         answer.alone = fresh and not answer.outcomes and len(answer.suspects) == 1 and self._end == 1
         return answer
 
     def _limit(self) -> float:
         questions = self._questions[self._begin : self._end]
-        return self._pace.limit(len(questions), sum(question.atoms for question in questions), self._timeout)
+        atoms = sum(question.atoms for question in questions)
+        largest = self._connection.largest_part
+        usual = largest > 0 and (atoms <= largest or not self._together)
+        return self._pace.limit(len(questions), atoms, self._timeout, usual=usual)
 
     def _hear(self, arrays: BatchArrays) -> bool:
         """Take the next frame, and tell whether there will be another one."""
@@ -205,6 +220,7 @@ class Exchange:
         if begin > self._begin:
             atoms = sum(question.atoms for question in self._questions[self._begin : begin])
             self._pace.took(atoms, now - self._since)
+            self._connection.largest_part = max(self._connection.largest_part, atoms, 1)
         self._since, self._begin, self._end = now, begin, end
         self._take(arrays, begin)
         if frame.kind == Kind.RESULT:
@@ -220,8 +236,9 @@ class Exchange:
         if not isinstance(failures, dict):
             raise WorkerProtocolError("Received failures that are none.")
         for text, content in failures.items():
-            if not text.isdecimal() or not int(text) < len(self._questions) or not isinstance(content, dict):
-                raise WorkerProtocolError(f"Received a failure of a structure {text!r}, which is none of this batch.")
+            known = text.isdecimal() and len(text) < _DIGITS and int(text) < len(self._questions)
+            if not known or not isinstance(content, dict):
+                raise WorkerProtocolError(f"Received a failure of a structure {text:.50}, which is none of this batch.")
             report = decode_failure(content)
             self._failures[int(text)] = Failed(*reported_error(self._process, report))
 
@@ -247,6 +264,8 @@ class Exchange:
 
     def _finish(self, content: dict[str, Any]) -> None:
         answer, connection = self._answer, self._connection
+        if not self._begin:
+            raise WorkerProtocolError(f"The worker {self._process.title} answered for no structure of a batch.")
         if missing := [k for k in range(self._begin) if k not in answer.outcomes]:
             raise WorkerProtocolError(
                 f"The worker {self._process.title} left out structure {missing[0]} of a batch, and says it is done."
@@ -255,9 +274,12 @@ class Exchange:
         if isinstance(content.get("device"), str):
             connection.device = content["device"]
         try:
-            answer.sizes = {str(asked): float(limit) for asked, limit in content["sizes"].items()}
+            sizes = {str(asked): float(limit) for asked, limit in content["sizes"].items()}
+            if len(sizes) > _MOST_SIZES or max(map(len, sizes), default=0) >= _DIGITS:
+                raise ValueError("too many sizes")
+            answer.sizes = sizes
             answer.atoms, answer.refusals, answer.reason = (
-                int(content["atoms"]), int(content["refusals"]), str(content["reason"]),
+                min(int(content["atoms"]), MAX_ATOMS), int(content["refusals"]), str(content["reason"])[:1000],
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise WorkerProtocolError(f"The worker {self._process.title} answered with no sizes: {error!r}.") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rootstock.client.batch_arrays import Question
 from rootstock.client.batch_exchange import Answer, Exchange, Pace
 from rootstock.client.peer import PeerSession, closed_meanwhile
+from rootstock.errors import WorkerError
 from rootstock.worker.channel.running_time import running_time
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class BatchSession(PeerSession):
             try:
                 self._busy, self._long_call = True, threading.get_ident()
                 answer = exchange.run(alone=alone, sizes=_SIZES.get(key, {}))
+            except (WorkerError, OSError, ValueError):
+                if not self.users:  # another thread has let go of what was in use here
+                    raise closed_meanwhile() from None
+                raise
             finally:
                 self._busy, self._long_call = False, 0
                 if not connection.usable:
@@ -99,6 +104,11 @@ class BatchSession(PeerSession):
                 _SIZES[key] = {**_SIZES.get(key, {}), **answer.sizes}
             self.batches.note(answer)
             return answer
+
+    def renew(self) -> None:
+        """End the worker: the next question has a fresh one."""
+        with self.own_lock():
+            self._drop()
 
     def _hurry(self) -> None:
         self._wanted = True

@@ -68,6 +68,8 @@ class WorkerConnection(PeerConnection):
         Seconds that the start took.
     sequence : int
         How many questions it was asked.
+    largest_part : int
+        Of how many atoms was the largest part of a batch that it has done.
 
     Raises
     ------
@@ -88,7 +90,7 @@ class WorkerConnection(PeerConnection):
         patience: float = 0.0,
     ) -> None:
         self.launch = launch
-        self.sequence = 0
+        self.sequence = self.largest_part = 0
         self._between = False  # whether the last frame was taken whole, and there is another to come
         self.batches: BatchArrays | None = None
         started = time.perf_counter()
@@ -170,10 +172,10 @@ class WorkerConnection(PeerConnection):
         frame, report = self._exchange(inputs, properties, timeout)
         if report is not None:
             self._arrays.shown = None
-            if report.code not in USELESS:
-                raise reported_error(self.process, report)[0]
-            self.kill()
-            raise useless_error(self.process, report)
+            if report.code in USELESS:
+                self.kill()
+                raise useless_error(self.process, report)
+            raise reported_error(self.process, report)[0]
         return self._arrays.results(frame.properties, properties)
 
     # -- several frames for one question: see `rootstock.client.batch_exchange`
@@ -277,11 +279,8 @@ class WorkerConnection(PeerConnection):
         half = not self.process.endpoint.untouched
         self.kill()
         how = "stopped in the middle of an answer" if half else f"gave no answer within {timeout:.0f} s"
-        error = WorkerTimeoutError(
-            f"The worker {self.process.title} {how} and was ended.",
-            "" if half else "If the model needs longer, pass a larger timeout=.",
-        )
-        return self.process.explain(error)
+        hint = "" if half else "If the model needs longer, pass a larger timeout=."
+        return self.process.explain(WorkerTimeoutError(f"The worker {self.process.title} {how} and was ended.", hint))
 
 
 def _finish(process: WorkerProcess, owner: int, *, polite: bool = True) -> None:

@@ -46,7 +46,7 @@ class Evaluated:
     error : RootstockError or None
         Why there are none.
     structure : ase.Atoms
-        What was computed: the caller's own object.
+        What was computed: the caller's own object, or a copy of one that came out of an iterator.
     failure : FailureClass or None
         Whose fault `error` is.
     """

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ase import Atoms
 
 from rootstock.client.evaluated import Evaluated
-from rootstock.client.many import USUAL, ManyStructures
+from rootstock.client.many import USUAL, ManyStructures, require_atoms
 from rootstock.client.session import WorkerSession
-from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.interfaces.base import ProxyCalculator
 
 
@@ -55,21 +55,29 @@ class ManyCalculator(ProxyCalculator):
             If no worker can be started at all.
         """
         kept = list(images)
+        for index, structure in enumerate(kept):
+            require_atoms(index, structure)
         done: dict[int, Evaluated] = {}
-        try:
-            for each in self.iter_many(kept, properties, ordered=False):
-                done[each.index] = each
-                if on_done is not None:
-                    on_done(each)
-        except RootstockError as error:
-            if not done:
-                raise
-            for index, structure in enumerate(kept):
-                if index not in done:
-                    done[index] = Evaluated.lost(index, error, structure)
-                    if on_done is not None:
-                        on_done(done[index])
+        for each in self._all(kept, self.iter_many(kept, properties, ordered=False)):
+            done[each.index] = each
+            if on_done is not None:
+                on_done(each)
         return [done[index] for index in range(len(kept))]
+
+    @staticmethod
+    def _all(images: Sequence[Atoms], results: Iterator[Evaluated]) -> Iterator[Evaluated]:
+        """Yield results, and after an error that ends them, which structures are left."""
+        left = set(range(len(images)))
+        try:
+            for each in results:
+                left.discard(each.index)
+                yield each
+        except WorkerError as error:
+            if len(left) == len(images):
+                raise
+            lost = error
+        for index in sorted(left):
+            yield Evaluated.lost(index, lost, images[index])
 
     def iter_many(
         self, images: Iterable[Atoms], properties: Sequence[str] | None = USUAL, *, ordered: bool = True
@@ -81,7 +89,8 @@ class ManyCalculator(ProxyCalculator):
         Parameters
         ----------
         images : iterable of ase.Atoms
-            It is read as structures are computed, some thousand ahead at most.
+            It is read as structures are computed, some thousand ahead at most. Results have a copy of each; those of a
+            list or tuple the object itself.
         properties : sequence of str, optional
             As in `evaluate_many`.
         ordered : bool
@@ -105,6 +114,8 @@ class ManyCalculator(ProxyCalculator):
                 "Compute them one by one: atoms.calc = calc; atoms.get_potential_energy().",
             )
         self._sync_parameters()
+        if not isinstance(images, Sequence):  # whoever makes them one by one may make them of the same object
+            images = (atoms.copy() if isinstance(atoms, Atoms) else atoms for atoms in images)
         done = ManyStructures(self._session, properties).run(images)
         return in_order(done) if ordered else done
 

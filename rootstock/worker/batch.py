@@ -88,6 +88,7 @@ class BatchEvaluator:
         self._failures: dict[int, dict[str, Any]] = {}
         self._told: tuple[int, int, bool] = (0, 0, False)
         self._sequence = self._most = 0
+        self._most_of = (0, 0)  # how many structures, of those before which one
         self._batch: Structures
 
     def evaluate(self, frame: Frame, content: dict[str, Any]) -> dict[str, Any]:
@@ -120,11 +121,12 @@ class BatchEvaluator:
         except (TypeError, ValueError) as error:
             raise WorkerProtocolError("Received sizes of batches that are no numbers.") from error
         at, images = 0, _Images(batch, self._evaluator, self._hook)
+        self._most_of = (len(batch), 0)
         while at < len(batch) and not (at and batch.stopped):
             part = self._next(at, images, alone=alone)
             self._tell(part.begin, part.end, together=bool(part.images))
-            at = self._together(part) if part.images else self._one_by_one(part)
-            images.drop(at)
+            before, at = at, self._together(part) if part.images else self._one_by_one(part)
+            images.drop(at, again=at == before)
         self._tell_failures(0)
         return {
             "begin": at,
@@ -142,9 +144,11 @@ class BatchEvaluator:
             while end < len(batch) and end - begin < most and not self._hook.serves(batch.asked[end]):
                 end += 1
             return _Part(begin, end, [], 0.0, None)
+        most, until = self._most_of
+        last = begin + most if begin < until else len(batch)  # of what was too much at once, never as much again
         cost, end = images.cost(begin), begin + 1
         size = self._hook.size(asked, cost / batch.atoms[begin])
-        while end < len(batch) and batch.asked[end] == asked and batch.suits[end]:
+        while end < min(last, len(batch)) and batch.asked[end] == asked and batch.suits[end]:
             if cost + images.cost(end) > size.limit:
                 break
             cost += images.cost(end)
@@ -170,12 +174,16 @@ class BatchEvaluator:
                 free_memory()
                 assert part.size is not None
                 part.size.too_large(part.cost)
+                self._most_of = (part.end - part.begin) // 2, part.end
                 return part.begin
             if trouble.declined:
                 self._hook.decline(self._batch.asked[part.begin], trouble.failure["message"])
                 return part.begin
             reason, again = f"{trouble.failure['type']}: {trouble.failure['message']}", [*range(part.begin, part.end)]
-        alone = [self._one(k) for k in again]
+        alone = []
+        for k in again:
+            self._tell(k, k + 1, together=False)
+            alone.append(self._one(k))
         if all(alone):
             self._hook.refuse(reason)
         return part.end
@@ -201,10 +209,19 @@ class BatchEvaluator:
         return None, again, reason
 
     def _one_by_one(self, part: _Part) -> int:
-        begun = time.perf_counter()
-        for k in range(part.begin, part.end):
-            self._one(k)
-        took = time.perf_counter() - begun
+        begun, clock, took, done = time.perf_counter(), self._clock(), 0.0, False
+        end = part.begin
+        while end < part.end and not (end > part.begin and (self._batch.stopped or took > _LOOP_S[1])):
+            done = self._one(end)
+            took = time.perf_counter() - begun
+            end += 1
+        if part.size is not None:  # a hook could have had it, with others
+            if done:
+                part.size.took(part.cost, self._clock() - clock)
+            return end
+        if end < part.end:
+            self._loop = max(1, self._loop // 2)
+            return end
         if part.end - part.begin == self._loop and took < _LOOP_S[0]:
             self._loop = min(2 * self._loop, _LOOP_MOST)
         elif took > _LOOP_S[1]:
@@ -226,9 +243,11 @@ class BatchEvaluator:
 
     def _attempt(self, k: int) -> _Trouble | None:
         frame, row, info = self._batch.question(k)
+        positions = row["positions"].copy()  # a model may change them in their place
         try:
             row["found"][...] = self._evaluator.compute(frame, row, info)
         except BaseException as error:  # noqa: BLE001
+            row["positions"][...] = positions
             return _trouble(error)
         return None
 
@@ -275,8 +294,9 @@ class _Images:
             self._costs.update(zip(near, costs or [self._plain[each] for each in near], strict=True))
         return self._costs[k]
 
-    def drop(self, before: int) -> None:
-        for k in [k for k in self._made if k < before]:
+    def drop(self, before: int, *, again: bool) -> None:
+        """Forget what is done; and all that a hook was given in vain, which it may have changed."""
+        for k in [k for k in self._made if k < before or again]:
             del self._made[k]
 
 

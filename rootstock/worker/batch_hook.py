@@ -92,6 +92,7 @@ class BatchHook:
         except Exception as error:  # noqa: BLE001  # an estimate is not worth a result
             problem = f"{type(error).__name__}: {error}"
         self._cost = None
+        self.sizes.clear()  # which are in its unit
         print(f"batch_cost is not used any more: {problem}", file=sys.stderr, flush=True)  # noqa: T201  # into the log
         return None
 

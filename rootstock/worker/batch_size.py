@@ -72,7 +72,8 @@ class BatchSize:
         ----------
         cost : float
         """
-        self.limit = self._allowed(min(self.limit, cost) / 2)
+        if cost > 0:
+            self.limit = self._allowed(min(self.limit, cost) / 2)
         self._cut, self._clean = True, 0
 
     def _larger(self, factor: float) -> float:

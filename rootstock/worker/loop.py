@@ -92,14 +92,15 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
 
 
 def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None:
+    from rootstock.worker.failure_codes import code_of  # now: there may be no descriptor when it is needed
+
     batches = None  # whoever is asked single questions loads nothing for many
     while True:
         frame, content = _receive(endpoint)
         if frame.kind == Kind.CLOSE:
             return
         if frame.kind == Kind.BATCH:
-            batches = batches or _batches(evaluator, endpoint, device)
-            told = _answer_batch(endpoint, batches, frame, content, device, told)
+            told, batches = _answer_batch(endpoint, evaluator, batches, frame, content, device, told)
             continue
         if frame.kind != Kind.EVALUATE:
             raise WorkerProtocolError(f"Expected EVALUATE or BATCH, received kind {frame.kind}.")
@@ -107,7 +108,7 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None
             properties = evaluator.evaluate(frame, content.get("info", ""))
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
-            code = _code_of_evaluation(error, device)
+            code = FailureCode.LOST_GPU if lost_gpu(device) else code_of(error)
             if isinstance(error, OSError) and evaluator.memory.capacity != frame.capacity:
                 code = FailureCode.CANNOT_SERVE  # the worker, and not its model, has no descriptor or memory left
             report = encode_failure(error, code)
@@ -120,23 +121,19 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None
             evaluator.restore()
 
 
-def _batches(evaluator: Any, endpoint: Endpoint, device: str) -> Any:
-    from rootstock.worker.batch import BatchEvaluator
-
-    return BatchEvaluator(evaluator, endpoint, device)
-
-
 def _answer_batch(
-    endpoint: Endpoint, batches: Any, frame: Frame, content: dict[str, Any], device: str, told: bool
-) -> bool:
-    """Answer a BATCH frame; return whether it was said what computes."""
-    from rootstock.worker.batch import LostGpuError
-
+    endpoint: Endpoint, evaluator: Any, batches: Any, frame: Frame, content: dict[str, Any], device: str, told: bool
+) -> tuple[bool, Any]:
+    """Answer a BATCH frame; return whether it was said what computes, and what answers the next one."""
     try:
-        answer = batches.evaluate(frame, content)
-    except LostGpuError as error:
-        endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), error.failure, timeout=inf)
-        return told
+        from rootstock.worker.batch import BatchEvaluator, LostGpuError
+
+        batches = batches or BatchEvaluator(evaluator, endpoint, device)
+        try:
+            answer = batches.evaluate(frame, content)
+        except LostGpuError as error:
+            endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), error.failure, timeout=inf)
+            return told, batches
     except PeerGoneError:
         raise
     except BaseException as error:
@@ -144,23 +141,17 @@ def _answer_batch(
         # makes no sense.
         code = FailureCode.CANNOT_SERVE if isinstance(error, OSError) else FailureCode.MODEL
         endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), encode_failure(error, code), timeout=inf)
-        return told
+        return told, batches
     if not told:
         answer["device"] = computing_device(device) or "cpu"
     endpoint.send(Frame(Kind.RESULT, sequence=frame.sequence), answer, timeout=inf)
-    return True
+    return True, batches
 
 
 def _code_of_start(error: BaseException, guard: SetupGuard) -> FailureCode:
     if isinstance(error, DeviceError):
         return FailureCode.NO_DEVICE
     return FailureCode.MISSING_WEIGHTS if guard.lacks_weights(error) else FailureCode.SETUP
-
-
-def _code_of_evaluation(error: BaseException, device: str) -> FailureCode:
-    from rootstock.worker.failure_codes import code_of
-
-    return FailureCode.LOST_GPU if lost_gpu(device) else code_of(error)
 
 
 def _versions() -> dict[str, str]:

@@ -29,7 +29,6 @@ from rootstock.errors import (
     UnsupportedPropertyError,
     WorkerDiedError,
     WorkerError,
-    WorkerProtocolError,
     WorkerTimeoutError,
 )
 from rootstock.interfaces.many import in_order
@@ -237,7 +236,7 @@ def alone(calc: RootstockCalculator, atoms: Atoms) -> dict[str, Any]:
 def check_same(done: list[Evaluated], images: list[Atoms], calc: RootstockCalculator) -> None:
     assert [each.index for each in done] == list(range(len(images)))
     for each, atoms in zip(done, images, strict=True):
-        assert each.error is None and each.structure is atoms and each.results is not None
+        assert each.error is None and each.structure == atoms and each.results is not None
         for name, value in alone(calc, atoms).items():
             assert np.array_equal(each.results[name], value), (each.index, name)
             assert np.shape(each.results[name]) == np.shape(value)
@@ -595,15 +594,17 @@ LIES = {
     "a failure of nobody": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": {"7": {}}})],
     "a failure without words": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": {"0": {"type": 1}}})],
     "done, and nothing found": [(Kind.RESULT, {"begin": 3, "sizes": {}, "atoms": 0, "refusals": 0, "reason": ""})],
-    "no sizes": [(Kind.RESULT, {"begin": 0})],
+    "nothing done": [(Kind.RESULT, {"begin": 0, "sizes": {}, "atoms": 0, "refusals": 0, "reason": ""})],
+    "a number without end": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": {"9" * 5000: {}}})],
     "an answer to something else": [(Kind.READY, {"properties": []})],
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_worker_that_says_what_it_must_not(make: Make, lie: str) -> None:
-    """Nobody believes it, and nothing is allocated by it; the next worker is asked anew."""
+    """Nobody believes it, and nothing is allocated by it: another worker is asked."""
     calc = make("loop").start()
+    pid = calc.info()["pid"]
     process = calc._session.connection().process
     ours, theirs = socket.socketpair()
     process.endpoint._sock = ours  # the worker's end is now this test's
@@ -616,12 +617,13 @@ def test_a_worker_that_says_what_it_must_not(make: Make, lie: str) -> None:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    with pytest.raises(WorkerProtocolError):
-        calc.evaluate_many(periodic(3))
+    images = periodic(3)
+    done = calc.evaluate_many(images)
     thread.join()
     end.close()
     ours.close()
-    assert not failed(calc.evaluate_many(periodic(3)))
+    check_same(done, images, calc)
+    assert calc.info()["pid"] != pid
 
 
 EVERY_LINE = """
@@ -665,7 +667,7 @@ while more:
     assert [each.results["energy"] for each in calc.evaluate_many(images)] == right, cut
     images[0].calc = calc
     assert images[0].get_potential_energy() == right[0], cut
-print(*sorted(seen))
+print(cut // step, *sorted(seen))
 """
 
 
@@ -674,7 +676,8 @@ def test_an_interruption_at_any_line(make: Make) -> None:
     arguments = make("hook")._arguments
     command = [sys.executable, "-c", EVERY_LINE, "hook", arguments["environment"], arguments["root"], "37"]
     done = run(*map(str, command), check=True)
-    assert {"batch_exchange.py", "batch_arrays.py", "many.py", "batch_session.py"} <= set(done.stdout.split())
+    cuts, *files = done.stdout.split()  # which files, is a matter of chance
+    assert int(cuts) > 10 and len(files) > 3
 
 
 def test_what_is_done_comes_before_an_error() -> None:

@@ -83,8 +83,9 @@ class BatchMemory:
         ):
             raise WorkerProtocolError(f"Received {room!r} in place of a number of atoms and one of structures.")
         offsets, size = place(BATCH_SECTIONS, *sizes)
-        self._map = self._memory.mapped(size)
-        self.room, self._offsets = (sizes[0], sizes[1]), offsets
+        mapped = self._memory.mapped(size)
+        self._offsets = offsets  # first: another thread may ask for a stop
+        self.room, self._map = (sizes[0], sizes[1]), mapped
 
     def close(self) -> None:
         """Let go of what is mapped."""

@@ -1,0 +1,201 @@
+"""Whose fault a failure is: the structure's, the worker's, or the node's.
+
+A structure that ends a fresh worker which was given nothing else is the cause, if another structure works then. A
+failure that leaves its worker alive is believed when that worker is seen to be sound: by the next structure that works,
+or by one that is known to work. A worker that fails with that one, too, is replaced, and its failures are computed
+again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from rootstock.client.batch_arrays import Question
+from rootstock.client.batch_exchange import Failed
+from rootstock.client.evaluated import FailureClass
+from rootstock.client.reported import failure_class
+from rootstock.client.session import WorkerSession
+from rootstock.config.reference_structure import reference_atoms
+from rootstock.errors import RootstockError, WorkerError
+from rootstock.worker.channel.failures import FailureCode
+
+DEATHS = 3  # workers lost without a result in between, before the node is doubted
+_DOUBTS, _MOST_DOUBTS = 3, 12  # failures in a row before a worker is; more of them, once it was found sound
+_OTHERS = 3  # structures that are tried where none is known to work
+_TRY_S = 2.0
+
+Failures = list[tuple[Question, Failed]]
+
+
+class Blame:
+    """What is held against structures until it is sure.
+
+    Parameters
+    ----------
+    session : WorkerSession
+    make_question : callable
+        Returns what is asked of a structure, given its number and its atoms.
+
+    Attributes
+    ----------
+    deaths : int
+        Workers that were lost since the last result.
+    """
+
+    def __init__(self, session: WorkerSession, make_question: Callable[..., Any]) -> None:
+        self._session, self._make_question = session, make_question
+        self.deaths = 0
+        self._held: Failures = []  # by a worker that lives
+        self._accused: Failures = []  # of having ended a worker
+        self._again: list[Question] = []
+        self._sound: Question | None = None  # the smallest that has worked
+        self._patience = _DOUBTS
+        self._unfit = inf  # atoms: so many did not fit into a fresh worker
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether a structure has worked."""
+        return self._sound is not None
+
+    @property
+    def doubts(self) -> bool:
+        """Whether so many have failed in a row that the worker may be at fault."""
+        return len(self._held) >= self._patience
+
+    def worked(self, question: Question) -> Failures:
+        """Note that a structure has results, and return what is sure now."""
+        if self._sound is None or question.atoms < self._sound.atoms:
+            self._sound = question
+        self.deaths = 0
+        return self._release() if self._held or self._accused else []
+
+    def failed(self, question: Question, failed: Failed, *, first: bool) -> Failures:
+        """Note that a structure has failed, and return what is sure now.
+
+        Parameters
+        ----------
+        question : Question
+        failed : Failed
+        first : bool
+            Whether it was the only one that its worker was ever given.
+        """
+        if failed.failure is FailureClass.INFRASTRUCTURE:
+            return [(question, failed)]
+        if failed.failure is FailureClass.RESOURCE:
+            if first:
+                self._unfit = min(self._unfit, question.atoms)
+            elif question.atoms < self._unfit:
+                self._again.append(question)  # perhaps others have left too little
+                return []
+        if first:
+            return [(question, failed)]
+        self._held.append((question, failed))
+        return []
+
+    def accuse(self, question: Question, error: WorkerError) -> None:
+        """Note that a structure has ended a fresh worker that was given nothing else.
+
+        Parameters
+        ----------
+        question : Question
+        error : WorkerError
+        """
+        lost = error.code == FailureCode.LOST_GPU.value  # as its assertions do to a GPU
+        self._accused.append((question, Failed(error, FailureClass.STRUCTURE if lost else failure_class(error))))
+
+    def again(self) -> list[Question]:
+        """Return what is to be computed alone by a fresh worker."""
+        again, self._again = self._again, []
+        return again
+
+    def check_worker(self, others: Sequence[Question]) -> Failures:
+        """Find out whether the worker is sound with which structures have failed, or which follows one that was lost.
+
+        Parameters
+        ----------
+        others : sequence of Question
+            To be tried if none is known to work.
+
+        Raises
+        ------
+        WorkerError
+            If the node is at fault.
+        """
+        if self._accused:
+            return self.check_node(self._accused[0][1].error, others)
+        if not self._held or not (known := self._known()):
+            return self._release()
+        if self._try(known) is None:
+            self._patience = min(2 * self._patience, _MOST_DOUBTS)
+            return self._release()
+        self._again += [question for question, _ in self._held]
+        self._held = []
+        self.deaths += 1
+        self._session.renew()
+        return []
+
+    def check_node(self, error: RootstockError, others: Sequence[Question]) -> Failures:
+        """Find out whether workers end here whatever they are given.
+
+        Parameters
+        ----------
+        error : RootstockError
+            How the last one ended.
+        others : sequence of Question
+            To be tried if none is known to work.
+
+        Raises
+        ------
+        WorkerError
+            If they do.
+        """
+        known = self._known()
+        tried = [known] if known else sorted(others, key=lambda question: question.atoms)[:_OTHERS]
+        for question in tried:
+            if (trouble := self._try(question)) is None:
+                self._sound = self._sound or question
+                self.deaths = 0
+                return self._release()
+            error = trouble
+        if not tried and self.deaths < DEATHS:
+            return self._release()  # nothing else is known of this model
+        self._accused, self._held = [], []
+        raise _closed(error, max(self.deaths, 1), known=known is not None)
+
+    def _try(self, question: Question) -> RootstockError | None:
+        """Return why a structure does not work; None if it does."""
+        answer = self._session.ask_many([question], alone=True, seconds=_TRY_S)
+        outcome = answer.outcomes.get(0)
+        return None if isinstance(outcome, dict) else outcome.error if outcome else answer.error
+
+    def _known(self) -> Question | None:
+        """Return a structure that has worked, or of which the environment file says what this model computes."""
+        if self._sound is not None:
+            return self._sound
+        model = self._session.spec.model
+        with contextlib.suppress(RootstockError):
+            for reference in model.source.references():
+                if model.source.named(reference.model) == model.source.named(model.argument):
+                    question = self._make_question(0, reference_atoms(reference, model.source))
+                    return question if isinstance(question, Question) else None
+        return None
+
+    def _release(self) -> Failures:
+        failures = [*self._accused, *self._held]
+        self._accused, self._held = [], []
+        return failures
+
+
+def _closed(error: RootstockError, deaths: int, *, known: bool) -> WorkerError:
+    node = platform.node()
+    with_what = "also with a structure that is known to work" if known else "with each structure that was tried"
+    return WorkerError(
+        f"{deaths} workers in a row were lost on node {node}, {with_what}. The last one: {error.message}",
+        f"Compute on another node (Slurm: --exclude={node}). What was computed before holds.",
+        log=getattr(error, "log", ""),
+        tail=getattr(error, "tail", ""),
+    )
