@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,14 @@ from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import check_same_model, check_same_run, rebase
 from rootstock.simulations.runs.schedulers import Job
-from tests.support.commands import REPOSITORY, run
 from tests.support.run_folders import (
     QuickDisk,
     Structures,
     Trivial,
     exported,
     fill_input,
+    forked,
+    in_memory,
     new_run,
     record_of,
 )
@@ -40,6 +43,13 @@ INPUT = {
     "asked": [["/data/big.extxyz", ":"]],
     "files": [{"path": "/data/big.extxyz", "size": 10, "mtime_ns": 5, "sha256": "a" * 64}],
 }
+
+
+@pytest.fixture(name="tmp_path")
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder in memory."""
+    with in_memory(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -189,20 +199,22 @@ def killer(lines: int) -> Any:
     return trace
 
 
-def make_and_die(folder: Path) -> None:
-    """Make a run in processes that are killed, each one line later; see that another one can make or open it."""
+def test_a_creation_that_is_killed_can_be_begun_again(tmp_path: Path) -> None:
+    """Each process is killed one line later, and another one makes or opens the run."""
+
+    def make(path: Path, lines: int) -> None:
+        sys.settrace(killer(lines))
+        with preparing_run(path):
+            fill_input(path, SIZES)
+            RunFolder.create(path, record_of(SIZES))
+
     lines = 0
     while True:
         lines += 1
-        path = folder / f"run-{lines}"
-        if not (child := os.fork()):
-            sys.settrace(killer(lines))
-            with preparing_run(path):
-                fill_input(path, SIZES)
-                RunFolder.create(path, record_of(SIZES))
-            os._exit(0)
-        if not os.waitpid(child, 0)[1]:
+        path = tmp_path / f"run-{lines}"
+        if not (status := forked(lambda: make(path, lines))):  # noqa: B023
             break
+        assert os.WTERMSIG(status) == signal.SIGKILL
         complete = (path / "run.json").exists()
         if complete:
             assert RunFolder.open(path).missing().size == len(SIZES)
@@ -215,12 +227,6 @@ def make_and_die(folder: Path) -> None:
             assert RunFolder.create(path, record_of(SIZES)).missing().size == len(SIZES)
         assert sorted(os.listdir(path)) == ["input.npz", "run.json"] or complete
     assert lines > 50
-
-
-def test_a_creation_that_is_killed_can_be_begun_again(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from tests.run.test_run_binding import make_and_die as make"
-    done = run(sys.executable, "-c", f"{program}; make(Path(sys.argv[1]))", tmp_path, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
 
 
 # -- the model
@@ -289,36 +295,44 @@ def test_elements_share_all_structures_by_size() -> None:
             Element.parse(text)
 
 
-HOLDS = """
-import sys
-from pathlib import Path
-from rootstock.errors import LockBusyError
-from rootstock.simulations.runs.elements import Element
-from rootstock.simulations.runs.folder import RunFolder
-try:
-    with RunFolder.open(Path(sys.argv[1])).recorder(Element.parse(sys.argv[2])):
-        print("holds", flush=True)
-        sys.stdin.read()
-except LockBusyError as error:
-    print(error, flush=True)
-    sys.exit(error.exit_code)
-"""
+def hold(folder: Path, element: str, said: Connection) -> None:
+    """Have an element of a run until the other end of a pipe says so."""
+    try:
+        with RunFolder.open(folder).recorder(Element.parse(element)):
+            said.send("holds")
+            said.recv()
+    except LockBusyError as error:
+        said.send(str(error))
+        sys.exit(error.exit_code)
 
 
 @contextlib.contextmanager
-def computing(folder: Path, element: str = "1/1", **variables: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, element: str) -> Iterator[tuple[BaseProcess, str]]:
+    """Start a process that takes an element of a run; yield it with what it says."""
+    context = multiprocessing.get_context("fork")  # which has all modules already
+    ours, its = context.Pipe()
+    process = context.Process(target=hold, args=(folder, element, its))
+    process.start()
+    with ours, its:
+        try:
+            yield process, ours.recv()
+        finally:
+            ours.send("end")
+            process.join()
+
+
+@contextlib.contextmanager
+def computing(folder: Path, element: str = "1/1") -> Iterator[BaseProcess]:
     """Start a process that has an element of a run."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(folder), element],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stdout.readline() == "holds\n"
+    with started(folder, element) as (process, said):
+        assert said == "holds"
         yield process
 
 
-def try_to_compute(folder: Path, element: str) -> tuple[int, str]:
-    done = run(sys.executable, "-c", HOLDS, folder, element)
-    return done.returncode, done.stdout
+def try_to_compute(folder: Path, element: str) -> tuple[int | None, str]:
+    with started(folder, element) as (process, said):
+        pass
+    return process.exitcode, said
 
 
 def test_one_process_computes_an_element(tmp_path: Path) -> None:
@@ -332,15 +346,15 @@ def test_one_process_computes_an_element(tmp_path: Path) -> None:
             assert (
                 f"Wait until it ends, or end it: rootstock run cancel '{folder.path}'" in said and "rm -f" not in said
             )
-        assert try_to_compute(folder.path, "3/3") == (0, "holds\n")
+        assert try_to_compute(folder.path, "3/3") == (0, "holds")
         assert [(str(each.element), each.state) for each in running(folder.path)] == [
             ("1/3", "running"), ("2/3", "running")
         ]  # fmt: skip
         assert not list(folder.path.glob("part-*"))
         first.kill()
-        first.wait()
+        first.join()
         assert [each.state for each in running(folder.path)] == ["running", "ended"]
-        assert try_to_compute(folder.path, "2/3") == (0, "holds\n")  # what was killed leaves nothing that hinders
+        assert try_to_compute(folder.path, "2/3") == (0, "holds")  # what was killed leaves nothing that hinders
     assert running(folder.path) == []
     assert sorted(os.listdir(folder.path)) == ["input.npz", "run.json"]
 
@@ -364,7 +378,8 @@ def test_cancel_ends_the_processes_of_this_node(tmp_path: Path) -> None:
         record.write_text(json.dumps({**content, "start": "another boot 5"}))
         [(found, what)] = cancel(folder)
         assert found.process is not None and found.process.pid == first.pid and what.startswith("was sent SIGTERM")
-        assert first.wait() == -signal.SIGTERM and second.poll() is None
+        first.join()
+        assert first.exitcode == -signal.SIGTERM and second.exitcode is None
 
 
 def foreign(folder: Path, element: Element = Element(), job: Job | None = None) -> Path:  # noqa: B008
