@@ -77,8 +77,25 @@ def start_up(axes: Axes, record: dict[str, Any]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+def scale(axes: Axes, record: dict[str, Any]) -> None:
+    """Draw how many times faster a batch is than one by one, over its size; and what `evaluate_many` makes of it."""
+    for row, colour, marker in zip(record["rows"], COLOURS, MARKERS, strict=False):
+        cpu = row["cpu"]
+        sizes = sorted(int(way.removeprefix("batch of ")) for way in cpu if way.startswith("batch of "))
+        faster = [cpu["loop"] / cpu[f"batch of {size}"] for size in sizes]
+        axes.plot(sizes, faster, marker + "-", color=colour, label=f"{row['model']}: in process", markersize=5)
+        found = row["evaluate_many / loop"]
+        axes.plot(row["together"], found, marker, color=colour, label=f"{row['model']}: evaluate_many", markersize=11,
+                  markerfacecolor="none")  # fmt: skip
+    axes.set(xscale="log", xlabel="structures computed together", ylabel="times faster than one by one", ylim=(0, None))
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.grid(axis="y", color="#d9d9d9", linewidth=0.6)
+
+
 DRAW: dict[str, Callable[[Axes, dict[str, Any]], None]] = {
-    "ipc_overhead": calls, "ipi_overhead": calls, "start_up": start_up,
+    "ipc_overhead": calls, "ipi_overhead": calls, "start_up": start_up, "scale": scale,
 }  # fmt: skip
 
 
@@ -92,7 +109,7 @@ def main() -> None:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(7.2, 4.2), layout="constrained")
             DRAW[record["benchmark"]](figure.add_subplot(), record)
-            figure.legend(loc="outside upper left", ncols=3, frameon=False)
+            figure.legend(loc="outside upper left", ncols=2 if record["benchmark"] == "scale" else 3, frameon=False)
             path = arguments.output / f"{record['benchmark']}.svg"
             figure.savefig(path, metadata={"Date": None, "Creator": None})
         print(path)

@@ -165,7 +165,11 @@ class WorkerError(RootstockError, RuntimeError):
     ----------
     log, tail, remote_type, remote_traceback : str
         The same.
+    code : str
+        What kind of failure the worker reported, as the page on wire protocols lists them; empty if it reported none.
     """
+
+    code = ""
 
     exit_code = 18
 

@@ -17,7 +17,7 @@ from typing import Any
 from ase import Atoms
 
 from rootstock.admin import verify_physics as physics
-from rootstock.admin.verify_batch import BATCH, HINT, ONE_BY_ONE, compare_batch, computed_together
+from rootstock.admin.verify_batch import BATCH, HINT, SINGLE_CALLS, compare_batch, computed_together
 from rootstock.admin.verify_checks import Check, compare, describe, head
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
@@ -70,13 +70,12 @@ def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, 
         for check, _ in check_model(build, device, references, report=report)
     ]
     if missed := [check for check in checks if check["passed"] is False]:
-        than = "than its references say"
+        differ = " computes other numbers than its references say"
         hint = "Look at the versions that were installed; pin those that the references hold for."
-        if all(check["source"] == ONE_BY_ONE for check in missed):
-            than, hint = "for structures together than one by one", HINT
+        if all(check["source"] == SINGLE_CALLS for check in missed):
+            differ, hint = ": calculate_batch gives other numbers than single calls", HINT
         raise VerificationError(
-            f"Environment {source.name!r} computes other numbers {than}:\n"
-            + "\n".join(f"  {describe(check)}" for check in missed),
+            f"Environment {source.name!r}{differ}:\n" + "\n".join(f"  {describe(check)}" for check in missed),
             hint,
         )
     return checks

@@ -22,8 +22,10 @@ Together = Callable[[Sequence[Atoms], tuple[str, ...]], Sequence[Mapping[str, An
 
 # eV per atom, eV/Angstrom, eV/Angstrom^3, Bohr magnetons: single precision rounds to a tenth of it.
 BATCH = {"energy": 2e-5, "forces": 5e-4, "stress": 2e-5, "magmoms": 1e-3}
-ONE_BY_ONE = "one by one"  # the source of what is expected
-HINT = "Correct calculate_batch, or leave it out of the environment file: structures are then computed one by one."
+SINGLE_CALLS = "single calls"  # the source of what is expected
+HINT = (
+    "Correct calculate_batch, or remove it from the environment file: the worker then computes structures one by one."
+)
 _APART = 4.0  # Angstrom between two molecules
 _EVERYTHING = 1e12  # in one part, whatever the unit
 
@@ -58,7 +60,7 @@ def compare_batch(
         pairs = [(_numbers(name, image, one), _numbers(name, image, other)) for image, one, other in rows]
         value, should = (np.concatenate(column) for column in zip(*pairs, strict=True))
         title = "energy per atom" if name == "energy" else name
-        yield compare(f"{title} in a batch", ONE_BY_ONE, value, should, tolerances[name])
+        yield compare(f"{title} in a batch", SINGLE_CALLS, value, should, tolerances[name])
 
 
 def computed_together(

@@ -92,7 +92,14 @@ def symmetries(
 
 
 def rattled(atoms: Atoms, seed: int = 0) -> Atoms:
-    """Return atoms away from any symmetric position."""
+    """Return atoms away from any symmetric position.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    seed : int
+        Others give other positions.
+    """
     atoms = atoms.copy()
     atoms.rattle(RATTLE_A, seed=seed)
     return atoms

@@ -106,7 +106,7 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
             found = ", ".join(
                 f"{name} (line {line})" for name, line in sorted(methods.items(), key=lambda each: each[1])
             )
-            click.echo(f"{file}: computes many structures together: {found}")
+            click.echo(f"{file}: supports batches: {found}")
         click.echo(f"{file}: {errors} errors, {report['warnings']} warnings")
     try:
         if build and not errors:

@@ -125,8 +125,9 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
 def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
     """Compute what is missing in FOLDER.
 
-    The build that the run began with computes, also if another one is in use now. Structures that failed are not
-    computed again: see retry-failed. When nothing is missing, results are exported, as at the end of the first command.
+    The build that the run began with computes, also if another one is in use now, in the root of the first command
+    unless --root or --cluster is given. Structures that failed are not computed again: see retry-failed. When nothing
+    is missing, results are exported, as at the end of the first command.
 
     \b
     Examples:

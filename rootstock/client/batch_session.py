@@ -34,8 +34,8 @@ class Batches:
         """Take over what a worker says of an exchange."""
         self.structures += len(answer.outcomes)
         self.atoms = answer.atoms or self.atoms
+        self.reason = answer.reason or self.reason
         if answer.refusals > self.refusals:
-            self.reason = answer.reason
             logger.warning(
                 "calculate_batch failed %d times where each structure alone did not: %s. After three times "
                 "structures are computed one by one.", answer.refusals, answer.reason,

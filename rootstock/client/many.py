@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -21,6 +20,7 @@ from rootstock.client.batch_arrays import Question
 from rootstock.client.batch_exchange import Answer, Failed
 from rootstock.client.evaluated import Evaluated, FailureClass
 from rootstock.client.inputs import Inputs
+from rootstock.client.reported import failure_class
 from rootstock.client.session import WorkerSession
 from rootstock.client.shared_arrays import Result
 from rootstock.client.strange_elements import name_strange_elements
@@ -30,7 +30,6 @@ from rootstock.errors import (
     ModelError,
     NonFiniteError,
     RootstockError,
-    WorkerDiedError,
     WorkerError,
 )
 from rootstock.worker.channel.memory import PROPERTY_BITS
@@ -41,13 +40,6 @@ _MOST_INFO = 4 * 2**20  # characters of atoms.info
 _PARTS = 8  # an exchange is to have so many
 _DEATHS = 3  # without a result in between, before a structure is tried that is known to work
 USUAL = ("energy", "forces")
-
-# Somebody, or the batch system, has ended the worker; or the kernel, for lack of memory.
-_FROM_OUTSIDE = {
-    getattr(signal, name)
-    for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGXFSZ", "SIGPWR")
-    if hasattr(signal, name)
-}
 
 
 class ManyStructures:
@@ -181,7 +173,7 @@ class ManyStructures:
         self._deaths = 0
         accused, self._accused = self._accused, []
         for question, error in accused:
-            yield Evaluated(question.number, None, error, question.structure, failure_of(error))
+            yield Evaluated(question.number, None, error, question.structure, failure_class(error))
 
     def _adapt(self, questions: list[Question], answer: Answer) -> None:
         """Choose how much the next exchange has: some seconds of work, and enough parts to find their best size."""
@@ -223,18 +215,6 @@ class ManyStructures:
                     question = self._question(0, reference_atoms(reference, model.source))
                     return question if isinstance(question, Question) else None
         return None
-
-
-def failure_of(error: WorkerError) -> FailureClass:
-    """Say whose fault it is that a worker ended with the first structure that it was given.
-
-    Parameters
-    ----------
-    error : WorkerError
-    """
-    code = error.returncode if isinstance(error, WorkerDiedError) else None
-    number = 0 if code is None else -code if code < 0 else code - 128
-    return FailureClass.INFRASTRUCTURE if number in _FROM_OUTSIDE else FailureClass.STRUCTURE
 
 
 def _closed(error: WorkerError, deaths: int, *, known: bool) -> WorkerError:

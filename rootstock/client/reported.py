@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.process import WorkerProcess
-from rootstock.errors import ModelError, OutOfMemoryError, UnsupportedPropertyError, WorkerError
+from rootstock.errors import (
+    ModelError,
+    OutOfMemoryError,
+    RootstockError,
+    UnsupportedPropertyError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerProtocolError,
+    WorkerStartError,
+)
 from rootstock.worker.channel.failures import Failure, FailureCode
 
 _KINDS: dict[FailureCode, tuple[type[WorkerError], FailureClass]] = {
@@ -13,6 +24,12 @@ _KINDS: dict[FailureCode, tuple[type[WorkerError], FailureClass]] = {
     FailureCode.INPUT_OUTPUT: (ModelError, FailureClass.INFRASTRUCTURE),
     FailureCode.LOST_GPU: (ModelError, FailureClass.INFRASTRUCTURE),
     FailureCode.CANNOT_SERVE: (WorkerError, FailureClass.INFRASTRUCTURE),
+}
+# Somebody, or the batch system, has ended the worker; or the kernel, for lack of memory.
+_FROM_OUTSIDE = {
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGXFSZ", "SIGPWR")
+    if hasattr(signal, name)
 }
 # After these a worker cannot serve any more.
 USELESS = {
@@ -31,7 +48,27 @@ def reported_error(process: WorkerProcess, report: Failure) -> tuple[WorkerError
     """
     kind, failure = _KINDS.get(report.code, (ModelError, FailureClass.STRUCTURE))
     who = "model" if issubclass(kind, ModelError) else "worker"
-    return process.failure(kind, f"The {who} {process.title} failed", report), failure
+    error = process.failure(kind, f"The {who} {process.title} failed", report)
+    error.code = report.code.value
+    return error, failure
+
+
+def failure_class(error: RootstockError) -> FailureClass:
+    """Return whose fault it is that a structure has no results.
+
+    Parameters
+    ----------
+    error : RootstockError
+        Of a worker that was lost, if it was fresh, and was given nothing but this structure.
+    """
+    for code, (_, failure) in _KINDS.items():
+        if isinstance(error, WorkerError) and error.code == code.value:
+            return failure
+    if isinstance(error, WorkerStartError | WorkerProtocolError):
+        return FailureClass.INFRASTRUCTURE
+    exited = error.returncode if isinstance(error, WorkerDiedError) else None
+    number = 0 if exited is None else -exited if exited < 0 else exited - 128
+    return FailureClass.INFRASTRUCTURE if number in _FROM_OUTSIDE else FailureClass.STRUCTURE
 
 
 def useless_error(process: WorkerProcess, report: Failure) -> WorkerError:

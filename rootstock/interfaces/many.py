@@ -28,8 +28,9 @@ class ManyCalculator(ProxyCalculator):
         """Compute properties of many structures.
 
         Models whose calculator has ``calculate_batch`` compute several together, in the size that is fastest and fits
-        into memory; `rootstock show` says which do. The numbers then differ from those of single calls by rounding.
-        Others compute one structure after the other: those numbers are the same, bit for bit, on a processor.
+        into memory; ``info()["batches"]`` says whether this one does. The numbers then may differ from those of single
+        calls by rounding. Others compute one structure after the other: those numbers are the same, bit for bit, on a
+        processor.
 
         Parameters
         ----------
@@ -84,7 +85,8 @@ class ManyCalculator(ProxyCalculator):
         properties : sequence of str, optional
             As in `evaluate_many`.
         ordered : bool
-            Whether they come in the order of `images`; otherwise as soon as each is done.
+            Whether they come in the order of `images`; otherwise as soon as each is done. Before an error is raised,
+            what is done comes in any case.
 
         Yields
         ------
@@ -104,15 +106,19 @@ class ManyCalculator(ProxyCalculator):
             )
         self._sync_parameters()
         done = ManyStructures(self._session, properties).run(images)
-        return _in_order(done) if ordered else done
+        return in_order(done) if ordered else done
 
 
-def _in_order(done: Iterator[Evaluated]) -> Iterator[Evaluated]:
+def in_order(done: Iterator[Evaluated]) -> Iterator[Evaluated]:
     """Hold what is done until its turn has come."""
     early: dict[int, Evaluated] = {}
     coming = 0
-    for each in done:
-        early[each.index] = each
-        while coming in early:
-            yield early.pop(coming)
-            coming += 1
+    try:
+        for each in done:
+            early[each.index] = each
+            while coming in early:
+                yield early.pop(coming)
+                coming += 1
+    except RootstockError:
+        yield from map(early.pop, sorted(early))
+        raise

@@ -137,7 +137,17 @@ def _properties(columns: tuple[tuple[str, str, str, int], ...]) -> str:
 
 
 def _entry(name: Any, value: Any) -> str:
-    """Return an entry of the second line, as ASE writes it if that is read back, and otherwise as JSON."""
+    """Return an entry of the second line; those of texts are kept, for many structures have the same."""
+    return _of_text(name, value) if type(name) is type(value) is str else _of_value(name, value)
+
+
+@functools.lru_cache
+def _of_text(name: str, value: str) -> str:
+    return _of_value(name, value)
+
+
+def _of_value(name: Any, value: Any) -> str:
+    """Return an entry as ASE writes it if that is read back, and otherwise as JSON."""
     if isinstance(value, Spacegroup):
         value = value.symbol
     if name == "stress" and np.shape(value) == (6,):

@@ -10,7 +10,6 @@ import time
 from typing import Any, NamedTuple
 
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.errors import WorkerProtocolError
 from rootstock.worker.batch_hook import BatchHook
@@ -21,8 +20,9 @@ from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.failures import FailureCode, encode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.device import computing_device, lost_gpu
-from rootstock.worker.device_memory import free_memory, is_out_of_memory
+from rootstock.worker.device_memory import free_memory
 from rootstock.worker.evaluate import Evaluator
+from rootstock.worker.failure_codes import code_of
 
 _MESSAGE, _TRACEBACK = 2000, 4000  # characters of each failure: there may be thousands
 _FAILURES = 200  # in one frame
@@ -172,7 +172,7 @@ class BatchEvaluator:
                 part.size.too_large(part.cost)
                 return part.begin
             if trouble.declined:
-                self._hook.decline(self._batch.asked[part.begin])
+                self._hook.decline(self._batch.asked[part.begin], trouble.failure["message"])
                 return part.begin
             reason, again = f"{trouble.failure['type']}: {trouble.failure['message']}", [*range(part.begin, part.end)]
         alone = [self._one(k) for k in again]
@@ -281,14 +281,7 @@ class _Images:
 
 
 def _trouble(error: BaseException) -> _Trouble:
-    out_of_memory = is_out_of_memory(error)
-    code = FailureCode.MODEL
-    if out_of_memory:
-        code = FailureCode.OUT_OF_MEMORY
-    elif isinstance(error, PropertyNotImplementedError):
-        code = FailureCode.UNSUPPORTED_PROPERTY
-    elif isinstance(error, OSError):
-        code = FailureCode.INPUT_OUTPUT
+    code = code_of(error)
     failure = encode_failure(error, code)
     failure["message"], failure["traceback"] = failure["message"][:_MESSAGE], failure["traceback"][-_TRACEBACK:]
-    return _Trouble(failure, out_of_memory, type(error) is NotImplementedError)
+    return _Trouble(failure, code is FailureCode.OUT_OF_MEMORY, type(error) is NotImplementedError)

@@ -29,7 +29,7 @@ class BatchHook:
     refusals : int
         How often it failed though each structure could be computed alone.
     reason : str
-        How, the last time.
+        How, the last time; or why it is not used.
     sizes : dict of int to BatchSize
         By what is asked, as bits.
     """
@@ -62,9 +62,10 @@ class BatchHook:
         cost_of_an_atom : float
             In the unit of `cost`.
         """
+        first = FIRST_ATOMS[self._on_gpu] * max(cost_of_an_atom, 1e-9)
         if asked not in self.sizes:
-            first = FIRST_ATOMS[self._on_gpu] * max(cost_of_an_atom, 1e-9)
             self.sizes[asked] = BatchSize(first, self.shapes)
+        self.sizes[asked].at_least(first)
         return self.sizes[asked]
 
     def resume(self, asked: int, limit: float) -> None:
@@ -114,9 +115,19 @@ class BatchHook:
             raise TypeError(f"calculate_batch returned {len(found)} results for {len(images)} structures.")
         return found
 
-    def decline(self, asked: int) -> None:
-        """Ask it no more for these properties: it has said that it does not compute them."""
+    def decline(self, asked: int, reason: str) -> None:
+        """Ask it no more for these properties: it has said that it does not compute them.
+
+        Parameters
+        ----------
+        asked : int
+            As bits.
+        reason : str
+            What it said.
+        """
         self._declined.add(asked)
+        self.reason = f"it declines: {reason[:500]}"
+        print(f"calculate_batch is not used for what was asked: {reason}", file=sys.stderr, flush=True)  # noqa: T201
 
     def refuse(self, reason: str) -> None:
         """Count that it failed though each structure could be computed alone."""

@@ -31,6 +31,12 @@ class BatchSize:
         self._best = (0.0, self.limit)  # cost a second, and the limit that it was reached with
         self._settled, self._cut, self._clean = False, known, -1  # the first part compiles, and loads
 
+    def at_least(self, first: float) -> None:
+        """Begin with more, as long as nothing was learned: there are structures of which an atom costs more."""
+        if not (self._rates or self._best[0] or self._settled or self._cut):
+            self.limit = max(self.limit, self._allowed(first))
+            self._best = 0.0, self.limit
+
     def took(self, cost: float, seconds: float) -> None:
         """Learn from a part that was computed.
 

@@ -16,7 +16,6 @@ from rootstock.worker.channel.failures import FailureCode, encode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.device import check_device, computing_device, describe, lost_gpu
-from rootstock.worker.device_memory import is_out_of_memory
 from rootstock.worker.guard import SetupGuard
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun
@@ -159,13 +158,9 @@ def _code_of_start(error: BaseException, guard: SetupGuard) -> FailureCode:
 
 
 def _code_of_evaluation(error: BaseException, device: str) -> FailureCode:
-    from ase.calculators.calculator import PropertyNotImplementedError
+    from rootstock.worker.failure_codes import code_of
 
-    if lost_gpu(device):
-        return FailureCode.LOST_GPU
-    if isinstance(error, PropertyNotImplementedError):
-        return FailureCode.UNSUPPORTED_PROPERTY
-    return FailureCode.OUT_OF_MEMORY if is_out_of_memory(error) else FailureCode.MODEL
+    return FailureCode.LOST_GPU if lost_gpu(device) else code_of(error)
 
 
 def _versions() -> dict[str, str]:

@@ -61,6 +61,18 @@ def test_a_start(root: Path, tmp_path: Path) -> None:
     assert calculator["total"] > 0
 
 
+def test_many_structures(root: Path, tmp_path: Path) -> None:
+    where = ("--root", root, "--model", "emt", "--elements", "Cu", "Au", "--json", tmp_path / "scale.json")
+    benchmark("scale.py", *where, "--structures", "4", "--rounds", "1")
+    (row,) = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert (row["structures"], row["atoms"], row["difference eV"]) == (4, 48, 0.0)
+    assert min(figures(row["cpu"])) > 0
+    benchmark("scale.py", *where, "--memory", "50")
+    (row,) = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert (row["structures"], row["failed"]) == (50, 0)
+    assert row["peak MB"] > 0
+
+
 @pytest.mark.parametrize("name", ["ipc_overhead", "ipi_overhead", "start_up"])
 def test_plots_show_the_figures_beside_them(name: str, tmp_path: Path) -> None:
     record = json.loads((PLOTS / f"{name}.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -26,6 +26,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from rootstock import RootstockCalculator
+from rootstock.calculator import Evaluated, FailureClass
+from rootstock.config.environment_file import packaged_source
 from rootstock.errors import DeviceError, ModelError, WorkerDiedError
 from rootstock.worker.device import missing_gpu
 from tests.conftest import Site
@@ -63,6 +65,19 @@ def setup(model, device="cuda"):
     return calculator
 """
 )
+
+# A model with little of the GPU's memory. (On a processor, the worker's address space is limited instead.)
+SHORT = """
+
+_setup = setup
+
+
+def setup(model, device="cuda", **options):
+    calculator = _setup(model, device, **options)
+    if device.startswith("cuda"):
+        torch.cuda.set_per_process_memory_fraction(0.03)
+    return calculator
+"""
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 only_cuda = pytest.mark.skipif(not ON_GPU, reason=f"{DEVICE} is no GPU of NVIDIA's")
@@ -261,3 +276,78 @@ def test_time_of_a_call(calc: RootstockCalculator, repeats: int, say: Say) -> No
     calls, info = calc.info()["calls"], calc.info()
     assert calls["count"] == 10
     say(f"{DEVICE}, {info['gpu'] or info['host']}, {len(atoms)} atoms: {calls}")
+
+
+def cells(count: int) -> list[Atoms]:
+    """Return rock salt of 8, 16 or 24 atoms, each rattled in its own way."""
+    images = []
+    for seed in range(count):
+        atoms = rock_salt().repeat((1, 1, 1 + seed % 3))
+        atoms.rattle(0.05, seed=seed)
+        images.append(atoms)
+    return images
+
+
+def one_by_one(calc: RootstockCalculator, images: list[Atoms]) -> list[dict[str, Any]]:
+    found = []
+    for atoms in images:
+        calc.calculate(atoms, WANTED)
+        found.append(dict(calc.results))
+    return found
+
+
+def same(done: list[Evaluated], single: list[dict[str, Any]]) -> None:
+    """Compare with single calls; the tolerances are those of single precision on a GPU."""
+    assert [each.error for each in done] == [None] * len(single)
+    for each, results in zip(done, single, strict=True):
+        assert each.results is not None
+        assert each.results["energy"] == pytest.approx(results["energy"], abs=1e-5 * len(each.structure))
+        assert np.abs(each.results["forces"] - results["forces"]).max() < 1e-3
+        assert np.abs(each.results["stress"] - results["stress"]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["chgnet", "mace"])
+def test_batches(build: Build, make_model: Make, name: str, say: Say) -> None:
+    """The numbers are those of single calls; how much faster they come is told, and promised nowhere."""
+    model = f"mace-{make_model('mace', '0', 'released')}" if name == "mace" else name
+    sizes = (1, 8, 32, 128, 512) if ON_GPU else (1, 8)
+    images = cells(max(sizes))
+    with RootstockCalculator(model, root=build(name), device=DEVICE, threads=1) as calc:
+        same(calc.evaluate_many(images, WANTED), one_by_one(calc, images))
+        for size in sizes:
+            some, begun = images[:size], time.perf_counter()
+            one_by_one(calc, some)
+            loop, begun = time.perf_counter() - begun, time.perf_counter()
+            calc.evaluate_many(some, WANTED)
+            many = time.perf_counter() - begun
+            say(
+                f"{DEVICE}, {model.partition('-')[0]}, {size} structures, {sum(map(len, some))} atoms: one by one "
+                f"{loop / size * 1e3:.2f} ms each, together {many / size * 1e3:.2f} ms, {loop / many:.1f} times faster"
+            )
+        info = calc.info()["batches"]
+        say(f"{name}: {info}")
+    assert info["hook"] and not info["refusals"]
+
+
+def test_batches_with_little_memory(build: Build, site: Site, tmp_path: Path, say: Say) -> None:
+    """Parts get smaller until they fit; no structure that fits alone fails, and the worker goes on."""
+    root = build("chgnet")
+    file = tmp_path / "short.py"
+    file.write_text(packaged_source("chgnet").path.read_text() + SHORT)
+    site("install", "--cluster", "local", "--root", root, "--env", file, *torch_settings())
+    images = cells(512 if ON_GPU else 48)
+    with RootstockCalculator("short", root=root, device=DEVICE, threads=1) as calc:
+        single, worker = one_by_one(calc, images[:8]), calc.info()["pid"]
+        if not ON_GPU:
+            pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + ROOM_ON_CPU
+            resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
+        done = calc.evaluate_many(images, WANTED)
+        say(f"{DEVICE}: {calc.info()['batches']}")
+        assert [each.error for each in done] == [None] * len(images)
+        same(done[:8], single)
+        if ON_GPU:
+            assert calc.info()["pid"] == worker
+            (large,) = calc.evaluate_many([rock_salt().repeat(16)], WANTED)
+            assert large.failure is FailureClass.RESOURCE
+            same(calc.evaluate_many(images[:8], WANTED), single)

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import pytest
+from ase import Atoms
 
 from rootstock.config.environment_file import packaged_names
 
@@ -31,6 +32,10 @@ class Case:
         model is taken.
     elements : tuple of str
         Two that the model knows.
+    unknown : str
+        One that it does not know, if there is one.
+    cell, mixed : bool
+        Whether it computes structures without a cell, and some that are periodic in some directions only.
     mark : str
         The marker, if building takes a real model's packages.
     weights : tuple of str
@@ -39,8 +44,18 @@ class Case:
 
     direct: str
     elements: tuple[str, str] = ("Na", "Cl")
+    unknown: str = ""
+    cell: bool = True
+    mixed: bool = True
     mark: str = ""
     weights: tuple[str, str] = ("", "")
+
+    def refuses(self, atoms: Atoms) -> bool:
+        """Tell whether a structure is one that the model cannot compute."""
+        mixed = atoms.pbc.any() and not atoms.pbc.all()
+        return bool(
+            self.unknown in atoms.symbols or (mixed and not self.mixed) or (atoms.cell.rank < 3 and not self.cell)
+        )
 
     def code(self, model: str, device: str = "cpu") -> str:
         """Return what makes ``calc`` on a device."""
@@ -48,13 +63,17 @@ class Case:
 
 
 CASES = {
-    "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au")),
+    "emt": Case("from ase.calculators.emt import EMT; calc = EMT()", ("Cu", "Au"), unknown="Fe"),
     "lj": Case("from ase.calculators.lj import LennardJones; calc = LennardJones(rc=10.0)"),
     "chgnet": Case(
-        "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='DEVICE')", mark="models"
+        "from chgnet.model import CHGNetCalculator; calc = CHGNetCalculator(use_device='DEVICE')",
+        unknown="Am",
+        cell=False,
+        mark="models",
     ),
     "mace": Case(
         "from mace.calculators import MACECalculator; calc = MACECalculator('MODEL', device='DEVICE')",
+        unknown="Fe",
         mark="models",
         weights=("small", "xdg/mace/20231210mace128L0_energy_epoch249model"),
     ),
@@ -70,6 +89,7 @@ from orb_models.forcefield.inference.calculator import ORBCalculator
 model, adapter = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="DEVICE", compile=False)
 calc = ORBCalculator(model, adapter, device="DEVICE")
 """,
+        mixed=False,
         mark="all_models",
         weights=("orb-v3-conservative-inf-omat", f"cached_path/{sha256(ORB_URL)}.{sha256('etag')}"),
     ),

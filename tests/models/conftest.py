@@ -32,6 +32,10 @@ PROGRAMS = Path(__file__).parent / "programs"
 GPU_VARIABLES = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
+# How far what is computed together may be from what is computed one by one: in single precision, sums of other lengths
+# are rounded differently.
+TOLERANCES = {"energy": 2e-5, "free_energy": 2e-5, "forces": 2e-5, "stress": 1e-6, "energies": 2e-5, "magmoms": 1e-5}
+
 Build = Callable[[str], Path]
 Make = Callable[..., Path]
 Fetched = Callable[[str], str]
@@ -200,6 +204,42 @@ def rock_salt(elements: Sequence[str] = ("Na", "Cl")) -> Atoms:
     )  # fmt: skip
     atoms.rattle(0.1, seed=7)
     return atoms
+
+
+def varied(elements: Sequence[str], unknown: str) -> list[Atoms]:
+    """Return structures of different sizes, boundary conditions and contents; the last is the first with a charge."""
+    first, second = elements
+    crystal = rock_salt(elements)
+    double = crystal.repeat((2, 1, 1))
+    double.rattle(0.05, seed=2)
+    slab = crystal.copy()
+    slab.cell[2, 2] = 15.0
+    slab.pbc = (True, True, False)
+    cluster = crystal.copy()
+    cluster.pbc = False
+    charged = crystal[1:]
+    charged.info.update(charge=1, spin=2, note="vacancy")
+    charged.set_tags(range(7))
+    ion = crystal.copy()
+    ion.info.update(charge=2, spin=3)
+    pair = {"positions": [[0, 0, 0], [0, 0, 2.5]]}
+    return [
+        crystal,
+        Atoms(first, cell=[3.5] * 3, pbc=True),  # a neighbour of itself
+        slab,
+        double,
+        Atoms(first, cell=[20] * 3, pbc=True),  # without neighbours
+        Atoms(elements, cell=[20] * 3, pbc=True, **pair),  # without angles
+        charged,
+        *([Atoms([first, unknown], cell=[6] * 3, pbc=True, **pair)] if unknown else []),
+        cluster,
+        Atoms([first, second, first], positions=[[0, 0, 0], [0, 0, 2.5], [0, 2.5, 2.5]]),
+        ion,
+    ]
+
+
+def has_stress(atoms: Atoms) -> bool:
+    return bool(atoms.cell.rank == 3 and atoms.pbc.any())
 
 
 class DeadProxy:

@@ -13,9 +13,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock import RootstockCalculator
 from rootstock.config.environment_file import packaged_names
-from rootstock.errors import ConfigurationError, NonFiniteError, WorkerStartError
+from rootstock.errors import ConfigurationError, NonFiniteError, RootstockError, WorkerStartError
 from tests.models.cases import CASES, Case, marked
-from tests.models.conftest import Build, Direct, Make, exactly, rock_salt
+from tests.models.conftest import TOLERANCES, Build, Direct, Make, exactly, has_stress, rock_salt, varied
 
 WANTED = ["energy", "forces", "stress"]
 
@@ -87,6 +87,26 @@ def test_bit_for_bit_the_librarys_own_calculator(
     for atoms, numbers in zip(structures, expected, strict=True):
         atoms.calc = calc
         assert exactly(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()) == numbers
+
+
+def test_many_are_what_each_is_alone(case: Case, calc: RootstockCalculator) -> None:
+    """In the order of the question, whatever fails among them; bit for bit where they are computed one by one."""
+    images = [*varied(case.elements, case.unknown), *(rock_salt(case.elements) for _ in range(3))]
+    found = calc.evaluate_many(images, None)
+    batches = calc.info()["batches"]
+    assert batches["refusals"] == 0 and [each.index for each in found] == list(range(len(images)))
+    for atoms, each in zip(images, found, strict=True):
+        alone = None
+        try:
+            calc.calculate(atoms, [*WANTED[:2], *(["stress"] if has_stress(atoms) else [])])
+        except RootstockError as error:
+            alone = error.message
+        assert (each.error and each.error.message) == alone
+        for name, value in (each.results or {}).items():
+            if batches["hook"]:
+                assert np.abs(value - calc.results[name]).max() <= TOLERANCES[name], name
+            else:
+                assert exactly(value) == exactly(calc.results[name]), name
 
 
 def test_results_are_plain_and_finite(case: Case, calc: RootstockCalculator) -> None:

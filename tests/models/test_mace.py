@@ -32,6 +32,7 @@ def test_what_is_taken_and_what_is_refused(root: Path, model: Path, dead_proxy: 
         root,
         "mace",
         (f"{tmp_path}/*.model", {}, "calculator.num_models"),
+        (f"{tmp_path}/*.model", {}, "calculator.calculate_batch([], ['energy'])"),
         (str(model), {"default_dtype": "float64"}, "next(calculator.models[0].parameters()).dtype"),
         # What other calculators can do is not changed, as it is by the stock calculator.
         (str(model), {}, "calculator.implemented_properties.count('energy')"),
@@ -42,6 +43,7 @@ def test_what_is_taken_and_what_is_refused(root: Path, model: Path, dead_proxy: 
         (str(model), {"dispersion": True}, "calculator"),
         (str(model), {"head": "omat"}, "calculator"),
     )
+    assert taken.pop(1).startswith("NotImplementedError: Committees, ")
     assert taken == ["2", "torch.float64", "1"]
     assert "ValueError: Unknown model 'medum': it is neither a file nor one of small, medium, large, " in wrong
     for answer, name, file in [

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from rootstock.errors import (
     WorkerProtocolError,
     WorkerTimeoutError,
 )
+from rootstock.interfaces.many import in_order
 from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
@@ -309,6 +311,16 @@ def test_parts_follow_costs_and_fixed_shapes(make: Make, calls: Callable[[], lis
     assert "batch_cost is not used any more: it returned [1.0]" in log
 
 
+def test_a_first_structure_that_costs_next_to_nothing(make: Make, calls: Callable[[], list[str]]) -> None:
+    """The size of a part does not stay that of a lone atom: here an atom of a larger structure costs more."""
+    images = [Atoms("Ar"), *(bulk("Cu", cubic=True) * (2, 2, 1) for _ in range(40))]
+    with make("costly") as calc:
+        calc.evaluate_many(images, ("energy",))
+    parts = [len(line.split()[1:-1]) for line in calls()]
+    assert sum(parts) >= 39
+    assert max(parts) >= 4
+
+
 def test_one_that_raises(make: Make) -> None:
     for kind in ("loop", "hook"):
         images = periodic(20, k3="raise", k11="exit")
@@ -398,6 +410,7 @@ def test_a_file_system_that_fails(make: Make) -> None:
         with make(kind) as calc:
             done = calc.evaluate_many(periodic(6, k2="disk"))
             assert failed(done) == {2: (ModelError, FailureClass.INFRASTRUCTURE)}
+            assert done[2].error.code == "input-output"  # type: ignore[union-attr]
 
 
 def test_too_little_memory(make: Make, calls: Callable[[], list[str]]) -> None:
@@ -451,7 +464,8 @@ def test_a_hook_that_fails_where_each_structure_does_not(
 def test_a_hook_that_declines(make: Make, calls: Callable[[], list[str]], caplog: pytest.LogCaptureFixture) -> None:
     with make("hook", broken="declines") as calc:
         assert not failed(calc.evaluate_many(periodic(60)))
-        assert calc.info()["batches"]["refusals"] == 0
+        info = calc.info()["batches"]
+        assert (info["refusals"], info["reason"]) == (0, "it declines: a committee")
     assert len(calls()) == 1 and not caplog.text
 
 
@@ -661,3 +675,17 @@ def test_an_interruption_at_any_line(make: Make) -> None:
     command = [sys.executable, "-c", EVERY_LINE, "hook", arguments["environment"], arguments["root"], "37"]
     done = run(*map(str, command), check=True)
     assert {"batch_exchange.py", "batch_arrays.py", "many.py", "batch_session.py"} <= set(done.stdout.split())
+
+
+def test_what_is_done_comes_before_an_error() -> None:
+    """Also what was done before its turn."""
+
+    def done() -> Iterator[Evaluated]:
+        yield from (Evaluated(index, {}, None, Atoms()) for index in (0, 3, 2))
+        raise WorkerError("no more")
+
+    seen, results = [], in_order(done())
+    with suppress(WorkerError):
+        while True:
+            seen.append(next(results).index)
+    assert seen == [0, 2, 3]

@@ -236,20 +236,20 @@ GOOD = "def calculate_batch(self, images, properties): ..."
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        (["def calculate_batch(self, images): ..."], "12: error: calculate_batch() must take what a worker gives it: "
+        (["def calculate_batch(self, images): ..."], "12: error: calculate_batch() must take what the worker gives it: "
          "def calculate_batch(self, images, properties)."),
         (["def calculate_batch(self, images, properties, task): ..."], "12: error: calculate_batch() must take"),
         (["def calculate_batch(self, images, properties, *, task): ..."], "12: error: calculate_batch() must take"),
         ([f"async {GOOD}"], "12: error: calculate_batch() must be an ordinary method"),
-        ([GOOD, "def batch_cost(self): ..."], "13: error: batch_cost() must take what a worker gives it: def "
+        ([GOOD, "def batch_cost(self): ..."], "13: error: batch_cost() must take what the worker gives it: def "
          "batch_cost(self, images)."),
-        (["def batch_cost(self, images): ..."], "12: warning: batch_cost is of no use without calculate_batch("),
-        (["fixed_shapes = (1, 2)"], "12: warning: fixed_shapes is of no use without calculate_batch("),
+        (["def batch_cost(self, images): ..."], "12: warning: the worker uses batch_cost only with calculate_batch("),
+        (["fixed_shapes = (1, 2)"], "12: warning: the worker uses fixed_shapes only with calculate_batch("),
         ([GOOD, "fixed_shapes = (64, 32)"], "13: error: fixed_shapes must be ascending sizes, such as (64, 256, 1024), "
          "not (64, 32)."),
         ([GOOD, "fixed_shapes: tuple = (0, 32)"], "13: error: fixed_shapes must be ascending sizes"),
         ([GOOD, "def __init__(self):", "    self.fixed_shapes = 64"], "14: error: fixed_shapes must be ascending"),
-        ([GOOD.replace("_batch", "_batches")], "12: warning: a worker calls no method calculate_batches(). Did you "
+        ([GOOD.replace("_batch", "_batches")], "12: warning: the worker ignores method calculate_batches(). Did you "
          "mean 'calculate_batch'?"),
     ],
 )  # fmt: skip
@@ -261,7 +261,11 @@ def test_what_is_wrong_with_a_way_to_compute_many_is_found(tmp_path: Path, lines
 def test_a_function_outside_of_the_calculator_is_no_way_to_compute_many(tmp_path: Path) -> None:
     text = header() + GOOD.replace("self, ", "") + "\n"
     [found] = said(tmp_path, text)
-    assert found == (9, "warning", "calculate_batch() is looked for in the calculator: make it a method of its class.")
+    assert found == (
+        9,
+        "warning",
+        "the worker looks for calculate_batch() in the calculator: make it a method of its class.",
+    )
     assert said(tmp_path, text + "\n\ncalc.calculate_batch = calculate_batch\n") == []
 
 
@@ -286,11 +290,11 @@ def test_what_a_worker_can_call_is_right(tmp_path: Path, lines: list[str]) -> No
 def test_whether_many_are_computed_together_is_said(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(hooked("def batch_cost(self, images): ...", GOOD))
-    together = f"{path}: computes many structures together: batch_cost (line 12), calculate_batch (line 13)\n"
+    together = f"{path}: supports batches: batch_cost (line 12), calculate_batch (line 13)\n"
     assert together in site("check-env", path).stdout
     assert json.loads(site("check-env", path, "--json").stdout)["batch"] == {"batch_cost": 12, "calculate_batch": 13}
     path.write_text(header())
-    assert "together" not in site("check-env", path).stdout
+    assert "batches" not in site("check-env", path).stdout
     assert json.loads(site("check-env", path, "--json").stdout)["batch"] == {}
 
 

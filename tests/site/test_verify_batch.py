@@ -76,7 +76,7 @@ def test_a_build_records_how_far_a_batch_is_from_single_calls(hooked: Path) -> N
     crystal = [*names, "stress in a batch"]
     assert [check["property"] for check in seen] == names + crystal  # a molecule and a crystal
     for check in seen:
-        assert check["passed"] and check["error"] == 0 and check["source"] == "one by one"
+        assert check["passed"] and check["error"] == 0 and check["source"] == "single calls"
     assert [len(check["value"]) for check in seen] == [3, 3 * (2 + 4 + 2), 3, 3 * (4 + 8 + 4), 3 * 6]
     assert seen[0]["tolerance"] == BATCH["energy"]
 
@@ -115,9 +115,9 @@ def test_a_build_whose_batches_are_wrong_is_not_put_to_use(
     options = ("--no-client", "--env", path, *like_root)
     done = site("install", "--cluster", "local", "--root", tmp_path / "root", *options, check=False)
     assert done.returncode == 15
-    assert "Environment 'together' computes other numbers for structures together than one by one:\n" in done.stderr
-    assert "energy per atom in a batch differs by 0.0005 eV, allowed is 2e-05 (source: one by one)" in done.stderr
-    assert "Correct calculate_batch, or leave it out" in done.stderr
+    assert "Environment 'together': calculate_batch gives other numbers than single calls:\n" in done.stderr
+    assert "energy per atom in a batch differs by 0.0005 eV, allowed is 2e-05 (source: single calls)" in done.stderr
+    assert "Correct calculate_batch, or remove it" in done.stderr
     assert os.listdir(tmp_path / "root" / "active") == []
     remove_tree(tmp_path / "root")
 

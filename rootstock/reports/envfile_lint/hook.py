@@ -33,16 +33,16 @@ def check_hook(tree: ast.Module) -> Findings:
             yield from _check_shapes(node)
     for function in tree.body:
         if isinstance(function, _Function) and function.name in _ARGUMENTS and function.name not in lines:
-            text = f"{function.name}() is looked for in the calculator: make it a method of its class."
+            text = f"the worker looks for {function.name}() in the calculator: make it a method of its class."
             yield Finding(WARNING, text, function.lineno)
     if lines and "calculate_batch" not in lines:
         name = next(iter(lines))
-        text = f"{name} is of no use without calculate_batch(images, properties), unless a base class has that."
+        text = f"the worker uses {name} only with calculate_batch(images, properties), which no class here defines."
         yield Finding(WARNING, text, lines[name])
     for function in _methods(tree) if "calculate_batch" not in lines else ():
         name = function.name
         if "batch" in name and name[0] != "_" and (meant := did_you_mean(name, ["calculate_batch"])):
-            yield Finding(WARNING, f"a worker calls no method {name}().{meant}", function.lineno)
+            yield Finding(WARNING, f"the worker ignores method {name}().{meant}", function.lineno)
 
 
 def _given(tree: ast.Module) -> Iterator[tuple[str, int, ast.AST | None]]:
@@ -86,7 +86,7 @@ def _check_method(name: str, function: _Function) -> Findings:
     by_name = any(default is None for default in arguments.kw_defaults)
     if needed > count or by_name or not (arguments.vararg or len(positional) >= count):
         expected = ", ".join(("self", *_ARGUMENTS[name]))
-        yield Finding(ERROR, f"{name}() must take what a worker gives it: def {name}({expected}).", line)
+        yield Finding(ERROR, f"{name}() must take what the worker gives it: def {name}({expected}).", line)
 
 
 def _check_shapes(value: ast.AST) -> Findings:

@@ -15,17 +15,13 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from numpy.typing import NDArray
 
 from rootstock.client.evaluated import FailureClass
-from rootstock.client.many import failure_of
-from rootstock.client.reported import USELESS
+from rootstock.client.reported import USELESS, failure_class
 from rootstock.errors import (
     ConfigurationError,
     NotConvergedError,
-    OutOfMemoryError,
     RootstockError,
     WorkerDiedError,
     WorkerError,
-    WorkerProtocolError,
-    WorkerStartError,
     WorkerTimeoutError,
 )
 from rootstock.root.disk_usage import number_of
@@ -40,6 +36,7 @@ from rootstock.simulations.runs.records import check_same_model, run_file
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
 
+_USELESS = {code.value for code in USELESS}  # the worker was lost with them
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
 _USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
 
@@ -207,7 +204,7 @@ def _relaxations(run: _Run, missing: NDArray[np.int64], relaxation: Relaxation) 
         try:
             relaxed = _relax(relaxation, atoms, run.calculator)
         except (ConfigurationError, NotConvergedError, WorkerError) as error:
-            run.fail(index, _class_of(error), error, atoms)
+            run.fail(index, failure_class(error), error, atoms)
         else:
             _put_back(relaxed, *aside)
             run.add(index, relaxed, bool(relaxed.info["converged"]))
@@ -217,23 +214,9 @@ def _relax(relaxation: Relaxation, atoms: Atoms, calculator: Any) -> Atoms:
     try:
         return relaxation.run(atoms, calculator)
     except WorkerError as error:  # perhaps for what was computed before
-        if not isinstance(error, WorkerDiedError | WorkerTimeoutError) and not _is_lost(error):
+        if not isinstance(error, WorkerDiedError | WorkerTimeoutError) and error.code not in _USELESS:
             raise
         return relaxation.run(atoms, calculator)
-
-
-def _is_lost(error: RootstockError) -> bool:
-    """Tell whether an error has ended the worker that reported it, as one does that leaves a GPU unusable."""
-    return any(error.hint.startswith(reason) for reason in USELESS.values())
-
-
-def _class_of(error: RootstockError) -> FailureClass:
-    """Return whose fault it is that a relaxation failed, with a worker that was fresh if one was lost."""
-    if isinstance(error, WorkerStartError | WorkerProtocolError) or _is_lost(error):
-        return FailureClass.INFRASTRUCTURE
-    if isinstance(error, OutOfMemoryError):
-        return FailureClass.RESOURCE
-    return failure_of(error) if isinstance(error, WorkerError) else FailureClass.STRUCTURE
 
 
 def _set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
