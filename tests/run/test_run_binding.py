@@ -218,9 +218,6 @@ def test_a_creation_that_is_killed_can_be_begun_again(tmp_path: Path) -> None:
         complete = (path / "run.json").exists()
         if complete:
             assert RunFolder.open(path).missing().size == len(SIZES)
-        record = path / "making.json"
-        if record.exists() and not record.stat().st_size:  # killed between two calls of the system: people are asked
-            record.unlink()
         with preparing_run(path):
             if not complete:
                 fill_input(path, SIZES)

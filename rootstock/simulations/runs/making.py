@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
-from rootstock.simulations.claims import HeldError, claim_record
+from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
 from rootstock.simulations.output import naming, unusable_folder, unwritten
 from rootstock.simulations.runs.records import RunRecord, check_same_run, read_run, run_file
 from rootstock.simulations.runs.sizes import INPUT, read_sizes
@@ -129,7 +129,7 @@ def _clear(path: Path) -> None:
 
 
 def _is_left(name: str) -> bool:
-    return name in _LEFT or name.startswith(_HIDDEN)
+    return name in _LEFT or name.startswith((_HIDDEN, FRESH))
 
 
 def _check_ours(path: Path) -> None:
@@ -159,6 +159,6 @@ def _link(fresh: Path, path: Path) -> None:
     try:
         os.link(fresh, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+        if error.errno not in NO_LINKS:
             raise
         os.replace(fresh, path)  # of a file system without hard links
