@@ -411,18 +411,20 @@ BUSY, GONE, NOBODY = "is queued or runs", "is gone", "nobody knows"
 @pytest.mark.parametrize(
     ("job", "name", "text", "expected"),
     [
-        (SLURM, "squeue", "echo RUNNING", BUSY),
+        (SLURM, "squeue", "echo 12_3", BUSY),
         (SLURM, "squeue", "true", GONE),
+        (SLURM, "squeue", "echo 112_3", GONE),
         (SLURM, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", GONE),
         (SLURM, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1", NOBODY),
         (SLURM, "nothing", "", NOBODY),
         (PBS, "qstat", f"echo '{TABLE}'; echo '12.server  name  ann  00:00:00 Q small'", BUSY),
+        (PBS, "qstat", f"echo '{TABLE}'; echo '12.serv*  name  ann  00:00:00 R small'; exit 1", BUSY),
         (PBS, "qstat", f"echo '{TABLE}'; echo '12.server  name  ann  00:00:00 C small'", GONE),
         (PBS, "qstat", "echo 'qstat: Unknown Job Id 12.server' >&2; exit 153", GONE),
         (PBS, "qstat", "echo 'qstat: 12.server Job has finished, use -x' >&2; exit 35", GONE),
         (PBS, "qstat", "echo 'cannot connect to server' >&2; exit 1", NOBODY),
-        (FLUX, "flux", "echo RUN", BUSY),
-        (FLUX, "flux", "echo INACTIVE", GONE),
+        (FLUX, "flux", "echo f8TR RUN", BUSY),
+        (FLUX, "flux", "echo ƒ8TR INACTIVE", GONE),
         (FLUX, "flux", "exit 1", NOBODY),
         (None, "squeue", "true", NOBODY),
         (Job("slurm", "--help"), "squeue", "true", NOBODY),
@@ -454,8 +456,8 @@ def test_the_batch_system_is_asked_about_other_nodes(
         record.unlink(missing_ok=True)
     if job is not None and expected != NOBODY:
         assert set((programs / "asked").read_text().splitlines()) == {
-            {"slurm": f"{programs}/squeue -h -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
-                job.scheduler, f"{programs}/flux jobs -n --format={{state}} ƒ8TR"
+            {"slurm": f"{programs}/squeue -h -r -o %i -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
+                job.scheduler, f"{programs}/flux jobs -n --format={{id.f58}} {{state}} ƒ8TR"
             )
         }
 
@@ -467,18 +469,22 @@ def test_the_batch_system_is_asked_about_other_nodes(
          SLURM, True),
         ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}, SLURM, False),
         ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "4"}, SLURM, False),
-        ({"PBS_JOBID": "12.server"}, PBS, True),
-        ({"FLUX_JOB_ID": "ƒ8TR"}, FLUX, True),
+        ({"PBS_JOBID": "12.server", "PBS_NODEFILE": "new-node.site\nnew-node\n"}, PBS, True),
+        ({"PBS_JOBID": "12.server", "PBS_NODEFILE": "new-node\nlost-node.site\n"}, PBS, False),  # runs on both
+        ({"PBS_JOBID": "12.server"}, PBS, False),
+        ({"FLUX_JOB_ID": "ƒ8TR"}, FLUX, False),  # which begins no job again
     ],
 )  # fmt: skip
 def test_a_job_that_was_begun_again_goes_on(
     tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: Job, taken: bool
 ) -> None:
-    program(programs, "squeue", "echo RUNNING")  # it is this job that runs
+    program(programs, "squeue", "echo 12_3")  # it is this job that runs
     folder = new_run(tmp_path / "run", SIZES).path
     foreign(folder, job=job)
     for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+        if name == "PBS_NODEFILE":
+            (tmp_path / "nodes").write_text(value)
+        monkeypatch.setenv(name, str(tmp_path / "nodes") if name == "PBS_NODEFILE" else value)
     if not taken:
         with pytest.raises(LockBusyError), claim_element(folder, Element()):
             pass
@@ -493,9 +499,9 @@ def test_a_job_that_was_begun_again_goes_on(
 def test_cancel_ends_jobs_of_other_nodes(tmp_path: Path, programs: Path) -> None:
     folder = new_run(tmp_path / "run", SIZES).path
     for name, text in (
-        ("squeue", "echo PENDING"),
-        ("qstat", f"echo '{TABLE}'; echo '1.s n a 0 R q'"),
-        ("flux", "echo RUN"),
+        ("squeue", "echo 12_3"),
+        ("qstat", f"echo '{TABLE}'; echo '12.server n a 0 R q'"),
+        ("flux", "echo ƒ8TR RUN"),
     ):
         program(programs, name, text)
     program(programs, "scancel", "true")
@@ -513,3 +519,55 @@ def test_cancel_ends_jobs_of_other_nodes(tmp_path: Path, programs: Path) -> None
     ]
     assert f"{programs}/scancel 12_3" in (programs / "asked").read_text()
     assert f"{programs}/flux cancel ƒ8TR" in (programs / "asked").read_text()
+
+
+def test_a_batch_system_is_asked_once_about_all_jobs(tmp_path: Path, programs: Path) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    program(programs, "squeue", "echo 12_2; echo 12_4; echo 15")
+    answer = f"echo '{TABLE}'; echo '7.server n a 0 Q q'; echo 'qstat: Unknown Job Id 8.server' >&2; exit 153"
+    program(programs, "qstat", answer)
+    jobs = [Job("slurm", f"12_{task}") for task in (1, 2, 3, 4)] + [
+        Job("pbs", f"{number}.server") for number in (7, 8, 9)
+    ]
+    for number, job in enumerate(jobs, 1):
+        foreign(folder, Element(number, 7), job)
+    assert [found.state for found in running(folder)] == [
+        "ended", "running", "ended", "running", "running", "ended", "unknown"
+    ]  # fmt: skip
+    assert (programs / "asked").read_text().splitlines() == [
+        f"{programs}/squeue -h -r -o %i -j {','.join(job.id for job in jobs[:4])}",
+        f"{programs}/qstat 7.server 8.server 9.server",
+    ]
+    with pytest.raises(LockBusyError), claim_element(folder, Element(1, 3)):
+        pass
+    assert len((programs / "asked").read_text().splitlines()) == 4
+
+
+def test_cancel_ends_what_has_not_begun_of_an_array_that_is_this_run(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    program(programs, "squeue", "echo 12_1; echo 12_2; echo 13_1; echo 14_0")
+    program(programs, "scancel", 'test "$1" != 14 || { echo "not yours" >&2; exit 1; }')
+    for number, job in enumerate(
+        (
+            Job("slurm", "12_1", tasks=4), Job("slurm", "12_2", tasks=4),
+            Job("slurm", "13_1", tasks=9),  # some of its tasks compute something else
+            Job("slurm", "14_0", tasks=4),
+        ), 1
+    ):  # fmt: skip
+        foreign(folder, Element(number, 4), job)
+    foreign(folder, Element(), Job("slurm", "15_1", tasks=1))  # has ended
+    said = [what for _, what in cancel(folder)]
+    assert said == [
+        "job 12 of Slurm was cancelled, with its tasks that have not begun",
+        "job 12 of Slurm was cancelled, with its tasks that have not begun",
+        "job 13_1 of Slurm was cancelled",
+        "job 14_0 of Slurm was cancelled",
+    ]
+    asked = [line.split("/")[-1] for line in (programs / "asked").read_text().splitlines()]
+    assert asked[1:] == ["scancel 12", "scancel 14", "scancel 13_1", "scancel 14_0"]
+    # A process says which array it is of.
+    for name, value in {"JOB_ID": "22", "ARRAY_JOB_ID": "20", "ARRAY_TASK_ID": "3", "ARRAY_TASK_COUNT": "4"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert Job.of_this_process() == Job("slurm", "20_3", "0", 4)
