@@ -18,10 +18,10 @@ from rootstock.simulations.runs.elements import Element, claim_element
 from rootstock.simulations.runs.failures import read_failures
 from rootstock.simulations.runs.files import Files
 from rootstock.simulations.runs.index import ENTRY, Status
+from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.making import make_run
 from rootstock.simulations.runs.progress import Damaged, Progress, parts_of, read_progress, read_results
 from rootstock.simulations.runs.records import RunRecord, read_run
-from rootstock.simulations.runs.sizes import read_sizes
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk

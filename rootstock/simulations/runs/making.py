@@ -15,10 +15,10 @@ from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
 from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
 from rootstock.simulations.output import naming, unusable_folder, unwritten
+from rootstock.simulations.runs.input_table import CONVERTED, INDEX, read_sizes
 from rootstock.simulations.runs.records import RunRecord, check_same_run, read_run, run_file
-from rootstock.simulations.runs.sizes import INPUT, read_sizes
 
-_LEFT = (INPUT, "input.extxyz")  # of a creation that something ended
+_LEFT = (INDEX, CONVERTED)  # of a creation that something ended
 _HIDDEN = ".run-"  # begins the names of files that are being made
 _CLAIM = "making.json"
 _ANOTHER = "Name a new folder, or one that holds a run: --run FOLDER"

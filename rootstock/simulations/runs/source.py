@@ -115,12 +115,12 @@ class Source:
 
     Raises
     ------
-    RootError
+    ConfigurationError
         If the index of the folder is missing or damaged.
     """
 
     def __init__(self, folder: Path, said: Mapping[str, Any]) -> None:
-        arrays = load_table(folder)
+        arrays = load_table(folder, said["structures"])
         self._offsets, self._lengths = arrays["offsets"], arrays["lengths"]
         self.atoms_of: np.ndarray = arrays["atoms"]
         self._sources, self._frames = arrays["sources"], arrays["frames"]
