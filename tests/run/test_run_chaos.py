@@ -22,6 +22,7 @@ from rootstock.simulations.runs.parts import Disk
 from rootstock.simulations.runs.progress import Damaged, parts_of
 from tests.support.commands import run as run_command
 from tests.support.folders import small_disk
+from tests.support.processes import wait_for
 from tests.support.run_folders import (
     FaultyDisk,
     QuickDisk,
@@ -318,7 +319,7 @@ def test_ctrl_c_while_results_are_recorded(tmp_path: Path, tick: float) -> None:
             pass
         else:
             break
-        assert "rootstock-recorder" not in {thread.name for thread in threading.enumerate()}
+        wait_for(lambda: "rootstock-recorder" not in {each.name for each in threading.enumerate()}, "the thread's end")
         left = set(run.missing().tolist())
         assert not left & set(told.indices)
         assert left & set(calc.computed) <= set(calc.computed[-1:])  # the last may not have been handed over

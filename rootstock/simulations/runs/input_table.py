@@ -41,6 +41,8 @@ class InputTable:
         Empty where there is one label, and every frame is taken.
     labels : dict
         The number of each label.
+    sha256 : str
+        Of the file that holds the texts.
     """
 
     offsets: array[int] = field(default_factory=lambda: array("q"))
@@ -49,6 +51,10 @@ class InputTable:
     sources: array[int] = field(default_factory=lambda: array("q"))
     frames: array[int] = field(default_factory=lambda: array("q"))
     labels: dict[str, int] = field(default_factory=dict)
+    sha256: str = ""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
 
     def add(self, offset: int, length: int, atoms: int, source: str) -> None:
         """Add a structure.

@@ -18,7 +18,7 @@ from rootstock.simulations.contents import check_atoms
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.convert import Conversion, is_plain_extxyz
 from rootstock.simulations.runs.frames_index import find_frames, read_frame
-from rootstock.simulations.runs.input_table import CONVERTED, InputTable, load_table
+from rootstock.simulations.runs.input_table import CONVERTED, load_table
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
 
@@ -63,15 +63,15 @@ def index_input(
             first, format
         )  # fmt: skip
         if in_place:
-            frames = find_frames(first, report)
-            table = InputTable(frames.offsets, frames.lengths, frames.atoms, labels={f"{first}@": 0})
-            hashes, converted, unreadable = {os.path.realpath(first): frames.sha256}, None, {}
+            table = find_frames(first, report)
+            table.labels = {f"{first}@": 0}
+            hashes, converted, unreadable = {os.path.realpath(first): table.sha256}, None, {}
         else:
             conversion = Conversion(folder, report)
             conversion.run(names, format)
             table, unreadable = conversion.table, conversion.unreadable
             hashes = {real: _sha256(path) for real, path in paths.items()}
-            converted = {"path": CONVERTED, **_stamp(folder / CONVERTED), "sha256": conversion.sha256}
+            converted = {"path": CONVERTED, **_stamp(folder / CONVERTED), "sha256": table.sha256}
     except OSError as error:
         if isinstance(error, RootstockError):
             raise
@@ -83,7 +83,7 @@ def index_input(
     files = [{"path": real, **before[real], "sha256": hashes[real]} for real in paths]
     return found | {
         "files": files, "converted": converted, "labels": list(table.labels), "unreadable": unreadable,
-        "structures": len(table.offsets),
+        "structures": len(table),
     }  # fmt: skip
 
 
