@@ -18,6 +18,7 @@ from rootstock.simulations.contents import check_atoms
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.convert import Conversion, is_plain_extxyz
 from rootstock.simulations.runs.frames_index import find_frames, read_frame
+from rootstock.simulations.runs.index import read_at
 from rootstock.simulations.runs.input_table import CONVERTED, load_table
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
@@ -176,13 +177,11 @@ class Source:
         if self._descriptor < 0:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             weakref.finalize(self, os.close, self._descriptor)
-        data = bytearray()
-        while len(data) < length and (block := os.pread(self._descriptor, length - len(data), offset + len(data))):
-            data += block
+        data = read_at(self._descriptor, offset, length)
         header = data[: data.find(b"\n") + 1].strip()
         if len(data) < length or not header.isdigit() or int(header) != atoms:
             raise OSError(errno.ESTALE, "the file was changed while it was used", path)
-        return bytes(data)
+        return data
 
     def check_unchanged(self) -> None:
         """Refuse files that are not what they were when the run folder was made.
