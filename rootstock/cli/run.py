@@ -223,6 +223,7 @@ def cancel(folder: Path, as_json: bool) -> None:
     """End the processes and jobs that compute the run in FOLDER.
 
     What they have computed is recorded before they end. 'rootstock run continue' computes the rest.
+    If the tasks of a Slurm array compute the shares of the run, those that have not begun are cancelled, too.
 
     \b
     Example:

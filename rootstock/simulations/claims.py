@@ -12,8 +12,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rootstock.errors import LockBusyError
@@ -21,6 +22,8 @@ from rootstock.root.holder import Holder, read_holder
 from rootstock.root.lock import NO_FLOCK
 from rootstock.simulations.output import check_name, unusable_folder, unwritten
 
+FRESH = ".lock-"  # begins the names of records that are not at their places yet
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of a file system without hard links
 _MODE = 0o666  # less what the umask takes away
 _WRONG_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -148,40 +151,81 @@ def _take(record: Path, me: Holder) -> int:
     """Take a record, and return the descriptor that has its lock."""
     while True:
         try:
-            descriptor, created = os.open(record, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE), True
-        except FileExistsError:
-            try:
-                descriptor, created = os.open(record, os.O_RDWR | os.O_NOFOLLOW), False
-            except FileNotFoundError:  # its holder has just ended
+            descriptor = os.open(record, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if (created := _create(record, me)) is None:
                 continue
-            except PermissionError as error:  # of another user
-                raise HeldError(read_holder(record)) from error
+            return created
+        except PermissionError as error:
+            if not os.path.lexists(record):  # it is the folder
+                raise
+            raise HeldError(read_holder(record)) from error  # of another user
         try:
-            # Whoever created it waits for those who look who holds it; they give way at once.
-            locked = _lock(descriptor, fcntl.LOCK_EX if created else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            turn: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-            if not created:
-                holder = read_holder(record)
-                if not _is_at(descriptor, record):
-                    os.close(descriptor)
-                    continue
-                if holder is None or holder.host != me.host:
-                    raise HeldError(holder)
-                if not locked:
-                    turn = _turn(record, holder)
-            with turn:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, me.to_json().encode(), 0)
-                os.fsync(descriptor)  # on NFS, other nodes would see an empty record as long as it is open
+            locked = _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            holder = read_holder(record)
+            if not _is_at(descriptor, record):  # its holder has just ended, or somebody has replaced it
+                continue
+            if holder is None or holder.host != me.host:
+                raise HeldError(holder)
+            with contextlib.nullcontext() if locked else _turn(record, holder):
+                return _put(record, me, os.replace)
         except BlockingIOError as error:
-            os.close(descriptor)
             raise HeldError(read_holder(record)) from error
-        except BaseException:
-            if created:
-                record.unlink(missing_ok=True)
+        finally:
             os.close(descriptor)
+
+
+def _create(record: Path, me: Holder) -> int | None:
+    """Create a record, and return the descriptor that has its lock; None if somebody else was faster."""
+    try:
+        return _put(record, me, os.link)
+    except FileExistsError:
+        return None
+    except FileNotFoundError:
+        if not record.parent.is_dir():
             raise
-        return descriptor
+        return None  # somebody has cleared the folder meanwhile
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+    try:  # others may see it empty, and a process that is killed may leave it so: a person removes it
+        return _write(record, me)
+    except FileExistsError:
+        return None
+
+
+def _put(record: Path, me: Holder, place: Callable[[Path, Path], object]) -> int:
+    """Write a record under a name of its own, and give it its place in one step, so that nobody sees half of it."""
+    fresh = record.with_name(f"{FRESH}{secrets.token_hex(8)}")
+    descriptor = _write(fresh, me)
+    try:
+        place(fresh, record)
+    except BaseException as error:
+        ours = _is_at(descriptor, record)
+        if ours and isinstance(error, FileExistsError):  # NFS: the answer was lost, and the client asked again
+            return descriptor
+        if ours:  # interrupted
+            record.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
+    finally:
+        fresh.unlink(missing_ok=True)
+    return descriptor
+
+
+def _write(path: Path, me: Holder) -> int:
+    """Create a file that says who holds a record, and lock it first."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
+    try:
+        # Where it lies at its place already, it waits for those who look who holds it; they give way at once.
+        _lock(descriptor, fcntl.LOCK_EX)
+        os.pwrite(descriptor, me.to_json().encode(), 0)
+        os.fsync(descriptor)  # on NFS, other nodes would see an empty record as long as it is open
+    except BaseException:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _lock(descriptor: int, operation: int) -> bool:

@@ -36,7 +36,10 @@ try:
 except LockBusyError:
     print("refused", flush=True)
 """
-NO_FLOCK = ("-f", "-qq", "-o", os.devnull, "-e", "trace=flock", "-e", "inject=flock:error=ENOSYS")
+QUIET = ("-f", "-qq", "-o", os.devnull)
+NO_FLOCK = ("-e", "trace=flock", "-e", "inject=flock:error=ENOSYS")
+NO_LINKS = ("-e", "trace=?link,linkat", "-e", "inject=?link,linkat:error=EPERM")
+NEITHER = ("-e", "trace=flock,?link,linkat", *NO_FLOCK[2:], *NO_LINKS[2:])
 FOREIGN = Holder("rootstock md emt a.xyz", "ann", "lost-node", 7, "2026-01-01")
 
 
@@ -58,10 +61,11 @@ def record_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-@pytest.fixture(params=["flock", "no flock"])
+@pytest.fixture(params=["flock", "no flock", "no links", "neither"])
 def prefix(request: pytest.FixtureRequest) -> list[str]:
-    """Return what a program is started with on a file system with locks, or on one without."""
-    return [] if request.param == "flock" else [need_program("strace", "strace"), *NO_FLOCK]
+    """Return what a program is started with on file systems with and without locks and hard links."""
+    lacking = {"flock": (), "no flock": NO_FLOCK, "no links": NO_LINKS, "neither": NEITHER}[request.param]
+    return [need_program("strace", "strace"), *QUIET, *lacking] if lacking else []
 
 
 def md(root: Path, *more: str) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +26,26 @@ from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import check_same_model, check_same_run, rebase
 from rootstock.simulations.runs.schedulers import Job
-from tests.support.commands import REPOSITORY, run
 from tests.support.run_folders import (
     QuickDisk,
     Structures,
     Trivial,
     exported,
     fill_input,
+    forked,
+    in_memory,
     new_run,
     record_of,
 )
 
 SIZES = (3, 1, 2, 1, 4, 2, 2)
-INPUT = {
-    "asked": [["/data/big.extxyz", ":"]],
-    "files": [{"path": "/data/big.extxyz", "size": 10, "mtime_ns": 5, "sha256": "a" * 64}],
-}
+
+
+@pytest.fixture(name="tmp_path")
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder in memory."""
+    with in_memory(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -52,34 +58,27 @@ def outside_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- making and opening
 
 
-def test_a_run_is_opened_again_with_the_same_settings_only(tmp_path: Path) -> None:
+def test_a_run_is_gone_on_with_by_the_same_settings_only(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    settings = {"fmax": 0.1, "steps": 10}
-    made = new_run(path, SIZES, kind="relax", settings=settings, input=INPUT)
-    same = record_of(SIZES, kind="relax", settings=settings, input=INPUT, out="another.traj", created="later")
-    assert RunFolder.create(path, same).record == RunFolder.open(path).record == made.record
-    moved = {**INPUT, "files": [{**INPUT["files"][0], "mtime_ns": 9}]}  # type: ignore[dict-item]  # copied, with its hash
-    assert RunFolder.create(path, replace(same, input=moved)).record == made.record
+    same = {"kind": "relax", "model": "lj", "settings": {"fmax": 0.1, "mask": [1, 0]}, "setup_kwargs": {}}
+    made = new_run(path, SIZES, **same)
+    assert RunFolder.open(path).record == made.record
+    check_same_run(path, made.record, {**same, "settings": {"fmax": 0.1, "mask": (1, 0)}})
     others: list[tuple[dict[str, Any], str]] = [
-        ({"settings": {"fmax": 0.05, "steps": 10}}, "settings.fmax is 0.1 there, and 0.05 now"),
-        ({"settings": {"fmax": 0.1, "steps": 10, "cell": "full"}}, 'settings.cell is null there, and "full" now'),
+        ({"settings": {"fmax": 0.05, "mask": [1, 0]}}, "settings.fmax is 0.1 there, and 0.05 now"),
+        ({"settings": {"fmax": 0.1, "mask": [1]}}, r"settings.mask is \[1, 0\] there, and \[1\] now"),
+        ({"settings": {**same["settings"], "cell": "full"}}, 'settings.cell is null there, and "full" now'),  # type: ignore[dict-item]
         ({"kind": "singlepoint"}, 'kind is "relax" there, and "singlepoint" now'),
         ({"model": "chgnet"}, 'model is "lj" there, and "chgnet" now'),
         ({"setup_kwargs": {"dtype": "float32"}}, 'setup_kwargs.dtype is null there, and "float32" now'),
-        ({"structures": 6}, "structures is 7 there, and 6 now"),
-        (
-            {"input": {**INPUT, "files": [{**INPUT["files"][0], "sha256": "b" * 64}]}},  # type: ignore[dict-item]
-            f'input.files.0..sha256 is "{"a" * 64}" there',
-        ),
-        ({"input": {**INPUT, "files": []}}, "input.files is "),
     ]
     for changes, message in others:
         with pytest.raises(ConfigurationError, match=f"run holds another run: {message}") as caught:
-            RunFolder.create(path, replace(same, **changes))
+            check_same_run(path, made.record, {**same, **changes})
         assert f"--run; or go on with what the folder holds: rootstock run continue {path}" in caught.value.hint
-    check_same_run(path, made.record, {"model": "lj", "input": {"asked": INPUT["asked"]}})
-    with pytest.raises(ConfigurationError, match="input.asked"):
-        check_same_run(path, made.record, {"input": {"asked": [["/data/other.extxyz", ":"]]}})
+    with pytest.raises(ConfigurationError, match="holds a run that another process has just made"):
+        RunFolder.create(path, record_of(SIZES))
+    assert RunFolder.open(path).record == made.record
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:
@@ -189,38 +188,32 @@ def killer(lines: int) -> Any:
     return trace
 
 
-def make_and_die(folder: Path) -> None:
-    """Make a run in processes that are killed, each one line later; see that another one can make or open it."""
+def test_a_creation_that_is_killed_can_be_begun_again(tmp_path: Path) -> None:
+    """Each process is killed one line later, and another one makes or opens the run."""
+
+    def make(path: Path, lines: int) -> None:
+        sys.settrace(killer(lines))
+        with preparing_run(path):
+            fill_input(path, SIZES)
+            RunFolder.create(path, record_of(SIZES))
+
     lines = 0
     while True:
         lines += 1
-        path = folder / f"run-{lines}"
-        if not (child := os.fork()):
-            sys.settrace(killer(lines))
-            with preparing_run(path):
-                fill_input(path, SIZES)
-                RunFolder.create(path, record_of(SIZES))
-            os._exit(0)
-        if not os.waitpid(child, 0)[1]:
+        path = tmp_path / f"run-{lines}"
+        if not (status := forked(lambda: make(path, lines))):  # noqa: B023
             break
+        assert os.WTERMSIG(status) == signal.SIGKILL
         complete = (path / "run.json").exists()
         if complete:
             assert RunFolder.open(path).missing().size == len(SIZES)
-        record = path / "making.json"
-        if record.exists() and not record.stat().st_size:  # killed between two calls of the system: people are asked
-            record.unlink()
         with preparing_run(path):
             if not complete:
                 fill_input(path, SIZES)
-            assert RunFolder.create(path, record_of(SIZES)).missing().size == len(SIZES)
+                RunFolder.create(path, record_of(SIZES))
+        assert RunFolder.open(path).missing().size == len(SIZES)
         assert sorted(os.listdir(path)) == ["input.npz", "run.json"] or complete
     assert lines > 50
-
-
-def test_a_creation_that_is_killed_can_be_begun_again(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from tests.run.test_run_binding import make_and_die as make"
-    done = run(sys.executable, "-c", f"{program}; make(Path(sys.argv[1]))", tmp_path, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
 
 
 # -- the model
@@ -289,36 +282,44 @@ def test_elements_share_all_structures_by_size() -> None:
             Element.parse(text)
 
 
-HOLDS = """
-import sys
-from pathlib import Path
-from rootstock.errors import LockBusyError
-from rootstock.simulations.runs.elements import Element
-from rootstock.simulations.runs.folder import RunFolder
-try:
-    with RunFolder.open(Path(sys.argv[1])).recorder(Element.parse(sys.argv[2])):
-        print("holds", flush=True)
-        sys.stdin.read()
-except LockBusyError as error:
-    print(error, flush=True)
-    sys.exit(error.exit_code)
-"""
+def hold(folder: Path, element: str, said: Connection) -> None:
+    """Have an element of a run until the other end of a pipe says so."""
+    try:
+        with RunFolder.open(folder).recorder(Element.parse(element)):
+            said.send("holds")
+            said.recv()
+    except LockBusyError as error:
+        said.send(str(error))
+        sys.exit(error.exit_code)
 
 
 @contextlib.contextmanager
-def computing(folder: Path, element: str = "1/1", **variables: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, element: str) -> Iterator[tuple[BaseProcess, str]]:
+    """Start a process that takes an element of a run; yield it with what it says."""
+    context = multiprocessing.get_context("fork")  # which has all modules already
+    ours, its = context.Pipe()
+    process = context.Process(target=hold, args=(folder, element, its))
+    process.start()
+    with ours, its:
+        try:
+            yield process, ours.recv()
+        finally:
+            ours.send("end")
+            process.join()
+
+
+@contextlib.contextmanager
+def computing(folder: Path, element: str = "1/1") -> Iterator[BaseProcess]:
     """Start a process that has an element of a run."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(folder), element],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stdout.readline() == "holds\n"
+    with started(folder, element) as (process, said):
+        assert said == "holds"
         yield process
 
 
-def try_to_compute(folder: Path, element: str) -> tuple[int, str]:
-    done = run(sys.executable, "-c", HOLDS, folder, element)
-    return done.returncode, done.stdout
+def try_to_compute(folder: Path, element: str) -> tuple[int | None, str]:
+    with started(folder, element) as (process, said):
+        pass
+    return process.exitcode, said
 
 
 def test_one_process_computes_an_element(tmp_path: Path) -> None:
@@ -332,15 +333,15 @@ def test_one_process_computes_an_element(tmp_path: Path) -> None:
             assert (
                 f"Wait until it ends, or end it: rootstock run cancel '{folder.path}'" in said and "rm -f" not in said
             )
-        assert try_to_compute(folder.path, "3/3") == (0, "holds\n")
+        assert try_to_compute(folder.path, "3/3") == (0, "holds")
         assert [(str(each.element), each.state) for each in running(folder.path)] == [
             ("1/3", "running"), ("2/3", "running")
         ]  # fmt: skip
         assert not list(folder.path.glob("part-*"))
         first.kill()
-        first.wait()
+        first.join()
         assert [each.state for each in running(folder.path)] == ["running", "ended"]
-        assert try_to_compute(folder.path, "2/3") == (0, "holds\n")  # what was killed leaves nothing that hinders
+        assert try_to_compute(folder.path, "2/3") == (0, "holds")  # what was killed leaves nothing that hinders
     assert running(folder.path) == []
     assert sorted(os.listdir(folder.path)) == ["input.npz", "run.json"]
 
@@ -364,7 +365,8 @@ def test_cancel_ends_the_processes_of_this_node(tmp_path: Path) -> None:
         record.write_text(json.dumps({**content, "start": "another boot 5"}))
         [(found, what)] = cancel(folder)
         assert found.process is not None and found.process.pid == first.pid and what.startswith("was sent SIGTERM")
-        assert first.wait() == -signal.SIGTERM and second.poll() is None
+        first.join()
+        assert first.exitcode == -signal.SIGTERM and second.exitcode is None
 
 
 def foreign(folder: Path, element: Element = Element(), job: Job | None = None) -> Path:  # noqa: B008
@@ -399,18 +401,20 @@ BUSY, GONE, NOBODY = "is queued or runs", "is gone", "nobody knows"
 @pytest.mark.parametrize(
     ("job", "name", "text", "expected"),
     [
-        (SLURM, "squeue", "echo RUNNING", BUSY),
+        (SLURM, "squeue", "echo 12_3", BUSY),
         (SLURM, "squeue", "true", GONE),
+        (SLURM, "squeue", "echo 112_3", GONE),
         (SLURM, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", GONE),
         (SLURM, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1", NOBODY),
         (SLURM, "nothing", "", NOBODY),
         (PBS, "qstat", f"echo '{TABLE}'; echo '12.server  name  ann  00:00:00 Q small'", BUSY),
+        (PBS, "qstat", f"echo '{TABLE}'; echo '12.serv*  name  ann  00:00:00 R small'; exit 1", BUSY),
         (PBS, "qstat", f"echo '{TABLE}'; echo '12.server  name  ann  00:00:00 C small'", GONE),
         (PBS, "qstat", "echo 'qstat: Unknown Job Id 12.server' >&2; exit 153", GONE),
         (PBS, "qstat", "echo 'qstat: 12.server Job has finished, use -x' >&2; exit 35", GONE),
         (PBS, "qstat", "echo 'cannot connect to server' >&2; exit 1", NOBODY),
-        (FLUX, "flux", "echo RUN", BUSY),
-        (FLUX, "flux", "echo INACTIVE", GONE),
+        (FLUX, "flux", "echo f8TR RUN", BUSY),
+        (FLUX, "flux", "echo ƒ8TR INACTIVE", GONE),
         (FLUX, "flux", "exit 1", NOBODY),
         (None, "squeue", "true", NOBODY),
         (Job("slurm", "--help"), "squeue", "true", NOBODY),
@@ -442,8 +446,8 @@ def test_the_batch_system_is_asked_about_other_nodes(
         record.unlink(missing_ok=True)
     if job is not None and expected != NOBODY:
         assert set((programs / "asked").read_text().splitlines()) == {
-            {"slurm": f"{programs}/squeue -h -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
-                job.scheduler, f"{programs}/flux jobs -n --format={{state}} ƒ8TR"
+            {"slurm": f"{programs}/squeue -h -r -o %i -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
+                job.scheduler, f"{programs}/flux jobs -n --format={{id.f58}} {{state}} ƒ8TR"
             )
         }
 
@@ -455,18 +459,22 @@ def test_the_batch_system_is_asked_about_other_nodes(
          SLURM, True),
         ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}, SLURM, False),
         ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "4"}, SLURM, False),
-        ({"PBS_JOBID": "12.server"}, PBS, True),
-        ({"FLUX_JOB_ID": "ƒ8TR"}, FLUX, True),
+        ({"PBS_JOBID": "12.server", "PBS_NODEFILE": "new-node.site\nnew-node\n"}, PBS, True),
+        ({"PBS_JOBID": "12.server", "PBS_NODEFILE": "new-node\nlost-node.site\n"}, PBS, False),  # runs on both
+        ({"PBS_JOBID": "12.server"}, PBS, False),
+        ({"FLUX_JOB_ID": "ƒ8TR"}, FLUX, False),  # which begins no job again
     ],
 )  # fmt: skip
 def test_a_job_that_was_begun_again_goes_on(
     tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: Job, taken: bool
 ) -> None:
-    program(programs, "squeue", "echo RUNNING")  # it is this job that runs
+    program(programs, "squeue", "echo 12_3")  # it is this job that runs
     folder = new_run(tmp_path / "run", SIZES).path
     foreign(folder, job=job)
     for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+        if name == "PBS_NODEFILE":
+            (tmp_path / "nodes").write_text(value)
+        monkeypatch.setenv(name, str(tmp_path / "nodes") if name == "PBS_NODEFILE" else value)
     if not taken:
         with pytest.raises(LockBusyError), claim_element(folder, Element()):
             pass
@@ -481,9 +489,9 @@ def test_a_job_that_was_begun_again_goes_on(
 def test_cancel_ends_jobs_of_other_nodes(tmp_path: Path, programs: Path) -> None:
     folder = new_run(tmp_path / "run", SIZES).path
     for name, text in (
-        ("squeue", "echo PENDING"),
-        ("qstat", f"echo '{TABLE}'; echo '1.s n a 0 R q'"),
-        ("flux", "echo RUN"),
+        ("squeue", "echo 12_3"),
+        ("qstat", f"echo '{TABLE}'; echo '12.server n a 0 R q'"),
+        ("flux", "echo ƒ8TR RUN"),
     ):
         program(programs, name, text)
     program(programs, "scancel", "true")
@@ -501,3 +509,55 @@ def test_cancel_ends_jobs_of_other_nodes(tmp_path: Path, programs: Path) -> None
     ]
     assert f"{programs}/scancel 12_3" in (programs / "asked").read_text()
     assert f"{programs}/flux cancel ƒ8TR" in (programs / "asked").read_text()
+
+
+def test_a_batch_system_is_asked_once_about_all_jobs(tmp_path: Path, programs: Path) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    program(programs, "squeue", "echo 12_2; echo 12_4; echo 15")
+    answer = f"echo '{TABLE}'; echo '7.server n a 0 Q q'; echo 'qstat: Unknown Job Id 8.server' >&2; exit 153"
+    program(programs, "qstat", answer)
+    jobs = [Job("slurm", f"12_{task}") for task in (1, 2, 3, 4)] + [
+        Job("pbs", f"{number}.server") for number in (7, 8, 9)
+    ]
+    for number, job in enumerate(jobs, 1):
+        foreign(folder, Element(number, 7), job)
+    assert [found.state for found in running(folder)] == [
+        "ended", "running", "ended", "running", "running", "ended", "unknown"
+    ]  # fmt: skip
+    assert (programs / "asked").read_text().splitlines() == [
+        f"{programs}/squeue -h -r -o %i -j {','.join(job.id for job in jobs[:4])}",
+        f"{programs}/qstat 7.server 8.server 9.server",
+    ]
+    with pytest.raises(LockBusyError), claim_element(folder, Element(1, 3)):
+        pass
+    assert len((programs / "asked").read_text().splitlines()) == 4
+
+
+def test_cancel_ends_what_has_not_begun_of_an_array_that_is_this_run(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path / "run", SIZES).path
+    program(programs, "squeue", "echo 12_1; echo 12_2; echo 13_1; echo 14_0")
+    program(programs, "scancel", 'test "$1" != 14 || { echo "not yours" >&2; exit 1; }')
+    for number, job in enumerate(
+        (
+            Job("slurm", "12_1", tasks=4), Job("slurm", "12_2", tasks=4),
+            Job("slurm", "13_1", tasks=9),  # some of its tasks compute something else
+            Job("slurm", "14_0", tasks=4),
+        ), 1
+    ):  # fmt: skip
+        foreign(folder, Element(number, 4), job)
+    foreign(folder, Element(), Job("slurm", "15_1", tasks=1))  # has ended
+    said = [what for _, what in cancel(folder)]
+    assert said == [
+        "job 12 of Slurm was cancelled, with its tasks that have not begun",
+        "job 12 of Slurm was cancelled, with its tasks that have not begun",
+        "job 13_1 of Slurm was cancelled",
+        "job 14_0 of Slurm was cancelled",
+    ]
+    asked = [line.split("/")[-1] for line in (programs / "asked").read_text().splitlines()]
+    assert asked[1:] == ["scancel 12", "scancel 14", "scancel 13_1", "scancel 14_0"]
+    # A process says which array it is of.
+    for name, value in {"JOB_ID": "22", "ARRAY_JOB_ID": "20", "ARRAY_TASK_ID": "3", "ARRAY_TASK_COUNT": "4"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert Job.of_this_process() == Job("slurm", "20_3", "0", 4)

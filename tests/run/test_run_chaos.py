@@ -6,11 +6,9 @@ import errno
 import os
 import random
 import signal
-import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +20,9 @@ from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import ENTRY
 from rootstock.simulations.runs.parts import Disk
 from rootstock.simulations.runs.progress import Damaged, parts_of
-from tests.support.commands import REPOSITORY
 from tests.support.commands import run as run_command
 from tests.support.folders import small_disk
+from tests.support.processes import wait_for
 from tests.support.run_folders import (
     FaultyDisk,
     QuickDisk,
@@ -33,12 +31,21 @@ from tests.support.run_folders import (
     Trivial,
     exported,
     failing,
+    forked,
+    in_memory,
     new_run,
 )
 
-SIZES = (2, 1, 3, 1, 2, 1)
+SIZES = (2, 1, 1, 3)
 ALL = set(range(len(SIZES)))
-FAILS = {3}
+FAILS = {2}
+
+
+@pytest.fixture(name="tmp_path")
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder in memory: what is synced, and when, is the disk's to see."""
+    with in_memory(tmp_path) as folder:
+        yield folder
 
 
 def compute(folder: RunFolder, calc: Trivial | None = None, disk: Disk | None = None, tick: float = 2.0) -> list[int]:
@@ -50,7 +57,7 @@ def compute(folder: RunFolder, calc: Trivial | None = None, disk: Disk | None = 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> RunFolder:
-    """Return a run of one part, with five results and a failure."""
+    """Return a run of one part, with three results and a failure."""
     run = new_run(tmp_path / "run", SIZES)
     assert set(compute(run)) == ALL
     assert set(exported(run)) == ALL - FAILS
@@ -312,7 +319,7 @@ def test_ctrl_c_while_results_are_recorded(tmp_path: Path, tick: float) -> None:
             pass
         else:
             break
-        assert "rootstock-recorder" not in {thread.name for thread in threading.enumerate()}
+        wait_for(lambda: "rootstock-recorder" not in {each.name for each in threading.enumerate()}, "the thread's end")
         left = set(run.missing().tolist())
         assert not left & set(told.indices)
         assert left & set(calc.computed) <= set(calc.computed[-1:])  # the last may not have been handed over
@@ -323,7 +330,7 @@ def test_ctrl_c_while_results_are_recorded(tmp_path: Path, tick: float) -> None:
 
 def test_ctrl_c_while_a_structure_is_computed(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", SIZES)
-    calc = Trivial(failing(*FAILS), note=lambda index: signal.raise_signal(signal.SIGINT) if index == 5 else None)
+    calc = Trivial(failing(*FAILS), note=lambda index: signal.raise_signal(signal.SIGINT) if index == 3 else None)
     told = Told(run)
     with pytest.raises(KeyboardInterrupt):
         carry_out(run, Structures(SIZES), calc, on_recorded=told)  # with the real clock: nothing was synced before
@@ -356,14 +363,15 @@ class Deadly(QuickDisk):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-LIVES, MANY = 200, 1500
+RUNS, LIVES, MANY = 10, 20, 90  # runs, with so many kills and structures in each
 
 
-def live_and_die(folder: Path) -> None:
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_killed_200_times(tmp_path: Path, seed: int) -> None:
     """Compute a run in processes of which all but the last are killed at random, and look what each has left."""
     sizes = [1 + index % 4 for index in range(MANY)]
-    run, chance = new_run(folder / "run", sizes), random.Random(7)
-    notes = {name: os.open(folder / name, os.O_CREAT | os.O_APPEND | os.O_RDWR) for name in ("computed", "told")}
+    run, chance = new_run(tmp_path / "run", sizes), random.Random(seed)
+    notes = {name: os.open(tmp_path / name, os.O_CREAT | os.O_APPEND | os.O_RDWR) for name in ("computed", "told")}
 
     def noted(name: str) -> list[int]:
         return [int(word) for word in os.pread(notes[name], 10**7, 0).split()]
@@ -381,13 +389,7 @@ def live_and_die(folder: Path) -> None:
         call = chance.randrange(1, 16) if number < LIVES else 0
         disk = Deadly(call, half=chance.random() < 0.5)
         before = noted("computed")
-        if not (child := os.fork()):
-            try:
-                life(disk, [index for index in range(MANY) if index % 10 == 3])
-                os._exit(0)
-            finally:
-                os._exit(1)
-        status = os.waitpid(child, 0)[1]
+        status = forked(lambda: life(disk, [index for index in range(MANY) if index % 10 == 3]))  # noqa: B023
         assert (os.WIFEXITED(status) and not status) or os.WTERMSIG(status) == signal.SIGKILL, status
         killed += os.WIFSIGNALED(status)
         assert not recorded & set(noted("computed")[len(before) :]), "computed again"
@@ -399,12 +401,3 @@ def live_and_die(folder: Path) -> None:
     assert len(recorded) == MANY and len(exported(run)) == MANY * 9 // 10 and run.progress().twice == 0
     assert len(set(noted("told"))) == len(noted("told")), "reported twice"
     assert {each["index"] for each in run.failures()} == {index for index in range(MANY) if index % 10 == 3}
-    most = max(Counter(noted("computed")).values())
-    sys.stdout.write(f"killed {killed}, computed {len(noted('computed'))}, one of them {most} times\n")
-
-
-def test_killed_200_times(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from tests.run.test_run_chaos import live_and_die as live"
-    done = run_command(sys.executable, "-c", f"{program}; live(Path(sys.argv[1]))", tmp_path, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"killed {LIVES}, "), done.stdout

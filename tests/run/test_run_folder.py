@@ -127,10 +127,11 @@ def test_results_wait_for_the_disk_only_so_long(tmp_path: Path) -> None:
 
 
 def test_much_is_written_at_once_and_not_held(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", [40_000] * 12)
+    sizes = [40_000] * 5
+    run = new_run(tmp_path / "run", sizes)
     told: list[Sequence[int]] = []
-    carry_out(run, Structures([40_000] * 12), Trivial(), disk=QuickDisk(), clock=Ticking(0), on_recorded=told.append)
-    assert sum(map(len, told)) == 12 and len(told) > 1 and max(map(len, told)) < 12
+    carry_out(run, Structures(sizes), Trivial(), disk=QuickDisk(), clock=Ticking(0), on_recorded=told.append)
+    assert sum(map(len, told)) == 5 and len(told) > 1 and max(map(len, told)) < 5
 
 
 def test_checks_are_those_of_zlib() -> None:
@@ -429,7 +430,7 @@ def reported(error: ModelError, code: FailureCode) -> ModelError:
     ],
 )
 def test_relaxations_that_fail(tmp_path: Path, times: int, error: Exception, code: int, expected: Any) -> None:
-    run = relaxing(tmp_path / "run")
+    run = relaxing(tmp_path / "run", fmax=1.0)
     if expected is None:
         with pytest.raises(type(error)):
             carry_out(run, Clusters(), Dying(times, error, code), disk=QuickDisk())
@@ -459,7 +460,7 @@ class Metals:
 
 @pytest.mark.parametrize("kind", ["singlepoint", "relax"])
 def test_with_a_worker(root: Path, tmp_path: Path, kind: str) -> None:
-    relaxation = Relaxation(fmax=0.05, steps=20, cell="full")
+    relaxation = Relaxation(fmax=0.05, steps=5, cell="full")
     settings = dataclasses.asdict(relaxation) if kind == "relax" else {}
     with RootstockCalculator("emt", root=root, device="cpu") as calc:
         pins = {name: calc.info()[name] for name in ("build", "environment_sha256")}

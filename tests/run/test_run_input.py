@@ -21,7 +21,7 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
 from ase.db import connect
 from ase.io import read, write
 
-from rootstock.errors import ConfigurationError, RootError
+from rootstock.errors import ConfigurationError
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.source import Source, index_input
@@ -368,10 +368,10 @@ def test_a_damaged_index_is_refused(here: Path) -> None:
     whole = (folder / "input.npz").read_bytes()
     for content in (b"", whole[:-30], b"nonsense"):
         (folder / "input.npz").write_bytes(content)
-        with pytest.raises(RootError, match="Cannot read run/input.npz: it is damaged"):
+        with pytest.raises(ConfigurationError, match="Cannot read run/input.npz: it is damaged"):
             Source(folder, said)
     os.remove("run/input.npz")
-    with pytest.raises(RootError, match="No such file"):
+    with pytest.raises(ConfigurationError, match="No such file"):
         Source(folder, said)
 
 

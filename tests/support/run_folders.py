@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
+import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +104,30 @@ def new_run(path: Path, sizes: Sequence[int], **more: Any) -> RunFolder:
     path.mkdir(exist_ok=True)
     fill_input(path, sizes)
     return RunFolder.create(path, record_of(sizes, **more))
+
+
+@contextlib.contextmanager
+def in_memory(folder: Path) -> Iterator[Path]:
+    """Yield a folder that is synced at no cost, where the system has one; else the one given."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="rs-test-", dir=memory) as made:
+        yield Path(made)
+
+
+def forked(function: Callable[[], object]) -> int:
+    """Call a function in a process that has all modules already; return how that ended, as `os.waitpid` does."""
+    if not (child := os.fork()):
+        try:
+            function()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001  # this process must not go on with the tests
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
 
 
 def exported(run: RunFolder) -> dict[int, Atoms]:

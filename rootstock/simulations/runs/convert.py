@@ -69,14 +69,11 @@ class Conversion:
     table : InputTable
     unreadable : dict
         By index: message and hint of structures that could not be read.
-    sha256 : str
-        Of the file, when it is complete.
     """
 
     def __init__(self, folder: Path, report: Report) -> None:
         self.table = InputTable()
         self.unreadable: dict[str, list[str]] = {}
-        self.sha256 = ""
         self._path = folder / CONVERTED
         self._report = report
 
@@ -100,7 +97,7 @@ class Conversion:
         digest, position = hashlib.sha256(), 0
         with naming(self._path), self._path.open("wb") as file:
             for source, found, atoms in itertools.chain.from_iterable(self._found(name, kind) for name in names):
-                number = len(self.table.offsets)
+                number = len(self.table)
                 text = self._text(found, number)
                 file.write(text)
                 digest.update(text)
@@ -110,8 +107,8 @@ class Conversion:
                     self._report(f"converting the input: {number + 1:,} structures")
             file.flush()
             os.fsync(file.fileno())
-        self.sha256 = digest.hexdigest()
-        if len(self.unreadable) == len(self.table.offsets):
+        self.table.sha256 = digest.hexdigest()
+        if len(self.unreadable) == len(self.table):
             message, hint = self.unreadable["0"]
             raise ConfigurationError(message, hint)
 

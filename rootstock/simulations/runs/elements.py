@@ -13,7 +13,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rootstock.root.holder import Holder
 from rootstock.root.record_files import read_record
 from rootstock.simulations.claims import HeldError, claim_record, remove_record
 from rootstock.simulations.output import unwritten
-from rootstock.simulations.runs.schedulers import Job
+from rootstock.simulations.runs.schedulers import Job, which_are_there
 
 _MOST = 10**6  # elements
 _RECORD = re.compile(r"computing-(\d{1,7})-of-(\d{1,7})\.json")
@@ -116,6 +116,12 @@ class Found:
     runs: bool | None
 
     @property
+    def array(self) -> Job | None:
+        """The array whose tasks compute the shares of the run, if its job is one of them."""
+        job = self.process.job if self.process else None
+        return job.array if job is not None and job.tasks == self.element.of > 1 else None
+
+    @property
     def state(self) -> str:
         return {True: "running", False: "ended", None: "unknown"}[self.runs]
 
@@ -127,7 +133,7 @@ def running(folder: Path) -> list[Found]:
     ----------
     folder : Path
     """
-    return [_look(record, element) for record, element in _records(folder)]
+    return _look(_records(folder))
 
 
 @contextlib.contextmanager
@@ -151,7 +157,7 @@ def claim_element(folder: Path, element: Element) -> Iterator[None]:
         number=element.number, of=element.of, job=Job.of_this_process(),
     )  # fmt: skip
     record = folder / f"computing-{element.number}-of-{element.of}.json"
-    found = _look(record, element, me)
+    [found] = _look([(record, element)], me)
     if found.process is not None and found.process.host != me.host and found.runs is False:
         remove_record(record, found.process)
     try:
@@ -160,16 +166,19 @@ def claim_element(folder: Path, element: Element) -> Iterator[None]:
                 claim.enter_context(claim_record(record, me))
             except OSError as error:
                 raise unwritten(record, error) from error
-            for other, its in _records(folder):
-                if its.of != element.of and (found := _look(other, its, me)).runs is not False:
+            for found in _look([each for each in _records(folder) if each[1].of != element.of], me):
+                if found.runs is not False:
                     raise _busy(folder, found)
             yield
     except HeldError:
-        raise _busy(folder, _look(record, element, me)) from None
+        raise _busy(folder, *_look([(record, element)], me)) from None
 
 
 def cancel(folder: Path) -> list[tuple[Found, str]]:
     """End the processes that compute a run: those of this node by SIGTERM, others by cancelling their jobs.
+
+    Of an array with as many tasks as the run has shares, each task computes one. All of them are cancelled, also those
+    that have not begun.
 
     Parameters
     ----------
@@ -180,7 +189,10 @@ def cancel(folder: Path) -> list[tuple[Found, str]]:
     list of (Found, str)
         What was done about each, in words.
     """
-    return [(found, _end(found)) for found in running(folder) if found.runs is not False]
+    ending = [found for found in running(folder) if found.runs is not False]
+    arrays = {found.array: "" for found in ending if found.array}
+    arrays = {array: array.cancel() for array in arrays}
+    return [(found, _end(found, arrays)) for found in ending]
 
 
 def _records(folder: Path) -> Iterator[tuple[Path, Element]]:
@@ -192,27 +204,39 @@ def _records(folder: Path) -> Iterator[tuple[Path, Element]]:
                 yield folder / name, Element(int(found[1]), int(found[2]))
 
 
-def _look(record: Path, element: Element, me: Computing | None = None) -> Found:
+def _look(records: Iterable[tuple[Path, Element]], me: Computing | None = None) -> list[Found]:
+    """Read records, and find out which of their processes run."""
+    read = [(record, element, _process(record)) for record, element in records]
+    others = [
+        process.job for _, _, process in read
+        if process and process.elsewhere and process.job and not _is_of(process.job, me)
+    ]  # fmt: skip
+    there = which_are_there(others)
+    return [Found(*each, _runs(each[2], there, me)) for each in read]
+
+
+def _process(record: Path) -> Computing | None:
     try:
-        process = read_record(Computing, record, "")
+        return read_record(Computing, record, "")
     except RootError:
-        process = None
-    if process is None:
-        return Found(record, element, None, None)
-    if not process.elsewhere:
-        return Found(record, element, process, not process.ended)
-    return Found(record, element, process, _job_runs(process, me))
-
-
-def _job_runs(process: Computing, me: Computing | None) -> bool | None:
-    """Tell whether a process of another node may still run, as its batch system says."""
-    job = process.job
-    if job is None:
         return None
-    if me is not None and me.job is not None and (me.job.scheduler, me.job.id) == (job.scheduler, job.id):
-        # This job, before it was begun again. Slurm says so; PBS does not, and starts one process of ours in a job.
-        return None if me.job.restart == job.restart != "" else False
-    return job.is_there()
+
+
+def _is_of(job: Job, me: Computing | None) -> bool:
+    """Tell whether a job is that of this process, perhaps before it was begun again."""
+    return me is not None and me.job is not None and (me.job.scheduler, me.job.id) == (job.scheduler, job.id)
+
+
+def _runs(process: Computing | None, there: dict[Job, bool | None], me: Computing | None) -> bool | None:
+    if process is None:
+        return None
+    if not process.elsewhere:
+        return not process.ended
+    if (job := process.job) is None:
+        return None
+    if me is not None and me.job is not None and _is_of(job, me):
+        return False if me.job.was_begun_again(job, process.host) else None
+    return there[job]
 
 
 def _busy(folder: Path, found: Found) -> LockBusyError:
@@ -229,10 +253,13 @@ def _busy(folder: Path, found: Found) -> LockBusyError:
     )
 
 
-def _end(found: Found) -> str:
+def _end(found: Found, arrays: dict[Job, str]) -> str:
+    """End a process, and say how; of its array is known what speaks against it, or nothing if it was cancelled."""
     process = found.process
     if process is None:
         return f"its record {found.record} is damaged: nothing was done"
+    if (array := found.array) and not arrays[array]:
+        return f"{array} was cancelled, with its tasks that have not begun"
     if not process.elsewhere:
         return _terminate(process)
     if process.job is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rootstock.client.evaluated import FailureClass
 from rootstock.root.plain_files import open_regular, parse_json
 from rootstock.simulations.runs.files import Files
 from rootstock.simulations.runs.index import Status, unreadable
+from rootstock.simulations.runs.progress import parts_of
 
 _LONGEST = 2**16  # bytes of a line that we write
 _TEXTS = ("class", "error", "message", "structure", "gpu", "host", "time")
@@ -23,14 +24,12 @@ _CLASSES = {
 }  # fmt: skip
 
 
-def read_failures(folder: Path, parts: Sequence[str], statuses: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
+def read_failures(folder: Path, statuses: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
     """Yield the last failure of each structure without a result, in the order of their indices.
 
     Parameters
     ----------
     folder : Path
-    parts : sequence of str
-        Their names, without ending.
     statuses : numpy.ndarray
         A `Status` for each structure.
 
@@ -45,7 +44,7 @@ def read_failures(folder: Path, parts: Sequence[str], statuses: NDArray[np.uint8
         If a file cannot be read.
     """
     last: dict[int, tuple[str, str, int, int]] = {}  # of each index: the time, and where the line is
-    for part in parts:
+    for part in parts_of(folder):
         name = f"{part}.failed.jsonl"
         for offset, length, said in _lines(folder / name, len(statuses)):
             # A failure is final by its record in the index; without one, it may be one of those that never are.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rootstock.root.plain_files import open_regular
-from rootstock.simulations.runs.index import unreadable
+from rootstock.simulations.runs.index import read_at, unreadable
 
 _OPEN = 64  # a run may have more parts than a process may open files
 
@@ -53,11 +52,6 @@ class Files:
             self._files[name] = file  # the last one: used just now
             if len(self._files) > _OPEN:
                 self._files.pop(next(iter(self._files))).close()
-            content = os.pread(file.fileno(), length, offset)
-            while len(content) < length and (
-                more := os.pread(file.fileno(), length - len(content), offset + len(content))
-            ):
-                content += more
+            return read_at(file.fileno(), offset, length)
         except OSError as error:
             raise unreadable(self._folder / name, error) from error
-        return content

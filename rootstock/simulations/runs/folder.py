@@ -18,10 +18,10 @@ from rootstock.simulations.runs.elements import Element, claim_element
 from rootstock.simulations.runs.failures import read_failures
 from rootstock.simulations.runs.files import Files
 from rootstock.simulations.runs.index import ENTRY, Status
+from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.making import make_run
-from rootstock.simulations.runs.progress import Damaged, Progress, parts_of, read_progress, read_results
+from rootstock.simulations.runs.progress import Damaged, Progress, read_progress, read_results
 from rootstock.simulations.runs.records import RunRecord, read_run
-from rootstock.simulations.runs.sizes import read_sizes
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
@@ -42,7 +42,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, record: RunRecord) -> RunFolder:
-        """Make a run of a folder that `index_input` has filled, or open the run that it holds.
+        """Make a run of a folder that `index_input` has filled.
 
         Parameters
         ----------
@@ -52,11 +52,12 @@ class RunFolder:
         Raises
         ------
         ConfigurationError
-            If it holds another run, or other files.
+            If it holds a run, or other files.
         OutputError
             If it cannot be written.
         """
-        return cls(path, make_run(path, record))
+        make_run(path, record)
+        return cls(path, record)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -120,7 +121,7 @@ class RunFolder:
             ``index``, ``class``, ``error``, ``message``, ``structure``, ``gpu``, ``host`` and ``time``. Those of class
             ``infrastructure`` are not final.
         """
-        return read_failures(self.path, parts_of(self.path), self.progress().statuses)
+        return read_failures(self.path, self.progress().statuses)
 
     def frames(self, damaged: list[Damaged] | None = None) -> Iterator[tuple[int, bytes]]:
         """Yield the first whole frame of each structure that has one, in the order of the input.

@@ -8,9 +8,7 @@ import itertools
 import operator
 import os
 import sys
-from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +17,11 @@ from ase.io.extxyz import read_xyz
 
 from rootstock.errors import ConfigurationError
 from rootstock.root.plain_files import MEGABYTE, open_regular
+from rootstock.simulations.runs.input_table import InputTable
 
 _LONGEST = 1000  # bytes of a line that holds one number
 _BETWEEN = 10_000  # structures between two reports
 _VECTORS = b"VEC"  # lines behind the atoms that hold the cell, in ADF's files
-
-
-@dataclass
-class Frames:
-    """The frames of a file.
-
-    Attributes
-    ----------
-    offsets, lengths : array of int
-        Where the bytes of each frame are.
-    atoms : array of int
-        How many each has.
-    sha256 : str
-        Of the whole file.
-    """
-
-    offsets: array[int] = field(default_factory=lambda: array("q"))
-    lengths: array[int] = field(default_factory=lambda: array("q"))
-    atoms: array[int] = field(default_factory=lambda: array("q"))
-    sha256: str = ""
-
-    def __len__(self) -> int:
-        return len(self.offsets)
 
 
 class _Hashed(io.RawIOBase):
@@ -69,8 +45,8 @@ class _Hashed(io.RawIOBase):
         super().close()
 
 
-def find_frames(path: Path, report: Callable[[str], object]) -> Frames:
-    """Return where the frames of a file in extended XYZ are.
+def find_frames(path: Path, report: Callable[[str], object]) -> InputTable:
+    """Return where the frames of a file in extended XYZ are, without labels.
 
     Parameters
     ----------
@@ -112,8 +88,8 @@ def read_frame(data: bytes) -> Atoms:
     return atoms
 
 
-def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) -> Frames:
-    frames = Frames()
+def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) -> InputTable:
+    frames = InputTable()
     position = line = 0  # of the next line
     vectors = 0
     while header := file.readline(_LONGEST):

@@ -144,8 +144,8 @@ def read_index(folder: Path, part: str, structures: int) -> Iterator[Read]:
     try:
         with open_regular(path) as file:
             begin = 0
-            while block := _block(file.fileno(), begin):
-                entries = np.frombuffer(block, ENTRY)
+            while len(block := read_at(file.fileno(), begin, _BLOCK * ENTRY.itemsize)) >= ENTRY.itemsize:
+                entries = np.frombuffer(block, ENTRY, len(block) // ENTRY.itemsize)  # without one that is cut off
                 if frames < 0:
                     frames = _size(folder / f"{part}.extxyz")
                 if failures < 0 and (entries["status"] > Status.NOT_CONVERGED).any():
@@ -153,7 +153,7 @@ def read_index(folder: Path, part: str, structures: int) -> Iterator[Read]:
                 good = _whole(entries, frames, max(failures, 0), structures)
                 places = begin + ENTRY.itemsize * np.flatnonzero(good)
                 yield Read(part, entries[good], places, len(good) - len(places))
-                begin += len(block)
+                begin += entries.nbytes
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -180,15 +180,17 @@ def _size(path: Path) -> int:
         raise unreadable(path, error) from error
 
 
-def _block(descriptor: int, begin: int) -> bytes:
-    """Return whole entries from a place on; what is cut off at the end is left out."""
-    content = bytearray()
-    while len(content) < _BLOCK * ENTRY.itemsize:
-        more = os.pread(descriptor, _BLOCK * ENTRY.itemsize - len(content), begin + len(content))
-        if not more:
-            break
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Return bytes of a file; fewer where it ends.
+
+    Parameters
+    ----------
+    descriptor, offset, length : int
+    """
+    content = os.pread(descriptor, length, offset)
+    while 0 < len(content) < length and (more := os.pread(descriptor, length - len(content), offset + len(content))):
         content += more
-    return bytes(content[: len(content) // ENTRY.itemsize * ENTRY.itemsize])
+    return content
 
 
 def _whole(entries: NDArray[Any], frames: int, failures: int, structures: int) -> NDArray[np.bool_]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from pathlib import Path
 
 from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
-from rootstock.simulations.claims import HeldError, claim_record
+from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
 from rootstock.simulations.output import naming, unusable_folder, unwritten
-from rootstock.simulations.runs.records import RunRecord, check_same_run, read_run, run_file
-from rootstock.simulations.runs.sizes import INPUT, read_sizes
+from rootstock.simulations.runs.input_table import CONVERTED, INDEX, read_sizes
+from rootstock.simulations.runs.records import RunRecord, run_file
 
-_LEFT = (INPUT, "input.extxyz")  # of a creation that something ended
-_HIDDEN = ".run-"  # begins the names of files that are being made
+_FRESH = ".run.json"
+_LEFT = (INDEX, CONVERTED, _FRESH)  # of a creation that something ended
 _CLAIM = "making.json"
 _ANOTHER = "Name a new folder, or one that holds a run: --run FOLDER"
 
@@ -73,8 +72,8 @@ def preparing_run(path: Path) -> Iterator[None]:
             raise
 
 
-def make_run(path: Path, record: RunRecord) -> RunRecord:
-    """Write what a run is bound to, at the end of its creation; a run that is there must be the same.
+def make_run(path: Path, record: RunRecord) -> None:
+    """Write what a run is bound to, at the end of its creation.
 
     Parameters
     ----------
@@ -82,44 +81,31 @@ def make_run(path: Path, record: RunRecord) -> RunRecord:
         A folder that holds the input.
     record : RunRecord
 
-    Returns
-    -------
-    RunRecord
-        That of the folder.
-
     Raises
     ------
     ConfigurationError
-        If it holds another run, or other files.
+        If it holds a run, or other files.
     OutputError
         If it cannot be written.
     """
-    if run_file(path).exists():
-        return _the_same(path, record)
     _check_ours(path)
     read_sizes(path, record.structures)
-    fresh = path / f"{_HIDDEN}{secrets.token_hex(8)}"
+    fresh = path / _FRESH
     with naming(run_file(path)):
-        for name in _LEFT:
-            with contextlib.suppress(FileNotFoundError):
-                _sync(path / name)
         try:
             fresh.write_text(record.to_json())
-            _sync(fresh)
+            for name in _LEFT:
+                with contextlib.suppress(FileNotFoundError):
+                    _sync(path / name)
             _sync(path)
             _link(fresh, run_file(path))
             _sync(path)
-        except FileExistsError:  # somebody else has just made it
-            return _the_same(path, record)
+        except FileExistsError as error:
+            raise ConfigurationError(
+                f"{path} holds a run that another process has just made.", "Run the command again."
+            ) from error
         finally:
             fresh.unlink(missing_ok=True)
-    return record
-
-
-def _the_same(path: Path, record: RunRecord) -> RunRecord:
-    there = read_run(path)
-    check_same_run(path, there, record)
-    return there
 
 
 def _clear(path: Path) -> None:
@@ -129,7 +115,7 @@ def _clear(path: Path) -> None:
 
 
 def _is_left(name: str) -> bool:
-    return name in _LEFT or name.startswith(_HIDDEN)
+    return name in _LEFT or name.startswith(FRESH)
 
 
 def _check_ours(path: Path) -> None:
@@ -159,6 +145,6 @@ def _link(fresh: Path, path: Path) -> None:
     try:
         os.link(fresh, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+        if error.errno not in NO_LINKS:
             raise
         os.replace(fresh, path)  # of a file system without hard links

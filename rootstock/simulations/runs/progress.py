@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootstock.simulations.runs.index import ENTRY, WITH_FRAME, Status, gpu_number, read_index
-from rootstock.simulations.runs.sizes import read_sizes
+from rootstock.simulations.runs.input_table import read_sizes
 
 _PART = re.compile(r"(part-[0-9a-f]{16})\.index")
 

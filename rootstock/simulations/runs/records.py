@@ -19,8 +19,6 @@ KINDS = ("singlepoint", "relax")
 FORMAT = 1
 MOST = 2**31  # structures of a run
 _NAME = "run.json"
-_COMPARED = ("kind", "model", "environment", "setup_kwargs", "settings", "structures", "input")
-_TIMES = "mtime_ns"  # a file that was copied has another one, and the same hash
 _PINS = ("build", "environment_sha256")
 
 
@@ -125,7 +123,7 @@ def read_run(folder: Path) -> RunRecord:
     return record
 
 
-def check_same_run(folder: Path, record: RunRecord, wanted: RunRecord | Mapping[str, Any]) -> None:
+def check_same_run(folder: Path, record: RunRecord, wanted: Mapping[str, Any]) -> None:
     """Refuse to go on with a run in another way than it began.
 
     Parameters
@@ -133,20 +131,16 @@ def check_same_run(folder: Path, record: RunRecord, wanted: RunRecord | Mapping[
     folder : Path
     record : RunRecord
         What the run is bound to.
-    wanted : RunRecord or mapping
-        What is asked for now; of a mapping, its entries count, and those of its ``input``.
+    wanted : mapping
+        Entries of a record, as they are asked for now.
 
     Raises
     ------
     ConfigurationError
         It names the first entry that differs, and both values.
     """
-    asked, old = asdict(wanted) if isinstance(wanted, RunRecord) else wanted, asdict(record)
-    new = json.loads(json.dumps({name: asked[name] for name in _COMPARED if name in asked}))
-    old = {name: old[name] for name in new}
-    if not isinstance(wanted, RunRecord) and "input" in new:  # what is known of the input before it is read
-        old["input"] = {name: old["input"].get(name) for name in new["input"]}
-    for name, before, now_ in differences(old, new):
+    old = asdict(record)
+    for name, before, now_ in differences({name: old[name] for name in wanted}, json.loads(json.dumps(dict(wanted)))):
         raise ConfigurationError(
             f"{folder} holds another run: {name} is {_shown(before)} there, and {_shown(now_)} now.",
             "Give this one a folder of its own, with --run; or go on with what the folder holds: "
@@ -167,13 +161,8 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, 
     [('settings.fmax', 0.1, 0.05)]
     """
     if isinstance(old, dict) and isinstance(new, dict):
-        same = "sha256" in old and old.get("sha256") == new.get("sha256")
-        for key in [*old, *(key for key in new if key not in old)]:
-            if not (key == _TIMES and same):
-                yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, pair in enumerate(zip(old, new, strict=True)):
-            yield from differences(*pair, f"{name}[{number}]")
+        for key in {**old, **new}:
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield name, old, new
 

@@ -18,7 +18,8 @@ from rootstock.simulations.contents import check_atoms
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.convert import Conversion, is_plain_extxyz
 from rootstock.simulations.runs.frames_index import find_frames, read_frame
-from rootstock.simulations.runs.input_table import CONVERTED, InputTable, load_table
+from rootstock.simulations.runs.index import read_at
+from rootstock.simulations.runs.input_table import CONVERTED, load_table
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
 
@@ -63,15 +64,15 @@ def index_input(
             first, format
         )  # fmt: skip
         if in_place:
-            frames = find_frames(first, report)
-            table = InputTable(frames.offsets, frames.lengths, frames.atoms, labels={f"{first}@": 0})
-            hashes, converted, unreadable = {os.path.realpath(first): frames.sha256}, None, {}
+            table = find_frames(first, report)
+            table.labels = {f"{first}@": 0}
+            hashes, converted, unreadable = {os.path.realpath(first): table.sha256}, None, {}
         else:
             conversion = Conversion(folder, report)
             conversion.run(names, format)
             table, unreadable = conversion.table, conversion.unreadable
             hashes = {real: _sha256(path) for real, path in paths.items()}
-            converted = {"path": CONVERTED, **_stamp(folder / CONVERTED), "sha256": conversion.sha256}
+            converted = {"path": CONVERTED, **_stamp(folder / CONVERTED), "sha256": table.sha256}
     except OSError as error:
         if isinstance(error, RootstockError):
             raise
@@ -83,7 +84,7 @@ def index_input(
     files = [{"path": real, **before[real], "sha256": hashes[real]} for real in paths]
     return found | {
         "files": files, "converted": converted, "labels": list(table.labels), "unreadable": unreadable,
-        "structures": len(table.offsets),
+        "structures": len(table),
     }  # fmt: skip
 
 
@@ -115,12 +116,12 @@ class Source:
 
     Raises
     ------
-    RootError
+    ConfigurationError
         If the index of the folder is missing or damaged.
     """
 
     def __init__(self, folder: Path, said: Mapping[str, Any]) -> None:
-        arrays = load_table(folder)
+        arrays = load_table(folder, said["structures"])
         self._offsets, self._lengths = arrays["offsets"], arrays["lengths"]
         self.atoms_of: np.ndarray = arrays["atoms"]
         self._sources, self._frames = arrays["sources"], arrays["frames"]
@@ -176,13 +177,11 @@ class Source:
         if self._descriptor < 0:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             weakref.finalize(self, os.close, self._descriptor)
-        data = bytearray()
-        while len(data) < length and (block := os.pread(self._descriptor, length - len(data), offset + len(data))):
-            data += block
+        data = read_at(self._descriptor, offset, length)
         header = data[: data.find(b"\n") + 1].strip()
         if len(data) < length or not header.isdigit() or int(header) != atoms:
             raise OSError(errno.ESTALE, "the file was changed while it was used", path)
-        return bytes(data)
+        return data
 
     def check_unchanged(self) -> None:
         """Refuse files that are not what they were when the run folder was made.
