@@ -15,7 +15,7 @@ from rootstock.cli.common import cluster_options, json_option, named_cluster, op
 from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_folder import Run, compute, failed, failure_line, near
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
-from rootstock.cli.simulations import Simulation, device_options, overwrite_option
+from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.folder import RunFolder
@@ -30,7 +30,8 @@ _go_on_options = options(
                  help="Output file: .extxyz, .db, .npz or .csv [default: that of the first command]."),
     overwrite_option,
     cluster_options,
-    device_options,
+    device_option(None, "that of the first command"),
+    threads_option,
 )  # fmt: skip
 
 
@@ -125,8 +126,8 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
 def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
     """Compute what is missing in FOLDER.
 
-    The build that the run began with computes, also if another one is in use now, in the root of the first command
-    unless --root or --cluster is given. Structures that failed are not computed again: see retry-failed. When nothing
+    The build that the run began with computes, also if another one is in use now; in the root and on the device of the
+    first command, unless others are given. Structures that failed are not computed again: see retry-failed. When nothing
     is missing, results are exported, as at the end of the first command.
 
     \b
@@ -163,7 +164,7 @@ def retry_failed(folder: Path, **rest: Any) -> None:
 
 def _go_on(
     folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
-    overwrite: bool, cluster: str | None, root: Path | None, device: str, threads: int | None,
+    overwrite: bool, cluster: str | None, root: Path | None, device: str | None, threads: int | None,
 ) -> None:  # fmt: skip
     from rootstock.simulations.runs.begin import resume
     from rootstock.simulations.runs.elements import Element
@@ -182,10 +183,11 @@ def _go_on(
         from rootstock.interfaces.calculator import RootstockCalculator
 
         return RootstockCalculator(
-            model=record.model, setup_kwargs=record.setup_kwargs, device=device, threads=threads, build=build, **place
-        )
+            model=record.model, setup_kwargs=record.setup_kwargs, device=device or record.device, threads=threads,
+            build=build, **place,
+        )  # fmt: skip
 
-    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words())
+    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words(record.device))
     compute(asked, lambda show: resume(folder, make, accept_other_build=rebase))  # noqa: ARG005  # nothing to show
 
 

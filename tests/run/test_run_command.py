@@ -52,7 +52,7 @@ def rootstock(here: Path, environment: dict[str, str]) -> Command:
     """Return what runs a command; what computes does so on a CPU."""
 
     def command(*words: str, prefix: tuple[str, ...] = ()) -> Done:
-        device = () if words[:1] == ("run",) and words[1] not in ("continue", "retry-failed") else ("--device", "cpu")
+        device = () if words[0] == "run" else ("--device", "cpu")  # which the folder remembers
         return run(*prefix, ROOTSTOCK, *words, *device, env=environment)
 
     return command
@@ -90,7 +90,7 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
     assert said[1].startswith("  a.extxyz@1, U: structure: ModelError: ") and "U" in said[1]
     assert said[2].startswith("  a.extxyz@4: structure: ConfigurationError: Cannot read a.extxyz@4 as extxyz: ")
     assert said[3:] == ["List all failures:       rootstock run status s --failures",
-                        "Compute them once more:  rootstock run retry-failed s --device cpu"]  # fmt: skip
+                        "Compute them once more:  rootstock run retry-failed s"]  # fmt: skip
     found = read("a-results.extxyz", ":")
     for atoms, index in zip(found, (0, 2, 3), strict=True):
         again = read("a.extxyz@:4")[index]
@@ -116,7 +116,7 @@ def test_stop_on_error(rootstock: Command) -> None:
     write("a.extxyz", [crystal(0), bulk("U", "fcc", a=4.5), crystal(1)])
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error")
     assert (done.returncode, done.stdout) == (18, "")
-    assert "a.extxyz@1" in done.stderr and "Continue with: rootstock run continue s --device cpu" in done.stderr
+    assert "a.extxyz@1" in done.stderr and done.stderr.endswith("Continue with: rootstock run continue s\n")
     assert not Path("a-results.extxyz").exists()
     assert counts(rootstock)[2:] == ({"structure": 1, "resource": 0}, 2)
     assert rootstock("run", "continue", "s").returncode == 22
@@ -272,7 +272,7 @@ def test_another_command_or_another_input_is_refused(rootstock: Command) -> None
     assert refused.returncode == 3
     assert "settings.fmax is 9.0 there, and 8.0 now" in refused.stderr and "rootstock run continue s" in refused.stderr
     record = read_run(Path("s"))
-    same = Asked("relax", "emt", ["a.extxyz@:"], None, record.settings, {}, Path("y.csv"))
+    same = Asked("relax", "emt", ["a.extxyz@:"], None, record.settings, {}, "cpu", Path("y.csv"))
     check_asked(Path("s"), record, same)
     for change, message in (
         ({"kind": "singlepoint", "settings": {"properties": []}}, 'kind is "relax" there, and "singlepoint" now'),
@@ -399,7 +399,7 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
     found = status(rootstock)
     assert said == (
         f"Interrupted. {found['done']} of 60 structures are recorded. "
-        "Continue with: rootstock run continue s --device cpu\n"
+        "Continue with: rootstock run continue s\n"
     )
     assert found["running"] == []
     if how == "cancel":

@@ -46,6 +46,7 @@ class Asked:
     settings : mapping
         Of `Relaxation`, or ``properties``.
     setup_kwargs : mapping
+    device : str
     out : Path
         Where results are exported to at the end.
     """
@@ -56,6 +57,7 @@ class Asked:
     format: str | None
     settings: Mapping[str, Any]
     setup_kwargs: Mapping[str, Any]
+    device: str
     out: Path
 
 
@@ -203,7 +205,7 @@ def _make(path: Path, asked: Asked, make: Make, report: Report) -> tuple[RunFold
             kind=asked.kind, settings=dict(asked.settings), model=asked.model, structures=len(source), input=said,
             root=info["root"], environment=info["environment"], environment_sha256=info["environment_sha256"],
             build=info["build"], weights=info["weights"] or [], setup_kwargs=dict(asked.setup_kwargs),
-            out=os.path.realpath(asked.out),
+            device=asked.device, out=os.path.realpath(asked.out),
         )  # fmt: skip
         return RunFolder.create(path, record), source, calc
     except BaseException:

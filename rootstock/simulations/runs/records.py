@@ -49,6 +49,8 @@ class RunRecord(Record):
         ``path``, ``bytes`` and ``sha256`` of each file.
     setup_kwargs : dict
         Further arguments of ``setup()``.
+    device : str
+        That of the first command, which others use where they name none. It binds nobody.
     out : str
         The file that results are exported to at the end.
     rootstock, created : str
@@ -70,6 +72,7 @@ class RunRecord(Record):
     build: str | None = None
     weights: list[dict[str, Any]] = field(default_factory=list)
     setup_kwargs: dict[str, Any] = field(default_factory=dict)
+    device: str = "cuda"
     out: str = ""
     rootstock: str = __version__
     created: str = field(default_factory=now)
