@@ -13,7 +13,8 @@ import click
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, failed, failure_line, near
+from rootstock.cli.run_folder import Run, compute, failure_line, near
+from rootstock.cli.run_line import failed, pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
@@ -65,9 +66,12 @@ def status(folder: Path, failures: bool, as_json: bool) -> None:
     opened = RunFolder.open(folder)
     progress = opened.progress()
     processes = [
-        {"element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {})}
+        {
+            "element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {}),
+            **opened.pace(progress, found),
+        }
         for found in running(folder)
-    ]
+    ]  # fmt: skip
     if as_json:
         more = {"failures": list(opened.failures())} if failures else {}
         show_json({**_described(opened, progress), "running": processes, **more})
@@ -87,8 +91,8 @@ def _described(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     return {
         "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
         "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
-        "failed": {"structure": counts["failed_structure"], "resource": counts["failed_resource"]},
-        "missing": counts["missing"], "computed_twice": progress.twice, "damaged_records": progress.damaged,
+        "failed": progress.failed(), "missing": counts["missing"], "computed_twice": progress.twice,
+        "damaged_records": progress.damaged,
     }  # fmt: skip
 
 
@@ -111,7 +115,9 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
     ]
     for process in processes:
         where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
-        click.echo(f"  element {process['element']}: {process['state']}, {where}")
+        rate, left = process["structures_per_s"], process["seconds_left"]
+        pace = f", {pace_words(rate, left)}" if rate else ""
+        click.echo(f"  element {process['element']}: {process['state']}, {where}{pace}")
     if not processes:
         click.echo("  no process computes it")
     for name, count, remark in rows:
@@ -127,8 +133,8 @@ def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
     """Compute what is missing in FOLDER.
 
     The build that the run began with computes, also if another one is in use now; in the root and on the device of the
-    first command, unless others are given. Structures that failed are not computed again: see retry-failed. When nothing
-    is missing, results are exported, as at the end of the first command.
+    first command, unless others are given. Structures that failed are not computed again: see retry-failed. When
+    nothing is missing, results are exported, as at the end of the first command.
 
     \b
     Examples:

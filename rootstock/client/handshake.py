@@ -67,6 +67,7 @@ def wait_until_ready(
     begun = last_warning = clock()
     late = 0
     stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
+    logger.info("worker: %s", stage)
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
         while True:
@@ -85,12 +86,14 @@ def wait_until_ready(
                     continue
                 raise
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
+                logger.info("worker: ready after %.1f s", clock() - begun)
                 return content
             if frame.kind == Kind.FAILURE:
                 raise _failure(process, setup["model"], decode_failure(content))
             if frame.kind != Kind.PROGRESS:
                 raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
             stage = str(content.get("stage", ""))
+            logger.info("worker: %s", stage)
             if on_progress is not None:
                 on_progress(stage)
     except PeerGoneError:

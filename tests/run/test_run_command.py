@@ -398,8 +398,7 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
     assert process.returncode == 130
     found = status(rootstock)
     assert said == (
-        f"Interrupted. {found['done']} of 60 structures are recorded. "
-        "Continue with: rootstock run continue s\n"
+        f"Interrupted. {found['done']} of 60 structures are recorded. Continue with: rootstock run continue s\n"
     )
     assert found["running"] == []
     if how == "cancel":

@@ -73,7 +73,7 @@ def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tupl
     make : callable
         Returns a calculator for a build.
     report : callable
-        Is told what is done.
+        Is told what is being done.
 
     Raises
     ------

@@ -86,11 +86,15 @@ class Element:
 
 @dataclass(frozen=True)
 class Computing(Holder):
-    """A process that computes an element of a run; `job` is its job, if it runs in one."""
+    """A process that computes an element of a run.
+
+    `job` is its job, if it runs in one; `recorded` is how many structures of the element were recorded when it began.
+    """
 
     number: int = 1
     of: int = 1
     job: Job | None = None
+    recorded: int = 0
 
     def __str__(self) -> str:
         return super().__str__() + (f", in {self.job}" if self.job else "")
@@ -131,13 +135,15 @@ def running(folder: Path) -> list[Found]:
 
 
 @contextlib.contextmanager
-def claim_element(folder: Path, element: Element) -> Iterator[None]:
+def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator[None]:
     """Keep other processes from computing an element, or another share that overlaps with it, while the block runs.
 
     Parameters
     ----------
     folder : Path
     element : Element
+    recorded : int
+        How many of its structures are recorded.
 
     Raises
     ------
@@ -148,7 +154,7 @@ def claim_element(folder: Path, element: Element) -> Iterator[None]:
     """
     me = replace(
         Computing.of_this_process(shlex.join(["rootstock", *sys.argv[1:]])),
-        number=element.number, of=element.of, job=Job.of_this_process(),
+        number=element.number, of=element.of, job=Job.of_this_process(), recorded=recorded,
     )  # fmt: skip
     record = folder / f"computing-{element.number}-of-{element.of}.json"
     found = _look(record, element, me)
