@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rootstock.simulations.runs.progress import Damaged, Progress
 
 _SHOWN = 5  # failures that status lists
-_folder = click.argument("folder", type=Place(path_type=Path))
+_folder = click.argument("folder", type=Place(readable=False, path_type=Path))
 _go_on_options = options(
     element_option,
     stop_option,
@@ -213,11 +213,14 @@ def export(folder: Path, out: Path, overwrite: bool, as_json: bool) -> None:
       rootstock run export screening results.extxyz
       rootstock run export screening table.csv --overwrite
     """
+    from rootstock.simulations.runs.export import check_export
     from rootstock.simulations.runs.export import export as write
     from rootstock.simulations.runs.folder import RunFolder
 
+    opened = RunFolder.open(folder)
+    check_export(folder, out, overwrite=overwrite)
     claim_outputs(out)
-    exported = write(RunFolder.open(folder), out, overwrite=overwrite)
+    exported = write(opened, out, overwrite=overwrite)
     if as_json:
         show_json({"schema": 1, **asdict(exported), "path": str(exported.path)})
     else:

@@ -56,7 +56,7 @@ class Line:
         """
         self._folder, self._todo, self._failed = folder, todo, failed(folder.progress())
         self._said = f"0 of {self._todo:,} done, {self._failed:,} failed"
-        self._show(self._said)
+        self.tell("computing")
 
     def add(self, indices: Sequence[int]) -> None:
         """Count structures that are recorded.

@@ -72,13 +72,12 @@ class NewRun:
             As click passes them.
         """
         from rootstock.simulations.driver import output_file
-        from rootstock.simulations.runs.begin import Asked, begin, check_out
+        from rootstock.simulations.runs.begin import Asked, begin, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
-        from rootstock.simulations.runs.records import read_run, run_file
 
         element = Element.parse(self.element) if self.element else Element()
-        there = read_run(self.folder) if run_file(self.folder).exists() else None
+        there = find_run(self.folder)
         if out is None and there is not None:
             out = near(Path(there.out))
         elif out is None and len(names) > 1:
@@ -98,7 +97,7 @@ class NewRun:
 
 run_options = options(
     click.option(
-        "--run", "run_folder", type=Place(file_okay=False, path_type=Path), metavar="FOLDER",
+        "--run", "run_folder", type=Place(readable=False, path_type=Path), metavar="FOLDER",
         help="Run folder for many structures: results are kept as they are computed, structures that fail do not stop "
         "the others, and the same command continues after an interruption. --out is then .extxyz, .db, .npz or .csv "
         "[default with several STRUCTUREs: FOLDER.extxyz in this folder].",

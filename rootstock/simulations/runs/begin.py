@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
@@ -153,6 +154,30 @@ def naming_rebase(path: Path, record: RunRecord) -> Iterator[None]:
                 f"rootstock run continue --rebase {shlex.quote(str(path))}"
             )
         raise
+
+
+def find_run(path: Path) -> RunRecord | None:
+    """Return what the run in a folder is bound to; None if the folder is not there, or holds no run yet.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ConfigurationError
+        If it can be no run folder.
+    """
+    try:
+        os.stat(run_file(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = "is not a folder" if error.errno == errno.ENOTDIR else f"cannot be a run folder: {error.strerror}"
+        raise ConfigurationError(
+            f"{path} {why}.", "Name a new folder, or one that holds a run: --run FOLDER"
+        ) from error
+    return read_run(path)
 
 
 def check_asked(path: Path, record: RunRecord, asked: Asked) -> None:

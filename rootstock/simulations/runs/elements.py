@@ -8,6 +8,7 @@ runs; of one on another node the batch system does, if it runs in a job.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -149,8 +150,10 @@ def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator
     ------
     LockBusyError
         If one does, or may do so on another node. It says who, and what to do.
+    ConfigurationError
+        If the folder cannot be written.
     OutputError
-        If the record cannot be written.
+        If its file system is full, or has a fault.
     """
     me = replace(
         Computing.of_this_process(shlex.join(["rootstock", *sys.argv[1:]])),
@@ -165,7 +168,12 @@ def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator
             try:
                 claim.enter_context(claim_record(record, me))
             except OSError as error:
-                raise unwritten(record, error) from error
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise unwritten(folder, error) from error
+                raise ConfigurationError(
+                    f"Cannot write into the run folder {folder}: {error.strerror}.",
+                    f"Its results can be had all the same: rootstock run export {shlex.quote(str(folder))} FILE",
+                ) from error
             for other, its in _records(folder):
                 if its.of != element.of and (found := _look(other, its, me)).runs is not False:
                     raise _busy(folder, found)

@@ -110,13 +110,17 @@ def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
     Raises
     ------
     ConfigurationError
-        If its ending means no format of `export`, it cannot be written, or is there.
+        If its ending means no format of `export`, it lies in the folder, cannot be written, or is there.
     """
     if out.suffix.lower() not in FORMATS:
         endings = ", ".join(FORMATS)
         raise ConfigurationError(
             f"{out}: results of a run folder are not written in that format.",
             f"Use one of {endings}; ASE converts .extxyz into others: ase convert results.extxyz {out.name}",
+        )
+    if folder.resolve() in out.resolve().parents:
+        raise ConfigurationError(
+            f"{out} would lie in the run folder {folder}, which holds the run alone.", "Name a file outside of it."
         )
     check_writable(out)
     if out.exists() and not overwrite and not _is_ours(folder, out):

@@ -19,6 +19,7 @@ KINDS = ("singlepoint", "relax")
 FORMAT = 1
 MOST = 2**31  # structures of a run
 _NAME = "run.json"
+_NAME_IT = "Name the folder that was given with --run."
 _COMPARED = ("kind", "model", "environment", "setup_kwargs", "settings", "structures", "input")
 _TIMES = "mtime_ns"  # a file that was copied has another one, and the same hash
 _PINS = ("build", "environment_sha256")
@@ -109,12 +110,14 @@ def read_run(folder: Path) -> RunRecord:
     except LaterRecordError:
         raise
     except RootError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, PermissionError):
+            error.hint = _NAME_IT
         raise ConfigurationError(error.message, error.hint) from error
     if record is None:
         what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
         raise ConfigurationError(
             f"The folder {folder} {what}." if what else f"{folder} is not a folder.",
-            "Name the folder that was given with --run.",
+            _NAME_IT,
         )
     wrong = ""
     if record.kind not in KINDS:
