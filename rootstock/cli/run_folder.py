@@ -151,13 +151,15 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
     NotConvergedError
         If none failed, and relaxations did not converge.
     """
+    from rootstock.root.disk_usage import number_of
+
     progress = folder.progress()
     counts = progress.counts()
     where, damaged = f"in {run.path}", 0
     if counts["missing"]:
         click.echo(
             f"Element {run.element} is computed{took and f' ({took})'}. "
-            f"{counts['missing']:,} structures are still missing {where}."
+            f"Still missing {where}: {number_of(counts['missing'], 'structure')}."
         )
     elif counts["done"] + counts["not_converged"]:
         out, damaged = _export(run, folder, took)

@@ -382,7 +382,7 @@ def test_100_000_structures_are_never_in_memory(here: Path) -> None:
             file.write(f'2\nLattice="4 0 0 0 4 0 0 0 4" id=x{number}\nCu 0 0 {number * 1e-5!r}\nCu 1.8 1.8 1.8\n')
     done = run(sys.executable, "-c", _MANY, cwd=here, check=True)
     assert int(done.stdout) < 300
-    assert Path("out.extxyz").read_text().count("pbc=") == 10_000
+    assert Path("out.extxyz").read_text().count("pbc=") == 2_000
 
 
 _MANY = """
@@ -410,7 +410,7 @@ said = index_input(path, ["a.extxyz"], None, lambda text: None)
 source = Source(path, said)
 record = RunRecord(kind="singlepoint", settings={}, model="zero", structures=len(source), input=said, out="out.extxyz")
 folder = RunFolder.create(path, record)
-carry_out(folder, source, Calculator(), Element(3, 10))
+carry_out(folder, source, Calculator(), Element(3, 50))
 export(folder, Path("out.extxyz"), overwrite=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -110,8 +110,8 @@ def read_run(folder: Path) -> RunRecord:
     except LaterRecordError:
         raise
     except RootError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, PermissionError):
-            error.hint = _NAME_IT
+        if isinstance(error.__cause__, OSError):
+            error.hint = f"{_NAME_IT} Its owner says who may read it."
         raise ConfigurationError(error.message, error.hint) from error
     if record is None:
         what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
