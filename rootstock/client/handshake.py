@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def wait_until_ready(
     timeout : float
         Seconds from now until the model must be loaded.
     on_progress : callable or None
-        Is given each stage. None: a start that takes long is logged.
+        Is given each stage. None: stages are logged, and a warning if the start takes long.
     heartbeat : float
         Every how many seconds.
     clock : callable
@@ -66,8 +67,8 @@ def wait_until_ready(
     """
     begun = last_warning = clock()
     late = 0
+    tell = on_progress or functools.partial(logger.info, "worker: %s")
     stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
-    logger.info("worker: %s", stage)
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
         while True:
@@ -86,16 +87,13 @@ def wait_until_ready(
                     continue
                 raise
             if frame.kind == Kind.READY and isinstance(content.get("properties"), list):
-                logger.info("worker: ready after %.1f s", clock() - begun)
                 return content
             if frame.kind == Kind.FAILURE:
                 raise _failure(process, setup["model"], decode_failure(content))
             if frame.kind != Kind.PROGRESS:
                 raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
             stage = str(content.get("stage", ""))
-            logger.info("worker: %s", stage)
-            if on_progress is not None:
-                on_progress(stage)
+            tell(stage)
     except PeerGoneError:
         raise process.died(WorkerStartError, f"during the start ({stage})") from None
     except WorkerProtocolError as error:
