@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +178,7 @@ def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
     out = run.out or Path(folder.record.out)
     command = shlex.join(["rootstock", *sys.argv[1:]])
     try:
-        with claim_files([out], command) if run.element.of > 1 else _nothing():
+        with claim_files([out], command) if run.element.of > 1 else nullcontext():
             exported = export(folder, out, overwrite=run.overwrite)
             click.echo("; ".join(filter(None, (*exported.sentences(), took))))
             return out, exported.damaged
@@ -187,11 +187,6 @@ def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
             raise
         click.echo(f"Another element of the run writes {out}.", err=True)
         return out, 0
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _some_failed(run: Run, folder: RunFolder, progress: Progress, damaged: int) -> SomeFailedError:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, OutputError
 from rootstock.simulations.output import check_writable, naming, replacing
 from rootstock.simulations.runs.export_formats import FORMATS
 
@@ -143,19 +143,8 @@ def _read_exports(folder: Path) -> dict[str, Any]:
 def _remember(folder: Path, out: Path) -> None:
     """Note that a file was written from a folder; a folder that cannot be written is somebody else's."""
     known = _read_exports(folder) | {os.path.realpath(out): _stamp(out)}
-    with suppress(OSError), replacing_quietly(folder / _EXPORTS) as fresh:
+    with suppress(OutputError), replacing(folder / _EXPORTS) as fresh:
         fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
-
-
-@contextmanager
-def replacing_quietly(path: Path) -> Iterator[Path]:
-    """Yield a file to write that takes the place of another one."""
-    fresh = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        yield fresh
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _stamp(path: Path) -> list[int]:
