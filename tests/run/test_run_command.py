@@ -440,7 +440,8 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
             assert (ended["pid"], ended["done"].startswith("was sent SIGTERM")) == (process.pid, True)
         else:
             process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)
+        for pid in (process.pid, *others):  # it may wait for what its worker is computing
+            os.kill(pid, signal.SIGCONT)
         told = process.communicate()[1]
         wait_until_gone(*others)
     assert process.returncode == 130
