@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,23 +12,37 @@ from types import FrameType
 from rootstock.cli.command import SIGNALS_TO_END, handle_signals
 from rootstock.cli.common import show_progress
 from rootstock.root.lock import Report
+from rootstock.root.signals import leave_to_first_thread
 
 SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, elsewhere it stays
 
 
 @contextmanager
 def show_rarely(title: str = "") -> Iterator[Report]:
-    """Yield what shows progress, now and then, after a title."""
-    last = time.monotonic()
+    """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed."""
+    state = shown = ""
+    ended = threading.Event()
+
+    def show(text: str) -> None:
+        nonlocal state
+        state = text
+
     with show_progress() as report:
 
-        def show(text: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= SECONDS_BETWEEN[sys.stderr.isatty()]:
-                last = time.monotonic()
-                report(title + text)
+        def tell() -> None:
+            nonlocal shown
+            leave_to_first_thread()
+            while not ended.wait(SECONDS_BETWEEN[sys.stderr.isatty()]):
+                if state != shown:
+                    report(f"{title}{(shown := state)}")
 
-        yield show
+        thread = threading.Thread(target=tell, name="rootstock-progress", daemon=True)
+        thread.start()
+        try:
+            yield show
+        finally:
+            ended.set()
+            thread.join()
 
 
 @contextmanager

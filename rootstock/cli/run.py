@@ -13,16 +13,17 @@ import click
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, failed, failure_line, near
+from rootstock.cli.run_folder import Run, compute, failure_line, near
+from rootstock.cli.run_line import failed, pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
-from rootstock.cli.simulations import Simulation, device_options, overwrite_option
+from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.progress import Damaged, Progress
 
 _SHOWN = 5  # failures that status lists
-_folder = click.argument("folder", type=Place(path_type=Path))
+_folder = click.argument("folder", type=Place(readable=False, path_type=Path))
 _go_on_options = options(
     element_option,
     stop_option,
@@ -30,7 +31,8 @@ _go_on_options = options(
                  help="Output file: .extxyz, .db, .npz or .csv [default: that of the first command]."),
     overwrite_option,
     cluster_options,
-    device_options,
+    device_option(None, "that of the first command"),
+    threads_option,
 )  # fmt: skip
 
 
@@ -64,9 +66,12 @@ def status(folder: Path, failures: bool, as_json: bool) -> None:
     opened = RunFolder.open(folder)
     progress = opened.progress()
     processes = [
-        {"element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {})}
+        {
+            "element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {}),
+            **opened.pace(progress, found),
+        }
         for found in running(folder)
-    ]
+    ]  # fmt: skip
     if as_json:
         more = {"failures": list(opened.failures())} if failures else {}
         show_json({**_described(opened, progress), "running": processes, **more})
@@ -86,8 +91,8 @@ def _described(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     return {
         "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
         "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
-        "failed": {"structure": counts["failed_structure"], "resource": counts["failed_resource"]},
-        "missing": counts["missing"], "computed_twice": progress.twice, "damaged_records": progress.damaged,
+        "failed": progress.failed(), "missing": counts["missing"], "computed_twice": progress.twice,
+        "damaged_records": progress.damaged,
     }  # fmt: skip
 
 
@@ -110,7 +115,9 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
     ]
     for process in processes:
         where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
-        click.echo(f"  element {process['element']}: {process['state']}, {where}")
+        rate, left = process["structures_per_s"], process["seconds_left"]
+        pace = f", {pace_words(rate, left)}" if rate else ""
+        click.echo(f"  element {process['element']}: {process['state']}, {where}{pace}")
     if not processes:
         click.echo("  no process computes it")
     for name, count, remark in rows:
@@ -125,9 +132,9 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
 def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
     """Compute what is missing in FOLDER.
 
-    The build that the run began with computes, also if another one is in use now, in the root of the first command
-    unless --root or --cluster is given. Structures that failed are not computed again: see retry-failed. When nothing
-    is missing, results are exported, as at the end of the first command.
+    The build that the run began with computes, also if another one is in use now; in the root and on the device of the
+    first command, unless others are given. Structures that failed are not computed again: see retry-failed. When
+    nothing is missing, results are exported, as at the end of the first command.
 
     \b
     Examples:
@@ -163,7 +170,7 @@ def retry_failed(folder: Path, **rest: Any) -> None:
 
 def _go_on(
     folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
-    overwrite: bool, cluster: str | None, root: Path | None, device: str, threads: int | None,
+    overwrite: bool, cluster: str | None, root: Path | None, device: str | None, threads: int | None,
 ) -> None:  # fmt: skip
     from rootstock.simulations.runs.begin import resume
     from rootstock.simulations.runs.elements import Element
@@ -182,10 +189,11 @@ def _go_on(
         from rootstock.interfaces.calculator import RootstockCalculator
 
         return RootstockCalculator(
-            model=record.model, setup_kwargs=record.setup_kwargs, device=device, threads=threads, build=build, **place
-        )
+            model=record.model, setup_kwargs=record.setup_kwargs, device=device or record.device, threads=threads,
+            build=build, **place,
+        )  # fmt: skip
 
-    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words())
+    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words(record.device))
     compute(asked, lambda show: resume(folder, make, accept_other_build=rebase))  # noqa: ARG005  # nothing to show
 
 
@@ -205,11 +213,14 @@ def export(folder: Path, out: Path, overwrite: bool, as_json: bool) -> None:
       rootstock run export screening results.extxyz
       rootstock run export screening table.csv --overwrite
     """
+    from rootstock.simulations.runs.export import check_export
     from rootstock.simulations.runs.export import export as write
     from rootstock.simulations.runs.folder import RunFolder
 
+    opened = RunFolder.open(folder)
+    check_export(folder, out, overwrite=overwrite)
     claim_outputs(out)
-    exported = write(RunFolder.open(folder), out, overwrite=overwrite)
+    exported = write(opened, out, overwrite=overwrite)
     if as_json:
         show_json({"schema": 1, **asdict(exported), "path": str(exported.path)})
     else:

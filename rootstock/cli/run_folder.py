@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.command import INTERRUPTED
-from rootstock.cli.progress_line import show_rarely
+from rootstock.cli.run_line import failed, show_line
 from rootstock.errors import (
     LockBusyError,
     NotConvergedError,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 Opened = Callable[["Report"], AbstractContextManager[tuple["RunFolder", "Source", Any]]]
 
 _SHOWN = 5  # failures that the end of a command lists
-_LOOK_S = 10.0  # between two looks at how many failed
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,10 @@ def compute(run: Run, opened: Opened) -> None:
     from rootstock.simulations.runs.folder import RunFolder
 
     try:
-        with show_rarely() as show, opened(show) as (folder, source, calc):
-            progress = _Shown(folder, run, show)
+        with show_line() as line, opened(line.tell) as (folder, source, calc):
+            line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
             carry_out(
-                folder, source, calc, run.element, on_recorded=progress.add, stop_on_error=run.stop_on_error,
+                folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
                 retry_failed=run.retry_failed,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -109,7 +107,7 @@ def compute(run: Run, opened: Opened) -> None:
         if not isinstance(error, RootstockError) and (said := _recorded(run.path)):
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
-    end(run, RunFolder.open(run.path), source.name)
+    end(run, RunFolder.open(run.path), source.name, line.took())
 
 
 def near(path: Path) -> Path:
@@ -134,52 +132,7 @@ def _recorded(path: Path) -> str:
     return ""
 
 
-class _Shown:
-    """Shows how far a run is."""
-
-    def __init__(self, folder: RunFolder, run: Run, show: Report) -> None:
-        self._folder, self._show = folder, show
-        before = folder.progress()
-        self._all = len(before.statuses)
-        self._todo = len(folder.missing(run.element, retry_failed=run.retry_failed))
-        self._before = self._all - before.counts()["missing"]
-        self._done, self._failed = 0, failed(before)
-        self._begun = self._looked = time.monotonic()
-        show(f"0 of {self._todo:,} done, {self._failed:,} failed")
-
-    def add(self, indices: Sequence[int]) -> None:
-        """Count structures that are recorded."""
-        self._done += len(indices)
-        now = time.monotonic()
-        if now - self._looked > _LOOK_S:
-            self._looked, self._failed = now, failed(self._folder.progress())
-        rate = self._done / max(now - self._begun, 1e-3)
-        left = max(self._todo - self._done, 0)
-        remaining = f", {_duration(left / rate)} left" if left and rate else ""
-        self._show(
-            f"{self._done:,} of {self._todo:,} done, {self._failed:,} failed, {rate:,.1f} structures/s{remaining}"
-        )  # fmt: skip
-
-
-def failed(progress: Progress) -> int:
-    """Return how many structures have failed for good."""
-    counts = progress.counts()
-    return counts["failed_structure"] + counts["failed_resource"]
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in words.
-
-    >>> _duration(42), _duration(4000)
-    ('42 s', '1 h 07 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
-
-
-def end(run: Run, folder: RunFolder, name: Callable[[int], str]) -> None:
+def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> None:
     """Export the results of a run, if nothing is missing, and say what is wrong.
 
     Parameters
@@ -188,6 +141,8 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str]) -> None:
     folder : RunFolder
     name : callable
         Returns file and frame of an index.
+    took : str
+        How long it took.
 
     Raises
     ------
@@ -196,13 +151,18 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str]) -> None:
     NotConvergedError
         If none failed, and relaxations did not converge.
     """
+    from rootstock.root.disk_usage import number_of
+
     progress = folder.progress()
     counts = progress.counts()
     where, damaged = f"in {run.path}", 0
     if counts["missing"]:
-        click.echo(f"Element {run.element} is computed. {counts['missing']:,} structures are still missing {where}.")
+        click.echo(
+            f"Element {run.element} is computed{took and f' ({took})'}. "
+            f"Still missing {where}: {number_of(counts['missing'], 'structure')}."
+        )
     elif counts["done"] + counts["not_converged"]:
-        out, damaged = _export(run, folder)
+        out, damaged = _export(run, folder, took)
         where = f"in {out}"
     if failed(progress) or damaged:
         raise _some_failed(run, folder, progress, damaged)
@@ -210,7 +170,7 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str]) -> None:
         raise _not_converged(folder, progress, name, where)
 
 
-def _export(run: Run, folder: RunFolder) -> tuple[Path, int]:
+def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
     """Write the file of results, and return it with the number of results that are damaged on disk."""
     from rootstock.simulations.claims import claim_files
     from rootstock.simulations.runs.export import export
@@ -218,20 +178,15 @@ def _export(run: Run, folder: RunFolder) -> tuple[Path, int]:
     out = run.out or Path(folder.record.out)
     command = shlex.join(["rootstock", *sys.argv[1:]])
     try:
-        with claim_files([out], command) if run.element.of > 1 else _nothing():
+        with claim_files([out], command) if run.element.of > 1 else nullcontext():
             exported = export(folder, out, overwrite=run.overwrite)
-            click.echo("; ".join(exported.sentences()))
+            click.echo("; ".join(filter(None, (*exported.sentences(), took))))
             return out, exported.damaged
     except LockBusyError:
         if run.element.of == 1:
             raise
         click.echo(f"Another element of the run writes {out}.", err=True)
         return out, 0
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _some_failed(run: Run, folder: RunFolder, progress: Progress, damaged: int) -> SomeFailedError:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
@@ -73,14 +72,14 @@ class NewRun:
             As click passes them.
         """
         from rootstock.simulations.driver import output_file
-        from rootstock.simulations.runs.begin import Asked, begin, check_out
+        from rootstock.simulations.runs.begin import Asked, begin, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
-        from rootstock.simulations.runs.records import read_run, run_file
 
         element = Element.parse(self.element) if self.element else Element()
-        if out is None and run_file(self.folder).exists():
-            out = near(Path(read_run(self.folder).out))
+        there = find_run(self.folder)
+        if out is None and there is not None:
+            out = near(Path(there.out))
         elif out is None and len(names) > 1:
             out = Path(f"{self.folder.resolve().name}.extxyz")
         path = output_file(names, out, ending)
@@ -88,15 +87,17 @@ class NewRun:
         check_export(self.folder, path, overwrite=overwrite)
         if element.of == 1:
             claim_outputs(path)
-        setup = setup_arguments(click.get_current_context().params["calc_kwargs"])
-        asked = Asked(kind, model, names, file_format, settings, setup, path)
-        run = Run(self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=device_words())
+        given = click.get_current_context().params
+        setup, device = setup_arguments(given["calc_kwargs"]), given["device"]
+        asked = Asked(kind, model, names, file_format, settings, setup, device, path)
+        more = device_words(there.device if there else device)
+        run = Run(self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more)
         compute(run, lambda show: begin(self.folder, asked, lambda build: calculator(model, build=build), show))
 
 
 run_options = options(
     click.option(
-        "--run", "run_folder", type=Place(file_okay=False, path_type=Path), metavar="FOLDER",
+        "--run", "run_folder", type=Place(readable=False, path_type=Path), metavar="FOLDER",
         help="Run folder for many structures: results are kept as they are computed, structures that fail do not stop "
         "the others, and the same command continues after an interruption. --out is then .extxyz, .db, .npz or .csv "
         "[default with several STRUCTUREs: FOLDER.extxyz in this folder].",
@@ -107,15 +108,17 @@ run_options = options(
 )  # fmt: skip
 
 
-def device_words() -> str:
-    """Return the options about the device that this command was given, as text behind another command."""
-    context = click.get_current_context()
-    given = [
-        word for name in ("device", "threads")
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        for word in (f"--{name}", str(context.params[name]))
-    ]  # fmt: skip
-    return "".join(f" {shlex.quote(word)}" for word in given)
+def device_words(known: str) -> str:
+    """Return the options that let another command compute where this one does, as text behind it.
+
+    Parameters
+    ----------
+    known : str
+        The device that it takes where none is named.
+    """
+    given = click.get_current_context().params
+    device = "" if given["device"] in (None, known) else f" --device {shlex.quote(given['device'])}"
+    return device + (f" --threads {given['threads']}" if given["threads"] else "")
 
 
 def setup_arguments(text: str | None) -> dict[str, Any]:

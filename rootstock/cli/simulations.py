@@ -27,15 +27,29 @@ if TYPE_CHECKING:
 _OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
 
 
-device_options = options(
-    click.option("--device", type=DEVICE, default="cuda", show_default=True,
-                 help="Device to run the model on: cuda, cuda:1, xpu or cpu."),
-    click.option("--threads", type=Whole(1), metavar="N",
-                 help="CPU threads of the model [default: $OMP_NUM_THREADS, or the available processors]."),
+def device_option(default: str | None, said: str) -> Decorated:
+    """Return the option that says what computes.
+
+    Parameters
+    ----------
+    default : str or None
+    said : str
+        The default in words.
+    """
+    return click.option(
+        "--device", type=DEVICE, default=default,
+        help=f"Device to run the model on: cuda, cuda:1, xpu or cpu [default: {said}].",
+    )  # fmt: skip
+
+
+threads_option = click.option(
+    "--threads", type=Whole(1), metavar="N",
+    help="CPU threads of the model [default: $OMP_NUM_THREADS, or the available processors].",
 )  # fmt: skip
 calculator_options = options(
     cluster_options,
-    device_options,
+    device_option("cuda", "cuda"),
+    threads_option,
     click.option("--calc-kwargs", metavar="DICT", help="Further arguments of the environment's setup(), such as "
                  "\"{'default_dtype': 'float64'}\"."),
     merge_options("calculator", lambda **options: functools.partial(_calculator, **options),

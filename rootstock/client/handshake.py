@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def wait_until_ready(
     timeout : float
         Seconds from now until the model must be loaded.
     on_progress : callable or None
-        Is given each stage. None: a start that takes long is logged.
+        Is given each stage. None: stages are logged, and a warning if the start takes long.
     heartbeat : float
         Every how many seconds.
     clock : callable
@@ -66,6 +67,7 @@ def wait_until_ready(
     """
     begun = last_warning = clock()
     late = 0
+    tell = on_progress or functools.partial(logger.info, "worker: %s")
     stage = "starting the interpreter" if process.launch.mode == "build" else "waiting for uv and the interpreter"
     try:
         process.endpoint.send(Frame(Kind.SETUP), dict(setup), timeout=timeout)
@@ -91,8 +93,7 @@ def wait_until_ready(
             if frame.kind != Kind.PROGRESS:
                 raise WorkerProtocolError(f"Expected READY, received kind {frame.kind}.")
             stage = str(content.get("stage", ""))
-            if on_progress is not None:
-                on_progress(stage)
+            tell(stage)
     except PeerGoneError:
         raise process.died(WorkerStartError, f"during the start ({stage})") from None
     except WorkerProtocolError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,8 @@ from rootstock.errors import (
     WorkerStartError,
 )
 from rootstock.root.records import read_build
+
+logger = logging.getLogger("rootstock")
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ class WorkerSession(BatchSession):
             return self._connection
 
     def _start(self) -> WorkerConnection:
-        return self.spec.start(for_all_ranks=self._for_all_ranks)
+        connection = self.spec.start(for_all_ranks=self._for_all_ranks)
+        logger.info("worker: ready after %.1f s", connection.start_s)
+        return connection
 
     def properties(self) -> list[str]:
         """Return what the model can compute, by ASE's names. Asking starts the worker."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +57,14 @@ class Holder(Record):
             pass
         start = _start_of(self.pid)  # empty of another user's process where /proc hides those
         return bool(self.start and start) and start != self.start
+
+    @property
+    def age_s(self) -> float | None:
+        """For how many seconds a process of this machine has run; None of others, and where there is no /proc."""
+        if self.elsewhere or self.ended or not self.start:
+            return None
+        ticks = float(self.start.rpartition(" ")[2])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
     def status(self) -> str:
         """Say in a line who is changing a root, or whether that process was killed or cannot be looked at."""

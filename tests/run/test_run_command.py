@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,9 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.io import read, write
+from click.testing import CliRunner
 
+from rootstock.cli.user import main as user
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.runs.begin import Asked, check_asked
 from rootstock.simulations.runs.records import read_run
@@ -49,11 +53,14 @@ def environment(root: Path) -> dict[str, str]:
 
 @pytest.fixture
 def rootstock(here: Path, environment: dict[str, str]) -> Command:
-    """Return what runs a command; what computes does so on a CPU."""
+    """Return what runs a command, in this process unless there is a prefix; what computes does so on a CPU."""
 
     def command(*words: str, prefix: tuple[str, ...] = ()) -> Done:
-        device = () if words[:1] == ("run",) and words[1] not in ("continue", "retry-failed") else ("--device", "cpu")
-        return run(*prefix, ROOTSTOCK, *words, *device, env=environment)
+        device = () if words[0] == "run" else ("--device", "cpu")  # which the folder remembers
+        if prefix:
+            return run(*prefix, ROOTSTOCK, *words, env=environment)
+        done = CliRunner().invoke(user, [*words, *device], prog_name="rootstock", env=environment)
+        return Done(words, done.exit_code, done.stdout, done.stderr)
 
     return command
 
@@ -63,6 +70,11 @@ def status(rootstock: Command, folder: str = "s", *more: str) -> dict[str, objec
     assert not done.returncode, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
+
+
+def said(text: str) -> str:
+    """Return what a command printed, without how long it took."""
+    return re.sub(r"; [0-9,]+ computed in [0-9.]+ s$", "", text, flags=re.MULTILINE)
 
 
 def counts(rootstock: Command, folder: str = "s") -> tuple[object, ...]:
@@ -84,13 +96,15 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
     Path("a.extxyz").write_text(text)
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s")
     assert done.returncode == 22, done.stderr
-    assert done.stdout == "a-results.extxyz: 3 of 5 structures; 2 failed\n"
-    said = done.stderr.splitlines()
-    assert said[0] == "Error: 2 of 5 structures failed:"
-    assert said[1].startswith("  a.extxyz@1, U: structure: ModelError: ") and "U" in said[1]
-    assert said[2].startswith("  a.extxyz@4: structure: ConfigurationError: Cannot read a.extxyz@4 as extxyz: ")
-    assert said[3:] == ["List all failures:       rootstock run status s --failures",
-                        "Compute them once more:  rootstock run retry-failed s --device cpu"]  # fmt: skip
+    assert re.fullmatch(
+        r"a-results.extxyz: 3 of 5 structures; 2 failed \(structure\); 5 computed in \d+\.\d s\n", done.stdout
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Error: 2 of 5 structures failed:"
+    assert lines[1].startswith("  a.extxyz@1, U: structure: ModelError: ")
+    assert lines[2].startswith("  a.extxyz@4: structure: ConfigurationError: Cannot read a.extxyz@4 as extxyz: ")
+    assert lines[3:] == ["List all failures:       rootstock run status s --failures",
+                        "Compute them once more:  rootstock run retry-failed s"]  # fmt: skip
     found = read("a-results.extxyz", ":")
     for atoms, index in zip(found, (0, 2, 3), strict=True):
         again = read("a.extxyz@:4")[index]
@@ -108,7 +122,7 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
     shown = rootstock("run", "status", "s").stdout
     assert "failed                     2  2 of class structure" in shown and "a.extxyz@1, U: structure: " in shown
     again = rootstock("run", "retry-failed", "s")
-    assert (again.returncode, again.stderr.splitlines()[0]) == (22, said[0])
+    assert (again.returncode, again.stderr.splitlines()[0]) == (22, lines[0])
     assert counts(rootstock) == (3, 0, {"structure": 2, "resource": 0}, 0)
 
 
@@ -116,7 +130,7 @@ def test_stop_on_error(rootstock: Command) -> None:
     write("a.extxyz", [crystal(0), bulk("U", "fcc", a=4.5), crystal(1)])
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error")
     assert (done.returncode, done.stdout) == (18, "")
-    assert "a.extxyz@1" in done.stderr and "Continue with: rootstock run continue s --device cpu" in done.stderr
+    assert "a.extxyz@1" in done.stderr and "Continue with: rootstock run continue s\n" in done.stderr
     assert not Path("a-results.extxyz").exists()
     assert counts(rootstock)[2:] == ({"structure": 1, "resource": 0}, 2)
     assert rootstock("run", "continue", "s").returncode == 22
@@ -128,7 +142,7 @@ def test_relaxations(rootstock: Command) -> None:
     words = ("relax", "emt", "a.extxyz", "--steps", "2", "--fmax", "0.001", "--run", "s")
     for _ in range(2):  # the second computes nothing
         done = rootstock(*words)
-        assert (done.returncode, done.stdout) == (21, "a-relaxed.extxyz: 3 of 3 structures\n")
+        assert (done.returncode, said(done.stdout)) == (21, "a-relaxed.extxyz: 3 of 3 structures; 2 not converged\n")
         assert "2 of 3 structures did not reach 0.001 eV/Å in 2 steps: a.extxyz@0, a.extxyz@2." in done.stderr
     assert counts(rootstock) == (1, 2, NONE_FAILED, 0)
     assert [bool(atoms.info["converged"]) for atoms in read("a-relaxed.extxyz", ":")] == [False, True, False]
@@ -188,13 +202,29 @@ def test_many_files_of_many_kinds(rootstock: Command) -> None:
     with connect("e.db") as database:
         database.write(crystal(3), key_value_pairs={"family": "fcc"})
     done = rootstock("singlepoint", "emt", "a b.traj", "c;d.cif", "e.db", "--run", "runs of mine")
-    assert (done.returncode, done.stdout) == (0, "runs of mine.extxyz: 4 of 4 structures\n"), done.stderr
+    assert (done.returncode, said(done.stdout)) == (0, "runs of mine.extxyz: 4 of 4 structures\n"), done.stderr
     found = read("runs of mine.extxyz", ":")
     assert [atoms.info["rootstock_source"] for atoms in found] == ["a b.traj@0", "a b.traj@1", "c;d.cif@0", "e.db@id=1"]
     assert found[3].info["family"] == "fcc"
     for name in ("a b.traj", "c;d.cif"):
         os.remove(name)
     assert not rootstock("run", "continue", "runs of mine").returncode
+
+
+def test_the_device_of_the_first_command(rootstock: Command, caplog: pytest.LogCaptureFixture) -> None:
+    """It is where the others compute, unless they name one; commands to be copied say what they need to."""
+    write("a.extxyz", [bulk("U", "fcc", a=4.5)] * 4)
+    for words, device in (
+        (("singlepoint", "emt", "a.extxyz", "--run", "s"), ""),
+        (("run", "continue", "s"), ""),
+        (("run", "continue", "s", "--device", "cuda:7", "--threads", "1"), " --device cuda:7 --threads 1"),
+    ):
+        done = rootstock(*words, "--stop-on-error")
+        assert done.returncode == 18
+        assert f"Continue with: rootstock run continue s{device}\n" in done.stderr, done.stderr
+    loading = "worker: loading the model on "
+    devices = [text.removeprefix(loading) for text in caplog.messages if text.startswith(loading)]
+    assert devices == ["cpu", "cpu", "cuda:7"]
 
 
 @pytest.mark.parametrize("out", ["a.db", "sub/a.extxyz"])
@@ -212,8 +242,9 @@ def test_export(rootstock: Command) -> None:
     write("a.extxyz", [crystal(0), crystal(1)])
     rootstock("singlepoint", "emt", "a.extxyz", "--run", "s")
     done = rootstock("run", "export", "s", "t.csv", "--json")
-    assert json.loads(done.stdout) == {"schema": 1, "path": "t.csv", "structures": 2, "exported": 2, "failed": 0,
-                                       "missing": 0, "damaged": 0, "computed_twice": 0}  # fmt: skip
+    assert json.loads(done.stdout) == {"schema": 1, "path": "t.csv", "structures": 2, "exported": 2,
+                                       "not_converged": 0, "failed": NONE_FAILED, "missing": 0, "damaged": 0,
+                                       "computed_twice": 0}  # fmt: skip
     assert rootstock("run", "export", "s", "t.csv").stdout == "t.csv: 2 of 2 structures\n"
     Path("t.csv").write_text("of somebody")
     assert (rootstock("run", "export", "s", "t.csv").returncode, Path("t.csv").read_text()) == (3, "of somebody")
@@ -243,6 +274,12 @@ def test_export(rootstock: Command) -> None:
         (("singlepoint", "emt", "cut.extxyz", "--run", "x"), "frame 0 (line 1) is cut short"),
         (("singlepoint", "emt", "a.extxyz", "--run", "full", "--out", "x.csv"), "full holds other files"),
         (("singlepoint", "emt", "a.extxyz", "--run", "x/y", "--out", "x.csv"), "mkdir -p"),
+        (("singlepoint", "emt", "a.extxyz", "--run", ".", "--out", "../x.csv"), "The folder . holds other files"),
+        (("singlepoint", "emt", "a.extxyz", "--run", "a.extxyz", "--out", "x.csv"), "a.extxyz is not a folder"),
+        (("singlepoint", "emt", "a.extxyz", "--run", "x" * 300, "--out", "x.csv"), "File name too long"),
+        (("singlepoint", "emt", "a.extxyz", "--run", "x", "--out", "x/x.csv"), "would lie in the run folder x"),
+        (("run", "status", "x" * 300), "File name too long"),
+        (("run", "continue", "a.extxyz"), "a.extxyz is not a folder"),
         (("singlepoint", "emt", "a.extxyz", "--run", "x", "--element", "3/2"), "3/2 is no share of a run"),
         (("singlepoint", "emt", "a.extxyz", "--element", "1/2"), "--element is for --run"),
         (("singlepoint", "emt", "a.extxyz", "--stop-on-error"), "--stop-on-error is for --run"),
@@ -272,7 +309,7 @@ def test_another_command_or_another_input_is_refused(rootstock: Command) -> None
     assert refused.returncode == 3
     assert "settings.fmax is 9.0 there, and 8.0 now" in refused.stderr and "rootstock run continue s" in refused.stderr
     record = read_run(Path("s"))
-    same = Asked("relax", "emt", ["a.extxyz@:"], None, record.settings, {}, Path("y.csv"))
+    same = Asked("relax", "emt", ["a.extxyz@:"], None, record.settings, {}, "cpu", Path("y.csv"))
     check_asked(Path("s"), record, same)
     for change, message in (
         ({"kind": "singlepoint", "settings": {"properties": []}}, 'kind is "relax" there, and "singlepoint" now'),
@@ -306,8 +343,14 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
         exported = rootstock("run", "export", "s", "x.csv", prefix=prefix)
         assert exported.stdout == "x.csv: 1 of 2 structures; 1 not computed yet\n"
         done = rootstock("run", "continue", "s", prefix=prefix)
-        assert done.returncode in (3, 16), done.stderr
-        assert "Permission denied" in done.stderr and "Traceback" not in done.stderr
+        assert (done.returncode, done.stderr) == (
+            3,
+            "Error: Cannot write into the run folder s: Permission denied.\n"
+            "Its results can be had all the same: rootstock run export s FILE\n",
+        )
+        Path("t").mkdir(mode=0o555)
+        done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "t", "--out", "t.csv", prefix=prefix)
+        assert (done.returncode, "Cannot make the run folder t: Permission denied" in done.stderr) == (3, True)
     finally:
         Path("s").chmod(0o755)
 
@@ -358,16 +401,21 @@ def test_the_same_command_after_a_kill(rootstock: Command, environment: dict[str
     write("a.extxyz", images)
     with computing(environment, recorded) as process:
         others = children(process.pid)
+        now = status(rootstock)
+        (who,) = now["running"]  # type: ignore[misc]
+        assert who["structures_per_s"] > 0
+        assert who["seconds_left"] * who["structures_per_s"] == pytest.approx(now["missing"])
         process.kill()
         process.wait()
         wait_until_gone(*others)
         before = {path: path.read_bytes() for path in Path("s").glob("part-*")}
         found = status(rootstock)
-        assert (found["running"][0]["state"], found["running"][0]["pid"]) == ("ended", process.pid)  # type: ignore[index]
+        (ended,) = found["running"]  # type: ignore[misc]
+        assert (ended["state"], ended["pid"], ended["structures_per_s"]) == ("ended", process.pid, None)
         assert 0 < found["done"] < 70 and found["done"] + found["missing"] == 70  # type: ignore[operator]
     assert not Path("a-results.extxyz").exists()
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s")
-    assert (done.returncode, done.stdout) == (0, "a-results.extxyz: 70 of 70 structures\n"), done.stderr
+    assert (done.returncode, said(done.stdout)) == (0, "a-results.extxyz: 70 of 70 structures\n"), done.stderr
     found = status(rootstock)
     assert (found["computed_twice"], found["running"]) == (0, [])
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -378,7 +426,7 @@ def test_the_same_command_after_a_kill(rootstock: Command, environment: dict[str
 
 @pytest.mark.parametrize("how", ["cancel", "Ctrl-C"])
 def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: dict[str, str], how: str) -> None:
-    write("a.extxyz", [crystal(number, repeat=10 * (1 + number % 2)) for number in range(60)])
+    write("a.extxyz", [crystal(number) for number in range(60)])
     with computing(environment, Path("s/computing-1-of-1.json").exists) as process:
         others = stop_tree(process.pid)
         if how == "cancel":
@@ -392,14 +440,14 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
             assert (ended["pid"], ended["done"].startswith("was sent SIGTERM")) == (process.pid, True)
         else:
             process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)
-        said = process.communicate()[1]
+        for pid in (process.pid, *others):  # it may wait for what its worker is computing
+            os.kill(pid, signal.SIGCONT)
+        told = process.communicate()[1]
         wait_until_gone(*others)
     assert process.returncode == 130
     found = status(rootstock)
-    assert said == (
-        f"Interrupted. {found['done']} of 60 structures are recorded. "
-        "Continue with: rootstock run continue s --device cpu\n"
+    assert told == (
+        f"Interrupted. {found['done']} of 60 structures are recorded. Continue with: rootstock run continue s\n"
     )
     assert found["running"] == []
     if how == "cancel":
@@ -408,18 +456,34 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
         assert len(read("a-results.extxyz", ":")) == 60
 
 
+def test_what_is_shown_on_a_terminal(here: Path, environment: dict[str, str]) -> None:
+    """Each step, also before there are results; at the end how long it took."""
+    write("a.extxyz", [crystal(0)])
+    ours, theirs = pty.openpty()
+    words = [ROOTSTOCK, "singlepoint", "emt", "a.extxyz", "--run", "s", "--device", "cpu"]
+    process = subprocess.Popen(words, env=environment | {"TERM": "xterm"}, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # the end of a terminal is an error
+        while block := terminal.read(4096):
+            shown += block
+    assert process.wait() == 0
+    assert re.search(rb"worker: (importing|running|loading)", shown), shown
+    assert re.search(rb"a-results.extxyz: 1 of 1 structures; 1 computed in [0-9.]+ s", shown), shown
+
+
 def test_elements_that_start_at_once(rootstock: Command, environment: dict[str, str]) -> None:
     """One makes the run, the others wait for that; the last one exports."""
     write("a.extxyz", [crystal(number) for number in range(30)])
     words = [str(ROOTSTOCK), "singlepoint", "emt", "a.extxyz", "--run", "s", "--device", "cpu"]
     processes = [
-        subprocess.Popen([*words, "--element", f"{number}/3"], env=environment, stdout=subprocess.PIPE, text=True)
-        for number in (1, 2, 3)
+        subprocess.Popen([*words, "--element", f"{number}/2"], env=environment, stdout=subprocess.PIPE, text=True)
+        for number in (1, 2)
     ]
-    said = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert sum("structures are still missing in s." in text for text in said) <= 2  # two may end at once
-    assert "a-results.extxyz: 30 of 30 structures\n" in said
+    told = [said(process.communicate()[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert sum("Still missing in s: " in text for text in told) <= 1  # both may end at once
+    assert "a-results.extxyz: 30 of 30 structures\n" in told
     assert counts(rootstock) == (30, 0, NONE_FAILED, 0)
     assert not rootstock("singlepoint", "emt", "a.extxyz", "--out", "whole.extxyz").returncode
     assert Path("a-results.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
@@ -439,7 +503,7 @@ def test_a_build_that_is_gone(rootstock: Command, here: Path) -> None:
         assert done.returncode in (3, 10)
         assert "0123456789abcdef" in done.stderr and "rootstock run continue --rebase s" in done.stderr, done.stderr
     done = rootstock("run", "continue", "s", "--rebase")
-    assert (done.returncode, done.stdout) == (0, "a-results.extxyz: 2 of 2 structures\n"), done.stderr
+    assert (done.returncode, said(done.stdout)) == (0, "a-results.extxyz: 2 of 2 structures\n"), done.stderr
     found = status(rootstock)
     assert found["build"] == build and found["earlier"][0]["build"] == "0123456789abcdef"  # type: ignore[index]
 

@@ -52,12 +52,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def source_of(*names: str, kind: str | None = None, report: Callable[[str], object] = print) -> Source:
+def source_of(*names: str, kind: str | None = None) -> Source:
     """Return the source of a new run folder, whose record went through JSON."""
     folder = Path("run")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    return Source(folder, json.loads(json.dumps(index_input(folder, names, kind, report))))
+    return Source(folder, json.loads(json.dumps(index_input(folder, names, kind, print))))
 
 
 def same(found: Atoms, expected: Atoms) -> bool:
@@ -196,21 +196,21 @@ def test_other_files_are_converted_once(here: Path) -> None:
     assert (source[0].positions == images[0].positions).all()
 
 
-def test_rows_of_a_database_bring_their_keys_and_data(here: Path) -> None:
-    reported: list[str] = []
+def test_rows_of_a_database_bring_their_keys_and_data(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     with connect("a.db") as database:
         for seed in range(5):
             data = {"doi": "10.1", "grid": np.arange(3)} if seed < 4 else {"wave": np.ones(2) * 1j}
             database.write(computed(seed), key_value_pairs={"family": "fcc", "n": seed}, data=data)
     for name, seeds in (("a.db", [0, 1, 2, 3, 4]), ("a.db@n>1", [2, 3, 4]), ("a.db@1:4:2", [1, 3]), ("a.db@-1", [4])):
-        source = source_of(name, report=reported.append)
+        source = source_of(name)
         assert [source[number].info["n"] for number in range(len(source))] == seeds
     first = source_of("a.db@id=1")[0]
     assert first.info["id"] == 1 and first.info["family"] == "fcc"
     assert first.info["data"] == {"doi": "10.1", "grid": [0, 1, 2]}
     assert (first.positions == crystal(0).positions).all() and first.get_tags().tolist() == [1, 2, 3, 4]
     assert first.info["ref_energy"] == computed(0).get_potential_energy()
-    assert any("a.db@id=5: its data is left out of the results" in line for line in reported)
+    (warning,) = {message for message in caplog.messages if "left out" in message}
+    assert warning.startswith("a.db@id=5: its data is left out of the results. ") and warning.endswith("In all, 1 row.")
     with pytest.raises(ConfigurationError, match=r"rows are read in their order only"):
         source_of("a.db@::-1")
 
@@ -382,7 +382,7 @@ def test_100_000_structures_are_never_in_memory(here: Path) -> None:
             file.write(f'2\nLattice="4 0 0 0 4 0 0 0 4" id=x{number}\nCu 0 0 {number * 1e-5!r}\nCu 1.8 1.8 1.8\n')
     done = run(sys.executable, "-c", _MANY, cwd=here, check=True)
     assert int(done.stdout) < 300
-    assert Path("out.extxyz").read_text().count("pbc=") == 10_000
+    assert Path("out.extxyz").read_text().count("pbc=") == 2_000
 
 
 _MANY = """
@@ -410,7 +410,7 @@ said = index_input(path, ["a.extxyz"], None, lambda text: None)
 source = Source(path, said)
 record = RunRecord(kind="singlepoint", settings={}, model="zero", structures=len(source), input=said, out="out.extxyz")
 folder = RunFolder.create(path, record)
-carry_out(folder, source, Calculator(), Element(3, 10))
+carry_out(folder, source, Calculator(), Element(3, 50))
 export(folder, Path("out.extxyz"), overwrite=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
@@ -46,6 +47,7 @@ class Asked:
     settings : mapping
         Of `Relaxation`, or ``properties``.
     setup_kwargs : mapping
+    device : str
     out : Path
         Where results are exported to at the end.
     """
@@ -56,6 +58,7 @@ class Asked:
     format: str | None
     settings: Mapping[str, Any]
     setup_kwargs: Mapping[str, Any]
+    device: str
     out: Path
 
 
@@ -71,7 +74,7 @@ def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tupl
     make : callable
         Returns a calculator for a build.
     report : callable
-        Is told what is done.
+        Is told what is being done.
 
     Raises
     ------
@@ -153,6 +156,30 @@ def naming_rebase(path: Path, record: RunRecord) -> Iterator[None]:
         raise
 
 
+def find_run(path: Path) -> RunRecord | None:
+    """Return what the run in a folder is bound to; None if the folder is not there, or holds no run yet.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ConfigurationError
+        If it can be no run folder.
+    """
+    try:
+        os.stat(run_file(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = "is not a folder" if error.errno == errno.ENOTDIR else f"cannot be a run folder: {error.strerror}"
+        raise ConfigurationError(
+            f"{path} {why}.", "Name a new folder, or one that holds a run: --run FOLDER"
+        ) from error
+    return read_run(path)
+
+
 def check_asked(path: Path, record: RunRecord, asked: Asked) -> None:
     """Refuse to go on with a run by another command than it began with.
 
@@ -203,7 +230,7 @@ def _make(path: Path, asked: Asked, make: Make, report: Report) -> tuple[RunFold
             kind=asked.kind, settings=dict(asked.settings), model=asked.model, structures=len(source), input=said,
             root=info["root"], environment=info["environment"], environment_sha256=info["environment_sha256"],
             build=info["build"], weights=info["weights"] or [], setup_kwargs=dict(asked.setup_kwargs),
-            out=os.path.realpath(asked.out),
+            device=asked.device, out=os.path.realpath(asked.out),
         )  # fmt: skip
         return RunFolder.create(path, record), source, calc
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ase.io import Trajectory
 from ase.io.formats import string2index  # type: ignore[attr-defined]  # reexported
 
 from rootstock.errors import ConfigurationError
+from rootstock.root.disk_usage import number_of
 from rootstock.root.plain_files import open_regular
 from rootstock.simulations.contents import check_atoms
 from rootstock.simulations.extxyz import frame
@@ -26,6 +28,8 @@ from rootstock.simulations.runs.frames_index import find_frames
 from rootstock.simulations.runs.input_table import CONVERTED, InputTable
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import DATABASES, format_of, iter_structures, selection_of, structure_file
+
+logger = logging.getLogger("rootstock")
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _BETWEEN = 10_000  # structures between two reports
@@ -76,6 +80,7 @@ class Conversion:
         self.unreadable: dict[str, list[str]] = {}
         self._path = folder / CONVERTED
         self._report = report
+        self._left_out, self._why_left_out = 0, ""  # data of rows
 
     def run(self, names: Sequence[str], kind: str | None) -> None:
         """Convert files.
@@ -108,6 +113,8 @@ class Conversion:
             file.flush()
             os.fsync(file.fileno())
         self.table.sha256 = digest.hexdigest()
+        if self._left_out:
+            logger.warning("%s In all, %s.", self._why_left_out, number_of(self._left_out, "row"))
         if len(self.unreadable) == len(self.table):
             message, hint = self.unreadable["0"]
             raise ConfigurationError(message, hint)
@@ -161,7 +168,8 @@ class Conversion:
             if data and not (left_out := _why_not(data)):
                 atoms.info["data"] = data
             if left_out:
-                self._report(f"{source}: its data is left out of the results. {left_out}")
+                self._left_out += 1
+                self._why_left_out = self._why_left_out or f"{source}: its data is left out of the results. {left_out}"
             yield source, atoms, len(atoms)
 
 

@@ -8,6 +8,7 @@ runs; of one on another node the batch system does, if it runs in a job.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -86,11 +87,15 @@ class Element:
 
 @dataclass(frozen=True)
 class Computing(Holder):
-    """A process that computes an element of a run; `job` is its job, if it runs in one."""
+    """A process that computes an element of a run.
+
+    `job` is its job, if it runs in one; `recorded` is how many structures of the element were recorded when it began.
+    """
 
     number: int = 1
     of: int = 1
     job: Job | None = None
+    recorded: int = 0
 
     def __str__(self) -> str:
         return super().__str__() + (f", in {self.job}" if self.job else "")
@@ -137,24 +142,28 @@ def running(folder: Path) -> list[Found]:
 
 
 @contextlib.contextmanager
-def claim_element(folder: Path, element: Element) -> Iterator[None]:
+def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator[None]:
     """Keep other processes from computing an element, or another share that overlaps with it, while the block runs.
 
     Parameters
     ----------
     folder : Path
     element : Element
+    recorded : int
+        How many of its structures are recorded.
 
     Raises
     ------
     LockBusyError
         If one does, or may do so on another node. It says who, and what to do.
+    ConfigurationError
+        If the folder cannot be written.
     OutputError
-        If the record cannot be written.
+        If its file system is full, or has a fault.
     """
     me = replace(
         Computing.of_this_process(shlex.join(["rootstock", *sys.argv[1:]])),
-        number=element.number, of=element.of, job=Job.of_this_process(),
+        number=element.number, of=element.of, job=Job.of_this_process(), recorded=recorded,
     )  # fmt: skip
     record = folder / f"computing-{element.number}-of-{element.of}.json"
     [found] = _look([(record, element)], me)
@@ -165,7 +174,12 @@ def claim_element(folder: Path, element: Element) -> Iterator[None]:
             try:
                 claim.enter_context(claim_record(record, me))
             except OSError as error:
-                raise unwritten(record, error) from error
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise unwritten(folder, error) from error
+                raise ConfigurationError(
+                    f"Cannot write into the run folder {folder}: {error.strerror}.",
+                    f"Its results can be had all the same: rootstock run export {shlex.quote(str(folder))} FILE",
+                ) from error
             for found in _look([each for each in _records(folder) if each[1].of != element.of], me):
                 if found.runs is not False:
                     raise _busy(folder, found)

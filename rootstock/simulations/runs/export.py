@@ -28,8 +28,10 @@ class Exported:
     ----------
     path : Path
         The file.
-    structures, exported, failed, missing : int
-        How many the run has, how many of them are in the file, have failed, or are not computed yet.
+    structures, exported, not_converged, missing : int
+        How many the run has, how many of them are in the file, did not converge, or are not computed yet.
+    failed : dict
+        How many failed, by class.
     damaged : int
         How many were recorded, and cannot be read any more.
     computed_twice : int
@@ -39,7 +41,8 @@ class Exported:
     path: Path
     structures: int
     exported: int
-    failed: int
+    not_converged: int
+    failed: dict[str, int]
     missing: int
     damaged: int
     computed_twice: int
@@ -47,8 +50,9 @@ class Exported:
     def sentences(self) -> Iterator[str]:
         """Yield what a person wants to know, a sentence each."""
         yield f"{self.path}: {self.exported:,} of {self.structures:,} structures"
-        if self.failed:
-            yield f"{self.failed:,} failed"
+        yield from (f"{count:,} failed ({name})" for name, count in self.failed.items() if count)
+        if self.not_converged:
+            yield f"{self.not_converged:,} not converged"
         if self.missing:
             yield f"{self.missing:,} not computed yet"
         if self.damaged:
@@ -86,9 +90,10 @@ def export(folder: RunFolder, out: Path, *, overwrite: bool) -> Exported:
             add(index, data)
             count += 1
     _remember(folder.path, out)
-    failed = counts["failed_structure"] + counts["failed_resource"]
-    damaged = counts["done"] + counts["not_converged"] - count
-    return Exported(out, len(progress.statuses), count, failed, counts["missing"], damaged, progress.twice)
+    return Exported(
+        out, len(progress.statuses), count, counts["not_converged"], progress.failed(), counts["missing"],
+        counts["done"] + counts["not_converged"] - count, progress.twice,
+    )  # fmt: skip
 
 
 def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
@@ -105,13 +110,17 @@ def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
     Raises
     ------
     ConfigurationError
-        If its ending means no format of `export`, it cannot be written, or is there.
+        If its ending means no format of `export`, it lies in the folder, cannot be written, or is there.
     """
     if out.suffix.lower() not in FORMATS:
         endings = ", ".join(FORMATS)
         raise ConfigurationError(
             f"{out}: results of a run folder are not written in that format.",
             f"Use one of {endings}; ASE converts .extxyz into others: ase convert results.extxyz {out.name}",
+        )
+    if folder.resolve() in out.resolve().parents:
+        raise ConfigurationError(
+            f"{out} would lie in the run folder {folder}, which holds the run alone.", "Name a file outside of it."
         )
     check_writable(out)
     if out.exists() and not overwrite and not _is_ours(folder, out):

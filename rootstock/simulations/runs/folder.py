@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootstock.errors import RootstockError
-from rootstock.simulations.runs.elements import Element, claim_element
+from rootstock.simulations.runs.elements import Element, Found, claim_element
 from rootstock.simulations.runs.failures import read_failures
 from rootstock.simulations.runs.files import Files
 from rootstock.simulations.runs.index import ENTRY, Status
@@ -112,6 +112,31 @@ class RunFolder:
             todo |= (progress.statuses == Status.FAILED_RESOURCE) & ~final
         return np.asarray(owned[todo[owned]])
 
+    def _recorded(self, element: Element, progress: Progress) -> tuple[int, int]:
+        """Return how many structures of an element are recorded, and how many it owns."""
+        owned = progress.statuses[element.owned(read_sizes(self.path, self.record.structures))]
+        return int(np.count_nonzero(owned != Status.MISSING)), len(owned)
+
+    def pace(self, progress: Progress, found: Found) -> dict[str, float | None]:
+        """Return how fast a process of this node has been since it began; None where nobody can tell from here.
+
+        Parameters
+        ----------
+        progress : Progress
+        found : Found
+
+        Returns
+        -------
+        dict
+            ``structures_per_s``, and ``seconds_left`` until its element is computed if it goes on like that.
+        """
+        rate = left = None
+        if found.runs and found.process is not None and (age := found.process.age_s):
+            recorded, owned = self._recorded(found.element, progress)
+            rate = max(recorded - found.process.recorded, 0) / age
+            left = (owned - recorded) / rate if rate else None
+        return {"structures_per_s": rate, "seconds_left": left}
+
     def failures(self) -> Iterator[dict[str, Any]]:
         """Yield what is known of each structure that has failed and has no result, in the order of the input.
 
@@ -197,7 +222,8 @@ class RunFolder:
         """
         from rootstock.simulations.runs.recorder import Recorder  # which imports ASE
 
-        with claim_element(self.path, element or Element()):
+        element = element or Element()
+        with claim_element(self.path, element, self._recorded(element, self.progress())[0]):
             recorder = Recorder(self.path, on_recorded, disk=disk, clock=clock)
             try:
                 yield recorder

@@ -13,7 +13,7 @@ from pathlib import Path
 from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
 from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
-from rootstock.simulations.output import naming, unusable_folder, unwritten
+from rootstock.simulations.output import naming, unwritten
 from rootstock.simulations.runs.input_table import CONVERTED, INDEX, read_sizes
 from rootstock.simulations.runs.records import RunRecord, run_file
 
@@ -55,8 +55,13 @@ def preparing_run(path: Path) -> Iterator[None]:
             if isinstance(error, FileExistsError):
                 raise ConfigurationError(f"{path} is not a folder.", _ANOTHER) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
-                missing = path.parent if error.errno == errno.ENOENT else path
-                raise unusable_folder(missing.absolute(), error.errno) from error
+                parent = shlex.quote(str(path.absolute().parent))
+                hint = (
+                    f"Make the folder that it is in first: mkdir -p {parent}"
+                    if error.errno == errno.ENOENT
+                    else _ANOTHER
+                )
+                raise ConfigurationError(f"Cannot make the run folder {path}: {error.strerror}.", hint) from error
             raise unwritten(path, error) from error
         if not run_file(path).exists():
             with naming(path):

@@ -48,6 +48,10 @@ class Progress:
         """Return how many structures have each status, by its name in small letters."""
         return {status.name.lower(): self.count(status) for status in Status}
 
+    def failed(self) -> dict[str, int]:
+        """Return how many structures failed, by class."""
+        return {"structure": self.count(Status.FAILED_STRUCTURE), "resource": self.count(Status.FAILED_RESOURCE)}
+
 
 @dataclass(frozen=True)
 class Damaged:

@@ -19,6 +19,7 @@ KINDS = ("singlepoint", "relax")
 FORMAT = 1
 MOST = 2**31  # structures of a run
 _NAME = "run.json"
+_NAME_IT = "Name the folder that was given with --run."
 _PINS = ("build", "environment_sha256")
 
 
@@ -47,6 +48,8 @@ class RunRecord(Record):
         ``path``, ``bytes`` and ``sha256`` of each file.
     setup_kwargs : dict
         Further arguments of ``setup()``.
+    device : str
+        That of the first command, which others use where they name none. It binds nobody.
     out : str
         The file that results are exported to at the end.
     rootstock, created : str
@@ -68,6 +71,7 @@ class RunRecord(Record):
     build: str | None = None
     weights: list[dict[str, Any]] = field(default_factory=list)
     setup_kwargs: dict[str, Any] = field(default_factory=dict)
+    device: str = "cuda"
     out: str = ""
     rootstock: str = __version__
     created: str = field(default_factory=now)
@@ -104,12 +108,14 @@ def read_run(folder: Path) -> RunRecord:
     except LaterRecordError:
         raise
     except RootError as error:
+        if isinstance(error.__cause__, OSError):
+            error.hint = f"{_NAME_IT} Its owner says who may read it."
         raise ConfigurationError(error.message, error.hint) from error
     if record is None:
         what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
         raise ConfigurationError(
             f"The folder {folder} {what}." if what else f"{folder} is not a folder.",
-            "Name the folder that was given with --run.",
+            _NAME_IT,
         )
     wrong = ""
     if record.kind not in KINDS:

@@ -55,6 +55,7 @@ def index_input(
     """
     for name in names:
         check_there(name)
+    report("reading the structures")
     paths = {os.path.realpath(structure_file(name)): structure_file(name) for name in names}
     before = {real: _stamp(path) for real, path in paths.items()}
     first = structure_file(names[0])
