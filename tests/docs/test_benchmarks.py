@@ -73,7 +73,7 @@ def test_many_structures(root: Path, tmp_path: Path) -> None:
     assert row["peak MB"] > 0
 
 
-@pytest.mark.parametrize("name", ["ipc_overhead", "ipi_overhead", "start_up"])
+@pytest.mark.parametrize("name", ["ipc_overhead", "ipi_overhead", "scale", "start_up"])
 def test_plots_show_the_figures_beside_them(name: str, tmp_path: Path) -> None:
     record = json.loads((PLOTS / f"{name}.json").read_text(encoding="utf-8"))
     assert record["date"]
