@@ -18,8 +18,11 @@ SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, 
 
 
 @contextmanager
-def show_rarely(title: str = "") -> Iterator[Report]:
-    """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed."""
+def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[Report]:
+    """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed.
+
+    For the first time it is shown after `first_after` seconds, if that is less than between two times.
+    """
     state = shown = ""
     ended = threading.Event()
 
@@ -32,7 +35,10 @@ def show_rarely(title: str = "") -> Iterator[Report]:
         def tell() -> None:
             nonlocal shown
             leave_to_first_thread()
-            while not ended.wait(SECONDS_BETWEEN[sys.stderr.isatty()]):
+            between = SECONDS_BETWEEN[sys.stderr.isatty()]
+            wait = between if first_after is None else min(between, first_after)
+            while not ended.wait(wait):
+                wait = between
                 if state != shown:
                     report(f"{title}{(shown := state)}")
 
