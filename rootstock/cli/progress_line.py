@@ -21,7 +21,7 @@ SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, 
 def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[Report]:
     """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed.
 
-    For the first time it is shown after `first_after` seconds, if that is less than between two times.
+    Until something was shown, that is looked for every `first_after` seconds, if it is less than between two times.
     """
     state = shown = ""
     ended = threading.Event()
@@ -38,9 +38,9 @@ def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[R
             between = SECONDS_BETWEEN[sys.stderr.isatty()]
             wait = between if first_after is None else min(between, first_after)
             while not ended.wait(wait):
-                wait = between
                 if state != shown:
                     report(f"{title}{(shown := state)}")
+                    wait = between
 
         thread = threading.Thread(target=tell, name="rootstock-progress", daemon=True)
         thread.start()

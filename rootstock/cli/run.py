@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_end import failure_line, state
-from rootstock.cli.run_folder import Run, compute, near
+from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
 from rootstock.cli.run_line import pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
@@ -146,7 +147,7 @@ def retry_failed(folder: Path, **rest: Any) -> None:
     opened = RunFolder.open(folder)
     damaged: list[Damaged] = []
     collections.deque(opened.frames(damaged), maxlen=0)
-    if damaged:
+    if damaged and os.access(folder, os.W_OK):
         opened.discard(damaged)
         click.echo(f"{number_of(len(damaged), 'result')} damaged on disk: computed again.", err=True)
     _go_on(folder, retry_failed=True, rebase=False, **rest)
@@ -163,6 +164,7 @@ def _go_on(
 
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
+    refuse_read_only(folder, share, retry_failed=retry_failed, out=out)
     out = out or near(Path(record.out))
     check_export(folder, out, overwrite=overwrite)
     if share.of == 1:

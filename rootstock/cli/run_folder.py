@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from rootstock.cli.common import show_json
 from rootstock.cli.run_end import not_converged, some_failed, state
 from rootstock.cli.run_line import beginning, failed, failed_of, show_line
 from rootstock.errors import (
+    ConfigurationError,
     LockBusyError,
     OutputError,
     RootstockError,
@@ -114,9 +116,14 @@ def compute(run: Run, opened: Opened) -> None:
     opened : callable
         Opens the folder, given what shows steps, and what is told before the worker starts.
     """
+    from rootstock.simulations.runs.begin import find_run
     from rootstock.simulations.runs.carry_out import carry_out
     from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.source import Source
 
+    if (held := find_run(run.path)) and not os.access(run.path, os.W_OK):  # nothing is missing, or it was refused
+        end(run, RunFolder(run.path, held), Source(run.path, held.input).name, "")
+        return
     try:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
             line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
@@ -139,6 +146,36 @@ def compute(run: Run, opened: Opened) -> None:
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
     end(run, RunFolder.open(run.path), source.name, line.took())
+
+
+def refuse_read_only(path: Path, element: Element, *, retry_failed: bool = False, out: Path | None = None) -> None:
+    """Refuse to compute in a run folder that this user cannot write, unless all that is left to do is an export.
+
+    Parameters
+    ----------
+    path : Path
+    element : Element
+    retry_failed : bool
+    out : Path or None
+        The file for results that somebody has named.
+
+    Raises
+    ------
+    ConfigurationError
+        With how to get what the folder holds.
+    """
+    from rootstock.root.disk_usage import number_of
+    from rootstock.simulations.runs.folder import RunFolder
+
+    if os.access(path, os.W_OK):
+        return
+    missing = len(RunFolder.open(path).missing(element, retry_failed=retry_failed))
+    if missing or out is None:
+        what = f"{number_of(missing, 'structure')} cannot be computed there" if missing else "nothing is missing in it"
+        raise ConfigurationError(
+            f"You cannot write into the run folder {path}; {what}.",
+            f"What it holds can be had all the same: rootstock run export {shlex.quote(str(path))} FILE",
+        )
 
 
 def near(path: Path) -> Path:

@@ -15,7 +15,7 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, near
+from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
 from rootstock.errors import ConfigurationError
 
 element_option = click.option(
@@ -92,6 +92,7 @@ class NewRun:
         # A file that is in the way is the last thing to be told of: what else is wrong may be the reason for it.
         if there is not None:
             check_asked(self.folder, there, asked)
+            refuse_read_only(self.folder, element, out=out)
         else:
             calculator(model).close()
             if self.folder.is_dir():
