@@ -21,7 +21,11 @@ SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, 
 def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[Report]:
     """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed.
 
-    Until something was shown, that is looked for every `first_after` seconds, if it is less than between two times.
+    Parameters
+    ----------
+    title : str
+    first_after : float, optional
+        Seconds before something is shown for the first time; by default as many as between two times.
     """
     state = shown = ""
     ended = threading.Event()

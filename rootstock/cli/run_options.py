@@ -49,6 +49,11 @@ class NewRun:
         ----------
         run_folder, element, stop_on_error
             As click passes them.
+
+        Raises
+        ------
+        ConfigurationError
+            If the folder's name looks like an option, or options are given that are for run folders only.
         """
         if run_folder is not None and str(run_folder).startswith("-"):
             raise ConfigurationError(

@@ -143,7 +143,7 @@ def carry_out(
         if calculator.name == "rootstock":
             info = calculator.info()
             check_same_model(folder.path, folder.record, info)
-            note_threads(folder.path, info["threads"])
+            note_threads(folder.path, info.get("threads"))
             gpu = str(info["gpu"] or info["device"])
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
         run = _Run(folder, source, calculator, recorder, gpu, stop_on_error)
