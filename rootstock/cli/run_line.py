@@ -159,7 +159,7 @@ def beginning(run: Path, element: Element, model: str, owned: int, todo: int, lo
 
     share = f", element {element}" if element.of > 1 else ""
     done = owned - todo - lost
-    counts = [f"{done:,} are done"] if done else []
+    counts = [f"{done:,} {'is' if done == 1 else 'are'} done"] if done else []
     counts += [f"{lost:,} failed"] if lost else []
     counts.append(f"{todo:,} to compute" if todo else "none to compute")
     return f"{run}{share}: {number_of(owned, 'structure')} with {model}; {', '.join(counts)}"
