@@ -13,6 +13,7 @@ from ase import Atoms
 
 from rootstock.errors import WorkerProtocolError
 from rootstock.worker.batch_hook import BatchHook
+from rootstock.worker.batch_images import Images
 from rootstock.worker.batch_size import BatchSize
 from rootstock.worker.batch_structures import Structures
 from rootstock.worker.channel.batch_memory import FAILED, BatchMemory
@@ -28,7 +29,6 @@ _MESSAGE, _TRACEBACK = 2000, 4000  # characters of each failure: there may be th
 _FAILURES = 200  # in one frame
 _LOOP_S = 0.02, 0.1  # one after the other, a part takes about so long, and no more structures than these
 _LOOP_MOST = 256
-_GLANCE = 8  # structures whose cost is asked for at a time
 
 
 class LostGpuError(Exception):
@@ -120,7 +120,7 @@ class BatchEvaluator:
                 self._hook.resume(int(asked), float(limit))
         except (TypeError, ValueError) as error:
             raise WorkerProtocolError("Received sizes of batches that are no numbers.") from error
-        at, images = 0, _Images(batch, self._evaluator, self._hook)
+        at, images = 0, Images(batch, self._evaluator, self._hook)
         self._most_of = (len(batch), 0)
         while at < len(batch) and not (at and batch.stopped):
             part = self._next(at, images, alone=alone)
@@ -136,7 +136,7 @@ class BatchEvaluator:
             "reason": self._hook.reason,
         }
 
-    def _next(self, begin: int, images: _Images, *, alone: bool) -> _Part:
+    def _next(self, begin: int, images: Images, *, alone: bool) -> _Part:
         """Return the next part: as much as fits."""
         batch, asked = self._batch, self._batch.asked[begin]
         if alone or not self._hook.serves(asked) or not batch.suits[begin]:
@@ -269,35 +269,6 @@ class BatchEvaluator:
         if len(self._failures) > most:
             begin, end, together = self._told
             self._tell(begin, end, together=together)
-
-
-class _Images:
-    """The structures of a batch as Atoms objects, made when they are needed: a hook may keep what it knows of them."""
-
-    def __init__(self, batch: Structures, evaluator: Evaluator, hook: BatchHook) -> None:
-        self._batch, self._evaluator, self._hook = batch, evaluator, hook
-        self._made: dict[int, tuple[Atoms, bool]] = {}
-        self._costs: dict[int, float] = {}
-        # Whoever pads to fixed sizes, and does not say what costs what, counts atoms.
-        self._plain = [float(atoms) for atoms in batch.atoms] if hook.shapes else batch.costs()
-
-    def image(self, k: int) -> tuple[Atoms, bool]:
-        if k not in self._made:
-            self._made[k] = self._batch.image(k, self._evaluator)
-        return self._made[k]
-
-    def cost(self, k: int) -> float:
-        if k not in self._costs:
-            near = [each for each in range(k, min(k + _GLANCE, len(self._batch))) if self._batch.suits[each]]
-            images = [self.image(each)[0] for each in near] if self._hook.says_cost else []
-            costs = self._hook.cost(images) if images else None
-            self._costs.update(zip(near, costs or [self._plain[each] for each in near], strict=True))
-        return self._costs[k]
-
-    def drop(self, before: int, *, again: bool) -> None:
-        """Forget what is done; and all that a hook was given in vain, which it may have changed."""
-        for k in [k for k in self._made if k < before or again]:
-            del self._made[k]
 
 
 def _trouble(error: BaseException) -> _Trouble:
