@@ -6,9 +6,10 @@ import bz2
 import gzip
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
 from ase.db import connect
 from ase.io import read, write
 
+from rootstock.client.evaluated import Evaluated
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.provenance import SOURCE
+from rootstock.simulations.runs.begin import Asked, begin
+from rootstock.simulations.runs.carry_out import carry_out
+from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.frames_index import read_frame
 from rootstock.simulations.runs.source import Source, index_input
 from tests.support.commands import run
 
@@ -355,10 +361,75 @@ def test_changed_input_is_refused(here: Path, names: Sequence[str]) -> None:
 def test_a_file_that_changes_while_it_is_used_is_no_structures_fault(here: Path) -> None:
     write("a.extxyz", [crystal(0), crystal(1), molecule("CH4")])
     source = source_of("a.extxyz")
+    before, text = os.stat("a.extxyz"), Path("a.extxyz").read_text()
+    with Path("a.extxyz").open("r+") as file:  # the same length, number of atoms and times: other positions
+        file.write(re.sub(r"(Cu +-?0\.)\d", r"\g<1>7", text))
+    os.utime("a.extxyz", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat("a.extxyz").st_size == before.st_size
+    assert len(source[2]) == 5  # which is as it was
+    for number in range(2):
+        with pytest.raises(OSError, match="changed since this run began"):
+            source[number]
     write("a.extxyz", [molecule("CH4"), crystal(0)])
     for number in range(3):
-        with pytest.raises(OSError, match="changed while it was used"):
+        with pytest.raises(OSError, match="changed since this run began"):
             source[number]
+
+
+class Zero:
+    """Computes zeros, and does something before it takes its third structure, and at the end."""
+
+    name, parameters = "zero", {}
+
+    def __init__(self, meanwhile: Callable[[], object] = int, at_end: Callable[[], object] = int) -> None:
+        self.meanwhile, self.at_end = meanwhile, at_end
+
+    def info(self) -> dict[str, Any]:
+        words = dict.fromkeys(("root", "environment", "environment_sha256"), "")
+        return {**words, "build": None, "weights": None, "properties": ["energy", "forces"]}
+
+    def iter_many(self, images: Iterable[Atoms], properties: object = None, ordered: bool = True) -> Iterator[Evaluated]:
+        for number, atoms in enumerate(images):
+            yield Evaluated(number, {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}, None, atoms)
+            if number == 1:
+                self.meanwhile()
+        self.at_end()
+
+    def close(self) -> None:
+        pass
+
+
+def compute(calculator: Zero) -> None:
+    """Begin a run in the folder `run`, or go on with it."""
+    asked = Asked("singlepoint", "zero", ["a.extxyz"], None, {}, {}, "cpu", Path("out.extxyz"))
+    with begin(Path("run"), asked, lambda build: calculator, print) as (folder, source, _):
+        carry_out(folder, source, calculator)
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "at_end"])
+def test_a_run_holds_no_results_of_a_file_that_was_rewritten(here: Path, when: str) -> None:
+    write("a.extxyz", [crystal(seed) for seed in range(5)])
+    original = read("a.extxyz", ":")
+    text = Path("a.extxyz").read_text()
+
+    def rewrite() -> None:
+        with Path("a.extxyz").open("r+") as file:
+            file.write(re.sub(r"(Cu +-?0\.)\d", r"\g<1>7", text))
+
+    refused: type[Exception] = OSError if when == "meanwhile" else ConfigurationError
+    with pytest.raises(refused, match="changed since this run began"):
+        compute(Zero(**{when: rewrite}))
+    folder = RunFolder.open(Path("run"))
+    recorded = 2 if when == "meanwhile" else 5
+    frames = list(folder.frames())
+    assert len(frames) == recorded and not list(folder.failures())
+    for index, frame in frames:
+        assert (read_frame(frame).positions == original[index].positions).all()
+    with pytest.raises(ConfigurationError, match="a.extxyz was changed since this run began: its content is another"):
+        compute(Zero())
+    Path("a.extxyz").write_text(text)
+    compute(Zero())
+    assert len(list(folder.frames())) == 5
 
 
 def test_a_damaged_index_is_refused(here: Path) -> None:

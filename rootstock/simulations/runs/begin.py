@@ -98,6 +98,7 @@ def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tupl
     if made is not None:
         with closing(made[2]):
             yield made
+            made[1].check_unchanged()
         return
     record = read_run(path)
     check_asked(path, record, asked)
@@ -134,6 +135,7 @@ def resume(path: Path, make: Make, *, accept_other_build: bool = False) -> Itera
         if accept_other_build:
             folder = RunFolder(path, rebase(path, calc.info()))
         yield folder, source, calc
+        source.check_unchanged()
 
 
 @contextmanager

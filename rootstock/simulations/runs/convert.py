@@ -106,7 +106,7 @@ class Conversion:
                 text = self._text(found, number)
                 file.write(text)
                 digest.update(text)
-                self.table.add(position, len(text), atoms if text else 0, source)
+                self.table.add(position, text, atoms if text else 0, source)
                 position += len(text)
                 if not (number + 1) % _BETWEEN:
                     self._report(f"converting the input: {number + 1:,} structures")

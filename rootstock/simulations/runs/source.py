@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import weakref
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rootstock.simulations.runs.input_table import CONVERTED, load_table
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
 
-_ANEW = "Begin a new run folder for it, or put the file back as it was."
+_ANEW = "What is recorded is of the file as it was. Begin a new run folder for it, or put the file back."
 
 
 def index_input(
@@ -123,7 +124,7 @@ class Source:
 
     def __init__(self, folder: Path, said: Mapping[str, Any]) -> None:
         arrays = load_table(folder, said["structures"])
-        self._offsets, self._lengths = arrays["offsets"], arrays["lengths"]
+        self._offsets, self._lengths, self._checks = arrays["offsets"], arrays["lengths"], arrays["checks"]
         self.atoms_of: np.ndarray = arrays["atoms"]
         self._sources, self._frames = arrays["sources"], arrays["frames"]
         self._said, self._folder = said, folder
@@ -158,12 +159,12 @@ class Source:
         ConfigurationError
             If this structure cannot be read, or cannot be computed.
         OSError
-            If its file cannot be read, or is another one meanwhile: nothing is said about the structure.
+            If its file cannot be read, or holds another text there: nothing is said about the structure.
         """
         name = self.name(index)
         if (why := self._said["unreadable"].get(str(index))) is not None:
             raise ConfigurationError(*why)
-        data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self.atoms_of[index]))
+        data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self._checks[index]))
         try:
             atoms = read_frame(data)
         except ValueError as error:
@@ -173,15 +174,14 @@ class Source:
         keep_as_references(atoms)
         return atoms
 
-    def _read(self, offset: int, length: int, atoms: int) -> bytes:
+    def _read(self, offset: int, length: int, check: int) -> bytes:
         path = os.fspath(self._text["path"])
         if self._descriptor < 0:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             weakref.finalize(self, os.close, self._descriptor)
         data = read_at(self._descriptor, offset, length)
-        header = data[: data.find(b"\n") + 1].strip()
-        if len(data) < length or not header.isdigit() or int(header) != atoms:
-            raise OSError(errno.ESTALE, "the file was changed while it was used", path)
+        if zlib.crc32(data) != check:  # whatever its times say
+            raise OSError(errno.ESTALE, "the file was changed since this run began", path)
         return data
 
     def check_unchanged(self) -> None:
