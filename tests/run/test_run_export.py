@@ -206,6 +206,22 @@ def test_files_that_cannot_be_written(folder: RunFolder, name: str, message: str
         export(folder, Path(name), overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["a.extxyz", "run/../a.extxyz", "link.extxyz", "hard.extxyz", "again/input.extxyz",
+                                  "run/input.npz", "run/new.csv"])  # fmt: skip
+def test_no_input_is_ever_replaced(folder: RunFolder, name: str) -> None:
+    """Neither what the run reads, nor anything in its folder, by whatever name."""
+    os.symlink("a.extxyz", "link.extxyz")
+    os.link("a.extxyz", "hard.extxyz")
+    os.symlink("run", "again")
+    Path("run/input.extxyz").write_text("converted")
+    before = {path: path.read_bytes() for path in (Path("a.extxyz"), *Path("run").iterdir())}
+    message = "would lie in the run folder" if name.startswith(("run/i", "run/n", "again")) else "is one of the files"
+    with pytest.raises(ConfigurationError, match=f"{name} {message}"):
+        export(folder, Path(name), overwrite=True)
+    assert {path: path.read_bytes() for path in (Path("a.extxyz"), *Path("run").iterdir())} == before
+    assert Path("hard.extxyz").samefile("a.extxyz") and Path("link.extxyz").is_symlink()
+
+
 def test_a_file_that_grows_beyond_a_limit_leaves_the_old_one(folder: RunFolder) -> None:
     """Whatever fails while it is written, nobody finds half a file."""
     names = ["out.extxyz", "out.db", "out.npz", "out.csv"]

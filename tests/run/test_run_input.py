@@ -388,7 +388,8 @@ class Zero:
         words = dict.fromkeys(("root", "environment", "environment_sha256"), "")
         return {**words, "build": None, "weights": None, "properties": ["energy", "forces"]}
 
-    def iter_many(self, images: Iterable[Atoms], properties: object = None, ordered: bool = True) -> Iterator[Evaluated]:
+    def iter_many(self, images: Iterable[Atoms], *_: object, ordered: bool) -> Iterator[Evaluated]:
+        assert not ordered
         for number, atoms in enumerate(images):
             yield Evaluated(number, {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}, None, atoms)
             if number == 1:

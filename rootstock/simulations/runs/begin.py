@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import ConfigurationError, LockBusyError, RootError
+from rootstock.simulations.runs.export import check_no_input
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import (
@@ -254,5 +255,4 @@ def check_out(out: Path, names: Sequence[str]) -> None:
     ConfigurationError
         If it is one of them.
     """
-    if os.path.realpath(out) in {file for file, _ in asked_input(names, None)["asked"]}:
-        raise ConfigurationError(f"{out} is one of the files of structures.", "Name another file: --out results.extxyz")
+    check_no_input(out, (file for file, _ in asked_input(names, None)["asked"]))
