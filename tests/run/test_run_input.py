@@ -127,7 +127,9 @@ _FRAME = "1\n\nHe 0 0 0\n"
         (_FRAME + "5\n", r"frame 1 \(line 4\) is cut short: the file ends after 0 of its 5 atoms"),
         (_FRAME + "1\n\nHe 0 0 0\nHe 1 1 1\n" + _FRAME, r"frame 2 \(line 7\) does not begin with a number of atoms, "
          r"but with 'He 1 1 1'. The number of atoms of frame 1 may be wrong"),
-        (_FRAME + "0\n\n" + _FRAME, r"frame 1 \(line 4\) holds no atoms"),
+        ("0\n\n" * 3, "the file holds no atoms"),
+        (_FRAME + "0\n\n" + "Cu 0 0 0\n", r"frame 2 \(line 6\) does not begin"),
+        (_FRAME + "0\n", r"frame 1 \(line 4\) is cut short"),
         (_FRAME + "-1\n\n", r"frame 1 \(line 4\) does not begin"),
         (_FRAME + "\n" + _FRAME, "an empty line follows frame 0"),
         (_FRAME + "\0" * 5000 + _FRAME, r"frame 1 \(line 4\) does not begin"),
@@ -139,7 +141,7 @@ def test_a_broken_text_is_refused_with_its_frame(here: Path, text: str, message:
     Path("a.extxyz").write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         source_of("a.extxyz")
-    if _FRAME in text:  # also beside other files
+    if _FRAME in text or "0" in text:  # also beside other files
         crystal().write("b.cif")
         with pytest.raises(ConfigurationError, match=message):
             source_of("b.cif", "a.extxyz")
@@ -166,7 +168,38 @@ def test_a_frame_that_ase_cannot_read_fails_alone(here: Path) -> None:
             source[1]
 
 
+def test_a_frame_without_atoms_fails_alone(here: Path) -> None:
+    """As one that cannot be parsed does: in place, and beside other files."""
+    text = "0\n\n" + _FRAME + '0\nid=x pbc="F F F"\n' * 2 + _FRAME.replace("He 0", "He 1") + "0\n\n"
+    Path("a.extxyz").write_text(text)
+    crystal().write("b.cif")
+    for names in (("a.extxyz",), ("a.extxyz", "b.cif")):
+        source = source_of(*names)
+        assert source.atoms_of.tolist()[:6] == [0, 1, 0, 0, 1, 0]
+        assert [source[index].positions[0, 0] for index in (1, 4)] == [0, 1]
+        for index in (0, 2, 3, 5):
+            with pytest.raises(ConfigurationError, match=rf"^a\.extxyz@{index} holds no atoms\.$"):
+                source[index]
+    compute(Zero())
+    folder = RunFolder.open(Path("run"))
+    assert [index for index, _ in folder.frames()] == [1, 4]
+    assert [(each["index"], each["class"]) for each in folder.failures()] == [
+        (index, "structure") for index in (0, 2, 3, 5)
+    ]
+
+
 # -- converted
+
+
+@pytest.mark.parametrize("name", ["a.traj@5:9", "a.extxyz@5:9", "a.traj@3:3", "a.db@x>9", "a.db@5:9"])
+def test_a_name_that_picks_nothing_is_refused(here: Path, name: str) -> None:
+    """As without a run folder; alone, and beside other files, where nobody would see it."""
+    images = [crystal(seed) for seed in range(5)]
+    for file in ("a.traj", "a.extxyz", "a.db"):
+        write(file, images)
+    for names in ((name,), ("a.traj", name), (name, "a.traj")):
+        with pytest.raises(ConfigurationError, match=rf"^{re.escape(name)} holds no atoms\.$"):
+            source_of(*names)
 
 
 def test_other_files_are_converted_once(here: Path) -> None:

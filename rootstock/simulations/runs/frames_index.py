@@ -121,7 +121,7 @@ def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) 
         line += lines
         if not len(frames) % _BETWEEN:
             report(f"indexing {path.name}: {len(frames):,} structures")
-    if not len(frames):
+    if not any(frames.atoms):
         what = "holds no atoms" if os.path.getsize(path) else "is empty"
         raise ConfigurationError(f"Cannot read {path}: the file {what}.")
     return frames
@@ -144,11 +144,9 @@ def _count(header: bytes, path: Path, number: int, line: int) -> int:
         count = int(header)
     except ValueError:
         count = -1
-    if count > 0:
+    if count >= 0:  # one without atoms is a structure that fails
         return min(count, sys.maxsize - 1)  # of which nobody has as many
     shown = header.strip().decode(errors="replace")[:60]
-    if count == 0:
-        raise ConfigurationError(f"{path}: frame {number} (line {line}) holds no atoms.", "Remove that frame.")
     before = f" The number of atoms of frame {number - 1} may be wrong." if number else ""
     raise ConfigurationError(
         f"{path}: frame {number} (line {line}) does not begin with a number of atoms, but with {shown!r}.{before}",

@@ -114,7 +114,7 @@ class Source:
     Attributes
     ----------
     atoms_of : array of int
-        How many atoms each structure has; 0 if it could not be read.
+        How many atoms each structure has; 0 if it has none, or could not be read.
 
     Raises
     ------
@@ -164,6 +164,8 @@ class Source:
         name = self.name(index)
         if (why := self._said["unreadable"].get(str(index))) is not None:
             raise ConfigurationError(*why)
+        if not self.atoms_of[index]:
+            raise ConfigurationError(f"{name} holds no atoms.")
         data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self._checks[index]))
         try:
             atoms = read_frame(data)
