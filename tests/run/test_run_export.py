@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read, write
+from click.testing import CliRunner
 
+from rootstock.cli.user import main as user
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, ModelError
 from rootstock.simulations.runs.export import export
 from rootstock.simulations.runs.folder import RunFolder
-from rootstock.simulations.runs.records import RunRecord
+from rootstock.simulations.runs.records import RunRecord, kept_output, output_of
 from rootstock.simulations.runs.source import Source, index_input
 from tests.support.commands import ordinary, run
 
@@ -63,7 +67,7 @@ def folder(here: Path) -> RunFolder:
     Path("run").mkdir()
     said = index_input(Path("run"), ["a.extxyz"], None, print)
     source = Source(Path("run"), said)
-    record = RunRecord(kind="relax", settings={}, model="emt", structures=COUNT, input=said, out="a-relaxed.extxyz")
+    record = RunRecord(kind="relax", settings={}, model="emt", structures=COUNT, input=said, out="../a-relaxed.extxyz")
     made = RunFolder.create(Path("run"), record)
     for indices in ((4, 0, 2), (0, 5, 1)):
         with made.recorder() as recorder:
@@ -204,6 +208,49 @@ def test_files_that_cannot_be_written(folder: RunFolder, name: str, message: str
     Path("folder.npz").mkdir()
     with pytest.raises(ConfigurationError, match=message):
         export(folder, Path(name), overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"folder": 1, "files": [1]}', '{"folder": "x"}', "\xff"])
+def test_a_list_of_exports_that_is_damaged_names_none(folder: RunFolder, content: str) -> None:
+    export(folder, Path("out.csv"), overwrite=False)
+    Path("run/exports.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"^out\.csv exists\.\n"):
+        export(folder, Path("out.csv"), overwrite=False)
+    export(folder, Path("out.csv"), overwrite=True)
+    export(folder, Path("out.csv"), overwrite=False)
+
+
+def test_a_copy_of_a_folder_does_not_replace_what_the_first_one_wrote(folder: RunFolder) -> None:
+    export(folder, Path("out.csv"), overwrite=False)
+    shutil.copytree("run", "copy")
+    copy = RunFolder.open(Path("copy"))
+    for done in (0, 1):  # also when it has written a file of its own
+        why = "" if done else f": it was exported from {os.path.realpath('run')}"
+        with pytest.raises(ConfigurationError, match=rf"^out\.csv exists{why}\.\n"):
+            export(copy, Path("out.csv"), overwrite=False)
+        export(copy, Path("own.csv"), overwrite=False)
+    export(folder, Path("out.csv"), overwrite=False)
+    with pytest.raises(ConfigurationError, match=r"^own\.csv exists\.\n"):
+        export(folder, Path("own.csv"), overwrite=False)
+
+
+def test_the_output_beside_a_folder_goes_with_it(here: Path) -> None:
+    Path("p/q").mkdir(parents=True)
+    os.symlink("p", "link")
+    for out, kept in (("p/out.csv", "../out.csv"), ("p/q/out.csv", "../q/out.csv"), ("link/out.csv", "../out.csv"),
+                      ("out.csv", str(here / "out.csv"))):  # fmt: skip
+        assert kept_output(Path("p/run"), Path(out)) == kept
+        made = RunRecord(kind="relax", settings={}, model="emt", structures=0, out=kept)
+        assert output_of(Path("link/run"), made) == Path(os.path.realpath(out))
+        there = here / "out.csv" if kept.startswith("/") else here / "elsewhere" / kept.removeprefix("../")
+        assert output_of(Path("elsewhere/copy"), made) == there
+
+
+def test_the_status_of_a_copy_names_its_own_output(folder: RunFolder) -> None:
+    shutil.copytree("run", "elsewhere/run")
+    for place in (".", "elsewhere"):
+        done = CliRunner().invoke(user, ["run", "status", f"{place}/run", "--json"])
+        assert json.loads(done.stdout)["out"] == os.path.realpath(f"{place}/a-relaxed.extxyz"), done.output
 
 
 @pytest.mark.parametrize("name", ["a.extxyz", "run/../a.extxyz", "link.extxyz", "hard.extxyz", "again/input.extxyz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -51,7 +52,7 @@ class RunRecord(Record):
     device : str
         That of the first command, which others use where they name none. It binds nobody.
     out : str
-        The file that results are exported to at the end.
+        The file that results are exported to at the end, as `output_of` finds it.
     rootstock, created : str
         Version of Rootstock, and time.
     earlier : list of dict
@@ -87,6 +88,29 @@ def run_file(folder: Path) -> Path:
     folder : Path
     """
     return folder / _NAME
+
+
+def output_of(folder: Path, record: RunRecord) -> Path:
+    """Return the file that a run is exported to at its end.
+
+    Parameters
+    ----------
+    folder : Path
+    record : RunRecord
+    """
+    return Path(os.path.normpath(os.path.join(os.path.realpath(folder), record.out)))
+
+
+def kept_output(folder: Path, out: Path) -> str:
+    """Return what `output_of` finds it by: a file beside the folder goes with it, so that a copy has one of its own.
+
+    Parameters
+    ----------
+    folder, out : Path
+    """
+    there, found = os.path.realpath(folder), os.path.realpath(out)
+    beside = Path(found).is_relative_to(os.path.dirname(there))
+    return os.path.relpath(found, there) if beside else found
 
 
 def read_run(folder: Path) -> RunRecord:
