@@ -230,10 +230,8 @@ def _frames(path: Path, selection: str, report: Report) -> Iterator[Found]:
             file.seek(frames.offsets[number])
             text = file.read(frames.lengths[number])
             name, atoms = f"{path}@{number}", frames.atoms[number]
-            if not atoms:
-                yield name, ConfigurationError(f"{name} holds no atoms."), 0
-            else:
-                yield name, text if text.endswith(b"\n") else text + b"\n", atoms
+            text += b"" if text.endswith(b"\n") else b"\n"
+            yield name, text if atoms else ConfigurationError(f"{name} holds no atoms."), atoms
 
 
 def _any(name: str, kind: str | None) -> Iterator[Found]:

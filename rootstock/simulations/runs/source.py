@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import weakref
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
 
 _ANEW = "What is recorded is of the file as it was. Begin a new run folder for it, or put the file back."
+_FOLDER_ANEW = "Begin a new run folder."
+
+logger = logging.getLogger("rootstock")
 
 
 def index_input(
@@ -130,7 +135,7 @@ class Source:
         self._said, self._folder = said, folder
         self._labels: Sequence[str] = said["labels"]
         self._text = {**said["converted"], "path": folder / CONVERTED} if said["converted"] else said["files"][0]
-        self._descriptor = -1
+        self._descriptor, self._noted = -1, False
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -187,35 +192,36 @@ class Source:
         return data
 
     def check_unchanged(self) -> None:
-        """Refuse files that are not what they were when the run folder was made.
+        """Refuse a file that is not what it was when the run folder was made.
 
-        A file of the same content with another time is taken for the same. Once files were converted, they are no
-        longer needed, and may be gone.
+        A file of the same content with another time is taken for the same. Where the folder has a copy of its own, that
+        one counts: the files that it was made of may be gone, and the log notes once if they are others now.
 
         Raises
         ------
         ConfigurationError
-            If one was changed or is gone. It says what to do.
+            If it was changed or is gone. It says what to do.
         """
-        for file in self._said["files"]:
-            _check_file(Path(file["path"]), file, needed=not self._said["converted"], hint=_ANEW)
-        if self._said["converted"]:
-            _check_file(self._folder / CONVERTED, self._said["converted"], needed=True, hint="Begin a new run folder.")
+        path, converted = Path(self._text["path"]), self._said["converted"]
+        if not path.exists():
+            raise ConfigurationError(f"{path} is gone, which this run reads.", _FOLDER_ANEW if converted else _ANEW)
+        if change := _change(path, self._text):
+            raise ConfigurationError(change, _FOLDER_ANEW if converted else _ANEW)
+        for file in self._said["files"] if converted and not self._noted else ():
+            with suppress(OSError, ConfigurationError):  # it need not be there
+                if change := _change(Path(file["path"]), file):
+                    self._noted = True
+                    logger.warning("%s The run goes on with its own copy: %s.", change, path)
 
 
-def _check_file(path: Path, known: Mapping[str, Any], *, needed: bool, hint: str) -> None:
-    try:
-        now = _stamp(path)
-    except ConfigurationError:
-        if needed:
-            raise ConfigurationError(f"{path} is gone, which this run reads.", hint) from None
-        return
+def _change(path: Path, known: Mapping[str, Any]) -> str:
+    """Return how a file differs from what it was when the run began; nothing if its content is the same."""
+    now = _stamp(path)
     if now["size"] != known["size"]:
-        raise ConfigurationError(
-            f"{path} was changed since this run began: it has {now['size']:,} bytes, and had {known['size']:,}.", hint
-        )
+        return f"{path} was changed since this run began: it has {now['size']:,} bytes, and had {known['size']:,}."
     if now["mtime_ns"] != known["mtime_ns"] and _sha256(path) != known["sha256"]:
-        raise ConfigurationError(f"{path} was changed since this run began: its content is another.", hint)
+        return f"{path} was changed since this run began: its content is another."
+    return ""
 
 
 def _stamp(path: Path) -> dict[str, int]:
