@@ -86,14 +86,11 @@ def status(folder: Path, failures: bool, as_json: bool) -> None:
 
 
 def _described(folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    from rootstock.simulations.runs.records import output_of
-
     record, counts = folder.record, progress.counts()
     keys = ("kind", "model", "environment", "build", "root", "settings", "out", "created", "earlier")
     return {
         "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
-        "out": str(output_of(folder.path, record)), "structures": record.structures, "done": counts["done"],
-        "not_converged": counts["not_converged"],
+        "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
         "failed": progress.failed(), "missing": counts["missing"], "computed_twice": progress.twice,
         "damaged_records": progress.damaged,
     }  # fmt: skip
@@ -178,11 +175,11 @@ def _go_on(
     from rootstock.simulations.runs.begin import resume
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.export import check_export
-    from rootstock.simulations.runs.records import output_of, read_run
+    from rootstock.simulations.runs.records import read_run
 
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
-    out = out or near(output_of(folder, record))
+    out = out or near(Path(record.out))
     check_export(folder, out, overwrite=overwrite)
     if share.of == 1:
         claim_outputs(out)

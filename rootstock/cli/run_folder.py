@@ -174,9 +174,8 @@ def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
     """Write the file of results, and return it with the number of results that are damaged on disk."""
     from rootstock.simulations.claims import claim_files
     from rootstock.simulations.runs.export import export
-    from rootstock.simulations.runs.records import output_of
 
-    out = run.out or output_of(folder.path, folder.record)
+    out = run.out or Path(folder.record.out)
     command = shlex.join(["rootstock", *sys.argv[1:]])
     try:
         with claim_files([out], command) if run.element.of > 1 else nullcontext():

@@ -75,12 +75,11 @@ class NewRun:
         from rootstock.simulations.runs.begin import Asked, begin, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
-        from rootstock.simulations.runs.records import output_of
 
         element = Element.parse(self.element) if self.element else Element()
         there = find_run(self.folder)
         if out is None and there is not None:
-            out = near(output_of(self.folder, there))
+            out = near(Path(there.out))
         elif out is None and len(names) > 1:
             out = Path(f"{self.folder.resolve().name}.extxyz")
         path = output_file(names, out, ending)

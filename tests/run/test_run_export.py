@@ -24,7 +24,7 @@ from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, ModelError
 from rootstock.simulations.runs.export import export
 from rootstock.simulations.runs.folder import RunFolder
-from rootstock.simulations.runs.records import RunRecord, kept_output, output_of
+from rootstock.simulations.runs.records import RunRecord, rebase
 from rootstock.simulations.runs.source import Source, index_input
 from tests.support.commands import ordinary, run
 
@@ -67,7 +67,8 @@ def folder(here: Path) -> RunFolder:
     Path("run").mkdir()
     said = index_input(Path("run"), ["a.extxyz"], None, print)
     source = Source(Path("run"), said)
-    record = RunRecord(kind="relax", settings={}, model="emt", structures=COUNT, input=said, out="../a-relaxed.extxyz")
+    out = os.path.abspath("a-relaxed.extxyz")
+    record = RunRecord(kind="relax", settings={}, model="emt", structures=COUNT, input=said, out=out)
     made = RunFolder.create(Path("run"), record)
     for indices in ((4, 0, 2), (0, 5, 1)):
         with made.recorder() as recorder:
@@ -234,16 +235,23 @@ def test_a_copy_of_a_folder_does_not_replace_what_the_first_one_wrote(folder: Ru
         export(folder, Path("own.csv"), overwrite=False)
 
 
-def test_the_output_beside_a_folder_goes_with_it(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("out", "kept"),
+    [("p/out.csv", "../out.csv"), ("p/q/out.csv", "../q/out.csv"), ("link/out.csv", "../out.csv"), ("out.csv", None)],
+)
+def test_the_output_beside_a_folder_goes_with_it(here: Path, out: str, kept: str | None) -> None:
     Path("p/q").mkdir(parents=True)
     os.symlink("p", "link")
-    for out, kept in (("p/out.csv", "../out.csv"), ("p/q/out.csv", "../q/out.csv"), ("link/out.csv", "../out.csv"),
-                      ("out.csv", str(here / "out.csv"))):  # fmt: skip
-        assert kept_output(Path("p/run"), Path(out)) == kept
-        made = RunRecord(kind="relax", settings={}, model="emt", structures=0, out=kept)
-        assert output_of(Path("link/run"), made) == Path(os.path.realpath(out))
-        there = here / "out.csv" if kept.startswith("/") else here / "elsewhere" / kept.removeprefix("../")
-        assert output_of(Path("elsewhere/copy"), made) == there
+    record = RunRecord(kind="relax", settings={}, model="emt", structures=0, out=os.path.realpath(out))
+    Path("p/run").mkdir()
+    np.savez("p/run/input.npz", atoms=np.array([], np.int64))
+    assert RunFolder.create(Path("p/run"), record).record == RunFolder.open(Path("link/run")).record == record
+    for _ in range(2):
+        assert json.loads(Path("p/run/run.json").read_text())["out"] == (kept or str(here / "out.csv"))
+        shutil.copytree("p/run", "elsewhere/copy", dirs_exist_ok=True)
+        there = here / "elsewhere" / kept.removeprefix("../") if kept else here / "out.csv"
+        assert RunFolder.open(Path("elsewhere/copy")).record.out == str(there)
+        rebase(Path("p/run"), {})
 
 
 def test_the_status_of_a_copy_names_its_own_output(folder: RunFolder) -> None:

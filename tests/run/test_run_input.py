@@ -468,7 +468,6 @@ def test_a_run_holds_no_results_of_a_file_that_was_rewritten(here: Path, when: s
     with pytest.raises(refused, match="changed since this run began"):
         compute(Zero(**{when: rewrite}))
     folder = RunFolder.open(Path("run"))
-    assert folder.record.out == "../out.extxyz"  # so that a copy of the folder has its own
     recorded = 2 if when == "meanwhile" else 5
     frames = list(folder.frames())
     assert len(frames) == recorded and not list(folder.failures())

@@ -19,7 +19,6 @@ from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import (
     RunRecord,
     check_same_run,
-    kept_output,
     read_run,
     rebase,
     run_file,
@@ -234,7 +233,7 @@ def _make(path: Path, asked: Asked, make: Make, report: Report) -> tuple[RunFold
             kind=asked.kind, settings=dict(asked.settings), model=asked.model, structures=len(source), input=said,
             root=info["root"], environment=info["environment"], environment_sha256=info["environment_sha256"],
             build=info["build"], weights=info["weights"] or [], setup_kwargs=dict(asked.setup_kwargs),
-            device=asked.device, out=kept_output(path, asked.out),
+            device=asked.device, out=os.path.realpath(asked.out),
         )  # fmt: skip
         return RunFolder.create(path, record), source, calc
     except BaseException:

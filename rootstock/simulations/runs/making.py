@@ -15,7 +15,7 @@ from rootstock.root.holder import Holder
 from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
 from rootstock.simulations.output import naming, unwritten
 from rootstock.simulations.runs.input_table import CONVERTED, INDEX, read_sizes
-from rootstock.simulations.runs.records import RunRecord, run_file
+from rootstock.simulations.runs.records import RunRecord, run_file, written
 
 _FRESH = ".run.json"
 _LEFT = (INDEX, CONVERTED, _FRESH)  # of a creation that something ended
@@ -98,7 +98,7 @@ def make_run(path: Path, record: RunRecord) -> None:
     fresh = path / _FRESH
     with naming(run_file(path)):
         try:
-            fresh.write_text(record.to_json())
+            fresh.write_text(written(path, record))
             for name in _LEFT:
                 with contextlib.suppress(FileNotFoundError):
                     _sync(path / name)

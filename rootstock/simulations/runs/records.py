@@ -52,7 +52,7 @@ class RunRecord(Record):
     device : str
         That of the first command, which others use where they name none. It binds nobody.
     out : str
-        The file that results are exported to at the end, as `output_of` finds it.
+        The file that results are exported to at the end; with its whole path.
     rootstock, created : str
         Version of Rootstock, and time.
     earlier : list of dict
@@ -90,27 +90,18 @@ def run_file(folder: Path) -> Path:
     return folder / _NAME
 
 
-def output_of(folder: Path, record: RunRecord) -> Path:
-    """Return the file that a run is exported to at its end.
+def written(folder: Path, record: RunRecord) -> str:
+    """Return the text of `run.json`: a file of results beside the folder is named from there, so a copy has its own.
 
     Parameters
     ----------
     folder : Path
     record : RunRecord
     """
-    return Path(os.path.normpath(os.path.join(os.path.realpath(folder), record.out)))
-
-
-def kept_output(folder: Path, out: Path) -> str:
-    """Return what `output_of` finds it by: a file beside the folder goes with it, so that a copy has one of its own.
-
-    Parameters
-    ----------
-    folder, out : Path
-    """
-    there, found = os.path.realpath(folder), os.path.realpath(out)
-    beside = Path(found).is_relative_to(os.path.dirname(there))
-    return os.path.relpath(found, there) if beside else found
+    here, out = os.path.realpath(folder), os.path.realpath(record.out)
+    if record.out and Path(out).is_relative_to(os.path.dirname(here)):
+        out = os.path.relpath(out, here)
+    return replace(record, out=record.out and out).to_json()
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -150,7 +141,7 @@ def read_run(folder: Path) -> RunRecord:
         wrong = f"this version knows format {FORMAT}, not {record.format}"
     if wrong:
         raise ConfigurationError(f"Cannot read {path}: {wrong}.", hint)
-    return record
+    return replace(record, out=record.out and os.path.normpath(os.path.join(os.path.realpath(folder), record.out)))
 
 
 def check_same_run(folder: Path, record: RunRecord, wanted: Mapping[str, Any]) -> None:
@@ -244,7 +235,7 @@ def rebase(folder: Path, info: Mapping[str, Any]) -> RunRecord:
         weights=list(info.get("weights") or []), rootstock=__version__, earlier=[*record.earlier, before],
     )  # fmt: skip
     with replacing(run_file(folder)) as file:
-        file.write_text(fresh.to_json())
+        file.write_text(written(folder, fresh))
     return fresh
 
 
