@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +13,7 @@ from rootstock import __version__
 from rootstock.errors import ConfigurationError, LaterRecordError, RootError
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now
-from rootstock.simulations.output import replacing
+from rootstock.simulations.output import replacing, seen_from, whole_path
 
 KINDS = ("singlepoint", "relax")
 FORMAT = 1
@@ -90,20 +89,6 @@ def run_file(folder: Path) -> Path:
     return folder / _NAME
 
 
-def written(folder: Path, record: RunRecord) -> str:
-    """Return the text of `run.json`: a file of results beside the folder is named from there, so a copy has its own.
-
-    Parameters
-    ----------
-    folder : Path
-    record : RunRecord
-    """
-    here, out = os.path.realpath(folder), os.path.realpath(record.out)
-    if record.out and Path(out).is_relative_to(os.path.dirname(here)):
-        out = os.path.relpath(out, here)
-    return replace(record, out=record.out and out).to_json()
-
-
 def read_run(folder: Path) -> RunRecord:
     """Read what a run is bound to.
 
@@ -141,7 +126,7 @@ def read_run(folder: Path) -> RunRecord:
         wrong = f"this version knows format {FORMAT}, not {record.format}"
     if wrong:
         raise ConfigurationError(f"Cannot read {path}: {wrong}.", hint)
-    return replace(record, out=record.out and os.path.normpath(os.path.join(os.path.realpath(folder), record.out)))
+    return replace(record, out=whole_path(folder, record.out))
 
 
 def check_same_run(folder: Path, record: RunRecord, wanted: Mapping[str, Any]) -> None:
@@ -235,7 +220,7 @@ def rebase(folder: Path, info: Mapping[str, Any]) -> RunRecord:
         weights=list(info.get("weights") or []), rootstock=__version__, earlier=[*record.earlier, before],
     )  # fmt: skip
     with replacing(run_file(folder)) as file:
-        file.write_text(written(folder, fresh))
+        file.write_text(replace(fresh, out=seen_from(folder, fresh.out)).to_json())
     return fresh
 
 
