@@ -136,7 +136,7 @@ class Exchange:
         self._process = connection.process
         self._enough = enough
         self._answer = Answer()
-        self._begin = self._end = self._taken = 0
+        self._begin = self._end = 0
         self._together = False
         self._failures: dict[int, Failed] = {}
         self._since = 0.0
@@ -222,8 +222,8 @@ class Exchange:
             self._pace.took(atoms, now - self._since)
             self._connection.largest_part = max(self._connection.largest_part, atoms, 1)
         self._since, self._begin, self._end = now, begin, end
-        self._take(arrays, begin)
         if frame.kind == Kind.RESULT:
+            self._take(arrays, begin)
             self._finish(content)
             return False
         self._together = content.get("together") is True
@@ -243,15 +243,14 @@ class Exchange:
             self._failures[int(text)] = Failed(*reported_error(self._process, report))
 
     def _take(self, arrays: BatchArrays, upto: int) -> None:
-        """Take out what is done of the structures before one."""
-        for k, found in enumerate(arrays.results(self._taken, upto), self._taken):
+        """Take out what is done of the structures before one, all at once: it lies in memory of this process."""
+        for k, found in enumerate(arrays.results(0, upto)):
             if isinstance(found, dict):
                 self._answer.outcomes[k] = found
             elif found is not None:
                 self._answer.outcomes[k] = Failed(found, FailureClass.STRUCTURE)
             elif k in self._failures:
                 self._answer.outcomes[k] = self._failures[k]
-        self._taken = upto
 
     def _lost(self, error: WorkerError, arrays: BatchArrays) -> None:
         """Take what was done before the worker was lost, and say what it was doing."""

@@ -45,6 +45,20 @@ class _Task(NamedTuple):
     fresh: bool = False
 
 
+class _Coming:
+    """Structures that come from somewhere, until there are no more, or an error."""
+
+    def __init__(self, images: Iterable[Atoms]) -> None:
+        self._images = images
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Atoms]:
+        try:
+            yield from self._images
+        except Exception as error:  # noqa: BLE001  # it is raised when those before are computed
+            self.error = error
+
+
 class ManyStructures:
     """One pass over many structures.
 
@@ -65,6 +79,8 @@ class ManyStructures:
     def __init__(self, session: WorkerSession, properties: Sequence[str] | None) -> None:
         self._session = session
         offered = session.properties()
+        if isinstance(properties, str):
+            raise ConfigurationError(f"properties={properties!r} is one name.", f"Give a sequence: ({properties!r},)")
         names = [name for name in USUAL if name in offered] if properties is None else list(properties)
         if not names:
             raise ConfigurationError("No property is asked for.", "For example: ('energy', 'forces')")
@@ -93,10 +109,12 @@ class ManyStructures:
             If one is something else than `ase.Atoms`.
         WorkerError
             If no worker can be started, or each ends. What was yielded holds.
+        Exception
+            What `images` raises, once those before are computed.
         """
         questions: list[Question] = []
-        drawn = 0
-        for number, structure in enumerate(images):
+        drawn, coming = 0, _Coming(images)
+        for number, structure in enumerate(coming):
             question = self._question(number, structure)
             if isinstance(question, Evaluated):
                 yield question
@@ -107,6 +125,8 @@ class ManyStructures:
                 yield from self._window(questions)
                 questions, drawn = [], 0
         yield from self._window(questions)
+        if coming.error is not None:
+            raise coming.error
 
     def _question(self, number: int, structure: Atoms) -> Question | Evaluated:
         require_atoms(number, structure)

@@ -37,6 +37,7 @@ from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
 from tests.run.conftest import HEADER
 from tests.support.commands import run
+from tests.support.environment_files import header
 from tests.support.processes import wait_for
 
 # What each structure does is in its info. The folder holds a line for each call, and what the model waits for.
@@ -80,20 +81,29 @@ def act(atoms, together):
         time.sleep(0.3)
     if what == "once" and not calls_before("once"):
         os.kill(os.getpid(), 9)
-    if what == "lose" and together:
+    if what == "assert" or (what == "lose" and together):
         sys.modules["torch"].cuda.lost = True
         raise RuntimeError("CUDA error: device-side assert triggered")
 
 
 class Calculator(Base):
     implemented_properties = ["energy", "forces", "stress", "magmoms"]
-    limit = 10**9
+    limit = sick_after = leaks_after = 10**9
     die = False
+    calls = 0
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         if self.die:
             os.kill(os.getpid(), 9)
+        self.calls += 1
+        if self.calls > self.sick_after:
+            raise RuntimeError("INTERNAL: the device is gone")
+        if self.calls > self.leaks_after and len(atoms) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if atoms.info.get("do") == "wrap" and not calls_before("wrap"):
+            atoms.positions[:] = 0.0
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if len(atoms) > self.limit:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if "stress" in properties and atoms.info.get("do") == "no stress":
@@ -107,6 +117,8 @@ class Calculator(Base):
                        + 0.1 * atoms.get_initial_charges().sum() + 0.01 * atoms.get_initial_magnetic_moments().sum())
         what = atoms.info.get("do")
         results = {"energy": float("nan") if what == "nan" else energy, "forces": -2 * p}
+        if what == "inf":
+            results["forces"][:2, 0] = np.inf, -np.inf
         results["stress"] = atoms.cell.array.ravel()[:6] * 1.0
         results["magmoms"] = np.full(len(atoms), np.nan if what == "odd extra" else 1.0)
         if what == "half":
@@ -124,6 +136,8 @@ class Hook(Calculator):
         if self.broken == "declines":
             raise NotImplementedError("a committee")
         if sum(map(len, images)) > self.limit:
+            for atoms in images:
+                atoms.positions[:] = 0.0  # they are its own
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         found = []
         for atoms in images:
@@ -143,7 +157,12 @@ class Shaped(Hook):
     fixed_shapes = (40, 100, 300)
 
 
-def setup(model, device="cpu", limit=10**9, broken="", die=False):
+class Free(Hook):
+    def batch_cost(self, images):
+        return [0.0] * len(images)
+
+
+def setup(model, device="cpu", limit=10**9, broken="", die=False, sick_after=10**9, leaks_after=10**9):
     if model == "lose":
         import types
         cuda = types.SimpleNamespace(lost=False, is_initialized=lambda: True, is_available=lambda: True)
@@ -155,8 +174,9 @@ def setup(model, device="cpu", limit=10**9, broken="", die=False):
         cuda.synchronize, cuda.empty_cache = synchronize, lambda: None
         sys.modules["torch"] = types.SimpleNamespace(cuda=cuda, get_num_threads=lambda: 1)
         model = "hook"
-    calc = {"loop": Calculator, "hook": Hook, "costly": Costly, "shaped": Shaped}[model]()
+    calc = {"loop": Calculator, "hook": Hook, "costly": Costly, "shaped": Shaped, "free": Free}[model]()
     calc.limit, calc.broken, calc.die = limit, broken, die
+    calc.sick_after, calc.leaks_after = sick_after, leaks_after
     return calc
 """
 )
@@ -430,6 +450,111 @@ def test_too_little_memory(make: Make, calls: Callable[[], list[str]]) -> None:
     assert max(sum(map(int, line.split()[1:-1])) for line in calls()[first:]) <= 50  # also for the next worker
 
 
+@pytest.mark.parametrize("kind", ["shaped", "free", "costly"])
+def test_too_little_memory_for_what_nothing_makes_smaller(make: Make, kind: str) -> None:
+    """Neither fixed shapes nor structures that cost nothing make it try the same for ever."""
+    images = periodic(24)
+    with make(kind, limit=12) as calc:
+        check_same(calc.evaluate_many(images), images, calc)
+
+
+def test_one_that_changes_its_atoms_and_fails(make: Make) -> None:
+    """It is tried again with the positions that were given."""
+    images = periodic(6, k2="wrap")
+    with make("loop") as calc:
+        check_same(calc.evaluate_many(images), images, calc)
+
+
+@pytest.mark.parametrize("trouble", ["sick_after", "leaks_after"])
+def test_a_worker_that_fails_with_all_that_come(make: Make, trouble: str) -> None:
+    """No structure is to blame: a fresh worker computes them, as often as it takes."""
+    images = periodic(60)
+    with make("loop", **{trouble: 25}) as calc:
+        done = calc.evaluate_many(images)
+        assert not failed(done)
+        assert [each.results["energy"] for each in done] == [  # type: ignore[index]
+            float((atoms.positions**2).sum() + atoms.info["shift"]) for atoms in images
+        ]
+
+
+def test_many_failures_in_a_row(make: Make) -> None:
+    """More than go into one frame; a sound worker is asked now and then whether it still is."""
+    images = periodic(700, **{f"k{k}": "raise" for k in range(10, 690)})
+    for kind in ("loop", "hook"):
+        with make(kind) as calc:
+            done = calc.evaluate_many(images)
+            assert sorted(failed(done)) == list(range(10, 690))
+            assert set(failed(done).values()) == {(ModelError, FailureClass.STRUCTURE)}
+
+
+def test_crashes_before_anything_has_worked(make: Make) -> None:
+    """Others are tried, so the node is not blamed."""
+    images = periodic(10, **{f"k{k}": "SIGSEGV" for k in range(4)})
+    for kind in ("loop", "hook"):
+        with make(kind) as calc:
+            assert sorted(failed(calc.evaluate_many(images))) == [0, 1, 2, 3]
+
+
+def test_a_reference_of_the_file_speaks_for_the_node(make: Make, tmp_path: Path) -> None:
+    """Where nothing has worked, and all that there is ends its worker."""
+    reference = (
+        '[[tool.rootstock.references]]\nname = "two atoms"\nsource = "this test"\nmodel = "loop"\nsymbols = "Cu2"\n'
+        "positions = [[0, 0, 0], [0, 0, 2.5]]\nexpected = { energy = 6.25 }\ntolerance = { energy = 1e-9 }"
+    )
+    path = tmp_path / "many.py"
+    path.write_text(path.read_text().replace(header(), header(reference), 1))
+    with make("loop") as calc:
+        done = calc.evaluate_many(periodic(4, **{f"k{k}": "SIGSEGV" for k in range(4)}))
+    assert failed(done) == dict.fromkeys(range(4), (WorkerDiedError, FailureClass.STRUCTURE))
+
+
+def test_a_gpu_that_one_structure_loses(make: Make) -> None:
+    """Alone, on a fresh worker: it is the structure's fault, and final."""
+    with make("lose", device="cuda") as calc:
+        done = calc.evaluate_many(periodic(12, k5="assert"))
+        assert failed(done) == {5: (ModelError, FailureClass.STRUCTURE)}
+
+
+def test_one_object_that_a_generator_changes(make: Make) -> None:
+    def moving() -> Iterator[Atoms]:
+        atoms = bulk("Cu", cubic=True)
+        for k in range(8):
+            atoms.positions[0, 0] = k
+            yield atoms
+
+    with make("hook") as calc:
+        done = list(calc.iter_many(moving()))
+        check_same(done, [atoms.copy() for atoms in moving()], calc)
+        assert [each.atoms.positions[0, 0] for each in done] == list(range(8))
+
+
+def test_a_generator_that_raises(make: Make) -> None:
+    def coming() -> Iterator[Atoms]:
+        yield from periodic(3)
+        raise KeyError("no more")
+
+    with make("hook") as calc:
+        results = calc.iter_many(coming())
+        assert [next(results).index for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(KeyError, match="no more"):
+            next(results)
+
+
+def test_errors_of_the_caller_are_the_callers(make: Make) -> None:
+    with make("hook") as calc:
+        with pytest.raises(ModelError):
+            calc.evaluate_many(periodic(5, k2="raise"), on_done=lambda each: each.atoms)
+        for wrong in ("energy", (), []):
+            with pytest.raises(ConfigurationError):
+                calc.evaluate_many(periodic(2), wrong)
+        assert not failed(calc.evaluate_many(periodic(2), iter(["energy"])))  # type: ignore[arg-type]
+
+
+def test_infinity_of_both_signs(make: Make) -> None:
+    with make("hook") as calc, np.errstate(all="raise"):
+        assert failed(calc.evaluate_many(periodic(4, k1="inf"))) == {1: (NonFiniteError, FailureClass.STRUCTURE)}
+
+
 def test_a_lost_gpu(make: Make) -> None:
     """Whoever was being computed is computed by another worker, each alone; the others lose nothing."""
     with make("lose", device="cuda") as calc:
@@ -518,7 +643,7 @@ def test_a_single_call_of_another_thread_waits_for_a_part(
             if answered.is_set():
                 break
         begun.join()
-    assert seen[0] < len(images) * 40
+    assert 0 < seen[0] < 40 * len(images) - 64
 
 
 def many_of(images: list[Atoms], times: int) -> Iterator[Atoms]:
