@@ -18,8 +18,15 @@ SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, 
 
 
 @contextmanager
-def show_rarely(title: str = "") -> Iterator[Report]:
-    """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed."""
+def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[Report]:
+    """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed.
+
+    Parameters
+    ----------
+    title : str
+    first_after : float, optional
+        Seconds before something is shown for the first time; by default as many as between two times.
+    """
     state = shown = ""
     ended = threading.Event()
 
@@ -32,9 +39,12 @@ def show_rarely(title: str = "") -> Iterator[Report]:
         def tell() -> None:
             nonlocal shown
             leave_to_first_thread()
-            while not ended.wait(SECONDS_BETWEEN[sys.stderr.isatty()]):
+            between = SECONDS_BETWEEN[sys.stderr.isatty()]
+            wait = between if first_after is None else min(between, first_after)
+            while not ended.wait(wait):
                 if state != shown:
                     report(f"{title}{(shown := state)}")
+                    wait = between
 
         thread = threading.Thread(target=tell, name="rootstock-progress", daemon=True)
         thread.start()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +15,14 @@ import click
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, failure_line, near
-from rootstock.cli.run_line import failed, pace_words
+from rootstock.cli.run_end import failure_line, state
+from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
+from rootstock.cli.run_line import pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
 if TYPE_CHECKING:
-    from rootstock.simulations.runs.folder import RunFolder
-    from rootstock.simulations.runs.progress import Damaged, Progress
+    from rootstock.simulations.runs.progress import Damaged
 
 _SHOWN = 5  # failures that status lists
 _folder = click.argument("folder", type=Place(readable=False, path_type=Path))
@@ -33,6 +35,7 @@ _go_on_options = options(
     cluster_options,
     device_option(None, "that of the first command"),
     threads_option,
+    json_option,
 )  # fmt: skip
 
 
@@ -60,24 +63,15 @@ def status(folder: Path, failures: bool, as_json: bool) -> None:
       rootstock run status screening
       rootstock run status screening --failures --json | jq -r '.failures[] | .structure'
     """
-    from rootstock.simulations.runs.elements import running
     from rootstock.simulations.runs.folder import RunFolder
 
     opened = RunFolder.open(folder)
-    progress = opened.progress()
-    processes = [
-        {
-            "element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {}),
-            **opened.pace(progress, found),
-        }
-        for found in running(folder)
-    ]  # fmt: skip
+    said = state(opened)
     if as_json:
-        more = {"failures": list(opened.failures())} if failures else {}
-        show_json({**_described(opened, progress), "running": processes, **more})
+        show_json({**said, **({"failures": list(opened.failures())} if failures else {})})
         return
-    _show_status(opened, progress, processes)
-    if failed(progress) or failures:
+    _show_status(folder, said)
+    if any(said["failed"].values()) or failures:
         for listed, failure in enumerate(opened.failures(), 1):
             if not failures and listed > _SHOWN:
                 click.echo(f"    ... all of them: rootstock run status {shlex.quote(str(folder))} --failures")
@@ -85,21 +79,9 @@ def status(folder: Path, failures: bool, as_json: bool) -> None:
             click.echo(f"    {failure_line(failure)}")
 
 
-def _described(folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    record, counts = folder.record, progress.counts()
-    keys = ("kind", "model", "environment", "build", "root", "settings", "out", "created", "earlier")
-    return {
-        "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
-        "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
-        "failed": progress.failed(), "missing": counts["missing"], "computed_twice": progress.twice,
-        "damaged_records": progress.damaged,
-    }  # fmt: skip
-
-
-def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str, Any]]) -> None:
-    said = _described(folder, progress)
+def _show_status(folder: Path, said: Mapping[str, Any]) -> None:
     build = f", build {said['environment']}/{said['build']}" if said["build"] else ""
-    click.echo(f"{folder.path}: {said['kind']} with {said['model']}{build}")
+    click.echo(f"{folder}: {said['kind']} with {said['model']}{build}")
     rows = [
         ("structures", said["structures"], ""),
         ("done", said["done"], ""),
@@ -109,16 +91,16 @@ def _show_status(folder: RunFolder, progress: Progress, processes: list[dict[str
         ("damaged records", said["damaged_records"], "computed again" if said["damaged_records"] else None),
         (
             "failed",
-            failed(progress),
+            sum(said["failed"].values()),
             ", ".join(f"{count:,} of class {name}" for name, count in said["failed"].items() if count),
         ),
     ]
-    for process in processes:
+    for process in said["running"]:
         where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
         rate, left = process["structures_per_s"], process["seconds_left"]
         pace = f", {pace_words(rate, left)}" if rate else ""
         click.echo(f"  element {process['element']}: {process['state']}, {where}{pace}")
-    if not processes:
+    if not said["running"]:
         click.echo("  no process computes it")
     for name, count, remark in rows:
         if remark is not None:
@@ -134,7 +116,8 @@ def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
 
     The build that the run began with computes, also if another one is in use now; in the root and on the device of the
     first command, unless others are given. Structures that failed are not computed again: see retry-failed. When
-    nothing is missing, results are exported, as at the end of the first command.
+    nothing is missing, results are exported, as at the end of the first command. With --json, standard output is what
+    'rootstock run status --json' prints then.
 
     \b
     Examples:
@@ -150,7 +133,9 @@ def continue_(folder: Path, rebase: bool, **rest: Any) -> None:
 def retry_failed(folder: Path, **rest: Any) -> None:
     """Compute the failed structures in FOLDER again.
 
-    What is missing, and results that are damaged on disk, are computed as well.
+    This is for failures that were not the structure's: of class resource, on a GPU with more memory; or of a node that
+    was at fault; or after 'rootstock run continue --rebase', which takes another build. The same model fails for a
+    structure of class structure again. What is missing, and results that are damaged on disk, are computed as well.
 
     \b
     Example:
@@ -162,7 +147,7 @@ def retry_failed(folder: Path, **rest: Any) -> None:
     opened = RunFolder.open(folder)
     damaged: list[Damaged] = []
     collections.deque(opened.frames(damaged), maxlen=0)
-    if damaged:
+    if damaged and os.access(folder, os.W_OK):
         opened.discard(damaged)
         click.echo(f"{number_of(len(damaged), 'result')} damaged on disk: computed again.", err=True)
     _go_on(folder, retry_failed=True, rebase=False, **rest)
@@ -170,7 +155,7 @@ def retry_failed(folder: Path, **rest: Any) -> None:
 
 def _go_on(
     folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
-    overwrite: bool, cluster: str | None, root: Path | None, device: str | None, threads: int | None,
+    overwrite: bool, cluster: str | None, root: Path | None, device: str | None, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     from rootstock.simulations.runs.begin import resume
     from rootstock.simulations.runs.elements import Element
@@ -179,6 +164,7 @@ def _go_on(
 
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
+    refuse_read_only(folder, share, retry_failed=retry_failed, out=out)
     out = out or near(Path(record.out))
     check_export(folder, out, overwrite=overwrite)
     if share.of == 1:
@@ -193,8 +179,9 @@ def _go_on(
             build=build, **place,
         )  # fmt: skip
 
-    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, device_words(record.device))
-    compute(asked, lambda show: resume(folder, make, accept_other_build=rebase))  # noqa: ARG005  # nothing to show
+    more = device_words(record.device)
+    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, as_json)
+    compute(asked, lambda _, announce: resume(folder, make, accept_other_build=rebase, announce=announce))
 
 
 @run.command(cls=Simulation)

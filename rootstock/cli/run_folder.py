@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.command import INTERRUPTED
-from rootstock.cli.run_line import failed, show_line
+from rootstock.cli.common import show_json
+from rootstock.cli.run_end import not_converged, some_failed, state
+from rootstock.cli.run_line import beginning, failed, failed_of, show_line
 from rootstock.errors import (
+    ConfigurationError,
     LockBusyError,
-    NotConvergedError,
     OutputError,
     RootstockError,
-    SomeFailedError,
     WorkerError,
 )
 
@@ -27,12 +29,10 @@ if TYPE_CHECKING:
     from rootstock.root.lock import Report
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
-    from rootstock.simulations.runs.progress import Progress
     from rootstock.simulations.runs.source import Source
 
-Opened = Callable[["Report"], AbstractContextManager[tuple["RunFolder", "Source", Any]]]
-
-_SHOWN = 5  # failures that the end of a command lists
+Announce = Callable[["RunFolder | None", int], object]
+Opened = Callable[["Report", Announce], AbstractContextManager[tuple["RunFolder", "Source", Any]]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class Run:
         Whether a file may be replaced that is not of this run.
     more : str
         Options that another command for this folder needs, such as the device.
+    model : str
+        For people.
+    as_json : bool
+        Whether standard output is for a program: people are told on standard error, and at the end comes `state`.
     """
 
     path: Path
@@ -61,6 +65,35 @@ class Run:
     out: Path | None = None
     overwrite: bool = False
     more: str = ""
+    model: str = ""
+    as_json: bool = False
+
+    def say(self, text: str) -> None:
+        """Tell a person something.
+
+        Parameters
+        ----------
+        text : str
+        """
+        click.echo(text, err=self.as_json)
+
+    def announce(self, folder: RunFolder | None, structures: int) -> None:
+        """Say how much there is to do, before anything else takes time.
+
+        Parameters
+        ----------
+        folder : RunFolder or None
+            None of a run that is being made.
+        structures : int
+            How many it has.
+        """
+        owned = todo = len(range(self.element.number - 1, structures, self.element.of))
+        lost = 0
+        if folder is not None:
+            todo = len(folder.missing(self.element, retry_failed=self.retry_failed))
+            if not self.retry_failed:
+                lost = failed_of(folder.progress().statuses[folder.owned(self.element)])
+        click.echo(beginning(self.path, self.element, self.model, owned, todo, lost), err=True)
 
     def command(self, name: str) -> str:
         """Return a command about this folder, to be copied.
@@ -81,13 +114,18 @@ def compute(run: Run, opened: Opened) -> None:
     ----------
     run : Run
     opened : callable
-        Opens the folder, given what shows steps.
+        Opens the folder, given what shows steps, and what is told before the worker starts.
     """
+    from rootstock.simulations.runs.begin import find_run
     from rootstock.simulations.runs.carry_out import carry_out
     from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.source import Source
 
+    if (held := find_run(run.path)) and not os.access(run.path, os.W_OK):  # nothing is missing, or it was refused
+        end(run, RunFolder(run.path, held), Source(run.path, held.input).name, "")
+        return
     try:
-        with show_line() as line, opened(line.tell) as (folder, source, calc):
+        with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
             line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
             carry_out(
                 folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
@@ -108,6 +146,36 @@ def compute(run: Run, opened: Opened) -> None:
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
     end(run, RunFolder.open(run.path), source.name, line.took())
+
+
+def refuse_read_only(path: Path, element: Element, *, retry_failed: bool = False, out: Path | None = None) -> None:
+    """Refuse to compute in a run folder that this user cannot write, unless all that is left to do is an export.
+
+    Parameters
+    ----------
+    path : Path
+    element : Element
+    retry_failed : bool
+    out : Path or None
+        The file for results that somebody has named.
+
+    Raises
+    ------
+    ConfigurationError
+        With how to get what the folder holds.
+    """
+    from rootstock.root.disk_usage import number_of
+    from rootstock.simulations.runs.folder import RunFolder
+
+    if os.access(path, os.W_OK):
+        return
+    missing = len(RunFolder.open(path).missing(element, retry_failed=retry_failed))
+    if missing or out is None:
+        what = f"{number_of(missing, 'structure')} cannot be computed there" if missing else "nothing is missing in it"
+        raise ConfigurationError(
+            f"You cannot write into the run folder {path}; {what}.",
+            f"What it holds can be had all the same: rootstock run export {shlex.quote(str(path))} FILE",
+        )
 
 
 def near(path: Path) -> Path:
@@ -157,17 +225,19 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
     counts = progress.counts()
     where, damaged = f"in {run.path}", 0
     if counts["missing"]:
-        click.echo(
+        run.say(
             f"Element {run.element} is computed{took and f' ({took})'}. "
             f"Still missing {where}: {number_of(counts['missing'], 'structure')}."
         )
     elif counts["done"] + counts["not_converged"]:
         out, damaged = _export(run, folder, took)
         where = f"in {out}"
+    if run.as_json:
+        show_json(state(folder))
     if failed(progress) or damaged:
-        raise _some_failed(run, folder, progress, damaged)
+        raise some_failed(folder, progress, damaged, run.command)
     if counts["not_converged"]:
-        raise _not_converged(folder, progress, name, where)
+        raise not_converged(folder, progress, name, where, run.out or Path(folder.record.out))
 
 
 def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
@@ -180,57 +250,10 @@ def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
     try:
         with claim_files([out], command) if run.element.of > 1 else nullcontext():
             exported = export(folder, out, overwrite=run.overwrite)
-            click.echo("; ".join(filter(None, (*exported.sentences(), took))))
+            run.say("; ".join(filter(None, (*exported.sentences(), took))))
             return out, exported.damaged
     except LockBusyError:
         if run.element.of == 1:
             raise
         click.echo(f"Another element of the run writes {out}.", err=True)
         return out, 0
-
-
-def _some_failed(run: Run, folder: RunFolder, progress: Progress, damaged: int) -> SomeFailedError:
-    lines = [
-        f"  {failure_line(failure)}" for _, failure in zip(range(_SHOWN), folder.failures(), strict=False)
-    ]  # fmt: skip
-    count = failed(progress)
-    if count > _SHOWN:
-        lines.append(f"  and {count - _SHOWN:,} more")
-    lines = [f"{count:,} of {len(progress.statuses):,} structures failed:", *lines] if count else []
-    if damaged:
-        lines.append(f"{damaged:,} of {len(progress.statuses):,} results are damaged on disk, and left out.")
-    return SomeFailedError(
-        "\n".join(lines),
-        f"List all failures:       {run.command('status')} --failures\n"
-        f"Compute them once more:  {run.command('retry-failed')}",
-    )
-
-
-def failure_line(failure: Mapping[str, Any]) -> str:
-    """Return what a person wants to know of a failure, in one line.
-
-    Parameters
-    ----------
-    failure : Mapping
-        As `RunFolder.failures` yields it.
-    """
-    message = " ".join(str(failure["message"]).partition("\n")[0].split())  # what follows is what to do
-    shown = message if len(message) <= 200 else f"{message[:197]}..."
-    return f"{failure['structure'] or failure['index']}: {failure['class']}: {failure['error']}: {shown}"
-
-
-def _not_converged(
-    folder: RunFolder, progress: Progress, name: Callable[[int], str], where: str
-) -> NotConvergedError:  # fmt: skip
-    import numpy as np
-
-    from rootstock.simulations.runs.index import Status
-
-    late = np.flatnonzero(progress.statuses == Status.NOT_CONVERGED).tolist()
-    settings = folder.record.settings
-    more = " ..." if len(late) > 10 else ""
-    return NotConvergedError(
-        f"{len(late):,} of {len(progress.statuses):,} structures did not reach {settings['fmax']} eV/Å in "
-        f"{settings['steps']} steps: {', '.join(map(name, late[:10]))}{more}. All are {where}.",
-        "Go on from there with more --steps, in another run folder, or look at them.",
-    )

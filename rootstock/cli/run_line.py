@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +14,15 @@ import click
 from rootstock.cli.progress_line import show_rarely
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rootstock.root.lock import Report
+    from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.progress import Progress
 
+_START_S = 4.0  # a worker that is not ready by then is told of, also where lines stay
 _LOOK_S = 10.0  # between two looks at how many failed
 
 
@@ -33,6 +39,7 @@ class Line:
         self._todo = self._failed = self._done = 0
         self._begun = self._looked = self._first = time.monotonic()
         self._folder: RunFolder | None = None
+        self._reported = bytearray()  # 1 for each structure that this process has recorded
 
     def tell(self, text: str) -> None:
         """Show what is being done before there are results, or between them.
@@ -52,10 +59,10 @@ class Line:
         ----------
         folder : RunFolder
         todo : int
-            How many structures.
+            How many structures this process is to compute.
         """
-        self._folder, self._todo, self._failed = folder, todo, failed(folder.progress())
-        self._said = f"0 of {self._todo:,} done, {self._failed:,} failed"
+        self._folder, self._todo, self._reported = folder, todo, bytearray(folder.record.structures)
+        self._said = f"0 of {self._todo:,} done, 0 failed"
         self.tell("computing")
 
     def add(self, indices: Sequence[int]) -> None:
@@ -65,20 +72,36 @@ class Line:
         ----------
         indices : sequence of int
         """
+        for index in indices:
+            self._reported[index] = 1
         self._done += len(indices)
         now = time.monotonic()
-        if self._folder is not None and now - self._looked > _LOOK_S:
-            self._looked, self._failed = now, failed(self._folder.progress())
+        if now - self._looked > _LOOK_S:
+            self._looked = now
+            self._count_failed()
         if not self._done:  # only failures that are not final
             return
         rate = self._done / max(now - self._first, 1e-3)
-        left = max(self._todo - self._done, 0)
+        self._todo = max(self._todo, self._done)  # what another kind of GPU had no memory for is known late
+        left = self._todo - self._done
         self._said = f"{self._done:,} of {self._todo:,} done, {self._failed:,} failed, {pace_words(rate, left / rate)}"
         self._show(self._said)
 
+    def _count_failed(self) -> None:
+        """Count the failures among what this process has computed."""
+        import numpy as np
+
+        if self._folder is not None:
+            statuses = self._folder.progress().statuses[np.frombuffer(self._reported, bool)]
+            self._failed = failed_of(statuses)
+
     def took(self) -> str:
-        """Say how much was computed in which time; nothing if that is nothing."""
-        return f"{self._done:,} computed in {_duration(time.monotonic() - self._begun)}" if self._done else ""
+        """Say how much was computed in which time, and how much of that failed; nothing if that is nothing."""
+        if not self._done:
+            return ""
+        self._count_failed()
+        lost = f" ({self._failed:,} failed)" if self._failed else ""
+        return f"{self._done:,} computed{lost} in {_duration(time.monotonic() - self._begun)}"
 
 
 class _ToLine(logging.Handler):
@@ -99,7 +122,7 @@ class _ToLine(logging.Handler):
 def show_line() -> Iterator[Line]:
     """Yield the line that is shown while the block runs."""
     logger = logging.getLogger("rootstock")
-    with show_rarely() as show:
+    with show_rarely(first_after=_START_S) as show:
         line = Line(show)
         handler, level = _ToLine(line), logger.level
         logger.addHandler(handler)
@@ -109,6 +132,37 @@ def show_line() -> Iterator[Line]:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+
+
+def beginning(run: Path, element: Element, model: str, owned: int, todo: int, lost: int) -> str:
+    """Return what is said when a run begins or goes on.
+
+    Parameters
+    ----------
+    run : Path
+    element : Element
+    model : str
+    owned : int
+        How many structures the element has.
+    todo : int
+        How many of them are to be computed.
+    lost : int
+        How many of the others have failed.
+
+    >>> from rootstock.simulations.runs.elements import Element
+    >>> beginning(Path("screening"), Element(), "chgnet", 999, 999, 0)
+    'screening: 999 structures with chgnet; 999 to compute'
+    >>> beginning(Path("screening"), Element(2, 4), "chgnet", 250, 100, 3)
+    'screening, element 2/4: 250 structures with chgnet; 147 are done, 3 failed, 100 to compute'
+    """
+    from rootstock.root.disk_usage import number_of
+
+    share = f", element {element}" if element.of > 1 else ""
+    done = owned - todo - lost
+    counts = [f"{done:,} are done"] if done else []
+    counts += [f"{lost:,} failed"] if lost else []
+    counts.append(f"{todo:,} to compute" if todo else "none to compute")
+    return f"{run}{share}: {number_of(owned, 'structure')} with {model}; {', '.join(counts)}"
 
 
 def pace_words(rate: float, left: float) -> str:
@@ -136,6 +190,18 @@ def failed(progress: Progress) -> int:
     progress : Progress
     """
     return sum(progress.failed().values())
+
+
+def failed_of(statuses: NDArray[np.uint8]) -> int:
+    """Return how many of some statuses are those of failures.
+
+    Parameters
+    ----------
+    statuses : numpy.ndarray
+    """
+    from rootstock.simulations.runs.index import Status
+
+    return int((statuses >= Status.FAILED_STRUCTURE).sum())
 
 
 def _duration(seconds: float) -> str:

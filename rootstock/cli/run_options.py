@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, near
+from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
 from rootstock.errors import ConfigurationError
 
 element_option = click.option(
@@ -48,14 +49,24 @@ class NewRun:
         ----------
         run_folder, element, stop_on_error
             As click passes them.
+
+        Raises
+        ------
+        ConfigurationError
+            If the folder's name looks like an option, or options are given that are for run folders only.
         """
+        if run_folder is not None and str(run_folder).startswith("-"):
+            raise ConfigurationError(
+                f"{run_folder} begins with a dash, as options do, so other commands could not name that run folder.",
+                "Name it otherwise: --run FOLDER",
+            )
         if run_folder is None:
             refuse_unused({"element": "is for --run.", "stop_on_error": "is for --run: other commands always stop."})
             return None
         return cls(run_folder, element, stop_on_error)
 
     def compute(
-        self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], ending: str, *,
+        self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], *,
         calculator: Callable[..., Any], out: Path | None, overwrite: bool, file_format: str | None,
     ) -> None:  # fmt: skip
         """Compute what the folder lacks; see `compute`.
@@ -64,35 +75,52 @@ class NewRun:
         ----------
         kind, model, names, settings
             As for `rootstock.simulations.runs.begin.Asked`.
-        ending : str
-            Of the default name of results.
         calculator : callable
             As `calculator_options` makes it.
         out, overwrite, file_format
             As click passes them.
         """
-        from rootstock.simulations.driver import output_file
-        from rootstock.simulations.runs.begin import Asked, begin, check_out, find_run
+        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
+        from rootstock.simulations.runs.making import check_ours
+        from rootstock.simulations.structures import check_there
 
+        given = click.get_current_context().params
+        setup, device = setup_arguments(given["calc_kwargs"]), given["device"]
         element = Element.parse(self.element) if self.element else Element()
+        for name in names:
+            check_there(name)
         there = find_run(self.folder)
-        if out is None and there is not None:
-            out = near(Path(there.out))
-        elif out is None and len(names) > 1:
-            out = Path(f"{self.folder.resolve().name}.extxyz")
-        path = output_file(names, out, ending)
+        path = out or (near(Path(there.out)) if there else self._default_out())
+        asked = Asked(kind, model, names, file_format, settings, setup, device, path)
+        # A file that is in the way is the last thing to be told of: what else is wrong may be the reason for it.
+        if there is not None:
+            check_asked(self.folder, there, asked)
+            refuse_read_only(self.folder, element, out=out)
+        else:
+            calculator(model).close()
+            if self.folder.is_dir():
+                check_ours(self.folder)
         check_out(path, names)
         check_export(self.folder, path, overwrite=overwrite)
         if element.of == 1:
             claim_outputs(path)
-        given = click.get_current_context().params
-        setup, device = setup_arguments(given["calc_kwargs"]), given["device"]
-        asked = Asked(kind, model, names, file_format, settings, setup, device, path)
         more = device_words(there.device if there else device)
-        run = Run(self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more)
-        compute(run, lambda show: begin(self.folder, asked, lambda build: calculator(model, build=build), show))
+        run = Run(
+            self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model
+        )  # fmt: skip
+        compute(
+            run,
+            lambda show, announce: begin(
+                self.folder, asked, lambda build: calculator(model, build=build), show, announce
+            ),
+        )  # fmt: skip
+
+    def _default_out(self) -> Path:
+        """Return the file beside the folder that has its name."""
+        folder = Path(os.path.abspath(self.folder))
+        return near(folder.with_name(f"{folder.name}.extxyz")) if folder.name else Path("results.extxyz")
 
 
 run_options = options(
@@ -100,7 +128,7 @@ run_options = options(
         "--run", "run_folder", type=Place(readable=False, path_type=Path), metavar="FOLDER",
         help="Run folder for many structures: results are kept as they are computed, structures that fail do not stop "
         "the others, and the same command continues after an interruption. --out is then .extxyz, .db, .npz or .csv "
-        "[default with several STRUCTUREs: FOLDER.extxyz in this folder].",
+        "[default: FOLDER.extxyz, beside FOLDER].",
     ),
     element_option,
     stop_option,

@@ -127,7 +127,7 @@ def singlepoint(
 
     properties = tuple(name.strip() for names in properties for name in names.split(","))
     if run is not None:
-        run.compute("singlepoint", model, structures, {"properties": list(properties)}, "results", **rest)
+        run.compute("singlepoint", model, structures, {"properties": list(properties)}, **rest)
         return
     _compute_each(model, structures, "results", compute, properties=properties, **rest)
 
@@ -197,7 +197,7 @@ def relax(
     relaxation = Relaxation(optimizer, fmax, steps, cell, pressure)
     if run is not None:
         refuse_unused({"traj": "is not possible with --run, which keeps the last step of each structure."})
-        run.compute("relax", model, structures, dataclasses.asdict(relaxation), "relaxed", **rest)
+        run.compute("relax", model, structures, dataclasses.asdict(relaxation), **rest)
         return
 
     def compute(atoms: Atoms, calc: Any, show: Report) -> Atoms:

@@ -19,5 +19,8 @@ def check_device_name(device: str) -> None:
     kind = device.lower().partition(":")[0].strip()
     if not kind:
         raise ConfigurationError(f"device={device!r} names no device.", "For example: device='cpu'")
-    if kind not in _DEVICES and (meant := did_you_mean(kind, _DEVICES)):
+    if kind in _DEVICES:
+        return
+    letters = [name for name in _DEVICES if sorted(name) == sorted(kind)]  # cup: too short to be near by other measures
+    if meant := did_you_mean(kind, _DEVICES) or (f" Did you mean {letters[0]!r}?" if letters else ""):
         raise ConfigurationError(f"device={device!r} is unknown.{meant}")

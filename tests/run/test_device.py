@@ -242,9 +242,10 @@ def test_what_has_computed_is_told(make, moves: str, computes_on: str) -> None:
     assert atoms.info["rootstock_device"] == computes_on
 
 
-def test_a_misspelt_device_is_refused(root: Path) -> None:
-    with pytest.raises(ConfigurationError, match="device='cdua:1' is unknown. Did you mean 'cuda'?"):
-        RootstockCalculator("emt", root=root, device="cdua:1").start()
+@pytest.mark.parametrize(("device", "meant"), [("cdua:1", "cuda"), ("cup", "cpu"), ("gup", "gpu")])
+def test_a_misspelt_device_is_refused(root: Path, device: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"device='{device}' is unknown. Did you mean '{meant}'?"):
+        RootstockCalculator("emt", root=root, device=device).start()
 
 
 def test_a_library_that_does_not_tell_ends_no_worker(make) -> None:

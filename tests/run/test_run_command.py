@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from ase.db import connect
 from ase.io import read, write
 from click.testing import CliRunner
 
+from rootstock.cli.progress_line import show_rarely
 from rootstock.cli.user import main as user
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.runs.begin import Asked, check_asked
@@ -97,15 +99,18 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s")
     assert done.returncode == 22, done.stderr
     assert re.fullmatch(
-        r"a-results.extxyz: 3 of 5 structures; 2 failed \(structure\); 5 computed in \d+\.\d s\n", done.stdout
+        r"s.extxyz: 3 of 5 structures; 2 failed \(structure\); 5 computed \(2 failed\) in \d+\.\d s\n", done.stdout
     )
-    lines = done.stderr.splitlines()
+    first, *lines = done.stderr.splitlines()
+    assert first == "s: 5 structures with emt; 5 to compute"
     assert lines[0] == "Error: 2 of 5 structures failed:"
     assert lines[1].startswith("  a.extxyz@1, U: structure: ModelError: ")
     assert lines[2].startswith("  a.extxyz@4: structure: ConfigurationError: Cannot read a.extxyz@4 as extxyz: ")
-    assert lines[3:] == ["List all failures:       rootstock run status s --failures",
-                        "Compute them once more:  rootstock run retry-failed s"]  # fmt: skip
-    found = read("a-results.extxyz", ":")
+    assert lines[3:] == [
+        "List all failures:  rootstock run status s --failures",
+        "2 of class structure: the model fails for them each time. Look at the structures.",
+    ]
+    found = read("s.extxyz", ":")
     for atoms, index in zip(found, (0, 2, 3), strict=True):
         again = read("a.extxyz@:4")[index]
         assert (atoms.positions == again.positions).all()
@@ -122,7 +127,11 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
     shown = rootstock("run", "status", "s").stdout
     assert "failed                     2  2 of class structure" in shown and "a.extxyz@1, U: structure: " in shown
     again = rootstock("run", "retry-failed", "s")
-    assert (again.returncode, again.stderr.splitlines()[0]) == (22, lines[0])
+    assert again.returncode == 22
+    assert again.stderr.splitlines()[:2] == ["s: 5 structures with emt; 3 are done, 2 to compute", lines[0]]
+    assert "2 computed (2 failed) in " in again.stdout  # of what this command was to compute
+    again = rootstock("run", "continue", "s")
+    assert again.stderr.splitlines()[0] == "s: 5 structures with emt; 3 are done, 2 failed, none to compute"
     assert counts(rootstock) == (3, 0, {"structure": 2, "resource": 0}, 0)
 
 
@@ -131,10 +140,13 @@ def test_stop_on_error(rootstock: Command) -> None:
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error")
     assert (done.returncode, done.stdout) == (18, "")
     assert "a.extxyz@1" in done.stderr and "Continue with: rootstock run continue s\n" in done.stderr
-    assert not Path("a-results.extxyz").exists()
+    assert not Path("s.extxyz").exists()
     assert counts(rootstock)[2:] == ({"structure": 1, "resource": 0}, 2)
-    assert rootstock("run", "continue", "s").returncode == 22
-    assert len(read("a-results.extxyz", ":")) == 2
+    done = rootstock("run", "continue", "s")
+    assert done.returncode == 22
+    assert "1 failed (structure); 2 computed in " in done.stdout  # none of which failed
+    assert "s: 3 structures with emt; 1 failed, 2 to compute\n" in done.stderr
+    assert len(read("s.extxyz", ":")) == 2
 
 
 def test_relaxations(rootstock: Command) -> None:
@@ -142,13 +154,13 @@ def test_relaxations(rootstock: Command) -> None:
     words = ("relax", "emt", "a.extxyz", "--steps", "2", "--fmax", "0.001", "--run", "s")
     for _ in range(2):  # the second computes nothing
         done = rootstock(*words)
-        assert (done.returncode, said(done.stdout)) == (21, "a-relaxed.extxyz: 3 of 3 structures; 2 not converged\n")
+        assert (done.returncode, said(done.stdout)) == (21, "s.extxyz: 3 of 3 structures; 2 not converged\n")
         assert "2 of 3 structures did not reach 0.001 eV/Å in 2 steps: a.extxyz@0, a.extxyz@2." in done.stderr
     assert counts(rootstock) == (1, 2, NONE_FAILED, 0)
-    assert [bool(atoms.info["converged"]) for atoms in read("a-relaxed.extxyz", ":")] == [False, True, False]
+    assert [bool(atoms.info["converged"]) for atoms in read("s.extxyz", ":")] == [False, True, False]
     whole = rootstock("relax", "emt", "a.extxyz", "--steps", "2", "--fmax", "0.001", "--out", "whole.extxyz")
     assert whole.returncode == 21
-    for atoms, other in zip(read("whole.extxyz", ":"), read("a-relaxed.extxyz", ":"), strict=True):
+    for atoms, other in zip(read("whole.extxyz", ":"), read("s.extxyz", ":"), strict=True):
         assert (atoms.positions == other.positions).all() and (atoms.get_forces() == other.get_forces()).all()
         assert atoms.info == other.info and atoms.calc.results.keys() == other.calc.results.keys()
     refused = rootstock(*words, "--traj", "steps.extxyz")
@@ -163,7 +175,7 @@ def test_single_points_are_those_of_the_command_without_a_folder(rootstock: Comm
     write("a.traj", [crystal(0), molecule("N2"), crystal(2, repeat=2)])
     assert not rootstock("singlepoint", "emt", "a.traj", "--run", "s").returncode
     assert not rootstock("singlepoint", "emt", "a.traj", "--out", "whole.extxyz").returncode
-    assert Path("a-results.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
+    assert Path("s.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
 
 
 def test_results_of_the_input_come_back_as_references(rootstock: Command) -> None:
@@ -176,8 +188,8 @@ def test_results_of_the_input_come_back_as_references(rootstock: Command) -> Non
     known.calc.results = {name: 2 * value for name, value in known.calc.results.items()}
     write("known.traj", known)
     for name in ("plain.extxyz", "known.traj"):
-        assert not rootstock("singlepoint", "emt", name, "--run", name.partition(".")[0]).returncode
-    found, plain = read("known-results.extxyz"), read("plain-results.extxyz")
+        assert not rootstock("singlepoint", "emt", name, "--run", name[:1]).returncode
+    found, plain = read("k.extxyz"), read("p.extxyz")
     assert found.get_potential_energy() == plain.get_potential_energy() != 0
     assert (found.get_forces() == plain.get_forces()).all()
     assert found.info["ref_energy"] == known.calc.results["energy"]
@@ -189,7 +201,7 @@ def test_properties(rootstock: Command) -> None:
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--properties", "dipole")
     assert (done.returncode, "The model does not compute dipole; it computes energy" in done.stderr) == (3, True)
     assert not rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--properties", "energies").returncode
-    assert set(read("a-results.extxyz").calc.results) == {"energies"}
+    assert set(read("s.extxyz").calc.results) == {"energies"}
 
 
 # -- files
@@ -249,11 +261,11 @@ def test_export(rootstock: Command) -> None:
     Path("t.csv").write_text("of somebody")
     assert (rootstock("run", "export", "s", "t.csv").returncode, Path("t.csv").read_text()) == (3, "of somebody")
     assert not rootstock("run", "export", "s", "t.csv", "--overwrite").returncode
-    Path("a-results.extxyz").write_text("of somebody")
+    Path("s.extxyz").write_text("of somebody")
     for more, code in (((), 3), (("--out", "b.csv"), 0), (("--overwrite",), 0)):
         done = rootstock("run", "continue", "s", *more)
         assert done.returncode == code, done.stderr
-    assert len(read("a-results.extxyz", ":")) == 2 and Path("b.csv").exists()
+    assert len(read("s.extxyz", ":")) == 2 and Path("b.csv").exists()
     refused = rootstock("run", "export", "s", "t.cif")
     assert (refused.returncode, "ase convert results.extxyz t.cif" in refused.stderr) == (3, True)
 
@@ -286,6 +298,7 @@ def test_export(rootstock: Command) -> None:
         (("singlepoint", "emt", "a.extxyz", "--run", "x", "--calc-kwargs", "[1]"), "is not a dictionary"),
         (("run", "status", "full"), "full holds no run: it has no run.json"),
         (("run", "export", "nowhere", "x.csv"), "The folder nowhere is not there"),
+        (("singlepoint", "emt", "a.extxyz", "--run", "-x"), "-x begins with a dash"),
     ],
 )
 def test_wrong_words(rootstock: Command, words: tuple[str, ...], message: str) -> None:
@@ -345,8 +358,8 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
         done = rootstock("run", "continue", "s", prefix=prefix)
         assert (done.returncode, done.stderr) == (
             3,
-            "Error: Cannot write into the run folder s: Permission denied.\n"
-            "Its results can be had all the same: rootstock run export s FILE\n",
+            "Error: You cannot write into the run folder s; 1 structure cannot be computed there.\n"
+            "What it holds can be had all the same: rootstock run export s FILE\n",
         )
         Path("t").mkdir(mode=0o555)
         done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "t", "--out", "t.csv", prefix=prefix)
@@ -355,19 +368,109 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
         Path("s").chmod(0o755)
 
 
+def test_a_complete_folder_of_somebody_else(rootstock: Command) -> None:
+    """Nothing is to be computed: what is left is the export, to a file of one's own."""
+    write("a.extxyz", [crystal(0), crystal(1)])
+    assert not rootstock("singlepoint", "emt", "a.extxyz", "--run", "s").returncode
+    os.mkdir("mine")
+    os.chmod("mine", 0o777)
+    os.chmod("s", 0o555)
+    try:
+        prefix = tuple(ordinary())
+        for words in (("run", "continue", "s"), ("singlepoint", "emt", "a.extxyz", "--device", "cpu", "--run", "s")):
+            done = rootstock(*words, prefix=prefix)
+            assert (done.returncode, done.stderr) == (
+                3,
+                "Error: You cannot write into the run folder s; nothing is missing in it.\n"
+                "What it holds can be had all the same: rootstock run export s FILE\n",
+            )
+            done = rootstock(*words, "--out", f"mine/{words[0]}.csv", prefix=prefix)
+            assert (done.returncode, done.stdout) == (0, f"mine/{words[0]}.csv: 2 of 2 structures\n"), done.stderr
+    finally:
+        os.chmod("s", 0o755)
+
+
+def test_json_of_commands_that_compute(rootstock: Command) -> None:
+    """Standard output is one object, that of status."""
+    write("a.extxyz", [crystal(0), bulk("U", "fcc", a=4.5), crystal(1)])
+    assert rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error").returncode == 18
+    for command in ("continue", "retry-failed"):
+        done = rootstock("run", command, "s", "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (22, status(rootstock)), done.stderr
+        assert "s.extxyz: 2 of 3 structures; 1 failed (structure)" in done.stderr
+    assert json.loads(done.stdout)["running"] == []
+
+
+def test_threads_are_kept(rootstock: Command) -> None:
+    """The last digits may depend on them: each number that has computed is in the record, once."""
+    write("a.extxyz", [crystal(0), bulk("U", "fcc", a=4.5), crystal(1), bulk("U", "fcc", a=4.6)])
+    assert rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--threads", "1").returncode == 22
+    assert status(rootstock)["threads"] == [1]
+    for threads in ("2", "1"):
+        assert rootstock("run", "retry-failed", "s", "--threads", threads).returncode == 22
+    assert status(rootstock)["threads"] == [1, 2] and not list(Path("s").glob("*.lock"))
+
+
+def test_what_is_wrong_is_told_before_what_is_in_the_way(rootstock: Command) -> None:
+    """An output that exists may be the consequence of another mistake."""
+    write("a.extxyz", [crystal(0)])
+    for name in ("s.extxyz", "full.extxyz"):
+        Path(name).touch()
+    os.mkdir("full")
+    Path("full/thesis.tex").touch()
+    for words, message in (
+        (("singlepoint", "emt", "a.extxyz", "--run", "s"), "s.extxyz exists"),
+        (("singlepoint", "emtt", "a.extxyz", "--run", "s"), "Did you mean 'emt'?"),
+        (("singlepoint", "emt", "a.extxyz", "--run", "full"), "full holds other files"),
+    ):
+        done = rootstock(*words)
+        assert (done.returncode in (3, 4), message in done.stderr) == (True, True), done.stderr
+    assert not rootstock("singlepoint", "emt", "a.extxyz", "--run", "t").returncode
+    Path("t.extxyz").write_text("of somebody")
+    done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "t", "--properties", "energy")
+    assert (done.returncode, "t holds another run: settings.properties" in done.stderr) == (3, True), done.stderr
+    done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "t2", "--properties", "energy")  # as the error says
+    assert (done.returncode, Path("t2.extxyz").exists()) == (0, True), done.stderr
+
+
+def test_the_output_lies_beside_the_folder(rootstock: Command) -> None:
+    write("a.extxyz", [crystal(0)])
+    os.mkdir("sub")
+    done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "sub/s.v1")
+    assert (done.returncode, said(done.stdout)) == (0, "sub/s.v1.extxyz: 1 of 1 structures\n"), done.stderr
+
+
+def test_a_relaxation_goes_on_as_it_is_told(rootstock: Command) -> None:
+    """The command that the error gives, and nothing else."""
+    write("a.extxyz", [crystal(0), crystal(1)])
+    words = ("relax", "emt", "a.extxyz", "--steps", "5", "--fmax", "0.05", "--opt-cell-fully", "--run", "s")
+    for more in ((), ("--out", "t.csv")):
+        done = rootstock(*words, *more)
+        assert done.returncode == 21
+        folder = "s-further"
+        shutil.rmtree(folder, ignore_errors=True)
+        for line in done.stderr.splitlines()[-1].strip().split(" && "):
+            program, *given = shlex.split(line)
+            if given[-2:] == ["--run", folder]:
+                given += ["--overwrite"]
+            done = rootstock(*given, prefix=("env",))
+            assert (program, done.returncode) == ("rootstock", 0), done.stderr
+        assert all(atoms.info["converged"] for atoms in read("s-further.extxyz", ":"))
+
+
 def test_a_result_that_is_damaged_on_disk(rootstock: Command) -> None:
     """It costs itself only, is told, and is computed again."""
     write("a.extxyz", [crystal(0), crystal(1), crystal(2)])
     assert not rootstock("singlepoint", "emt", "a.extxyz", "--run", "s").returncode
-    whole = Path("a-results.extxyz").read_bytes()
+    whole = Path("s.extxyz").read_bytes()
     (part,) = Path("s").glob("part-*.extxyz")
     part.write_bytes(part.read_bytes().replace(b"a.extxyz@1", bytes(10)))
     done = rootstock("run", "continue", "s")
     assert (done.returncode, "1 of 3 results are damaged on disk, and left out." in done.stderr) == (22, True)
-    assert [atoms.info["id"] for atoms in read("a-results.extxyz", ":")] == ["x0", "x2"]
+    assert [atoms.info["id"] for atoms in read("s.extxyz", ":")] == ["x0", "x2"]
     done = rootstock("run", "retry-failed", "s")
     assert (done.returncode, "1 result damaged on disk: computed again." in done.stderr) == (0, True), done.stderr
-    assert Path("a-results.extxyz").read_bytes() == whole
+    assert Path("s.extxyz").read_bytes() == whole
 
 
 # -- several processes, and ends that nobody chose
@@ -382,7 +485,7 @@ def computing(environment: dict[str, str], event: Callable[[], object]) -> Itera
     """Start a run in the folder s, and yield its process when something has come to pass, and not all is computed."""
     for _ in range(5):
         shutil.rmtree("s", ignore_errors=True)
-        Path("a-results.extxyz").unlink(missing_ok=True)
+        Path("s.extxyz").unlink(missing_ok=True)
         words = [ROOTSTOCK, "singlepoint", "emt", "a.extxyz", "--run", "s", "--device", "cpu"]
         with started(words, env=environment) as process:
             wait_for(lambda: event() or process.poll() is not None, "the beginning of a run")
@@ -413,15 +516,15 @@ def test_the_same_command_after_a_kill(rootstock: Command, environment: dict[str
         (ended,) = found["running"]  # type: ignore[misc]
         assert (ended["state"], ended["pid"], ended["structures_per_s"]) == ("ended", process.pid, None)
         assert 0 < found["done"] < 70 and found["done"] + found["missing"] == 70  # type: ignore[operator]
-    assert not Path("a-results.extxyz").exists()
+    assert not Path("s.extxyz").exists()
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s")
-    assert (done.returncode, said(done.stdout)) == (0, "a-results.extxyz: 70 of 70 structures\n"), done.stderr
+    assert (done.returncode, said(done.stdout)) == (0, "s.extxyz: 70 of 70 structures\n"), done.stderr
     found = status(rootstock)
     assert (found["computed_twice"], found["running"]) == (0, [])
     assert all(path.read_bytes() == content for path, content in before.items())
     whole = rootstock("singlepoint", "emt", "a.extxyz", "--run", "whole", "--out", "whole.extxyz")
     assert not whole.returncode, whole.stderr
-    assert Path("a-results.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
+    assert Path("s.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
 
 
 @pytest.mark.parametrize("how", ["cancel", "Ctrl-C"])
@@ -447,13 +550,14 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
     assert process.returncode == 130
     found = status(rootstock)
     assert told == (
+        "s: 60 structures with emt; 60 to compute\n"
         f"Interrupted. {found['done']} of 60 structures are recorded. Continue with: rootstock run continue s\n"
     )
     assert found["running"] == []
     if how == "cancel":
         assert rootstock("run", "cancel", "s").stdout == "No process computes s.\n"
         assert not rootstock("run", "continue", "s").returncode
-        assert len(read("a-results.extxyz", ":")) == 60
+        assert len(read("s.extxyz", ":")) == 60
 
 
 def test_what_is_shown_on_a_terminal(here: Path, environment: dict[str, str]) -> None:
@@ -469,7 +573,20 @@ def test_what_is_shown_on_a_terminal(here: Path, environment: dict[str, str]) ->
             shown += block
     assert process.wait() == 0
     assert re.search(rb"worker: (importing|running|loading)", shown), shown
-    assert re.search(rb"a-results.extxyz: 1 of 1 structures; 1 computed in [0-9.]+ s", shown), shown
+    assert re.search(rb"s.extxyz: 1 of 1 structures; 1 computed in [0-9.]+ s", shown), shown
+
+
+def test_a_slow_start_is_told_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Soon; what follows in its time."""
+    shown: list[str] = []
+
+    def told() -> bool:
+        shown.append(capsys.readouterr().err)
+        return "worker: loading the model" in "".join(shown)
+
+    with show_rarely(first_after=0.01) as show:
+        show("worker: loading the model")
+        wait_for(told, "the line")
 
 
 def test_elements_that_start_at_once(rootstock: Command, environment: dict[str, str]) -> None:
@@ -483,10 +600,10 @@ def test_elements_that_start_at_once(rootstock: Command, environment: dict[str, 
     told = [said(process.communicate()[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert sum("Still missing in s: " in text for text in told) <= 1  # both may end at once
-    assert "a-results.extxyz: 30 of 30 structures\n" in told
+    assert "s.extxyz: 30 of 30 structures\n" in told
     assert counts(rootstock) == (30, 0, NONE_FAILED, 0)
     assert not rootstock("singlepoint", "emt", "a.extxyz", "--out", "whole.extxyz").returncode
-    assert Path("a-results.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
+    assert Path("s.extxyz").read_bytes() == Path("whole.extxyz").read_bytes()
 
 
 def test_a_build_that_is_gone(rootstock: Command, here: Path) -> None:
@@ -503,7 +620,7 @@ def test_a_build_that_is_gone(rootstock: Command, here: Path) -> None:
         assert done.returncode in (3, 10)
         assert "0123456789abcdef" in done.stderr and "rootstock run continue --rebase s" in done.stderr, done.stderr
     done = rootstock("run", "continue", "s", "--rebase")
-    assert (done.returncode, said(done.stdout)) == (0, "a-results.extxyz: 2 of 2 structures\n"), done.stderr
+    assert (done.returncode, said(done.stdout)) == (0, "s.extxyz: 2 of 2 structures\n"), done.stderr
     found = status(rootstock)
     assert found["build"] == build and found["earlier"][0]["build"] == "0123456789abcdef"  # type: ignore[index]
 
@@ -514,11 +631,16 @@ def test_the_schema_of_status(rootstock: Command, root: Path, here: Path) -> Non
     found = status(rootstock, "s", "--failures")
     assert list(found) == [
         "schema", "folder", "kind", "model", "environment", "build", "root", "settings", "out", "created", "earlier",
-        "structures", "done", "not_converged", "failed", "missing", "computed_twice", "damaged_records", "running",
-        "failures",
+        "threads", "structures", "done", "not_converged", "failed", "missing", "computed_twice", "damaged_records",
+        "running", "failures",
     ]  # fmt: skip
     assert (found["schema"], found["folder"], found["root"]) == (1, str(here / "s"), str(root))
-    assert (found["kind"], found["model"], found["out"]) == ("singlepoint", "emt", str(here / "a-results.extxyz"))
-    assert np.isfinite(read("a-results.extxyz").get_potential_energy())
+    assert (found["kind"], found["model"], found["out"]) == ("singlepoint", "emt", str(here / "s.extxyz"))
+    assert np.isfinite(read("s.extxyz").get_potential_energy())
+    for words in (("status", "scren"), ("continue", "screnn"), ("export", "Screen", "x.csv")):
+        os.makedirs("screen", exist_ok=True)
+        shutil.copy("s/run.json", "screen/run.json")
+        done = rootstock("run", *words)
+        assert (done.returncode, "Did you mean 'screen'?" in done.stderr) == (3, True), done.stderr
     shutil.move("s", "t")  # a folder may be moved, as may its output
     assert counts(rootstock, "t") == (1, 0, NONE_FAILED, 0)

@@ -68,7 +68,7 @@ def test_a_run_keeps_to_its_build_and_outlives_it(
     assert old in done.stderr and "rootstock run continue --rebase s" in done.stderr, done.stderr
     done = rootstock("run", "continue", "--rebase", "s")
     assert not done.returncode, done.stderr
-    found = read("a-results.extxyz", ":")
+    found = read("s.extxyz", ":")
     assert [atoms.get_potential_energy() for atoms in found] == [1.0, 2.0, 6.0]
     assert [atoms.info["rootstock_build"] for atoms in found] == [f"counting/{build}" for build in (old, old, new)]
     record = json.loads(Path("s/run.json").read_text())

@@ -29,6 +29,7 @@ _WAIT_S = 2.0
 _MAKING_S = 600.0  # how long the making of a large run may take before others give up
 
 Report = Callable[[str], object]
+Announce = Callable[[RunFolder | None, int], object]
 # Returns a calculator for a build; None: for the one that is in use.
 Make = Callable[[str | None], Any]
 
@@ -64,7 +65,9 @@ class Asked:
 
 
 @contextmanager
-def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tuple[RunFolder, Source, Any]]:
+def begin(
+    path: Path, asked: Asked, make: Make, report: Report, announce: Announce = lambda *_: None
+) -> Iterator[tuple[RunFolder, Source, Any]]:  # fmt: skip
     """Make a run, or open the one that the same command has begun; yield it with a calculator, which is closed then.
 
     Parameters
@@ -76,6 +79,8 @@ def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tupl
         Returns a calculator for a build.
     report : callable
         Is told what is being done.
+    announce : callable, optional
+        Is given the folder, None while it is being made, and how many structures there are, before a worker starts.
 
     Raises
     ------
@@ -90,7 +95,7 @@ def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tupl
         try:
             with preparing_run(path):
                 if not run_file(path).exists():
-                    made = _make(path, asked, make, report)
+                    made = _make(path, asked, make, report, announce)
         except LockBusyError as error:
             if time.monotonic() > deadline:
                 raise
@@ -103,12 +108,14 @@ def begin(path: Path, asked: Asked, make: Make, report: Report) -> Iterator[tupl
         return
     record = read_run(path)
     check_asked(path, record, asked)
-    with resume(path, make) as found:
+    with resume(path, make, announce=announce) as found:
         yield found
 
 
 @contextmanager
-def resume(path: Path, make: Make, *, accept_other_build: bool = False) -> Iterator[tuple[RunFolder, Source, Any]]:
+def resume(
+    path: Path, make: Make, *, accept_other_build: bool = False, announce: Announce = lambda *_: None
+) -> Iterator[tuple[RunFolder, Source, Any]]:  # fmt: skip
     """Go on with a run; yield it with a calculator of the build that it is bound to.
 
     Parameters
@@ -118,6 +125,8 @@ def resume(path: Path, make: Make, *, accept_other_build: bool = False) -> Itera
         Returns a calculator for a build.
     accept_other_build : bool
         Whether to bind the run to the build that is in use now.
+    announce : callable, optional
+        As for `begin`.
 
     Raises
     ------
@@ -133,6 +142,7 @@ def resume(path: Path, make: Make, *, accept_other_build: bool = False) -> Itera
     with naming_rebase(path, record):
         calc = make(None if accept_other_build else record.build)
     with closing(calc):
+        announce(folder, record.structures)
         if accept_other_build:
             folder = RunFolder(path, rebase(path, calc.info()))
         yield folder, source, calc
@@ -216,12 +226,15 @@ def check_asked(path: Path, record: RunRecord, asked: Asked) -> None:
     )
 
 
-def _make(path: Path, asked: Asked, make: Make, report: Report) -> tuple[RunFolder, Source, Any]:
+def _make(
+    path: Path, asked: Asked, make: Make, report: Report, announce: Announce
+) -> tuple[RunFolder, Source, Any]:  # fmt: skip
     """Fill a new folder."""
     said = index_input(path, asked.names, asked.format, report)
     source = Source(path, said)
     calc = make(None)
     try:
+        announce(None, len(source))
         report("starting the model")
         info = calc.info()
         properties = asked.settings.get("properties") or ()

@@ -31,7 +31,7 @@ from rootstock.simulations.relax import Relaxation
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.recorder import Recorder, describe
-from rootstock.simulations.runs.records import check_same_model, run_file
+from rootstock.simulations.runs.records import check_same_model, note_threads, run_file
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
@@ -143,6 +143,7 @@ def carry_out(
         if calculator.name == "rootstock":
             info = calculator.info()
             check_same_model(folder.path, folder.record, info)
+            note_threads(folder.path, info.get("threads"))
             gpu = str(info["gpu"] or info["device"])
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
         run = _Run(folder, source, calculator, recorder, gpu, stop_on_error)

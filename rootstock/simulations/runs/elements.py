@@ -66,8 +66,7 @@ class Element:
         ConfigurationError
             If it means none.
         """
-        found = re.fullmatch(r"(\d{1,7})/(\d{1,7})", text, re.ASCII)
-        if not found:
+        if not (found := re.fullmatch(r"(\d{1,7})/(\d{1,7})", text, re.ASCII)):
             raise ConfigurationError(f"{text!r} is no share of a run.", "Write 2/4 for the second of four shares.")
         return cls(int(found[1]), int(found[2]))
 
@@ -204,8 +203,7 @@ def cancel(folder: Path) -> list[tuple[Found, str]]:
         What was done about each, in words.
     """
     ending = [found for found in running(folder) if found.runs is not False]
-    arrays = {found.array: "" for found in ending if found.array}
-    arrays = {array: array.cancel() for array in arrays}
+    arrays = {array: array.cancel() for array in {found.array for found in ending if found.array}}
     return [(found, _end(found, arrays)) for found in ending]
 
 
@@ -221,11 +219,10 @@ def _records(folder: Path) -> Iterator[tuple[Path, Element]]:
 def _look(records: Iterable[tuple[Path, Element]], me: Computing | None = None) -> list[Found]:
     """Read records, and find out which of their processes run."""
     read = [(record, element, _process(record)) for record, element in records]
-    others = [
+    there = which_are_there([
         process.job for _, _, process in read
         if process and process.elsewhere and process.job and not _is_of(process.job, me)
-    ]  # fmt: skip
-    there = which_are_there(others)
+    ])  # fmt: skip
     return [Found(*each, _runs(each[2], there, me)) for each in read]
 
 

@@ -103,7 +103,7 @@ class RunFolder:
         ConfigurationError
             If a file of the folder cannot be read.
         """
-        owned = (element or Element()).owned(read_sizes(self.path, self.record.structures))
+        owned = self.owned(element or Element())
         progress, final = read_progress(self.path, self.record.structures, gpu)
         todo = progress.statuses == Status.MISSING
         if retry_failed:
@@ -112,9 +112,18 @@ class RunFolder:
             todo |= (progress.statuses == Status.FAILED_RESOURCE) & ~final
         return np.asarray(owned[todo[owned]])
 
+    def owned(self, element: Element) -> NDArray[np.int64]:
+        """Return the indices of a share.
+
+        Parameters
+        ----------
+        element : Element
+        """
+        return element.owned(read_sizes(self.path, self.record.structures))
+
     def _recorded(self, element: Element, progress: Progress) -> tuple[int, int]:
         """Return how many structures of an element are recorded, and how many it owns."""
-        owned = progress.statuses[element.owned(read_sizes(self.path, self.record.structures))]
+        owned = progress.statuses[self.owned(element)]
         return int(np.count_nonzero(owned != Status.MISSING)), len(owned)
 
     def pace(self, progress: Progress, found: Found) -> dict[str, float | None]:

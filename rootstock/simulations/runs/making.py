@@ -45,7 +45,7 @@ def preparing_run(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as claim:
         try:
             path.mkdir(exist_ok=True)
-            _check_ours(path)
+            check_ours(path)
             claim.enter_context(claim_record(path / _CLAIM, me))
         except HeldError as error:
             hint = "Wait until it ends, and run the command again."
@@ -94,7 +94,7 @@ def make_run(path: Path, record: RunRecord) -> None:
     OutputError
         If it cannot be written.
     """
-    _check_ours(path)
+    check_ours(path)
     read_sizes(path, record.structures)
     fresh = path / _FRESH
     with naming(run_file(path)):
@@ -124,8 +124,18 @@ def _is_left(name: str) -> bool:
     return name in _LEFT or name.startswith(FRESH)
 
 
-def _check_ours(path: Path) -> None:
-    """Refuse a folder that holds anything but a run, or what a creation has left that something ended."""
+def check_ours(path: Path) -> None:
+    """Refuse a folder that holds anything but a run, or what a creation has left that something ended.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ConfigurationError
+        It names one of the other files.
+    """
     if run_file(path).exists():
         return
     if others := sorted(name for name in os.listdir(path) if not _is_left(name) and not name.startswith(_CLAIM)):

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
-from rootstock.errors import ConfigurationError, LaterRecordError, RootError
+from rootstock.config.model_string import did_you_mean
+from rootstock.errors import ConfigurationError, LaterRecordError, LockBusyError, RootError
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now
-from rootstock.simulations.output import replacing, seen_from, whole_path
+from rootstock.simulations.claims import claim_files
+from rootstock.simulations.output import replacing
 
 KINDS = ("singlepoint", "relax")
 FORMAT = 1
 MOST = 2**31  # structures of a run
 _NAME = "run.json"
 _NAME_IT = "Name the folder that was given with --run."
+_CHANGING_S = 60.0  # how long another process may take to change the record
 _PINS = ("build", "environment_sha256")
 
 
@@ -50,6 +56,8 @@ class RunRecord(Record):
         Further arguments of ``setup()``.
     device : str
         That of the first command, which others use where they name none. It binds nobody.
+    threads : list of int
+        Numbers of CPU threads with which workers have computed, in the order of their first use. They bind nobody.
     out : str
         The file that results are exported to at the end; with its whole path.
     rootstock, created : str
@@ -72,6 +80,7 @@ class RunRecord(Record):
     weights: list[dict[str, Any]] = field(default_factory=list)
     setup_kwargs: dict[str, Any] = field(default_factory=dict)
     device: str = "cuda"
+    threads: list[int] = field(default_factory=list)
     out: str = ""
     rootstock: str = __version__
     created: str = field(default_factory=now)
@@ -115,7 +124,7 @@ def read_run(folder: Path) -> RunRecord:
         what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
         raise ConfigurationError(
             f"The folder {folder} {what}." if what else f"{folder} is not a folder.",
-            _NAME_IT,
+            f"{_NAME_IT}{did_you_mean(folder.name, _runs_beside(folder))}",
         )
     wrong = ""
     if record.kind not in KINDS:
@@ -127,6 +136,13 @@ def read_run(folder: Path) -> RunRecord:
     if wrong:
         raise ConfigurationError(f"Cannot read {path}: {wrong}.", hint)
     return replace(record, out=whole_path(folder, record.out))
+
+
+def _runs_beside(folder: Path) -> list[str]:
+    """Return the names of run folders beside a folder; none if nobody can tell."""
+    with contextlib.suppress(OSError):
+        return [each.name for each in folder.absolute().parent.iterdir() if run_file(each).is_file()]
+    return []
 
 
 def check_same_run(folder: Path, record: RunRecord, wanted: Mapping[str, Any]) -> None:
@@ -210,18 +226,60 @@ def rebase(folder: Path, info: Mapping[str, Any]) -> RunRecord:
     ------
     ConfigurationError
         If the folder holds no run.
+    LockBusyError
+        If another process is changing the record, for a minute.
     OutputError
         If the record cannot be written; it is as before then.
     """
-    record = read_run(folder)
-    before = {"until": now(), **{name: getattr(record, name) for name in (*_PINS, "weights", "rootstock")}}
-    fresh = replace(
-        record, **{name: info.get(name) or getattr(RunRecord, name) for name in _PINS},
-        weights=list(info.get("weights") or []), rootstock=__version__, earlier=[*record.earlier, before],
-    )  # fmt: skip
-    with replacing(run_file(folder)) as file:
-        file.write_text(replace(fresh, out=seen_from(folder, fresh.out)).to_json())
-    return fresh
+
+    def changed(record: RunRecord) -> RunRecord:
+        before = {"until": now(), **{name: getattr(record, name) for name in (*_PINS, "weights", "rootstock")}}
+        return replace(
+            record, **{name: info.get(name) or getattr(RunRecord, name) for name in _PINS},
+            weights=list(info.get("weights") or []), rootstock=__version__, earlier=[*record.earlier, before],
+        )  # fmt: skip
+
+    return _change(folder, changed)
+
+
+def note_threads(folder: Path, threads: int | None) -> None:
+    """Keep in mind with how many CPU threads results are computed: their last digits may depend on that.
+
+    Parameters
+    ----------
+    folder : Path
+    threads : int or None
+        None where nobody knows.
+
+    Raises
+    ------
+    LockBusyError, ConfigurationError, OutputError
+        As from `rebase`.
+    """
+    if threads is None or threads in read_run(folder).threads:
+        return
+
+    def changed(record: RunRecord) -> RunRecord:
+        return record if threads in record.threads else replace(record, threads=[*record.threads, threads])
+
+    _change(folder, changed)
+
+
+def _change(folder: Path, changed: Callable[[RunRecord], RunRecord]) -> RunRecord:
+    """Replace the record; of several processes that do so, each sees what the one before has written."""
+    command = shlex.join(["rootstock", *sys.argv[1:]])
+    deadline = time.monotonic() + _CHANGING_S
+    while True:
+        try:
+            with claim_files([run_file(folder)], command):
+                fresh = changed(read_run(folder))
+                with replacing(run_file(folder)) as file:
+                    file.write_text(replace(fresh, out=seen_from(folder, fresh.out)).to_json())
+                return fresh
+        except LockBusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _pins(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""What a command about a run folder says at its end: what is wrong, what to do, and all of it as JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rootstock.cli.run_line import failed
+from rootstock.errors import NotConvergedError, SomeFailedError
+
+if TYPE_CHECKING:
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.progress import Progress
+    from rootstock.simulations.runs.records import RunRecord
+
+_SHOWN = 5  # failures that are listed
+
+
+def some_failed(
+    folder: RunFolder, progress: Progress, damaged: int, command: Callable[[str], str]
+) -> SomeFailedError:  # fmt: skip
+    """Return the error of a run of which structures failed.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    progress : Progress
+    damaged : int
+        How many results are damaged on disk.
+    command : callable
+        Returns a command about this folder, given its name.
+    """
+    lines = [
+        f"  {failure_line(failure)}" for _, failure in zip(range(_SHOWN), folder.failures(), strict=False)
+    ]  # fmt: skip
+    count = failed(progress)
+    if count > _SHOWN:
+        lines.append(f"  and {count - _SHOWN:,} more")
+    lines = [f"{count:,} of {len(progress.statuses):,} structures failed:", *lines] if count else []
+    if damaged:
+        lines.append(f"{damaged:,} of {len(progress.statuses):,} results are damaged on disk, and left out.")
+    hint = f"List all failures:  {command('status')} --failures" if count else ""
+    if final := progress.failed()["structure"]:
+        hint += f"\n{final:,} of class structure: the model fails for them each time. Look at the structures."
+    if tight := progress.failed()["resource"]:
+        hint += f"\n{tight:,} of class resource, on a GPU with more memory: {command('retry-failed')}"
+    if damaged:
+        hint += f"\nCompute the damaged ones again: {command('retry-failed')}"
+    return SomeFailedError("\n".join(lines), hint.strip())
+
+
+def failure_line(failure: Mapping[str, Any]) -> str:
+    """Return what a person wants to know of a failure, in one line.
+
+    Parameters
+    ----------
+    failure : Mapping
+        As `RunFolder.failures` yields it.
+    """
+    message = " ".join(str(failure["message"]).partition("\n")[0].split())  # what follows is what to do
+    shown = message if len(message) <= 200 else f"{message[:197]}..."
+    return f"{failure['structure'] or failure['index']}: {failure['class']}: {failure['error']}: {shown}"
+
+
+def not_converged(
+    folder: RunFolder, progress: Progress, name: Callable[[int], str], where: str, out: Path
+) -> NotConvergedError:  # fmt: skip
+    """Return the error of a run of which relaxations did not converge.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    progress : Progress
+    name : callable
+        Returns file and frame of an index.
+    where : str
+        Where all of them are, in words.
+    out : Path
+        The exported file.
+    """
+    import numpy as np
+
+    from rootstock.simulations.runs.index import Status
+
+    late = np.flatnonzero(progress.statuses == Status.NOT_CONVERGED).tolist()
+    settings = folder.record.settings
+    more = " ..." if len(late) > 10 else ""
+    return NotConvergedError(
+        f"{len(late):,} of {len(progress.statuses):,} structures did not reach {settings['fmax']} eV/Å in "
+        f"{settings['steps']} steps: {', '.join(map(name, late[:10]))}{more}. All are {where}.",
+        "Look at them; or relax what is exported further, in a run folder of its own, with more --steps:\n"
+        f"  {_further(folder.path, folder.record, out)}",
+    )
+
+
+def _further(path: Path, record: RunRecord, out: Path) -> str:
+    """Return the commands that relax the results of a run further."""
+    settings = record.settings
+    words = ["rootstock", "relax", record.model]
+    before = ""
+    if out.suffix.lower() not in (".extxyz", ".db"):  # which hold structures
+        out = Path(f"{path.name}-relaxed.extxyz")
+        before = shlex.join(["rootstock", "run", "export", str(path), str(out)]) + " && "
+    words += [str(out), "--steps", str(10 * max(settings["steps"], 1))]
+    words += ["--fmax", str(settings["fmax"]), "--optimizer", settings["optimizer"]]
+    words += {"full": ["--opt-cell-fully"], "lengths": ["--opt-cell-lengths"]}.get(settings["cell"], [])
+    words += ["--pressure", str(settings["pressure"])] if settings["cell"] != "fixed" else []
+    words += ["--calc-kwargs", str(record.setup_kwargs)] if record.setup_kwargs else []
+    words += ["--device", record.device] if record.device != "cuda" else []
+    return before + shlex.join([*words, "--run", str(path.with_name(f"{path.name}-further"))])
+
+
+def state(folder: RunFolder) -> dict[str, Any]:
+    """Return what a run is bound to, how far it is, and who computes it, as JSON can hold it.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    """
+    from rootstock.simulations.runs.elements import running
+
+    progress = folder.progress()
+    record, counts = folder.record, progress.counts()
+    keys = ("kind", "model", "environment", "build", "root", "settings", "out", "created", "earlier", "threads")
+    processes = [
+        {
+            "element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {}),
+            **folder.pace(progress, found),
+        }
+        for found in running(folder.path)
+    ]  # fmt: skip
+    return {
+        "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
+        "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
+        "failed": progress.failed(), "missing": counts["missing"], "computed_twice": progress.twice,
+        "damaged_records": progress.damaged, "running": processes,
+    }  # fmt: skip
