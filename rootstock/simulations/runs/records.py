@@ -18,7 +18,7 @@ from rootstock.errors import ConfigurationError, LaterRecordError, LockBusyError
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now
 from rootstock.simulations.claims import claim_files
-from rootstock.simulations.output import replacing
+from rootstock.simulations.output import replacing, seen_from, whole_path
 
 KINDS = ("singlepoint", "relax")
 FORMAT = 1
