@@ -29,6 +29,31 @@ def target_of(path: Path) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
+def seen_from(folder: Path, path: str) -> str:
+    """Return a file that lies beside a folder as seen from there, so that a copy of the folder has its own; else whole.
+
+    Parameters
+    ----------
+    folder : Path
+    path : str
+        Empty: there is none.
+    """
+    here, found = os.path.realpath(folder), os.path.realpath(path)
+    beside = Path(found).is_relative_to(os.path.dirname(here))
+    return path and (os.path.relpath(found, here) if beside else found)
+
+
+def whole_path(folder: Path, seen: str) -> str:
+    """Return the whole path of a file that `seen_from` gave.
+
+    Parameters
+    ----------
+    folder : Path
+    seen : str
+    """
+    return seen and os.path.normpath(os.path.join(os.path.realpath(folder), seen))
+
+
 def check_name(path: Path) -> None:
     """Refuse a file whose name leaves no room for the files beside it.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read, write
+from click.testing import CliRunner
 
+from rootstock.cli.user import main as user
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, ModelError
 from rootstock.simulations.runs.export import export
 from rootstock.simulations.runs.folder import RunFolder
-from rootstock.simulations.runs.records import RunRecord
+from rootstock.simulations.runs.records import RunRecord, rebase
 from rootstock.simulations.runs.source import Source, index_input
 from tests.support.commands import ordinary, run
 
@@ -63,7 +67,8 @@ def folder(here: Path) -> RunFolder:
     Path("run").mkdir()
     said = index_input(Path("run"), ["a.extxyz"], None, print)
     source = Source(Path("run"), said)
-    record = RunRecord(kind="relax", settings={}, model="emt", structures=COUNT, input=said, out="a-relaxed.extxyz")
+    out = os.path.abspath("a-relaxed.extxyz")
+    record = RunRecord(kind="relax", settings={}, model="emt", structures=COUNT, input=said, out=out)
     made = RunFolder.create(Path("run"), record)
     for indices in ((4, 0, 2), (0, 5, 1)):
         with made.recorder() as recorder:
@@ -204,6 +209,72 @@ def test_files_that_cannot_be_written(folder: RunFolder, name: str, message: str
     Path("folder.npz").mkdir()
     with pytest.raises(ConfigurationError, match=message):
         export(folder, Path(name), overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"folder": 1, "files": [1]}', '{"folder": "x"}', "\xff"])
+def test_a_list_of_exports_that_is_damaged_names_none(folder: RunFolder, content: str) -> None:
+    export(folder, Path("out.csv"), overwrite=False)
+    Path("run/exports.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"^out\.csv exists\.\n"):
+        export(folder, Path("out.csv"), overwrite=False)
+    export(folder, Path("out.csv"), overwrite=True)
+    export(folder, Path("out.csv"), overwrite=False)
+
+
+def test_a_copy_of_a_folder_does_not_replace_what_the_first_one_wrote(folder: RunFolder) -> None:
+    export(folder, Path("out.csv"), overwrite=False)
+    shutil.copytree("run", "copy")
+    copy = RunFolder.open(Path("copy"))
+    for done in (0, 1):  # also when it has written a file of its own
+        why = "" if done else f": it was exported from {os.path.realpath('run')}"
+        with pytest.raises(ConfigurationError, match=rf"^out\.csv exists{why}\.\n"):
+            export(copy, Path("out.csv"), overwrite=False)
+        export(copy, Path("own.csv"), overwrite=False)
+    export(folder, Path("out.csv"), overwrite=False)
+    with pytest.raises(ConfigurationError, match=r"^own\.csv exists\.\n"):
+        export(folder, Path("own.csv"), overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("out", "kept"),
+    [("p/out.csv", "../out.csv"), ("p/q/out.csv", "../q/out.csv"), ("link/out.csv", "../out.csv"), ("out.csv", None)],
+)
+def test_the_output_beside_a_folder_goes_with_it(here: Path, out: str, kept: str | None) -> None:
+    Path("p/q").mkdir(parents=True)
+    os.symlink("p", "link")
+    record = RunRecord(kind="relax", settings={}, model="emt", structures=0, out=os.path.realpath(out))
+    Path("p/run").mkdir()
+    np.savez("p/run/input.npz", atoms=np.array([], np.int64))
+    assert RunFolder.create(Path("p/run"), record).record == RunFolder.open(Path("link/run")).record == record
+    for _ in range(2):
+        assert json.loads(Path("p/run/run.json").read_text())["out"] == (kept or str(here / "out.csv"))
+        shutil.copytree("p/run", "elsewhere/copy", dirs_exist_ok=True)
+        there = here / "elsewhere" / kept.removeprefix("../") if kept else here / "out.csv"
+        assert RunFolder.open(Path("elsewhere/copy")).record.out == str(there)
+        rebase(Path("p/run"), {})
+
+
+def test_the_status_of_a_copy_names_its_own_output(folder: RunFolder) -> None:
+    shutil.copytree("run", "elsewhere/run")
+    for place in (".", "elsewhere"):
+        done = CliRunner().invoke(user, ["run", "status", f"{place}/run", "--json"])
+        assert json.loads(done.stdout)["out"] == os.path.realpath(f"{place}/a-relaxed.extxyz"), done.output
+
+
+@pytest.mark.parametrize("name", ["a.extxyz", "run/../a.extxyz", "link.extxyz", "hard.extxyz", "again/input.extxyz",
+                                  "run/input.npz", "run/new.csv"])  # fmt: skip
+def test_no_input_is_ever_replaced(folder: RunFolder, name: str) -> None:
+    """Neither what the run reads, nor anything in its folder, by whatever name."""
+    os.symlink("a.extxyz", "link.extxyz")
+    os.link("a.extxyz", "hard.extxyz")
+    os.symlink("run", "again")
+    Path("run/input.extxyz").write_text("converted")
+    before = {path: path.read_bytes() for path in (Path("a.extxyz"), *Path("run").iterdir())}
+    message = "would lie in the run folder" if name.startswith(("run/i", "run/n", "again")) else "is one of the files"
+    with pytest.raises(ConfigurationError, match=f"{name} {message}"):
+        export(folder, Path(name), overwrite=True)
+    assert {path: path.read_bytes() for path in (Path("a.extxyz"), *Path("run").iterdir())} == before
+    assert Path("hard.extxyz").samefile("a.extxyz") and Path("link.extxyz").is_symlink()
 
 
 def test_a_file_that_grows_beyond_a_limit_leaves_the_old_one(folder: RunFolder) -> None:

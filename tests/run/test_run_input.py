@@ -6,9 +6,10 @@ import bz2
 import gzip
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
 from ase.db import connect
 from ase.io import read, write
 
+from rootstock.client.evaluated import Evaluated
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.provenance import SOURCE
+from rootstock.simulations.runs.begin import Asked, begin
+from rootstock.simulations.runs.carry_out import carry_out
+from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.frames_index import read_frame
 from rootstock.simulations.runs.source import Source, index_input
 from tests.support.commands import run
 
@@ -121,7 +127,9 @@ _FRAME = "1\n\nHe 0 0 0\n"
         (_FRAME + "5\n", r"frame 1 \(line 4\) is cut short: the file ends after 0 of its 5 atoms"),
         (_FRAME + "1\n\nHe 0 0 0\nHe 1 1 1\n" + _FRAME, r"frame 2 \(line 7\) does not begin with a number of atoms, "
          r"but with 'He 1 1 1'. The number of atoms of frame 1 may be wrong"),
-        (_FRAME + "0\n\n" + _FRAME, r"frame 1 \(line 4\) holds no atoms"),
+        ("0\n\n" * 3, "the file holds no atoms"),
+        (_FRAME + "0\n\n" + "Cu 0 0 0\n", r"frame 2 \(line 6\) does not begin"),
+        (_FRAME + "0\n", r"frame 1 \(line 4\) is cut short"),
         (_FRAME + "-1\n\n", r"frame 1 \(line 4\) does not begin"),
         (_FRAME + "\n" + _FRAME, "an empty line follows frame 0"),
         (_FRAME + "\0" * 5000 + _FRAME, r"frame 1 \(line 4\) does not begin"),
@@ -133,7 +141,7 @@ def test_a_broken_text_is_refused_with_its_frame(here: Path, text: str, message:
     Path("a.extxyz").write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         source_of("a.extxyz")
-    if _FRAME in text:  # also beside other files
+    if _FRAME in text or "0" in text:  # also beside other files
         crystal().write("b.cif")
         with pytest.raises(ConfigurationError, match=message):
             source_of("b.cif", "a.extxyz")
@@ -160,7 +168,38 @@ def test_a_frame_that_ase_cannot_read_fails_alone(here: Path) -> None:
             source[1]
 
 
+def test_a_frame_without_atoms_fails_alone(here: Path) -> None:
+    """As one that cannot be parsed does: in place, and beside other files."""
+    text = "0\n\n" + _FRAME + '0\nid=x pbc="F F F"\n' * 2 + _FRAME.replace("He 0", "He 1") + "0\n\n"
+    Path("a.extxyz").write_text(text)
+    crystal().write("b.cif")
+    for names in (("a.extxyz",), ("a.extxyz", "b.cif")):
+        source = source_of(*names)
+        assert source.atoms_of.tolist()[:6] == [0, 1, 0, 0, 1, 0]
+        assert [source[index].positions[0, 0] for index in (1, 4)] == [0, 1]
+        for index in (0, 2, 3, 5):
+            with pytest.raises(ConfigurationError, match=rf"^a\.extxyz@{index} holds no atoms\.$"):
+                source[index]
+    compute(Zero())
+    folder = RunFolder.open(Path("run"))
+    assert [index for index, _ in folder.frames()] == [1, 4]
+    assert [(each["index"], each["class"]) for each in folder.failures()] == [
+        (index, "structure") for index in (0, 2, 3, 5)
+    ]
+
+
 # -- converted
+
+
+@pytest.mark.parametrize("name", ["a.traj@5:9", "a.extxyz@5:9", "a.traj@3:3", "a.db@x>9", "a.db@5:9"])
+def test_a_name_that_picks_nothing_is_refused(here: Path, name: str) -> None:
+    """As without a run folder; alone, and beside other files, where nobody would see it."""
+    images = [crystal(seed) for seed in range(5)]
+    for file in ("a.traj", "a.extxyz", "a.db"):
+        write(file, images)
+    for names in ((name,), ("a.traj", name), (name, "a.traj")):
+        with pytest.raises(ConfigurationError, match=rf"^{re.escape(name)} holds no atoms\.$"):
+            source_of(*names)
 
 
 def test_other_files_are_converted_once(here: Path) -> None:
@@ -324,11 +363,9 @@ def test_references_of_the_users_stay(here: Path, name: str) -> None:
 # -- the same files
 
 
-@pytest.mark.parametrize("names", [("a.extxyz",), ("a.extxyz", "b.cif")])
-def test_changed_input_is_refused(here: Path, names: Sequence[str]) -> None:
+def test_changed_input_is_refused(here: Path) -> None:
     write("a.extxyz", [crystal(0), crystal(1)])
-    crystal(2).write("b.cif")
-    source = source_of(*names)
+    source = source_of("a.extxyz")
     text = Path("a.extxyz").read_text()
     source.check_unchanged()
     os.utime("a.extxyz", (1, 1))  # copied back, perhaps
@@ -341,24 +378,106 @@ def test_changed_input_is_refused(here: Path, names: Sequence[str]) -> None:
         with pytest.raises(ConfigurationError, match=f"{here}/a.extxyz was changed since this run began: {message}"):
             source.check_unchanged()
     os.remove("a.extxyz")
-    if len(names) == 1:
-        with pytest.raises(ConfigurationError, match="a.extxyz is gone"):
-            source.check_unchanged()
-    else:
+    with pytest.raises(ConfigurationError, match="a.extxyz is gone"):
         source.check_unchanged()
-        with Path("run/input.extxyz").open("a") as file:
-            file.write("1\n\nH 0 0 0\n")
-        with pytest.raises(ConfigurationError, match="input.extxyz was changed"):
-            source.check_unchanged()
+
+
+def test_a_run_with_its_own_copy_goes_on_without_the_files(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write("a.extxyz", [crystal(0), crystal(1)])
+    crystal(2).write("b.cif")
+    source = source_of("a.extxyz", "b.cif")
+    source.check_unchanged()
+    assert not caplog.messages
+    write("a.extxyz", [crystal(3)])
+    os.remove("b.cif")
+    for _ in range(2):  # and says so once
+        source.check_unchanged()
+        (note,) = caplog.messages
+        assert f"{here}/a.extxyz was changed since this run began: it has " in note
+        assert note.endswith("The run goes on with its own copy: run/input.extxyz.")
+    assert source[0].positions == pytest.approx(crystal(0).positions, abs=1e-7)
+    with Path("run/input.extxyz").open("a") as file:
+        file.write("1\n\nH 0 0 0\n")
+    with pytest.raises(ConfigurationError, match="run/input.extxyz was changed"):
+        source.check_unchanged()
+    os.remove("run/input.extxyz")
+    with pytest.raises(ConfigurationError, match="run/input.extxyz is gone"):
+        source.check_unchanged()
 
 
 def test_a_file_that_changes_while_it_is_used_is_no_structures_fault(here: Path) -> None:
     write("a.extxyz", [crystal(0), crystal(1), molecule("CH4")])
     source = source_of("a.extxyz")
+    before, text = os.stat("a.extxyz"), Path("a.extxyz").read_text()
+    with Path("a.extxyz").open("r+") as file:  # the same length, number of atoms and times: other positions
+        file.write(re.sub(r"(Cu +-?0\.)\d", r"\g<1>7", text))
+    os.utime("a.extxyz", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat("a.extxyz").st_size == before.st_size
+    assert len(source[2]) == 5  # which is as it was
+    for number in range(2):
+        with pytest.raises(OSError, match="changed since this run began"):
+            source[number]
     write("a.extxyz", [molecule("CH4"), crystal(0)])
     for number in range(3):
-        with pytest.raises(OSError, match="changed while it was used"):
+        with pytest.raises(OSError, match="changed since this run began"):
             source[number]
+
+
+class Zero:
+    """Computes zeros, and does something before it takes its third structure, and at the end."""
+
+    name, parameters = "zero", {}
+
+    def __init__(self, meanwhile: Callable[[], object] = int, at_end: Callable[[], object] = int) -> None:
+        self.meanwhile, self.at_end = meanwhile, at_end
+
+    def info(self) -> dict[str, Any]:
+        words = dict.fromkeys(("root", "environment", "environment_sha256"), "")
+        return {**words, "build": None, "weights": None, "properties": ["energy", "forces"]}
+
+    def iter_many(self, images: Iterable[Atoms], *_: object, ordered: bool) -> Iterator[Evaluated]:
+        assert not ordered
+        for number, atoms in enumerate(images):
+            yield Evaluated(number, {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}, None, atoms)
+            if number == 1:
+                self.meanwhile()
+        self.at_end()
+
+    def close(self) -> None:
+        pass
+
+
+def compute(calculator: Zero) -> None:
+    """Begin a run in the folder `run`, or go on with it."""
+    asked = Asked("singlepoint", "zero", ["a.extxyz"], None, {}, {}, "cpu", Path("out.extxyz"))
+    with begin(Path("run"), asked, lambda build: calculator, print) as (folder, source, _):
+        carry_out(folder, source, calculator)
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "at_end"])
+def test_a_run_holds_no_results_of_a_file_that_was_rewritten(here: Path, when: str) -> None:
+    write("a.extxyz", [crystal(seed) for seed in range(5)])
+    original = read("a.extxyz", ":")
+    text = Path("a.extxyz").read_text()
+
+    def rewrite() -> None:
+        with Path("a.extxyz").open("r+") as file:
+            file.write(re.sub(r"(Cu +-?0\.)\d", r"\g<1>7", text))
+
+    refused: type[Exception] = OSError if when == "meanwhile" else ConfigurationError
+    with pytest.raises(refused, match="changed since this run began"):
+        compute(Zero(**{when: rewrite}))
+    folder = RunFolder.open(Path("run"))
+    recorded = 2 if when == "meanwhile" else 5
+    frames = list(folder.frames())
+    assert len(frames) == recorded and not list(folder.failures())
+    for index, frame in frames:
+        assert (read_frame(frame).positions == original[index].positions).all()
+    with pytest.raises(ConfigurationError, match="a.extxyz was changed since this run began: its content is another"):
+        compute(Zero())
+    Path("a.extxyz").write_text(text)
+    compute(Zero())
+    assert len(list(folder.frames())) == 5
 
 
 def test_a_damaged_index_is_refused(here: Path) -> None:

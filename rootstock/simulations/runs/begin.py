@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import ConfigurationError, LockBusyError, RootError
+from rootstock.simulations.runs.export import check_no_input
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import (
@@ -103,6 +104,7 @@ def begin(
     if made is not None:
         with closing(made[2]):
             yield made
+            made[1].check_unchanged()
         return
     record = read_run(path)
     check_asked(path, record, asked)
@@ -144,6 +146,7 @@ def resume(
         if accept_other_build:
             folder = RunFolder(path, rebase(path, calc.info()))
         yield folder, source, calc
+        source.check_unchanged()
 
 
 @contextmanager
@@ -265,5 +268,4 @@ def check_out(out: Path, names: Sequence[str]) -> None:
     ConfigurationError
         If it is one of them.
     """
-    if os.path.realpath(out) in {file for file, _ in asked_input(names, None)["asked"]}:
-        raise ConfigurationError(f"{out} is one of the files of structures.", "Name another file: --out results.extxyz")
+    check_no_input(out, (file for file, _ in asked_input(names, None)["asked"]))

@@ -95,18 +95,18 @@ class Conversion:
         Raises
         ------
         ConfigurationError
-            If no structure can be read, or an entry of one cannot be written. It names both.
+            If a name picks no structure, none can be read, or an entry of one cannot be written. It names both.
         OutputError
             If the file cannot be written.
         """
         digest, position = hashlib.sha256(), 0
         with naming(self._path), self._path.open("wb") as file:
-            for source, found, atoms in itertools.chain.from_iterable(self._found(name, kind) for name in names):
+            for source, found, atoms in itertools.chain.from_iterable(self._some(name, kind) for name in names):
                 number = len(self.table)
                 text = self._text(found, number)
                 file.write(text)
                 digest.update(text)
-                self.table.add(position, len(text), atoms if text else 0, source)
+                self.table.add(position, text, atoms if text else 0, source)
                 position += len(text)
                 if not (number + 1) % _BETWEEN:
                     self._report(f"converting the input: {number + 1:,} structures")
@@ -139,6 +139,13 @@ class Conversion:
                         "Remove that constraint, or compute this structure by a command without --run.",
                     )
             return frame(found).encode()
+
+    def _some(self, name: str, kind: str | None) -> Iterator[Found]:
+        """Yield the structures of one file, of which there must be one."""
+        before = len(self.table)
+        yield from self._found(name, kind)
+        if len(self.table) == before:
+            raise ConfigurationError(f"{name} holds no atoms.")
 
     def _found(self, name: str, kind: str | None) -> Iterator[Found]:
         """Yield the structures of one file."""
@@ -222,7 +229,9 @@ def _frames(path: Path, selection: str, report: Report) -> Iterator[Found]:
         for number in _chosen(selection, len(frames)):
             file.seek(frames.offsets[number])
             text = file.read(frames.lengths[number])
-            yield f"{path}@{number}", text if text.endswith(b"\n") else text + b"\n", frames.atoms[number]
+            name, atoms = f"{path}@{number}", frames.atoms[number]
+            text += b"" if text.endswith(b"\n") else b"\n"
+            yield name, text if atoms else ConfigurationError(f"{name} holds no atoms."), atoms
 
 
 def _any(name: str, kind: str | None) -> Iterator[Found]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rootstock.errors import ConfigurationError, OutputError
 from rootstock.simulations.output import check_writable, naming, replacing
 from rootstock.simulations.runs.export_formats import FORMATS
+from rootstock.simulations.runs.records import read_run, run_file
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.folder import RunFolder
@@ -110,7 +111,8 @@ def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
     Raises
     ------
     ConfigurationError
-        If its ending means no format of `export`, it lies in the folder, cannot be written, or is there.
+        If its ending means no format of `export`, it lies in the folder, the run reads it, it cannot be written, or is
+        there.
     """
     if out.suffix.lower() not in FORMATS:
         endings = ", ".join(FORMATS)
@@ -122,27 +124,52 @@ def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigurationError(
             f"{out} would lie in the run folder {folder}, which holds the run alone.", "Name a file outside of it."
         )
+    if run_file(folder).exists():
+        check_no_input(out, (file["path"] for file in read_run(folder).input.get("files", ())))
     check_writable(out)
-    if out.exists() and not overwrite and not _is_ours(folder, out):
-        raise ConfigurationError(f"{out} exists.", "Name another file, or replace it with --overwrite.")
+    if not out.exists() or overwrite:
+        return
+    writer, files = _read_exports(folder)
+    ours = files.get(os.path.realpath(out)) == _stamp(out)
+    if not ours or writer != os.path.realpath(folder):
+        why = f": it was exported from {writer}" if ours else ""  # of which this one is a copy
+        raise ConfigurationError(f"{out} exists{why}.", "Name another file, or replace it with --overwrite.")
 
 
-def _is_ours(folder: Path, out: Path) -> bool:
-    """Return whether a file is one that was written from a folder, and was not changed since."""
-    return _read_exports(folder).get(os.path.realpath(out)) == _stamp(out)
+def check_no_input(out: Path, files: Iterable[str]) -> None:
+    """Refuse to export to a file that a run reads, or has read: nobody may lose structures for results.
+
+    Parameters
+    ----------
+    out : Path
+    files : iterable of str
+        Of structures.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is one of them.
+    """
+    for file in files:
+        same = os.path.realpath(out) == os.path.realpath(file)
+        with suppress(OSError):  # of one that is not there
+            same = same or os.path.samefile(out, file)
+        if same:
+            raise ConfigurationError(f"{out} is one of the files of structures.", "Name another file.")
 
 
-def _read_exports(folder: Path) -> dict[str, Any]:
-    try:
+def _read_exports(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return which folder wrote files, and size and time of each: a copy of a folder has the list of the first one."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((folder / _EXPORTS).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return str(found["folder"]), dict(found["files"])
+    return "", {}
 
 
 def _remember(folder: Path, out: Path) -> None:
     """Note that a file was written from a folder; a folder that cannot be written is somebody else's."""
-    known = _read_exports(folder) | {os.path.realpath(out): _stamp(out)}
+    here, (writer, files) = os.path.realpath(folder), _read_exports(folder)
+    known = {"folder": here, "files": (files if writer == here else {}) | {os.path.realpath(out): _stamp(out)}}
     with suppress(OutputError), replacing(folder / _EXPORTS) as fresh:
         fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
 

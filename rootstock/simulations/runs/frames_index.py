@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import operator
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rootstock.simulations.runs.input_table import InputTable
 
 _LONGEST = 1000  # bytes of a line that holds one number
 _BETWEEN = 10_000  # structures between two reports
+_AT_ONCE = 1000  # lines that are held
 _VECTORS = b"VEC"  # lines behind the atoms that hold the cell, in ADF's files
 
 
@@ -98,17 +99,13 @@ def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) 
             vectors += 1
             position += len(header)
             frames.lengths[-1] += len(header)
+            frames.checks[-1] = zlib.crc32(header, frames.checks[-1])
             continue
         if not header.strip():
             _check_rest(file, path, len(frames), line)
             break
         count = _count(header, path, len(frames), line)
-        counter = itertools.count()
-        # The lines themselves are dropped one after the other; the counter says how many there were.
-        size = len(header) + sum(
-            map(len, map(operator.itemgetter(0), zip(itertools.islice(file, count + 1), counter, strict=False)))
-        )
-        lines = next(counter)
+        lines, size, check = _pass(file, count + 1, header)
         if lines < count + 1:
             raise ConfigurationError(
                 f"{path}: frame {len(frames)} (line {line}) is cut short: the file ends after {max(lines - 1, 0)} of "
@@ -118,15 +115,27 @@ def _walk(file: io.BufferedIOBase, path: Path, report: Callable[[str], object]) 
         frames.offsets.append(position)
         frames.lengths.append(size)
         frames.atoms.append(count)
+        frames.checks.append(check)
         vectors = 0
         position += size
         line += lines
         if not len(frames) % _BETWEEN:
             report(f"indexing {path.name}: {len(frames):,} structures")
-    if not len(frames):
+    if not any(frames.atoms):
         what = "holds no atoms" if os.path.getsize(path) else "is empty"
         raise ConfigurationError(f"Cannot read {path}: the file {what}.")
     return frames
+
+
+def _pass(file: io.BufferedIOBase, count: int, before: bytes) -> tuple[int, int, int]:
+    """Return how many lines there are of those that are wanted, their length with what was before, and its CRC-32."""
+    lines, size, check = 0, len(before), zlib.crc32(before)
+    while block := list(itertools.islice(file, min(count - lines, _AT_ONCE))):
+        text = b"".join(block)
+        lines += len(block)
+        size += len(text)
+        check = zlib.crc32(text, check)
+    return lines, size, check
 
 
 def _count(header: bytes, path: Path, number: int, line: int) -> int:
@@ -135,11 +144,9 @@ def _count(header: bytes, path: Path, number: int, line: int) -> int:
         count = int(header)
     except ValueError:
         count = -1
-    if count > 0:
+    if count >= 0:  # one without atoms is a structure that fails
         return min(count, sys.maxsize - 1)  # of which nobody has as many
     shown = header.strip().decode(errors="replace")[:60]
-    if count == 0:
-        raise ConfigurationError(f"{path}: frame {number} (line {line}) holds no atoms.", "Remove that frame.")
     before = f" The number of atoms of frame {number - 1} may be wrong." if number else ""
     raise ConfigurationError(
         f"{path}: frame {number} (line {line}) does not begin with a number of atoms, but with {shown!r}.{before}",

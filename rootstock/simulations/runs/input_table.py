@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from rootstock.root.plain_files import open_regular
 
 INDEX, CONVERTED = "input.npz", "input.extxyz"
 _NUMBERED = re.compile(r"(.*[@=])(0|[1-9]\d{0,17})", re.DOTALL)
-_ARRAYS = ("offsets", "lengths", "atoms", "sources", "frames")
+_ARRAYS = ("offsets", "lengths", "atoms", "checks", "sources", "frames")
 _MAY_BE_EMPTY = ("sources", "frames")
 _ROOM = 2**16  # bytes of the file beside its arrays
 _HINT = "Begin anew, in another run folder; the results so far are in the part-*.extxyz of this one."
@@ -36,6 +37,8 @@ class InputTable:
         Of the text, in bytes. No length: the structure could not be read.
     atoms : array of int
         How many.
+    checks : array of int
+        CRC-32 of each text: it is never read as another one.
     sources, frames : array of int
         The label in `labels`, and the number of the frame that completes it; -1 if the label is complete.
         Empty where there is one label, and every frame is taken.
@@ -48,6 +51,7 @@ class InputTable:
     offsets: array[int] = field(default_factory=lambda: array("q"))
     lengths: array[int] = field(default_factory=lambda: array("q"))
     atoms: array[int] = field(default_factory=lambda: array("q"))
+    checks: array[int] = field(default_factory=lambda: array("q"))
     sources: array[int] = field(default_factory=lambda: array("q"))
     frames: array[int] = field(default_factory=lambda: array("q"))
     labels: dict[str, int] = field(default_factory=dict)
@@ -56,20 +60,23 @@ class InputTable:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def add(self, offset: int, length: int, atoms: int, source: str) -> None:
+    def add(self, offset: int, text: bytes, atoms: int, source: str) -> None:
         """Add a structure.
 
         Parameters
         ----------
-        offset, length, atoms : int
+        offset : int
+        text : bytes
+        atoms : int
         source : str
             File and frame: ``run.traj@30``.
         """
         found = _NUMBERED.fullmatch(source)
         label, frame = (found[1], int(found[2])) if found else (source, -1)
         self.offsets.append(offset)
-        self.lengths.append(length)
+        self.lengths.append(len(text))
         self.atoms.append(atoms)
+        self.checks.append(zlib.crc32(text))
         self.sources.append(self.labels.setdefault(label, len(self.labels)))
         self.frames.append(frame)
 

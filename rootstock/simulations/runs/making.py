@@ -8,12 +8,13 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
 from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
-from rootstock.simulations.output import naming, unwritten
+from rootstock.simulations.output import naming, seen_from, unwritten
 from rootstock.simulations.runs.input_table import CONVERTED, INDEX, read_sizes
 from rootstock.simulations.runs.records import RunRecord, run_file
 
@@ -98,7 +99,7 @@ def make_run(path: Path, record: RunRecord) -> None:
     fresh = path / _FRESH
     with naming(run_file(path)):
         try:
-            fresh.write_text(record.to_json())
+            fresh.write_text(replace(record, out=seen_from(path, record.out)).to_json())
             for name in _LEFT:
                 with contextlib.suppress(FileNotFoundError):
                     _sync(path / name)

@@ -18,7 +18,7 @@ from rootstock.errors import ConfigurationError, LaterRecordError, LockBusyError
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now
 from rootstock.simulations.claims import claim_files
-from rootstock.simulations.output import replacing
+from rootstock.simulations.output import replacing, seen_from, whole_path
 
 KINDS = ("singlepoint", "relax")
 FORMAT = 1
@@ -59,7 +59,7 @@ class RunRecord(Record):
     threads : list of int
         Numbers of CPU threads with which workers have computed, in the order of their first use. They bind nobody.
     out : str
-        The file that results are exported to at the end.
+        The file that results are exported to at the end; with its whole path.
     rootstock, created : str
         Version of Rootstock, and time.
     earlier : list of dict
@@ -135,7 +135,7 @@ def read_run(folder: Path) -> RunRecord:
         wrong = f"this version knows format {FORMAT}, not {record.format}"
     if wrong:
         raise ConfigurationError(f"Cannot read {path}: {wrong}.", hint)
-    return record
+    return replace(record, out=whole_path(folder, record.out))
 
 
 def _runs_beside(folder: Path) -> list[str]:
@@ -274,7 +274,7 @@ def _change(folder: Path, changed: Callable[[RunRecord], RunRecord]) -> RunRecor
             with claim_files([run_file(folder)], command):
                 fresh = changed(read_run(folder))
                 with replacing(run_file(folder)) as file:
-                    file.write_text(fresh.to_json())
+                    file.write_text(replace(fresh, out=seen_from(folder, fresh.out)).to_json())
                 return fresh
         except LockBusyError:
             if time.monotonic() > deadline:

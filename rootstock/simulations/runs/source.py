@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import weakref
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,10 @@ from rootstock.simulations.runs.input_table import CONVERTED, load_table
 from rootstock.simulations.runs.references import keep_as_references
 from rootstock.simulations.structures import check_there, selection_of, structure_file
 
-_ANEW = "Begin a new run folder for it, or put the file back as it was."
+_ANEW = "What is recorded is of the file as it was. Begin a new run folder for it, or put the file back."
+_FOLDER_ANEW = "Begin a new run folder."
+
+logger = logging.getLogger("rootstock")
 
 
 def index_input(
@@ -113,7 +119,7 @@ class Source:
     Attributes
     ----------
     atoms_of : array of int
-        How many atoms each structure has; 0 if it could not be read.
+        How many atoms each structure has; 0 if it has none, or could not be read.
 
     Raises
     ------
@@ -123,13 +129,13 @@ class Source:
 
     def __init__(self, folder: Path, said: Mapping[str, Any]) -> None:
         arrays = load_table(folder, said["structures"])
-        self._offsets, self._lengths = arrays["offsets"], arrays["lengths"]
+        self._offsets, self._lengths, self._checks = arrays["offsets"], arrays["lengths"], arrays["checks"]
         self.atoms_of: np.ndarray = arrays["atoms"]
         self._sources, self._frames = arrays["sources"], arrays["frames"]
         self._said, self._folder = said, folder
         self._labels: Sequence[str] = said["labels"]
         self._text = {**said["converted"], "path": folder / CONVERTED} if said["converted"] else said["files"][0]
-        self._descriptor = -1
+        self._descriptor, self._noted = -1, False
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -158,12 +164,14 @@ class Source:
         ConfigurationError
             If this structure cannot be read, or cannot be computed.
         OSError
-            If its file cannot be read, or is another one meanwhile: nothing is said about the structure.
+            If its file cannot be read, or holds another text there: nothing is said about the structure.
         """
         name = self.name(index)
         if (why := self._said["unreadable"].get(str(index))) is not None:
             raise ConfigurationError(*why)
-        data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self.atoms_of[index]))
+        if not self.atoms_of[index]:
+            raise ConfigurationError(f"{name} holds no atoms.")
+        data = self._read(int(self._offsets[index]), int(self._lengths[index]), int(self._checks[index]))
         try:
             atoms = read_frame(data)
         except ValueError as error:
@@ -173,47 +181,47 @@ class Source:
         keep_as_references(atoms)
         return atoms
 
-    def _read(self, offset: int, length: int, atoms: int) -> bytes:
+    def _read(self, offset: int, length: int, check: int) -> bytes:
         path = os.fspath(self._text["path"])
         if self._descriptor < 0:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             weakref.finalize(self, os.close, self._descriptor)
         data = read_at(self._descriptor, offset, length)
-        header = data[: data.find(b"\n") + 1].strip()
-        if len(data) < length or not header.isdigit() or int(header) != atoms:
-            raise OSError(errno.ESTALE, "the file was changed while it was used", path)
+        if zlib.crc32(data) != check:  # whatever its times say
+            raise OSError(errno.ESTALE, "the file was changed since this run began", path)
         return data
 
     def check_unchanged(self) -> None:
-        """Refuse files that are not what they were when the run folder was made.
+        """Refuse a file that is not what it was when the run folder was made.
 
-        A file of the same content with another time is taken for the same. Once files were converted, they are no
-        longer needed, and may be gone.
+        A file of the same content with another time is taken for the same. Where the folder has a copy of its own, that
+        one counts: the files that it was made of may be gone, and the log notes once if they are others now.
 
         Raises
         ------
         ConfigurationError
-            If one was changed or is gone. It says what to do.
+            If it was changed or is gone. It says what to do.
         """
-        for file in self._said["files"]:
-            _check_file(Path(file["path"]), file, needed=not self._said["converted"], hint=_ANEW)
-        if self._said["converted"]:
-            _check_file(self._folder / CONVERTED, self._said["converted"], needed=True, hint="Begin a new run folder.")
+        path, converted = Path(self._text["path"]), self._said["converted"]
+        if not path.exists():
+            raise ConfigurationError(f"{path} is gone, which this run reads.", _FOLDER_ANEW if converted else _ANEW)
+        if change := _change(path, self._text):
+            raise ConfigurationError(change, _FOLDER_ANEW if converted else _ANEW)
+        for file in self._said["files"] if converted and not self._noted else ():
+            with suppress(OSError, ConfigurationError):  # it need not be there
+                if change := _change(Path(file["path"]), file):
+                    self._noted = True
+                    logger.warning("%s The run goes on with its own copy: %s.", change, path)
 
 
-def _check_file(path: Path, known: Mapping[str, Any], *, needed: bool, hint: str) -> None:
-    try:
-        now = _stamp(path)
-    except ConfigurationError:
-        if needed:
-            raise ConfigurationError(f"{path} is gone, which this run reads.", hint) from None
-        return
+def _change(path: Path, known: Mapping[str, Any]) -> str:
+    """Return how a file differs from what it was when the run began; nothing if its content is the same."""
+    now = _stamp(path)
     if now["size"] != known["size"]:
-        raise ConfigurationError(
-            f"{path} was changed since this run began: it has {now['size']:,} bytes, and had {known['size']:,}.", hint
-        )
+        return f"{path} was changed since this run began: it has {now['size']:,} bytes, and had {known['size']:,}."
     if now["mtime_ns"] != known["mtime_ns"] and _sha256(path) != known["sha256"]:
-        raise ConfigurationError(f"{path} was changed since this run began: its content is another.", hint)
+        return f"{path} was changed since this run began: its content is another."
+    return ""
 
 
 def _stamp(path: Path) -> dict[str, int]:
