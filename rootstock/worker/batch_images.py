@@ -29,11 +29,13 @@ class Images:
         self._plain = [float(atoms) for atoms in batch.atoms] if hook.shapes else batch.costs()
 
     def image(self, k: int) -> tuple[Atoms, bool]:
+        """Return one of them, and whether it has a stress; `k` is its place."""
         if k not in self._made:
             self._made[k] = self._batch.image(k, self._evaluator)
         return self._made[k]
 
     def cost(self, k: int) -> float:
+        """Return what one of them costs; `k` is its place."""
         if k not in self._costs:
             near = [each for each in range(k, min(k + _GLANCE, len(self._batch))) if self._batch.suits[each]]
             images = [self.image(each)[0] for each in near] if self._hook.says_cost else []

@@ -203,7 +203,7 @@ def cancel(folder: Path) -> list[tuple[Found, str]]:
         What was done about each, in words.
     """
     ending = [found for found in running(folder) if found.runs is not False]
-    arrays = {array: array.cancel() for array in {found.array for found in ending if found.array}}
+    arrays = {array: array.cancel() for array in dict.fromkeys(found.array for found in ending) if array}
     return [(found, _end(found, arrays)) for found in ending]
 
 
