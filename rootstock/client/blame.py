@@ -51,7 +51,8 @@ class Blame:
         self.deaths = 0
         self._held: Failures = []  # by a worker that lives
         self._accused: Failures = []  # of having ended a worker
-        self._again: list[Question] = []
+        self._again: list[list[Question]] = []
+        self._disbelieved: set[int] = set()  # of which structures a failure was not believed before
         self._sound: Question | None = None  # the smallest that has worked
         self._patience = _DOUBTS
         self._unfit = inf  # atoms: so many did not fit into a fresh worker
@@ -89,7 +90,7 @@ class Blame:
             if first:
                 self._unfit = min(self._unfit, question.atoms)
             elif question.atoms < self._unfit:
-                self._again.append(question)  # perhaps others have left too little
+                self._again.append([question])  # perhaps others have left too little
                 return []
         if first:
             return [(question, failed)]
@@ -107,8 +108,8 @@ class Blame:
         lost = error.code == FailureCode.LOST_GPU.value  # as its assertions do to a GPU
         self._accused.append((question, Failed(error, FailureClass.STRUCTURE if lost else failure_class(error))))
 
-    def again(self) -> list[Question]:
-        """Return what is to be computed alone by a fresh worker."""
+    def again(self) -> list[list[Question]]:
+        """Return what is to be computed by fresh workers, one for each list."""
         again, self._again = self._again, []
         return again
 
@@ -132,7 +133,11 @@ class Blame:
         if self._try(known) is None:
             self._patience = min(2 * self._patience, _MOST_DOUBTS)
             return self._release()
-        self._again += [question for question, _ in self._held]
+        # All by one that is sound. Of those for which that is not enough, each has one to itself.
+        once = [question for question, _ in self._held if question.number not in self._disbelieved]
+        twice = [[question] for question, _ in self._held if question.number in self._disbelieved]
+        self._again += [*([once] if once else []), *twice]
+        self._disbelieved |= {question.number for question in once}
         self._held = []
         self.deaths += 1
         self._session.renew()

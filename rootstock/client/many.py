@@ -170,15 +170,14 @@ class ManyStructures:
             for k, outcome in answer.outcomes.items():
                 yield from self._take(task.questions[k], outcome, first=answer.fresh and len(task.questions) == 1)
             waiting.extendleft(self._left(task, answer))
+            # Of those that are left, ones that are not suspected of anything are the better witnesses.
+            left = [each for task in waiting if not task.alone for each in task.questions]
+            left = left or [each for task in waiting for each in task.questions]
             if answer.error is not None and blame.deaths >= DEATHS:
-                yield from self._told(
-                    blame.check_node(answer.error, [each for task in waiting for each in task.questions])
-                )
+                yield from self._told(blame.check_node(answer.error, left))
             if blame.doubts or not waiting:
-                rest = [each for task in waiting for each in task.questions]
-                yield from self._told(blame.check_worker(rest))
-            # What it takes back, or wants to see fail with a fresh worker, is computed alone.
-            waiting.extendleft(_Task([question], alone=True, fresh=True) for question in blame.again())
+                yield from self._told(blame.check_worker(left))
+            waiting.extendleft(_Task(again, alone=len(again) == 1, fresh=True) for again in blame.again())
             self._session.give_way()
 
     def _left(self, task: _Task, answer: Answer) -> Iterator[_Task]:
