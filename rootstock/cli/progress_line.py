@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,14 +19,30 @@ SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, 
 
 
 @contextmanager
-def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[Report]:
-    """Yield what takes the present state as text: it is shown now and then, after a title, if it has changed.
+def show_rarely(title: str = "") -> Iterator[Report]:
+    """Yield what shows progress, now and then, after a title."""
+    last = time.monotonic()
+    with show_progress() as report:
+
+        def show(text: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN[sys.stderr.isatty()]:
+                last = time.monotonic()
+                report(title + text)
+
+        yield show
+
+
+@contextmanager
+def show_meanwhile(first_after: float) -> Iterator[Report]:
+    """Yield what takes the present state as text; a thread shows it now and then, if it has changed.
+
+    So what was said last before a long wait is shown, too.
 
     Parameters
     ----------
-    title : str
-    first_after : float, optional
-        Seconds before something is shown for the first time; by default as many as between two times.
+    first_after : float
+        Seconds before something is shown for the first time, at most.
     """
     state = shown = ""
     ended = threading.Event()
@@ -40,10 +57,10 @@ def show_rarely(title: str = "", first_after: float | None = None) -> Iterator[R
             nonlocal shown
             leave_to_first_thread()
             between = SECONDS_BETWEEN[sys.stderr.isatty()]
-            wait = between if first_after is None else min(between, first_after)
+            wait = min(between, first_after)
             while not ended.wait(wait):
                 if state != shown:
-                    report(f"{title}{(shown := state)}")
+                    report(shown := state)
                     wait = between
 
         thread = threading.Thread(target=tell, name="rootstock-progress", daemon=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootstock.cli.progress_line import show_rarely
+from rootstock.cli.progress_line import show_meanwhile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +122,7 @@ class _ToLine(logging.Handler):
 def show_line() -> Iterator[Line]:
     """Yield the line that is shown while the block runs."""
     logger = logging.getLogger("rootstock")
-    with show_rarely(first_after=_START_S) as show:
+    with show_meanwhile(_START_S) as show:
         line = Line(show)
         handler, level = _ToLine(line), logger.level
         logger.addHandler(handler)

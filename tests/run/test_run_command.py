@@ -24,7 +24,7 @@ from ase.db import connect
 from ase.io import read, write
 from click.testing import CliRunner
 
-from rootstock.cli.progress_line import show_rarely
+from rootstock.cli.progress_line import show_meanwhile
 from rootstock.cli.user import main as user
 from rootstock.errors import ConfigurationError
 from rootstock.simulations.runs.begin import Asked, check_asked
@@ -586,7 +586,7 @@ def test_a_slow_start_is_told_without_a_terminal(capsys: pytest.CaptureFixture[s
         shown.append(capsys.readouterr().err)
         return "worker: loading the model" in "".join(shown)
 
-    with show_rarely(first_after=0.01) as show:
+    with show_meanwhile(0.01) as show:
         show("worker: loading the model")
         wait_for(told, "the line")
 
