@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import FrameType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from rootstock.cli.signals import end_like_ctrl_c
 from rootstock.cli.standard_streams import standard_streams
 from rootstock.config.registry_files import RegistryWarning
 from rootstock.errors import RootError, RootstockError
 
 PENDING = 20  # a check found differences
 INTERRUPTED = 130
-
-# By which a batch system announces the end of a job, and the kernel that of a terminal.
-SIGNALS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # Of both command lines. `RootstockError` and its kinds carry them.
 EXIT_CODES = """\b
@@ -37,44 +32,6 @@ Exit codes:
    13  bundle                               22  some of many structures failed
    14  build                               130  interrupted, or answered no
 """
-
-
-@contextmanager
-def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
-    """Handle signals while the block runs, and then as before; those that are ignored (nohup) stay so.
-
-    Parameters
-    ----------
-    handler : callable
-        As `signal.signal` takes it.
-    *numbers : int
-        The signals.
-    """
-    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in handled}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-def _end_like_ctrl_c() -> AbstractContextManager[None]:
-    """Let the end of a job, or of the terminal, end a command as Ctrl-C does: nothing half made is left.
-
-    Slurm's signals come more than once: by scancel, and from srun, which passes on what it gets. Only the first
-    interrupts, and what the command does at its end is not cut.
-    """
-    came: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not came:
-            came.append(number)
-            signal.default_int_handler(number, frame)
-
-    in_main = threading.current_thread() is threading.main_thread()
-    numbers = [number for number in SIGNALS_TO_END if signal.getsignal(number) is signal.SIG_DFL]
-    return handle_signals(interrupt, *(numbers if in_main else ()))
 
 
 @contextmanager
@@ -123,7 +80,7 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            with _end_like_ctrl_c(), _ended_by_errors(context):
+            with end_like_ctrl_c(), _ended_by_errors(context):
                 return super().invoke(context)
         except OSError as error:
             click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)

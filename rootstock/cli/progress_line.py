@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rootstock.cli.command import SIGNALS_TO_END, handle_signals
 from rootstock.cli.common import show_progress
+from rootstock.cli.signals import SIGNALS_TO_END, handle_signals
 from rootstock.root.lock import Report
 from rootstock.root.signals import leave_to_first_thread
 
