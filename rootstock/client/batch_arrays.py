@@ -67,8 +67,6 @@ class BatchArrays:
         ------
         WorkerError
             If there is no memory for so many atoms.
-        PeerGoneError
-            If the memory was let go of, with the worker.
         """
         counts = [question.atoms for question in questions]
         self.memory.grow(sum(counts), len(counts))

@@ -122,8 +122,7 @@ def test_what_a_structure_costs_and_what_it_is() -> None:
         assert found == images
         found[0].positions += 1.0  # shared with nobody
         assert np.array_equal(batch.row(0)["positions"], dense.positions)
-        del batch, found, evaluator
-        arrays.memory.close()
+        del batch, found, evaluator, arrays
     finally:
         memory.close()
 

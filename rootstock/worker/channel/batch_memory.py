@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerError, WorkerProtocolError
-from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.frames import MAX_ATOMS, MAX_STRUCTURES
 from rootstock.worker.channel.memory import INPUTS, PROPERTIES, Section, SharedMemory, no_room, place
 
@@ -87,25 +86,15 @@ class BatchMemory:
         self._offsets = offsets  # first: another thread may ask for a stop
         self.room, self._map = (sizes[0], sizes[1]), mapped
 
-    def close(self) -> None:
-        """Let go of what is mapped."""
-        self._map, self.room = None, (0, 0)
-
     def views(self, atoms: int, structures: int) -> dict[str, NDArray[Any]]:
         """Return every section as an array that points into the memory.
 
         Parameters
         ----------
         atoms, structures : int
-            How many there are.
-
-        Raises
-        ------
-        PeerGoneError
-            If the memory was let go of, with the worker.
+            How many there are; room was made for them.
         """
-        if self._map is None:
-            raise PeerGoneError
+        assert self._map is not None
         return {
             section.name: np.ndarray(
                 (atoms if section.per_atom else structures, *section.shape),
