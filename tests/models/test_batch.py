@@ -28,7 +28,7 @@ from tests.models.conftest import (
 )
 
 HOOKED = [each for each in marked() if "calculate_batch" in batch_methods(packaged_source(each.values[0]).path)]
-SUBSETS = (["energy"], ["energy", "forces"], ["energy", "forces", "stress"])
+SUBSETS = {("energy",): 5, ("energy", "forces"): 5, ("energy", "forces", "stress"): None}  # of how many structures
 
 Row = tuple[dict[str, object], dict[str, object], list[int]]
 Answer = tuple[list[Any], list[Any], list[float]]
@@ -82,7 +82,8 @@ def test_together_is_one_by_one(name: str, model: str, build: Build) -> None:
     case = CASES[name]
     images = varied(case.elements, case.unknown)
     questions = [
-        (names, [atoms for atoms in images if has_stress(atoms) or "stress" not in names]) for names in SUBSETS
+        ([*names], [atoms for atoms in images[:most] if has_stress(atoms) or "stress" not in names])
+        for names, most in SUBSETS.items()
     ]
     for (names, asked), (one_by_one, together, costs) in zip(
         questions, compute(build(name), name, model, questions), strict=True
@@ -94,7 +95,7 @@ def test_together_is_one_by_one(name: str, model: str, build: Build) -> None:
         failed = {k for k, results in enumerate(together) if isinstance(results, str)}
         assert failed <= {k for k, atoms in enumerate(asked) if case.refuses(atoms)}, together
         assert all(cost >= len(atoms) for cost, atoms in zip(costs, asked, strict=True))
-        if name == "mace":  # the last is the first, with a charge
+        if name == "mace" and asked[-1] is images[-1]:  # which is the first, with a charge
             assert abs(together[0]["energy"] - together[-1]["energy"]) > 1e-3
         assert costs[3] > 1.5 * costs[0] > 10 * costs[4] > 0  # 16 atoms, 8 atoms, and one that has no neighbours
 

@@ -468,7 +468,7 @@ def test_one_that_changes_its_atoms_and_fails(make: Make) -> None:
 @pytest.mark.parametrize("trouble", ["sick_after", "leaks_after"])
 def test_a_worker_that_fails_with_all_that_come(make: Make, trouble: str) -> None:
     """No structure is to blame: a fresh worker computes them, as often as it takes."""
-    images = periodic(60)
+    images = periodic(40)
     with make("loop", **{trouble: 25}) as calc:
         done = calc.evaluate_many(images)
         assert not failed(done)
@@ -565,11 +565,11 @@ def test_a_node_on_which_every_worker_ends(make: Make) -> None:
     """No structure is to blame: what was computed before holds, the rest is not final, and the node is named."""
     with make("loop", die=True) as calc, pytest.raises(WorkerError, match=r"3 workers in a row were lost on node"):
         calc.evaluate_many(periodic(10))
-    images = periodic(12, **{f"k{k}": "SIGKILL" for k in range(4, 12)})
+    images = periodic(9, **{f"k{k}": "SIGKILL" for k in range(4, 9)})
     with make("loop") as calc:  # the structure that is known to work acquits the node
         done = calc.evaluate_many(images)
         assert {failure for _, failure in failed(done).values()} == {FailureClass.INFRASTRUCTURE}
-        assert sorted(failed(done)) == list(range(4, 12))
+        assert sorted(failed(done)) == list(range(4, 9))
 
 
 @pytest.mark.parametrize("broken", ["raises", "short"])

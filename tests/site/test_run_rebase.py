@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 from ase.io import read, write
+from click.testing import CliRunner
 
+from rootstock.cli.user import main as user
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build
 from tests.conftest import Site
-from tests.support.commands import ROOTSTOCK, Done, clean_environment, run
+from tests.support.commands import Done, clean_environment
 from tests.support.environment_files import header
 
 # A model without scipy, which is half of what is installed; the energy says which build computed.
@@ -51,7 +53,8 @@ def test_a_run_keeps_to_its_build_and_outlives_it(
         return build.name
 
     def rootstock(*words: str) -> Done:
-        return run(ROOTSTOCK, *words, env=clean_environment(ROOTSTOCK_ROOT=str(root)))
+        done = CliRunner().invoke(user, words, prog_name="rootstock", env=clean_environment(ROOTSTOCK_ROOT=str(root)))
+        return Done(words, done.exit_code, done.stdout, done.stderr)
 
     old = install(text)
     write("a.extxyz", [Atoms("H"), Atoms("H2"), Atoms("H3")])

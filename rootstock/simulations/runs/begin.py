@@ -25,7 +25,7 @@ from rootstock.simulations.runs.records import (
 )
 from rootstock.simulations.runs.source import Source, asked_input, index_input
 
-_WAIT_S = 2.0
+_WAIT_S = 0.5
 _MAKING_S = 600.0  # how long the making of a large run may take before others give up
 
 Report = Callable[[str], object]

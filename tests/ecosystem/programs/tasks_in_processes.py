@@ -1,6 +1,6 @@
 """A calculator that travels with each of many tasks, in processes of joblib's, Dask's or, by matcalc, of joblib's.
 
-usage: tasks_in_processes.py joblib|many|dask|matcalc
+usage: tasks_in_processes.py joblib|dask|matcalc
 """
 
 import json
@@ -36,24 +36,19 @@ class Noting(RootstockCalculator):
         return value
 
 
-def by_joblib(calc):
-    from joblib import Parallel, delayed
-
-    return Parallel(PROCESSES)(delayed(task)(calc, seed) for seed in range(TASKS))
-
-
 def many_tasks(calc, seeds):
     done = calc.evaluate_many([rattled(seed) for seed in seeds])
     return [(each.results["energy"], os.getpid(), calc.info()["pid"]) for each in done]
 
 
-def by_many(calc):
-    """As the guide to many structures has it: each task has many of them."""
+def by_joblib(calc):
+    """Half of the tasks have one structure each, others many, as the guide to many structures has it."""
     from joblib import Parallel, delayed
 
-    parts = [range(begin, TASKS, 5) for begin in range(5)]
-    found = Parallel(PROCESSES)(delayed(many_tasks)(calc, part) for part in parts)
-    return [found[seed % 5][seed // 5] for seed in range(TASKS)]
+    half, parts = TASKS // 2, [range(begin, begin + 5) for begin in range(TASKS // 2, TASKS, 5)]
+    tasks = [*(delayed(task)(calc, seed) for seed in range(half)), *(delayed(many_tasks)(calc, part) for part in parts)]
+    found = Parallel(PROCESSES)(tasks)
+    return [*found[:half], *(each for part in found[half:] for each in part)]
 
 
 def by_dask(calc):
@@ -74,7 +69,7 @@ def by_matcalc(calc):
 
 
 if __name__ == "__main__":
-    spread = {"joblib": by_joblib, "many": by_many, "dask": by_dask, "matcalc": by_matcalc}[sys.argv[1]]
+    spread = {"joblib": by_joblib, "dask": by_dask, "matcalc": by_matcalc}[sys.argv[1]]
     found = spread(RootstockCalculator("emt", device="cpu"))
     workers = sorted({(process, worker) for _, process, worker in found})
     print(json.dumps({"energies": [energy for energy, _, _ in found], "workers": workers}))
