@@ -36,7 +36,8 @@ def wait() -> None:
 class Deaf:
     """An object of which some methods swallow what is raised in them, as Python or numpy does."""
 
-    number: int
+    def __init__(self, number: int) -> None:
+        self.number, self.came = number, False
 
     def in_destructor(self) -> None:
         class Object:
@@ -55,9 +56,6 @@ class Deaf:
 
         np.arange(3) == Number(1)  # noqa: B015
         assert self.came
-
-    def __init__(self, number: int) -> None:
-        self.number, self.came = number, False
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
