@@ -29,7 +29,7 @@ from rootstock.root.layout import STAGING
 from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
-from rootstock.root.signals import leave_to_first_thread
+from rootstock.root.signals import start_thread
 from rootstock.root.weights import Weights, WeightsFile, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
@@ -168,7 +168,6 @@ def _report_progress(folder: Path, step: Report) -> Iterator[None]:
     over = threading.Event()
 
     def tell() -> None:
-        leave_to_first_thread()
         before = 0
         while not over.wait(_REPORT_EVERY_S):
             try:
@@ -180,7 +179,7 @@ def _report_progress(folder: Path, step: Report) -> Iterator[None]:
             before = size
 
     thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
+    start_thread(thread)
     try:
         yield
     finally:

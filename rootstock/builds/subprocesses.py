@@ -17,7 +17,7 @@ from pathlib import Path
 from rootstock.errors import BuildError, SiteError
 from rootstock.root.disk_usage import free_space
 from rootstock.root.lock import Report, quiet
-from rootstock.root.signals import leave_to_first_thread, take_again
+from rootstock.root.signals import take_again, thread_pool
 
 _LITTLE_SPACE, _FEW_FILES = 2**20, 100  # what is left of a file system when hardly anything can be installed any more
 _SHOWN = 25  # lines of a program's output that are part of an error
@@ -63,7 +63,7 @@ class Programs:
         number : int
             How many at a time.
         """
-        with ThreadPoolExecutor(max(1, number), initializer=leave_to_first_thread) as pool:
+        with thread_pool(max(1, number)) as pool:
             try:
                 yield pool
             except BaseException:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rootstock.cli.common import show_progress
-from rootstock.cli.signals import SIGNALS_TO_END, handle_signals
+from rootstock.cli.signals import handle_signals
 from rootstock.root.lock import Report
-from rootstock.root.signals import leave_to_first_thread
+from rootstock.root.signals import SIGNALS_TO_END, start_thread
 
 SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal a line is replaced, elsewhere it stays
 
@@ -55,7 +55,6 @@ def show_meanwhile(first_after: float) -> Iterator[Report]:
 
         def tell() -> None:
             nonlocal shown
-            leave_to_first_thread()
             between = SECONDS_BETWEEN[sys.stderr.isatty()]
             wait = min(between, first_after)
             while not ended.wait(wait):
@@ -64,7 +63,7 @@ def show_meanwhile(first_after: float) -> Iterator[Report]:
                     wait = between
 
         thread = threading.Thread(target=tell, name="rootstock-progress", daemon=True)
-        thread.start()
+        start_thread(thread)
         try:
             yield show
         finally:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-# By which a batch system announces the end of a job, and the kernel that of a terminal.
-SIGNALS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+from rootstock.root.signals import SIGNALS_TO_END
+
 _AGAIN_S = 0.5
 
 

@@ -13,7 +13,6 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from rootstock.root.layout import INTERPRETER_RECORD
 from rootstock.root.plain_files import RECORD_LIMIT, open_regular, read_bytes
 from rootstock.root.record_files import read_record
 from rootstock.root.records import BUILD_RECORD, how_to_replace, read_build
-from rootstock.root.signals import leave_to_first_thread
+from rootstock.root.signals import thread_pool
 from rootstock.root.wheel_records import WRONG_RECORD, read_rows, wheel_folders
 
 SUMS = "SHA256SUMS"
@@ -263,7 +262,7 @@ def _hashes(build: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     def read(some: Sequence[str]) -> list[tuple[str, str]]:
         return [(path, hash_file(f"{prefix}/{path}")) for path in some]
 
-    with ThreadPoolExecutor(_THREADS, initializer=leave_to_first_thread) as pool:
+    with thread_pool(_THREADS) as pool:
         for chunk in pool.map(read, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))):
             yield from chunk
 

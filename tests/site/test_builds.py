@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from rootstock.root.checksums import check_build, read_contents
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
-from rootstock.root.signals import leave_to_first_thread
+from rootstock.root.signals import ENDING, thread_pool
 from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.environment_files import header
 from tests.support.needs import need_program
@@ -112,16 +111,16 @@ def test_only_the_first_thread_takes_the_signal_of_an_interruption(three):
         read_until(process, "installing")
         stop_tree(process.pid)
         threads = {int(task.name): task / "status" for task in Path(f"/proc/{process.pid}/task").iterdir()}
-        takers = {thread for thread, status in threads.items() if not blocks(status, signal.SIGINT)}
+        takers = {thread for thread, status in threads.items() if not all(blocks(status, each) for each in ENDING)}
         assert len(threads) > 1
         assert takers == {process.pid}
 
 
 def test_what_another_thread_starts_takes_signals(tmp_path):
-    with ThreadPoolExecutor(1, initializer=leave_to_first_thread) as pool:
+    with thread_pool(1) as pool:
         status = pool.submit(Programs().run, ["cat", "/proc/self/status"], os.environ).result()
     (tmp_path / "status").write_text(status)
-    assert not blocks(tmp_path / "status", signal.SIGINT)
+    assert not any(blocks(tmp_path / "status", each) for each in ENDING)
 
 
 # -- what a build says of itself

@@ -18,7 +18,7 @@ from ase import Atoms
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError
-from rootstock.root.signals import leave_to_first_thread
+from rootstock.root.signals import start_thread
 from rootstock.simulations.extxyz import frame
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.index import Status
@@ -171,7 +171,7 @@ class Recorder:
     def _put(self, result: Result) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="rootstock-recorder", daemon=True)
-            self._thread.start()
+            start_thread(self._thread)
         now = self._clock()
         self._waiting.append((now, result))  # which does not wake the thread: that costs as much as a frame
         self._held += len(result.content)
@@ -211,7 +211,6 @@ class Recorder:
 
     def _write(self) -> None:
         """Record what comes, in a thread of its own, until somebody asks for the last time."""
-        leave_to_first_thread()
         held: list[tuple[float, Result]] = []
         look, failed = min(1.0, self._delay / 5), False
         while True:
