@@ -17,7 +17,7 @@ ENDING = (signal.SIGINT, *SIGNALS_TO_END)
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """Start a thread that takes no signal which ends a command: it interrupts what the first thread waits for.
+    """Start a thread that takes no signal which ends a command, so that it interrupts what the first thread waits for.
 
     The kernel gives a signal of the process to any thread that takes it. Python then runs the handler in the first
     thread, but does not wake that: it may wait for a program that never ends. A thread inherits this from the one that

@@ -353,6 +353,7 @@ def test_a_folder_of_somebody_else(rootstock: Command) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
         prefix = tuple(ordinary())
+        assert rootstock("run", "status", "s", prefix=prefix).returncode == 0
         exported = rootstock("run", "export", "s", "x.csv", prefix=prefix)
         assert exported.stdout == "x.csv: 1 of 2 structures; 1 not computed yet\n"
         done = rootstock("run", "continue", "s", prefix=prefix)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rootstock.root.checksums import check_build, read_contents
 from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import active_build, read_build
-from rootstock.root.signals import ENDING, thread_pool
+from rootstock.root.signals import ENDING, start_thread, thread_pool
 from tests.support.commands import SITE, ordinary, read_until, run, started
 from tests.support.environment_files import header
 from tests.support.needs import need_program
@@ -114,6 +115,36 @@ def test_only_the_first_thread_takes_the_signal_of_an_interruption(three):
         takers = {thread for thread, status in threads.items() if not all(blocks(status, each) for each in ENDING)}
         assert len(threads) > 1
         assert takers == {process.pid}
+
+
+def mask():
+    """Return the signals that this thread blocks."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_threads_take_no_signal_from_their_first_moment_on():
+    before, masks = mask(), []
+    thread = threading.Thread(target=lambda: masks.append(mask()))
+    start_thread(thread)
+    thread.join()
+    with thread_pool(2) as pool:
+        masks += [future.result() for future in [pool.submit(mask) for _ in range(4)]]
+    assert len(masks) == 5 and all(each >= {*ENDING} for each in masks)
+    assert mask() == before
+
+
+def test_a_pool_for_which_there_is_no_room(monkeypatch):
+    """It is an error, and those threads that were started wait for no other."""
+    start, room = threading.Thread.start, iter([True, True])
+
+    def start_some(thread):
+        if not next(room, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    with pytest.raises(RuntimeError, match="can't start new thread"), thread_pool(4):
+        pass
 
 
 def test_what_another_thread_starts_takes_signals(tmp_path):
