@@ -1,0 +1,1 @@
+"""Several drivers on one node, each with a worker of its own."""
