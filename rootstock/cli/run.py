@@ -19,6 +19,7 @@ from rootstock.cli.run_end import failure_line, state
 from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
 from rootstock.cli.run_line import pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
+from rootstock.cli.run_workers import AskedWorkers, workers_options
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _go_on_options = options(
     cluster_options,
     device_option(None, "that of the first command"),
     threads_option,
+    workers_options,
     json_option,
 )  # fmt: skip
 
@@ -156,6 +158,7 @@ def retry_failed(folder: Path, **rest: Any) -> None:
 def _go_on(
     folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
     overwrite: bool, cluster: str | None, root: Path | None, device: str | None, threads: int | None, as_json: bool,
+    workers: AskedWorkers | None,
 ) -> None:  # fmt: skip
     from rootstock.simulations.runs.begin import resume
     from rootstock.simulations.runs.elements import Element
@@ -180,7 +183,7 @@ def _go_on(
         )  # fmt: skip
 
     more = device_words(record.device)
-    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, as_json)
+    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, as_json, workers)
     compute(asked, lambda _, announce: resume(folder, make, accept_other_build=rebase, announce=announce))
 
 

@@ -17,6 +17,7 @@ from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import show_json
 from rootstock.cli.run_end import not_converged, some_failed, state
 from rootstock.cli.run_line import beginning, failed, failed_of, show_line
+from rootstock.cli.run_workers import AskedWorkers, compute_with
 from rootstock.errors import (
     ConfigurationError,
     LockBusyError,
@@ -56,6 +57,8 @@ class Run:
         For people.
     as_json : bool
         Whether standard output is for a program: people are told on standard error, and at the end comes `state`.
+    workers : AskedWorkers or None
+        None: this process has the only one.
     """
 
     path: Path
@@ -67,6 +70,7 @@ class Run:
     more: str = ""
     model: str = ""
     as_json: bool = False
+    workers: AskedWorkers | None = None
 
     def say(self, text: str) -> None:
         """Tell a person something.
@@ -103,7 +107,9 @@ class Run:
         name : str
         """
         element = f" --element {self.element}" if self.element.of > 1 and name != "status" else ""
-        more = self.more if name in ("continue", "retry-failed") else ""
+        more = (
+            self.more + (self.workers.words() if self.workers else "") if name in ("continue", "retry-failed") else ""
+        )
         return f"rootstock run {name} {shlex.quote(str(self.path))}{element}{more}"
 
 
@@ -116,6 +122,7 @@ def compute(run: Run, opened: Opened) -> None:
     opened : callable
         Opens the folder, given what shows steps, and what is told before the worker starts.
     """
+    from rootstock.simulations.pool.run import PoolRun
     from rootstock.simulations.runs.begin import find_run
     from rootstock.simulations.runs.carry_out import carry_out
     from rootstock.simulations.runs.folder import RunFolder
@@ -126,11 +133,18 @@ def compute(run: Run, opened: Opened) -> None:
         return
     try:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
-            line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
-            carry_out(
-                folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
-                retry_failed=run.retry_failed,
-            )  # fmt: skip
+            if run.workers is not None:
+                calc.close()  # each driver makes one of its own
+                pool = PoolRun(folder, calc, run.workers.settings(), run.element, run.retry_failed)
+                line.begin(folder, len(pool.todo("any other")))
+                if not compute_with(pool, line, stop_on_error=run.stop_on_error):
+                    raise KeyboardInterrupt
+            else:
+                line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
+                carry_out(
+                    folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
+                    retry_failed=run.retry_failed,
+                )  # fmt: skip
     except KeyboardInterrupt:
         said = _recorded(run.path)
         click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)

@@ -16,6 +16,7 @@ import click
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
+from rootstock.cli.run_workers import AskedWorkers, workers_options
 from rootstock.errors import ConfigurationError
 
 element_option = click.option(
@@ -35,19 +36,23 @@ class NewRun:
     element : str or None
         As it was given.
     stop_on_error : bool
+    workers : AskedWorkers or None
     """
 
     folder: Path
     element: str | None
     stop_on_error: bool
+    workers: AskedWorkers | None = None
 
     @classmethod
-    def asked_for(cls, run_folder: Path | None, element: str | None, *, stop_on_error: bool) -> NewRun | None:
-        """Return what `run_options` ask for; None without ``--run``.
+    def asked_for(
+        cls, run_folder: Path | None, element: str | None, workers: AskedWorkers | None, *, stop_on_error: bool
+    ) -> NewRun | None:
+        """Return what `run_options` ask for; None without ``--run`` and ``--workers``.
 
         Parameters
         ----------
-        run_folder, element, stop_on_error
+        run_folder, element, workers, stop_on_error
             As click passes them.
 
         Raises
@@ -60,10 +65,12 @@ class NewRun:
                 f"{run_folder} begins with a dash, as options do, so other commands could not name that run folder.",
                 "Name it otherwise: --run FOLDER",
             )
+        if run_folder is None and workers is not None:
+            run_folder = _default_folder(click.get_current_context())
         if run_folder is None:
             refuse_unused({"element": "is for --run.", "stop_on_error": "is for --run: other commands always stop."})
             return None
-        return cls(run_folder, element, stop_on_error)
+        return cls(run_folder, element, stop_on_error, workers)
 
     def compute(
         self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], *,
@@ -108,7 +115,8 @@ class NewRun:
             claim_outputs(path)
         more = device_words(there.device if there else device)
         run = Run(
-            self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model
+            self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model,
+            workers=self.workers,
         )  # fmt: skip
         compute(
             run,
@@ -120,7 +128,24 @@ class NewRun:
     def _default_out(self) -> Path:
         """Return the file beside the folder that has its name."""
         folder = Path(os.path.abspath(self.folder))
-        return near(folder.with_name(f"{folder.name}.extxyz")) if folder.name else Path("results.extxyz")
+        name = folder.name.removesuffix(_ENDING)
+        return near(folder.with_name(f"{name}.extxyz")) if name else Path("results.extxyz")
+
+
+_ENDING = ".run"  # of folders that nobody has named
+
+
+def _default_folder(context: click.Context) -> Path:
+    """Return the run folder of a command that names none."""
+    from rootstock.simulations.structures import results_stem
+
+    names, command = context.params["structures"], str(context.info_name)
+    if len(names) > 1:
+        raise ConfigurationError(
+            f"The results of {len(names)} files go into one run folder, which has no name yet.", "Name it: --run FOLDER"
+        )
+    ending = {"singlepoint": "results", "relax": "relaxed"}.get(command, command)
+    return Path(f"{results_stem(names[0])}-{ending}{_ENDING}")
 
 
 run_options = options(
@@ -132,7 +157,8 @@ run_options = options(
     ),
     element_option,
     stop_option,
-    merge_options("run", NewRun.asked_for, "run_folder", "element", "stop_on_error"),
+    workers_options,
+    merge_options("run", NewRun.asked_for, "run_folder", "element", "workers", "stop_on_error"),
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -33,7 +34,8 @@ from rootstock.simulations.runs.records import run_file
 _USELESS = {code.value for code in USELESS}  # the worker was lost with them
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
 _USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
-_ATOMS = 2**14  # that are drawn at once of single points
+_LEAST, _MOST = 2**8, 2**14  # atoms that are drawn at once of single points
+_SOON_S, _LATE_S = 2.0, 10.0
 
 
 class Structures(Protocol):
@@ -168,6 +170,7 @@ def read_relaxation(folder: RunFolder) -> Relaxation:
 def _single_points(run: Computation, feed: Feed) -> None:
     """Compute properties of structures, which are read as the calculator takes them."""
     taken: dict[int, tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = {}
+    draw = _Draw(feed)
 
     def structures(indices: Sequence[int]) -> Iterator[Atoms]:
         count = itertools.count()  # as the calculator does
@@ -176,11 +179,11 @@ def _single_points(run: Computation, feed: Feed) -> None:
                 if (atoms := run.read(index)) is not None:
                     taken[next(count)] = (index, atoms, *_set_aside(atoms))
                     yield atoms
-            indices = feed.take(_ATOMS, wait=False)
+            indices = draw.more(wait=False)
 
     asked = run.folder.record.settings.get("properties") or None
     lost: list[RootstockError] = []
-    while indices := feed.take(_ATOMS, wait=True):
+    while indices := draw.more(wait=True):
         for result in run.calculator.iter_many(structures(indices), asked, ordered=False):
             index, atoms, *aside = taken.pop(result.index)
             _put_back(atoms, *aside)
@@ -191,6 +194,7 @@ def _single_points(run: Computation, feed: Feed) -> None:
                 run.add(index, atoms)
             elif result.failure is FailureClass.INFRASTRUCTURE:  # of this one: the others go on
                 run.recorder.fail(index, result.failure, result.error, describe(atoms, run.source.name(index)), run.gpu)
+                feed.give_back(index)
                 lost.append(result.error)
             else:
                 run.fail(index, result.failure or FailureClass.STRUCTURE, result.error, atoms)
@@ -201,6 +205,21 @@ def _single_points(run: Computation, feed: Feed) -> None:
         left = f"{number_of(len(lost), 'structure')} could not be computed, by no fault of their own."
         lost[0].hint = f"{lost[0].hint}\n{left} To compute them, continue the run.".strip()
         raise lost[0]
+
+
+class _Draw:
+    """Draws structures for some seconds of work, so that several processes end at about the same time."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed, self._atoms, self._last = feed, _LEAST, 0.0
+
+    def more(self, *, wait: bool) -> Sequence[int]:
+        passed, self._last = time.monotonic() - self._last, time.monotonic()
+        if passed < _SOON_S:
+            self._atoms = min(2 * self._atoms, _MOST)
+        elif passed > _LATE_S:
+            self._atoms = max(self._atoms // 2, 1)
+        return self._feed.take(self._atoms, wait=wait)
 
 
 def _relaxations(run: Computation, feed: Feed, relaxation: Relaxation) -> None:

@@ -20,6 +20,14 @@ class Feed(Protocol):
 
     stopped: bool
 
+    def give_back(self, index: int) -> None:
+        """Take back a structure that could not be computed, by no fault of its own.
+
+        Parameters
+        ----------
+        index : int
+        """
+
     def take(self, atoms: int, *, wait: bool) -> Sequence[int]:
         """Return the indices of the next structures.
 
@@ -52,6 +60,14 @@ class Listed:
     def __init__(self, indices: NDArray[np.int64], atoms_of: NDArray[np.int64]) -> None:
         self._indices, self._next = indices, 0
         self._ends = np.cumsum(atoms_of[indices])  # how many atoms all those up to each have
+
+    def give_back(self, index: int) -> None:
+        """Leave a structure uncomputed.
+
+        Parameters
+        ----------
+        index : int
+        """
 
     def take(self, atoms: int, *, wait: bool) -> Sequence[int]:  # noqa: ARG002  # all of them are there
         """Return the indices of the next structures; see `Feed.take`.
