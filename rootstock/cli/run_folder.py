@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ import click
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import show_json
 from rootstock.cli.run_end import not_converged, some_failed, state
-from rootstock.cli.run_line import beginning, failed, failed_of, show_line
-from rootstock.cli.run_workers import AskedWorkers, compute_with
+from rootstock.cli.run_line import Line, beginning, failed, failed_of, show_line
+from rootstock.cli.run_workers import AskedWorkers, compute_with, estimate
 from rootstock.errors import (
     ConfigurationError,
     LockBusyError,
@@ -28,6 +28,7 @@ from rootstock.errors import (
 
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
+    from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.source import Source
@@ -59,6 +60,8 @@ class Run:
         Whether standard output is for a program: people are told on standard error, and at the end comes `state`.
     workers : AskedWorkers or None
         None: this process has the only one.
+    places : sequence of Slot
+        Where workers compute.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class Run:
     model: str = ""
     as_json: bool = False
     workers: AskedWorkers | None = None
+    places: Sequence[Slot] = ()
 
     def say(self, text: str) -> None:
         """Tell a person something.
@@ -136,8 +140,8 @@ def compute(run: Run, opened: Opened) -> None:
             if run.workers is not None:
                 calc.close()  # each driver makes one of its own
                 pool = PoolRun(folder, calc, run.workers.settings(), run.element, run.retry_failed)
-                line.begin(folder, len(pool.todo("any other")))
-                if not compute_with(pool, line, stop_on_error=run.stop_on_error):
+                line.begin(folder, todo := len(pool.todo("any other")))
+                if todo and not compute_with(pool, run.places[:todo], line, stop_on_error=run.stop_on_error):
                     raise KeyboardInterrupt
             else:
                 line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
@@ -159,7 +163,20 @@ def compute(run: Run, opened: Opened) -> None:
         if not isinstance(error, RootstockError) and (said := _recorded(run.path)):
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
+    if run.workers is not None and run.workers.limit is not None and _show_trial(run, folder, line):
+        return
     end(run, RunFolder.open(run.path), source.name, line.took())
+
+
+def _show_trial(run: Run, folder: RunFolder, line: Line) -> bool:
+    """Say how long the rest takes, if some structures were left out, and tell whether they were."""
+    left = len(folder.missing(run.element, retry_failed=run.retry_failed))
+    done, seconds = line.trial()
+    if not left or not done:
+        return False
+    run.say(f"{line.took()}. {estimate(done, seconds, left, run.places)}.")
+    run.say(f"Compute the rest: {run.command('continue')}")
+    return True
 
 
 def refuse_read_only(path: Path, element: Element, *, retry_failed: bool = False, out: Path | None = None) -> None:

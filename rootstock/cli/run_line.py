@@ -124,6 +124,10 @@ class Line:
             statuses = self._folder.progress().statuses[np.frombuffer(self._reported, bool)]
             self._failed = failed_of(statuses)
 
+    def trial(self) -> tuple[int, float]:
+        """Return how many structures were computed, and in how many seconds, without the start."""
+        return self._done, time.monotonic() - self._first
+
     def took(self) -> str:
         """Say how much was computed in which time, and how much of that failed; nothing if that is nothing."""
         if not self._done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +20,12 @@ from rootstock.errors import ConfigurationError
 from rootstock.root.signals import SIGNALS_TO_END
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rootstock.interfaces.calculator import RootstockCalculator
     from rootstock.simulations.pool.run import PoolRun, Workers
     from rootstock.simulations.pool.slots import Slot
 
@@ -79,6 +85,17 @@ class AskedWorkers:
 
         return Workers(self.number, self.per_gpu, self.grace, self.limit)
 
+    def find_places(self, calculator: RootstockCalculator) -> list[Slot]:
+        """Return where they compute, before anything else takes time.
+
+        Parameters
+        ----------
+        calculator : RootstockCalculator
+        """
+        from rootstock.simulations.pool.run import find_places
+
+        return find_places(calculator, self.settings())
+
     def words(self) -> str:
         """Return the options that let another command do the same, as text behind it."""
         words = f" --workers {'auto' if self.number is None else self.number}"
@@ -89,7 +106,7 @@ workers_options = options(
     click.option(
         "--workers", type=Completed("number", lambda _: ("auto",)), metavar="N|auto",
         help="Compute with several workers of this node: one for each GPU of the job, or on processors one for each "
-        "--threads of them [default: one]. Results go to a run folder [default: STRUCTURES-ENDING.run].",
+        "--threads of them [default: one]. Results go to a run folder, by default one with the name of the structures.",
     ),
     click.option("--workers-per-gpu", type=Whole(1), metavar="N", help="How many workers share a GPU [default: 1]."),
     click.option(
@@ -105,12 +122,13 @@ workers_options = options(
 )  # fmt: skip
 
 
-def compute_with(run: PoolRun, line: Line, *, stop_on_error: bool) -> bool:
+def compute_with(run: PoolRun, slots: Sequence[Slot], line: Line, *, stop_on_error: bool) -> bool:
     """Compute with several workers, and show how far they are.
 
     Parameters
     ----------
     run : PoolRun
+    slots : sequence of Slot
     line : Line
     stop_on_error : bool
 
@@ -119,7 +137,6 @@ def compute_with(run: PoolRun, line: Line, *, stop_on_error: bool) -> bool:
     bool
         Whether everything was computed; False if a signal has ended it before.
     """
-    slots = run.slots()
     line.tell(f"starting {places(slots)}")
     with _count_signals() as came:
         return run.compute(
@@ -128,12 +145,42 @@ def compute_with(run: PoolRun, line: Line, *, stop_on_error: bool) -> bool:
         )  # fmt: skip
 
 
-def places(slots: list[Slot]) -> str:
+def show_plan(run: Path, model: str, sizes: NDArray[np.int64], todo: int, slots: Sequence[Slot], out: Path) -> None:
+    """Print what would be computed, and where.
+
+    Parameters
+    ----------
+    run : Path
+        The folder.
+    model : str
+    sizes : numpy.ndarray
+        How many atoms each structure has.
+    todo : int
+        How many structures are to be computed.
+    slots : sequence of Slot
+    out : Path
+        Where results would go.
+    """
+    from rootstock.root.disk_usage import number_of
+
+    found = f"{sizes.min():,} to {number_of(int(sizes.max()), 'atom')} each" if len(sizes) else "none"
+    click.echo(f"{run}: {number_of(len(sizes), 'structure')} ({found}) with {model}; {todo:,} to compute")
+    click.echo(f"results: {out}")
+    slots = slots[:todo]
+    click.echo(places(slots) if slots else "no worker")
+    for slot in slots:
+        if variables := [f"{name}={value}" for name, value in slot.variables.items() if value is not None]:
+            without = ", ".join(name for name, value in slot.variables.items() if value is None)
+            click.echo(f"  {slot.name}: {' '.join(variables)}, without {without}")
+    click.echo("Nothing was started.")
+
+
+def places(slots: Sequence[Slot]) -> str:
     """Return where workers compute, in words.
 
     Parameters
     ----------
-    slots : list of Slot
+    slots : sequence of Slot
     """
     threads = {slot.threads for slot in slots}
     each = f"{next(iter(threads))} thread{'s' if threads != {1} else ''} each" if len(threads) == 1 else "threads vary"
@@ -155,8 +202,8 @@ def _count_signals() -> Iterator[Callable[[], int]]:
         yield lambda: len(came)
 
 
-def estimate(done: int, seconds: float, whole: int, slots: int, *, gpus: bool) -> str:
-    """Return how long the whole of a run takes, by a trial.
+def estimate(done: int, seconds: float, left: int, slots: Sequence[Slot]) -> str:
+    """Return how long the rest of a run takes, by a trial.
 
     Parameters
     ----------
@@ -164,16 +211,18 @@ def estimate(done: int, seconds: float, whole: int, slots: int, *, gpus: bool) -
         How many structures were computed.
     seconds : float
         In which time.
-    whole : int
-        How many there are in all.
-    slots : int
-        How many workers computed.
-    gpus : bool
-        Whether on GPUs.
+    left : int
+        How many are left.
+    slots : sequence of Slot
+        Where workers computed.
 
-    >>> estimate(20, 40.0, 2000, 4, gpus=True)
-    '2,000 structures take about 1 h 07 min with 4 workers: 4.4 GPU hours'
+    >>> from rootstock.simulations.pool.slots import Slot
+    >>> estimate(20, 40.0, 2000, [Slot("GPU 0", {"CUDA_VISIBLE_DEVICES": "0"}, (), 4)] * 4)
+    'The other 2,000 structures take about 1 h 07 min with 4 workers: 4.4 GPU hours'
     """
-    takes = seconds * whole / done
-    hours = f"{takes * slots / 3600:,.1f} {'GPU' if gpus else 'worker'} hours"
-    return f"{whole:,} structures take about {duration(takes)} with {slots} worker{'s' if slots > 1 else ''}: {hours}"
+    takes = seconds * left / done
+    hours = takes * len(slots) / 3600
+    what = "GPU" if slots[0].variables else "worker"
+    workers = f"{len(slots)} worker{'s' if len(slots) > 1 else ''}"
+    shown = f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"
+    return f"The other {left:,} structures take about {duration(takes)} with {workers}: {shown} {what} hours"

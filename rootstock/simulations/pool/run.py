@@ -80,29 +80,6 @@ class PoolRun:
     element: Element
     retry_failed: bool = False
 
-    def slots(self) -> list[Slot]:
-        """Return where the workers compute, no more of them than there are structures to compute.
-
-        Raises
-        ------
-        ConfigurationError
-            If so many have no room.
-        DeviceError
-            If there is no GPU.
-        """
-        arguments = self.calculator.parameters
-        found = find_slots(
-            self.workers.number, device=arguments["device"], threads=arguments["threads"],
-            workers_per_gpu=self.workers.per_gpu, cluster=_cluster_of(Path(arguments["root"])),
-            count=self._count,
-        )  # fmt: skip
-        return found[: max(1, len(self.todo("any other")))]
-
-    def _count(self) -> int:
-        arguments = dict(self.calculator.parameters)
-        build = arguments.pop("build")
-        return count_devices(worker_spec(arguments, build).model.launch(threads=1), arguments["device"])
-
     def todo(self, gpu: str) -> NDArray[np.int64]:
         """Return the indices of what is to be computed, the largest structures first.
 
@@ -174,6 +151,34 @@ class PoolRun:
     def _missing(self, indices: Sequence[int]) -> list[int]:
         statuses = self.folder.progress().statuses
         return [index for index in indices if statuses[index] == Status.MISSING]
+
+
+def find_places(calculator: RootstockCalculator, workers: Workers) -> list[Slot]:
+    """Return where workers compute.
+
+    Parameters
+    ----------
+    calculator : RootstockCalculator
+        It starts no worker.
+    workers : Workers
+
+    Raises
+    ------
+    ConfigurationError
+        If so many have no room.
+    DeviceError
+        If there is no GPU.
+    """
+    arguments = dict(calculator.parameters)
+    build = arguments.pop("build")
+
+    def count() -> int:
+        return count_devices(worker_spec(arguments, build).model.launch(threads=1), arguments["device"])
+
+    return find_slots(
+        workers.number, device=arguments["device"], threads=arguments["threads"], workers_per_gpu=workers.per_gpu,
+        cluster=_cluster_of(Path(arguments["root"])), count=count,
+    )  # fmt: skip
 
 
 def deadline_of(variables: Mapping[str, str]) -> float | None:
