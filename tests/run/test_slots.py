@@ -166,6 +166,7 @@ def test_several_workers_of_a_gpu_do_not_follow_each_other() -> None:
         ({"device": "cpu", "workers_per_gpu": 2}, "--workers-per-gpu is for GPUs", "--workers 2"),
         ({"workers": 0}, "workers is 0", "--workers 1"),
         ({"workers": -3, "device": "cpu"}, "workers is -3", "--workers 1"),
+        ({"workers": 10**9, "device": "cpu"}, "1000000000 workers are too many", "Use --workers auto"),
         ({"threads": 0}, "threads is 0", "--threads 1"),
         ({"workers_per_gpu": 0}, "workers-per-gpu is 0", "--workers-per-gpu 1"),
     ],
@@ -335,10 +336,13 @@ def launch(emt: RootstockCalculator, python: Path) -> Callable[[str], Launch]:
     return of
 
 
-def test_gpus_are_counted_by_the_models_own_library(launch: Callable[[str], Launch], emt: RootstockCalculator) -> None:
+def test_gpus_are_counted_by_the_models_own_library(
+    launch: Callable[[str], Launch], emt: RootstockCalculator, make: Make
+) -> None:
     assert count_devices(launch("4"), "cuda") == 4
     assert count_devices(launch("4"), "xpu") == 12
     assert count_devices(start_of(emt)[0], "cuda") == 0  # no library for GPUs
+    assert count_devices(start_of(make())[0], "xpu") == 0  # uv finds the Python
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rootstock.errors import ConfigurationError, DeviceError
 from rootstock.simulations.pool.slot_names import gpu_kind, gpu_names, only
 
 _FEW_THREADS = 4  # of a worker on processors: several with few threads have been seen to be faster than one with all
+_CROWD = 4  # workers for each processor: beyond that somebody has mistyped
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,13 @@ def divide_processors(
     Raises
     ------
     ConfigurationError
-        If several workers would run more threads than there are processors.
+        If several workers would run more threads than there are processors, or there are very many workers.
     """
+    if workers is not None and workers > _CROWD * available:
+        raise ConfigurationError(
+            f"{workers} workers are too many for {available} processor{'s' * (available > 1)}.",
+            "Use --workers auto, or at most one for each.",
+        )
     if workers is None:
         each = threads or min(_FEW_THREADS, max(1, available // 2))
         workers = max(1, available // each)
