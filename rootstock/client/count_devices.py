@@ -16,7 +16,7 @@ from rootstock.worker.channel.running_time import running_time
 from rootstock.worker.signals import OF_A_JOB
 
 COUNT_S = 300.0  # torch on a cold file system takes minutes
-_ENTRY = PACKAGE / "worker" / "count_devices.py"
+COUNTER = PACKAGE / "worker" / "count_devices.py"
 _LOOK_S = 1.0
 
 
@@ -30,8 +30,8 @@ class _Counter(ChildProcess):
     def _cannot_start(self, error: OSError) -> WorkerStartError:
         return cannot_start(self._launch.command[0], error)
 
-    def _open(self, output: int, inherited: contextlib.ExitStack) -> None:
-        command = [*self._launch.command, str(_ENTRY), *self._arguments]
+    def _open(self, output: int, inherited: contextlib.ExitStack) -> None:  # noqa: ARG002
+        command = [*self._launch.command, str(COUNTER), *self._arguments]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_A_JOB)  # whoever gets these decides what ends
         try:
             self._run(command, output, env=dict(self._launch.variables))

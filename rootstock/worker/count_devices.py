@@ -54,7 +54,8 @@ def main(kind: str, seconds: str) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.alarm(int(seconds))
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else JAX takes most of a GPU's memory to count them
-    print(json.dumps({"devices": count(kind)}), flush=True)
+    sys.stdout.write(json.dumps({"devices": count(kind)}) + "\n")
+    sys.stdout.flush()
     os._exit(0)  # nothing is left to be done, and some libraries take long to end, or crash
 
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from rootstock import RootstockCalculator
-from rootstock.client.count_devices import count_devices
+from rootstock.client.count_devices import COUNTER, count_devices
 from rootstock.client.process import Launch
+from rootstock.client.threads import processors
 from rootstock.config.cluster_settings import Cluster
+from rootstock.config.clusters import cluster_from, packaged_scopes
 from rootstock.errors import ConfigurationError, DeviceError
-from rootstock.simulations.pool.slots import Slot, check_devices, find_slots
+from rootstock.simulations.pool.slots import Slot, check_devices, divide_processors, find_slots
 from tests.run.conftest import Make, start_of
 
 GPU = "GPU-8e14b6d2-3c7e-4d6b-9d2e-5a1f7a3f8f3d"
@@ -81,7 +83,7 @@ def test_names_of_nvidias_gpus(text: str, names: list[str]) -> None:
     ("variables", "accelerator", "expected"),
     [
         ({ROCR: "0,1"}, "rocm", [(ROCR, "0"), (ROCR, "1")]),
-        ({ROCR: "4,GPU-deadbeefdeadbeef", HIP: "0,1", CUDA: "0,1"}, "rocm", [(ROCR, "4"), (ROCR, "GPU-deadbeefdeadbeef")]),
+        ({ROCR: "4,GPU-dead", HIP: "0,1", CUDA: "0,1"}, "rocm", [(ROCR, "4"), (ROCR, "GPU-dead")]),
         ({HIP: "2", CUDA: "3"}, "rocm", [(HIP, "2")]),  # HIP counts by itself, and its number is kept
         ({CUDA: "2,3"}, "rocm", [(CUDA, "2"), (CUDA, "3")]),
         ({ROCR: "0", ZE: "0"}, None, [(ROCR, "0")]),
@@ -132,6 +134,16 @@ def test_gpus_that_are_counted() -> None:
         slots({}, count=lambda: 0, accelerator="rocm")
 
 
+def test_the_gpus_of_nodes_that_are_given_whole() -> None:
+    """On such machines only the user's own scripts set a variable; where one is set, it holds."""
+    polaris, frontier = (cluster_from(packaged_scopes(), name) for name in ("polaris", "frontier"))
+    assert chosen(slots({}, cluster=polaris)) == [(CUDA, str(number)) for number in range(4)]
+    assert chosen(slots({}, cluster=frontier)) == [(ROCR, str(number)) for number in range(8)]
+    assert chosen(slots({CUDA: "2"}, cluster=polaris)) == [(CUDA, "2")]
+    shared = replace(polaris, whole_nodes=False)
+    assert chosen(slots({}, cluster=shared, count=lambda: 1)) == [(CUDA, "0")]
+
+
 def test_several_workers_of_a_gpu_do_not_follow_each_other() -> None:
     names = {CUDA: "3,MIG-x"}
     assert [slot.name for slot in slots(names, workers_per_gpu=2)] == [
@@ -154,6 +166,7 @@ def test_several_workers_of_a_gpu_do_not_follow_each_other() -> None:
         ({"device": "cpu", "workers_per_gpu": 2}, "--workers-per-gpu is for GPUs", "--workers 2"),
         ({"workers": 0}, "workers is 0", "--workers 1"),
         ({"workers": -3, "device": "cpu"}, "workers is -3", "--workers 1"),
+        ({"workers": 10**9, "device": "cpu"}, "1000000000 workers are too many", "Use --workers auto"),
         ({"threads": 0}, "threads is 0", "--threads 1"),
         ({"workers_per_gpu": 0}, "workers-per-gpu is 0", "--workers-per-gpu 1"),
     ],
@@ -171,55 +184,51 @@ def test_threads_of_a_gpus_worker() -> None:
     assert {slot.threads for slot in slots({CUDA: "0,1", "OMP_NUM_THREADS": "5,2"})} == {5}
 
 
-def on_processors(
-    monkeypatch: pytest.MonkeyPatch, bound: set[int], workers: int | None, threads: int | None, **variables: str
-) -> list[tuple[str, tuple[int, ...], int]]:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(bound))
-    found = slots(variables, workers, "cpu", threads=threads)
-    assert all(slot.variables == {} for slot in found)
-    return [(slot.name, slot.processors, slot.threads) for slot in found]
+TEN = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11]
 
 
-TEN = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound on Linux only")
 @pytest.mark.parametrize(
     ("bound", "workers", "threads", "expected"),
     [
-        ({5}, None, None, [("processors 5", (5,), 1)]),
-        ({0, 1}, None, None, [("processors 0", (0,), 1), ("processors 1", (1,), 1)]),
-        ({0, 1, 2, 3}, None, None, [("processors 0-1", (0, 1), 2), ("processors 2-3", (2, 3), 2)]),
+        ([5], None, None, [("processors 5", (5,), 1)]),
+        ([0, 1], None, None, [("processors 0", (0,), 1), ("processors 1", (1,), 1)]),
+        ([0, 1, 2, 3], None, None, [("processors 0-1", (0, 1), 2), ("processors 2-3", (2, 3), 2)]),
         (TEN, None, None, [("processors 0-4", (0, 1, 2, 3, 4), 4), ("processors 5,8-11", (5, 8, 9, 10, 11), 4)]),
         (TEN, 4, None, [("processors 0-1", (0, 1), 2), ("processors 2-4", (2, 3, 4), 2),
                         ("processors 5,8", (5, 8), 2), ("processors 9-11", (9, 10, 11), 2)]),
-        (TEN, None, 6, [("processors 0-5,8-11", tuple(sorted(TEN)), 6)]),
+        (TEN, None, 6, [("processors 0-5,8-11", tuple(TEN), 6)]),
         (TEN, 1, 20, [("worker 1", (), 20)]),  # as one worker without a pool: it is what was asked for
-        ({0, 1}, 3, None, [("worker 1", (), 1), ("worker 2", (), 1), ("worker 3", (), 1)]),
+        ([0, 1], 3, None, [("worker 1", (), 1), ("worker 2", (), 1), ("worker 3", (), 1)]),
+        ([], None, None, [("worker 1", (), 1), ("worker 2", (), 1)]),  # where no process is bound
     ],
 )  # fmt: skip
-def test_groups_of_processors(
-    monkeypatch: pytest.MonkeyPatch, bound: set[int], workers: int | None, threads: int | None, expected: Any
-) -> None:
-    assert on_processors(monkeypatch, bound, workers, threads) == expected
-    if threads:
-        assert on_processors(monkeypatch, bound, workers, None, OMP_NUM_THREADS=str(threads)) == expected
+def test_groups_of_processors(bound: list[int], workers: int | None, threads: int | None, expected: Any) -> None:
+    found = divide_processors(bound, len(bound) or 2, workers, threads)
+    assert [(slot.name, slot.processors, slot.threads) for slot in found] == expected
+    assert all(slot.variables == {} for slot in found)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound on Linux only")
-def test_processors_that_others_may_count_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processors_that_others_may_count_on() -> None:
     """Where the batch system gives fewer than the binding has, nobody knows which: nothing is bound."""
-    found = on_processors(monkeypatch, TEN, None, None, SLURM_CPUS_PER_TASK="4")
-    assert found == [("worker 1", (), 2), ("worker 2", (), 2)]
+    found = divide_processors(TEN, 4, None, None)
+    assert [(slot.processors, slot.threads) for slot in found] == [((), 2), ((), 2)]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound on Linux only")
-def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="4 workers with threads=3 each need 12 processors, .* may use 10") as e:
-        on_processors(monkeypatch, TEN, 4, 3)
-    assert e.value.hint == "Use --workers 3, or --threads 2"
-    with pytest.raises(ConfigurationError, match="4 workers with OMP_NUM_THREADS=3 each"):
-        on_processors(monkeypatch, TEN, 4, None, OMP_NUM_THREADS="3")
+def test_more_threads_than_processors() -> None:
+    with pytest.raises(ConfigurationError, match="4 workers with threads=3 each need 12 processors, .* 10") as caught:
+        divide_processors(TEN, 10, 4, 3, "threads=3")
+    assert caught.value.hint == "Use --workers 3, or --threads 2"
+
+
+def test_the_processors_of_this_process() -> None:
+    available = processors({})
+    many = slots({"OMP_NUM_THREADS": "1,4"}, device="cpu")
+    assert [slot.threads for slot in many] == [1] * available
+    if sys.platform == "linux" and len(os.sched_getaffinity(0)) == available:
+        assert [slot.processors for slot in many] == [(number,) for number in sorted(os.sched_getaffinity(0))]
+    assert [slot.threads for slot in slots({"SLURM_CPUS_PER_TASK": "1"}, device="cpu")] == [1]
+    with pytest.raises(ConfigurationError, match=f"2 workers with OMP_NUM_THREADS={available + 1} each"):
+        slots({"OMP_NUM_THREADS": str(available + 1)}, 2, "cpu")
 
 
 def test_two_workers_on_one_gpu_are_refused() -> None:
@@ -327,10 +336,13 @@ def launch(emt: RootstockCalculator, python: Path) -> Callable[[str], Launch]:
     return of
 
 
-def test_gpus_are_counted_by_the_models_own_library(launch: Callable[[str], Launch], emt: RootstockCalculator) -> None:
+def test_gpus_are_counted_by_the_models_own_library(
+    launch: Callable[[str], Launch], emt: RootstockCalculator, make: Make
+) -> None:
     assert count_devices(launch("4"), "cuda") == 4
     assert count_devices(launch("4"), "xpu") == 12
     assert count_devices(start_of(emt)[0], "cuda") == 0  # no library for GPUs
+    assert count_devices(start_of(make())[0], "xpu") == 0  # uv finds the Python
 
 
 @pytest.mark.parametrize(
@@ -355,9 +367,7 @@ def test_counting_ends_in_time(launch: Callable[[str], Launch]) -> None:
 
 
 def test_counting_ends_by_itself_where_nobody_waits(python: Path, emt: RootstockCalculator) -> None:
-    from rootstock.client.count_devices import _ENTRY
-
     done = subprocess.run(
-        [python, "-I", "-B", _ENTRY, "cuda", "1"], env={"WHAT": "hangs"}, stdout=subprocess.DEVNULL, timeout=60
+        [python, "-I", "-B", COUNTER, "cuda", "1"], env={"WHAT": "hangs"}, stdout=subprocess.DEVNULL, timeout=60
     )
     assert done.returncode < 0

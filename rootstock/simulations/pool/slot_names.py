@@ -91,7 +91,7 @@ def only(variable: str, name: str) -> dict[str, str | None]:
 
 def _given_whole(cluster: Cluster | None) -> int:
     """Return how many GPUs a job has for certain; 0 if that is not known."""
-    return 0
+    return cluster.gpus_per_node if cluster and cluster.whole_nodes else 0
 
 
 def _listed(kind: str, variable: str, text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from rootstock.errors import ConfigurationError, DeviceError
 from rootstock.simulations.pool.slot_names import gpu_kind, gpu_names, only
 
 _FEW_THREADS = 4  # of a worker on processors: several with few threads have been seen to be faster than one with all
+_CROWD = 4  # workers for each processor: beyond that somebody has mistyped
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def find_slots(
             raise ConfigurationError(
                 "--workers-per-gpu is for GPUs, and the device is 'cpu'.", "Say how many in all: --workers 2"
             )
-        return _on_processors(workers, threads, said, available)
+        bound = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+        return divide_processors(bound, available, workers, threads, said)
     if ":" in device:
         raise ConfigurationError(
             f"device={device!r} is one GPU, and the workers of a pool each take another.",
@@ -108,24 +111,7 @@ def find_slots(
         )
     maker = gpu_kind(kind, accelerator or (cluster.accelerator if cluster else None), variables)
     variable, names = gpu_names(maker, cluster, count, variables)
-    slots = len(names) * workers_per_gpu
-    if workers is not None and workers > slots:
-        each = -(-workers // len(names))
-        raise ConfigurationError(
-            f"{workers} workers are too many for {_gpus(len(names))} ({variable}: {', '.join(names)}) with "
-            f"{workers_per_gpu} on each.",
-            f"Use --workers {slots}, or let them share: --workers-per-gpu {each}",
-        )
-    slots = workers or slots
-    return [
-        Slot(
-            _gpu(names[index % len(names)]) + (f", worker {index // len(names) + 1}" if workers_per_gpu > 1 else ""),
-            only(variable, names[index % len(names)]),
-            (),
-            threads or max(1, available // slots),
-        )
-        for index in range(slots)
-    ]
+    return _on_gpus(variable, names, workers, workers_per_gpu, threads, available)
 
 
 def check_devices(slots: Sequence[Slot], uuids: Sequence[str | None], workers_per_gpu: int) -> None:
@@ -157,7 +143,62 @@ def check_devices(slots: Sequence[Slot], uuids: Sequence[str | None], workers_pe
             )
 
 
-def _on_processors(workers: int | None, threads: int | None, said: str, available: int) -> list[Slot]:
+def _on_gpus(
+    variable: str, names: Sequence[str], workers: int | None, workers_per_gpu: int, threads: int | None, available: int
+) -> list[Slot]:
+    """Return slots on GPUs, first one of each."""
+    slots = len(names) * workers_per_gpu
+    if workers is not None and workers > slots:
+        each = -(-workers // len(names))
+        raise ConfigurationError(
+            f"{workers} workers are too many for {_gpus(len(names))} ({variable}: {', '.join(names)}) with "
+            f"{workers_per_gpu} on each.",
+            f"Use --workers {slots}, or let them share: --workers-per-gpu {each}",
+        )
+    slots = workers or slots
+    return [
+        Slot(
+            _gpu(names[index % len(names)]) + (f", worker {index // len(names) + 1}" if workers_per_gpu > 1 else ""),
+            only(variable, names[index % len(names)]),
+            (),
+            threads or max(1, available // slots),
+        )
+        for index in range(slots)
+    ]
+
+
+def divide_processors(
+    bound: Sequence[int], available: int, workers: int | None, threads: int | None, said: str = ""
+) -> list[Slot]:
+    """Divide processors among workers.
+
+    Parameters
+    ----------
+    bound : sequence of int
+        Those that this process is bound to, in their order; empty if that is not known.
+    available : int
+        How many it may use of them.
+    workers, threads : int or None
+        How many, and of how many threads each; None: as many as have room, and a few.
+    said : str
+        Who has said how many threads, for the message.
+
+    Returns
+    -------
+    list of Slot
+        All of `bound` is divided. If the process may use fewer, or more workers were asked for than there is room, they
+        are not bound: the kernel knows better who runs where.
+
+    Raises
+    ------
+    ConfigurationError
+        If several workers would run more threads than there are processors, or there are very many workers.
+    """
+    if workers is not None and workers > _CROWD * available:
+        raise ConfigurationError(
+            f"{workers} workers are too many for {available} processor{'s' * (available > 1)}.",
+            "Use --workers auto, or at most one for each.",
+        )
     if workers is None:
         each = threads or min(_FEW_THREADS, max(1, available // 2))
         workers = max(1, available // each)
@@ -169,12 +210,10 @@ def _on_processors(workers: int | None, threads: int | None, said: str, availabl
             f"{available}. Threads beyond the processors wait for each other.",
             f"Use --workers {max(1, available // each)}, or --threads {max(1, available // workers)}",
         )
-    bound = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-    if len(bound) != available or workers * each > available:
-        # The limit is a quota, and others may count on the same processors: the kernel knows better who runs where.
+    if len(bound) != available or workers * each > available:  # a quota: others may count on the same processors
         return [Slot(f"worker {index + 1}", {}, (), each) for index in range(workers)]
     edges = [index * available // workers for index in range(workers + 1)]
-    groups = [tuple(bound[start:stop]) for start, stop in zip(edges, edges[1:], strict=False)]
+    groups = [tuple(bound[start:stop]) for start, stop in itertools.pairwise(edges)]
     return [Slot(f"processors {_ranges(group)}", {}, group, each) for group in groups]
 
 
