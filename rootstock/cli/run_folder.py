@@ -15,6 +15,7 @@ import click
 
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import show_json
+from rootstock.cli.progress_line import stop_gently
 from rootstock.cli.run_end import not_converged, some_failed, state
 from rootstock.cli.run_line import beginning, failed, failed_of, show_line
 from rootstock.errors import (
@@ -127,10 +128,14 @@ def compute(run: Run, opened: Opened) -> None:
     try:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
             line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
-            carry_out(
-                folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
-                retry_failed=run.retry_failed,
-            )  # fmt: skip
+            # A simulation ends after its step, and writes where it is; all else is interrupted at once.
+            with stop_gently() if folder.record.kind == "md" else nullcontext(lambda: False) as stopped:
+                carry_out(
+                    folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
+                    retry_failed=run.retry_failed, stopped=stopped,
+                )  # fmt: skip
+                if stopped() and len(folder.missing(run.element)):
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         said = _recorded(run.path)
         click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)

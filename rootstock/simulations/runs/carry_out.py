@@ -14,6 +14,7 @@ from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.feed import Listed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.input_table import read_sizes
+from rootstock.simulations.runs.molecular_dynamics import read_dynamics
 from rootstock.simulations.runs.records import check_same_model, note_threads
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def carry_out(
     on_recorded: Callable[[Sequence[int]], object] | None = None,
     stop_on_error: bool = False,
     retry_failed: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
     disk: Disk | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -39,7 +41,7 @@ def carry_out(
     folder : RunFolder
     source : Source
     calculator : RootstockCalculator
-        For a relaxation, any calculator of ASE's kind.
+        For a relaxation or a simulation, any calculator of ASE's kind.
     element : Element, optional
         The share of the run that this process computes; by default all.
     on_recorded : callable, optional
@@ -48,6 +50,8 @@ def carry_out(
         Whether the first structure that fails ends it.
     retry_failed : bool
         Whether those that failed before are computed again.
+    stopped : callable
+        Returns whether to end soon: a simulation after its step, others when they hand out results.
     disk, clock
         As for `Recorder`.
 
@@ -64,12 +68,14 @@ def carry_out(
     """
     if folder.record.kind == "relax":
         read_relaxation(folder)  # before a worker is started
+    elif folder.record.kind == "md":
+        read_dynamics(folder)
     with folder.recorder(element, on_recorded, disk=disk, clock=clock) as recorder:
         if not len(folder.missing(element, retry_failed=retry_failed, gpu="any other")):
             return  # and no worker is started
         gpu = check_calculator(folder, calculator)
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
-        feed = Listed(missing, read_sizes(folder.path, folder.record.structures))
+        feed = Listed(missing, read_sizes(folder.path, folder.record.structures), stopped)
         try:
             Computation(folder, source, calculator, recorder, gpu, stop_on_error).run(feed)
         except PropertyNotImplementedError as error:

@@ -26,6 +26,7 @@ from rootstock.simulations.provenance import NOTES, SOURCE, note_calculator
 from rootstock.simulations.relax import Relaxation
 from rootstock.simulations.runs.feed import Feed
 from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.molecular_dynamics import simulate_each
 from rootstock.simulations.runs.partials import Partials
 from rootstock.simulations.runs.recorder import Recorder, describe
 from rootstock.simulations.runs.records import run_file
@@ -61,7 +62,7 @@ class Computation:
     folder : RunFolder
     source : Structures
     calculator : RootstockCalculator
-        For a relaxation, any calculator of ASE's kind.
+        For a relaxation or a simulation, any calculator of ASE's kind.
     recorder : Recorder
     gpu : str
         What failures for lack of memory are about.
@@ -94,6 +95,8 @@ class Computation:
         """
         if self.folder.record.kind == "relax":
             _relaxations(self, feed, read_relaxation(self.folder))
+        elif self.folder.record.kind == "md":
+            simulate_each(self, feed)
         else:
             _single_points(self, feed)
 
@@ -139,7 +142,7 @@ class Computation:
         index : int
         atoms : ase.Atoms
         converged, steps
-            Of a relaxation.
+            Of a relaxation; of a simulation, the steps.
         """
         refused = self.recorder.add(index, atoms, converged=converged, steps=steps)
         if refused is not None and self.stop_on_error:
