@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from rootstock.simulations.lockstep.relax_many import relax_many
     from rootstock.simulations.lockstep.relaxed import Relaxed
     from rootstock.simulations.relax import Relaxation
+    from rootstock.simulations.runs.background import Run
 
 __all__ = [
     "CLUSTER_REGISTRY",
     "Relaxation",
     "Relaxed",
     "RootstockCalculator",
+    "Run",
     "__version__",
     "get_root_for_cluster",
     "parse_model_string",
@@ -32,6 +34,7 @@ _HOME = {
     "Relaxation": "rootstock.simulations.relax",
     "Relaxed": "rootstock.simulations.lockstep.relaxed",
     "RootstockCalculator": "rootstock.interfaces.calculator",
+    "Run": "rootstock.simulations.runs.background",
     "get_root_for_cluster": "rootstock.config.clusters",
     "parse_model_string": "rootstock.config.model_string",
     "relax_many": "rootstock.simulations.lockstep.relax_many",
