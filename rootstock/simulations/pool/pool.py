@@ -81,8 +81,8 @@ class Told:
     recorded: Callable[[Sequence[int]], object]
     missing: Callable[[Sequence[int]], list[int]]
     fail: Callable[[int, FailureClass, RootstockError], object]
-    states: Callable[[Mapping[str, str]], object] = lambda states: None
-    warn: Callable[[str], object] = lambda text: None
+    states: Callable[[Mapping[str, str]], object] = lambda _: None
+    warn: Callable[[str], object] = lambda _: None
     signals: Callable[[], int] = lambda: 0
 
 
