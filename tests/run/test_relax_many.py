@@ -204,7 +204,9 @@ def test_matrices_against_scipy() -> None:
         assert exponentials(matrices) == pytest.approx(exact, rel=1e-12, abs=1e-13)
         assert logarithms(exact) == pytest.approx(matrices, abs=1e-12)
         assert inverses(exact) @ exact == pytest.approx(np.broadcast_to(np.eye(3), exact.shape), abs=1e-12)
-        of_scipy = [scipy.linalg.expm_frechet(*each, compute_expm=False) for each in zip(matrices, directions)]
+        of_scipy = [
+            scipy.linalg.expm_frechet(a, b, compute_expm=False) for a, b in zip(matrices, directions, strict=True)
+        ]
         assert exponential_derivatives(matrices, directions) == pytest.approx(np.array(of_scipy), rel=1e-12, abs=1e-12)
         for k in (0, 7):  # one alone has the same bits
             assert (exponentials(matrices[k : k + 1])[0] == exponentials(matrices)[k]).all()
@@ -299,7 +301,7 @@ def test_cells_with_a_hook(make: Make) -> None:
         for cell in ("full", "lengths"):
             relaxation = Relaxation(fmax=0.02, steps=8, cell=cell, pressure=1.0)
             done = relax_many(images, calc, relaxation)
-            assert failures(done) == {k: (ConfigurationError, FailureClass.STRUCTURE) for k in (5, 6)}
+            assert failures(done) == dict.fromkeys((5, 6), (ConfigurationError, FailureClass.STRUCTURE))
             assert "periodic in all three" in str(done[6].error)
             for k in range(5):
                 check_same(done[k], *alone(relaxation, images[k], calc), tolerance=1e-9)
@@ -500,7 +502,7 @@ def test_stopped_and_gone_on(make: Make) -> None:
         rest = finish(calc, relaxation, begun)
         assert all(each.converged for each in rest.values())
         assert all(rest[key].steps >= steps for key, _, steps in begun)
-        assert [*Lockstep(calc, Relaxation(steps=3)).run(Feed([], [(7, images[0], 3)]))][0].steps == 3
+        assert finish(calc, Relaxation(steps=3), [(7, images[0], 3)])[7].steps == 3
 
 
 def test_stopped_by_another_thread(make: Make, tmp_path: Path) -> None:
@@ -612,7 +614,8 @@ print(cut // step, *sorted(seen))
 def test_an_interruption_at_any_line(make: Make) -> None:
     """Whichever line of ours it comes before, what is unfinished is a step of its path, and the calculator goes on."""
     arguments = make("loop")._arguments
-    done = run(sys.executable, "-c", EVERY_LINE, *map(str, (arguments["environment"], arguments["root"], 97)), check=True)
+    command = [sys.executable, "-c", EVERY_LINE, arguments["environment"], arguments["root"], "97"]
+    done = run(*map(str, command), check=True)
     cuts, *files = done.stdout.split()
     assert int(cuts) > 10 and {"engine.py", "cohorts.py"} & {*files}
 
