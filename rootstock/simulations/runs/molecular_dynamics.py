@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,9 @@ from rootstock.simulations.writing import check_structures
 if TYPE_CHECKING:
     from rootstock.simulations.runs.compute import Computation
 
+logger = logging.getLogger(__name__)
 FOLDER = "md"
+_TOLD_S = 0.5  # between two steps that are told
 _DIGITS = 6  # of the index in the names of files, or as many as the last one has
 _REFERENCE = "ref_"  # begins the names of what the input carried as results: they are not those of later steps
 
@@ -96,7 +100,7 @@ def simulate_each(run: Computation, feed: Feed) -> None:
             if (atoms := run.read(index)) is None:
                 continue
             aside = [_references_of(entries) for entries in (atoms.info, atoms.arrays)]
-            one = _One(run, feed, replace(settings, seed=seed_of(settings.seed, index)), prefix_of(run.folder, index))
+            one = _One(run, feed, index, settings)
             try:
                 final = one.finish(atoms)
             except OutputError as error:
@@ -121,9 +125,14 @@ class _One:
 
     run: Computation
     feed: Feed
+    index: int
     settings: Dynamics
-    prefix: Path
     simulation: Simulation | None = None
+    told: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.settings = replace(self.settings, seed=seed_of(self.settings.seed, self.index))
+        self.prefix = prefix_of(self.run.folder, self.index)
 
     def finish(self, atoms: Atoms) -> Atoms | None:
         """Return the final structure with its results; None if somebody asked to stop before."""
@@ -134,7 +143,7 @@ class _One:
             self.simulation = None
             try:
                 self.simulation = self._begin(atoms)
-                if not self.simulation.run(on_step=lambda _: not self.feed.stopped):
+                if not self.simulation.run(on_step=self._on_step):
                     return None
                 break
             except WorkerError as error:  # a fresh one goes on; if it comes no further, that is the structure's fault
@@ -149,6 +158,12 @@ class _One:
         if (final := self._final(atoms)) is None:
             raise OutputError(f"{self._file('final')} was just written, and holds something else.", "Look at the disk.")
         return final
+
+    def _on_step(self, now: Simulation) -> bool:
+        if (at := time.monotonic()) - self.told > _TOLD_S:
+            self.told = at
+            logger.info("%s: step %d of %d", self.run.source.name(self.index), now.step, now.settings.steps)
+        return not self.feed.stopped
 
     def _begin(self, atoms: Atoms) -> Simulation:
         if not self._file("restart").exists():
