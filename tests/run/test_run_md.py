@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ase.io import read, write
 from ase.io.extxyz import read_xyz
 from click.testing import CliRunner
 
+from rootstock.cli.run_line import Line
 from rootstock.cli.user import main as user
 from rootstock.errors import ModelError, NonFiniteError, OutputError, RootstockError, WorkerDiedError
 from rootstock.simulations.dynamics import Dynamics, Simulation
@@ -227,6 +229,35 @@ def test_what_is_final_and_not_recorded(tmp_path: Path) -> None:
     check_as_alone(run, tmp_path)
 
 
+def test_what_a_restart_file_speaks_of_is_on_the_disk_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a node that is lost, nothing else is there for certain."""
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.rpartition("-")[2])
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = simulating(tmp_path / "run")
+    synced.clear()
+    compute(run)
+    once = ["stats.dat", "traj.extxyz", "restart.json"]
+    of_one = [*once * 4, "final.extxyz"]  # of steps 0, 5, 10 and 12
+    assert [name for name in synced if name in of_one] == of_one * 3
+
+
+def test_a_step_is_told_now_and_then(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = simulating(tmp_path / "run")
+    with caplog.at_level("INFO", "rootstock.simulations"):
+        compute(run, lambda index, call: (index, call) == (1, 4) and time.sleep(0.6))
+    assert "starts.xyz@1: step 3 of 12" in caplog.messages
+    line = Line(lambda text: None)
+    begun = line._first
+    line.tell("starts.xyz@1: step 3 of 12", computes=True)
+    assert line._first == begun
+
+
 # -- failures
 
 
@@ -257,7 +288,7 @@ def test_a_structure_that_kills_its_worker(tmp_path: Path) -> None:
     prefix = run.path / "md" / "000001"
     assert failure.items() >= {"index": 1, "class": "structure", "error": "WorkerDiedError"}.items()
     first, last = failure["message"].splitlines()
-    assert first == f"died That was after step 5; its files: {prefix}-*"
+    assert first == f"after step 5 ({prefix}-*): died"
     assert last == f"rootstock run retry-failed {run.path} goes on after step 5."
     assert compute(run) == [0, 0, 0]
     assert 0 < compute(run, retry_failed=True)[1] < 12
@@ -266,7 +297,7 @@ def test_a_structure_that_kills_its_worker(tmp_path: Path) -> None:
 
 def test_trouble_of_a_node_is_no_failure_of_a_structure(tmp_path: Path) -> None:
     run = simulating(tmp_path / "run")
-    with pytest.raises(WorkerDiedError, match=r"starts.xyz@1: died"):
+    with pytest.raises(WorkerDiedError, match=r"starts.xyz@1: after step 5 .*: died"):
         compute(run, Lost({*range(8, 50)}, code=-9))
     assert run.missing().tolist() == [1, 2] and next(run.failures())["class"] == "infrastructure"
     compute(run)
@@ -286,7 +317,7 @@ def test_one_that_becomes_unstable(tmp_path: Path, error: Exception) -> None:
     assert (failure["class"], failure["error"], failure["structure"]) == (
         "structure", "NonFiniteError", "starts.xyz@1, Cu4"
     )  # fmt: skip
-    assert f"after step 6; its files: {run.path}/md/000001-*" in failure["message"].splitlines()[0]
+    assert failure["message"].startswith(f"after step 6 ({run.path}/md/000001-*): ")
     assert "use a shorter --timestep, with another --run." in failure["message"]
     assert run.progress().statuses.tolist() == [Status.DONE, Status.FAILED_STRUCTURE, Status.DONE]
     with pytest.raises(RootstockError, match="starts.xyz@1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -174,7 +175,7 @@ class _One:
                 self.run.calculator, self.settings, str(self.prefix), start=atoms, seed=self.settings.seed
             )
         except ConfigurationError as error:
-            error.hint = f"To begin this one anew: rm {self.prefix}-* && rootstock run retry-failed {self._folder}"
+            error.hint = f"To begin this one anew: rm {shlex.quote(str(self.prefix))}-* && {self._retry}"
             raise
 
     def _final(self, atoms: Atoms) -> Atoms | None:
@@ -190,18 +191,18 @@ class _One:
         """Let an error say how far the simulation was, where its files are, and how to go on."""
         if self.simulation is None or self.simulation.saved is None:
             return
-        error.message = f"{error.message} That was after step {self.simulation.step}; its files: {self.prefix}-*"
+        error.message = f"after step {self.simulation.step} ({self.prefix}-*): {error.message}"
         if kind is FailureClass.INFRASTRUCTURE:  # of which the command says how to go on
             return
         hints = [error.hint] if error.hint else []
         if isinstance(error, NonFiniteError):
             hints.append("If it has become unstable, use a shorter --timestep, with another --run.")
-        hints.append(f"rootstock run retry-failed {self._folder} goes on after step {self.simulation.saved}.")
+        hints.append(f"{self._retry} goes on after step {self.simulation.saved}.")
         error.hint = "\n".join(hints)
 
     @property
-    def _folder(self) -> str:
-        return str(self.run.folder.path)
+    def _retry(self) -> str:
+        return f"rootstock run retry-failed {shlex.quote(str(self.run.folder.path))}"
 
     def _file(self, name: str) -> Path:
         return files_of(str(self.prefix))[name]
