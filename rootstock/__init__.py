@@ -10,16 +10,31 @@ if TYPE_CHECKING:
     from rootstock.config.clusters import CLUSTER_REGISTRY, get_root_for_cluster
     from rootstock.config.model_string import parse_model_string
     from rootstock.interfaces.calculator import RootstockCalculator
+    from rootstock.simulations.lockstep.relax_many import relax_many
+    from rootstock.simulations.lockstep.relaxed import Relaxed
+    from rootstock.simulations.relax import Relaxation
 
-__all__ = ["CLUSTER_REGISTRY", "RootstockCalculator", "__version__", "get_root_for_cluster", "parse_model_string"]
+__all__ = [
+    "CLUSTER_REGISTRY",
+    "Relaxation",
+    "Relaxed",
+    "RootstockCalculator",
+    "__version__",
+    "get_root_for_cluster",
+    "parse_model_string",
+    "relax_many",
+]
 
 # Names are looked up when first used (PEP 562): `import rootstock` costs nothing, and the worker, which imports
 # this package in environments that hold numpy and ase only, never meets what the client needs.
 _HOME = {
     "CLUSTER_REGISTRY": "rootstock.config.clusters",
+    "Relaxation": "rootstock.simulations.relax",
+    "Relaxed": "rootstock.simulations.lockstep.relaxed",
     "RootstockCalculator": "rootstock.interfaces.calculator",
     "get_root_for_cluster": "rootstock.config.clusters",
     "parse_model_string": "rootstock.config.model_string",
+    "relax_many": "rootstock.simulations.lockstep.relax_many",
 }
 
 

@@ -153,18 +153,19 @@ def resume(
 
 
 @contextmanager
-def naming_rebase(path: Path, record: RunRecord) -> Iterator[None]:
+def naming_rebase(path: Path, record: RunRecord | None) -> Iterator[None]:
     """Let the error about a build that is gone say how to go on.
 
     Parameters
     ----------
     path : Path
-    record : RunRecord
+    record : RunRecord or None
+        None of a run that is yet to be made.
     """
     try:
         yield
     except (RootError, ConfigurationError) as error:
-        if record.build and record.build in error.message:
+        if record is not None and record.build and record.build in error.message:
             error.hint = (
                 "Install that build again; or go on with the build that is in use now, which the folder then records: "
                 f"rootstock run continue --rebase {shlex.quote(str(path))}"

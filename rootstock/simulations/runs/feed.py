@@ -22,6 +22,14 @@ class Feed(Protocol):
     def stopped(self) -> bool:
         """Return whether to end soon."""
 
+    def give_back(self, index: int) -> None:
+        """Take back a structure that could not be computed, by no fault of its own.
+
+        Parameters
+        ----------
+        index : int
+        """
+
     def take(self, atoms: int, *, wait: bool) -> Sequence[int]:
         """Return the indices of the next structures.
 
@@ -56,6 +64,14 @@ class Listed:
     ) -> None:
         self._indices, self._next, self._stopped = indices, 0, stopped
         self._ends = np.cumsum(atoms_of[indices])  # how many atoms all those up to each have
+
+    def give_back(self, index: int) -> None:
+        """Leave a structure uncomputed.
+
+        Parameters
+        ----------
+        index : int
+        """
 
     @property
     def stopped(self) -> bool:

@@ -7,7 +7,7 @@ import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +18,8 @@ from rootstock.errors import ConfigurationError, NonFiniteError, OutputError, Ro
 from rootstock.root.record_files import parse_record
 from rootstock.simulations.dynamics import Dynamics, Simulation, files_of
 from rootstock.simulations.output import naming
+from rootstock.simulations.provenance import SOURCE
+from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.frames_index import read_frame
@@ -31,7 +33,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "md"
 _TOLD_S = 0.5  # between two steps that are told
 _DIGITS = 6  # of the index in the names of files, or as many as the last one has
-_REFERENCE = "ref_"  # begins the names of what the input carried as results: they are not those of later steps
 
 
 def read_dynamics(folder: RunFolder) -> Dynamics:
@@ -100,7 +101,8 @@ def simulate_each(run: Computation, feed: Feed) -> None:
         for index in indices:
             if (atoms := run.read(index)) is None:
                 continue
-            aside = [_references_of(entries) for entries in (atoms.info, atoms.arrays)]
+            info, arrays = set_aside(atoms)
+            atoms.info.update({name: info[name] for name in (SOURCE,) if name in info})  # in all files, as of one alone
             one = _One(run, feed, index, settings)
             try:
                 final = one.finish(atoms)
@@ -115,8 +117,7 @@ def simulate_each(run: Computation, feed: Feed) -> None:
                 continue
             if final is None:
                 return
-            for entries, references in zip((final.info, final.arrays), aside, strict=True):
-                entries.update(references)
+            put_back(final, info, arrays)
             run.add(index, final, steps=settings.steps)
 
 
@@ -213,8 +214,3 @@ class _OfRun(Simulation):
 
     def how_to_go_on(self, error: RootstockError) -> str:  # noqa: ARG002
         return ""
-
-
-def _references_of(entries: dict[Any, Any]) -> dict[Any, Any]:
-    """Take what the input carried as results out of a structure."""
-    return {name: entries.pop(name) for name in [*entries] if str(name).startswith(_REFERENCE)}
