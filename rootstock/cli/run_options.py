@@ -144,7 +144,7 @@ class NewRun:
                 announce(folder, structures)
                 held = asked.drawn if folder is None else folder.record.settings
                 for name in asked.drawn:
-                    click.echo(f"{name}, which was drawn: {held[name]}", err=True)
+                    click.echo(f"{name} {held[name]} was drawn; the run folder keeps it.", err=True)
 
             return begin(self.folder, asked, lambda build: calculator(model, build=build), show, announced)
 
