@@ -10,14 +10,21 @@ if TYPE_CHECKING:
     from rootstock.config.clusters import CLUSTER_REGISTRY, get_root_for_cluster
     from rootstock.config.model_string import parse_model_string
     from rootstock.interfaces.calculator import RootstockCalculator
+    from rootstock.simulations.comparison.compare import compare
+    from rootstock.simulations.comparison.comparison import Comparison
 
-__all__ = ["CLUSTER_REGISTRY", "RootstockCalculator", "__version__", "get_root_for_cluster", "parse_model_string"]
+__all__ = [
+    "CLUSTER_REGISTRY", "Comparison", "RootstockCalculator", "__version__", "compare", "get_root_for_cluster",
+    "parse_model_string",
+]  # fmt: skip
 
 # Names are looked up when first used (PEP 562): `import rootstock` costs nothing, and the worker, which imports
 # this package in environments that hold numpy and ase only, never meets what the client needs.
 _HOME = {
     "CLUSTER_REGISTRY": "rootstock.config.clusters",
+    "Comparison": "rootstock.simulations.comparison.comparison",
     "RootstockCalculator": "rootstock.interfaces.calculator",
+    "compare": "rootstock.simulations.comparison.compare",
     "get_root_for_cluster": "rootstock.config.clusters",
     "parse_model_string": "rootstock.config.model_string",
 }
