@@ -119,21 +119,24 @@ def compare(
     claim_outputs(*out, *([spread] if spread else []))
     images = read_structures(structures, file_format)
     if spread is not None:
-        check_spread(spread, images, len(names), overwrite=overwrite)
+        check_spread(spread, images, len(names), properties, overwrite=overwrite)
     comparison = begin(images, names, against, properties)
     calculators = {name: RootstockCalculator(model=name, **place) for name in names}  # one that is unknown is told now
     try:
         _compute(comparison, calculators, properties)
     except BaseException:
-        _keep(dataclasses.replace(comparison, complete=False), out, spread, worst)
+        comparison = dataclasses.replace(comparison, complete=False)
+        if any(answers.computed for answers in comparison.models.values()):
+            _keep(comparison, out, spread, None if as_json else worst)
         raise
     require_some(comparison)
+    unwritten = _write(comparison, out, spread)  # first: whoever reads the tables may end before
     if as_json:
         show_json(comparison.to_dict())
     else:
         click.echo("\n".join(report(comparison, worst)))
-    if failed := _write(comparison, out, spread):
-        raise failed[0]
+    if unwritten:
+        raise unwritten[0]
     for answers in comparison.models.values():
         if answers.error is not None:
             raise answers.error
@@ -202,17 +205,15 @@ def _write(comparison: Comparison, out: Sequence[Path], spread: Path | None) -> 
     return errors
 
 
-def _keep(comparison: Comparison, out: Sequence[Path], spread: Path | None, worst: int) -> None:
+def _keep(comparison: Comparison, out: Sequence[Path], spread: Path | None, worst: int | None) -> None:
     """Keep what there is of a comparison that does not come to its end: in files beside those that it would have."""
     from rootstock.simulations.driver import unused
     from rootstock.simulations.output import beside
 
-    if not any(answers.computed for answers in comparison.models.values()):
-        return
     if out or spread:
         partial = {path: unused(beside(path, f".partial{path.suffix}")) for path in (*out, spread) if path}
         _write(comparison, [partial[path] for path in out], spread and partial[spread])
-    else:
+    elif worst is not None:
         click.echo("\n".join(report(comparison, worst)))
 
 

@@ -165,15 +165,15 @@ def test_opposite_and_vanishing_forces() -> None:
 @pytest.mark.parametrize(
     ("symbols", "together", "undetermined", "elements"),
     [
-        (["Na Cl Na Cl"] * 5, {"ClNa": 0.75}, {"Na", "Cl"}, {}),
-        (["Na Cl Na Cl", "Na Cl Cu Cu", "Cu Cu Cu Cu"], {"ClNa": 0.75}, {"Na", "Cl"}, {"Cu": 1.5}),
+        (["Na Cl Na Cl"] * 5, {"NaCl": 0.75}, {"Na", "Cl"}, {}),
+        (["Na Cl Na Cl", "Na Cl Cu Cu", "Cu Cu Cu Cu"], {"NaCl": 0.75}, {"Na", "Cl"}, {"Cu": 1.5}),
         (
             ["Na Cl Na Cl", "K Br K Br", "K Na Br Cl", "Na Cl Na Cl"],
-            {"ClNa": 0.75, "BrK": 5.0},
+            {"NaCl": 0.75, "KBr": 5.0},
             {"Na", "Cl", "K", "Br"},
             {},
         ),
-        (["Na Cl Na Cl", "Na Br Na Br", "Na Na Cl Br"], {"ClNa": 0.75, "BrNa": 3.0}, {"Na", "Cl", "Br"}, {}),
+        (["Na Cl Na Cl", "Na Br Na Br", "Na Na Cl Br"], {"NaCl": 0.75, "NaBr": 3.0}, {"Na", "Cl", "Br"}, {}),
     ],
 )
 def test_offsets_that_the_structures_do_not_tell_apart(
@@ -280,7 +280,8 @@ def known(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Return the function that makes a command line about the models of known numbers, in a folder with alloys."""
     monkeypatch.chdir(tmp_path)
-    write("alloys.extxyz", cells(*ALLOYS))
+    for name in ("alloys.extxyz", "alloys.json"):
+        write(name, cells(*ALLOYS))
     return lambda *given: ["compare", *given, "--root", str(known), "--device", "cpu"]
 
 
@@ -375,6 +376,11 @@ def test_interrupted(words: Callable[..., list[str]], known: Path, tmp_path: Pat
         (("alloys.extxyz", "--models", "known-plain", "known-shifted", "-o", "a.txt"), ".csv or .json"),
         (("alloys.extxyz", "--models", "known-plain", "known-shifted", "--spread", "a.cif"), "Use .extxyz or .traj"),
         (("alloys.extxyz", "--models", "known-plain", "known-shifted", "--spread", "alloys.extxyz"), "exists"),
+        (
+            ("alloys.extxyz", "--models", "known-plain", "b", "--properties", "energy", "--spread", "a.traj"),
+            "needs forces",
+        ),
+        (("alloys.json", "--models", "known-plain", "b", "-o", "alloys.json", "--overwrite"), "holds the structures"),
         (("nosuch.xyz", "--models", "known-plain", "known-shifted"), "There is no file nosuch.xyz"),
         (("alloys.extxyz", "--models", "known-plain", "--output", "a.csv"), "--output is --out here"),
     ],

@@ -70,7 +70,9 @@ def write_table(path: Path, comparison: Comparison) -> None:
         writer.writerows(rows)
 
 
-def check_spread(path: Path, images: Sequence[Atoms], models: int, *, overwrite: bool) -> None:
+def check_spread(
+    path: Path, images: Sequence[Atoms], models: int, properties: Sequence[str], *, overwrite: bool
+) -> None:  # fmt: skip
     """Refuse, before anything is computed, a file that structures with their spread could not be written to.
 
     Parameters
@@ -79,6 +81,8 @@ def check_spread(path: Path, images: Sequence[Atoms], models: int, *, overwrite:
     images : sequence of ase.Atoms
     models : int
         How many there are.
+    properties : sequence of str
+        What is to be computed, where it is said.
     overwrite : bool
         Whether a file that is there may be replaced.
 
@@ -88,6 +92,8 @@ def check_spread(path: Path, images: Sequence[Atoms], models: int, *, overwrite:
     """
     if models < 2:
         raise ConfigurationError("A spread of forces needs two models.", "Name another one, or leave out --spread.")
+    if properties and "forces" not in properties:
+        raise ConfigurationError("A spread of forces needs forces.", "Add them to --properties, or leave out --spread.")
     if path.suffix not in _STRUCTURES:
         raise ConfigurationError(f"{path} cannot hold a spread of forces.", "Use .extxyz or .traj.")
     check_output(path, overwrite=overwrite)

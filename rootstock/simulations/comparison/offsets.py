@@ -95,4 +95,4 @@ def _sums(
         if np.linalg.matrix_rank(np.array([*chosen, row])) > len(chosen):
             chosen.append([*row])
             parts = {symbol: n for symbol, n in zip(symbols, row, strict=True) if n}
-            yield Formula.from_dict(parts).format("hill"), float(np.dot(row, values))
+            yield Formula.from_dict(parts).format("metal"), float(np.dot(row, values))
