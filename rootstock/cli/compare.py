@@ -212,7 +212,8 @@ def _keep(comparison: Comparison, out: Sequence[Path], spread: Path | None, wors
 
     if out or spread:
         partial = {path: unused(beside(path, f".partial{path.suffix}")) for path in (*out, spread) if path}
-        _write(comparison, [partial[path] for path in out], spread and partial[spread])
+        for error in _write(comparison, [partial[path] for path in out], spread and partial[spread]):
+            click.echo(error.message, err=True)
     elif worst is not None:
         click.echo("\n".join(report(comparison, worst)))
 

@@ -40,6 +40,9 @@ def _models(comparison: Comparison) -> Iterator[str]:
     ]  # fmt: skip
     yield number_of(len(comparison.structures), "structure")
     yield from _table(("model", "computed", "failed", "start s", "computing s", "structures/s"), rows)
+    if carried := comparison.carried:
+        words = [f"{name} of {number_of(count, 'structure')}" for name, count in carried.items()]
+        yield f"data: {', '.join(words)}"
 
 
 def _energies(comparison: Comparison) -> Iterator[str]:

@@ -84,6 +84,13 @@ class Comparison:
         """What the reference says."""
         return self.data or self.models[self.reference]
 
+    @property
+    def carried(self) -> dict[str, int] | None:
+        """Of how many structures `data` has energy, forces and stress; None if it is not the reference."""
+        if self.data is None:
+            return None
+        return {name: sum(name in (each or {}) for each in self.data.results) for name in PROPERTIES}
+
     @cached_property
     def energies(self) -> dict[str, EnergyAgreement]:
         """By model: how far energies agree with those of the reference."""
@@ -188,10 +195,7 @@ class Comparison:
         return {
             "schema": 1, "rootstock": __version__, "complete": self.complete, "structures": len(self.structures),
             "reference": self.reference, "models": [_of_model(each) for each in self.models.values()],
-            "data": None if self.data is None else {
-                name: sum(self.data.get(k, name) is not None for k in range(len(self.structures)))
-                for name in PROPERTIES
-            },
+            "data": self.carried,
             "energies": [_of_energies(each) for each in self.energies.values()],
             "pairs": [{name: value for name, value in vars(each).items() if name != "largest"} for each in self.pairs],
             "forces_spread_of": self.committee,
