@@ -20,6 +20,7 @@ from rootstock.cli.command import INTERRUPTED, PENDING
 from rootstock.cli.site import main as site
 from rootstock.cli.user import main as user
 from rootstock.config.cluster_settings import Cluster
+from rootstock.config.setting_values import value_text
 from rootstock.root.layout import RootLayout
 from rootstock.worker.channel import frames, memory
 
@@ -129,8 +130,9 @@ def cluster_keys() -> Iterator[str]:
         yield "| key | type | default | meaning |\n|---|---|---|---|"
         for field in members:
             choices, many = field.metadata["choices"], field.default is MISSING
-            kind = " or ".join(f'`"{each}"`' for each in choices) or ("list of strings" if many else "string")
-            default = "[]" if many else f'"{field.default}"'
+            simple = {"int": "whole number", "bool": "`true` or `false`"}.get(str(field.type))
+            kind = " or ".join(f'`"{each}"`' for each in choices) or simple or ("list of strings" if many else "string")
+            default = "[]" if many else value_text(field.default) if simple else f'"{field.default}"'
             key = field.metadata["key"].rpartition(".")[2]
             yield f"| `{key}` | {kind} | `{default}` | {_cell(field.metadata['meaning'])} |"
         yield ""

@@ -12,21 +12,35 @@ if TYPE_CHECKING:
     from rootstock.interfaces.calculator import RootstockCalculator
     from rootstock.simulations.comparison.compare import compare
     from rootstock.simulations.comparison.comparison import Comparison
+    from rootstock.simulations.lockstep.relax_many import relax_many
+    from rootstock.simulations.lockstep.relaxed import Relaxed
+    from rootstock.simulations.relax import Relaxation
 
 __all__ = [
-    "CLUSTER_REGISTRY", "Comparison", "RootstockCalculator", "__version__", "compare", "get_root_for_cluster",
+    "CLUSTER_REGISTRY",
+    "Comparison",
+    "Relaxation",
+    "Relaxed",
+    "RootstockCalculator",
+    "__version__",
+    "compare",
+    "get_root_for_cluster",
     "parse_model_string",
-]  # fmt: skip
+    "relax_many",
+]
 
 # Names are looked up when first used (PEP 562): `import rootstock` costs nothing, and the worker, which imports
 # this package in environments that hold numpy and ase only, never meets what the client needs.
 _HOME = {
     "CLUSTER_REGISTRY": "rootstock.config.clusters",
     "Comparison": "rootstock.simulations.comparison.comparison",
+    "Relaxation": "rootstock.simulations.relax",
+    "Relaxed": "rootstock.simulations.lockstep.relaxed",
     "RootstockCalculator": "rootstock.interfaces.calculator",
     "compare": "rootstock.simulations.comparison.compare",
     "get_root_for_cluster": "rootstock.config.clusters",
     "parse_model_string": "rootstock.config.model_string",
+    "relax_many": "rootstock.simulations.lockstep.relax_many",
 }
 
 

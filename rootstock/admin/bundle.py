@@ -37,6 +37,7 @@ from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
 from rootstock.builds.wheel_tags import best_wheel, minor_version
 from rootstock.config.clusters import Scope
 from rootstock.config.model_string import is_environment_name
+from rootstock.config.setting_values import value_text
 from rootstock.config.site import Site
 from rootstock.errors import BundleError, RootstockError
 from rootstock.root.layout import ANY_ROOT, RootLayout
@@ -116,7 +117,7 @@ class Bundle:
         cluster, lines = site.cluster, []
         for key, value in self.manifest.settings.items() if cluster.name == self.manifest.cluster else ():
             origin, used = cluster.origins[key], cluster.settings()[key]
-            theirs, ours = (", ".join(each) if isinstance(each, (tuple, list)) else each for each in (value, used))
+            theirs, ours = map(value_text, (value, used))
             if theirs != ours and origin != "argument" and key != "environments":  # which the root records
                 lines.append(f"{key} is {ours!r}, as {origin} says; the bundle has {theirs!r}: --set {key}={theirs}")
         return lines

@@ -6,6 +6,7 @@ import collections
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ from rootstock.cli.run_end import failure_line, state
 from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
 from rootstock.cli.run_line import pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
+from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
 if TYPE_CHECKING:
+    from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.progress import Damaged
 
 _SHOWN = 5  # failures that status lists
@@ -35,6 +38,7 @@ _go_on_options = options(
     cluster_options,
     device_option(None, "that of the first command"),
     threads_option,
+    workers_options,
     json_option,
 )  # fmt: skip
 
@@ -43,8 +47,8 @@ _go_on_options = options(
 def run() -> None:
     """Inspect, continue and export run folders.
 
-    A run folder holds the results of many structures. 'rootstock singlepoint' and 'rootstock relax' make one, with
-    --run.
+    A run folder holds the results of many structures. 'rootstock singlepoint', 'rootstock relax' and 'rootstock md'
+    make one, with --run.
     """
 
 
@@ -156,10 +160,13 @@ def retry_failed(folder: Path, **rest: Any) -> None:
 def _go_on(
     folder: Path, *, retry_failed: bool, rebase: bool, element: str | None, stop_on_error: bool, out: Path | None,
     overwrite: bool, cluster: str | None, root: Path | None, device: str | None, threads: int | None, as_json: bool,
+    workers: AskedWorkers | None,
 ) -> None:  # fmt: skip
-    from rootstock.simulations.runs.begin import resume
+    from rootstock.simulations.runs.begin import naming_rebase, resume
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.export import check_export
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.input_table import read_sizes
     from rootstock.simulations.runs.records import read_run
 
     record = read_run(folder)
@@ -179,8 +186,18 @@ def _go_on(
             build=build, **place,
         )  # fmt: skip
 
+    places: list[Slot] = []
+    missing = len(RunFolder(folder, record).missing(share, retry_failed=retry_failed))
+    if workers is not None and missing:
+        with naming_rebase(folder, record), closing(make(None if rebase else record.build)) as calc:
+            places = workers.find_places(calc)
+    if workers is not None and workers.dry_run:
+        show_plan(folder, record.model, read_sizes(folder, record.structures), missing, places, out)
+        return
     more = device_words(record.device)
-    asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, as_json)
+    asked = Run(
+        folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, as_json, workers, places
+    )  # fmt: skip
     compute(asked, lambda _, announce: resume(folder, make, accept_other_build=rebase, announce=announce))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ import click
 
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import show_json
+from rootstock.cli.progress_line import stop_gently
 from rootstock.cli.run_end import not_converged, some_failed, state
-from rootstock.cli.run_line import beginning, failed, failed_of, show_line
+from rootstock.cli.run_line import Line, beginning, failed, failed_of, show_line
+from rootstock.cli.run_workers import AskedWorkers, compute_with, estimate
 from rootstock.errors import (
     ConfigurationError,
     LockBusyError,
@@ -27,6 +29,7 @@ from rootstock.errors import (
 
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
+    from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.source import Source
@@ -56,6 +59,10 @@ class Run:
         For people.
     as_json : bool
         Whether standard output is for a program: people are told on standard error, and at the end comes `state`.
+    workers : AskedWorkers or None
+        None: this process has the only one.
+    places : sequence of Slot
+        Where workers compute.
     """
 
     path: Path
@@ -67,6 +74,8 @@ class Run:
     more: str = ""
     model: str = ""
     as_json: bool = False
+    workers: AskedWorkers | None = None
+    places: Sequence[Slot] = ()
 
     def say(self, text: str) -> None:
         """Tell a person something.
@@ -103,7 +112,9 @@ class Run:
         name : str
         """
         element = f" --element {self.element}" if self.element.of > 1 and name != "status" else ""
-        more = self.more if name in ("continue", "retry-failed") else ""
+        more = (
+            self.more + (self.workers.words() if self.workers else "") if name in ("continue", "retry-failed") else ""
+        )
         return f"rootstock run {name} {shlex.quote(str(self.path))}{element}{more}"
 
 
@@ -117,7 +128,6 @@ def compute(run: Run, opened: Opened) -> None:
         Opens the folder, given what shows steps, and what is told before the worker starts.
     """
     from rootstock.simulations.runs.begin import find_run
-    from rootstock.simulations.runs.carry_out import carry_out
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.source import Source
 
@@ -126,11 +136,7 @@ def compute(run: Run, opened: Opened) -> None:
         return
     try:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
-            line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
-            carry_out(
-                folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
-                retry_failed=run.retry_failed,
-            )  # fmt: skip
+            _compute(run, line, folder, source, calc)
     except KeyboardInterrupt:
         said = _recorded(run.path)
         click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)
@@ -145,7 +151,43 @@ def compute(run: Run, opened: Opened) -> None:
         if not isinstance(error, RootstockError) and (said := _recorded(run.path)):
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
+    if run.workers is not None and run.workers.limit is not None and _show_trial(run, folder, line):
+        return
     end(run, RunFolder.open(run.path), source.name, line.took())
+
+
+def _compute(run: Run, line: Line, folder: RunFolder, source: Source, calc: Any) -> None:
+    """Compute what is missing, in this process or with several workers."""
+    from rootstock.simulations.pool.run import PoolRun
+    from rootstock.simulations.runs.carry_out import carry_out
+
+    if run.workers is not None:
+        calc.close()  # each driver makes one of its own
+        pool = PoolRun(folder, calc, run.workers.settings(), run.element, run.retry_failed)
+        line.begin(folder, todo := len(pool.todo("any other")))
+        ended = bool(todo) and not compute_with(pool, run.places[:todo], line, stop_on_error=run.stop_on_error)
+    else:
+        line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
+        # A simulation ends after its step, and writes where it is; all else is interrupted at once.
+        with stop_gently() if folder.record.kind == "md" else nullcontext(lambda: False) as stopped:
+            carry_out(
+                folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
+                retry_failed=run.retry_failed, stopped=stopped,
+            )  # fmt: skip
+        ended = stopped() and bool(len(folder.missing(run.element)))
+    if ended:
+        raise KeyboardInterrupt
+
+
+def _show_trial(run: Run, folder: RunFolder, line: Line) -> bool:
+    """Say how long the rest takes, if some structures were left out, and tell whether they were."""
+    left = len(folder.missing(run.element, retry_failed=run.retry_failed))
+    done, seconds = line.trial()
+    if not left or not done:
+        return False
+    run.say(f"{line.took()}. {estimate(done, seconds, left, run.places)}.")
+    run.say(f"Compute the rest: {run.command('continue')}")
+    return True
 
 
 def refuse_read_only(path: Path, element: Element, *, retry_failed: bool = False, out: Path | None = None) -> None:

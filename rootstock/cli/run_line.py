@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _START_S = 4.0  # a worker that is not ready by then is told of, also where lines stay
 _LOOK_S = 10.0  # between two looks at how many failed
+_BAR = 20  # characters
+_WORKERS = 4  # whose state is shown
 
 
 class Line:
@@ -40,6 +43,8 @@ class Line:
         self._begun = self._looked = self._first = time.monotonic()
         self._folder: RunFolder | None = None
         self._reported = bytearray()  # 1 for each structure that this process has recorded
+        self._atoms_of: Any = ()
+        self._atoms, self._workers = 0, ""
 
     def tell(self, text: str) -> None:
         """Show what is being done before there are results, or between them.
@@ -61,7 +66,10 @@ class Line:
         todo : int
             How many structures this process is to compute.
         """
+        from rootstock.simulations.runs.input_table import read_sizes
+
         self._folder, self._todo, self._reported = folder, todo, bytearray(folder.record.structures)
+        self._atoms_of = read_sizes(folder.path, folder.record.structures)
         self._said = f"0 of {self._todo:,} done, 0 failed"
         self.tell("computing")
 
@@ -74,6 +82,7 @@ class Line:
         """
         for index in indices:
             self._reported[index] = 1
+            self._atoms += int(self._atoms_of[index])
         self._done += len(indices)
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
@@ -81,11 +90,31 @@ class Line:
             self._count_failed()
         if not self._done:  # only failures that are not final
             return
-        rate = self._done / max(now - self._first, 1e-3)
+        seconds = max(now - self._first, 1e-3)
+        rate = self._done / seconds
         self._todo = max(self._todo, self._done)  # what another kind of GPU had no memory for is known late
         left = self._todo - self._done
-        self._said = f"{self._done:,} of {self._todo:,} done, {self._failed:,} failed, {pace_words(rate, left / rate)}"
-        self._show(self._said)
+        pace = pace_words(rate, left / rate, self._atoms / seconds)
+        self._said = (
+            f"{bar(self._done / self._todo)}{self._done:,} of {self._todo:,} done, {self._failed:,} failed, {pace}"
+        )
+        self._show(self._said + self._workers)
+
+    def states(self, states: Mapping[str, str]) -> None:
+        """Show what each worker does, where that is not the same for all.
+
+        Parameters
+        ----------
+        states : Mapping of str to str
+            By the place of the worker.
+        """
+        if not self._done:
+            self._first = time.monotonic()
+        others = [f"{name}: {state}" for name, state in states.items() if state != "computing"]
+        more = [f"{len(others) - _WORKERS} more"] if len(others) > _WORKERS else []
+        computing = [f"{len(states) - len(others)} computing"] if len(states) > len(others) else []
+        self._workers = f"; {', '.join([*computing, *others[:_WORKERS], *more])}" if states else ""
+        self._show(self._said + self._workers)
 
     def _count_failed(self) -> None:
         """Count the failures among what this process has computed."""
@@ -95,13 +124,17 @@ class Line:
             statuses = self._folder.progress().statuses[np.frombuffer(self._reported, bool)]
             self._failed = failed_of(statuses)
 
+    def trial(self) -> tuple[int, float]:
+        """Return how many structures were computed, and in how many seconds, without the start."""
+        return self._done, time.monotonic() - self._first
+
     def took(self) -> str:
         """Say how much was computed in which time, and how much of that failed; nothing if that is nothing."""
         if not self._done:
             return ""
         self._count_failed()
         lost = f" ({self._failed:,} failed)" if self._failed else ""
-        return f"{self._done:,} computed{lost} in {_duration(time.monotonic() - self._begun)}"
+        return f"{self._done:,} computed{lost} in {duration(time.monotonic() - self._begun)}"
 
 
 class _ToLine(logging.Handler):
@@ -165,7 +198,18 @@ def beginning(run: Path, element: Element, model: str, owned: int, todo: int, lo
     return f"{run}{share}: {number_of(owned, 'structure')} with {model}; {', '.join(counts)}"
 
 
-def pace_words(rate: float, left: float) -> str:
+def bar(part: float) -> str:
+    """Return a bar that shows which part is done, for a terminal; elsewhere nothing.
+
+    Parameters
+    ----------
+    part : float
+    """
+    filled = round(_BAR * part)
+    return f"{'━' * filled}{'╌' * (_BAR - filled)} " if sys.stderr.isatty() else ""
+
+
+def pace_words(rate: float, left: float, atoms: float = 0.0) -> str:
     """Return how fast a run is, and how long it takes yet, in words.
 
     Parameters
@@ -174,12 +218,15 @@ def pace_words(rate: float, left: float) -> str:
         Structures per second.
     left : float
         Seconds.
+    atoms : float
+        Atoms per second, where they are told.
 
-    >>> pace_words(12.34, 4000), pace_words(0.01, 0)
-    ('12.3 structures/s, 1 h 07 min left', '36.0 structures/h')
+    >>> pace_words(12.34, 4000, 1234.5), pace_words(0.01, 0)
+    ('12.3 structures/s, 1,234 atoms/s, 1 h 07 min left', '36.0 structures/h')
     """
     pace = f"{rate:,.1f} structures/s" if rate >= 0.1 else f"{rate * 3600:,.1f} structures/h"
-    return f"{pace}, {_duration(left)} left" if left else pace
+    pace += f", {atoms:,.0f} atoms/s" if atoms >= 1 else ""
+    return f"{pace}, {duration(left)} left" if left else pace
 
 
 def failed(progress: Progress) -> int:
@@ -204,10 +251,14 @@ def failed_of(statuses: NDArray[np.uint8]) -> int:
     return int((statuses >= Status.FAILED_STRUCTURE).sum())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a duration in words.
 
-    >>> _duration(0.24), _duration(42), _duration(4000)
+    Parameters
+    ----------
+    seconds : float
+
+    >>> duration(0.24), duration(42), duration(4000)
     ('0.2 s', '42 s', '1 h 07 min')
     """
     if seconds < 100:

@@ -6,17 +6,27 @@ import ast
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
+from rootstock.cli.run_folder import Announce, Run, compute, near, refuse_read_only
+from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rootstock.root.lock import Report
+    from rootstock.simulations.pool.slots import Slot
+    from rootstock.simulations.runs.begin import Asked
+    from rootstock.simulations.runs.elements import Element
+    from rootstock.simulations.runs.folder import RunFolder
 
 element_option = click.option(
     "--element", metavar="I/N",
@@ -35,19 +45,23 @@ class NewRun:
     element : str or None
         As it was given.
     stop_on_error : bool
+    workers : AskedWorkers or None
     """
 
     folder: Path
     element: str | None
     stop_on_error: bool
+    workers: AskedWorkers | None = None
 
     @classmethod
-    def asked_for(cls, run_folder: Path | None, element: str | None, *, stop_on_error: bool) -> NewRun | None:
-        """Return what `run_options` ask for; None without ``--run``.
+    def asked_for(
+        cls, run_folder: Path | None, element: str | None, workers: AskedWorkers | None, *, stop_on_error: bool
+    ) -> NewRun | None:
+        """Return what `run_options` ask for; None without ``--run`` and ``--workers``.
 
         Parameters
         ----------
-        run_folder, element, stop_on_error
+        run_folder, element, workers, stop_on_error
             As click passes them.
 
         Raises
@@ -60,14 +74,17 @@ class NewRun:
                 f"{run_folder} begins with a dash, as options do, so other commands could not name that run folder.",
                 "Name it otherwise: --run FOLDER",
             )
+        if run_folder is None and workers is not None:
+            run_folder = _default_folder(click.get_current_context())
         if run_folder is None:
             refuse_unused({"element": "is for --run.", "stop_on_error": "is for --run: other commands always stop."})
             return None
-        return cls(run_folder, element, stop_on_error)
+        return cls(run_folder, element, stop_on_error, workers)
 
     def compute(
         self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], *,
         calculator: Callable[..., Any], out: Path | None, overwrite: bool, file_format: str | None,
+        drawn: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Compute what the folder lacks; see `compute`.
 
@@ -79,10 +96,13 @@ class NewRun:
             As `calculator_options` makes it.
         out, overwrite, file_format
             As click passes them.
+        drawn : mapping, optional
+            As for `Asked`; what holds is told.
         """
-        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run
+        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run, naming_rebase
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
+        from rootstock.simulations.runs.folder import RunFolder
         from rootstock.simulations.runs.making import check_ours
         from rootstock.simulations.structures import check_there
 
@@ -93,34 +113,81 @@ class NewRun:
             check_there(name)
         there = find_run(self.folder)
         path = out or (near(Path(there.out)) if there else self._default_out())
-        asked = Asked(kind, model, names, file_format, settings, setup, device, path)
+        asked = Asked(kind, model, names, file_format, settings, setup, device, path, drawn or {})
         # A file that is in the way is the last thing to be told of: what else is wrong may be the reason for it.
         if there is not None:
             check_asked(self.folder, there, asked)
             refuse_read_only(self.folder, element, out=out)
-        else:
-            calculator(model).close()
-            if self.folder.is_dir():
-                check_ours(self.folder)
+        elif self.folder.is_dir():
+            check_ours(self.folder)
+        places: list[Slot] = []
+        todo = there is None or len(RunFolder(self.folder, there).missing(element))
+        if there is None or (self.workers is not None and todo):
+            with naming_rebase(self.folder, there), closing(calculator(model, build=there and there.build)) as calc:
+                places = self.workers.find_places(calc) if self.workers else []
         check_out(path, names)
+        if self.workers is not None and self.workers.dry_run:
+            _show_plan(self, asked, element, places)
+            return
         check_export(self.folder, path, overwrite=overwrite)
         if element.of == 1:
             claim_outputs(path)
         more = device_words(there.device if there else device)
         run = Run(
-            self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model
+            self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model,
+            workers=self.workers, places=places,
         )  # fmt: skip
-        compute(
-            run,
-            lambda show, announce: begin(
-                self.folder, asked, lambda build: calculator(model, build=build), show, announce
-            ),
-        )  # fmt: skip
+
+        def opened(show: Report, announce: Announce) -> Any:
+            def announced(folder: RunFolder | None, structures: int) -> None:
+                announce(folder, structures)
+                held = asked.drawn if folder is None else folder.record.settings
+                for name in asked.drawn:
+                    click.echo(f"{name}, which was drawn: {held[name]}", err=True)
+
+            return begin(self.folder, asked, lambda build: calculator(model, build=build), show, announced)
+
+        compute(run, opened)
 
     def _default_out(self) -> Path:
         """Return the file beside the folder that has its name."""
         folder = Path(os.path.abspath(self.folder))
-        return near(folder.with_name(f"{folder.name}.extxyz")) if folder.name else Path("results.extxyz")
+        name = folder.name.removesuffix(_ENDING)
+        return near(folder.with_name(f"{name}.extxyz")) if name else Path("results.extxyz")
+
+
+def _show_plan(run: NewRun, asked: Asked, element: Element, slots: Sequence[Slot]) -> None:
+    """Show what would be computed; a run that is not there is made in a temporary folder."""
+    from rootstock.simulations.runs.begin import find_run
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.input_table import read_sizes
+    from rootstock.simulations.runs.source import Source, index_input
+
+    if (there := find_run(run.folder)) is not None:
+        sizes = read_sizes(run.folder, there.structures)
+        todo = len(RunFolder(run.folder, there).missing(element))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            said = index_input(Path(folder), asked.names, asked.format, lambda text: None)  # noqa: ARG005
+            sizes = Source(Path(folder), said).atoms_of
+        todo = len(element.owned(sizes))
+    show_plan(run.folder, asked.model, sizes, todo, slots, asked.out)
+
+
+_ENDING = ".run"  # of folders that nobody has named
+
+
+def _default_folder(context: click.Context) -> Path:
+    """Return the run folder of a command that names none."""
+    from rootstock.simulations.structures import results_stem
+
+    names, command = context.params["structures"], str(context.info_name)
+    if len(names) > 1:
+        raise ConfigurationError(
+            f"The results of {len(names)} files go into one run folder, which has no name yet.", "Name it: --run FOLDER"
+        )
+    ending = {"singlepoint": "results", "relax": "relaxed"}.get(command, command)
+    return Path(f"{results_stem(names[0])}-{ending}{_ENDING}")
 
 
 run_options = options(
@@ -132,7 +199,8 @@ run_options = options(
     ),
     element_option,
     stop_option,
-    merge_options("run", NewRun.asked_for, "run_folder", "element", "stop_on_error"),
+    workers_options,
+    merge_options("run", NewRun.asked_for, "run_folder", "element", "workers", "stop_on_error"),
 )  # fmt: skip
 
 

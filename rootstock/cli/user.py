@@ -18,6 +18,7 @@ from rootstock.cli.simulations import relax, singlepoint
 from rootstock.cli.warm import user_warm
 from rootstock.cli.worker import worker
 from rootstock.config.clusters import default_cluster, get_cluster, known_clusters
+from rootstock.config.setting_values import value_text
 from rootstock.errors import ConfigurationError
 
 
@@ -102,7 +103,6 @@ def cluster_show(name: str | None, origin: bool, as_json: bool) -> None:
     click.echo(f"[{entry.name}]")
     for key, value in settings.items():
         if origin or key in entry.origins:
-            text = ", ".join(value) if isinstance(value, tuple) else value
-            click.echo(f"{key} = {text}" + (f"    ({origins[key]})" if origin else ""))
+            click.echo(f"{key} = {value_text(value)}" + (f"    ({origins[key]})" if origin else ""))
     if entry.template:
         click.echo("A template: only its site knows where the root is. Install with --root /path/to/rootstock.")

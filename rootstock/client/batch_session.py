@@ -110,6 +110,10 @@ class BatchSession(PeerSession):
         with self.own_lock():
             self._drop()
 
+    def hurry(self) -> None:
+        """Have an exchange end when the part that is being computed is done; any thread may, also a signal handler."""
+        self._hurry()
+
     def _hurry(self) -> None:
         self._wanted = True
         if (connection := self._connection) is not None and connection.batches is not None:

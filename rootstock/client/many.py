@@ -91,7 +91,7 @@ class ManyStructures:
                 )
         self._asked = sum(PROPERTY_BITS[name] for name in dict.fromkeys(names))
         self._of_periodic = PROPERTY_BITS["stress"] if properties is None and "stress" in offered else 0
-        self._together = False
+        self._together = self._stopped = False
         self._structures = _FIRST  # of the next exchange
         self._blame = Blame(session, self._question)
 
@@ -128,6 +128,40 @@ class ManyStructures:
         if coming.error is not None:
             raise coming.error
 
+    def compute(self, structures: Iterable[tuple[int, Atoms]]) -> Iterator[Evaluated]:
+        """Compute some structures now, and yield each when it is done, in any order.
+
+        Who asks again and again keeps this object: it remembers what is held against structures and their worker.
+
+        Parameters
+        ----------
+        structures : iterable of (int, ase.Atoms)
+            Each with a number, which may come again in a later call: that of the same structure, moved.
+
+        Raises
+        ------
+        WorkerError
+            If no worker can be started, or each ends. What was yielded holds.
+        """
+        questions = []
+        for number, structure in structures:
+            question = self._question(number, structure)
+            if isinstance(question, Evaluated):
+                yield question
+            else:
+                questions.append(question)
+        yield from self._window(questions)
+
+    def stop(self) -> None:
+        """Compute no more than the part that is being computed. Any thread may call this, also a signal handler."""
+        self._stopped = True
+        self._session.hurry()
+
+    @property
+    def largest_part(self) -> int:
+        """How many atoms the worker has computed together of late; 0 if it computes one structure after the other."""
+        return self._session.batches.atoms
+
     def _question(self, number: int, structure: Atoms) -> Question | Evaluated:
         require_atoms(number, structure)
         asked = self._asked
@@ -143,7 +177,8 @@ class ManyStructures:
     def _window(self, questions: list[Question]) -> Iterator[Evaluated]:
         """Compute some structures, in as many exchanges as it takes."""
         for some in self._exchanges(questions):
-            yield from self._compute(some)
+            if not self._stopped:
+                yield from self._compute(some)
 
     def _exchanges(self, questions: list[Question]) -> Iterator[list[Question]]:
         """Divide structures into what is asked in one exchange; if they are computed together, those of like size."""
@@ -169,6 +204,8 @@ class ManyStructures:
             answer = self._ask(task)
             for k, outcome in answer.outcomes.items():
                 yield from self._take(task.questions[k], outcome, first=answer.fresh and len(task.questions) == 1)
+            if self._stopped:
+                return
             waiting.extendleft(self._left(task, answer))
             # Of those that are left, ones that are not suspected of anything are the better witnesses.
             left = [each for task in waiting if not task.alone for each in task.questions]

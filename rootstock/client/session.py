@@ -223,7 +223,7 @@ class WorkerSession(BatchSession):
             "versions": ready.get("versions"),
             "weights": self._weights or None,
             "device": connection.device,
-            "gpu": None if connection.device == "cpu" else ready.get("gpu"),
+            **{key: None if connection.device == "cpu" else ready.get(key) for key in ("gpu", "gpu_uuid")},
             **{key: ready.get(key) for key in ("threads", "host", "pid", "executable")},
             "start_s": connection.start_s,
             "setup_s": ready.get("setup_s"),

@@ -37,7 +37,7 @@ def thread_count(for_all_ranks: bool = False) -> int:
 
 
 # They are read when a library is loaded or first called, and outrank OMP_NUM_THREADS.
-_OWN = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+OF_LIBRARIES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def keep_to_one_thread() -> None:
@@ -46,7 +46,7 @@ def keep_to_one_thread() -> None:
     Commands compute with small matrices only, such as in the relaxation of a cell. Threads that share these wait for
     each other, and for those of the worker: forty times the time of a step has been seen.
     """
-    os.environ.update(dict.fromkeys(_OWN, "1"))
+    os.environ.update(dict.fromkeys(OF_LIBRARIES, "1"))
 
 
 class ThreadWatch:
@@ -79,7 +79,7 @@ class ThreadWatch:
             return
         self.next = 0
         passed, busy, inside = (after - before for after, before in zip(now, self._begun, strict=True))
-        if self._told or any(os.environ.get(name) == "1" for name in _OWN):
+        if self._told or any(os.environ.get(name) == "1" for name in OF_LIBRARIES):
             return
         if message := self.judge(passed, busy, inside):
             ThreadWatch._told = True

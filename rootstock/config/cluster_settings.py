@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rootstock.config.setting_values import check_value, parse_value
 from rootstock.errors import ConfigurationError
-from rootstock.root.plain_files import parse_toml
 
 _PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
-_CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 
 
 def _key(name: str, default: Any, meaning: str, choices: tuple[str, ...] = ()) -> Any:
@@ -66,6 +64,9 @@ class Cluster:
         "jobs.directives", (),
         "How a job asks for its `{cpus}` and `{gpus}`, where that is not the scheduler's usual way.",
     )  # fmt: skip
+
+    whole_nodes: bool = _key("jobs.batch.whole-nodes", False, "Whether a job gets whole nodes, whatever it asks for.")
+    gpus_per_node: int = _key("jobs.batch.gpus-per-node", 0, "How many GPUs a node has, as a job counts them.")
 
     module_system: str = _key(
         "modules.system", "none", "Lmod, Environment Modules, or none: users then source `activate/rootstock.sh`.",
@@ -184,6 +185,8 @@ _BY_KEY = {f.metadata["key"]: f for f in _KEYED}
 def parse_setting(text: str) -> tuple[str, Any]:
     """Read ``KEY=VALUE``. A key that takes a list takes its values separated by commas, or a list as TOML has it.
 
+    One that takes a whole number, or true or false, takes that; anything else is left to `check_setting`.
+
     Raises
     ------
     ConfigurationError
@@ -199,20 +202,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator:
         raise ConfigurationError(f"{text!r} is not KEY=VALUE.", "For example: --set access.readers=group")
-    if key in _BY_KEY and _takes_list(key):
-        return key, _list(key, value.strip())
-    return key, value
-
-
-def _list(key: str, text: str) -> Any:
-    if not text.startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        return parse_toml(f"list = {text}")["list"]
-    except ValueError:
-        values = ",".join(part.strip(" '\"") for part in text.strip("[]").split(","))
-        right = shlex.quote(f"{key}={values}")
-        raise ConfigurationError(f"{key}={text} is no list.", f"Write it so: --set {right}") from None
+    return key, parse_value(key, _kind(key), value) if key in _BY_KEY else value
 
 
 def field_name(key: str) -> str:
@@ -237,8 +227,8 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + key, value
 
 
-def _takes_list(key: str) -> bool:
-    return str(_BY_KEY[key].type).startswith("tuple")
+def _kind(key: str) -> str:
+    return str(_BY_KEY[key].type)
 
 
 def check_setting(key: str, value: Any, where: str) -> Any:
@@ -260,23 +250,6 @@ def check_setting(key: str, value: Any, where: str) -> Any:
     """
     if key not in _BY_KEY:
         raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
-    if _takes_list(key):
-        if key == "python.interpreter" and isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
-    elif not isinstance(value, str):
-        raise ConfigurationError(f"{where}: {key} must be a string, not {value!r}.")
-    # One line each: these values end up in modulefiles and scripts, where a line break would begin a new command.
-    for text in value if isinstance(value, list) else [value]:
-        if not text.isprintable():
-            raise ConfigurationError(f"{where}: {key} holds a control character: {text!r}.")
-        if _CREDENTIALS.search(text):
-            raise ConfigurationError(
-                f"{where}: {key} holds a user's name or password in an address.",
-                "Everybody can read a root's settings. Put it into ~/.netrc of whoever installs.",
-            )
-    choices = _BY_KEY[key].metadata["choices"]
-    if choices and value not in choices:
-        raise ConfigurationError(f"{where}: {key} is {value!r}; allowed are {', '.join(choices)}.")
-    return tuple(value) if isinstance(value, list) else value
+    if key == "python.interpreter" and isinstance(value, str):
+        value = [value]
+    return check_value(key, _kind(key), _BY_KEY[key].metadata["choices"], value, where)

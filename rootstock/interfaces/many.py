@@ -108,16 +108,34 @@ class ManyCalculator(ProxyCalculator):
         WorkerError
             If no worker can be started, or each ends. What was yielded holds.
         """
+        many = self.many_structures(properties)
+        if not isinstance(images, Sequence):  # whoever makes them one by one may make them of the same object
+            images = (atoms.copy() if isinstance(atoms, Atoms) else atoms for atoms in images)
+        done = many.run(images)
+        return in_order(done) if ordered else done
+
+    def many_structures(self, properties: Sequence[str] | None) -> ManyStructures:
+        """Return what computes many structures again and again. Asking starts the worker.
+
+        Parameters
+        ----------
+        properties : sequence of str or None
+            As in `iter_many`.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            If the model does not compute one of `properties`.
+        WorkerError
+            If no worker can be started.
+        """
         if getattr(self.calculate, "__func__", None) is not ProxyCalculator.calculate:
             raise ConfigurationError(
                 f"{type(self).__name__} has a calculate() of its own, which many structures at once would go without.",
                 "Compute them one by one: atoms.calc = calc; atoms.get_potential_energy().",
             )
         self._sync_parameters()
-        if not isinstance(images, Sequence):  # whoever makes them one by one may make them of the same object
-            images = (atoms.copy() if isinstance(atoms, Atoms) else atoms for atoms in images)
-        done = ManyStructures(self._session, properties).run(images)
-        return in_order(done) if ordered else done
+        return ManyStructures(self._session, properties)
 
 
 def in_order(done: Iterator[Evaluated]) -> Iterator[Evaluated]:

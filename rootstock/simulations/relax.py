@@ -61,7 +61,7 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
             calculator.calculate(without_notes(atoms), list(properties))
         except PropertyNotImplementedError as error:
             raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
-    computed = _with_results(atoms, calculator, {name: calculator.results[name] for name in properties})
+    computed = with_results(atoms, calculator, {name: calculator.results[name] for name in properties})
     computed.info.pop("converged", None)  # of a relaxation before
     return computed
 
@@ -130,12 +130,7 @@ class Relaxation:
         atoms.calc = calculator
         moving: Any = atoms
         if self.cell != "fixed":
-            if not has_whole_cell(atoms):
-                raise ConfigurationError(
-                    "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and "
-                    "what is vacuum would shrink.",
-                    "Relax the atoms alone.",
-                )
+            require_whole_cell(atoms)
             moving = FrechetCellFilter(
                 atoms, hydrostatic_strain=self.cell == "lengths", scalar_pressure=self.pressure * GPa
             )
@@ -156,9 +151,43 @@ class Relaxation:
         except RootstockError:
             raise
         except (ArithmeticError, ValueError, RuntimeError) as error:  # such as a search along a line that failed
-            raise NotConvergedError(
-                f"{self.optimizer} gave up in step {optimizer.nsteps}: {error}", "Use another --optimizer."
-            ) from error
+            raise gave_up(self.optimizer, optimizer.nsteps, error) from error
+
+
+Relaxation.__module__ = "rootstock"  # where it is imported from; dataclasses need the true one before
+
+
+def require_whole_cell(atoms: Atoms) -> None:
+    """Refuse to relax the cell of atoms that are not periodic in all directions.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if not has_whole_cell(atoms):
+        raise ConfigurationError(
+            "The cell of these atoms cannot be relaxed: they are not periodic in all three directions, and "
+            "what is vacuum would shrink.",
+            "Relax the atoms alone.",
+        )
+
+
+def gave_up(optimizer: str, steps: int, error: Exception) -> NotConvergedError:
+    """Return the error for a relaxation whose optimizer cannot go on.
+
+    Parameters
+    ----------
+    optimizer : str
+    steps : int
+        How many it has taken.
+    error : Exception
+        What it raised.
+    """
+    return NotConvergedError(f"{optimizer} gave up in step {steps}: {error}", "Use another --optimizer.")
 
 
 def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
@@ -173,10 +202,20 @@ def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
         Other properties that the copy is to have.
     """
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
-    return _with_results(atoms, calculator, results | {name: calculator.get_property(name, atoms) for name in more})
+    return with_results(atoms, calculator, results | {name: calculator.get_property(name, atoms) for name in more})
 
 
-def _with_results(atoms: Atoms, calculator: Any, results: dict[str, Any]) -> Atoms:
+def with_results(atoms: Atoms, calculator: Any, results: dict[str, Any]) -> Atoms:
+    """Return a copy of atoms that carries results, and notes of what computed them.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    calculator : ase.calculators.calculator.Calculator
+        What computed.
+    results : dict
+        By ASE's names.
+    """
     copy: Atoms = atoms.copy()
     note_calculator(copy, calculator)
     copy.calc = SinglePointCalculator(copy, **results)

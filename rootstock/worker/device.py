@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.util
 import itertools
@@ -237,14 +236,3 @@ def _computing_device(device: str) -> str | None:
     if torch is not None and library.is_initialized() and library.max_memory_allocated(device):
         return device
     return "cpu" if torch is bridge is None else None
-
-
-def describe(device: str) -> dict[str, Any]:
-    """Return what computes, the GPU's name and the number of threads, as torch tells them, if the model brought it."""
-    torch, found = sys.modules.get("torch"), computing_device(device)
-    gpu = threads = None
-    with contextlib.suppress(Exception):  # as above
-        threads = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
-        if torch and device.startswith("cuda") and found != "cpu":
-            gpu = torch.cuda.get_device_name(device)
-    return {"gpu": gpu, "threads": threads, "device": found}

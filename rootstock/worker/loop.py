@@ -15,7 +15,8 @@ from rootstock.worker.channel.endpoint import Endpoint, PeerGoneError
 from rootstock.worker.channel.failures import FailureCode, encode_failure
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
-from rootstock.worker.device import check_device, computing_device, describe, lost_gpu
+from rootstock.worker.description import describe
+from rootstock.worker.device import check_device, computing_device, lost_gpu
 from rootstock.worker.guard import SetupGuard
 
 _CLIENT_PATIENCE_S = 60.0  # for the rest of a frame that has begun

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.config.cluster_settings import parse_setting
 from rootstock.config.clusters import (
     CLUSTER_REGISTRY,
+    Scope,
     cluster_from,
     cluster_names,
     get_root_for_cluster,
@@ -126,3 +128,40 @@ def test_a_cluster_whose_root_is_unknown_is_called_a_template():
     said = "A template: only its site knows where the root is. Install with --root /path/to/rootstock."
     assert said in run(ROOTSTOCK, "cluster", "show", "frontier", check=True).stdout.splitlines()
     assert said not in run(ROOTSTOCK, "cluster", "show", "local", check=True).stdout.splitlines()
+
+
+def test_machines_that_give_whole_nodes():
+    whole = {name: packaged(name).gpus_per_node for name in NAMES if packaged(name).whole_nodes}
+    assert whole == {"frontier": 8, "polaris": 4}
+    shown = run(ROOTSTOCK, "cluster", "show", "frontier", check=True).stdout
+    assert "\njobs.batch.whole-nodes = true\njobs.batch.gpus-per-node = 8\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("gpus-per-node=8", 8), ("gpus-per-node= 0", 0), ("whole-nodes=true", True), ("whole-nodes=No", False)],
+)
+def test_numbers_and_yes_or_no_on_the_command_line(text, value):
+    key, read = parse_setting(f"jobs.batch.{text}")
+    assert (read, type(read)) == (value, type(value))
+    assert cluster_from([Scope("argument", {"hill": {key: read}})], "hill").settings()[key] is value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("gpus-per-node", "four", "must be a whole number, not 'four'"),
+        ("gpus-per-node", -1, "must be a whole number, not -1"),
+        ("gpus-per-node", 4.0, "must be a whole number, not 4.0"),
+        ("gpus-per-node", True, "must be a whole number, not True"),
+        ("gpus-per-node", "4" * 5000, "must be a whole number"),
+        ("whole-nodes", 1, "must be true or false, not 1"),
+        ("whole-nodes", "maybe", "must be true or false, not 'maybe'"),
+    ],
+)
+def test_what_is_no_number_or_no_answer(key, value, message):
+    if isinstance(value, str):
+        _, value = parse_setting(f"jobs.batch.{key}={value}")
+    table = {"jobs": {"batch": {key: value}}}
+    with pytest.raises(ConfigurationError, match=f"^file, cluster hill: jobs.batch.{key} {message}"):
+        cluster_from([Scope("file", {"hill": table})], "hill")

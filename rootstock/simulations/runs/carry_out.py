@@ -1,96 +1,26 @@
-"""Computes what is missing in a run, and records it."""
+"""Computes in this process what is missing in a run."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
-from numpy.typing import NDArray
 
-from rootstock.client.evaluated import FailureClass
-from rootstock.client.reported import USELESS, failure_class
-from rootstock.errors import (
-    ConfigurationError,
-    NotConvergedError,
-    RootstockError,
-    WorkerDiedError,
-    WorkerError,
-    WorkerTimeoutError,
-)
-from rootstock.root.disk_usage import number_of
-from rootstock.root.record_files import parse_record
-from rootstock.simulations.provenance import NOTES, SOURCE, note_calculator
-from rootstock.simulations.relax import Relaxation
+from rootstock.errors import ConfigurationError
+from rootstock.simulations.lockstep.live import can_lockstep
+from rootstock.simulations.runs.compute import Computation, Structures
 from rootstock.simulations.runs.elements import Element
+from rootstock.simulations.runs.feed import Listed
 from rootstock.simulations.runs.folder import RunFolder
-from rootstock.simulations.runs.recorder import Recorder, describe
-from rootstock.simulations.runs.records import check_same_model, note_threads, run_file
+from rootstock.simulations.runs.input_table import read_sizes
+from rootstock.simulations.runs.molecular_dynamics import read_dynamics
+from rootstock.simulations.runs.records import check_same_model, note_threads
+from rootstock.simulations.runs.relaxations import read_relaxation
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
-
-_USELESS = {code.value for code in USELESS}  # the worker was lost with them
-_REFERENCE = "ref_"  # begins the names of what the input carried as results
-_USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
-
-
-class Structures(Protocol):
-    """What is computed: `Source`, or anything like it."""
-
-    def __getitem__(self, index: int, /) -> Atoms:
-        """Return a structure.
-
-        Raises
-        ------
-        ConfigurationError
-            If this one cannot be read.
-        """
-
-    def name(self, index: int, /) -> str:
-        """Return its file and frame."""
-
-
-@dataclass
-class _Run:
-    folder: RunFolder
-    source: Structures
-    calculator: Any
-    recorder: Recorder
-    gpu: str
-    stop_on_error: bool
-
-    def fail(self, index: int, kind: FailureClass, error: RootstockError, atoms: Atoms | None = None) -> None:
-        """Record a failure; stop where that is asked for, or where it is not the structure's."""
-        name = self.source.name(index)
-        structure = name if atoms is None else describe(atoms, name)
-        self.recorder.fail(index, kind, error, structure, self.gpu)
-        if self.stop_on_error or kind is FailureClass.INFRASTRUCTURE:
-            self.recorder.sync()
-            if name not in error.message:
-                error.message = f"{name}: {error.message}"
-            raise error
-
-    def read(self, index: int) -> Atoms | None:
-        """Return a structure; None if it cannot be read, which is recorded."""
-        try:
-            return self.source[index]
-        except ConfigurationError as error:
-            self.fail(index, FailureClass.STRUCTURE, error)
-            return None
-
-    def add(self, index: int, atoms: Atoms, converged: bool | None = None) -> None:
-        """Record results."""
-        refused = self.recorder.add(index, atoms, converged=converged)
-        if refused is not None and self.stop_on_error:
-            self.recorder.sync()
-            raise refused
 
 
 def carry_out(
@@ -102,6 +32,7 @@ def carry_out(
     on_recorded: Callable[[Sequence[int]], object] | None = None,
     stop_on_error: bool = False,
     retry_failed: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
     disk: Disk | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -112,7 +43,7 @@ def carry_out(
     folder : RunFolder
     source : Source
     calculator : RootstockCalculator
-        For a relaxation, any calculator of ASE's kind.
+        For a relaxation or a simulation, any calculator of ASE's kind.
     element : Element, optional
         The share of the run that this process computes; by default all.
     on_recorded : callable, optional
@@ -121,6 +52,8 @@ def carry_out(
         Whether the first structure that fails ends it.
     retry_failed : bool
         Whether those that failed before are computed again.
+    stopped : callable
+        Returns whether to end soon: a simulation after its step, others when they hand out results.
     disk, clock
         As for `Recorder`.
 
@@ -135,104 +68,55 @@ def carry_out(
     WorkerError
         If no worker can compute, whatever the structure; with `stop_on_error`, of a structure.
     """
-    relaxation = _relaxation(folder) if folder.record.kind == "relax" else None
+    read_settings(folder)  # before a worker is started
     with folder.recorder(element, on_recorded, disk=disk, clock=clock) as recorder:
         if not len(folder.missing(element, retry_failed=retry_failed, gpu="any other")):
             return  # and no worker is started
-        gpu = ""
-        if calculator.name == "rootstock":
-            info = calculator.info()
-            check_same_model(folder.path, folder.record, info)
-            note_threads(folder.path, info.get("threads"))
-            gpu = str(info["gpu"] or info["device"])
+        gpu = check_calculator(folder, calculator)
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
-        run = _Run(folder, source, calculator, recorder, gpu, stop_on_error)
-        if relaxation is not None:
-            _relaxations(run, missing, relaxation)
-            return
+        if folder.record.kind == "relax" and can_lockstep(read_relaxation(folder).optimizer):
+            missing = missing[::-1]  # the largest come first: none of them is left when all others are done
+        feed = Listed(missing, read_sizes(folder.path, folder.record.structures), stopped)
         try:
-            _single_points(run, missing)
+            Computation(folder, source, calculator, recorder, gpu, stop_on_error).run(feed)
         except PropertyNotImplementedError as error:
             raise ConfigurationError(str(error)) from error
 
 
-def _relaxation(folder: RunFolder) -> Relaxation:
-    try:
-        return parse_record(Relaxation, folder.record.settings)
-    except ValueError as error:
-        raise ConfigurationError(f"{run_file(folder.path)} holds no settings of a relaxation: {error}.") from error
+def read_settings(folder: RunFolder) -> None:
+    """Refuse a run whose record holds no settings of what is done with each structure.
 
+    Parameters
+    ----------
+    folder : RunFolder
 
-def _single_points(run: _Run, missing: NDArray[np.int64]) -> None:
-    """Compute properties of structures, which are read as the calculator takes them."""
-    taken: dict[int, tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = {}
-    count = itertools.count()  # as the calculator does
-
-    def structures() -> Iterator[Atoms]:
-        for index in map(int, missing):
-            if (atoms := run.read(index)) is not None:
-                taken[next(count)] = (index, atoms, *_set_aside(atoms))
-                yield atoms
-
-    asked = run.folder.record.settings.get("properties") or None
-    lost: list[RootstockError] = []
-    for result in run.calculator.iter_many(structures(), asked, ordered=False):
-        index, atoms, *aside = taken.pop(result.index)
-        _put_back(atoms, *aside)
-        if result.error is None:
-            note_calculator(atoms, run.calculator)
-            found = {name: result.results[name] for name in asked or _USUAL if name in result.results}
-            atoms.calc = SimpleNamespace(results=found)  # all that is read of it
-            run.add(index, atoms)
-        elif result.failure is FailureClass.INFRASTRUCTURE:  # of this one: the others go on
-            run.recorder.fail(index, result.failure, result.error, describe(atoms, run.source.name(index)), run.gpu)
-            lost.append(result.error)
-        else:
-            run.fail(index, result.failure or FailureClass.STRUCTURE, result.error, atoms)
-    if lost:
-        run.recorder.sync()
-        left = f"{number_of(len(lost), 'structure')} could not be computed, by no fault of their own."
-        lost[0].hint = f"{lost[0].hint}\n{left} To compute them, continue the run.".strip()
-        raise lost[0]
-
-
-def _relaxations(run: _Run, missing: NDArray[np.int64], relaxation: Relaxation) -> None:
-    """Relax structures, one after the other."""
-    for index in map(int, missing):
-        if (atoms := run.read(index)) is None:
-            continue
-        aside = _set_aside(atoms)
-        try:
-            relaxed = _relax(relaxation, atoms, run.calculator)
-        except (ConfigurationError, NotConvergedError, WorkerError) as error:
-            run.fail(index, failure_class(error), error, atoms)
-        else:
-            _put_back(relaxed, *aside)
-            run.add(index, relaxed, bool(relaxed.info["converged"]))
-
-
-def _relax(relaxation: Relaxation, atoms: Atoms, calculator: Any) -> Atoms:
-    try:
-        return relaxation.run(atoms, calculator)
-    except WorkerError as error:  # perhaps for what was computed before
-        if not isinstance(error, WorkerDiedError | WorkerTimeoutError) and error.code not in _USELESS:
-            raise
-        return relaxation.run(atoms, calculator)
-
-
-def _set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take out of a structure what the model must not see; return what results are to have of it.
-
-    A copy would cost more than all else that is done with a small structure.
+    Raises
+    ------
+    ConfigurationError
     """
-    info, arrays = (
-        {name: entries.pop(name) for name in [*entries] if name in NOTES or str(name).startswith(_REFERENCE)}
-        for entries in (atoms.info, atoms.arrays)
-    )
-    # The other notes are about a calculation before.
-    return {name: value for name, value in info.items() if name not in NOTES or name == SOURCE}, arrays
+    if folder.record.kind == "relax":
+        read_relaxation(folder)
+    elif folder.record.kind == "md":
+        read_dynamics(folder)
 
 
-def _put_back(atoms: Atoms, info: dict[str, Any], arrays: dict[str, Any]) -> None:
-    atoms.info.update(info)
-    atoms.arrays.update(arrays)
+def check_calculator(folder: RunFolder, calculator: Any) -> str:
+    """Refuse a calculator of another model than a run is bound to, and return the kind of what it computes on.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    calculator : RootstockCalculator
+        One of another kind is not looked at.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is of another model.
+    """
+    if calculator.name != "rootstock":
+        return ""
+    info = calculator.info()
+    check_same_model(folder.path, folder.record, info)
+    note_threads(folder.path, info.get("threads"))
+    return str(info["gpu"] or info["device"])

@@ -24,7 +24,7 @@ ENTRY = np.dtype(
         ("index", "<u8"),
         ("offset", "<u8"),
         ("length", "<u8"),
-        ("gpu", "<u4"),  # CRC-32 of the name of the GPU that lacked memory
+        ("more", "<u4"),  # see `entry`
         ("check", "<u4"),  # CRC-32 of all bytes before
     ]
 )
@@ -50,6 +50,8 @@ class Status(IntEnum):
         A failure that is final.
     FAILED_RESOURCE
         A failure that is final on GPUs of one kind.
+    PARTIAL
+        Where a relaxation was that goes on from there. Its structure is still missing.
     """
 
     MISSING = 0
@@ -57,9 +59,11 @@ class Status(IntEnum):
     NOT_CONVERGED = 2
     FAILED_STRUCTURE = 3
     FAILED_RESOURCE = 4
+    PARTIAL = 5
 
 
-WITH_FRAME = (Status.DONE, Status.NOT_CONVERGED)
+WITH_RESULTS = (Status.DONE, Status.NOT_CONVERGED)
+WITH_FRAME = (*WITH_RESULTS, Status.PARTIAL)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def _table() -> NDArray[np.uint32]:
 _TABLE = _table()
 
 
-def entry(index: int, status: Status, offset: int, content: bytes, gpu: str = "") -> bytes:
+def entry(index: int, status: Status, offset: int, content: bytes, more: int = 0) -> bytes:
     """Return the record of a frame or of the line of a failure.
 
     Parameters
@@ -106,10 +110,11 @@ def entry(index: int, status: Status, offset: int, content: bytes, gpu: str = ""
         Where `content` begins in its file.
     content : bytes
         The frame or the line.
-    gpu : str
-        The kind of GPU that lacked memory.
+    more : int
+        With a frame of a relaxation, how many steps it took; of a failure for lack of memory, the `gpu_number` of what
+        lacked it.
     """
-    values = (status, zlib.crc32(content), index, offset, len(content), gpu_number(gpu))
+    values = (status, zlib.crc32(content), index, offset, len(content), more)
     record = _PACKED.pack(*values)
     return record + zlib.crc32(record).to_bytes(4, "little")
 
@@ -196,8 +201,8 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
 def _whole(entries: NDArray[Any], frames: int, failures: int, structures: int) -> NDArray[np.bool_]:
     """Tell which entries are as they were written, and lie within their files."""
     status = entries["status"]
-    size = np.where(status <= Status.NOT_CONVERGED, frames, failures).astype(np.uint64)
-    good = (status >= Status.DONE) & (status <= Status.FAILED_RESOURCE) & (entries["index"] < structures)
+    size = np.where(np.isin(status, WITH_FRAME), frames, failures).astype(np.uint64)
+    good = (status >= Status.DONE) & (status <= Status.PARTIAL) & (entries["index"] < structures)
     good &= (entries["length"] > 0) & (entries["offset"] <= size)
     good &= entries["length"] <= size - np.minimum(entries["offset"], size)
     return np.asarray(good & (checks_of(entries) == entries["check"]))

@@ -34,14 +34,14 @@ class Result:
         `MISSING` of a failure that is told to people, and computed again.
     content : bytes
         The frame, or the line of a failure.
-    gpu : str
-        The kind of GPU that lacked memory.
+    more : int
+        See `rootstock.simulations.runs.index.entry`.
     """
 
     index: int
     status: Status
     content: bytes
-    gpu: str = ""
+    more: int = 0
 
 
 class Disk:
@@ -137,7 +137,7 @@ class _Part:
         for result in results:
             kind = _FRAMES if result.status in WITH_FRAME else _FAILURES
             if result.status is not Status.MISSING:
-                record = entry(result.index, result.status, ends[kind], result.content, result.gpu)
+                record = entry(result.index, result.status, ends[kind], result.content, result.more)
                 blocks[_INDEX].append(record)
                 ends[_INDEX] += len(record)
             blocks[kind].append(result.content)

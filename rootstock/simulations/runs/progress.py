@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rootstock.simulations.runs.index import ENTRY, WITH_FRAME, Status, gpu_number, read_index
+from rootstock.simulations.runs.index import ENTRY, WITH_RESULTS, Status, gpu_number, read_index
 from rootstock.simulations.runs.input_table import read_sizes
 
 _PART = re.compile(r"(part-[0-9a-f]{16})\.index")
@@ -46,7 +46,7 @@ class Progress:
 
     def counts(self) -> dict[str, int]:
         """Return how many structures have each status, by its name in small letters."""
-        return {status.name.lower(): self.count(status) for status in Status}
+        return {status.name.lower(): self.count(status) for status in Status if status is not Status.PARTIAL}
 
     def failed(self) -> dict[str, int]:
         """Return how many structures failed, by class."""
@@ -104,7 +104,7 @@ def read_progress(folder: Path, structures: int, gpu: str | None = None) -> tupl
     for read in (each for part in parts_of(folder) for each in read_index(folder, part, structures)):
         entries = read.entries
         damaged += read.damaged
-        ok = entries["status"] <= Status.NOT_CONVERGED
+        ok = np.isin(entries["status"], WITH_RESULTS)
         results += int(np.count_nonzero(ok))
         # The first result of a structure counts, as for frames: of one index assigned twice, numpy keeps the last.
         good = entries[ok][::-1]
@@ -113,7 +113,7 @@ def read_progress(folder: Path, structures: int, gpu: str | None = None) -> tupl
         failed[entries["index"][entries["status"] == Status.FAILED_RESOURCE]] |= 1
         failed[entries["index"][entries["status"] == Status.FAILED_STRUCTURE]] |= 2
         if gpu is not None:
-            here = (entries["status"] == Status.FAILED_RESOURCE) & (entries["gpu"] == gpu_number(gpu))
+            here = (entries["status"] == Status.FAILED_RESOURCE) & (entries["more"] == gpu_number(gpu))
             final[entries["index"][here]] = True
     twice = results - int(np.count_nonzero(statuses))
     lacking = statuses == Status.MISSING
@@ -136,7 +136,7 @@ def read_results(folder: Path, structures: int) -> tuple[NDArray[Any], NDArray[n
         (read.entries[ok], np.full(int(ok.sum()), number, np.int32), read.places[ok])
         for number, part in enumerate(names)
         for read in read_index(folder, part, structures)
-        for ok in [np.isin(read.entries["status"], WITH_FRAME)]
+        for ok in [np.isin(read.entries["status"], WITH_RESULTS)]
     ]
     empty = (np.empty(0, ENTRY), np.empty(0, np.int32), np.empty(0, np.int64))
     entries, parts, places = (np.concatenate(arrays) for arrays in zip(empty, *reads, strict=True))

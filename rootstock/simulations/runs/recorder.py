@@ -21,12 +21,13 @@ from rootstock.errors import ConfigurationError
 from rootstock.root.signals import start_thread
 from rootstock.simulations.extxyz import frame
 from rootstock.simulations.provenance import SOURCE
-from rootstock.simulations.runs.index import Status
+from rootstock.simulations.runs.index import Status, gpu_number
 from rootstock.simulations.runs.parts import Disk, Parts, Result
 
 DELAY_S = 5.0
 _HELD = 16 * 2**20  # bytes that wait for the disk at most
 _LONGEST = 2000  # characters of a message
+_NOT_FINAL = (Status.MISSING, Status.PARTIAL)
 _STATUS = {FailureClass.STRUCTURE: Status.FAILED_STRUCTURE, FailureClass.RESOURCE: Status.FAILED_RESOURCE}
 
 
@@ -86,7 +87,9 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self.failed = 0
 
-    def add(self, index: int, atoms: Atoms, *, converged: bool | None = None) -> ConfigurationError | None:
+    def add(
+        self, index: int, atoms: Atoms, *, converged: bool | None = None, steps: int = 0
+    ) -> ConfigurationError | None:
         """Record the results of a structure; one that the format cannot hold is a failure.
 
         Parameters
@@ -96,6 +99,8 @@ class Recorder:
             With its results.
         converged : bool, optional
             Of a relaxation.
+        steps : int
+            How many it took.
 
         Returns
         -------
@@ -112,8 +117,27 @@ class Recorder:
         except ConfigurationError as error:
             self.fail(index, FailureClass.STRUCTURE, error, describe(atoms))
             return error
-        self._put(Result(index, Status.NOT_CONVERGED if converged is False else Status.DONE, content))
+        self._put(Result(index, Status.NOT_CONVERGED if converged is False else Status.DONE, content, steps))
         return None
+
+    def add_partial(self, index: int, atoms: Atoms, steps: int) -> None:
+        """Record where a relaxation is that is stopped.
+
+        Parameters
+        ----------
+        index : int
+        atoms : ase.Atoms
+            Of these, positions and cell are read again.
+        steps : int
+            How many were taken.
+
+        Raises
+        ------
+        OutputError
+            If it, or one before, cannot be recorded.
+        """
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        self._put(Result(index, Status.PARTIAL, frame(bare).encode(), steps))
 
     def fail(
         self, index: int, failure_class: FailureClass, error: Exception, structure: str = "", gpu: str = ""
@@ -143,7 +167,7 @@ class Recorder:
         }  # fmt: skip
         self.failed += failure_class is not FailureClass.INFRASTRUCTURE
         line = json.dumps(said).encode() + b"\n"
-        self._put(Result(index, _STATUS.get(failure_class, Status.MISSING), line, gpu))
+        self._put(Result(index, _STATUS.get(failure_class, Status.MISSING), line, gpu_number(gpu)))
 
     def sync(self) -> None:
         """Return when all that was added is recorded.
@@ -241,7 +265,7 @@ class Recorder:
                 self._parts.record(results)
             except BaseException as error:  # noqa: BLE001  # raised where somebody asked
                 return error
-            self._news.put([result.index for result in results if result.status is not Status.MISSING])
+            self._news.put([result.index for result in results if result.status not in _NOT_FINAL])
         return None
 
 

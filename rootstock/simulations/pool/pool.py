@@ -1,0 +1,299 @@
+"""Computes a run with several drivers: hands out structures, replaces what is lost, and ends in time."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rootstock.client.evaluated import FailureClass
+from rootstock.errors import (
+    DeviceError,
+    MissingWeightsError,
+    RootstockError,
+    WorkerError,
+    WorkerProtocolError,
+)
+from rootstock.simulations.pool.member import Member, as_error
+from rootstock.simulations.pool.slots import Slot, check_devices
+from rootstock.simulations.pool.work import Work
+
+GRACE_S = 30.0
+_LOOK_S = 0.2
+_DEATHS = 3  # of one slot, without a result between them: then it gets no driver any more
+_PARTING_S = 30.0  # drivers that have nothing to do any more may take so long to end
+_BEFORE_S = 10.0  # the end of a job, by which all must have ended
+
+Fail = Callable[[int, FailureClass, RootstockError], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a pool computes.
+
+    Attributes
+    ----------
+    slots : sequence of Slot
+    begin : callable
+        Returns what the driver of a slot is told first; see `rootstock.simulations.pool.driver`.
+    work : callable
+        Returns what is to be computed, given the kind of GPU.
+    workers_per_gpu : int
+    stop_on_error : bool
+        Whether the first structure that fails ends it.
+    grace : float [s]
+        How long drivers may take to end once somebody asks for that.
+    deadline : float or None
+        When the job ends, as `time.time` counts.
+    """
+
+    slots: Sequence[Slot]
+    begin: Callable[[Slot], Mapping[str, Any]]
+    work: Callable[[str], Work]
+    workers_per_gpu: int = 1
+    stop_on_error: bool = False
+    grace: float = GRACE_S
+    deadline: float | None = None
+
+
+@dataclass
+class Told:
+    """Whom a pool tells what happens, and asks.
+
+    Attributes
+    ----------
+    recorded : callable
+        Is given indices that are on the disk.
+    missing : callable
+        Returns those of some indices that are not on the disk.
+    fail : callable
+        Records the failure of a structure that ends drivers.
+    states : callable
+        Is given what each driver does, as text by the name of its slot, when that changes.
+    warn : callable
+        Is given text for people.
+    signals : callable
+        Returns how many signals to end have come.
+    """
+
+    recorded: Callable[[Sequence[int]], object]
+    missing: Callable[[Sequence[int]], list[int]]
+    fail: Callable[[int, FailureClass, RootstockError], object]
+    states: Callable[[Mapping[str, str]], object] = lambda _: None
+    warn: Callable[[str], object] = lambda _: None
+    signals: Callable[[], int] = lambda: 0
+
+
+class Pool:
+    """Drivers that compute together.
+
+    Parameters
+    ----------
+    plan : Plan
+    told : Told
+    """
+
+    def __init__(self, plan: Plan, told: Told) -> None:
+        self._plan, self._told, self._work = plan, told, Work()
+        self._members: dict[int, Member] = {}  # by the number of their slot
+        self._deaths: dict[int, int] = {}
+        self._fatal: RootstockError | None = None  # ends all
+        self._error: RootstockError | None = None  # the last one of a driver that was replaced, or not any more
+        self._ends_at: float | None = None  # as `time.monotonic` counts; all are ended then
+        self._stopped = self._all_there = False
+        self._shown: Mapping[str, str] = {}
+
+    def run(self) -> bool:
+        """Compute until nothing is left, or somebody asks to end.
+
+        Returns
+        -------
+        bool
+            Whether everything was computed; False if somebody has ended it before.
+
+        Raises
+        ------
+        ConfigurationError, OutputError
+            If the run cannot go on. What was recorded stays.
+        WorkerError
+            If no driver can compute, or structures could not be computed, by no fault of their own.
+        """
+        with selectors.DefaultSelector() as self._selector:
+            try:
+                for number in range(len(self._plan.slots)):
+                    self._start(number)
+                while self._members and not (self._ends_at is not None and time.monotonic() >= self._ends_at):
+                    for key, _ in self._selector.select(_LOOK_S):
+                        self._hear(key.data)
+                    self._look_at_the_time()
+                    self._hand_out()
+                    self._show()
+            finally:
+                open_ones = [index for member in self._members.values() for index in member.has]
+                for member in self._members.values():
+                    member.end()
+        if self._fatal is not None:
+            raise self._fatal
+        left = len(self._work) + len(open_ones)
+        if self._stopped and left:
+            return False
+        if self._error is not None and (left or self._work.given_up):
+            raise self._error
+        return True
+
+    # -- drivers
+
+    def _start(self, number: int) -> None:
+        slot = self._plan.slots[number]
+        self._members[number] = member = Member(slot, self._plan.begin(slot))
+        self._selector.register(member.wire, selectors.EVENT_READ, number)
+
+    def _hear(self, number: int) -> None:
+        member = self._members[number]
+        try:
+            messages = member.wire.receive()
+            for message in messages or ():
+                [(what, value)] = message.items()
+                self._take(number, member, what, value)
+        except (ValueError, TypeError, AttributeError) as error:
+            member.error = WorkerProtocolError(f"The driver of {member.slot.name} says what none says: {error!r}.")
+            messages = None
+        if messages is None:
+            self._gone(number)
+
+    def _take(self, number: int, member: Member, what: str, value: Any) -> None:
+        if what == "recorded":
+            for index in value:
+                member.has.pop(index, None)
+            self._deaths.pop(number, None)
+            self._told.recorded(value)
+        elif what == "want":
+            member.wants = int(value)
+        elif what == "back":
+            member.has.pop(value, None)
+            self._work.back([value])
+        elif what == "ready":
+            member.ready, member.state = dict(value), "computing"
+        elif what == "say":
+            member.state = str(value)
+        elif what == "warn":
+            self._told.warn(f"{member.slot.name}: {value}")
+        elif what == "error":
+            member.error = as_error(value)
+        elif what == "end":
+            member.over = True
+        else:
+            raise ValueError(what)
+
+    def _gone(self, number: int) -> None:
+        """See to what a driver had that has ended, and to another one in its slot."""
+        member = self._members.pop(number)
+        self._selector.unregister(member.wire)
+        member.end()
+        died = member.error is None and not member.over
+        error = member.died() if died else member.error
+        left = self._told.missing([*member.has])
+        if recorded := [index for index in member.has if index not in left]:
+            self._told.recorded(recorded)
+        if error is None or self._stopped:
+            self._fatal = self._fatal or (None if isinstance(error, WorkerError) else error)
+            self._work.put_back(left)
+        elif self._is_for_all(error):
+            self._fatal = error
+            self._work.put_back(left)
+            self._stop(self._plan.grace)
+        else:
+            self._error = error
+            if not died:
+                self._work.back(left)
+            elif (reason := self._work.lost(left, with_nothing_else=member.with_nothing_else)) is not None:
+                self._told.fail(reason, FailureClass.STRUCTURE, error)
+            self._replace(number, error)
+
+    def _is_for_all(self, error: RootstockError) -> bool:
+        """Tell whether an error ends all drivers: it is none of a structure, a node or a GPU, or it is to."""
+        if self._plan.stop_on_error or not isinstance(error, WorkerError):
+            return True
+        return not self._all_there and isinstance(error, DeviceError | MissingWeightsError)
+
+    def _replace(self, number: int, error: RootstockError) -> None:
+        said, name = error.message.partition("\n")[0], self._plan.slots[number].name
+        self._deaths[number] = self._deaths.get(number, 0) + 1
+        if self._deaths[number] >= _DEATHS:
+            self._told.warn(f"{name}: {said} It gets no driver any more.")
+        elif len(self._work) or not self._all_there:
+            self._told.warn(f"{name}: {said} Another driver is started.")
+            self._start(number)
+
+    # -- work
+
+    def _hand_out(self) -> None:
+        members = self._members.values()
+        if self._stopped or not members:
+            return
+        if not self._all_there:
+            if not all(member.ready for member in members):
+                return
+            if not self._begin([member.ready or {} for member in members]):
+                return
+        for member in members:
+            if not member.wants or (member.has and member.with_nothing_else):
+                continue
+            if not member.has and (suspects := self._work.suspects()):
+                member.hand(suspects, with_nothing_else=True)
+            elif indices := self._work.take(member.wants):
+                member.hand(indices)
+        if not len(self._work) and not any(member.has for member in members) and self._ends_at is None:
+            self._ends_at = time.monotonic() + _PARTING_S
+            for member in members:
+                member.wire.send(none=True)
+
+    def _begin(self, said: Sequence[Mapping[str, Any]]) -> bool:
+        """Find out what there is to do, once all drivers are there, and tell whether they may do it."""
+        self._all_there = True
+        try:
+            check_devices(
+                [member.slot for member in self._members.values()], [each.get("gpu_uuid") for each in said],
+                self._plan.workers_per_gpu,
+            )  # fmt: skip
+            self._work = self._plan.work(str(said[0].get("gpu") or ""))
+        except RootstockError as error:
+            self._fatal = error
+            self._stop(0.0)
+            return False
+        return True
+
+    # -- the end
+
+    def _look_at_the_time(self) -> None:
+        signals, deadline = self._told.signals(), self._plan.deadline
+        if signals > 1:
+            self._stop(0.0)
+        elif signals:
+            if not self._stopped:
+                self._told.warn("Ending: what is unfinished is recorded. Once more, to end at once.")
+            self._stop(self._plan.grace)
+        elif deadline is not None and time.time() >= deadline - self._plan.grace - _BEFORE_S:
+            if not self._stopped:
+                self._told.warn("The job is about to end: what is unfinished is recorded.")
+            self._stop(self._plan.grace)
+
+    def _stop(self, grace: float) -> None:
+        """Hand out no more, and end all drivers after some seconds; what they have reached by then is recorded."""
+        if not self._stopped:
+            self._stopped = True
+            self._ends_at = time.monotonic() + grace
+            for member in self._members.values():
+                if member.ready is None:
+                    member.end()  # it has computed nothing
+                else:
+                    member.wire.send(stop=grace)
+        self._ends_at = min(self._ends_at or 0.0, time.monotonic() + grace)
+
+    def _show(self) -> None:
+        states = {member.slot.name: member.state for member in self._members.values()}
+        if states != self._shown:
+            self._shown = states
+            self._told.states(states)

@@ -1,0 +1,211 @@
+"""Computes what is missing in a run with several workers of this node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rootstock.client.count_devices import count_devices
+from rootstock.client.evaluated import FailureClass
+from rootstock.config.site import installed_site
+from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.interfaces.arguments import worker_spec
+from rootstock.root.layout import RootLayout
+from rootstock.simulations.pool.pool import GRACE_S, Plan, Pool, Told
+from rootstock.simulations.pool.slots import Slot, find_slots
+from rootstock.simulations.pool.work import Work
+from rootstock.simulations.runs.carry_out import read_settings
+from rootstock.simulations.runs.elements import Element
+from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.index import Status
+from rootstock.simulations.runs.input_table import read_sizes
+from rootstock.simulations.runs.recorder import describe
+from rootstock.simulations.runs.source import Source
+
+if TYPE_CHECKING:
+    from rootstock.config.cluster_settings import Cluster
+    from rootstock.interfaces.calculator import RootstockCalculator
+
+# When a job ends, in seconds since 1970: a job script of ours says the first one, Slurm the other one.
+_DEADLINES = ("ROOTSTOCK_DEADLINE", "SLURM_JOB_END_TIME")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers that somebody asks for.
+
+    Attributes
+    ----------
+    number : int or None
+        How many; None: one for each GPU of the job, or for each group of processors.
+    per_gpu : int
+        How many share a GPU.
+    grace : float [s]
+        How long an end may take that somebody asks for.
+    limit : int or None
+        How many structures are computed at most, of all sizes.
+    """
+
+    number: int | None = None
+    per_gpu: int = 1
+    grace: float = GRACE_S
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class PoolRun:
+    """A run that several workers compute.
+
+    Attributes
+    ----------
+    folder : RunFolder
+    calculator : RootstockCalculator
+        Each driver makes one like it. This one starts no worker.
+    workers : Workers
+    element : Element
+    retry_failed : bool
+        Whether structures that failed before are computed again.
+    """
+
+    folder: RunFolder
+    calculator: RootstockCalculator
+    workers: Workers
+    element: Element
+    retry_failed: bool = False
+
+    def todo(self, gpu: str) -> NDArray[np.int64]:
+        """Return the indices of what is to be computed, the largest structures first.
+
+        Parameters
+        ----------
+        gpu : str
+            The kind of GPU.
+        """
+        missing = self.folder.missing(self.element, retry_failed=self.retry_failed, gpu=gpu or None)[::-1]
+        if (limit := self.workers.limit) is not None and limit < len(missing):
+            missing = missing[np.linspace(0, len(missing) - 1, limit).round().astype(np.int64)]
+        return missing
+
+    def compute(
+        self, slots: Sequence[Slot], *, recorded: Callable[[Sequence[int]], object], stop_on_error: bool = False,
+        **told: Any,
+    ) -> bool:  # fmt: skip
+        """Compute, and record results.
+
+        Parameters
+        ----------
+        slots : sequence of Slot
+        recorded : callable
+            Is given indices that are on the disk.
+        stop_on_error : bool
+            Whether the first structure that fails ends it.
+        **told
+            ``states``, ``warn`` and ``signals`` of `Told`.
+
+        Returns
+        -------
+        bool
+            Whether everything was computed; False if somebody has ended it before.
+
+        Raises
+        ------
+        LockBusyError
+            If another process computes this element.
+        ConfigurationError, OutputError, WorkerError
+            As `Pool.run`.
+        """
+        read_settings(self.folder)  # before any driver is started
+        atoms_of = read_sizes(self.folder.path, self.folder.record.structures)
+        source = Source(self.folder.path, self.folder.record.input)
+        with self.folder.recorder(self.element, recorded) as recorder:
+
+            def fail(index: int, kind: FailureClass, error: RootstockError) -> None:
+                structure = source.name(index)
+                with suppress(ConfigurationError):
+                    structure = describe(source[index], structure)
+                recorder.fail(index, kind, error, structure)
+                recorder.sync()
+
+            plan = Plan(
+                slots=slots, begin=lambda slot: self._begin(slot, stop_on_error=stop_on_error),
+                work=lambda gpu: Work(self.todo(gpu).tolist(), atoms_of, len(slots)),
+                workers_per_gpu=self.workers.per_gpu, stop_on_error=stop_on_error, grace=self.workers.grace,
+                deadline=deadline_of(os.environ),
+            )  # fmt: skip
+            return Pool(plan, Told(recorded=recorded, missing=self._missing, fail=fail, **told)).run()
+
+    def _begin(self, slot: Slot, *, stop_on_error: bool) -> Mapping[str, Any]:
+        return {
+            "folder": str(self.folder.path.absolute()), "processors": list(slot.processors),
+            "stop_on_error": stop_on_error, "calculator": {**self.calculator.parameters, "threads": slot.threads},
+        }  # fmt: skip
+
+    def _missing(self, indices: Sequence[int]) -> list[int]:
+        statuses = self.folder.progress().statuses
+        return [index for index in indices if statuses[index] == Status.MISSING]
+
+
+def find_places(calculator: RootstockCalculator, workers: Workers) -> list[Slot]:
+    """Return where workers compute.
+
+    Parameters
+    ----------
+    calculator : RootstockCalculator
+        It starts no worker.
+    workers : Workers
+
+    Raises
+    ------
+    ConfigurationError
+        If so many have no room.
+    DeviceError
+        If there is no GPU.
+    """
+    arguments = dict(calculator.parameters)
+    build = arguments.pop("build")
+
+    def count() -> int:
+        return count_devices(worker_spec(arguments, build).model.launch(threads=1), arguments["device"])
+
+    return find_slots(
+        workers.number, device=arguments["device"], threads=arguments["threads"], workers_per_gpu=workers.per_gpu,
+        cluster=_cluster_of(Path(arguments["root"])), count=count,
+    )  # fmt: skip
+
+
+def deadline_of(variables: Mapping[str, str]) -> float | None:
+    """Return when the job ends, in seconds since 1970; None if nobody says.
+
+    Parameters
+    ----------
+    variables : Mapping[str, str]
+        The job's.
+
+    Raises
+    ------
+    ConfigurationError
+        If what a variable says is no time.
+    """
+    for name in _DEADLINES:
+        if said := variables.get(name):
+            try:
+                return float(said)
+            except ValueError:
+                raise ConfigurationError(
+                    f"{name}={said} is no time in seconds since 1970.", f"Remove it: unset {name}"
+                ) from None
+    return None
+
+
+def _cluster_of(root: Path) -> Cluster | None:
+    """Return the settings of a root's cluster; None where nobody knows it."""
+    with suppress(RootstockError):
+        return installed_site(RootLayout(root)).cluster
+    return None
