@@ -25,9 +25,10 @@ from rootstock.errors import ConfigurationError
 if TYPE_CHECKING:
     from rootstock.root.lock import Report
     from rootstock.simulations.pool.slots import Slot
-    from rootstock.simulations.runs.begin import Asked
+    from rootstock.simulations.runs.begin import Asked, Make
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.records import RunRecord
 
 element_option = click.option(
     "--element", metavar="I/N",
@@ -100,10 +101,9 @@ class NewRun:
         drawn : mapping, optional
             As for `Asked`; what holds is told.
         """
-        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run, naming_rebase
+        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
-        from rootstock.simulations.runs.folder import RunFolder
         from rootstock.simulations.runs.making import check_ours
         from rootstock.simulations.structures import check_there
 
@@ -121,11 +121,7 @@ class NewRun:
             refuse_read_only(self.folder, element, out=out)
         elif self.folder.is_dir():
             check_ours(self.folder)
-        places: list[Slot] = []
-        todo = there is None or len(RunFolder(self.folder, there).missing(element))
-        if there is None or (self.workers is not None and todo):
-            with naming_rebase(self.folder, there), closing(calculator(model, build=there and there.build)) as calc:
-                places = self.workers.find_places(calc) if self.workers else []
+        places = self._find_places(there, element, lambda build: calculator(model, build=build))
         check_out(path, names)
         if self.workers is not None and self.workers.dry_run:
             _show_plan(self, asked, element, places)
@@ -149,6 +145,16 @@ class NewRun:
             return begin(self.folder, asked, lambda build: calculator(model, build=build), show, announced)
 
         compute(run, opened)
+
+    def _find_places(self, there: RunRecord | None, element: Element, make: Make) -> list[Slot]:
+        """Return where workers compute, and see that there is such a model before anything is written."""
+        from rootstock.simulations.runs.begin import naming_rebase
+        from rootstock.simulations.runs.folder import RunFolder
+
+        if there is not None and (self.workers is None or not len(RunFolder(self.folder, there).missing(element))):
+            return []
+        with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
+            return self.workers.find_places(calc) if self.workers else []
 
     def _default_out(self) -> Path:
         """Return the file beside the folder that has its name."""
