@@ -105,7 +105,7 @@ def steps_words(progress: Progress, name: Callable[[int], str]) -> str:
     import numpy as np
 
     steps = progress.steps[progress.steps > 0]
-    if len(steps) < 2:
+    if not len(steps) or steps.min() == steps.max():
         return ""
     most = int(progress.steps.argmax())
     return f"{steps.min():,} to {steps.max():,} steps, {np.median(steps):,.0f} in the middle; the most: {name(most)}"
