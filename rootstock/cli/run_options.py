@@ -17,7 +17,8 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Announce, Run, compute, near, refuse_read_only
+from rootstock.cli.run_end import near
+from rootstock.cli.run_folder import Announce, Run, compute, refuse_read_only
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.errors import ConfigurationError
 
