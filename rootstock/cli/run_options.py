@@ -23,7 +23,6 @@ from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rootstock.root.lock import Report
     from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.begin import Asked, Make
     from rootstock.simulations.runs.elements import Element
@@ -134,17 +133,13 @@ class NewRun:
             self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model,
             workers=self.workers, places=places,
         )  # fmt: skip
-
-        def opened(show: Report, announce: Announce) -> Any:
-            def announced(folder: RunFolder | None, structures: int) -> None:
-                announce(folder, structures)
-                held = asked.drawn if folder is None else folder.record.settings
-                for name in asked.drawn:
-                    click.echo(f"{name} {held[name]} was drawn; the run folder keeps it.", err=True)
-
-            return begin(self.folder, asked, lambda build: calculator(model, build=build), show, announced)
-
-        compute(run, opened)
+        compute(
+            run,
+            lambda show, announce: begin(
+                self.folder, asked, lambda build: calculator(model, build=build), show,
+                _telling(asked.drawn, announce),
+            ),
+        )  # fmt: skip
 
     def _find_places(self, there: RunRecord | None, element: Element, make: Make) -> list[Slot]:
         """Return where workers compute, and see that there is such a model before anything is written."""
@@ -161,6 +156,18 @@ class NewRun:
         folder = Path(os.path.abspath(self.folder))
         name = folder.name.removesuffix(_ENDING)
         return near(folder.with_name(f"{name}.extxyz")) if name else Path("results.extxyz")
+
+
+def _telling(drawn: Mapping[str, Any], announce: Announce) -> Announce:
+    """Return what announces a run, and then tells which of its settings nobody asked for."""
+
+    def announced(folder: RunFolder | None, structures: int) -> None:
+        announce(folder, structures)
+        held = drawn if folder is None else folder.record.settings
+        for name in drawn:
+            click.echo(f"{name} {held[name]} was drawn; the run folder keeps it.", err=True)
+
+    return announced
 
 
 def _show_plan(run: NewRun, asked: Asked, element: Element, slots: Sequence[Slot]) -> None:

@@ -49,7 +49,7 @@ class Crystals:
     def __getitem__(self, index: int) -> Atoms:
         atoms = bulk("Cu", cubic=index > 0)
         atoms.rattle(0.05, seed=index)
-        atoms.info.update({SOURCE: self.name(index), "id": index})
+        atoms.info.update({"id": index, SOURCE: self.name(index)})
         if index == 1:
             atoms.set_momenta(np.linspace(-1, 1, 12).reshape(4, 3))
             atoms.info["ref_energy"] = 7.0
