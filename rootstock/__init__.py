@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rootstock.simulations.lockstep.relax_many import relax_many
     from rootstock.simulations.lockstep.relaxed import Relaxed
     from rootstock.simulations.relax import Relaxation
+    from rootstock.simulations.runs.background import Run
 
 __all__ = [
     "CLUSTER_REGISTRY",
@@ -22,6 +23,7 @@ __all__ = [
     "Relaxation",
     "Relaxed",
     "RootstockCalculator",
+    "Run",
     "__version__",
     "compare",
     "get_root_for_cluster",
@@ -37,6 +39,7 @@ _HOME = {
     "Relaxation": "rootstock.simulations.relax",
     "Relaxed": "rootstock.simulations.lockstep.relaxed",
     "RootstockCalculator": "rootstock.interfaces.calculator",
+    "Run": "rootstock.simulations.runs.background",
     "compare": "rootstock.simulations.comparison.compare",
     "get_root_for_cluster": "rootstock.config.clusters",
     "parse_model_string": "rootstock.config.model_string",
