@@ -368,7 +368,7 @@ def test_structures_come_as_others_converge(make: Make, tmp_path: Path) -> None:
     assert feed.rooms[0] == (512, True) and not any(wait for _, wait in feed.rooms[1:-1])
     batches = [[*map(int, line.split())] for line in (tmp_path / "batches").read_text().splitlines()]
     largest = max(map(sum, batches))
-    assert largest > 128 and max(room for room, _ in feed.rooms) >= 2 * largest
+    assert largest > 128 and max(room for room, _ in feed.rooms) > 512  # more than at first
 
 
 def test_both_cohorts_are_used_and_what_is_too_large_comes_alone(make: Make) -> None:
