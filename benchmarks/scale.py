@@ -7,13 +7,16 @@ medians of CPU seconds, all on one thread: of the process that computes, and for
 
     python benchmarks/scale.py --root ROOT --model NAME [--model NAME ...] [--structures 64] [--rounds 5] [--json FILE]
     python benchmarks/scale.py --root ROOT --model NAME --memory 100000 [--json FILE]
+    python benchmarks/scale.py --root ROOT --model nothing --pool 200 --workers 2 [--json FILE]
     OPENBLAS_NUM_THREADS=1 python benchmarks/scale.py --root ROOT --model NAME --lockstep 64 [--json FILE]
 
 The structures are rock salt of 8 or 16 atoms; ``--elements Cu Au`` names others than sodium and chlorine. With
 ``--memory`` so many are streamed through `iter_many`, and the client's largest memory is told. With ``--lockstep`` so
 many are relaxed, with 20 steps each: CPU microseconds of the client for a step of one structure. `steps` is what
 optimizers and cells cost, where the forces cost nothing; `ase` the step of ASE's optimizer in that; `client` all that
-the client does with a worker.
+the client does with a worker. With ``--pool`` so many are computed by several workers, with an environment made of
+``benchmarks/nothing.py`` that waits 200 ms for each: the part of the time for which workers wait, from the first result
+to the last.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import os
 import resource
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +40,11 @@ import record
 from ase import Atoms
 from ase.build import bulk
 
-from rootstock import Relaxation, RootstockCalculator, relax_many
+from rootstock import Relaxation, RootstockCalculator, Run, relax_many
 from rootstock.client.resolve import resolve
 from rootstock.config.packaged import PACKAGE
 from rootstock.root.layout import RootLayout
+from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.lockstep.live import OPTIMIZERS, Coordinates
 
 PROPERTIES = ("energy", "forces", "stress")
@@ -233,6 +238,26 @@ def lockstep(root: Path, model: str, count: int, elements: list[str], steps: int
     return rows
 
 
+def pool(root: Path, environment: str, count: int, workers: int, milliseconds: int) -> dict[str, Any]:
+    """Return for which part of the time the workers of a pool compute, from the first result to the last."""
+    with tempfile.TemporaryDirectory() as place:
+        given, folder = Path(place) / "input.extxyz", Path(place) / "many.run"
+        write_extxyz(given, structures(count, ["Cu", "Au"]))
+        run = Run.singlepoint(
+            given, model=f"{environment}-wait{milliseconds}", run=folder, workers=workers, root=root, device="cpu",
+            threads=1,
+        )  # fmt: skip
+        run.start()
+        run.wait()
+        ends = [each.results["energy"] for each in run.results()]
+    each = 1e-3 * milliseconds
+    whole = max(ends) - min(ends) + each
+    return {
+        "workers": workers, "structures": count, "ms a structure": milliseconds, "seconds": whole,
+        "busy": len(ends) * each / whole / workers,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
@@ -242,10 +267,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--lockstep", type=int, default=0)
+    parser.add_argument("--pool", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = record.new("scale_memory" if arguments.memory else "scale_lockstep" if arguments.lockstep else "scale")
+    kinds = {"scale_memory": arguments.memory, "scale_lockstep": arguments.lockstep, "scale_pool": arguments.pool}
+    found = record.new(next((kind for kind, asked in kinds.items() if asked), "scale"))
     for model in arguments.model:
+        if arguments.pool:
+            row = pool(arguments.root, model, arguments.pool, arguments.workers, 200)
+            found["rows"].append({"model": model, **row})
+            print(json.dumps(row), flush=True)
+            continue
         if arguments.lockstep:
             for row in lockstep(arguments.root, model, arguments.lockstep, arguments.elements):
                 found["rows"].append({"model": model, **row})

@@ -17,14 +17,17 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
+from rootstock.cli.run_end import near
+from rootstock.cli.run_folder import Announce, Run, compute, refuse_read_only
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rootstock.simulations.pool.slots import Slot
-    from rootstock.simulations.runs.begin import Asked
+    from rootstock.simulations.runs.begin import Asked, Make
     from rootstock.simulations.runs.elements import Element
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.records import RunRecord
 
 element_option = click.option(
     "--element", metavar="I/N",
@@ -82,6 +85,7 @@ class NewRun:
     def compute(
         self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], *,
         calculator: Callable[..., Any], out: Path | None, overwrite: bool, file_format: str | None,
+        drawn: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Compute what the folder lacks; see `compute`.
 
@@ -93,11 +97,12 @@ class NewRun:
             As `calculator_options` makes it.
         out, overwrite, file_format
             As click passes them.
+        drawn : mapping, optional
+            As for `Asked`; what holds is told.
         """
-        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run, naming_rebase
+        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
-        from rootstock.simulations.runs.folder import RunFolder
         from rootstock.simulations.runs.making import check_ours
         from rootstock.simulations.structures import check_there
 
@@ -108,18 +113,14 @@ class NewRun:
             check_there(name)
         there = find_run(self.folder)
         path = out or (near(Path(there.out)) if there else self._default_out())
-        asked = Asked(kind, model, names, file_format, settings, setup, device, path)
+        asked = Asked(kind, model, names, file_format, settings, setup, device, path, drawn or {})
         # A file that is in the way is the last thing to be told of: what else is wrong may be the reason for it.
         if there is not None:
             check_asked(self.folder, there, asked)
             refuse_read_only(self.folder, element, out=out)
         elif self.folder.is_dir():
             check_ours(self.folder)
-        places: list[Slot] = []
-        todo = there is None or len(RunFolder(self.folder, there).missing(element))
-        if there is None or (self.workers is not None and todo):
-            with naming_rebase(self.folder, there), closing(calculator(model, build=there and there.build)) as calc:
-                places = self.workers.find_places(calc) if self.workers else []
+        places = self._find_places(there, element, lambda build: calculator(model, build=build))
         check_out(path, names)
         if self.workers is not None and self.workers.dry_run:
             _show_plan(self, asked, element, places)
@@ -135,15 +136,38 @@ class NewRun:
         compute(
             run,
             lambda show, announce: begin(
-                self.folder, asked, lambda build: calculator(model, build=build), show, announce
+                self.folder, asked, lambda build: calculator(model, build=build), show,
+                _telling(asked.drawn, announce),
             ),
         )  # fmt: skip
+
+    def _find_places(self, there: RunRecord | None, element: Element, make: Make) -> list[Slot]:
+        """Return where workers compute, and see that there is such a model before anything is written."""
+        from rootstock.simulations.runs.begin import naming_rebase
+        from rootstock.simulations.runs.folder import RunFolder
+
+        if there is not None and (self.workers is None or not len(RunFolder(self.folder, there).missing(element))):
+            return []
+        with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
+            return self.workers.find_places(calc) if self.workers else []
 
     def _default_out(self) -> Path:
         """Return the file beside the folder that has its name."""
         folder = Path(os.path.abspath(self.folder))
         name = folder.name.removesuffix(_ENDING)
         return near(folder.with_name(f"{name}.extxyz")) if name else Path("results.extxyz")
+
+
+def _telling(drawn: Mapping[str, Any], announce: Announce) -> Announce:
+    """Return what announces a run, and then tells which of its settings nobody asked for."""
+
+    def announced(folder: RunFolder | None, structures: int) -> None:
+        announce(folder, structures)
+        held = drawn if folder is None else folder.record.settings
+        for name in drawn:
+            click.echo(f"{name} {held[name]} was drawn; the run folder keeps it.", err=True)
+
+    return announced
 
 
 def _show_plan(run: NewRun, asked: Asked, element: Element, slots: Sequence[Slot]) -> None:

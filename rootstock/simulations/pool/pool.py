@@ -81,8 +81,8 @@ class Told:
     recorded: Callable[[Sequence[int]], object]
     missing: Callable[[Sequence[int]], list[int]]
     fail: Callable[[int, FailureClass, RootstockError], object]
-    states: Callable[[Mapping[str, str]], object] = lambda states: None
-    warn: Callable[[str], object] = lambda text: None
+    states: Callable[[Mapping[str, str]], object] = lambda _: None
+    warn: Callable[[str], object] = lambda _: None
     signals: Callable[[], int] = lambda: 0
 
 
@@ -137,7 +137,7 @@ class Pool:
         if self._fatal is not None:
             raise self._fatal
         left = len(self._work) + len(open_ones)
-        if self._stopped and left:
+        if self._stopped and (left or not self._all_there):
             return False
         if self._error is not None and (left or self._work.given_up):
             raise self._error

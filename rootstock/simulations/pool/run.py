@@ -18,10 +18,11 @@ from rootstock.config.site import installed_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.interfaces.arguments import worker_spec
 from rootstock.root.layout import RootLayout
+from rootstock.root.records import read_build
 from rootstock.simulations.pool.pool import GRACE_S, Plan, Pool, Told
 from rootstock.simulations.pool.slots import Slot, find_slots
 from rootstock.simulations.pool.work import Work
-from rootstock.simulations.runs.compute import read_relaxation
+from rootstock.simulations.runs.carry_out import read_settings
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import Status
@@ -121,8 +122,7 @@ class PoolRun:
         ConfigurationError, OutputError, WorkerError
             As `Pool.run`.
         """
-        if self.folder.record.kind == "relax":
-            read_relaxation(self.folder)  # before any driver is started
+        read_settings(self.folder)  # before any driver is started
         atoms_of = read_sizes(self.folder.path, self.folder.record.structures)
         source = Source(self.folder.path, self.folder.record.input)
         with self.folder.recorder(self.element, recorded) as recorder:
@@ -172,12 +172,12 @@ def find_places(calculator: RootstockCalculator, workers: Workers) -> list[Slot]
     arguments = dict(calculator.parameters)
     build = arguments.pop("build")
 
-    def count() -> int:
-        return count_devices(worker_spec(arguments, build).model.launch(threads=1), arguments["device"])
-
+    launch = worker_spec(arguments, build).model.launch(threads=1)
+    record = read_build(launch.build) if launch.build else None
     return find_slots(
         workers.number, device=arguments["device"], threads=arguments["threads"], workers_per_gpu=workers.per_gpu,
-        cluster=_cluster_of(Path(arguments["root"])), count=count,
+        cluster=_cluster_of(Path(arguments["root"])), count=lambda: count_devices(launch, arguments["device"]),
+        accelerator=record.computes_on if record else None,
     )  # fmt: skip
 
 
