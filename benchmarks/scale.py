@@ -189,7 +189,7 @@ class Springs:
     implemented_properties = ("energy", "forces", "stress")
 
     def __init__(self, images: list[Atoms]) -> None:
-        self._rest = {len(atoms): (atoms.positions.copy(), atoms.cell.array.copy()) for atoms in images}
+        self._rest = {len(atoms): (atoms.positions + 0.1, atoms.cell.array.copy()) for atoms in images}
         self.seconds = 0.0
 
     def get_property(self, name: str, atoms: Atoms) -> Any:
@@ -226,9 +226,8 @@ def lockstep(root: Path, model: str, count: int, elements: list[str], steps: int
             begun = time.process_time()
             done = relax_many(images, springs, relaxation)
             row = {"steps": (time.process_time() - begun - springs.seconds) / sum(each.steps for each in done)}
-            longer = [
-                Atoms(positions=np.vstack([a.positions] + ([] if cell == "fixed" else [np.eye(3)]))) for a in images
-            ]
+            of_cell = np.empty((0, 3)) if cell == "fixed" else np.eye(3)
+            longer = [Atoms(positions=np.vstack([atoms.positions, of_cell]), cell=np.eye(3)) for atoms in images]
             springs = Springs(longer)
             row["ase"] = sum(of_ase(optimizer, atoms, springs, steps) for atoms in longer) / count / steps
             begun = time.process_time()

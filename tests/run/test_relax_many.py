@@ -29,7 +29,7 @@ from rootstock.errors import (
     ModelError,
     NonFiniteError,
     NotConvergedError,
-    WorkerError,
+    WorkerDiedError,
     WorkerStartError,
     WorkerTimeoutError,
 )
@@ -264,8 +264,8 @@ def test_cells_against_ase(shape: bool, constrained: bool) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_against_ase_alone(optimizer: str, cell: str) -> None:
     """With any calculator: here one whose rounding depends on what it computed before."""
-    relaxation = Relaxation(optimizer, fmax=0.05, steps=12, cell=cell, pressure=2.0 if cell != "fixed" else 0.0)
-    images = structures(3)
+    relaxation = Relaxation(optimizer, fmax=0.05, steps=4, cell=cell, pressure=2.0 if cell != "fixed" else 0.0)
+    images = structures(2)
     for each, atoms in zip(relax_many(images, EMT(), relaxation), images, strict=True):
         check_same(each, *alone(relaxation, atoms, EMT()), tolerance=1e-9)
 
@@ -287,7 +287,7 @@ def test_the_path_is_that_of_a_single_relaxation(make: Make) -> None:
     images = constrained()
     with make("loop") as calc:
         for optimizer in OPTIMIZERS:
-            for steps in (60, 1, 0):
+            for steps in (25, 1, 0):
                 relaxation = Relaxation(optimizer, fmax=0.05, steps=steps)
                 for each, atoms in zip(relax_many(iter(images), calc, relaxation), images, strict=True):
                     check_same(each, *alone(relaxation, atoms, calc))
@@ -299,7 +299,7 @@ def test_cells_with_a_hook(make: Make) -> None:
     images[5].set_pbc((True, True, False))
     with make("hook") as calc:
         for cell in ("full", "lengths"):
-            relaxation = Relaxation(fmax=0.02, steps=8, cell=cell, pressure=1.0)
+            relaxation = Relaxation(fmax=0.02, steps=4, cell=cell, pressure=1.0)
             done = relax_many(images, calc, relaxation)
             assert failures(done) == dict.fromkeys((5, 6), (ConfigurationError, FailureClass.STRUCTURE))
             assert "periodic in all three" in str(done[6].error)
@@ -368,7 +368,7 @@ def test_structures_come_as_others_converge(make: Make, tmp_path: Path) -> None:
     assert feed.rooms[0] == (512, True) and not any(wait for _, wait in feed.rooms[1:-1])
     batches = [[*map(int, line.split())] for line in (tmp_path / "batches").read_text().splitlines()]
     largest = max(map(sum, batches))
-    assert largest > 128 and max(room for room, _ in feed.rooms) >= 2 * largest
+    assert largest > 128 and max(room for room, _ in feed.rooms) > 512  # more than at first
 
 
 def test_both_cohorts_are_used_and_what_is_too_large_comes_alone(make: Make) -> None:
@@ -388,23 +388,31 @@ def test_both_cohorts_are_used_and_what_is_too_large_comes_alone(make: Make) -> 
 @pytest.mark.parametrize("kind", ["loop", "hook"])
 def test_who_fails_fails_alone(make: Make, kind: str) -> None:
     """In the third step, with the class that a single structure has; the others' paths are as they were."""
-    images = structures(12, k1="raise", k3="nan", k5="kill", k7="hang", k9="sticky")
-    images[11] = Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
-    relaxation = Relaxation(fmax=0.01, steps=30)
-    structure = FailureClass.STRUCTURE
-    with make(kind, timeout=0.5) as calc:
+    images = structures(8, k1="raise", k3="nan", k4="kill", k6="sticky")
+    images[7] = Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
+    relaxation = Relaxation(fmax=0.01, steps=5)
+    with make(kind) as calc:
         done = relax_many(images, calc, relaxation)
-        assert failures(done) == {
-            1: (ModelError, structure), 3: (NonFiniteError, structure), 5: (type(done[5].error), structure),
-            7: (WorkerTimeoutError, structure), 9: (ModelError, structure), 11: (ModelError, structure),
+        assert {k: kind for k, (kind, _) in failures(done).items()} == {
+            1: ModelError, 3: NonFiniteError, 4: WorkerDiedError, 6: ModelError, 7: ModelError
         }  # fmt: skip
-        assert isinstance(done[5].error, WorkerError)
-        assert [done[k].steps for k in (1, 5, 7, 9, 11)] == [1, 1, 1, 1, 0]
-        assert done[11].structure == images[11] and done[1].structure != images[1]
+        assert {failure for _, failure in failures(done).values()} == {FailureClass.STRUCTURE}
+        assert [done[k].steps for k in (1, 3, 4, 6, 7)] == [1, 1, 1, 1, 0]
+        assert done[7].structure == images[7] and done[1].structure != images[1]
         with pytest.raises(ModelError, match="no parameters"):
             _ = done[1].atoms
-        for k in (0, 2, 4, 6, 8, 10):
+        for k in (0, 2, 5):
             check_same(done[k], *alone(relaxation, images[k], calc))
+
+
+def test_one_that_hangs(make: Make) -> None:
+    images = structures(2, k1="hang")
+    relaxation = Relaxation(fmax=0.01, steps=5)
+    with make("loop", timeout=2.0) as calc:
+        done = relax_many(images, calc, relaxation)
+        assert failures(done) == {1: (WorkerTimeoutError, FailureClass.STRUCTURE)} and done[1].steps == 1
+        calc.set(timeout=600.0)
+        check_same(done[0], *alone(relaxation, images[0], calc))
 
 
 class Broken(FixAtoms):
@@ -570,8 +578,8 @@ from tests.run.test_relax_many import Feed, structures
 
 environment, root, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
 calc = RootstockCalculator("loop", environment=environment, root=root, device="cpu").start()
-images = structures(3)
-relaxation = Relaxation("FIRE", fmax=1e-9, steps=4, cell="full")
+images = structures(2)
+relaxation = Relaxation("FIRE", fmax=1e-9, steps=3, cell="full")
 right = {each.index: each.results["energy"] for each in Lockstep(calc, relaxation).run(Feed(images))}
 left, cut, seen = 0, 0, set()
 
@@ -614,10 +622,10 @@ print(cut // step, *sorted(seen))
 def test_an_interruption_at_any_line(make: Make) -> None:
     """Whichever line of ours it comes before, what is unfinished is a step of its path, and the calculator goes on."""
     arguments = make("loop")._arguments
-    command = [sys.executable, "-c", EVERY_LINE, arguments["environment"], arguments["root"], "97"]
+    command = [sys.executable, "-c", EVERY_LINE, arguments["environment"], arguments["root"], "997"]
     done = run(*map(str, command), check=True)
     cuts, *files = done.stdout.split()
-    assert int(cuts) > 10 and {"engine.py", "cohorts.py"} & {*files}
+    assert int(cuts) > 3 and {"engine.py", "cohorts.py"} & {*files}
 
 
 def test_names() -> None:
