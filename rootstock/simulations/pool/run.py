@@ -18,7 +18,8 @@ from rootstock.config.site import installed_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.interfaces.arguments import worker_spec
 from rootstock.root.layout import RootLayout
-from rootstock.simulations.pool.pool import GRACE_S, Plan, Pool, Told
+from rootstock.simulations.pool.plan import GRACE_S, Plan, Told
+from rootstock.simulations.pool.pool import Pool
 from rootstock.simulations.pool.slots import Slot, find_slots
 from rootstock.simulations.pool.work import Work
 from rootstock.simulations.runs.compute import read_relaxation

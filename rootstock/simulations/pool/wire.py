@@ -4,8 +4,8 @@ From the pool: ``begin`` (what to compute with), ``take`` (indices of structures
 ``stop`` (seconds until the driver is ended).
 
 From a driver: ``ready`` (what it computes on), ``want`` (so many atoms), ``recorded`` (indices that are on the disk),
-``back`` (one that could not be computed, by no fault of its own), ``say`` and ``warn`` (text for people), ``error``, and
-``end``.
+``back`` (one that could not be computed, by no fault of its own), ``say`` and ``warn`` (text for people), ``error``,
+and ``end``.
 """
 
 from __future__ import annotations
