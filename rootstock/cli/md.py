@@ -1,4 +1,4 @@
-"""``rootstock md``: molecular dynamics of a structure file, which can be stopped and continued."""
+"""``rootstock md``: molecular dynamics of a structure, or of many, which can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import click
 
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import refuse_unused
-from rootstock.cli.parameter_types import MODEL, Finite, Whole, Word
+from rootstock.cli.parameter_types import MODEL, Finite, Place, Whole, Word
 from rootstock.cli.progress_line import show_rarely, stop_gently
-from rootstock.cli.run_options import claim_outputs
+from rootstock.cli.run_options import NewRun, claim_outputs, run_options
 from rootstock.cli.simulations import Simulation, calculator_options, format_option, overwrite_option
 from rootstock.errors import ConfigurationError
 
@@ -23,12 +23,13 @@ _ONLY_FOR = {
     "pressure": ("npt-mtk",), "friction": ("nvt",), "taut": ("nvt-csvr",), "thermostat_time": ("nvt-nh", "npt-mtk"),
     "barostat_time": ("npt-mtk",),
 }  # fmt: skip
+_ALL = "simulate each of them: --run FOLDER"
 _ANOTHER = "Continue with --restart, write other files with --file-prefix, or replace these with --overwrite."
 
 
 @click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
-@click.argument("structure")
+@click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
 @click.option(
     "--ensemble",
     type=Word(_ENSEMBLES),
@@ -106,12 +107,20 @@ _ANOTHER = "Continue with --restart, write other files with --file-prefix, or re
     metavar="PREFIX",
     help="How the names of all output files begin; it may contain a folder [default: STRUCTURE-ENSEMBLE].",
 )
+@click.option(
+    "--out",
+    "-o",
+    type=Place(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --run: output file for the final structures [default: FOLDER.extxyz, beside FOLDER].",
+)
 @format_option
 @overwrite_option
+@run_options
 @calculator_options
 def md(
-    model: str, structure: str, restart: bool, file_prefix: str | None, overwrite: bool, seed: int | None,
-    file_format: str | None, calculator: Callable[[str], Any], **settings: Any,
+    model: str, structures: tuple[str, ...], restart: bool, file_prefix: str | None, overwrite: bool, seed: int | None,
+    file_format: str | None, calculator: Callable[..., Any], out: Path | None, run: NewRun | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Run molecular dynamics.
 
@@ -123,22 +132,54 @@ def md(
     that step. With --restart the same command continues there, bit for bit as if the simulation had never stopped: a
     job that may be requeued runs one line that never changes.
 
+    With --run, each structure of all files is simulated; FOLDER/md holds the files of each, whose names begin with its
+    index. The seed of each is made from --seed and its index.
+
     \b
     Examples:
       rootstock md mace-medium start.cif --ensemble nvt --temp 600 --steps 100000 --restart
       rootstock md chgnet 'run.traj@-1' --ensemble nve --steps 5000 --timestep 0.5 --file-prefix run2
+      rootstock md mace-medium starts.xyz --ensemble nvt --steps 10000 --seed 5 --run melts
     """
+    refuse_unused({
+        name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."
+        for name, ensembles in _ONLY_FOR.items() if settings["ensemble"] not in ensembles
+    })  # fmt: skip
+    if run is not None:
+        refuse_unused({
+            "restart": "is for one structure: with --run, the same command always goes on.",
+            "file_prefix": f"is for one structure: with --run, the files are in {run.folder}/md.",
+        })  # fmt: skip
+        drawn = {} if seed is not None else {"seed": secrets.randbits(32)}
+        run.compute(
+            "md", model, structures, settings | ({} if seed is None else {"seed": seed}), drawn=drawn,
+            calculator=calculator, out=out, overwrite=overwrite, file_format=file_format,
+        )  # fmt: skip
+        return
+    refuse_unused({"out": "is for --run; without, the names of files begin with --file-prefix."})
+    if len(structures) > 1:
+        raise ConfigurationError(
+            f"Without --run, md simulates one structure, and {len(structures)} files were given.",
+            f"Give one of them, or {_ALL}",
+        )
+    _simulate_one(
+        model, structures[0], settings, seed, calculator, prefix=file_prefix, restart=restart, overwrite=overwrite,
+        file_format=file_format,
+    )  # fmt: skip
+
+
+def _simulate_one(
+    model: str, structure: str, settings: dict[str, Any], seed: int | None, calculator: Callable[..., Any], *,
+    prefix: str | None, restart: bool, overwrite: bool, file_format: str | None,
+) -> None:  # fmt: skip
+    """Simulate the one structure of a file."""
     from rootstock.simulations import dynamics as run
     from rootstock.simulations.output import check_writable
     from rootstock.simulations.structures import check_output, check_there, read_structures, results_stem
     from rootstock.simulations.writing import check_structures
 
-    refuse_unused({
-        name: f"is for {' and '.join(ensembles)}; {settings['ensemble']} does not use it."
-        for name, ensembles in _ONLY_FOR.items() if settings["ensemble"] not in ensembles
-    })  # fmt: skip
     check_there(structure)
-    prefix = file_prefix or f"{results_stem(structure)}-{settings['ensemble']}"
+    prefix = prefix or f"{results_stem(structure)}-{settings['ensemble']}"
     files = run.files_of(prefix)
     claim_outputs(*files.values())
     resumed = restart and files["restart"].exists()
@@ -152,7 +193,9 @@ def md(
         check_output(files["final"], overwrite=overwrite)
     images = read_structures([structure], file_format)
     if len(images) > 1:
-        raise ConfigurationError(f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'.")
+        raise ConfigurationError(
+            f"{structure} holds {len(images)} structures.", f"Pick one, such as '{structure}@-1'; or {_ALL}"
+        )
     check_structures(files["traj"], images)
     dynamics = run.Dynamics(seed=seed if seed is not None else secrets.randbits(32), **settings)
     with calculator(model) as calc, stop_gently() as stopped:

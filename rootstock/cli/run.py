@@ -47,8 +47,8 @@ _go_on_options = options(
 def run() -> None:
     """Inspect, continue and export run folders.
 
-    A run folder holds the results of many structures. 'rootstock singlepoint' and 'rootstock relax' make one, with
-    --run.
+    A run folder holds the results of many structures. 'rootstock singlepoint', 'rootstock relax' and 'rootstock md'
+    make one, with --run.
     """
 
 

@@ -15,6 +15,7 @@ import click
 
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import show_json
+from rootstock.cli.progress_line import stop_gently
 from rootstock.cli.run_end import not_converged, some_failed, state
 from rootstock.cli.run_line import Line, beginning, failed, failed_of, show_line
 from rootstock.cli.run_workers import AskedWorkers, compute_with, estimate
@@ -126,9 +127,7 @@ def compute(run: Run, opened: Opened) -> None:
     opened : callable
         Opens the folder, given what shows steps, and what is told before the worker starts.
     """
-    from rootstock.simulations.pool.run import PoolRun
     from rootstock.simulations.runs.begin import find_run
-    from rootstock.simulations.runs.carry_out import carry_out
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.source import Source
 
@@ -137,18 +136,7 @@ def compute(run: Run, opened: Opened) -> None:
         return
     try:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
-            if run.workers is not None:
-                calc.close()  # each driver makes one of its own
-                pool = PoolRun(folder, calc, run.workers.settings(), run.element, run.retry_failed)
-                line.begin(folder, todo := len(pool.todo("any other")))
-                if todo and not compute_with(pool, run.places[:todo], line, stop_on_error=run.stop_on_error):
-                    raise KeyboardInterrupt
-            else:
-                line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
-                carry_out(
-                    folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
-                    retry_failed=run.retry_failed,
-                )  # fmt: skip
+            _compute(run, line, folder, source, calc)
     except KeyboardInterrupt:
         said = _recorded(run.path)
         click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)
@@ -166,6 +154,29 @@ def compute(run: Run, opened: Opened) -> None:
     if run.workers is not None and run.workers.limit is not None and _show_trial(run, folder, line):
         return
     end(run, RunFolder.open(run.path), source.name, line.took())
+
+
+def _compute(run: Run, line: Line, folder: RunFolder, source: Source, calc: Any) -> None:
+    """Compute what is missing, in this process or with several workers."""
+    from rootstock.simulations.pool.run import PoolRun
+    from rootstock.simulations.runs.carry_out import carry_out
+
+    if run.workers is not None:
+        calc.close()  # each driver makes one of its own
+        pool = PoolRun(folder, calc, run.workers.settings(), run.element, run.retry_failed)
+        line.begin(folder, todo := len(pool.todo("any other")))
+        ended = bool(todo) and not compute_with(pool, run.places[:todo], line, stop_on_error=run.stop_on_error)
+    else:
+        line.begin(folder, len(folder.missing(run.element, retry_failed=run.retry_failed)))
+        # A simulation ends after its step, and writes where it is; all else is interrupted at once.
+        with stop_gently() if folder.record.kind == "md" else nullcontext(lambda: False) as stopped:
+            carry_out(
+                folder, source, calc, run.element, on_recorded=line.add, stop_on_error=run.stop_on_error,
+                retry_failed=run.retry_failed, stopped=stopped,
+            )  # fmt: skip
+        ended = stopped() and bool(len(folder.missing(run.element)))
+    if ended:
+        raise KeyboardInterrupt
 
 
 def _show_trial(run: Run, folder: RunFolder, line: Line) -> bool:

@@ -17,14 +17,16 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
+from rootstock.cli.run_folder import Announce, Run, compute, near, refuse_read_only
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from rootstock.root.lock import Report
     from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.begin import Asked
     from rootstock.simulations.runs.elements import Element
+    from rootstock.simulations.runs.folder import RunFolder
 
 element_option = click.option(
     "--element", metavar="I/N",
@@ -82,6 +84,7 @@ class NewRun:
     def compute(
         self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], *,
         calculator: Callable[..., Any], out: Path | None, overwrite: bool, file_format: str | None,
+        drawn: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Compute what the folder lacks; see `compute`.
 
@@ -93,6 +96,8 @@ class NewRun:
             As `calculator_options` makes it.
         out, overwrite, file_format
             As click passes them.
+        drawn : mapping, optional
+            As for `Asked`; what holds is told.
         """
         from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run, naming_rebase
         from rootstock.simulations.runs.elements import Element
@@ -108,7 +113,7 @@ class NewRun:
             check_there(name)
         there = find_run(self.folder)
         path = out or (near(Path(there.out)) if there else self._default_out())
-        asked = Asked(kind, model, names, file_format, settings, setup, device, path)
+        asked = Asked(kind, model, names, file_format, settings, setup, device, path, drawn or {})
         # A file that is in the way is the last thing to be told of: what else is wrong may be the reason for it.
         if there is not None:
             check_asked(self.folder, there, asked)
@@ -132,12 +137,17 @@ class NewRun:
             self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model,
             workers=self.workers, places=places,
         )  # fmt: skip
-        compute(
-            run,
-            lambda show, announce: begin(
-                self.folder, asked, lambda build: calculator(model, build=build), show, announce
-            ),
-        )  # fmt: skip
+
+        def opened(show: Report, announce: Announce) -> Any:
+            def announced(folder: RunFolder | None, structures: int) -> None:
+                announce(folder, structures)
+                held = asked.drawn if folder is None else folder.record.settings
+                for name in asked.drawn:
+                    click.echo(f"{name}, which was drawn: {held[name]}", err=True)
+
+            return begin(self.folder, asked, lambda build: calculator(model, build=build), show, announced)
+
+        compute(run, opened)
 
     def _default_out(self) -> Path:
         """Return the file beside the folder that has its name."""

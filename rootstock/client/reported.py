@@ -15,6 +15,7 @@ from rootstock.errors import (
     WorkerError,
     WorkerProtocolError,
     WorkerStartError,
+    WorkerTimeoutError,
 )
 from rootstock.worker.channel.failures import Failure, FailureCode
 
@@ -69,6 +70,17 @@ def failure_class(error: RootstockError) -> FailureClass:
     exited = error.returncode if isinstance(error, WorkerDiedError) else None
     number = 0 if exited is None else -exited if exited < 0 else exited - 128
     return FailureClass.INFRASTRUCTURE if number in _FROM_OUTSIDE else FailureClass.STRUCTURE
+
+
+def was_lost(error: WorkerError) -> bool:
+    """Return whether a worker was lost with an error, perhaps for what it had computed before.
+
+    Parameters
+    ----------
+    error : WorkerError
+    """
+    gone = isinstance(error, WorkerDiedError | WorkerTimeoutError)
+    return gone or error.code in {code.value for code in USELESS}
 
 
 def useless_error(process: WorkerProcess, report: Failure) -> WorkerError:

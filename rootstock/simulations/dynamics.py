@@ -14,7 +14,7 @@ from ase import Atoms
 
 from rootstock.errors import ConfigurationError, NonFiniteError, RootstockError
 from rootstock.simulations.ensembles import check_ensemble, make_integrator
-from rootstock.simulations.output import naming, target_of
+from rootstock.simulations.output import naming, sync_file, target_of
 from rootstock.simulations.relax import with_forces
 from rootstock.simulations.restart import (
     Restart,
@@ -135,7 +135,7 @@ class Simulation:
             return self._run(on_step)
         except RootstockError as error:
             if self.saved is not None:
-                error.hint = f"{error.hint}\n{self._how_to_go_on(error)}".lstrip("\n")
+                error.hint = f"{error.hint}\n{self.how_to_go_on(error)}".strip("\n")
             raise
 
     def _run(self, on_step: Callable[[Simulation], bool]) -> bool:
@@ -163,7 +163,13 @@ class Simulation:
         write_structures(self.files["final"], [self._frame()])
         return True
 
-    def _how_to_go_on(self, error: RootstockError) -> str:
+    def how_to_go_on(self, error: RootstockError) -> str:
+        """Return what an error says about going on from the restart file.
+
+        Parameters
+        ----------
+        error : RootstockError
+        """
         goes_on = f"{self.files['restart']} is of step {self.saved}: the same command with --restart goes on there."
         if isinstance(error, NonFiniteError):
             return f"If it has become unstable, use a shorter --timestep, with another --file-prefix.\n{goes_on}"
@@ -195,7 +201,12 @@ class Simulation:
     # -- stopping and going on
 
     def save(self) -> None:
-        """Write the restart file: everything that the next step depends on, and how long the other files are now."""
+        """Write the restart file: everything that the next step depends on, and how long the other files are now.
+
+        They are on the disk before it is: of a node that is lost, it must not say more than they hold.
+        """
+        for name in ("stats", "traj"):
+            sync_file(self.files[name])
         restart = Restart(
             settings=asdict(self.settings) | identity(self.calculator),
             step=self.step,

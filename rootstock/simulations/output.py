@@ -150,11 +150,26 @@ def replacing(path: Path) -> Iterator[Path]:
     with naming(path):
         try:
             yield fresh
-            with fresh.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(fresh)
             os.replace(fresh, target)
         finally:
             fresh.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Return when all that a file holds is on the disk.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputError
+        If that is not possible.
+    """
+    with naming(path), path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -431,7 +431,7 @@ def reported(error: ModelError, code: FailureCode) -> ModelError:
     ],
 )
 def test_relaxations_that_fail(tmp_path: Path, times: int, error: Exception, code: int, expected: Any) -> None:
-    run = relaxing(tmp_path / "run", fmax=1.0)
+    run = relaxing(tmp_path / "run", optimizer="BFGSLineSearch", fmax=1.0)
     if expected is None:
         with pytest.raises(type(error)):
             carry_out(run, Clusters(), Dying(times, error, code), disk=QuickDisk())
@@ -481,6 +481,23 @@ def test_a_relaxation_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> No
     assert not Partials(run.path, 3).go_on(1, anew) and (anew.positions == Clusters()[1].positions).all()
 
 
+def test_relaxations_together_that_are_stopped_go_on(tmp_path: Path) -> None:
+    run = relaxing(tmp_path / "run", optimizer="FIRE", fmax=1e-3, steps=300)
+    steps = [(0, 0)]
+    for call in (9, 12):
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(run, Clusters(), Interrupted(call), disk=QuickDisk())
+        partials = Partials(run.path, 3)
+        steps.append(tuple(partials.go_on(index, Clusters()[index]) for index in (1, 2)))
+    assert (np.diff(steps, axis=0) > 0).all() and run.missing().tolist() == [1, 2]
+    carry_out(run, Clusters(), LennardJones(rc=10), disk=QuickDisk())
+    assert run.progress().statuses.tolist() == [Status.DONE] * 3
+    for index, frame in run.frames():
+        [atoms] = read_xyz(io.StringIO(frame.decode()), slice(None))
+        alone = Relaxation(optimizer="FIRE", fmax=1e-3, steps=300).run(Clusters()[index], LennardJones(rc=10))
+        assert abs(atoms.get_potential_energy() - alone.get_potential_energy()) < 1e-6
+
+
 # -- a worker
 
 
@@ -509,9 +526,11 @@ def test_with_a_worker(root: Path, tmp_path: Path, kind: str) -> None:
             [atoms] = read_xyz(io.StringIO(frame.decode()), slice(None))
             alone = Metals()[index]
             expected = relaxation.run(alone, EMT()) if kind == "relax" else singlepoint(alone, EMT())
-            assert (atoms.positions == expected.positions).all() and (atoms.cell == expected.cell).all()
-            assert atoms.get_potential_energy() == expected.get_potential_energy()
-            assert (atoms.get_forces() == expected.get_forces()).all()
-            assert (atoms.get_stress() == expected.get_stress()).all()
+            allowed = 1e-9 if kind == "relax" else 0  # the filter that relaxes many cells at once is ASE's to rounding
+            assert abs(atoms.positions - expected.positions).max() <= allowed
+            assert abs(atoms.cell - expected.cell).max() <= allowed
+            assert abs(atoms.get_potential_energy() - expected.get_potential_energy()) <= allowed
+            assert abs(atoms.get_forces() - expected.get_forces()).max() <= allowed
+            assert abs(atoms.get_stress() - expected.get_stress()).max() <= allowed
             assert (atoms.info["rootstock_model"], atoms.info["rootstock_build"]) == ("emt", f"emt/{pins['build']}")
             assert (atoms.info["id"], atoms.info["ref_energy"]) == (index, 7.0)

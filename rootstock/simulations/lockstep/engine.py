@@ -41,6 +41,8 @@ class Lockstep:
     calculator : ase.calculators.calculator.Calculator
         One of ours computes many structures at once; any other one after the other.
     relaxation : Relaxation
+    stopped : callable
+        Is asked before each step whether to end.
 
     Raises
     ------
@@ -48,7 +50,7 @@ class Lockstep:
         If its optimizer cannot run in lockstep.
     """
 
-    def __init__(self, calculator: Any, relaxation: Relaxation) -> None:
+    def __init__(self, calculator: Any, relaxation: Relaxation, *, stopped: Callable[[], bool] = lambda: False) -> None:
         if not can_lockstep(relaxation.optimizer):
             raise ConfigurationError(
                 f"Relaxations by {relaxation.optimizer} cannot go on together: it asks for forces within a step.",
@@ -57,7 +59,7 @@ class Lockstep:
         self._calculator, self._relaxation = calculator, relaxation
         self._live: dict[int, Live] = {}
         self._evaluations: Evaluations | None = None
-        self._stopped = False
+        self._stopped, self._is_over = False, stopped
 
     def run(self, feed: Feed) -> Iterator[Relaxed]:
         """Relax structures, and yield each when it is done, in any order.
@@ -107,7 +109,7 @@ class Lockstep:
     def _turns(self, feed: Feed, evaluated: Evaluations, pool: Executor | None) -> Iterator[Relaxed]:
         cohorts = Cohorts(apart=evaluated.apart)
         answers: Answers = []
-        while not self._stopped:
+        while not (self._stopped or self._is_over()):
             yield from self._refill(feed, cohorts, evaluated.largest_part)
             if not self._live:
                 return

@@ -90,9 +90,7 @@ class Cells:
         ]
 
 
-def place(
-    images: Sequence[Atoms], originals: Sequence[Rows], coordinates: Sequence[Rows]
-) -> dict[int, Exception]:
+def place(images: Sequence[Atoms], originals: Sequence[Rows], coordinates: Sequence[Rows]) -> dict[int, Exception]:
     """Give structures the positions and the cells of their coordinates, as their constraints allow.
 
     Parameters

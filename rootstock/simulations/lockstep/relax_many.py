@@ -90,7 +90,7 @@ def _feed(structures: Sequence[Atoms]) -> Callable[[int, bool], Iterator[tuple[i
     """Return what hands out structures, the largest first: none of those is left when all others are done."""
     waiting = deque(sorted(range(len(structures)), key=lambda index: -len(structures[index])))
 
-    def feed(room: int, wait: bool) -> Iterator[tuple[int, Atoms, int]]:  # noqa: FBT001
+    def feed(room: int, wait: bool) -> Iterator[tuple[int, Atoms, int]]:
         while waiting and (wait or len(structures[waiting[0]]) <= room):
             index = waiting.popleft()
             room, wait = room - len(structures[index]), False

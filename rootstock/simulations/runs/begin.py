@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,20 @@ class Asked:
 
     Attributes
     ----------
-    kind : {'singlepoint', 'relax'}
+    kind : {'singlepoint', 'relax', 'md'}
     model : str
     names : sequence of str
         Files of structures.
     format : str or None
         Their format, where somebody named it.
     settings : mapping
-        Of `Relaxation`, or ``properties``.
+        Of `Relaxation` or `Dynamics`, or ``properties``.
     setup_kwargs : mapping
     device : str
     out : Path
         Where results are exported to at the end.
+    drawn : mapping
+        Further settings, which nobody asked for: those of the command that makes the run hold for all others.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class Asked:
     setup_kwargs: Mapping[str, Any]
     device: str
     out: Path
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -208,9 +211,10 @@ def check_asked(path: Path, record: RunRecord, asked: Asked) -> None:
     ConfigurationError
         It names the first difference.
     """
+    settings = {name: record.settings[name] for name in asked.drawn if name in record.settings} | {**asked.settings}
     check_same_run(
         path, record,
-        {"kind": asked.kind, "model": asked.model, "settings": asked.settings, "setup_kwargs": asked.setup_kwargs},
+        {"kind": asked.kind, "model": asked.model, "settings": settings, "setup_kwargs": asked.setup_kwargs},
     )  # fmt: skip
     before = {"asked": record.input["asked"], "format": record.input["format"]}
     now = asked_input(asked.names, asked.format)
@@ -244,10 +248,10 @@ def _make(
                 f"The model does not compute {unknown[0]}; it computes {', '.join(info['properties'])}."
             )
         record = RunRecord(
-            kind=asked.kind, settings=dict(asked.settings), model=asked.model, structures=len(source), input=said,
-            root=info["root"], environment=info["environment"], environment_sha256=info["environment_sha256"],
-            build=info["build"], weights=info["weights"] or [], setup_kwargs=dict(asked.setup_kwargs),
-            device=asked.device, out=os.path.realpath(asked.out),
+            kind=asked.kind, settings={**asked.settings, **asked.drawn}, model=asked.model, structures=len(source),
+            input=said, root=info["root"], environment=info["environment"],
+            environment_sha256=info["environment_sha256"], build=info["build"], weights=info["weights"] or [],
+            setup_kwargs=dict(asked.setup_kwargs), device=asked.device, out=os.path.realpath(asked.out),
         )  # fmt: skip
         return RunFolder.create(path, record), source, calc
     except BaseException:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.errors import ConfigurationError
-from rootstock.simulations.runs.compute import Computation, Structures, read_relaxation
+from rootstock.simulations.lockstep.live import can_lockstep
+from rootstock.simulations.runs.compute import Computation, Structures
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.feed import Listed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.input_table import read_sizes
+from rootstock.simulations.runs.molecular_dynamics import read_dynamics
 from rootstock.simulations.runs.records import check_same_model, note_threads
+from rootstock.simulations.runs.relaxations import read_relaxation
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
@@ -29,6 +32,7 @@ def carry_out(
     on_recorded: Callable[[Sequence[int]], object] | None = None,
     stop_on_error: bool = False,
     retry_failed: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
     disk: Disk | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -39,7 +43,7 @@ def carry_out(
     folder : RunFolder
     source : Source
     calculator : RootstockCalculator
-        For a relaxation, any calculator of ASE's kind.
+        For a relaxation or a simulation, any calculator of ASE's kind.
     element : Element, optional
         The share of the run that this process computes; by default all.
     on_recorded : callable, optional
@@ -48,6 +52,8 @@ def carry_out(
         Whether the first structure that fails ends it.
     retry_failed : bool
         Whether those that failed before are computed again.
+    stopped : callable
+        Returns whether to end soon: a simulation after its step, others when they hand out results.
     disk, clock
         As for `Recorder`.
 
@@ -62,18 +68,36 @@ def carry_out(
     WorkerError
         If no worker can compute, whatever the structure; with `stop_on_error`, of a structure.
     """
-    if folder.record.kind == "relax":
-        read_relaxation(folder)  # before a worker is started
+    read_settings(folder)  # before a worker is started
     with folder.recorder(element, on_recorded, disk=disk, clock=clock) as recorder:
         if not len(folder.missing(element, retry_failed=retry_failed, gpu="any other")):
             return  # and no worker is started
         gpu = check_calculator(folder, calculator)
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
-        feed = Listed(missing, read_sizes(folder.path, folder.record.structures))
+        if folder.record.kind == "relax" and can_lockstep(read_relaxation(folder).optimizer):
+            missing = missing[::-1]  # the largest come first: none of them is left when all others are done
+        feed = Listed(missing, read_sizes(folder.path, folder.record.structures), stopped)
         try:
             Computation(folder, source, calculator, recorder, gpu, stop_on_error).run(feed)
         except PropertyNotImplementedError as error:
             raise ConfigurationError(str(error)) from error
+
+
+def read_settings(folder: RunFolder) -> None:
+    """Refuse a run whose record holds no settings of what is done with each structure.
+
+    Parameters
+    ----------
+    folder : RunFolder
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if folder.record.kind == "relax":
+        read_relaxation(folder)
+    elif folder.record.kind == "md":
+        read_dynamics(folder)
 
 
 def check_calculator(folder: RunFolder, calculator: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,9 @@ class Feed(Protocol):
         Whether what is being computed is to end soon: nothing is handed out any more.
     """
 
-    stopped: bool
+    @property
+    def stopped(self) -> bool:
+        """Return whether to end soon."""
 
     def give_back(self, index: int) -> None:
         """Take back a structure that could not be computed, by no fault of its own.
@@ -53,12 +55,14 @@ class Listed:
     indices : numpy.ndarray
     atoms_of : numpy.ndarray
         How many atoms each structure of the run has.
+    stopped : callable
+        Returns whether to end soon.
     """
 
-    stopped = False
-
-    def __init__(self, indices: NDArray[np.int64], atoms_of: NDArray[np.int64]) -> None:
-        self._indices, self._next = indices, 0
+    def __init__(
+        self, indices: NDArray[np.int64], atoms_of: NDArray[np.int64], stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._indices, self._next, self._stopped = indices, 0, stopped
         self._ends = np.cumsum(atoms_of[indices])  # how many atoms all those up to each have
 
     def give_back(self, index: int) -> None:
@@ -68,6 +72,11 @@ class Listed:
         ----------
         index : int
         """
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to end soon."""
+        return self._stopped()
 
     def take(self, atoms: int, *, wait: bool) -> Sequence[int]:  # noqa: ARG002  # all of them are there
         """Return the indices of the next structures; see `Feed.take`.

@@ -20,7 +20,7 @@ from rootstock.root.records import now
 from rootstock.simulations.claims import claim_files
 from rootstock.simulations.output import replacing, seen_from, whole_path
 
-KINDS = ("singlepoint", "relax")
+KINDS = ("singlepoint", "relax", "md")
 FORMAT = 1
 MOST = 2**31  # structures of a run
 _NAME = "run.json"
@@ -35,9 +35,9 @@ class RunRecord(Record):
 
     Attributes
     ----------
-    kind : {'singlepoint', 'relax'}
+    kind : {'singlepoint', 'relax', 'md'}
     settings : dict
-        Of what is done with each structure: arguments of `Relaxation`, or ``properties``.
+        Of what is done with each structure: arguments of `Relaxation` or `Dynamics`, or ``properties``.
     model : str
         As the user named it.
     structures : int
