@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.io import write
+from ase.io.extxyz import read_xyz
 
+from rootstock import RootstockCalculator
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import (
     ConfigurationError,
@@ -28,9 +37,16 @@ from rootstock.simulations.pool.feed import FromPool
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.plan import Plan, Told
 from rootstock.simulations.pool.pool import Pool
+from rootstock.simulations.pool.run import PoolRun, Workers
 from rootstock.simulations.pool.slots import Slot
 from rootstock.simulations.pool.work import Work
-from tests.support.processes import gone, wait_for
+from rootstock.simulations.relax import Relaxation
+from rootstock.simulations.runs.begin import Asked, begin
+from rootstock.simulations.runs.elements import Element
+from rootstock.simulations.runs.folder import RunFolder
+from tests.run.conftest import HEADER
+from tests.support.folders import once_per_run, small_disk
+from tests.support.processes import children, gone, wait_for
 
 # -- what is left to do
 
@@ -415,3 +431,183 @@ def test_nobody_is_left_when_a_driver_cannot_be_started_at_all(fakes: Fakes) -> 
 
     with pytest.raises(WorkerStartError, match="Cannot start a driver: No such file or directory"):
         fakes.run(4, "", "", begin=begin)
+
+
+# -- real drivers and workers
+
+# What each structure does is in its info. The folder holds a line for each call, and what structures wait for.
+MODEL = (
+    HEADER
+    + """
+class Toy(Calculator):
+    sick = False
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        Base.calculate(self, atoms, properties, system_changes)
+        what, p = atoms.info.get("do", ""), atoms.positions
+        if what != "cured" and os.path.exists(self.at("cured")):
+            what = ""
+        with open(self.at("calls"), "a") as file:
+            file.write(f"{atoms.info['id']} {what} {os.getpid()}" + chr(10))
+        if self.sick:
+            raise RuntimeError("the device is gone")
+        if "U" in atoms.symbols:
+            raise KeyError("U")
+        if what == "sticky":
+            self.sick = True
+            raise ValueError("no parameters for this one")
+        if what == "crash":
+            import signal
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == "hang":
+            time.sleep(3600)
+        while what == "wait" and not os.path.exists(self.at("go")):
+            time.sleep(0.01)
+        self.results = {"energy": float("nan") if what == "nan" else p[0, 0] * 3.0, "forces": -0.5 * p,
+                        "stress": np.zeros(6)}
+
+    def at(self, name):
+        return os.path.join(self.folder, name)
+
+
+def setup(model, device="cpu", folder=""):
+    calc = Toy()
+    calc.folder = folder
+    return calc
+"""
+)
+
+
+@pytest.fixture(scope="session")
+def toys(personal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root with the model ``toy``, for which uv makes an environment."""
+
+    def make(folder: Path) -> None:
+        (folder / "rootstock.toml").write_text('layout = 1\ncluster = "local"\n')
+        (folder / "environments").mkdir()
+        (folder / "environments" / "toy.py").write_text(MODEL)
+        (folder / "cache").symlink_to(personal / "cache")
+
+    return once_per_run(tmp_path_factory, "toys", make)
+
+
+@dataclass
+class Real:
+    """A run of the model ``toy`` in a folder."""
+
+    root: Path
+    folder: Path
+    path: Path
+    kind: str = "singlepoint"
+
+    @contextlib.contextmanager
+    def opened(self, timeout: float = 600.0, grace: float = 30.0, **more: Any) -> Iterator[PoolRun]:
+        """Yield the run as two workers compute it."""
+
+        def make(build: str | None) -> RootstockCalculator:
+            return RootstockCalculator(
+                "toy", root=self.root, device="cpu", timeout=timeout, setup_kwargs={"folder": str(self.folder)}
+            )
+
+        settings = {"properties": []} if self.kind == "singlepoint" else asdict(Relaxation(fmax=0.01))
+        asked = Asked(
+            self.kind, "toy", [str(self.folder / "in.extxyz")], None, settings, {"folder": str(self.folder)}, "cpu",
+            self.folder / "out.extxyz",
+        )  # fmt: skip
+        with begin(self.path, asked, make, lambda text: None) as (folder, _, calc):
+            calc.close()
+            yield PoolRun(folder, calc, Workers(2, grace=grace), Element(), **more)
+
+    def calls(self) -> list[list[str]]:
+        path = self.folder / "calls"
+        return [line.split(" ") for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def real(toys: Path, tmp_path: Path) -> Real:
+    return Real(toys, tmp_path, tmp_path / "run")
+
+
+SLOTS = [Slot(f"worker {number}", {}, (), 1) for number in (1, 2)]
+
+
+def structures(number: int, do: Mapping[int, str], size: int = 2) -> list[Atoms]:
+    made = []
+    for index in range(number):
+        symbol = "U" if do.get(index) == "unknown" else "Cu"
+        atoms = Atoms(f"{symbol}{size}", np.random.default_rng(index).random((size, 3)))
+        atoms.info.update({"id": index, "do": do.get(index, "-")})
+        made.append(atoms)
+    return made
+
+
+def drivers(pool: int) -> list[int]:
+    return [pid for pid in children(pool) if b"simulations.pool.driver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def workers(real: Real) -> list[int]:
+    """Return the workers that compute something at present, or did last."""
+    return [pid for pid in {int(call[2]) for call in real.calls()} if not gone(pid)]
+
+
+POISONS = {3: "sticky", 50: "nan", 77: "crash", 111: "hang", 170: "unknown"}
+CLASSES = {3: "ModelError", 50: "NonFiniteError", 77: "WorkerDiedError", 111: "WorkerTimeoutError", 170: "ModelError"}
+
+
+@pytest.mark.parametrize("number", [200, pytest.param(2000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+def test_whatever_happens_all_others_are_right(real: Real, number: int) -> None:
+    images = structures(number, POISONS)
+    write(real.folder / "in.extxyz", images)
+    with small_disk(real.folder / "disk", "size=8m", "mode=755") as disk:
+        real.path = disk / "run"
+        happened: list[str] = []
+        recorded: list[int] = []
+
+        def kill_a_driver() -> None:
+            os.kill(drivers(os.getpid())[0], signal.SIGKILL)
+
+        def kill_a_worker() -> None:
+            os.kill(workers(real)[-1], signal.SIGKILL)
+
+        def stop() -> None:
+            happened.append("stopped")
+
+        def fill_the_disk() -> None:
+            with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+        def compute(*actions: Callable[[], None]) -> bool:
+            coming = iter(actions)
+
+            def add(indices: Sequence[int]) -> None:
+                recorded.extend(indices)
+                for action in coming:
+                    happened.append(action.__name__)
+                    action()
+                    break
+
+            with real.opened(timeout=3.0) as run:
+                return run.compute(SLOTS, recorded=add, signals=lambda: "stopped" in happened)
+
+        assert not compute(kill_a_driver, kill_a_worker, stop)
+        happened.remove("stopped")
+        with pytest.raises(OutputError, match="No space left on device"):
+            compute(fill_the_disk)
+        (disk / "filler").unlink()
+        assert compute(kill_a_driver)
+        folder = RunFolder.open(real.path)
+        progress = folder.progress()
+        assert progress.twice == 0 and not progress.damaged and sorted(recorded) == [*range(number)]
+        failures = {each["index"]: (each["class"], each["error"]) for each in folder.failures()}
+        assert failures == {index: ("structure", kind) for index, kind in CLASSES.items()}
+        found = dict(folder.frames())
+        assert sorted(found) == [index for index in range(number) if index not in POISONS]
+        for index, frame in found.items():
+            [atoms] = read_xyz(io.StringIO(frame.decode()), slice(None))
+            assert atoms.info["id"] == index and (atoms.positions == images[index].positions).all()
+            assert atoms.get_potential_energy() == atoms.positions[0, 0] * 3.0
+            assert (atoms.get_forces() == -0.5 * atoms.positions).all()
+        calls = len(real.calls())
+        assert compute() and len(real.calls()) == calls  # nothing is missing: no driver is started
