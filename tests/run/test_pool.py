@@ -600,6 +600,8 @@ def test_whatever_happens_all_others_are_right(real: Real, number: int) -> None:
         folder = RunFolder.open(real.path)
         progress = folder.progress()
         assert progress.twice == 0 and not progress.damaged and sorted(recorded) == [*range(number)]
+        [print(each["index"], each["message"][:300], each["time"]) for each in folder.failures()]
+        print(*map(" ".join, real.calls()), sep="\n")
         failures = {each["index"]: (each["class"], each["error"]) for each in folder.failures()}
         assert failures == {index: ("structure", kind) for index, kind in CLASSES.items()}
         found = dict(folder.frames())
