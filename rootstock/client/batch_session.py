@@ -54,6 +54,7 @@ class BatchSession(PeerSession):
     def __init__(self) -> None:
         super().__init__()
         self.batches, self._pace = Batches(), Pace()
+        self.sound: Question | None = None  # the smallest structure that has worked, in whichever pass over many
 
     def _reset(self) -> None:
         super()._reset()

@@ -53,14 +53,13 @@ class Blame:
         self._accused: Failures = []  # of having ended a worker
         self._again: list[list[Question]] = []
         self._disbelieved: set[int] = set()  # of which structures a failure was not believed before
-        self._sound: Question | None = None  # the smallest that has worked
         self._patience = _DOUBTS
         self._unfit = inf  # atoms: so many did not fit into a fresh worker
 
     @property
     def has_worked(self) -> bool:
         """Whether a structure has worked."""
-        return self._sound is not None
+        return self._session.sound is not None
 
     @property
     def doubts(self) -> bool:
@@ -69,8 +68,8 @@ class Blame:
 
     def worked(self, question: Question) -> Failures:
         """Note that a structure has results, and return what is sure now."""
-        if self._sound is None or question.atoms < self._sound.atoms:
-            self._sound = question
+        if self._session.sound is None or question.atoms < self._session.sound.atoms:
+            self._session.sound = question
         self.deaths = 0
         return self._release() if self._held or self._accused else []
 
@@ -162,7 +161,7 @@ class Blame:
         tried = [known] if known else sorted(others, key=lambda question: question.atoms)[:_OTHERS]
         for question in tried:
             if (trouble := self._try(question)) is None:
-                self._sound = self._sound or question
+                self._session.sound = self._session.sound or question
                 self.deaths = 0
                 return self._release()
             error = trouble
@@ -179,8 +178,8 @@ class Blame:
 
     def _known(self) -> Question | None:
         """Return a structure that has worked, or of which the environment file says what this model computes."""
-        if self._sound is not None:
-            return self._sound
+        if self._session.sound is not None:
+            return self._session.sound
         model = self._session.spec.model
         with contextlib.suppress(RootstockError):
             for reference in model.source.references():

@@ -12,11 +12,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rootstock.errors import RootstockError
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from rootstock.errors import ConfigurationError, RootError, RootstockError
 from rootstock.interfaces.calculator import RootstockCalculator
 from rootstock.root.signals import start_thread
 from rootstock.simulations.pool.feed import FromPool
@@ -39,11 +42,19 @@ def main() -> None:
     wire = Wire(socket.socket(fileno=int(sys.argv[-1])))
     try:
         code = _serve(wire)
-    except RootstockError as error:
-        wire.send(error=described(error))
-        code = error.exit_code
+    except (RootstockError, PropertyNotImplementedError, OSError) as error:
+        told = _told(error)
+        wire.send(error=described(told))
+        code = told.exit_code
     wire.send(end=True)
     sys.exit(code)
+
+
+def _told(error: Exception) -> RootstockError:
+    """Return an error of ours for one that comes of the structures' file, or of what is asked for."""
+    if isinstance(error, OSError) and not isinstance(error, RootstockError):
+        return RootError(f"{error.filename or 'The system'}: {error.strerror or error}.")
+    return error if isinstance(error, RootstockError) else ConfigurationError(str(error))
 
 
 def described(error: RootstockError) -> dict[str, Any]:
@@ -127,24 +138,26 @@ def _begin(wire: Wire) -> Mapping[str, Any]:
 
 
 def _listen(wire: Wire, feed: FromPool, interrupt: _Interrupt) -> None:
-    """Take what the pool says, in a thread of its own."""
-    for message in _messages(wire):
-        if "take" in message:
-            feed.come(message["take"])
-        elif "none" in message:
-            feed.come(())
-        elif "stop" in message:
-            feed.stop()
-            timer = threading.Timer(max(message["stop"] - _RECORDING_S, message["stop"] / 2), interrupt.send)
-            timer.daemon = True
-            start_thread(timer)
+    """Take what the pool says, in a thread of its own, until the pool is gone; parts of the run need no end."""
+    try:
+        while (messages := wire.receive()) is not None:
+            for message in messages:
+                _obey(message, feed, interrupt)
+    except Exception:  # noqa: BLE001  # nobody would hear of the pool's end any more
+        traceback.print_exc()
+    os._exit(_DEAD)
 
 
-def _messages(wire: Wire) -> Any:
-    receive: Callable[[], Any] = wire.receive
-    while (messages := receive()) is not None:
-        yield from messages
-    os._exit(_DEAD)  # the pool is gone; parts of the run need no end
+def _obey(message: Mapping[str, Any], feed: FromPool, interrupt: _Interrupt) -> None:
+    if "take" in message:
+        feed.come(message["take"])
+    elif "none" in message:
+        feed.come(())
+    elif "stop" in message:
+        feed.stop()
+        timer = threading.Timer(max(message["stop"] - _RECORDING_S, message["stop"] / 2), interrupt.send)
+        timer.daemon = True
+        start_thread(timer)
 
 
 if __name__ == "__main__":

@@ -68,8 +68,6 @@ class Member:
         What it computes on, once it has told.
     state : str
         What it does, for people.
-    recorded : int
-        How many structures it has recorded.
     error : RootstockError or None
         What has ended it.
     over : bool
@@ -80,7 +78,7 @@ class Member:
         self.slot = slot
         self.has: dict[int, None] = {}
         self.with_nothing_else = self.over = False
-        self.wants = self.recorded = 0
+        self.wants = 0
         self.ready: Mapping[str, Any] | None = None
         self.state = "starting"
         self.error: RootstockError | None = None

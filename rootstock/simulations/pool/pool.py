@@ -4,86 +4,28 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rootstock.client.evaluated import FailureClass
+from rootstock.client.reported import failure_class
 from rootstock.errors import (
     DeviceError,
     MissingWeightsError,
     RootstockError,
     WorkerError,
     WorkerProtocolError,
+    WorkerStartError,
 )
 from rootstock.simulations.pool.member import Member, as_error
-from rootstock.simulations.pool.slots import Slot, check_devices
+from rootstock.simulations.pool.plan import Plan, Told
+from rootstock.simulations.pool.slots import check_devices
 from rootstock.simulations.pool.work import Work
 
-GRACE_S = 30.0
 _LOOK_S = 0.2
 _DEATHS = 3  # of one slot, without a result between them: then it gets no driver any more
 _PARTING_S = 30.0  # drivers that have nothing to do any more may take so long to end
 _BEFORE_S = 10.0  # the end of a job, by which all must have ended
-
-Fail = Callable[[int, FailureClass, RootstockError], object]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a pool computes.
-
-    Attributes
-    ----------
-    slots : sequence of Slot
-    begin : callable
-        Returns what the driver of a slot is told first; see `rootstock.simulations.pool.driver`.
-    work : callable
-        Returns what is to be computed, given the kind of GPU.
-    workers_per_gpu : int
-    stop_on_error : bool
-        Whether the first structure that fails ends it.
-    grace : float [s]
-        How long drivers may take to end once somebody asks for that.
-    deadline : float or None
-        When the job ends, as `time.time` counts.
-    """
-
-    slots: Sequence[Slot]
-    begin: Callable[[Slot], Mapping[str, Any]]
-    work: Callable[[str], Work]
-    workers_per_gpu: int = 1
-    stop_on_error: bool = False
-    grace: float = GRACE_S
-    deadline: float | None = None
-
-
-@dataclass
-class Told:
-    """Whom a pool tells what happens, and asks.
-
-    Attributes
-    ----------
-    recorded : callable
-        Is given indices that are on the disk.
-    missing : callable
-        Returns those of some indices that are not on the disk.
-    fail : callable
-        Records the failure of a structure that ends drivers.
-    states : callable
-        Is given what each driver does, as text by the name of its slot, when that changes.
-    warn : callable
-        Is given text for people.
-    signals : callable
-        Returns how many signals to end have come.
-    """
-
-    recorded: Callable[[Sequence[int]], object]
-    missing: Callable[[Sequence[int]], list[int]]
-    fail: Callable[[int, FailureClass, RootstockError], object]
-    states: Callable[[Mapping[str, str]], object] = lambda _: None
-    warn: Callable[[str], object] = lambda _: None
-    signals: Callable[[], int] = lambda: 0
 
 
 class Pool:
@@ -126,7 +68,8 @@ class Pool:
                     self._start(number)
                 while self._members and not (self._ends_at is not None and time.monotonic() >= self._ends_at):
                     for key, _ in self._selector.select(_LOOK_S):
-                        self._hear(key.data)
+                        if key.data in self._members:  # what another one has said may have ended it
+                            self._hear(key.data)
                     self._look_at_the_time()
                     self._hand_out()
                     self._show()
@@ -136,12 +79,10 @@ class Pool:
                     member.end()
         if self._fatal is not None:
             raise self._fatal
-        left = len(self._work) + len(open_ones)
-        if self._stopped and (left or not self._all_there):
-            return False
-        if self._error is not None and (left or self._work.given_up):
+        left = not self._all_there or len(self._work) + len(open_ones) + self._work.given_up > 0
+        if left and not self._stopped and self._error is not None:
             raise self._error
-        return True
+        return not left
 
     # -- drivers
 
@@ -157,7 +98,9 @@ class Pool:
             for message in messages or ():
                 [(what, value)] = message.items()
                 self._take(number, member, what, value)
-        except (ValueError, TypeError, AttributeError) as error:
+        except RootstockError:  # of those who are told
+            raise
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             member.error = WorkerProtocolError(f"The driver of {member.slot.name} says what none says: {error!r}.")
             messages = None
         if messages is None:
@@ -166,13 +109,15 @@ class Pool:
     def _take(self, number: int, member: Member, what: str, value: Any) -> None:
         if what == "recorded":
             for index in value:
-                member.has.pop(index, None)
-            self._deaths.pop(number, None)
-            self._told.recorded(value)
+                del member.has[index]
+            if value:  # not only failures that are not final
+                self._deaths.pop(number, None)
+                member.state = "computing"
+                self._told.recorded(value)
         elif what == "want":
             member.wants = int(value)
         elif what == "back":
-            member.has.pop(value, None)
+            del member.has[value]
             self._work.back([value])
         elif what == "ready":
             member.ready, member.state = dict(value), "computing"
@@ -187,14 +132,18 @@ class Pool:
         else:
             raise ValueError(what)
 
-    def _gone(self, number: int) -> None:
-        """See to what a driver had that has ended, and to another one in its slot."""
+    def _remove(self, number: int) -> Member:
         member = self._members.pop(number)
         self._selector.unregister(member.wire)
         member.end()
-        died = member.error is None and not member.over
+        return member
+
+    def _gone(self, number: int) -> None:
+        """See to what a driver had that has ended, and to another one in its slot."""
+        member = self._remove(number)
+        left = self._told.missing([*member.has]) if member.has else []
+        died = member.error is None and (bool(left) or not member.over)
         error = member.died() if died else member.error
-        left = self._told.missing([*member.has])
         if recorded := [index for index in member.has if index not in left]:
             self._told.recorded(recorded)
         if error is None or self._stopped:
@@ -209,7 +158,8 @@ class Pool:
             if not died:
                 self._work.back(left)
             elif (reason := self._work.lost(left, with_nothing_else=member.with_nothing_else)) is not None:
-                self._told.fail(reason, FailureClass.STRUCTURE, error)
+                self._told.fail(reason, kind := failure_class(error), error)
+                self._work.given_up += kind is FailureClass.INFRASTRUCTURE
             self._replace(number, error)
 
     def _is_for_all(self, error: RootstockError) -> bool:
@@ -225,7 +175,11 @@ class Pool:
             self._told.warn(f"{name}: {said} It gets no driver any more.")
         elif len(self._work) or not self._all_there:
             self._told.warn(f"{name}: {said} Another driver is started.")
-            self._start(number)
+            try:
+                self._start(number)
+            except WorkerStartError as cannot:  # the node has no room for another process
+                self._error = cannot
+                self._replace(number, cannot)
 
     # -- work
 
@@ -234,9 +188,8 @@ class Pool:
         if self._stopped or not members:
             return
         if not self._all_there:
-            if not all(member.ready for member in members):
-                return
-            if not self._begin([member.ready or {} for member in members]):
+            said = [member.ready for member in members if member.ready is not None]
+            if len(said) < len(members) or not self._begin(said):
                 return
         for member in members:
             if not member.wants or (member.has and member.with_nothing_else):
@@ -285,9 +238,9 @@ class Pool:
         if not self._stopped:
             self._stopped = True
             self._ends_at = time.monotonic() + grace
-            for member in self._members.values():
+            for number, member in [*self._members.items()]:
                 if member.ready is None:
-                    member.end()  # it has computed nothing
+                    self._remove(number)  # it has computed nothing
                 else:
                     member.wire.send(stop=grace)
         self._ends_at = min(self._ends_at or 0.0, time.monotonic() + grace)

@@ -19,13 +19,13 @@ from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.interfaces.arguments import worker_spec
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
-from rootstock.simulations.pool.pool import GRACE_S, Plan, Pool, Told
+from rootstock.simulations.pool.plan import GRACE_S, Plan, Told
+from rootstock.simulations.pool.pool import Pool
 from rootstock.simulations.pool.slots import Slot, find_slots
 from rootstock.simulations.pool.work import Work
 from rootstock.simulations.runs.carry_out import read_settings
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
-from rootstock.simulations.runs.index import Status
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import describe
 from rootstock.simulations.runs.source import Source
@@ -125,7 +125,14 @@ class PoolRun:
         read_settings(self.folder)  # before any driver is started
         atoms_of = read_sizes(self.folder.path, self.folder.record.structures)
         source = Source(self.folder.path, self.folder.record.input)
+        before = self.folder.progress().statuses
         with self.folder.recorder(self.element, recorded) as recorder:
+            if not len(self.todo("any other")):
+                return True  # and no driver is started
+
+            def missing(indices: Sequence[int]) -> list[int]:
+                statuses = self.folder.progress().statuses
+                return [index for index in indices if statuses[index] == before[index]]  # nothing new is known of them
 
             def fail(index: int, kind: FailureClass, error: RootstockError) -> None:
                 structure = source.name(index)
@@ -140,17 +147,13 @@ class PoolRun:
                 workers_per_gpu=self.workers.per_gpu, stop_on_error=stop_on_error, grace=self.workers.grace,
                 deadline=deadline_of(os.environ),
             )  # fmt: skip
-            return Pool(plan, Told(recorded=recorded, missing=self._missing, fail=fail, **told)).run()
+            return Pool(plan, Told(recorded=recorded, missing=missing, fail=fail, **told)).run()
 
     def _begin(self, slot: Slot, *, stop_on_error: bool) -> Mapping[str, Any]:
         return {
             "folder": str(self.folder.path.absolute()), "processors": list(slot.processors),
             "stop_on_error": stop_on_error, "calculator": {**self.calculator.parameters, "threads": slot.threads},
         }  # fmt: skip
-
-    def _missing(self, indices: Sequence[int]) -> list[int]:
-        statuses = self.folder.progress().statuses
-        return [index for index in indices if statuses[index] == Status.MISSING]
 
 
 def find_places(calculator: RootstockCalculator, workers: Workers) -> list[Slot]:
