@@ -108,13 +108,16 @@ def test_a_feed_asks_ahead_and_once() -> None:
     assert feed.take(4, wait=False) == [] and asked == [4]
     assert feed.take(4, wait=False) == [] and asked == [4] and not settled
     assert feed.take(5, wait=True) == [0, 1] and settled  # what was computed is recorded before it waits
-    assert asked == [4] and feed.take(1, wait=True) == [2] and asked == [4, 1]
+    assert asked == [4] and feed.take(3, wait=True) == [2] and asked == [4, 3]
+    feed.come([3])
+    assert feed.take(1, wait=True) == [3] and asked == [4, 3]  # a long one: nothing waits here for its end
+    assert feed.take(1, wait=False) == [] and asked == [4, 3, 1]
     feed.come([3, 4])
     feed.stop()
     assert feed.take(4, wait=True) == [] and feed.stopped
     over = FromPool(asked.append, lambda index: None, lambda: None, np.array([1]))
     over.come(())
-    assert over.take(4, wait=True) == [] and asked == [4, 1]
+    assert over.take(4, wait=True) == [] and asked == [4, 3, 1]
 
 
 def test_errors_travel_with_their_kind() -> None:
@@ -249,6 +252,23 @@ def test_nothing_is_handed_out_before_all_are_there(fakes: Fakes) -> None:
     assert fakes.run(8, early, late)
     noted = [line for line in fakes.noted() if not line.startswith("pid")]
     assert noted[0] == "ready" and len(fakes.recorded) == 8
+
+
+def test_who_asks_ahead_leaves_the_last_ones_to_those_that_have_nothing(fakes: Fakes) -> None:
+    """However late these ask: of two long structures, one driver would compute both, one after the other."""
+    ahead = "ready(); say(want=1); got = hear()[1]; say(want=1); note('computes')\n"
+    ahead += "while 'late' not in open(begin['notes']).read(): time.sleep(0.01)\nsay(recorded=got); serve(many=1)"
+    late = "ready()\nwhile 'computes' not in open(begin['notes']).read(): time.sleep(0.01)\n"
+    late += "time.sleep(0.5); say(want=1); got = hear()[1]; note('late'); say(recorded=got); serve()"
+    assert fakes.run(2, ahead, late) and sorted(fakes.recorded) == [0, 1]
+
+
+def test_nobody_waits_for_a_driver_that_is_not_needed_any_more(fakes: Fakes) -> None:
+    again = "if times('start'): note('again'); time.sleep(600)\nready(); say(want=4); hear(); die()"
+    other = "ready()\nwhile 'again' not in open(begin['notes']).read(): time.sleep(0.01)\nserve()"
+    begun = time.monotonic()
+    assert fakes.run(4, again, other) and sorted(fakes.recorded) == [0, 1, 2, 3]
+    assert time.monotonic() - begun < 25
 
 
 @pytest.mark.parametrize(("end", "kind"), [("exit", FailureClass.STRUCTURE), ("kill", FailureClass.INFRASTRUCTURE)])

@@ -13,7 +13,7 @@ _LOOK_S = 1.0
 
 
 class FromPool:
-    """Hands out what the pool has sent, and asks for more before the driver needs it.
+    """Hands out what the pool has sent, and asks for more before the driver needs it, unless it takes one at a time.
 
     Parameters
     ----------
@@ -89,7 +89,8 @@ class FromPool:
             while self._ready and not self.stopped and (not taken or room >= self._atoms_of[self._ready[0]]):
                 room -= int(self._atoms_of[self._ready[0]])
                 taken.append(self._ready.popleft())
-            self._ask(atoms)
+            if atoms > 1:  # who takes one at a time computes it for long: the next may go to somebody else meanwhile
+                self._ask(atoms)
             return taken
 
     def _ask(self, atoms: int) -> None:

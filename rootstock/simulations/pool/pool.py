@@ -144,7 +144,7 @@ class Pool:
         left = self._told.missing([*member.has]) if member.has else []
         died = member.error is None and (bool(left) or not member.over)
         error = member.died() if died else member.error
-        if recorded := [index for index in member.has if index not in left]:
+        if recorded := [*(member.has.keys() - left)]:
             self._told.recorded(recorded)
         if error is None or self._stopped:
             self._fatal = self._fatal or (None if isinstance(error, WorkerError) else error)
@@ -194,14 +194,15 @@ class Pool:
         for member in members:
             if not member.wants or (member.has and member.with_nothing_else):
                 continue
+            if member.has and len(self._work) <= sum(not other.has for other in members):
+                continue  # it asks ahead, and what is left is for those that have nothing
             if not member.has and (suspects := self._work.suspects()):
                 member.hand(suspects, with_nothing_else=True)
             elif indices := self._work.take(member.wants):
                 member.hand(indices)
         if not len(self._work) and not any(member.has for member in members) and self._ends_at is None:
             self._ends_at = time.monotonic() + _PARTING_S
-            for member in members:
-                member.wire.send(none=True)
+            self._part(none=True)
 
     def _begin(self, said: Sequence[Mapping[str, Any]]) -> bool:
         """Find out what there is to do, once all drivers are there, and tell whether they may do it."""
@@ -238,12 +239,16 @@ class Pool:
         if not self._stopped:
             self._stopped = True
             self._ends_at = time.monotonic() + grace
-            for number, member in [*self._members.items()]:
-                if member.ready is None:
-                    self._remove(number)  # it has computed nothing
-                else:
-                    member.wire.send(stop=grace)
+            self._part(stop=grace)
         self._ends_at = min(self._ends_at or 0.0, time.monotonic() + grace)
+
+    def _part(self, **message: Any) -> None:
+        """Tell all drivers to end, and why; those that have not begun are ended at once."""
+        for number, member in [*self._members.items()]:
+            if member.ready is None:
+                self._remove(number)
+            else:
+                member.wire.send(**message)
 
     def _show(self) -> None:
         states = {member.slot.name: member.state for member in self._members.values()}
