@@ -33,6 +33,8 @@ from rootstock.errors import (
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.relax import Relaxation, singlepoint
 from rootstock.simulations.runs.carry_out import carry_out
+from rootstock.simulations.runs.compute import Computation
+from rootstock.simulations.runs.feed import Listed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import ENTRY, Status, checks_of, entry, read_index
 from rootstock.simulations.runs.partials import Partials
@@ -322,6 +324,24 @@ def test_stop_on_error(tmp_path: Path, calc: Trivial, source: Structures, error:
         compute(run, calc, source, stop_on_error=True)
     assert run.progress().count(Status.FAILED_STRUCTURE) == 1
     assert set(compute(run)) == {0, 4}
+
+
+def test_nothing_is_taken_as_long_as_something_is_to_be_computed(tmp_path: Path) -> None:
+    """It would wait here, though another process may have nothing."""
+    run, calc, taken = new_run(tmp_path / "run", SIZES), Trivial(together=64), []
+
+    class Some(Listed):
+        def take(self, atoms: int, *, wait: bool) -> Sequence[int]:
+            assert len(calc.computed) == len(taken) and wait
+            taken.extend(found := super().take(4, wait=wait))
+            return found
+
+    with run.recorder() as recorder:
+        feed = Some(run.missing(), np.array(SIZES))
+        Computation(run, Structures(SIZES), calc, recorder).run(feed)
+    assert sorted(taken) == [*range(6)] and len(exported(run)) == 6
+    assert Listed(run.missing(), np.array(SIZES)).take(4, wait=True) == []
+    assert Listed(np.arange(6), np.array(SIZES), lambda: True).take(4, wait=True) == []  # stopped
 
 
 def test_what_the_model_sees_and_what_comes_back(tmp_path: Path) -> None:

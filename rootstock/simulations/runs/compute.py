@@ -23,7 +23,7 @@ from rootstock.simulations.runs.recorder import Recorder, describe
 from rootstock.simulations.runs.relaxations import relax_each
 
 _USUAL = ("energy", "forces", "stress")  # a model may compute more, for which nobody asked
-_LEAST, _MOST = 2**8, 2**14  # atoms that are drawn at once of single points
+_LEAST, _MOST = 2**8, 2**17  # atoms that are drawn at once of single points
 _SOON_S, _LATE_S = 2.0, 10.0
 
 
@@ -164,19 +164,16 @@ class Computation:
 def _single_points(run: Computation, feed: Feed) -> None:
     """Compute properties of structures, which are read as the calculator takes them."""
     taken: dict[int, tuple[int, Atoms, dict[str, Any], dict[str, Any]]] = {}
-    draw = _Draw(feed)
 
     def structures(indices: Sequence[int]) -> Iterator[Atoms]:
         count = itertools.count()  # as the calculator does
-        while indices:
-            for index in indices:
-                if (atoms := run.read(index)) is not None:
-                    taken[next(count)] = (index, atoms, *set_aside(atoms))
-                    yield atoms
-            indices = draw.more(wait=False)
+        for index in indices:
+            if (atoms := run.read(index)) is not None:
+                taken[next(count)] = (index, atoms, *set_aside(atoms))
+                yield atoms
 
     asked = run.folder.record.settings.get("properties") or None
-    while indices := draw.more(wait=True):
+    for indices in _drawn(feed):
         for result in run.calculator.iter_many(structures(indices), asked, ordered=False):
             index, atoms, *aside = taken.pop(result.index)
             put_back(atoms, *aside)
@@ -188,19 +185,17 @@ def _single_points(run: Computation, feed: Feed) -> None:
                 atoms.calc = SimpleNamespace(results=found)  # all that is read of it
                 run.add(index, atoms)
             if feed.stopped:
-                break
+                return
 
 
-class _Draw:
-    """Draws structures for some seconds of work, so that several processes end at about the same time."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed, self._atoms, self._last = feed, _LEAST, 0.0
-
-    def more(self, *, wait: bool) -> Sequence[int]:
-        passed, self._last = time.monotonic() - self._last, time.monotonic()
+def _drawn(feed: Feed) -> Iterator[Sequence[int]]:
+    """Yield structures for some seconds of work, so that several processes end at about the same time."""
+    atoms = _LEAST
+    while indices := feed.take(atoms, wait=True):
+        begun = time.monotonic()
+        yield indices
+        passed = time.monotonic() - begun
         if passed < _SOON_S:
-            self._atoms = min(2 * self._atoms, _MOST)
+            atoms = min(2 * atoms, _MOST)
         elif passed > _LATE_S:
-            self._atoms = max(self._atoms // 2, 1)
-        return self._feed.take(self._atoms, wait=wait)
+            atoms = max(atoms // 2, 1)

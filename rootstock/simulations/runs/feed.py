@@ -86,6 +86,8 @@ class Listed:
         atoms : int
         wait : bool
         """
+        if self.stopped:
+            return []
         begin = self._next
         before = int(self._ends[begin - 1]) if begin else 0
         end = max(begin + 1, int(np.searchsorted(self._ends, before + atoms, side="right")))
