@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from rootstock.client.batch_arrays import Question
@@ -54,7 +55,9 @@ class BatchSession(PeerSession):
     def __init__(self) -> None:
         super().__init__()
         self.batches, self._pace = Batches(), Pace()
-        self.sound: Question | None = None  # the smallest structure that has worked, in whichever pass over many
+        # In whichever pass over many:
+        self.sound: Question | None = None  # the smallest structure that has worked
+        self.unfit = inf  # atoms: so many did not fit into a fresh worker
 
     def _reset(self) -> None:
         super()._reset()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any
 
 from rootstock.client.batch_arrays import Question
@@ -54,7 +53,6 @@ class Blame:
         self._again: list[list[Question]] = []
         self._disbelieved: set[int] = set()  # of which structures a failure was not believed before
         self._patience = _DOUBTS
-        self._unfit = inf  # atoms: so many did not fit into a fresh worker
 
     @property
     def has_worked(self) -> bool:
@@ -87,8 +85,8 @@ class Blame:
             return [(question, failed)]
         if failed.failure is FailureClass.RESOURCE:
             if first:
-                self._unfit = min(self._unfit, question.atoms)
-            elif question.atoms < self._unfit:
+                self._session.unfit = min(self._session.unfit, question.atoms)
+            elif question.atoms < self._session.unfit:
                 self._again.append([question])  # perhaps others have left too little
                 return []
         if first:
