@@ -513,6 +513,20 @@ def test_stopped_and_gone_on(make: Make) -> None:
         assert finish(calc, Relaxation(steps=3), [(7, images[0], 3)])[7].steps == 3
 
 
+def test_what_was_computed_when_somebody_asks_to_stop_is_not_lost() -> None:
+    class Counting(EMT):
+        calls = 0
+
+        def calculate(self, *arguments: Any, **more: Any) -> None:
+            Counting.calls += 1
+            super().calculate(*arguments, **more)
+
+    lockstep = Lockstep(Counting(), Relaxation(fmax=1e3), stopped=lambda: Counting.calls >= 3)
+    done = [*lockstep.run(Feed(structures(6)))]
+    assert Counting.calls == 3 and [each.converged for each in done] == [True] * 3
+    assert {each.index for each in done} | {key for key, _, _ in lockstep.unfinished()} == {*range(6)}
+
+
 def test_stopped_by_another_thread(make: Make, tmp_path: Path) -> None:
     """Within an exchange: the structure that is being computed is waited for, and no other one."""
     images = structures(8, k4="wait")

@@ -109,6 +109,7 @@ class Lockstep:
     def _turns(self, feed: Feed, evaluated: Evaluations, pool: Executor | None) -> Iterator[Relaxed]:
         cohorts = Cohorts(apart=evaluated.apart)
         answers: Answers = []
+        lost = None
         while not (self._stopped or self._is_over()):
             yield from self._refill(feed, cohorts, evaluated.largest_part)
             if not self._live:
@@ -122,10 +123,11 @@ class Lockstep:
                 finished = stepping.result()
             yield from self._finish(finished, cohorts)
             cohorts.turn()
-            if lost is not None or self._stopped:
-                yield from self._finish(self._advance(answers, cohorts), cohorts)
             if lost is not None:
-                raise lost
+                break
+        yield from self._finish(self._advance(answers, cohorts), cohorts)  # what was computed last
+        if lost is not None:
+            raise lost
 
     def _refill(self, feed: Feed, cohorts: Cohorts, largest_part: int) -> Iterator[Relaxed]:
         """Take more structures, as long as there is room and there are some."""
@@ -149,7 +151,10 @@ class Lockstep:
         answers: Answers = []
         begun = time.perf_counter()
         try:
-            answers.extend((self._live[each.index], each) for each in evaluated.compute(cohorts.asked))
+            for each in evaluated.compute(cohorts.asked):
+                answers.append((self._live[each.index], each))
+                if self._is_over():
+                    self.stop()
         except RootstockError as error:
             return answers, error
         cohorts.took("asking", sum(len(live.atoms) for live, _ in answers), time.perf_counter() - begun)
