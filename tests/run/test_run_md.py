@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import io
 import json
 import os
@@ -18,13 +17,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
-from ase.io import read, write
+from ase.io import read
 from ase.io.extxyz import read_xyz
-from click.testing import CliRunner
 
-from rootstock.cli.user import main as user
 from rootstock.errors import (
-    ConfigurationError,
     ModelError,
     NonFiniteError,
     OutputError,
@@ -38,7 +34,6 @@ from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import Status
 from rootstock.simulations.runs.molecular_dynamics import seed_of
 from rootstock.simulations.runs.records import read_run
-from tests.support.commands import ROOTSTOCK, Done, clean_environment, started
 from tests.support.run_folders import QuickDisk, forked, in_memory, new_run
 
 SETTINGS = Dynamics("nvt", steps=12, stats_every=1, traj_every=2, restart_every=5, seed=7)
