@@ -5,10 +5,11 @@
 """A potential that costs nothing, written as any ASE calculator is: what is left is the cost of the call.
 
 With a number for a model, each calculation takes so many milliseconds and leaves none of its caller's data in the
-processor's caches, as a real model does.
+processor's caches, as a real model does. With ``wait`` before the number it waits so long, as for a GPU, and the energy
+is the time at which it was done.
 """
 
-from time import perf_counter
+from time import perf_counter, sleep, time
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -40,5 +41,18 @@ class Nothing(Calculator):
             place = (place + PIECE) % len(self.junk)
 
 
+class Waiting(Nothing):
+    def __init__(self, milliseconds):
+        super().__init__(0)
+        self.waits = 1e-3 * milliseconds
+
+    def calculate(self, *arguments, **more):
+        super().calculate(*arguments, **more)
+        sleep(self.waits)
+        self.results["energy"] = self.results["free_energy"] = time()
+
+
 def setup(model, device="cpu"):
+    if str(model).startswith("wait"):
+        return Waiting(float(model[4:]))
     return Nothing(float(model or 0))

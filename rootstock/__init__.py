@@ -10,16 +10,22 @@ if TYPE_CHECKING:
     from rootstock.config.clusters import CLUSTER_REGISTRY, get_root_for_cluster
     from rootstock.config.model_string import parse_model_string
     from rootstock.interfaces.calculator import RootstockCalculator
+    from rootstock.simulations.comparison.compare import compare
+    from rootstock.simulations.comparison.comparison import Comparison
     from rootstock.simulations.lockstep.relax_many import relax_many
     from rootstock.simulations.lockstep.relaxed import Relaxed
     from rootstock.simulations.relax import Relaxation
+    from rootstock.simulations.runs.background import Run
 
 __all__ = [
     "CLUSTER_REGISTRY",
+    "Comparison",
     "Relaxation",
     "Relaxed",
     "RootstockCalculator",
+    "Run",
     "__version__",
+    "compare",
     "get_root_for_cluster",
     "parse_model_string",
     "relax_many",
@@ -29,9 +35,12 @@ __all__ = [
 # this package in environments that hold numpy and ase only, never meets what the client needs.
 _HOME = {
     "CLUSTER_REGISTRY": "rootstock.config.clusters",
+    "Comparison": "rootstock.simulations.comparison.comparison",
     "Relaxation": "rootstock.simulations.relax",
     "Relaxed": "rootstock.simulations.lockstep.relaxed",
     "RootstockCalculator": "rootstock.interfaces.calculator",
+    "Run": "rootstock.simulations.runs.background",
+    "compare": "rootstock.simulations.comparison.compare",
     "get_root_for_cluster": "rootstock.config.clusters",
     "parse_model_string": "rootstock.config.model_string",
     "relax_many": "rootstock.simulations.lockstep.relax_many",

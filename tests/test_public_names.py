@@ -22,8 +22,8 @@ PROJECT = Path(__file__).parents[1]
 
 # By module: every name that the contract, README.md, docs/ and examples/ use.
 PUBLIC = {
-    "rootstock": ["CLUSTER_REGISTRY", "RootstockCalculator", "__version__", "get_root_for_cluster",
-                  "parse_model_string"],
+    "rootstock": ["CLUSTER_REGISTRY", "Comparison", "Relaxation", "Relaxed", "RootstockCalculator", "Run",
+                  "__version__", "compare", "get_root_for_cluster", "parse_model_string", "relax_many"],
     "rootstock.calculator": ["Evaluated", "FailureClass", "RootstockCalculator"],
     "rootstock.clusters": ["CLUSTER_REGISTRY", "get_root_for_cluster"],
     "rootstock.environment": ["EnvironmentManager"],

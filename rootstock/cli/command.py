@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from rootstock.cli.several import one_by_one
 from rootstock.cli.signals import end_like_ctrl_c
 from rootstock.cli.standard_streams import standard_streams
 from rootstock.config.registry_files import RegistryWarning
@@ -66,6 +67,7 @@ class Command(click.Command):
         context, words
             As click passes them.
         """
+        words = one_by_one(context, words)
         given = [*words]
         try:
             with _ended_by_errors(context):

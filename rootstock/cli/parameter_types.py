@@ -227,6 +227,7 @@ class Device(Completed):
 
 
 MODEL = Completed("model", _models)
+REFERENCE = Completed("model", lambda context: ["data", *_models(context)])
 CLUSTER = Completed("cluster", lambda _: [AUTO, *cluster_names()])
 ENVIRONMENT = Completed("environment", _environments)
 FORMAT = FileFormat()

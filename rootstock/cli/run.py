@@ -16,8 +16,8 @@ import click
 from rootstock.cli.command import Group
 from rootstock.cli.common import cluster_options, json_option, named_cluster, options, show_json
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_end import failure_line, state
-from rootstock.cli.run_folder import Run, compute, near, refuse_read_only
+from rootstock.cli.run_end import failure_line, near, state
+from rootstock.cli.run_folder import Run, compute, refuse_read_only
 from rootstock.cli.run_line import pace_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
@@ -90,7 +90,7 @@ def _show_status(folder: Path, said: Mapping[str, Any]) -> None:
         ("structures", said["structures"], ""),
         ("done", said["done"], ""),
         ("not converged", said["not_converged"], "" if said["kind"] == "relax" else None),
-        ("missing", said["missing"], ""),
+        ("missing", said["missing"], f"{said['partial']:,} of them begun" if said["partial"] else ""),
         ("computed twice", said["computed_twice"], "the first result counts" if said["computed_twice"] else None),
         ("damaged records", said["damaged_records"], "computed again" if said["damaged_records"] else None),
         (

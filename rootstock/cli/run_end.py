@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,33 @@ if TYPE_CHECKING:
     from rootstock.simulations.runs.records import RunRecord
 
 _SHOWN = 5  # failures that are listed
+
+
+def near(path: Path) -> Path:
+    """Return a path as somebody here would write it.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def recorded(path: Path) -> str:
+    """Return a sentence about what a run folder holds; empty if it holds no run.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    from rootstock.simulations.runs.folder import RunFolder
+
+    with suppress(Exception):  # the error that is shown is another one
+        progress = RunFolder.open(path).progress()
+        missing = progress.counts()["missing"]
+        return f" {len(progress.statuses) - missing:,} of {len(progress.statuses):,} structures are recorded."
+    return ""
 
 
 def some_failed(
@@ -65,6 +93,24 @@ def failure_line(failure: Mapping[str, Any]) -> str:
     return f"{failure['structure'] or failure['index']}: {failure['class']}: {failure['error']}: {shown}"
 
 
+def steps_words(progress: Progress, name: Callable[[int], str]) -> str:
+    """Return how many steps relaxations took; empty if there are none.
+
+    Parameters
+    ----------
+    progress : Progress
+    name : callable
+        Returns file and frame of an index.
+    """
+    import numpy as np
+
+    steps = progress.steps[progress.steps > 0]
+    if not len(steps) or steps.min() == steps.max():
+        return ""
+    most = int(progress.steps.argmax())
+    return f"{steps.min():,} to {steps.max():,} steps, {np.median(steps):,.0f} in the middle; the most: {name(most)}"
+
+
 def not_converged(
     folder: RunFolder, progress: Progress, name: Callable[[int], str], where: str, out: Path
 ) -> NotConvergedError:  # fmt: skip
@@ -98,16 +144,15 @@ def not_converged(
 
 def _further(path: Path, record: RunRecord, out: Path) -> str:
     """Return the commands that relax the results of a run further."""
+    from rootstock.simulations.runs.command_words import relaxation_words
+
     settings = record.settings
     words = ["rootstock", "relax", record.model]
     before = ""
     if out.suffix.lower() not in (".extxyz", ".db"):  # which hold structures
         out = Path(f"{path.name}-relaxed.extxyz")
         before = shlex.join(["rootstock", "run", "export", str(path), str(out)]) + " && "
-    words += [str(out), "--steps", str(10 * max(settings["steps"], 1))]
-    words += ["--fmax", str(settings["fmax"]), "--optimizer", settings["optimizer"]]
-    words += {"full": ["--opt-cell-fully"], "lengths": ["--opt-cell-lengths"]}.get(settings["cell"], [])
-    words += ["--pressure", str(settings["pressure"])] if settings["cell"] != "fixed" else []
+    words += [str(out), *relaxation_words({**settings, "steps": 10 * max(settings["steps"], 1)})]
     words += ["--calc-kwargs", str(record.setup_kwargs)] if record.setup_kwargs else []
     words += ["--device", record.device] if record.device != "cuda" else []
     return before + shlex.join([*words, "--run", str(path.with_name(f"{path.name}-further"))])
@@ -135,6 +180,6 @@ def state(folder: RunFolder) -> dict[str, Any]:
     return {
         "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
         "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
-        "failed": progress.failed(), "missing": counts["missing"], "computed_twice": progress.twice,
-        "damaged_records": progress.damaged, "running": processes,
+        "failed": progress.failed(), "missing": counts["missing"], "partial": progress.partial,
+        "computed_twice": progress.twice, "damaged_records": progress.damaged, "running": processes,
     }  # fmt: skip

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import click
 from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import show_json
 from rootstock.cli.progress_line import stop_gently
-from rootstock.cli.run_end import not_converged, some_failed, state
+from rootstock.cli.run_end import not_converged, recorded, some_failed, state, steps_words
 from rootstock.cli.run_line import Line, beginning, failed, failed_of, show_line
 from rootstock.cli.run_workers import AskedWorkers, compute_with, estimate
 from rootstock.errors import (
@@ -138,17 +138,17 @@ def compute(run: Run, opened: Opened) -> None:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
             _compute(run, line, folder, source, calc)
     except KeyboardInterrupt:
-        said = _recorded(run.path)
+        said = recorded(run.path)
         click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)
         click.get_current_context().exit(INTERRUPTED)
     except (WorkerError, OutputError) as error:
-        if said := _recorded(run.path):
+        if said := recorded(run.path):
             error.hint = "\n".join(
                 filter(None, (error.hint, f"{said.strip()} Continue with: {run.command('continue')}"))
             )
         raise
     except OSError as error:  # of a file of structures
-        if not isinstance(error, RootstockError) and (said := _recorded(run.path)):
+        if not isinstance(error, RootstockError) and (said := recorded(run.path)):
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
     if run.workers is not None and run.workers.limit is not None and _show_trial(run, folder, line):
@@ -220,28 +220,6 @@ def refuse_read_only(path: Path, element: Element, *, retry_failed: bool = False
         )
 
 
-def near(path: Path) -> Path:
-    """Return a path as somebody here would write it.
-
-    Parameters
-    ----------
-    path : Path
-    """
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def _recorded(path: Path) -> str:
-    """Return a sentence about what a run folder holds; empty if it holds no run."""
-    from rootstock.simulations.runs.folder import RunFolder
-
-    with suppress(Exception):  # the error that is shown is another one
-        progress = RunFolder.open(path).progress()
-        missing = progress.counts()["missing"]
-        return f" {len(progress.statuses) - missing:,} of {len(progress.statuses):,} structures are recorded."
-    return ""
-
-
 def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> None:
     """Export the results of a run, if nothing is missing, and say what is wrong.
 
@@ -274,6 +252,8 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
     elif counts["done"] + counts["not_converged"]:
         out, damaged = _export(run, folder, took)
         where = f"in {out}"
+        if folder.record.kind == "relax" and (steps := steps_words(progress, name)):
+            run.say(steps)
     if run.as_json:
         show_json(state(folder))
     if failed(progress) or damaged:

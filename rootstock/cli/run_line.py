@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rootstock.simulations.runs.progress import Progress
 
 _START_S = 4.0  # a worker that is not ready by then is told of, also where lines stay
+_COMPUTES = "rootstock.simulations"  # tells of steps of a structure; others of the worker
 _LOOK_S = 10.0  # between two looks at how many failed
 _BAR = 20  # characters
 _WORKERS = 4  # whose state is shown
@@ -46,14 +47,16 @@ class Line:
         self._atoms_of: Any = ()
         self._atoms, self._workers = 0, ""
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str, *, computes: bool = False) -> None:
         """Show what is being done before there are results, or between them.
 
         Parameters
         ----------
         text : str
+        computes : bool
+            Whether that is a part of the computation, whose time counts.
         """
-        if not self._done:
+        if not self._done and not computes:
             self._first = time.monotonic()
         self._show(f"{self._said}; {text}" if self._said else text)
 
@@ -148,7 +151,7 @@ class _ToLine(logging.Handler):
         if record.levelno >= logging.WARNING:
             click.echo(record.getMessage(), err=True)
         else:
-            self._line.tell(record.getMessage())
+            self._line.tell(record.getMessage(), computes=record.name.startswith(_COMPUTES))
 
 
 @contextmanager

@@ -17,16 +17,17 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_folder import Announce, Run, compute, near, refuse_read_only
+from rootstock.cli.run_end import near
+from rootstock.cli.run_folder import Announce, Run, compute, refuse_read_only
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rootstock.root.lock import Report
     from rootstock.simulations.pool.slots import Slot
-    from rootstock.simulations.runs.begin import Asked
+    from rootstock.simulations.runs.begin import Asked, Make
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.records import RunRecord
 
 element_option = click.option(
     "--element", metavar="I/N",
@@ -99,10 +100,9 @@ class NewRun:
         drawn : mapping, optional
             As for `Asked`; what holds is told.
         """
-        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run, naming_rebase
+        from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
-        from rootstock.simulations.runs.folder import RunFolder
         from rootstock.simulations.runs.making import check_ours
         from rootstock.simulations.structures import check_there
 
@@ -120,11 +120,7 @@ class NewRun:
             refuse_read_only(self.folder, element, out=out)
         elif self.folder.is_dir():
             check_ours(self.folder)
-        places: list[Slot] = []
-        todo = there is None or len(RunFolder(self.folder, there).missing(element))
-        if there is None or (self.workers is not None and todo):
-            with naming_rebase(self.folder, there), closing(calculator(model, build=there and there.build)) as calc:
-                places = self.workers.find_places(calc) if self.workers else []
+        places = self._find_places(there, element, lambda build: calculator(model, build=build))
         check_out(path, names)
         if self.workers is not None and self.workers.dry_run:
             _show_plan(self, asked, element, places)
@@ -137,23 +133,41 @@ class NewRun:
             self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model,
             workers=self.workers, places=places,
         )  # fmt: skip
+        compute(
+            run,
+            lambda show, announce: begin(
+                self.folder, asked, lambda build: calculator(model, build=build), show,
+                _telling(asked.drawn, announce),
+            ),
+        )  # fmt: skip
 
-        def opened(show: Report, announce: Announce) -> Any:
-            def announced(folder: RunFolder | None, structures: int) -> None:
-                announce(folder, structures)
-                held = asked.drawn if folder is None else folder.record.settings
-                for name in asked.drawn:
-                    click.echo(f"{name}, which was drawn: {held[name]}", err=True)
+    def _find_places(self, there: RunRecord | None, element: Element, make: Make) -> list[Slot]:
+        """Return where workers compute, and see that there is such a model before anything is written."""
+        from rootstock.simulations.runs.begin import naming_rebase
+        from rootstock.simulations.runs.folder import RunFolder
 
-            return begin(self.folder, asked, lambda build: calculator(model, build=build), show, announced)
-
-        compute(run, opened)
+        if there is not None and (self.workers is None or not len(RunFolder(self.folder, there).missing(element))):
+            return []
+        with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
+            return self.workers.find_places(calc) if self.workers else []
 
     def _default_out(self) -> Path:
         """Return the file beside the folder that has its name."""
         folder = Path(os.path.abspath(self.folder))
         name = folder.name.removesuffix(_ENDING)
         return near(folder.with_name(f"{name}.extxyz")) if name else Path("results.extxyz")
+
+
+def _telling(drawn: Mapping[str, Any], announce: Announce) -> Announce:
+    """Return what announces a run, and then tells which of its settings nobody asked for."""
+
+    def announced(folder: RunFolder | None, structures: int) -> None:
+        announce(folder, structures)
+        held = drawn if folder is None else folder.record.settings
+        for name in drawn:
+            click.echo(f"{name} {held[name]} was drawn; the run folder keeps it.", err=True)
+
+    return announced
 
 
 def _show_plan(run: NewRun, asked: Asked, element: Element, slots: Sequence[Slot]) -> None:

@@ -7,6 +7,7 @@ import click
 from rootstock import __version__
 from rootstock.cli.command import EXIT_CODES, Group
 from rootstock.cli.common import json_option, named_cluster, show_json
+from rootstock.cli.compare import compare
 from rootstock.cli.doctor import doctor, why_not
 from rootstock.cli.list_show import list_, show
 from rootstock.cli.md import md
@@ -24,10 +25,13 @@ from rootstock.errors import ConfigurationError
 @click.group(
     cls=Group,
     other="rootstock.cli.site",
-    commands=[list_, show, singlepoint, relax, md, run, worker, user_warm, why_not, doctor, completion_of("rootstock")],
+    commands=[
+        list_, show, singlepoint, relax, md, compare, run, worker, user_warm, why_not, doctor,
+        completion_of("rootstock"),
+    ],
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
+)  # fmt: skip
 @click.version_option(__version__, prog_name="rootstock")
 def main() -> None:
     """Machine-learned interatomic potentials, each in its own environment.

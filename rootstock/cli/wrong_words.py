@@ -182,7 +182,8 @@ def _translate(command: click.Command, line: _Line, option: str, words: list[str
             line.remarks.append(f"MODEL is the first argument, without {option}")
     elif ours == _STRUCTURE:
         line.structures.append(value)
-        line.remarks.append(f"structures follow MODEL, without {option}")
+        place = "follow MODEL" if _MODEL in arguments else "come first"
+        line.remarks.append(f"structures {place}, without {option}")
     else:
         line.options += [ours, value]
         line.remarks.append(f"{option} is {ours} here")

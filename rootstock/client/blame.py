@@ -125,22 +125,22 @@ class Blame:
         WorkerError
             If the node is at fault.
         """
-        if self._accused:
+        if self._held and (known := self._known()):
+            if self._try(known) is None:
+                self._patience = min(2 * self._patience, _MOST_DOUBTS)
+                self.deaths = 0
+                return self._release()
+            # All by one that is sound. Of those for which that is not enough, each has one to itself.
+            once = [question for question, _ in self._held if question.number not in self._disbelieved]
+            twice = [[question] for question, _ in self._held if question.number in self._disbelieved]
+            self._again += [*([once] if once else []), *twice]
+            self._disbelieved |= {question.number for question in once}
+            self._held = []
+            self.deaths += 1
+            self._session.renew()
+        if self._accused:  # the worker that is asked now is fresh, or has failed with nothing
             return self.check_node(self._accused[0][1].error, others)
-        if not self._held or not (known := self._known()):
-            return self._release()
-        if self._try(known) is None:
-            self._patience = min(2 * self._patience, _MOST_DOUBTS)
-            return self._release()
-        # All by one that is sound. Of those for which that is not enough, each has one to itself.
-        once = [question for question, _ in self._held if question.number not in self._disbelieved]
-        twice = [[question] for question, _ in self._held if question.number in self._disbelieved]
-        self._again += [*([once] if once else []), *twice]
-        self._disbelieved |= {question.number for question in once}
-        self._held = []
-        self.deaths += 1
-        self._session.renew()
-        return []
+        return self._release()
 
     def check_node(self, error: RootstockError, others: Sequence[Question]) -> Failures:
         """Find out whether workers end here whatever they are given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from rootstock import errors
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.process import WorkerProcess
 from rootstock.errors import (
@@ -70,6 +71,18 @@ def failure_class(error: RootstockError) -> FailureClass:
     exited = error.returncode if isinstance(error, WorkerDiedError) else None
     number = 0 if exited is None else -exited if exited < 0 else exited - 128
     return FailureClass.INFRASTRUCTURE if number in _FROM_OUTSIDE else FailureClass.STRUCTURE
+
+
+def error_class(name: str) -> type[RootstockError]:
+    """Return our class of errors that has a name; `RootstockError` if none has.
+
+    Parameters
+    ----------
+    name : str
+        As another process of ours has told it.
+    """
+    kind = getattr(errors, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, RootstockError) else RootstockError
 
 
 def was_lost(error: WorkerError) -> bool:

@@ -136,7 +136,7 @@ def _keep(path: Path, results: Sequence[Atoms], report: Report) -> Path | None:
     places = [path]
     with suppress(OSError):  # there is none
         places.append(Path(tempfile.gettempdir()) / path.name)
-    for place in map(_unused, places):
+    for place in map(unused, places):
         try:
             write_structures(place, results)
         except (ConfigurationError, OutputError) as error:
@@ -146,7 +146,12 @@ def _keep(path: Path, results: Sequence[Atoms], report: Report) -> Path | None:
     return None
 
 
-def _unused(path: Path) -> Path:
-    """Return a name like this one that no file has."""
+def unused(path: Path) -> Path:
+    """Return a name like this one that no file has.
+
+    Parameters
+    ----------
+    path : Path
+    """
     names = (path, *(path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(2, 1000)))
     return next((name for name in names if not name.exists()), path)

@@ -49,7 +49,13 @@ def _by_jax(jax: Any, kind: str) -> int:
 
 
 def main(kind: str, seconds: str) -> None:
-    """Print the number as a line of JSON, and end after some seconds in any case, also within a library."""
+    """Print the number as a line of JSON, and end after some seconds in any case, also within a library.
+
+    Parameters
+    ----------
+    kind, seconds : str
+        As words of the command.
+    """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.alarm(int(seconds))

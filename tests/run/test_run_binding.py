@@ -118,7 +118,7 @@ def test_folders_that_hold_no_run(tmp_path: Path) -> None:
         ({"structures": 10**18}, "structures must be a number from 0"),
         ({"structures": 2**31}, "it is about 7 structures, and run.json about 2147483648"),
         ({"structures": 6}, "it is about 7 structures"),
-        ({"kind": "md"}, "kind must be one of singlepoint, relax, not 'md'"),
+        ({"kind": "phonons"}, "kind must be one of singlepoint, relax, md, not 'phonons'"),
         ({"format": 2}, "this version knows format 1, not 2"),
         ({"settings": []}, "settings must be an object"),
         ({"weights": [5]}, r"weights\[0\] must be an object"),

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,23 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
-from ase.io import read
+from ase.io import read, write
 from ase.io.extxyz import read_xyz
+from click.testing import CliRunner
 
-from rootstock.errors import (
-    ModelError,
-    NonFiniteError,
-    OutputError,
-    RootstockError,
-    WorkerDiedError,
-)
+from rootstock.cli.run_line import Line
+from rootstock.cli.user import main as user
+from rootstock.errors import ModelError, NonFiniteError, OutputError, RootstockError, WorkerDiedError
 from rootstock.simulations.dynamics import Dynamics, Simulation
 from rootstock.simulations.provenance import SOURCE
 from rootstock.simulations.runs.carry_out import carry_out
+from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.index import Status
 from rootstock.simulations.runs.molecular_dynamics import seed_of
 from rootstock.simulations.runs.records import read_run
+from tests.support.commands import ROOTSTOCK, Done, clean_environment, started
+from tests.support.processes import wait_for
 from tests.support.run_folders import QuickDisk, forked, in_memory, new_run
 
 SETTINGS = Dynamics("nvt", steps=12, stats_every=1, traj_every=2, restart_every=5, seed=7)
@@ -48,7 +49,7 @@ class Crystals:
     def __getitem__(self, index: int) -> Atoms:
         atoms = bulk("Cu", cubic=index > 0)
         atoms.rattle(0.05, seed=index)
-        atoms.info.update({SOURCE: self.name(index), "id": index})
+        atoms.info.update({"id": index, SOURCE: self.name(index)})
         if index == 1:
             atoms.set_momenta(np.linspace(-1, 1, 12).reshape(4, 3))
             atoms.info["ref_energy"] = 7.0
@@ -228,6 +229,35 @@ def test_what_is_final_and_not_recorded(tmp_path: Path) -> None:
     check_as_alone(run, tmp_path)
 
 
+def test_what_a_restart_file_speaks_of_is_on_the_disk_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a node that is lost, nothing else is there for certain."""
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.rpartition("-")[2])
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = simulating(tmp_path / "run")
+    synced.clear()
+    compute(run)
+    once = ["stats.dat", "traj.extxyz", "restart.json"]
+    of_one = [*once * 4, "final.extxyz"]  # of steps 0, 5, 10 and 12
+    assert [name for name in synced if name in of_one] == of_one * 3
+
+
+def test_a_step_is_told_now_and_then(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = simulating(tmp_path / "run")
+    with caplog.at_level("INFO", "rootstock.simulations"):
+        compute(run, lambda index, call: (index, call) == (1, 4) and time.sleep(0.6))
+    assert "starts.xyz@1: step 3 of 12" in caplog.messages
+    line = Line(lambda text: None)
+    begun = line._first
+    line.tell("starts.xyz@1: step 3 of 12", computes=True)
+    assert line._first == begun
+
+
 # -- failures
 
 
@@ -258,7 +288,7 @@ def test_a_structure_that_kills_its_worker(tmp_path: Path) -> None:
     prefix = run.path / "md" / "000001"
     assert failure.items() >= {"index": 1, "class": "structure", "error": "WorkerDiedError"}.items()
     first, last = failure["message"].splitlines()
-    assert first == f"died That was after step 5; its files: {prefix}-*"
+    assert first == f"after step 5 ({prefix}-*): died"
     assert last == f"rootstock run retry-failed {run.path} goes on after step 5."
     assert compute(run) == [0, 0, 0]
     assert 0 < compute(run, retry_failed=True)[1] < 12
@@ -267,7 +297,7 @@ def test_a_structure_that_kills_its_worker(tmp_path: Path) -> None:
 
 def test_trouble_of_a_node_is_no_failure_of_a_structure(tmp_path: Path) -> None:
     run = simulating(tmp_path / "run")
-    with pytest.raises(WorkerDiedError, match=r"starts.xyz@1: died"):
+    with pytest.raises(WorkerDiedError, match=r"starts.xyz@1: after step 5 .*: died"):
         compute(run, Lost({*range(8, 50)}, code=-9))
     assert run.missing().tolist() == [1, 2] and next(run.failures())["class"] == "infrastructure"
     compute(run)
@@ -287,7 +317,7 @@ def test_one_that_becomes_unstable(tmp_path: Path, error: Exception) -> None:
     assert (failure["class"], failure["error"], failure["structure"]) == (
         "structure", "NonFiniteError", "starts.xyz@1, Cu4"
     )  # fmt: skip
-    assert f"after step 6; its files: {run.path}/md/000001-*" in failure["message"].splitlines()[0]
+    assert failure["message"].startswith(f"after step 6 ({run.path}/md/000001-*): ")
     assert "use a shorter --timestep, with another --run." in failure["message"]
     assert run.progress().statuses.tolist() == [Status.DONE, Status.FAILED_STRUCTURE, Status.DONE]
     with pytest.raises(RootstockError, match="starts.xyz@1"):
@@ -331,3 +361,107 @@ def test_a_file_that_cannot_grow(tmp_path: Path, limit: int) -> None:
     assert 2 in run.missing() and not [*run.failures()]
     compute(run)
     check_as_alone(run, tmp_path)
+
+
+def test_two_elements_share_no_structure(tmp_path: Path) -> None:
+    run = simulating(tmp_path / "run")
+    calls = [compute(run, element=Element(number, 2)) for number in (1, 2)]
+    assert all(bool(one) != bool(other) for one, other in zip(*calls, strict=True))
+    check_as_alone(run, tmp_path)
+
+
+# -- the command
+
+
+Command = Callable[..., Done]
+LINE = ("--ensemble", "nvt", "--traj-every", "1", "--stats-every", "1", "--restart-every", "1000000", "--steps")
+
+
+@pytest.fixture
+def rootstock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> Command:
+    """Return what runs a command in this process; the folder holds `starts.xyz`, whose second structure is unknown."""
+    monkeypatch.chdir(tmp_path)
+    write("starts.xyz", [bulk(symbol, "fcc", 4.0, cubic=True) for symbol in ("Cu", "U", "Au")])
+
+    def command(*words: str) -> Done:
+        done = CliRunner().invoke(user, words, prog_name="rootstock", env=clean_environment(ROOTSTOCK_ROOT=str(root)))
+        return Done(words, done.exit_code, done.stdout, done.stderr)
+
+    return command
+
+
+def test_a_file_of_starts(rootstock: Command) -> None:
+    line = ("md", "emt", "starts.xyz", "--device", "cpu", "--run", "melts", *LINE)
+    done = rootstock(*line, "3")
+    assert done.returncode == 22, done.stderr
+    seed = read_run(Path("melts")).settings["seed"]
+    assert f"seed {seed} was drawn; the run folder keeps it.\n" in done.stderr
+    assert "starts.xyz@1, U4: structure: ModelError: " in done.stderr
+    finals = read("melts.extxyz", ":")
+    assert [atoms.info["rootstock_source"] for atoms in finals] == ["starts.xyz@0", "starts.xyz@2"]
+    assert all(atoms.get_potential_energy() and atoms.get_momenta().any() for atoms in finals)
+    assert sorted(path.name for path in Path("melts/md").iterdir()) == [
+        f"00000{index}-{name}" for index in (0, 2) for name in sorted(ENDINGS)
+    ]
+    # The same command goes on; it needs to know no seed.
+    again = rootstock(*line, "3")
+    assert again.returncode == 22 and f"seed {seed} was drawn" in again.stderr and "none to compute" in again.stderr
+    for words, what in (
+        (("3", "--seed", "1"), f"seed is {seed} there, and 1 now"),
+        (("4",), "steps is 3 there, and 4"),
+    ):
+        refused = rootstock(*line, *words)
+        assert refused.returncode == 3 and f"melts holds another run: settings.{what}" in refused.stderr
+    # One of them alone, with the seed that its restart file says.
+    its = json.loads(Path("melts/md/000002-restart.json").read_text())["settings"]["seed"]
+    assert its == seed_of(seed, 2)
+    one = rootstock(
+        "md", "emt", "starts.xyz@2", "--device", "cpu", "--file-prefix", "one", "--seed", str(its), *LINE, "3"
+    )
+    assert not one.returncode, one.stderr
+    expected = read("one-traj.extxyz", ":")
+    for found, same in zip(read("melts/md/000002-traj.extxyz", ":"), expected, strict=True):
+        assert found.positions == pytest.approx(same.positions, abs=1e-9)
+        assert found.get_momenta() == pytest.approx(same.get_momenta(), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--run", "r", "--restart"), "--restart is for one structure: with --run, the same command always goes on."),
+        (
+            ("--run", "r", "--file-prefix", "x"),
+            "--file-prefix is for one structure: with --run, the files are in r/md.",
+        ),
+        (("--out", "x.extxyz"), "--out is for --run"),
+        (("--element", "1/2"), "--element is for --run."),
+        (
+            (),
+            "starts.xyz holds 3 structures.\nPick one, such as 'starts.xyz@-1'; or simulate each of them: --run FOLDER",
+        ),
+        (("starts.xyz@0", "--file-prefix", "x"), "Without --run, md simulates one structure, and 2 files were given."),
+        (("--run", "r", "--friction", "1", "--ensemble", "nve"), "--friction is for nvt; nve does not use it."),
+    ],
+)
+def test_what_is_refused(rootstock: Command, words: tuple[str, ...], said: str) -> None:
+    done = rootstock("md", "emt", "starts.xyz", *LINE, "3", *words)
+    assert (done.returncode, said in done.stderr) == (3, True), done.stderr
+    assert [path.name for path in Path().iterdir()] == ["starts.xyz"]
+
+
+def test_a_signal_ends_it_after_a_step(rootstock: Command, root: Path) -> None:
+    steps = 150
+    words = ("md", "emt", "starts.xyz@0", "--device", "cpu", "--seed", "5", "--run", "melts", *LINE)
+    restart, stats = Path("melts/md/000000-restart.json"), Path("melts/md/000000-stats.dat")
+    with started([ROOTSTOCK, *words, f"{steps}"], env=clean_environment(ROOTSTOCK_ROOT=str(root))) as process:
+        wait_for(restart.exists, "the first restart file")  # it is written before the first step
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate()[1]
+    assert process.returncode == 130, told
+    assert "Interrupted. 0 of 1 structures are recorded. Continue with: rootstock run continue melts" in told
+    step = json.loads(restart.read_text())["step"]
+    assert 0 < step < steps and len(stats.read_text().splitlines()) == step + 2
+    done = rootstock("run", "continue", "melts")
+    assert not done.returncode, done.stderr
+    assert len(read("melts.extxyz", ":")) == 1
+    assert np.loadtxt(stats)[:, 0].tolist() == list(range(steps + 1))

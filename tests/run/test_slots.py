@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from rootstock.config.clusters import cluster_from, packaged_scopes
 from rootstock.errors import ConfigurationError, DeviceError
 from rootstock.simulations.pool.slots import Slot, check_devices, divide_processors, find_slots
 from tests.run.conftest import Make, start_of
+from tests.support.commands import run
 
 GPU = "GPU-8e14b6d2-3c7e-4d6b-9d2e-5a1f7a3f8f3d"
 MIG = "MIG-4b5a1f7a-0000-5d6b-9d2e-5a1f7a3f8f3d"
@@ -319,7 +319,7 @@ class _C:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment that has a torch."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    run(sys.executable, "-m", "venv", "--without-pip", folder, check=True)
     (site,) = folder.glob("lib/python3*/site-packages")
     (site / "torch").mkdir()
     (site / "torch/__init__.py").write_text(textwrap.dedent(FAKE))
@@ -367,7 +367,5 @@ def test_counting_ends_in_time(launch: Callable[[str], Launch]) -> None:
 
 
 def test_counting_ends_by_itself_where_nobody_waits(python: Path, emt: RootstockCalculator) -> None:
-    done = subprocess.run(
-        [python, "-I", "-B", COUNTER, "cuda", "1"], env={"WHAT": "hangs"}, stdout=subprocess.DEVNULL, timeout=60
-    )
+    done = run(python, "-I", "-B", COUNTER, "cuda", "1", env={"WHAT": "hangs"})
     assert done.returncode < 0

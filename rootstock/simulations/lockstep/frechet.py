@@ -134,11 +134,11 @@ def _column(counts: NDArray[np.int64]) -> Rows:
 def _constants(counts: NDArray[np.int64]) -> Stack:
     """Return what the coordinates hold beside the logarithm of the deformation: log n in each direction."""
     with np.errstate(divide="ignore"):  # no atoms
-        return np.log(_column(counts)) * np.eye(3)  # type: ignore[no-any-return]
+        return np.log(_column(counts)) * np.eye(3)
 
 
 def _times(rows: Rows, matrices: Stack, counts: NDArray[np.int64]) -> Rows:
     """Return each row times the matrix of its structure."""
     x, y, z = rows[:, 0:1], rows[:, 1:2], rows[:, 2:3]
     each = np.repeat(matrices, counts, axis=0)
-    return x * each[:, 0] + y * each[:, 1] + z * each[:, 2]  # type: ignore[no-any-return]
+    return x * each[:, 0] + y * each[:, 1] + z * each[:, 2]

@@ -49,7 +49,13 @@ class Given:
         self.results: Mapping[str, Any] = {}
 
     def get_potential_energy(self, atoms: Atoms, force_consistent: bool = False) -> float:  # noqa: ARG002
-        """Return the energy."""
+        """Return the energy.
+
+        Parameters
+        ----------
+        atoms, force_consistent
+            As ASE passes them.
+        """
         return float(self.results["energy"])
 
     def get_forces(self, atoms: Atoms) -> NDArray[np.float64]:  # noqa: ARG002
@@ -94,10 +100,18 @@ class Coordinates:
 class Live:
     """One relaxation that goes on.
 
-    Attributes
+    Parameters
     ----------
     key : int
         By which its owner knows it.
+    atoms : ase.Atoms
+        As it begins.
+    steps : int
+        How many it has taken before.
+    relaxation : Relaxation
+
+    Attributes
+    ----------
     atoms : ase.Atoms
         As they are now: perhaps a step that was not computed yet.
     given : Given

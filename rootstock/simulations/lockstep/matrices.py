@@ -4,8 +4,8 @@ ASE asks scipy for one matrix after the other, which takes a thousand times as l
 taken for a whole stack of them; what becomes of one matrix depends on no other one, to the last bit. A matrix that has
 no logarithm, or an exponential beyond all numbers, gives NaN or infinity and raises nothing: the others are right.
 
-- Exponential: scaling and squaring, N. J. Higham, Functions of Matrices (SIAM 2008), chapter 10. The scaled matrix is so
-  small that a Taylor polynomial of degree 12 is exact to rounding, and needs no equations solved.
+- Exponential: scaling and squaring, N. J. Higham, Functions of Matrices (SIAM 2008), chapter 10. The scaled matrix is
+  so small that a Taylor polynomial of degree 12 is exact to rounding, and needs no equations solved.
 - Its derivative L(X, E) in the direction E, Fréchet's: exp([[X, E], [0, X]]) has it in its upper right corner (Higham,
   section 3.2; A. H. Al-Mohy and N. J. Higham, SIAM J. Matrix Anal. Appl. 30, 1639 (2009), which scipy follows, computes
   the same product by product).
@@ -42,7 +42,7 @@ def exponentials(matrices: Stack) -> Stack:
         doublings = np.where(np.isfinite(doublings), doublings, 0).astype(int)
         scaled = np.ldexp(matrices, -doublings[:, None, None])
         one = np.eye(matrices.shape[-1])
-        found = one + scaled / _DEGREE
+        found: Stack = one + scaled / _DEGREE
         for k in range(_DEGREE - 1, 0, -1):
             found = one + scaled @ found / k
         for k in range(doublings.max(initial=0)):
@@ -64,7 +64,7 @@ def exponential_derivatives(matrices: Stack, directions: Stack) -> Stack:
         blocks = np.zeros((len(matrices), 6, 6))
         blocks[:, :3, :3] = blocks[:, 3:, 3:] = matrices
         blocks[:, :3, 3:] = np.ldexp(directions, -exponents)
-        return np.ldexp(exponentials(blocks)[:, :3, 3:], exponents)  # type: ignore[no-any-return]
+        return np.ldexp(exponentials(blocks)[:, :3, 3:], exponents)
 
 
 def logarithms(matrices: Stack) -> Stack:
@@ -100,7 +100,7 @@ def inverses(matrices: Stack) -> Stack:
     """
     with np.errstate(all="ignore"):
         cofactors = _cofactors(matrices)
-        return cofactors.swapaxes(1, 2) / _along_first_row(matrices, cofactors)[:, None, None]  # type: ignore[no-any-return]
+        return cofactors.swapaxes(1, 2) / _along_first_row(matrices, cofactors)[:, None, None]
 
 
 def determinants(matrices: Stack) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ def determinants(matrices: Stack) -> NDArray[np.float64]:
 
 def _cofactors(matrices: Stack) -> Stack:
     after, before = matrices[:, _NEXT], matrices[:, _LAST]
-    return after[..., _NEXT] * before[..., _LAST] - after[..., _LAST] * before[..., _NEXT]  # type: ignore[no-any-return]
+    return after[..., _NEXT] * before[..., _LAST] - after[..., _LAST] * before[..., _NEXT]
 
 
 def _along_first_row(matrices: Stack, cofactors: Stack) -> NDArray[np.float64]:

@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rootstock import errors
 from rootstock.client.child_process import ChildProcess
+from rootstock.client.own_python import own_python
+from rootstock.client.reported import error_class
 from rootstock.client.threads import OF_LIBRARIES
 from rootstock.errors import RootstockError, WorkerDiedError, WorkerStartError
 from rootstock.simulations.pool.wire import Wire
 
 if TYPE_CHECKING:
     from rootstock.simulations.pool.slots import Slot
-
-# Our own package may lie where this Python does not look by itself.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from rootstock.simulations.pool.driver import main; main()"
-_PACKAGES = Path(__file__).parents[3]
 
 
 class _Process(ChildProcess):
@@ -40,8 +35,7 @@ class _Process(ChildProcess):
                 variables.pop(name, None)
                 if value is not None:
                     variables[name] = value
-            safe = "-I" if sys.flags.isolated else "-P"  # nothing is imported from the folder one happens to be in
-            command = [sys.executable, safe, "-c", _PROGRAM, str(_PACKAGES), str(theirs.fileno())]
+            command = [*own_python("rootstock.simulations.pool.driver", "main"), str(theirs.fileno())]
             self._run(command, output, pass_fds=[theirs.fileno()], env=variables)
         except BaseException:
             ours.close()
@@ -134,10 +128,7 @@ def as_error(said: Mapping[str, str]) -> RootstockError:
     said : Mapping
         As `rootstock.simulations.pool.driver.described` returns it.
     """
-    kind = getattr(errors, said["type"], RootstockError)
-    if not (isinstance(kind, type) and issubclass(kind, RootstockError)):
-        kind = RootstockError
-    error = kind(said["message"], said["hint"])
+    error = error_class(said["type"])(said["message"], said["hint"])
     for name in ("log", "tail", "remote_traceback"):
         setattr(error, name, said[name])
     return error

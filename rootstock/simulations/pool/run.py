@@ -18,6 +18,7 @@ from rootstock.config.site import installed_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.interfaces.arguments import worker_spec
 from rootstock.root.layout import RootLayout
+from rootstock.root.records import read_build
 from rootstock.simulations.pool.plan import GRACE_S, Plan, Told
 from rootstock.simulations.pool.pool import Pool
 from rootstock.simulations.pool.slots import Slot, find_slots
@@ -174,12 +175,12 @@ def find_places(calculator: RootstockCalculator, workers: Workers) -> list[Slot]
     arguments = dict(calculator.parameters)
     build = arguments.pop("build")
 
-    def count() -> int:
-        return count_devices(worker_spec(arguments, build).model.launch(threads=1), arguments["device"])
-
+    launch = worker_spec(arguments, build).model.launch(threads=1)
+    record = read_build(launch.build) if launch.build else None
     return find_slots(
         workers.number, device=arguments["device"], threads=arguments["threads"], workers_per_gpu=workers.per_gpu,
-        cluster=_cluster_of(Path(arguments["root"])), count=count,
+        cluster=_cluster_of(Path(arguments["root"])), count=lambda: count_devices(launch, arguments["device"]),
+        accelerator=record.computes_on if record else None,
     )  # fmt: skip
 
 

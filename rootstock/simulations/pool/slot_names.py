@@ -85,7 +85,12 @@ def gpu_names(
 
 
 def only(variable: str, name: str) -> dict[str, str | None]:
-    """Return what a driver's environment says so that it sees one GPU: a variable to set, and those to remove."""
+    """Return what a driver's environment says so that it sees one GPU: a variable to set, and those to remove.
+
+    Parameters
+    ----------
+    variable, name : str
+    """
     return {**dict.fromkeys(_ALL), variable: name}
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+import shlex
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +18,8 @@ from rootstock.errors import ConfigurationError, NonFiniteError, OutputError, Ro
 from rootstock.root.record_files import parse_record
 from rootstock.simulations.dynamics import Dynamics, Simulation, files_of
 from rootstock.simulations.output import naming
+from rootstock.simulations.provenance import SOURCE
+from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.frames_index import read_frame
@@ -24,9 +29,10 @@ from rootstock.simulations.writing import check_structures
 if TYPE_CHECKING:
     from rootstock.simulations.runs.compute import Computation
 
+logger = logging.getLogger(__name__)
 FOLDER = "md"
+_TOLD_S = 0.5  # between two steps that are told
 _DIGITS = 6  # of the index in the names of files, or as many as the last one has
-_REFERENCE = "ref_"  # begins the names of what the input carried as results: they are not those of later steps
 
 
 def read_dynamics(folder: RunFolder) -> Dynamics:
@@ -95,8 +101,9 @@ def simulate_each(run: Computation, feed: Feed) -> None:
         for index in indices:
             if (atoms := run.read(index)) is None:
                 continue
-            aside = [_references_of(entries) for entries in (atoms.info, atoms.arrays)]
-            one = _One(run, feed, replace(settings, seed=seed_of(settings.seed, index)), prefix_of(run.folder, index))
+            info, arrays = set_aside(atoms)
+            atoms.info.update({name: info[name] for name in (SOURCE,) if name in info})  # in all files, as of one alone
+            one = _One(run, feed, index, settings)
             try:
                 final = one.finish(atoms)
             except OutputError as error:
@@ -110,8 +117,7 @@ def simulate_each(run: Computation, feed: Feed) -> None:
                 continue
             if final is None:
                 return
-            for entries, references in zip((final.info, final.arrays), aside, strict=True):
-                entries.update(references)
+            put_back(final, info, arrays)
             run.add(index, final, steps=settings.steps)
 
 
@@ -121,9 +127,14 @@ class _One:
 
     run: Computation
     feed: Feed
+    index: int
     settings: Dynamics
-    prefix: Path
     simulation: Simulation | None = None
+    told: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.settings = replace(self.settings, seed=seed_of(self.settings.seed, self.index))
+        self.prefix = prefix_of(self.run.folder, self.index)
 
     def finish(self, atoms: Atoms) -> Atoms | None:
         """Return the final structure with its results; None if somebody asked to stop before."""
@@ -134,7 +145,7 @@ class _One:
             self.simulation = None
             try:
                 self.simulation = self._begin(atoms)
-                if not self.simulation.run(on_step=lambda _: not self.feed.stopped):
+                if not self.simulation.run(on_step=self._on_step):
                     return None
                 break
             except WorkerError as error:  # a fresh one goes on; if it comes no further, that is the structure's fault
@@ -150,6 +161,12 @@ class _One:
             raise OutputError(f"{self._file('final')} was just written, and holds something else.", "Look at the disk.")
         return final
 
+    def _on_step(self, now: Simulation) -> bool:
+        if (at := time.monotonic()) - self.told > _TOLD_S:
+            self.told = at
+            logger.info("%s: step %d of %d", self.run.source.name(self.index), now.step, now.settings.steps)
+        return not self.feed.stopped
+
     def _begin(self, atoms: Atoms) -> Simulation:
         if not self._file("restart").exists():
             check_structures(self._file("traj"), [atoms])
@@ -159,7 +176,7 @@ class _One:
                 self.run.calculator, self.settings, str(self.prefix), start=atoms, seed=self.settings.seed
             )
         except ConfigurationError as error:
-            error.hint = f"To begin this one anew: rm {self.prefix}-* && rootstock run retry-failed {self._folder}"
+            error.hint = f"To begin this one anew: rm {shlex.quote(str(self.prefix))}-* && {self._retry}"
             raise
 
     def _final(self, atoms: Atoms) -> Atoms | None:
@@ -175,18 +192,18 @@ class _One:
         """Let an error say how far the simulation was, where its files are, and how to go on."""
         if self.simulation is None or self.simulation.saved is None:
             return
-        error.message = f"{error.message} That was after step {self.simulation.step}; its files: {self.prefix}-*"
+        error.message = f"after step {self.simulation.step} ({self.prefix}-*): {error.message}"
         if kind is FailureClass.INFRASTRUCTURE:  # of which the command says how to go on
             return
         hints = [error.hint] if error.hint else []
         if isinstance(error, NonFiniteError):
             hints.append("If it has become unstable, use a shorter --timestep, with another --run.")
-        hints.append(f"rootstock run retry-failed {self._folder} goes on after step {self.simulation.saved}.")
+        hints.append(f"{self._retry} goes on after step {self.simulation.saved}.")
         error.hint = "\n".join(hints)
 
     @property
-    def _folder(self) -> str:
-        return str(self.run.folder.path)
+    def _retry(self) -> str:
+        return f"rootstock run retry-failed {shlex.quote(str(self.run.folder.path))}"
 
     def _file(self, name: str) -> Path:
         return files_of(str(self.prefix))[name]
@@ -197,8 +214,3 @@ class _OfRun(Simulation):
 
     def how_to_go_on(self, error: RootstockError) -> str:  # noqa: ARG002
         return ""
-
-
-def _references_of(entries: dict[Any, Any]) -> dict[Any, Any]:
-    """Take what the input carried as results out of a structure."""
-    return {name: entries.pop(name) for name in [*entries] if str(name).startswith(_REFERENCE)}

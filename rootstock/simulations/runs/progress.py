@@ -25,6 +25,10 @@ class Progress:
     ----------
     statuses : numpy.ndarray
         A `Status` for each structure.
+    steps : numpy.ndarray
+        How many each relaxation or simulation took that has a result; else 0.
+    partial : int
+        How many of the missing structures have begun, and go on from where they were stopped.
     twice : int
         How many results there are beside the first of a structure.
     damaged : int
@@ -32,6 +36,8 @@ class Progress:
     """
 
     statuses: NDArray[np.uint8]
+    steps: NDArray[np.uint32]
+    partial: int
     twice: int
     damaged: int
 
@@ -99,7 +105,8 @@ def read_progress(folder: Path, structures: int, gpu: str | None = None) -> tupl
     """
     read_sizes(folder, structures)  # nothing is allocated for a number that is wrong
     failed = np.zeros(structures, np.uint8)
-    statuses, final = failed.copy(), np.zeros(structures, bool)
+    statuses, final, partial = failed.copy(), np.zeros(structures, bool), np.zeros(structures, bool)
+    steps = np.zeros(structures, np.uint32)
     results = damaged = 0
     for read in (each for part in parts_of(folder) for each in read_index(folder, part, structures)):
         entries = read.entries
@@ -110,6 +117,8 @@ def read_progress(folder: Path, structures: int, gpu: str | None = None) -> tupl
         good = entries[ok][::-1]
         fresh = statuses[good["index"]] == Status.MISSING
         statuses[good["index"][fresh]] = good["status"][fresh]
+        steps[good["index"][fresh]] = good["more"][fresh]
+        partial[entries["index"][entries["status"] == Status.PARTIAL]] = True
         failed[entries["index"][entries["status"] == Status.FAILED_RESOURCE]] |= 1
         failed[entries["index"][entries["status"] == Status.FAILED_STRUCTURE]] |= 2
         if gpu is not None:
@@ -119,7 +128,8 @@ def read_progress(folder: Path, structures: int, gpu: str | None = None) -> tupl
     lacking = statuses == Status.MISSING
     statuses[lacking & (failed == 1)] = Status.FAILED_RESOURCE
     statuses[lacking & (failed >= 2)] = Status.FAILED_STRUCTURE
-    return Progress(statuses, twice, damaged), final
+    begun = int(np.count_nonzero(partial & (statuses == Status.MISSING)))
+    return Progress(statuses, steps, begun, twice, damaged), final
 
 
 def read_results(folder: Path, structures: int) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64], list[str]]:
