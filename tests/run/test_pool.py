@@ -40,7 +40,7 @@ from rootstock.simulations.pool.feed import FromPool
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.plan import Plan, Told
 from rootstock.simulations.pool.pool import Pool
-from rootstock.simulations.pool.run import PoolRun, Workers
+from rootstock.simulations.pool.run import PoolRun, Workers, deadline_of
 from rootstock.simulations.pool.slots import Slot
 from rootstock.simulations.pool.work import Work
 from rootstock.simulations.relax import Relaxation
@@ -427,6 +427,15 @@ def test_the_end_of_the_job_is_near(fakes: Fakes, left: float) -> None:
     do = "ready(); say(want=4)\nwhile hear()[0] != 'stop': pass\nsay(end=True)"
     assert not fakes.run(40, do, grace=300.0, deadline=time.time() + 310.0 + left)
     assert [text.startswith("The job is about to end") for text in fakes.warned] == [True]
+
+
+def test_when_the_job_ends() -> None:
+    assert deadline_of({}) is None is deadline_of({"SLURM_JOB_END_TIME": ""})
+    assert deadline_of({"SLURM_JOB_END_TIME": "1800000000"}) == 1.8e9
+    assert deadline_of({"SLURM_JOB_END_TIME": "1", "ROOTSTOCK_DEADLINE": "1800000000.5"}) == 1800000000.5
+    with pytest.raises(ConfigurationError, match="ROOTSTOCK_DEADLINE=noon is no time in seconds since 1970") as caught:
+        deadline_of({"ROOTSTOCK_DEADLINE": "noon"})
+    assert "unset ROOTSTOCK_DEADLINE" in caught.value.hint
 
 
 def test_nobody_is_left_when_a_driver_cannot_be_started_at_all(fakes: Fakes) -> None:
