@@ -40,14 +40,16 @@ from rootstock.simulations.pool.feed import FromPool
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.plan import Plan, Told
 from rootstock.simulations.pool.pool import Pool
-from rootstock.simulations.pool.run import PoolRun, Workers
+from rootstock.simulations.pool.run import PoolRun, Workers, deadline_of
 from rootstock.simulations.pool.slots import Slot
 from rootstock.simulations.pool.work import Work
 from rootstock.simulations.relax import Relaxation
 from rootstock.simulations.runs.begin import Asked, begin
+from rootstock.simulations.runs.carry_out import carry_out
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.partials import Partials
+from rootstock.simulations.runs.source import Source
 from tests.run.conftest import HEADER
 from tests.support.commands import ROOTSTOCK, Done, clean_environment, read_until, run, started
 from tests.support.folders import once_per_run, small_disk
@@ -427,6 +429,15 @@ def test_the_end_of_the_job_is_near(fakes: Fakes, left: float) -> None:
     assert [text.startswith("The job is about to end") for text in fakes.warned] == [True]
 
 
+def test_when_the_job_ends() -> None:
+    assert deadline_of({}) is None is deadline_of({"SLURM_JOB_END_TIME": ""})
+    assert deadline_of({"SLURM_JOB_END_TIME": "1800000000"}) == 1.8e9
+    assert deadline_of({"SLURM_JOB_END_TIME": "1", "ROOTSTOCK_DEADLINE": "1800000000.5"}) == 1800000000.5
+    with pytest.raises(ConfigurationError, match="ROOTSTOCK_DEADLINE=noon is no time in seconds since 1970") as caught:
+        deadline_of({"ROOTSTOCK_DEADLINE": "noon"})
+    assert "unset ROOTSTOCK_DEADLINE" in caught.value.hint
+
+
 def test_nobody_is_left_when_a_driver_cannot_be_started_at_all(fakes: Fakes) -> None:
     def begin(slot: Slot) -> dict[str, str]:
         if slot.name == "worker 1":
@@ -627,9 +638,10 @@ def test_what_is_tried_again_is_no_longer_failed_before_somebody_knows(real: Rea
     (real.folder / "go").touch()
     (real.folder / "ill").touch()
     with real.opened() as run:
-        assert run.compute(SLOTS[:1], recorded=lambda indices: None)
+        with run.calculator as calc:
+            carry_out(run.folder, Source(run.folder.path, run.folder.record.input), calc)
         assert run.folder.progress().counts()["failed_structure"] == 3
-        assert run.compute(SLOTS[:1], recorded=lambda indices: None)  # these are final
+        assert run.compute(SLOTS[:1], recorded=lambda indices: None)  # these are final: no driver is started
     (real.folder / "go").unlink()
     (real.folder / "ill").unlink()
     calls = len(real.calls())
@@ -761,7 +773,7 @@ def test_two_elements_at_once_and_one_twice(commands: Commands) -> None:
     assert sorted(int(call[0]) for call in real.calls()) == [*range(12)]
 
 
-def test_relaxations_that_are_stopped_go_on(commands: Commands) -> None:
+def test_relaxations_that_are_stopped_are_recorded_where_they_are(commands: Commands) -> None:
     real, go = commands.real, commands.real.folder / "go"
     write(real.folder / "in.extxyz", structures(6, dict.fromkeys(range(6), "wait later"), size=4))
     with commands.started(commands.begin("relax", "--fmax", "0.001", "--grace", "600")) as pool:
@@ -774,6 +786,3 @@ def test_relaxations_that_are_stopped_go_on(commands: Commands) -> None:
     partials = Partials(folder.path, folder.record.structures)
     before = {index: partials.go_on(index, images) for index, images in enumerate(read(real.folder / "in.extxyz", ":"))}
     assert max(before.values()) > 0
-    finished = commands.run(*commands.words("run", "continue", "run"))
-    assert finished.returncode == 0, finished.stderr
-    assert commands.status()["done"] == 6
