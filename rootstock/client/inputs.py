@@ -88,6 +88,12 @@ class Inputs:
         copy.positions, copy.stamp, copy.rest = self.positions.copy(), self.stamp, self.rest
         return copy
 
+    def moved(self) -> Inputs:
+        """Return inputs for the same atoms elsewhere: what is the same then, apart from positions, is not looked at."""
+        moved = Inputs()
+        moved.positions, moved.rest = np.empty_like(self.positions), self.rest
+        return moved
+
     def update(self, atoms: Atoms) -> None:
         """Take over what `atoms` are now.
 

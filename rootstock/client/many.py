@@ -93,6 +93,7 @@ class ManyStructures:
         self._of_periodic = PROPERTY_BITS["stress"] if properties is None and "stress" in offered else 0
         self._together = self._stopped = False
         self._structures = _FIRST  # of the next exchange
+        self._before: dict[int, Inputs] = {}  # what was asked of structures that are moved
         self._blame = Blame(session, self._question)
 
     def run(self, images: Iterable[Atoms]) -> Iterator[Evaluated]:
@@ -144,11 +145,14 @@ class ManyStructures:
             If no worker can be started, or each ends. What was yielded holds.
         """
         questions = []
+        if len(self._before) > _MOST:
+            self._before.clear()
         for number, structure in structures:
-            question = self._question(number, structure)
+            question = self._question(number, structure, self._before.get(number))
             if isinstance(question, Evaluated):
                 yield question
             else:
+                self._before[number] = question.inputs
                 questions.append(question)
         yield from self._window(questions)
 
@@ -162,12 +166,12 @@ class ManyStructures:
         """How many atoms the worker has computed together of late; 0 if it computes one structure after the other."""
         return self._session.batches.atoms
 
-    def _question(self, number: int, structure: Atoms) -> Question | Evaluated:
+    def _question(self, number: int, structure: Atoms, before: Inputs | None = None) -> Question | Evaluated:
         require_atoms(number, structure)
         asked = self._asked
         if self._of_periodic and structure.cell.rank == 3 and structure.pbc.any():
             asked |= self._of_periodic
-        inputs = Inputs()
+        inputs = before.moved() if before else Inputs()
         try:
             inputs.update(structure)
         except (ConfigurationError, NonFiniteError) as error:

@@ -477,6 +477,14 @@ def test_a_worker_that_fails_with_all_that_come(make: Make, trouble: str) -> Non
         ]
 
 
+def test_a_worker_that_fails_from_the_first_of_a_later_pass_on(make: Make) -> None:
+    """What has worked in a pass before tells that the worker is to blame."""
+    images = periodic(6)
+    with make("loop", sick_after=4) as calc:
+        assert not failed(calc.evaluate_many(images[:4]))
+        assert not failed(calc.evaluate_many(images[4:]))
+
+
 def test_many_failures_in_a_row(make: Make) -> None:
     """More than go into one frame; a sound worker is asked now and then whether it still is."""
     images = periodic(700, **{f"k{k}": "raise" for k in range(10, 690)})

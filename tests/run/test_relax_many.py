@@ -408,7 +408,7 @@ def test_who_fails_fails_alone(make: Make, kind: str) -> None:
 def test_one_that_hangs(make: Make) -> None:
     images = structures(2, k1="hang")
     relaxation = Relaxation(fmax=0.01, steps=5)
-    with make("loop", timeout=2.0) as calc:
+    with make("loop", timeout=1.0) as calc:
         done = relax_many(images, calc, relaxation)
         assert failures(done) == {1: (WorkerTimeoutError, FailureClass.STRUCTURE)} and done[1].steps == 1
         calc.set(timeout=600.0)

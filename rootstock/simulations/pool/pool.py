@@ -46,6 +46,7 @@ class Pool:
         self._ends_at: float | None = None  # as `time.monotonic` counts; all are ended then
         self._stopped = self._all_there = False
         self._shown: Mapping[str, str] = {}
+        self._warned: set[str] = set()
 
     def run(self) -> bool:
         """Compute until nothing is left, or somebody asks to end.
@@ -124,7 +125,9 @@ class Pool:
         elif what == "say":
             member.state = str(value)
         elif what == "warn":
-            self._told.warn(f"{member.slot.name}: {value}")
+            if value not in self._warned:  # all of them may say the same
+                self._told.warn(f"{member.slot.name}: {value}")
+            self._warned.add(value)
         elif what == "error":
             member.error = as_error(value)
         elif what == "end":

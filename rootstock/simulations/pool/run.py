@@ -23,7 +23,7 @@ from rootstock.simulations.pool.plan import GRACE_S, Plan, Told
 from rootstock.simulations.pool.pool import Pool
 from rootstock.simulations.pool.slots import Slot, find_slots
 from rootstock.simulations.pool.work import Work
-from rootstock.simulations.runs.carry_out import read_settings
+from rootstock.simulations.runs.carry_out import check_settings
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.input_table import read_sizes
@@ -122,7 +122,7 @@ class PoolRun:
         ConfigurationError, OutputError, WorkerError
             As `Pool.run`.
         """
-        read_settings(self.folder)  # before any driver is started
+        check_settings(self.folder)  # before any driver is started
         atoms_of = read_sizes(self.folder.path, self.folder.record.structures)
         source = Source(self.folder.path, self.folder.record.input)
         before = self.folder.progress().statuses

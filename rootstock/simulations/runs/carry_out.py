@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from rootstock.errors import ConfigurationError
+from rootstock.simulations.dynamics import Dynamics
 from rootstock.simulations.lockstep.live import can_lockstep
+from rootstock.simulations.relax import Relaxation
 from rootstock.simulations.runs.compute import Computation, Structures
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.feed import Listed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.input_table import read_sizes
-from rootstock.simulations.runs.molecular_dynamics import read_dynamics
 from rootstock.simulations.runs.records import check_same_model, note_threads
-from rootstock.simulations.runs.relaxations import read_relaxation
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
@@ -68,13 +68,13 @@ def carry_out(
     WorkerError
         If no worker can compute, whatever the structure; with `stop_on_error`, of a structure.
     """
-    read_settings(folder)  # before a worker is started
+    check_settings(folder)  # before a worker is started
     with folder.recorder(element, on_recorded, disk=disk, clock=clock) as recorder:
         if not len(folder.missing(element, retry_failed=retry_failed, gpu="any other")):
             return  # and no worker is started
         gpu = check_calculator(folder, calculator)
         missing = folder.missing(element, retry_failed=retry_failed, gpu=gpu or None)
-        if folder.record.kind == "relax" and can_lockstep(read_relaxation(folder).optimizer):
+        if folder.record.kind == "relax" and can_lockstep(folder.settings(Relaxation).optimizer):
             missing = missing[::-1]  # the largest come first: none of them is left when all others are done
         feed = Listed(missing, read_sizes(folder.path, folder.record.structures), stopped)
         try:
@@ -83,7 +83,7 @@ def carry_out(
             raise ConfigurationError(str(error)) from error
 
 
-def read_settings(folder: RunFolder) -> None:
+def check_settings(folder: RunFolder) -> None:
     """Refuse a run whose record holds no settings of what is done with each structure.
 
     Parameters
@@ -94,10 +94,8 @@ def read_settings(folder: RunFolder) -> None:
     ------
     ConfigurationError
     """
-    if folder.record.kind == "relax":
-        read_relaxation(folder)
-    elif folder.record.kind == "md":
-        read_dynamics(folder)
+    if (kind := {"relax": Relaxation, "md": Dynamics}.get(folder.record.kind)) is not None:
+        folder.settings(kind)
 
 
 def check_calculator(folder: RunFolder, calculator: Any) -> str:

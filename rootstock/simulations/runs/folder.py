@@ -8,12 +8,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rootstock.errors import RootstockError
+from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.root.record_files import parse_record
 from rootstock.simulations.runs.elements import Element, Found, claim_element
 from rootstock.simulations.runs.failures import read_failures
 from rootstock.simulations.runs.files import Files
@@ -21,11 +22,13 @@ from rootstock.simulations.runs.index import ENTRY, Status
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.making import make_run
 from rootstock.simulations.runs.progress import Damaged, Progress, read_progress, read_results
-from rootstock.simulations.runs.records import RunRecord, read_run
+from rootstock.simulations.runs.records import RunRecord, read_run, run_file
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.parts import Disk
     from rootstock.simulations.runs.recorder import Recorder
+
+_T = TypeVar("_T")
 
 
 class RunFolder:
@@ -73,6 +76,26 @@ class RunFolder:
             If it holds none.
         """
         return cls(path, read_run(path))
+
+    def settings(self, kind: type[_T]) -> _T:
+        """Return the settings of what is done with each structure.
+
+        Parameters
+        ----------
+        kind : type
+            A dataclass, such as `rootstock.simulations.relax.Relaxation`.
+
+        Raises
+        ------
+        ConfigurationError
+            If the record of the run holds no such settings.
+        """
+        try:
+            return parse_record(kind, self.record.settings)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{run_file(self.path)} holds no settings of a {self.record.kind}: {error}."
+            ) from error
 
     def progress(self) -> Progress:
         """Read what is recorded, from the index files alone.

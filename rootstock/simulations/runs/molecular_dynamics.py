@@ -15,7 +15,6 @@ from ase import Atoms
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.reported import failure_class, was_lost
 from rootstock.errors import ConfigurationError, NonFiniteError, OutputError, RootstockError, WorkerError
-from rootstock.root.record_files import parse_record
 from rootstock.simulations.dynamics import Dynamics, Simulation, files_of
 from rootstock.simulations.output import naming
 from rootstock.simulations.provenance import SOURCE
@@ -23,7 +22,6 @@ from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.frames_index import read_frame
-from rootstock.simulations.runs.records import run_file
 from rootstock.simulations.writing import check_structures
 
 if TYPE_CHECKING:
@@ -33,24 +31,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "md"
 _TOLD_S = 0.5  # between two steps that are told
 _DIGITS = 6  # of the index in the names of files, or as many as the last one has
-
-
-def read_dynamics(folder: RunFolder) -> Dynamics:
-    """Return the settings of a run of simulations; their seed is that of the run.
-
-    Parameters
-    ----------
-    folder : RunFolder
-
-    Raises
-    ------
-    ConfigurationError
-        If its record holds none.
-    """
-    try:
-        return parse_record(Dynamics, folder.record.settings)
-    except ValueError as error:
-        raise ConfigurationError(f"{run_file(folder.path)} holds no settings of a simulation: {error}.") from error
 
 
 def seed_of(seed: int, index: int) -> int:
@@ -94,7 +74,7 @@ def simulate_each(run: Computation, feed: Feed) -> None:
     ConfigurationError, OutputError, WorkerError
         As from `Computation.run`.
     """
-    settings = read_dynamics(run.folder)
+    settings = run.folder.settings(Dynamics)
     with naming(run.folder.path / FOLDER):
         (run.folder.path / FOLDER).mkdir(exist_ok=True)
     while not feed.stopped and (indices := feed.take(1, wait=True)):

@@ -13,38 +13,17 @@ from ase import Atoms
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.reported import failure_class, was_lost
 from rootstock.errors import ConfigurationError, NotConvergedError, OutputError, RootstockError, WorkerError
-from rootstock.root.record_files import parse_record
 from rootstock.simulations.lockstep.engine import Lockstep
 from rootstock.simulations.lockstep.live import can_lockstep
 from rootstock.simulations.relax import Relaxation
 from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
-from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.partials import Partials
-from rootstock.simulations.runs.records import run_file
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.compute import Computation
 
 logger = logging.getLogger("rootstock")
-
-
-def read_relaxation(folder: RunFolder) -> Relaxation:
-    """Return the settings of a run of relaxations.
-
-    Parameters
-    ----------
-    folder : RunFolder
-
-    Raises
-    ------
-    ConfigurationError
-        If its record holds none.
-    """
-    try:
-        return parse_record(Relaxation, folder.record.settings)
-    except ValueError as error:
-        raise ConfigurationError(f"{run_file(folder.path)} holds no settings of a relaxation: {error}.") from error
 
 
 def relax_each(run: Computation, feed: Feed) -> None:
@@ -60,7 +39,7 @@ def relax_each(run: Computation, feed: Feed) -> None:
     ConfigurationError, OutputError, WorkerError
         As from `Computation.run`.
     """
-    relaxation = read_relaxation(run.folder)
+    relaxation = run.folder.settings(Relaxation)
     partials = Partials(run.folder.path, run.folder.record.structures)
     if can_lockstep(relaxation.optimizer):
         _together(run, feed, relaxation, partials)
