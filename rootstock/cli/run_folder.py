@@ -151,7 +151,8 @@ def compute(run: Run, opened: Opened) -> None:
         if not isinstance(error, RootstockError) and (said := recorded(run.path)):
             click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
         raise
-    if run.workers is not None and run.workers.limit is not None and _show_trial(run, folder, line):
+    limit = run.workers.limit if run.workers is not None else None
+    if limit is not None and _show_trial(run, folder, line, limit):
         return
     end(run, RunFolder.open(run.path), source.name, line.took())
 
@@ -179,13 +180,13 @@ def _compute(run: Run, line: Line, folder: RunFolder, source: Source, calc: Any)
         raise KeyboardInterrupt
 
 
-def _show_trial(run: Run, folder: RunFolder, line: Line) -> bool:
+def _show_trial(run: Run, folder: RunFolder, line: Line, limit: int) -> bool:
     """Say how long the rest takes, if some structures were left out, and tell whether they were."""
     left = len(folder.missing(run.element, retry_failed=run.retry_failed))
     done, seconds = line.trial()
     if not left or not done:
         return False
-    run.say(f"{line.took()}. {estimate(done, seconds, left, run.places)}.")
+    run.say(f"{line.took()}. {estimate(done, seconds, left, run.places, min(limit, len(run.places)))}.")
     run.say(f"Compute the rest: {run.command('continue')}")
     return True
 

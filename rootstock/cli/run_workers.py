@@ -202,7 +202,7 @@ def _count_signals() -> Iterator[Callable[[], int]]:
         yield lambda: len(came)
 
 
-def estimate(done: int, seconds: float, left: int, slots: Sequence[Slot]) -> str:
+def estimate(done: int, seconds: float, left: int, slots: Sequence[Slot], used: int) -> str:
     """Return how long the rest of a run takes, by a trial.
 
     Parameters
@@ -214,14 +214,20 @@ def estimate(done: int, seconds: float, left: int, slots: Sequence[Slot]) -> str
     left : int
         How many are left.
     slots : sequence of Slot
-        Where workers computed.
+        Where workers will compute.
+    used : int
+        How many of them have computed: a trial of few structures does not need all.
 
     >>> from rootstock.simulations.pool.slots import Slot
-    >>> estimate(20, 40.0, 2000, [Slot("GPU 0", {"CUDA_VISIBLE_DEVICES": "0"}, (), 4)] * 4)
-    'The other 2,000 structures take about 1 h 07 min with 4 workers: 4.4 GPU hours'
+    >>> slots = [Slot(f"GPU {k % 2}, worker {k // 2}", {"CUDA_VISIBLE_DEVICES": str(k % 2)}, (), 4) for k in range(4)]
+    >>> estimate(20, 40.0, 2000, slots, 4)
+    'The other 2,000 structures take about 1 h 07 min with 4 workers: 2.2 GPU hours'
+    >>> estimate(2, 40.0, 100, slots[:2], 1)
+    'The other 100 structures take about 17 min with 2 workers: 0.56 GPU hours'
     """
-    takes = seconds * left / done
-    hours = takes * len(slots) / 3600
+    takes = seconds * left / done * used / len(slots)
+    places = len({tuple(slot.variables.items()) for slot in slots}) if slots[0].variables else len(slots)
+    hours = takes * places / 3600
     what = "GPU" if slots[0].variables else "worker"
     workers = f"{len(slots)} worker{'s' if len(slots) > 1 else ''}"
     shown = f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"

@@ -15,7 +15,9 @@ from rootstock.cli.user import main as user
 from rootstock.errors import ConfigurationError, LockBusyError, UnknownEnvironmentError
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.pool.run import deadline_of
+from rootstock.simulations.runs.folder import RunFolder
 from tests.support.commands import Done, clean_environment
+from tests.support.processes import wait_for
 from tests.support.run_folders import new_run
 
 STRUCTURES = 12
@@ -128,8 +130,13 @@ def test_a_run_in_the_background_is_ended_and_goes_on(root: Path, here: Path) ->
         "many.xyz", model="emt", settings=Relaxation(fmax=1e-9, steps=10**6), workers=1, device="cpu", root=root
     )
     background.start()
-    background.cancel()
+    wait_for((background.folder / "run.json").exists, "the run folder")
+    background.cancel()  # before it has begun to compute
     assert not background.is_running()
+    background.start()
+    wait_for(lambda: background.folder.joinpath("computing-1-of-1.json").exists(), "a process that computes")
+    background.cancel()
+    assert not background.is_running() and RunFolder.open(background.folder).progress().counts()["done"] == 0
     again = Run.relax("many.xyz", model="emt", run="few", settings=Relaxation(steps=1), device="cpu", root=root)
     again.start()
     assert again.wait()["not_converged"] == STRUCTURES - 1

@@ -14,6 +14,7 @@ from typing import Any, Self
 from rootstock import errors
 from rootstock.client.evaluated import Evaluated, FailureClass
 from rootstock.client.own_python import own_python
+from rootstock.client.reported import error_class
 from rootstock.client.scratch import last_lines
 from rootstock.client.threads import OF_LIBRARIES
 from rootstock.errors import ConfigurationError, LockBusyError, NotConvergedError, RootstockError, SomeFailedError
@@ -187,12 +188,11 @@ class Run:
 
     def cancel(self) -> None:
         """End what computes it; what was computed is recorded, and `start` goes on from there."""
-        if run_file(self.folder).exists():
-            cancel(self.folder)
-        elif self._process is not None:
-            self._process.terminate()
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()  # it may not have come to the folder yet
             self._process.wait()
+        elif run_file(self.folder).exists():
+            cancel(self.folder)
 
     def results(self) -> Iterator[Evaluated]:
         """Yield what became of each structure that was computed, in the order of the input, also while the run goes on.
@@ -228,12 +228,7 @@ Run.__module__ = "rootstock"  # where it is imported from
 
 
 def _failed(source: Source, said: Mapping[str, Any]) -> Evaluated:
-    kind = getattr(errors, str(said["error"]), RootstockError)
-    error = (
-        kind(said["message"])
-        if isinstance(kind, type) and issubclass(kind, RootstockError)
-        else RootstockError(said["message"])
-    )
+    error = error_class(str(said["error"]))(said["message"])
     structure: Any = None
     with contextlib.suppress(ConfigurationError):  # one that cannot be read
         structure = source[said["index"]]
