@@ -108,7 +108,7 @@ def steps_words(progress: Progress, name: Callable[[int], str]) -> str:
     if not len(steps) or steps.min() == steps.max():
         return ""
     most = int(progress.steps.argmax())
-    return f"{steps.min():,} to {steps.max():,} steps, {np.median(steps):,.0f} in the middle; the most: {name(most)}"
+    return f"{steps.min():,} to {steps.max():,} steps, {np.median(steps):,.0f} by median; the most: {name(most)}"
 
 
 def not_converged(

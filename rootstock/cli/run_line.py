@@ -73,7 +73,7 @@ class Line:
 
         self._folder, self._todo, self._reported = folder, todo, bytearray(folder.record.structures)
         self._atoms_of = read_sizes(folder.path, folder.record.structures)
-        self._said = f"0 of {self._todo:,} done, 0 failed"
+        self._said = f"0 of {self._todo:,} computed, 0 failed"
         self.tell("computing")
 
     def add(self, indices: Sequence[int]) -> None:
@@ -99,7 +99,7 @@ class Line:
         left = self._todo - self._done
         pace = pace_words(rate, left / rate, self._atoms / seconds)
         self._said = (
-            f"{bar(self._done / self._todo)}{self._done:,} of {self._todo:,} done, {self._failed:,} failed, {pace}"
+            f"{bar(self._done / self._todo)}{self._done:,} of {self._todo:,} computed, {self._failed:,} failed, {pace}"
         )
         self._show(self._said + self._workers)
 
@@ -137,7 +137,8 @@ class Line:
             return ""
         self._count_failed()
         lost = f" ({self._failed:,} failed)" if self._failed else ""
-        return f"{self._done:,} computed{lost} in {duration(time.monotonic() - self._begun)}"
+        seconds = time.monotonic() - self._begun
+        return f"{self._done:,} computed{lost} in {duration(seconds)}, {pace_words(self._done / seconds, 0.0)}"
 
 
 class _ToLine(logging.Handler):

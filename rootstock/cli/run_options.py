@@ -122,10 +122,10 @@ class NewRun:
             check_ours(self.folder)
         places = self._find_places(there, element, lambda build: calculator(model, build=build))
         check_out(path, names)
+        check_export(self.folder, path, overwrite=overwrite)
         if self.workers is not None and self.workers.dry_run:
             _show_plan(self, asked, element, places)
             return
-        check_export(self.folder, path, overwrite=overwrite)
         if element.of == 1:
             claim_outputs(path)
         more = device_words(there.device if there else device)
@@ -165,7 +165,7 @@ def _telling(drawn: Mapping[str, Any], announce: Announce) -> Announce:
         announce(folder, structures)
         held = drawn if folder is None else folder.record.settings
         for name in drawn:
-            click.echo(f"{name} {held[name]} was drawn; the run folder keeps it.", err=True)
+            click.echo(f"{name} {held[name]}, as the run folder keeps it.", err=True)
 
     return announced
 

@@ -69,7 +69,7 @@ class AskedWorkers:
             If ``--workers`` is no number, or options are given that are for it only.
         """
         if workers is None:
-            only = "is for --workers: say how many, or --workers auto."
+            only = "is for --workers only."
             refuse_unused(dict.fromkeys(("workers_per_gpu", "grace", "limit", "dry_run"), only))
             return None
         number = None if workers == "auto" else int(workers) if workers.isdecimal() and len(workers) < 7 else 0
@@ -105,19 +105,23 @@ class AskedWorkers:
 workers_options = options(
     click.option(
         "--workers", type=Completed("number", lambda _: ("auto",)), metavar="N|auto",
-        help="Compute with several workers of this node: one for each GPU of the job, or on processors one for each "
-        "--threads of them [default: one]. Results go to a run folder, by default one with the name of the structures.",
+        help="Compute with several workers of this node. auto: one for each GPU of the job; on processors, as many as "
+        "fit with their --threads [default: one]. Results go to a run folder, by default one with the name of the "
+        "structures.",
     ),
-    click.option("--workers-per-gpu", type=Whole(1), metavar="N", help="How many workers share a GPU [default: 1]."),
+    click.option(
+        "--workers-per-gpu", type=Whole(1), metavar="N", help="With --workers: how many share a GPU [default: 1]."
+    ),
     click.option(
         "--grace", type=Finite(0), metavar="SECONDS",
-        help="How long workers may take to end, once a signal or the end of the job asks them to [default: 30].",
+        help="With --workers: how long these may take to end, once a signal or the end of the job asks them to "
+        "[default: 30].",
     ),
     click.option(
         "--limit", type=Whole(1), metavar="N",
-        help="Compute N structures of all sizes, and estimate how long the whole takes.",
+        help="With --workers: compute N structures of all sizes, and estimate how long the whole takes.",
     ),
-    click.option("--dry-run", is_flag=True, help="Show what would be computed where; start nothing."),
+    click.option("--dry-run", is_flag=True, help="With --workers: show what would be computed where; compute nothing."),
     merge_options("workers", AskedWorkers.asked_for, "workers", "workers_per_gpu", "grace", "limit", "dry_run"),
 )  # fmt: skip
 
@@ -163,7 +167,10 @@ def show_plan(run: Path, model: str, sizes: NDArray[np.int64], todo: int, slots:
     """
     from rootstock.root.disk_usage import number_of
 
-    found = f"{sizes.min():,} to {number_of(int(sizes.max()), 'atom')} each" if len(sizes) else "none"
+    same = len(sizes) and sizes.min() == sizes.max()
+    found = (
+        f"{'' if same else f'{sizes.min():,} to '}{number_of(int(sizes.max()), 'atom')} each" if len(sizes) else "none"
+    )
     click.echo(f"{run}: {number_of(len(sizes), 'structure')} ({found}) with {model}; {todo:,} to compute")
     click.echo(f"results: {out}")
     slots = slots[:todo]

@@ -18,13 +18,12 @@ from rootstock.cli.progress_line import show_rarely
 from rootstock.cli.run_options import NewRun, claim_outputs, run_options, setup_arguments
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
+from rootstock.simulations.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from rootstock.root.lock import Report
-
-_OPTIMIZERS = ("LBFGS", "BFGS", "FIRE", "LBFGSLineSearch", "BFGSLineSearch", "QuasiNewton", "GPMin", "MDMin")
 
 
 def device_option(default: str | None, said: str) -> Decorated:
@@ -135,7 +134,7 @@ def singlepoint(
 @click.command(cls=Simulation)
 @click.argument("model", type=MODEL)
 @click.argument("structures", nargs=-1, required=True, metavar="STRUCTURE...")
-@click.option("--optimizer", type=Word(_OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
+@click.option("--optimizer", type=Word(OPTIMIZERS), default="LBFGS", show_default=True, help="ASE optimizer.")
 @click.option(
     "--fmax",
     type=Finite(0, min_open=True),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.units import GPa
 
+from rootstock.config.model_string import did_you_mean
 from rootstock.errors import ConfigurationError, NotConvergedError, RootstockError
+from rootstock.simulations.optimizers import OPTIMIZERS
 from rootstock.simulations.provenance import naming_source, note_calculator, without_notes
 from rootstock.simulations.writing import add_structure
 
@@ -66,6 +70,9 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
     return computed
 
 
+_CELLS = ("fixed", "lengths", "full")
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """How to relax.
@@ -82,6 +89,11 @@ class Relaxation:
         What of the cell is relaxed with the atoms: nothing; its size, without changing its shape; all.
     pressure : float [GPa]
         The pressure it is relaxed to.
+
+    Raises
+    ------
+    ConfigurationError
+        If one of them means nothing.
     """
 
     optimizer: str = "LBFGS"
@@ -89,6 +101,28 @@ class Relaxation:
     steps: int = 1000
     cell: str = "fixed"
     pressure: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            meant = did_you_mean(str(self.optimizer), OPTIMIZERS)
+            raise ConfigurationError(
+                f"optimizer={self.optimizer!r} is none of ASE's that relax.{meant}",
+                f"Use one of {', '.join(OPTIMIZERS)}.",
+            )
+        if self.cell not in _CELLS:
+            raise ConfigurationError(
+                f"cell={self.cell!r} must be 'fixed', 'lengths' or 'full'.", "For example: cell='full'"
+            )
+        for name in ("fmax", "pressure"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not math.isfinite(value) or (name == "fmax" and value <= 0):
+                raise ConfigurationError(f"{name}={value!r} is no such number.", f"For example: {name}=0.05")
+        if not isinstance(self.steps, Integral) or self.steps < 0:
+            raise ConfigurationError(f"steps={self.steps!r} is no number of steps.", "For example: steps=500")
+        if self.pressure and self.cell == "fixed":
+            raise ConfigurationError(
+                f"pressure={self.pressure} is for a cell that is relaxed.", "For example: cell='full', pressure=1.0"
+            )
 
     def run(
         self,

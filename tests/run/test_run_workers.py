@@ -160,9 +160,11 @@ def test_what_workers_do_is_shown(tmp_path: Path) -> None:
     line = Line(shown.append)
     line.begin(new_run(tmp_path / "run", [3] * 40), 40)
     line.states({"GPU 0": "starting", "GPU 1": "computing"})
-    assert shown[-1] == "0 of 40 done, 0 failed; 1 computing, GPU 0: starting"
+    assert shown[-1] == "0 of 40 computed, 0 failed; 1 computing, GPU 0: starting"
     line.states({f"GPU {k}": "starting" for k in range(6)})
     assert shown[-1].endswith("; GPU 0: starting, GPU 1: starting, GPU 2: starting, GPU 3: starting, 2 more")
     line.states(dict.fromkeys(("GPU 0", "GPU 1"), "computing"))
     line.add(range(20))
-    assert "20 of 40 done, 0 failed, " in shown[-1] and "atoms/s" in shown[-1] and shown[-1].endswith("; 2 computing")
+    assert (
+        "20 of 40 computed, 0 failed, " in shown[-1] and "atoms/s" in shown[-1] and shown[-1].endswith("; 2 computing")
+    )

@@ -63,6 +63,14 @@ def relax_many(
     >>> relaxed = rootstock.relax_many(structures, calc, relaxation)  # doctest: +SKIP
     >>> ase.io.write("relaxed.extxyz", [each.atoms for each in relaxed])  # doctest: +SKIP
     """
+    if not isinstance(relaxation, Relaxation):
+        raise ConfigurationError(
+            f"{relaxation!r} is no rootstock.Relaxation.", "For example: rootstock.Relaxation(fmax=0.02, cell='full')"
+        )
+    if not hasattr(calculator, "implemented_properties"):
+        raise ConfigurationError(
+            f"{calculator!r} is no calculator.", "For example: rootstock.RootstockCalculator(model='mace-medium')"
+        )
     kept = list(structures)
     for index, atoms in enumerate(kept):
         require_atoms(index, atoms)

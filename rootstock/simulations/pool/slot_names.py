@@ -79,7 +79,7 @@ def gpu_names(
             f"No GPU was found: {_enumerated(_VARIABLES[kind], 'and')} {'is' if len(_VARIABLES[kind]) == 1 else 'are'} "
             "not set, and the model's own library sees none.",
             f"Ask the batch system for some (Slurm: --gres=gpu:4), or name them: export {variable}=0,1. Or compute on "
-            "processors: device='cpu'.",
+            "processors: --device cpu (in Python: device='cpu').",
         )
     return variable, [str(index) for index in range(number)]
 
@@ -112,7 +112,8 @@ def _listed(kind: str, variable: str, text: str) -> list[str]:
     if not names:
         raise DeviceError(
             f"No GPU is visible: {variable}={text!r} names none.",
-            "Ask the batch system for some (Slurm: --gres=gpu:4), or compute on processors: device='cpu'.",
+            "Ask the batch system for some (Slurm: --gres=gpu:4), or compute on processors: "
+            "--device cpu (in Python: device='cpu').",
         )
     same = [str(int(name)) if name.isdecimal() else name.lower() for name in names]
     if twice := next((name for index, name in enumerate(names) if same[index] in same[:index]), None):

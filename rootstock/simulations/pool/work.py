@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GROUPS = 8  # into which what a lost driver had is divided: each is then computed with nothing else
-_BACK = 2  # how often a structure may come back uncomputed
+_BACK = 3  # how often a structure may come back uncomputed, and then stays so
 _NONE = np.empty(0, np.int64)
 
 
@@ -63,7 +63,9 @@ class Work:
         return taken
 
     def back(self, indices: Iterable[int]) -> None:
-        """Take back structures that were not computed, by no fault of their own. After the second time they stay so.
+        """Take back structures that were not computed, by no fault of their own. The second time each is tried alone.
+
+        After the third time they stay uncomputed.
 
         Parameters
         ----------
@@ -71,7 +73,10 @@ class Work:
         """
         for index in indices:
             self._came_back[index] += 1
-            if self._came_back[index] < _BACK:
+            if self._came_back[index] == 1:
+                self._todo.append(index)
+                self._atoms += int(self._atoms_of[index])
+            elif self._came_back[index] < _BACK:
                 self._suspects.append([index])
             else:
                 self.given_up += 1

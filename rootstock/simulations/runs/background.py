@@ -54,6 +54,7 @@ class Run:
     def __init__(self, folder: str | os.PathLike[str], command: Sequence[str]) -> None:
         self.folder, self.command = Path(folder), list(command)
         self._process: subprocess.Popen[bytes] | None = None
+        self._cancelled = False
 
     @classmethod
     def relax(
@@ -89,8 +90,8 @@ class Run:
         properties : sequence of str
             By default energy, forces, and the stress of periodic structures.
         **options
-            ``run``, the folder; ``workers``, a number or ``'auto'``; ``cluster``, ``root``, ``device``, ``threads`` and
-            ``calc_kwargs``, as the command's.
+            ``run``, the folder; ``workers``, a number or ``'auto'``; ``cluster``, ``root``, ``device``, ``threads``,
+            ``calc_kwargs``, ``out`` and ``format``, as the command's.
         """
         words = ["--properties", ",".join(properties)] if properties else []
         return cls._new("singlepoint", "results", structures, model, words, **options)
@@ -139,6 +140,7 @@ class Run:
         """
         if self.is_running():
             raise LockBusyError(f"{self.folder} is being computed.", "Wait for it: run.wait()")
+        self._cancelled = False
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*own_python("rootstock.cli", "rootstock"), *self.command], stdin=subprocess.DEVNULL, stdout=log,
@@ -182,13 +184,14 @@ class Run:
             if until is not None and time.monotonic() > until:
                 raise TimeoutError(f"{self.folder} is still being computed after {timeout} s.")
             time.sleep(_LOOK_S)
-        if self._process is not None and (code := self._process.returncode) not in _DONE:
+        if self._process is not None and not self._cancelled and (code := self._process.returncode) not in _DONE:
             raise _error_of(code, self.log)
         return RunFolder.open(self.folder).progress().counts()
 
     def cancel(self) -> None:
         """End what computes it; what was computed is recorded, and `start` goes on from there."""
         if self._process is not None and self._process.poll() is None:
+            self._cancelled = True
             self._process.terminate()  # it may not have come to the folder yet
             self._process.wait()
         elif run_file(self.folder).exists():
@@ -238,5 +241,5 @@ def _failed(source: Source, said: Mapping[str, Any]) -> Evaluated:
 def _error_of(code: int, log: Path) -> RootstockError:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RootstockError)]
     kind = next((kind for kind in kinds if kind.exit_code == code), RootstockError)
-    said = last_lines(log).rpartition("Error: ")[2].strip()
-    return kind(said or f"The command ended with exit code {code}.", f"All that it said: {log}")
+    _, found, said = last_lines(log).rpartition("Error: ")
+    return kind(said.strip() if found else f"The command ended with exit code {code}.", f"All that it said: {log}")
