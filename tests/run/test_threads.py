@@ -42,7 +42,8 @@ def test_given_threads_reach_every_library(root: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
     assert threads(root) == three
     monkeypatch.setenv("OMP_NUM_THREADS", "all")
-    assert threads(root)[1][1] == f"OMP_NUM_THREADS={threads(root)[0]}"
+    count, said = threads(root)  # of one worker: how many it is given depends on who else runs
+    assert said[1] == f"OMP_NUM_THREADS={count}"
 
 
 @pytest.mark.parametrize("variables", [{}, {"OMP_NUM_THREADS": "3"}])
