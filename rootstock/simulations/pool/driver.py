@@ -158,7 +158,3 @@ def _obey(message: Mapping[str, Any], feed: FromPool, interrupt: _Interrupt) -> 
         timer = threading.Timer(max(message["stop"] - _RECORDING_S, message["stop"] / 2), interrupt.send)
         timer.daemon = True
         start_thread(timer)
-
-
-if __name__ == "__main__":
-    main()
