@@ -9,14 +9,16 @@ medians of CPU seconds, all on one thread: of the process that computes, and for
     python benchmarks/scale.py --root ROOT --model NAME --memory 100000 [--json FILE]
     python benchmarks/scale.py --root ROOT --model nothing --pool 200 --workers 2 [--json FILE]
     OPENBLAS_NUM_THREADS=1 python benchmarks/scale.py --root ROOT --model NAME --lockstep 64 [--json FILE]
+    python benchmarks/scale.py --root ROOT --model NAME --busy 512 [--drivers 1 2 3] [--device cuda] [--json FILE]
 
 The structures are rock salt of 8 or 16 atoms; ``--elements Cu Au`` names others than sodium and chlorine. With
 ``--memory`` so many are streamed through `iter_many`, and the client's largest memory is told. With ``--lockstep`` so
 many are relaxed, with 20 steps each: CPU microseconds of the client for a step of one structure. `steps` is what
 optimizers and cells cost, where the forces cost nothing; `ase` the step of ASE's optimizer in that; `client` all that
-the client does with a worker. With ``--pool`` so many are computed by several workers, with an environment made of
-``benchmarks/nothing.py`` that waits 200 ms for each: the part of the time for which workers wait, from the first result
-to the last.
+the client does with a worker. With ``--busy`` so many cells of 12 atoms are relaxed by one, two and three drivers, each
+with a worker on the same device: the part of the time for which workers compute, as they say themselves. With
+``--pool`` so many are computed by several workers, with an environment made of ``benchmarks/nothing.py`` that waits
+200 ms for each: the part of the time for which workers wait, from the first result to the last.
 """
 
 from __future__ import annotations
@@ -34,18 +36,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ase.optimize
+import lockstep
 import numpy as np
 import record
 from ase import Atoms
 from ase.build import bulk
 
-from rootstock import Relaxation, RootstockCalculator, Run, relax_many
+from rootstock import RootstockCalculator, Run
 from rootstock.client.resolve import resolve
 from rootstock.config.packaged import PACKAGE
 from rootstock.root.layout import RootLayout
 from rootstock.simulations.extxyz import write_extxyz
-from rootstock.simulations.lockstep.live import OPTIMIZERS, Coordinates
 
 PROPERTIES = ("energy", "forces", "stress")
 SIZES = (4, 8, 16, 32, 64)
@@ -157,7 +158,6 @@ def measure(root: Path, model: str, images: list[Atoms], rounds: int) -> dict[st
     best = min((medians[f"batch of {size}"] for size in sizes), default=medians["loop"])
     same = medians.get("same size", medians["loop"])
     return {
-        "model": model,
         "structures": len(images),
         "atoms": sum(map(len, images)),
         "cpu": medians,
@@ -179,63 +179,7 @@ def memory(root: Path, model: str, count: int, elements: list[str]) -> dict[str,
             failed += each.error is not None
         took = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"model": model, "structures": count, "failed": failed, "peak MB": peak, "client us": took / count * 1e6}
-
-
-class Springs:
-    """Forces and stress that cost nothing: the time they take is not counted."""
-
-    name, parameters = "springs", {}
-    implemented_properties = ("energy", "forces", "stress")
-
-    def __init__(self, images: list[Atoms]) -> None:
-        self._rest = {len(atoms): (atoms.positions + 0.1, atoms.cell.array.copy()) for atoms in images}
-        self.seconds = 0.0
-
-    def get_property(self, name: str, atoms: Atoms) -> Any:
-        begun = time.process_time()
-        positions, cell = self._rest[len(atoms)]
-        away = atoms.positions - positions
-        stiff = np.linspace(0.5, 5, away.size).reshape(away.shape)
-        strain = 0.5 * (np.linalg.solve(cell, atoms.cell.array) - 1.01 * np.eye(3))
-        found = {"energy": 0.5 * float((stiff * away * away).sum()), "forces": -stiff * away,
-                 "stress": (strain + strain.T)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]}[name]  # fmt: skip
-        self.seconds += time.process_time() - begun
-        return found
-
-
-def of_ase(optimizer: str, atoms: Atoms, springs: Springs, steps: int) -> float:
-    """Return the seconds that ASE's optimizer takes for so many steps, with the rows of a cell if there is one."""
-    moving = Coordinates(len(atoms) - 3)
-    moving.x = atoms.positions.copy()
-    begun = time.process_time() - springs.seconds
-    taken = getattr(ase.optimize, optimizer)(moving, logfile=None)
-    for _ in range(steps):
-        moving.forces = springs.get_property("forces", Atoms(positions=moving.x, cell=atoms.cell))
-        taken.step()
-    return time.process_time() - springs.seconds - begun
-
-
-def lockstep(root: Path, model: str, count: int, elements: list[str], steps: int = 20) -> list[dict[str, Any]]:
-    """Return what a structure's step costs the client, by optimizer and what is relaxed of the cell."""
-    images, rows = list(structures(count, elements)), []
-    with RootstockCalculator(model=model, root=root, device="cpu", threads=1) as calc:
-        for optimizer, cell in itertools.product(OPTIMIZERS, ("fixed", "full")):
-            relaxation = Relaxation(optimizer, fmax=1e-12, steps=steps, cell=cell)
-            springs = Springs(list(structures(2, elements)))
-            begun = time.process_time()
-            done = relax_many(images, springs, relaxation)
-            row = {"steps": (time.process_time() - begun - springs.seconds) / sum(each.steps for each in done)}
-            of_cell = np.empty((0, 3)) if cell == "fixed" else np.eye(3)
-            longer = [Atoms(positions=np.vstack([atoms.positions, of_cell]), cell=np.eye(3)) for atoms in images]
-            springs = Springs(longer)
-            row["ase"] = sum(of_ase(optimizer, atoms, springs, steps) for atoms in longer) / count / steps
-            begun = time.process_time()
-            done = relax_many(images, calc, relaxation)
-            row["client"] = (time.process_time() - begun) / sum(each.steps for each in done)
-            told = {what: round(1e6 * seconds) for what, seconds in row.items()}
-            rows.append({"optimizer": optimizer, "cell": cell, "structures": count, **told})
-    return rows
+    return {"structures": count, "failed": failed, "peak MB": peak, "client us": took / count * 1e6}
 
 
 def pool(root: Path, environment: str, count: int, workers: int, milliseconds: int) -> dict[str, Any]:
@@ -258,6 +202,30 @@ def pool(root: Path, environment: str, count: int, workers: int, milliseconds: i
     }  # fmt: skip
 
 
+def cells(count: int, elements: list[str]) -> list[Atoms]:
+    """Return cells of 12 atoms."""
+    images = [bulk("".join(elements), "rocksalt", a=5.64) * (1, 2, 3) for _ in range(count)]
+    for k, atoms in enumerate(images):
+        atoms.rattle(0.08, seed=k)
+    return images
+
+
+def rows(asked: argparse.Namespace, model: str) -> Iterator[dict[str, Any]]:
+    """Yield what was asked for."""
+    if asked.pool:
+        yield pool(asked.root, model, asked.pool, asked.workers, 200)
+    elif asked.lockstep:
+        yield from lockstep.lockstep(asked.root, model, list(structures(asked.lockstep, asked.elements)))
+    elif asked.busy:
+        images = cells(asked.busy, asked.elements)
+        for cell, drivers in itertools.product(lockstep.CELLS, asked.drivers):
+            yield lockstep.busy(asked.root, model, asked.device, images, drivers, cell)
+    elif asked.memory:
+        yield memory(asked.root, model, asked.memory, asked.elements)
+    else:
+        yield measure(asked.root, model, list(structures(asked.structures, asked.elements)), asked.rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
@@ -267,32 +235,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--lockstep", type=int, default=0)
+    parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--drivers", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--device", default="cuda")
     parser.add_argument("--pool", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    kinds = {"scale_memory": arguments.memory, "scale_lockstep": arguments.lockstep, "scale_pool": arguments.pool}
-    found = record.new(next((kind for kind, asked in kinds.items() if asked), "scale"))
-    for model in arguments.model:
-        if arguments.pool:
-            row = pool(arguments.root, model, arguments.pool, arguments.workers, 200)
-            found["rows"].append({"model": model, **row})
-            print(json.dumps(row), flush=True)
-            continue
-        if arguments.lockstep:
-            for row in lockstep(arguments.root, model, arguments.lockstep, arguments.elements):
-                found["rows"].append({"model": model, **row})
-                print(json.dumps(row), flush=True)
-            continue
-        if arguments.memory:
-            row = memory(arguments.root, model, arguments.memory, arguments.elements)
-        else:
-            images = list(structures(arguments.structures, arguments.elements))
-            row = measure(arguments.root, model, images, arguments.rounds)
-        row["model"] = model if os.sep not in model else f"{model.partition('-')[0]}, small, random weights"
-        found["rows"].append(row)
-        print(json.dumps(row, indent=1), flush=True)
-    record.write(found, arguments.json)
+    asked = parser.parse_args()
+    kind = next((kind for kind in ("memory", "lockstep", "busy", "pool") if getattr(asked, kind)), "")
+    found = record.new(f"scale_{kind}" if kind else "scale")
+    for model in asked.model:
+        shown = model if os.sep not in model else f"{model.partition('-')[0]}, small, random weights"
+        for row in rows(asked, model):
+            found["rows"].append({"model": shown, **row})
+            print(json.dumps(found["rows"][-1], indent=None if kind else 1), flush=True)
+    record.write(found, asked.json)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def computed_together(
     for number, atoms in enumerate(images):
         inputs = Inputs()
         inputs.update(atoms)
-        questions.append(Question(number, inputs, asked, atoms))
+        questions.append(Question(number, inputs, asked, atoms, len(inputs)))
     exchange = Exchange(client, questions, Pace(), timeout, lambda: False)
     answer = exchange.run(alone=False, sizes={str(asked): _EVERYTHING})
     if answer.error is not None:

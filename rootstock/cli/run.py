@@ -18,7 +18,7 @@ from rootstock.cli.common import cluster_options, json_option, named_cluster, op
 from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_end import failure_line, near, state
 from rootstock.cli.run_folder import Run, compute, refuse_read_only
-from rootstock.cli.run_line import pace_words
+from rootstock.cli.run_line import pace_words, states_words
 from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
@@ -103,7 +103,8 @@ def _show_status(folder: Path, said: Mapping[str, Any]) -> None:
         where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
         rate, left = process["structures_per_s"], process["seconds_left"]
         pace = f", {pace_words(rate, left)}" if rate else ""
-        click.echo(f"  element {process['element']}: {process['state']}, {where}{pace}")
+        workers = f"; {states_words(process['workers'])}" if process["workers"] else ""
+        click.echo(f"  element {process['element']}: {process['state']}, {where}{pace}{workers}")
     if not said["running"]:
         click.echo("  no process computes it")
     for name, count, remark in rows:

@@ -166,6 +166,7 @@ def state(folder: RunFolder) -> dict[str, Any]:
     folder : RunFolder
     """
     from rootstock.simulations.runs.elements import running
+    from rootstock.simulations.runs.worker_states import read_states
 
     progress = folder.progress()
     record, counts = folder.record, progress.counts()
@@ -174,6 +175,7 @@ def state(folder: RunFolder) -> dict[str, Any]:
         {
             "element": str(found.element), "state": found.state, **(asdict(found.process) if found.process else {}),
             **folder.pace(progress, found),
+            "workers": read_states(folder.path, found.element, found.process) if found.process and found.runs else {},
         }
         for found in running(folder.path)
     ]  # fmt: skip

@@ -113,10 +113,7 @@ class Line:
         """
         if not self._done:
             self._first = time.monotonic()
-        others = [f"{name}: {state}" for name, state in states.items() if state != "computing"]
-        more = [f"{len(others) - _WORKERS} more"] if len(others) > _WORKERS else []
-        computing = [f"{len(states) - len(others)} computing"] if len(states) > len(others) else []
-        self._workers = f"; {', '.join([*computing, *others[:_WORKERS], *more])}" if states else ""
+        self._workers = f"; {states_words(states)}" if states else ""
         self._show(self._said + self._workers)
 
     def _count_failed(self) -> None:
@@ -211,6 +208,23 @@ def bar(part: float) -> str:
     """
     filled = round(_BAR * part)
     return f"{'━' * filled}{'╌' * (_BAR - filled)} " if sys.stderr.isatty() else ""
+
+
+def states_words(states: Mapping[str, str]) -> str:
+    """Return what workers do, in words: how many compute, and what others do.
+
+    Parameters
+    ----------
+    states : Mapping of str to str
+        By the place of the worker.
+
+    >>> states_words({"GPU 0": "computing", "GPU 1": "loading the model", "GPU 2": "computing"})
+    '2 computing, GPU 1: loading the model'
+    """
+    others = [f"{name}: {state}" for name, state in states.items() if state != "computing"]
+    more = [f"{len(others) - _WORKERS} more"] if len(others) > _WORKERS else []
+    computing = [f"{len(states) - len(others)} computing"] if len(states) > len(others) else []
+    return ", ".join([*computing, *others[:_WORKERS], *more])
 
 
 def pace_words(rate: float, left: float, atoms: float = 0.0) -> str:

@@ -31,17 +31,15 @@ class Question(NamedTuple):
         Properties, as bits.
     structure : ase.Atoms
         The caller's own object.
+    atoms : int
+        How many it has.
     """
 
     number: int
     inputs: Inputs
     asked: int
     structure: Atoms
-
-    @property
-    def atoms(self) -> int:
-        """How many there are."""
-        return len(self.inputs.positions)
+    atoms: int
 
 
 class BatchArrays:

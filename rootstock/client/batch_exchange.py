@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,6 +90,8 @@ class Answer:
         Whether the worker had been asked nothing before.
     seconds : float
         How long it took.
+    worked : float
+        For how many of these seconds the worker was at it, as it says itself.
     together : bool
         Whether the worker computes several together.
     atoms : int
@@ -107,6 +110,7 @@ class Answer:
     alone: bool = False
     fresh: bool = False
     seconds: float = 0.0
+    worked: float = 0.0
     together: bool = False
     atoms: int = 0
     sizes: dict[str, float] = field(default_factory=dict)
@@ -277,6 +281,9 @@ class Exchange:
             if len(sizes) > _MOST_SIZES or max(map(len, sizes), default=0) >= _DIGITS:
                 raise ValueError("too many sizes")
             answer.sizes = sizes
+            answer.worked = float(content["seconds"])
+            if not 0 <= answer.worked < inf:
+                raise ValueError("no seconds")
             answer.atoms, answer.refusals, answer.reason = (
                 min(int(content["atoms"]), MAX_ATOMS), int(content["refusals"]), str(content["reason"])[:1000],
             )  # fmt: skip

@@ -27,14 +27,20 @@ _SIZES: dict[str, dict[str, float]] = {}
 
 
 class Batches:
-    """What is known of many structures: how many were computed, and of how many atoms the largest part was of late."""
+    """What is known of many structures.
+
+    That is how many were computed, for how many seconds workers were at it, and of how many atoms the largest part was
+    of late.
+    """
 
     def __init__(self) -> None:
-        self.structures, self.atoms, self.refusals, self.reason = 0, 0, 0, ""
+        self.structures, self.seconds, self.atoms = 0, 0.0, 0
+        self.refusals, self.reason = 0, ""
 
     def note(self, answer: Answer) -> None:
         """Take over what a worker says of an exchange."""
         self.structures += len(answer.outcomes)
+        self.seconds += answer.worked
         self.atoms = answer.atoms or self.atoms
         self.reason = answer.reason or self.reason
         if answer.refusals > self.refusals:
@@ -58,6 +64,7 @@ class BatchSession(PeerSession):
         # In whichever pass over many:
         self.sound: Question | None = None  # the smallest structure that has worked
         self.unfit = inf  # atoms: so many did not fit into a fresh worker
+        self.confirmed = 0  # failures that fresh workers had, too, as long as no structure has worked
 
     def _reset(self) -> None:
         super()._reset()

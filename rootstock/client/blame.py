@@ -3,7 +3,8 @@
 A structure that ends a fresh worker which was given nothing else is the cause, if another structure works then. A
 failure that leaves its worker alive is believed when that worker is seen to be sound: by the next structure that works,
 or by one that is known to work. A worker that fails with that one, too, is replaced, and its failures are computed
-again.
+again; so are those of a worker that is lost before it was seen to be sound. Where nothing is known to work, fresh
+workers are asked about some of the failures.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rootstock.worker.channel.failures import FailureCode
 
 DEATHS = 3  # workers lost without a result in between, before the node is doubted
 _DOUBTS, _MOST_DOUBTS = 3, 12  # failures in a row before a worker is; more of them, once it was found sound
-_OTHERS = 3  # structures that are tried where none is known to work
+_OTHERS = 3  # structures that are tried where none is known to work; by so many fresh workers failures are confirmed
 _TRY_S = 2.0
 
 Failures = list[tuple[Question, Failed]]
@@ -105,6 +106,11 @@ class Blame:
         lost = error.code == FailureCode.LOST_GPU.value  # as its assertions do to a GPU
         self._accused.append((question, Failed(error, FailureClass.STRUCTURE if lost else failure_class(error))))
 
+    def lost(self) -> None:
+        """Note that a worker was lost: whose fault its failures were, nobody can find out any more."""
+        self.deaths += 1
+        self._disbelieve()
+
     def again(self) -> list[list[Question]]:
         """Return what is to be computed by fresh workers, one for each list."""
         again, self._again = self._again, []
@@ -123,22 +129,53 @@ class Blame:
         WorkerError
             If the node is at fault.
         """
+        sure: Failures = []
         if self._held and (known := self._known()):
             if self._try(known) is None:
                 self._patience = min(2 * self._patience, _MOST_DOUBTS)
                 self.deaths = 0
                 return self._release()
-            # All by one that is sound. Of those for which that is not enough, each has one to itself.
-            once = [question for question, _ in self._held if question.number not in self._disbelieved]
-            twice = [[question] for question, _ in self._held if question.number in self._disbelieved]
-            self._again += [*([once] if once else []), *twice]
-            self._disbelieved |= {question.number for question in once}
-            self._held = []
-            self.deaths += 1
+            self.lost()
             self._session.renew()
+        elif self._held:
+            sure = self._confirm()
         if self._accused:  # the worker that is asked now is fresh, or has failed with nothing
-            return self.check_node(self._accused[0][1].error, others)
-        return self._release()
+            return sure + self.check_node(self._accused[0][1].error, others)
+        return sure + self._release()
+
+    def _disbelieve(self) -> None:
+        """Have what has failed computed again."""
+        # All by one that is sound. Of those for which that is not enough, each has one to itself.
+        once = [question for question, _ in self._held if question.number not in self._disbelieved]
+        twice = [[question] for question, _ in self._held if question.number in self._disbelieved]
+        self._again += [*([once] if once else []), *twice]
+        self._disbelieved |= {question.number for question in once}
+        self._held = []
+
+    def _confirm(self) -> Failures:
+        """Ask fresh workers about the last failures, and return what is sure.
+
+        The last ones, for what makes a worker fail with everything comes before those that suffer from it. If they
+        fail there, too, the model works with nothing that it is given, and the other failures are believed.
+        """
+        sure: Failures = []
+        while self._held and self._session.confirmed < _OTHERS:
+            question, _ = self._held[-1]
+            self._session.renew()
+            answer = self._session.ask_many([question], alone=True, seconds=_TRY_S)
+            outcome = answer.outcomes.get(0)
+            if isinstance(outcome, dict):
+                self._session.sound = question
+                self._disbelieve()
+                break
+            self._session.confirmed += 1
+            self._held.pop()
+            if outcome is None:
+                self.deaths += 1
+                self._again.append([question])
+            else:
+                sure.append((question, outcome))
+        return sure
 
     def check_node(self, error: RootstockError, others: Sequence[Question]) -> Failures:
         """Find out whether workers end here whatever they are given.

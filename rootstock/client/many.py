@@ -176,7 +176,7 @@ class ManyStructures:
             inputs.update(structure)
         except (ConfigurationError, NonFiniteError) as error:
             return Evaluated(number, None, error, structure, FailureClass.STRUCTURE)
-        return Question(number, inputs, asked, structure)
+        return Question(number, inputs, asked, structure, len(inputs))
 
     def _window(self, questions: list[Question]) -> Iterator[Evaluated]:
         """Compute some structures, in as many exchanges as it takes."""
@@ -227,7 +227,7 @@ class ManyStructures:
         known = {*answer.outcomes, *answer.suspects}
         rest = [question for k, question in enumerate(task.questions) if k not in known]
         if answer.error is not None:
-            self._blame.deaths += 1
+            self._blame.lost()
             if not suspects and not answer.outcomes:
                 suspects, rest = rest[:1], rest[1:]  # it ended before it began with any
             if answer.alone:

@@ -111,6 +111,7 @@ class BatchEvaluator:
         WorkerProtocolError
             If the frame's numbers do not fit together.
         """
+        begun = time.perf_counter()
         self._evaluator.forget()
         self._batch = batch = Structures(self._memory, frame, content)
         self._sequence, self._failures, self._most = frame.sequence, {}, 0
@@ -130,6 +131,7 @@ class BatchEvaluator:
         self._tell_failures(0)
         return {
             "begin": at,
+            "seconds": time.perf_counter() - begun,
             "sizes": {str(asked): size.limit for asked, size in self._hook.sizes.items()},
             "atoms": self._most,
             "refusals": self._hook.refusals,

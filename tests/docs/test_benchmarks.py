@@ -73,6 +73,18 @@ def test_many_structures(root: Path, tmp_path: Path) -> None:
     assert row["peak MB"] > 0
 
 
+def test_relaxations_together(root: Path, tmp_path: Path) -> None:
+    where = ("--root", root, "--model", "emt", "--elements", "Cu", "Au", "--json", tmp_path / "scale.json")
+    benchmark("scale.py", *where, "--lockstep", "2")
+    rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert len({(row["optimizer"], row["cell"]) for row in rows}) == 8
+    assert all(0 < row["steps"] < 1e5 and 0 < row["ase"] < 1e5 and row["client"] > 0 for row in rows)
+    benchmark("scale.py", *where, "--busy", "4", "--drivers", "2", "--device", "cpu")
+    rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert [(row["cell"], row["drivers"]) for row in rows] == [("fixed", 2), ("full", 2)]
+    assert all(0 < row["busy"] <= 1 and row["structure-steps/s"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize("name", ["ipc_overhead", "ipi_overhead", "scale", "start_up"])
 def test_plots_show_the_figures_beside_them(name: str, tmp_path: Path) -> None:
     record = json.loads((PLOTS / f"{name}.json").read_text(encoding="utf-8"))

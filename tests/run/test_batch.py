@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -97,8 +98,13 @@ class Calculator(Base):
         if self.die:
             os.kill(os.getpid(), 9)
         self.calls += 1
+        if atoms.info.get("do") in ("SIGKILL", "SIGSEGV"):
+            act(atoms, False)
         if self.calls > self.sick_after:
             raise RuntimeError("INTERNAL: the device is gone")
+        if atoms.info.get("do") == "sticky":
+            self.sick_after = 0
+            raise ValueError("no parameters for this one")
         if self.calls > self.leaks_after and len(atoms) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if atoms.info.get("do") == "wrap" and not calls_before("wrap"):
@@ -163,6 +169,7 @@ class Free(Hook):
 
 
 def setup(model, device="cpu", limit=10**9, broken="", die=False, sick_after=10**9, leaks_after=10**9):
+    calls_before("starts")
     if model == "lose":
         import types
         cuda = types.SimpleNamespace(lost=False, is_initialized=lambda: True, is_available=lambda: True)
@@ -269,7 +276,7 @@ def failed(done: list[Evaluated]) -> dict[int, tuple[type, FailureClass | None]]
 @pytest.mark.parametrize("kind", ["loop", "hook", "costly", "shaped"])
 def test_results_are_those_of_single_calls(make: Make, kind: str) -> None:
     """Of structures that differ in size, cell, boundaries, tags, charges, moments and info, bit for bit, in order."""
-    images = structures()
+    images, begun = structures(), time.monotonic()
     with make(kind) as calc:
         done = calc.evaluate_many(images, None)
         check_same(done, images, calc)
@@ -279,6 +286,7 @@ def test_results_are_those_of_single_calls(make: Make, kind: str) -> None:
         check_same(list(calc.iter_many(iter(images), None)), images, calc)
         info = calc.info()["batches"]
         assert (info.pop("atoms") > 0) == (kind != "loop")
+        assert 0 < info.pop("seconds") < time.monotonic() - begun
         assert info == {"hook": kind != "loop", "structures": 90, "refusals": 0, "reason": ""}
 
 
@@ -483,6 +491,31 @@ def test_a_worker_that_fails_from_the_first_of_a_later_pass_on(make: Make) -> No
     with make("loop", sick_after=4) as calc:
         assert not failed(calc.evaluate_many(images[:4]))
         assert not failed(calc.evaluate_many(images[4:]))
+
+
+def test_a_worker_that_one_has_made_sick_and_another_ends(make: Make) -> None:
+    """Whose fault it was that some failed before it ended, nobody can find out any more: another worker is asked."""
+    images = periodic(24, k2="sticky", k12="SIGSEGV")
+    with make("loop") as calc:
+        failures = failed(calc.evaluate_many(images))
+        assert failures == {2: (ModelError, FailureClass.STRUCTURE), 12: (WorkerDiedError, FailureClass.STRUCTURE)}
+
+
+@pytest.mark.parametrize("do", [{0: "sticky"}, {0: "raise", 2: "sticky"}, {0: "raise", 1: "raise", 2: "raise"}])
+def test_nothing_has_worked_yet(make: Make, do: dict[int, str]) -> None:
+    """Then fresh workers tell whether those that failed last are to blame, or the worker."""
+    with make("loop") as calc:
+        assert sorted(failed(calc.evaluate_many(periodic(3, **{f"k{k}": what for k, what in do.items()})))) == [*do]
+        assert not failed(calc.evaluate_many(periodic(3)))
+
+
+def test_nothing_works(make: Make, tmp_path: Path) -> None:
+    """A few workers are asked, not one for each structure."""
+    images = periodic(40, **{f"k{k}": "raise" for k in range(40)})
+    with make("loop") as calc:
+        for _ in range(3):
+            assert len(failed(calc.evaluate_many(images))) == 40
+    assert (tmp_path / "starts").stat().st_size <= 4
 
 
 def test_many_failures_in_a_row(make: Make) -> None:
@@ -719,6 +752,7 @@ def test_what_is_too_much_for_one_exchange(make: Make) -> None:
         assert failed(done) == {0: (ConfigurationError, FailureClass.STRUCTURE)}
 
 
+NOTHING = {"sizes": {}, "seconds": 0, "atoms": 0, "refusals": 0, "reason": ""}
 LIES = {
     "a part that goes back": [(Kind.PROGRESS, {"begin": 2, "end": 3}), (Kind.PROGRESS, {"begin": 1, "end": 3})],
     "a part beyond the end": [(Kind.PROGRESS, {"begin": 0, "end": 4})],
@@ -726,8 +760,12 @@ LIES = {
     "failures that are none": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": [1]})],
     "a failure of nobody": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": {"7": {}}})],
     "a failure without words": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": {"0": {"type": 1}}})],
-    "done, and nothing found": [(Kind.RESULT, {"begin": 3, "sizes": {}, "atoms": 0, "refusals": 0, "reason": ""})],
-    "nothing done": [(Kind.RESULT, {"begin": 0, "sizes": {}, "atoms": 0, "refusals": 0, "reason": ""})],
+    "done, and nothing found": [(Kind.RESULT, {"begin": 3, **NOTHING})],
+    "nothing done": [(Kind.RESULT, {"begin": 0, **NOTHING})],
+    "a time that is none": [
+        (Kind.PROGRESS, {"begin": 0, "end": 1}),
+        (Kind.RESULT, {"begin": 1, **NOTHING, "seconds": -1}),
+    ],
     "a number without end": [(Kind.PROGRESS, {"begin": 0, "end": 1, "failures": {"9" * 5000: {}}})],
     "an answer to something else": [(Kind.READY, {"properties": []})],
 }

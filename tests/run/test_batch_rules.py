@@ -101,7 +101,7 @@ def test_how_long_a_part_may_take() -> None:
 def question(number: int, atoms: Atoms) -> Question:
     inputs = Inputs()
     inputs.update(atoms)
-    return Question(number, inputs, 1, atoms)
+    return Question(number, inputs, 1, atoms, len(inputs))
 
 
 def test_what_a_structure_costs_and_what_it_is() -> None:

@@ -774,15 +774,20 @@ def test_signals_and_kills(commands: Commands) -> None:
     with commands.started(commands.words("run", "continue", "run")) as pool:
         wait_for(lambda: len(set(commands.waiting())) == 2, "two workers that compute")
         known, own = drivers(pool.pid), set(commands.waiting())
+        [running] = commands.status()["running"]
+        assert [*running["workers"].values()] == ["computing"] * 2
+        assert "; 2 computing\n" in commands.run(ROOTSTOCK, "run", "status", "run").stdout
         pool.kill()
         wait_until_gone(*known, *own)
-    assert commands.status()["done"] == done["done"]
+    [ended] = commands.status()["running"]
+    assert commands.status()["done"] == done["done"] and (ended["state"], ended["workers"]) == ("ended", {})
     go.touch()
     finished = commands.run(*commands.words("run", "continue", "run"))
     assert finished.returncode == 0, finished.stderr
     assert {key: commands.status()[key] for key in ("done", "missing", "computed_twice")} == {
         "done": 12, "missing": 0, "computed_twice": 0,
     }  # fmt: skip
+    assert not [*real.folder.glob("run/workers-*")]
 
 
 def test_two_elements_at_once_and_one_twice(commands: Commands) -> None:

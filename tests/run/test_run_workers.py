@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from rootstock import Relaxation, RootstockCalculator, Run
 from rootstock.cli.run_line import Line
 from rootstock.cli.user import main as user
 from rootstock.errors import ConfigurationError, LockBusyError, UnknownEnvironmentError
+from rootstock.root.holder import Holder
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.pool.run import deadline_of
+from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.worker_states import read_states, telling_states
 from tests.support.commands import Done, clean_environment
 from tests.support.processes import wait_for
 from tests.support.run_folders import new_run
@@ -168,3 +172,24 @@ def test_what_workers_do_is_shown(tmp_path: Path) -> None:
     assert (
         "20 of 40 computed, 0 failed, " in shown[-1] and "atoms/s" in shown[-1] and shown[-1].endswith("; 2 computing")
     )
+
+
+def test_what_workers_do_is_told_to_others(tmp_path: Path) -> None:
+    element, me = Element(2, 4), Holder.of_this_process("")
+    file, others = tmp_path / "workers-2-of-4.json", tmp_path / "others"
+    others.write_text("{}")
+    file.symlink_to(others)
+    with telling_states(tmp_path, element) as tell:
+        tell({"GPU 0": "starting", "GPU 1": "computing"})
+        assert read_states(tmp_path, element, me) == {"GPU 0": "starting", "GPU 1": "computing"}
+        assert others.read_text() == "{}"  # nothing is written where a link leads
+        # What a killed process has left says nothing of another one.
+        assert not read_states(tmp_path, element, replace(me, pid=1)) and not read_states(tmp_path, Element(), me)
+        file.write_text(file.read_text()[:20])
+        assert not read_states(tmp_path, element, me)
+        file.unlink()
+        file.mkdir()  # whatever hinders it, the computation goes on
+        tell({"GPU 0": "computing"})
+        file.rmdir()
+        tell({"GPU 0": "computing"})
+    assert not file.exists()

@@ -41,6 +41,7 @@ class Pool:
         self._plan, self._told, self._work = plan, told, Work()
         self._members: dict[int, Member] = {}  # by the number of their slot
         self._deaths: dict[int, int] = {}
+        self._closed: dict[str, str] = {}  # slots, and what is said of them
         self._fatal: RootstockError | None = None  # ends all
         self._error: RootstockError | None = None  # the last one of a driver that was replaced, or not any more
         self._ends_at: float | None = None  # as `time.monotonic` counts; all are ended then
@@ -176,6 +177,7 @@ class Pool:
         self._deaths[number] = self._deaths.get(number, 0) + 1
         if self._deaths[number] >= _DEATHS:
             self._told.warn(f"{name}: {said} It gets no driver any more.")
+            self._closed[name] = "gets no driver any more"
         elif len(self._work) or not self._all_there:
             self._told.warn(f"{name}: {said} Another driver is started.")
             try:
@@ -254,7 +256,7 @@ class Pool:
                 member.wire.send(**message)
 
     def _show(self) -> None:
-        states = {member.slot.name: member.state for member in self._members.values()}
+        states = {member.slot.name: member.state for member in self._members.values()} | self._closed
         if states != self._shown:
             self._shown = states
             self._told.states(states)

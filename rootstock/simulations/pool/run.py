@@ -29,6 +29,7 @@ from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import describe
 from rootstock.simulations.runs.source import Source
+from rootstock.simulations.runs.worker_states import telling_states
 
 if TYPE_CHECKING:
     from rootstock.config.cluster_settings import Cluster
@@ -95,8 +96,8 @@ class PoolRun:
         return missing
 
     def compute(
-        self, slots: Sequence[Slot], *, recorded: Callable[[Sequence[int]], object], stop_on_error: bool = False,
-        **told: Any,
+        self, slots: Sequence[Slot], *, recorded: Callable[[Sequence[int]], object],
+        states: Callable[[Mapping[str, str]], object] = lambda _: None, stop_on_error: bool = False, **told: Any,
     ) -> bool:  # fmt: skip
         """Compute, and record results.
 
@@ -105,10 +106,12 @@ class PoolRun:
         slots : sequence of Slot
         recorded : callable
             Is given indices that are on the disk.
+        states : callable
+            Is given what each driver does, when that changes.
         stop_on_error : bool
             Whether the first structure that fails ends it.
         **told
-            ``states``, ``warn`` and ``signals`` of `Told`.
+            ``warn`` and ``signals`` of `Told`.
 
         Returns
         -------
@@ -147,7 +150,13 @@ class PoolRun:
                 workers_per_gpu=self.workers.per_gpu, stop_on_error=stop_on_error, grace=self.workers.grace,
                 deadline=deadline_of(os.environ),
             )  # fmt: skip
-            return Pool(plan, Told(recorded=recorded, missing=missing, fail=fail, **told)).run()
+            with telling_states(self.folder.path, self.element) as tell:
+
+                def both(said: Mapping[str, str]) -> None:
+                    states(said)
+                    tell(said)
+
+                return Pool(plan, Told(recorded=recorded, missing=missing, fail=fail, states=both, **told)).run()
 
     def _begin(self, slot: Slot, *, stop_on_error: bool) -> Mapping[str, Any]:
         return {
