@@ -137,6 +137,10 @@ class ManyCalculator(ProxyCalculator):
         self._sync_parameters()
         return ManyStructures(self._session, properties)
 
+    def renew(self) -> None:
+        """End the worker, also for copies of this calculator: the next call starts another one."""
+        self._session.renew()
+
 
 def in_order(done: Iterator[Evaluated]) -> Iterator[Evaluated]:
     """Hold what is done until its turn has come."""

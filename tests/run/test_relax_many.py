@@ -312,7 +312,8 @@ def test_cells_with_a_hook(make: Make) -> None:
 def test_optimizers_that_search_along_a_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     relaxation = Relaxation("BFGSLineSearch", fmax=0.02)
     assert not can_lockstep("BFGSLineSearch") and all(map(can_lockstep, OPTIMIZERS))
-    images = [*structures(3), Atoms("Au")]
+    images = [*structures(3), Atoms("Au"), structures(1)[0]]
+    images[3].info |= {"do": "sticky", "after": 0, "id": 3}  # and the next one has a sound worker all the same
     with make("loop") as calc:
         with pytest.raises(ConfigurationError, match="BFGSLineSearch cannot go on together"):
             Lockstep(calc, relaxation)
@@ -320,7 +321,7 @@ def test_optimizers_that_search_along_a_line(make: Make, caplog: pytest.LogCaptu
             done = relax_many(images, calc, relaxation)
         assert [text for text in caplog.messages if "cannot go on together" in text] == caplog.messages[:1]
         assert failures(done) == {3: (ModelError, FailureClass.STRUCTURE)}
-        for each, atoms in zip(done[:3], images, strict=False):
+        for each, atoms in [*zip(done[:3], images, strict=False), (done[4], images[4])]:
             check_same(each, *alone(relaxation, atoms, calc))
 
 

@@ -295,6 +295,37 @@ def test_a_structure_that_kills_its_worker(tmp_path: Path) -> None:
     check_as_alone(run, tmp_path)
 
 
+class Sick(Potential):
+    """Fails in some calls of structure 1, and after these with everything until it is renewed."""
+
+    def __init__(self, calls: set[int]) -> None:
+        super().__init__(self.fail)
+        self.bad_calls, self.is_sick, self.renewals = calls, False, 0
+
+    def fail(self, index: int, call: int) -> None:
+        self.is_sick |= index == 1 and call in self.bad_calls
+        if self.is_sick:
+            raise ModelError("the device is gone")
+
+    def renew(self) -> None:
+        self.is_sick, self.renewals = False, self.renewals + 1
+
+
+def test_a_worker_that_fails_with_everything_costs_no_structure(tmp_path: Path) -> None:
+    run, calc = simulating(tmp_path / "run"), Sick({10})
+    carry_out(run, Crystals(), calc, disk=QuickDisk())
+    assert calc.renewals == 1
+    check_as_alone(run, tmp_path)
+
+
+def test_a_structure_with_which_its_worker_fails_costs_no_other(tmp_path: Path) -> None:
+    run, calc = simulating(tmp_path / "run"), Sick({*range(10, 50)})
+    carry_out(run, Crystals(), calc, disk=QuickDisk())
+    assert calc.renewals == 2
+    assert [(failure["index"], failure["class"]) for failure in run.failures()] == [(1, "structure")]
+    assert run.progress().count(Status.DONE) == 2
+
+
 def test_trouble_of_a_node_is_no_failure_of_a_structure(tmp_path: Path) -> None:
     run = simulating(tmp_path / "run")
     with pytest.raises(WorkerDiedError, match=r"starts.xyz@1: after step 5 .*: died"):

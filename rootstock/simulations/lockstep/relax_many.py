@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ase import Atoms
@@ -17,6 +18,7 @@ from rootstock.simulations.lockstep.engine import Lockstep
 from rootstock.simulations.lockstep.live import can_lockstep
 from rootstock.simulations.lockstep.relaxed import Relaxed
 from rootstock.simulations.relax import Relaxation
+from rootstock.simulations.second_try import with_second_try
 
 logger = logging.getLogger("rootstock")
 
@@ -120,7 +122,7 @@ def _one_by_one(structures: Sequence[Atoms], calculator: Any, relaxation: Relaxa
             steps = step
 
         try:
-            relaxed = relaxation.run(atoms, calculator, on_step=note)
+            relaxed = with_second_try(calculator, partial(relaxation.run, atoms, calculator, on_step=note))
         except WorkerStartError:  # whatever the structure
             raise
         except (ConfigurationError, NotConvergedError, WorkerError) as error:

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from rootstock.client.evaluated import FailureClass
-from rootstock.client.reported import failure_class, was_lost
+from rootstock.client.reported import failure_class
 from rootstock.errors import ConfigurationError, NonFiniteError, OutputError, RootstockError, WorkerError
 from rootstock.simulations.dynamics import Dynamics, Simulation, files_of
 from rootstock.simulations.output import naming
@@ -22,6 +22,7 @@ from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.frames_index import read_frame
+from rootstock.simulations.second_try import renewed
 from rootstock.simulations.writing import check_structures
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class _One:
         """Return the final structure with its results; None if somebody asked to stop before."""
         if (final := self._final(atoms)) is not None:
             return final  # something ended the process before that was recorded
-        lost_after = -2  # the step of the restart file when a worker was lost
+        lost_after = -2  # the step of the restart file when a worker was lost, or failed
         while True:
             self.simulation = None
             try:
@@ -130,7 +131,7 @@ class _One:
                 break
             except WorkerError as error:  # a fresh one goes on; if it comes no further, that is the structure's fault
                 saved = -1 if self.simulation is None or self.simulation.saved is None else self.simulation.saved
-                if not was_lost(error) or saved <= lost_after:
+                if not renewed(self.run.calculator, error) or saved <= lost_after:
                     raise
                 lost_after = saved
             except RootstockError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from rootstock.client.evaluated import FailureClass
-from rootstock.client.reported import failure_class, was_lost
+from rootstock.client.reported import failure_class
 from rootstock.errors import ConfigurationError, NotConvergedError, OutputError, RootstockError, WorkerError
 from rootstock.simulations.lockstep.engine import Lockstep
 from rootstock.simulations.lockstep.live import can_lockstep
@@ -19,6 +19,7 @@ from rootstock.simulations.relax import Relaxation
 from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
 from rootstock.simulations.runs.partials import Partials
+from rootstock.simulations.second_try import with_second_try
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.compute import Computation
@@ -135,12 +136,8 @@ class _Single:
                 raise _StopError
 
         try:
-            try:
-                return self.relaxation.run(atoms, self.run.calculator, on_step=on_step)
-            except WorkerError as error:  # perhaps for what was computed before
-                if not was_lost(error):
-                    raise
-                return self.relaxation.run(atoms, self.run.calculator, on_step=on_step)
+            calc = self.run.calculator
+            return with_second_try(calc, lambda: self.relaxation.run(atoms, calc, on_step=on_step))
         except _StopError:
             self._record(last, before)
             return None
