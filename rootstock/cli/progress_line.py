@@ -34,15 +34,18 @@ def show_rarely(title: str = "") -> Iterator[Report]:
 
 
 @contextmanager
-def show_meanwhile(first_after: float) -> Iterator[Report]:
-    """Yield what takes the present state as text; a thread shows it now and then, if it has changed.
+def show_meanwhile(first_after: float, between: float | None = None) -> Iterator[Report]:
+    """Yield what takes the present state as text; a thread shows it now and then.
 
-    So what was said last before a long wait is shown, too.
+    So what was said last before a long wait is shown, too. Where lines stay, they also say for how long nothing has
+    changed.
 
     Parameters
     ----------
     first_after : float
         Seconds before something is shown for the first time, at most.
+    between : float, optional
+        Seconds after which it is shown again; by default what suits a terminal, or a log.
     """
     state = shown = ""
     ended = threading.Event()
@@ -55,12 +58,14 @@ def show_meanwhile(first_after: float) -> Iterator[Report]:
 
         def tell() -> None:
             nonlocal shown
-            between = SECONDS_BETWEEN[sys.stderr.isatty()]
-            wait = min(between, first_after)
+            rest, since = between or SECONDS_BETWEEN[sys.stderr.isatty()], time.monotonic()
+            wait = min(rest, first_after)
             while not ended.wait(wait):
                 if state != shown:
                     report(shown := state)
-                    wait = between
+                    wait, since = rest, time.monotonic()
+                elif shown and not sys.stderr.isatty():
+                    report(f"{shown} (no news for {time.monotonic() - since:.0f} s)")
 
         thread = threading.Thread(target=tell, name="rootstock-progress", daemon=True)
         start_thread(thread)

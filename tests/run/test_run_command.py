@@ -581,7 +581,7 @@ def test_what_is_shown_on_a_terminal(here: Path, environment: dict[str, str]) ->
 
 
 def test_a_slow_start_is_told_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Soon; what follows in its time."""
+    """Soon; what follows in its time, and for how long there was nothing."""
     shown: list[str] = []
 
     def told() -> bool:
@@ -591,6 +591,9 @@ def test_a_slow_start_is_told_without_a_terminal(capsys: pytest.CaptureFixture[s
     with show_meanwhile(0.01) as show:
         show("worker: loading the model")
         wait_for(told, "the line")
+    with show_meanwhile(0.01, 0.6) as show:
+        show("worker: loading the model")
+        wait_for(lambda: told() and "worker: loading the model (no news for 1 s)" in "".join(shown), "another line")
 
 
 def test_elements_that_start_at_once(rootstock: Command, environment: dict[str, str]) -> None:
