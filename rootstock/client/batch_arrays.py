@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rootstock.client.inputs import Inputs, first_bad
 from rootstock.client.shared_arrays import Result, sections
-from rootstock.errors import NonFiniteError
+from rootstock.errors import ConfigurationError, NonFiniteError
 from rootstock.worker.channel.batch_memory import FAILED, BatchMemory
 from rootstock.worker.channel.memory import INPUT_BITS, INPUTS, PROPERTY_BITS, Section, SharedMemory
 
@@ -40,6 +40,23 @@ class Question(NamedTuple):
     asked: int
     structure: Atoms
     atoms: int
+
+
+def require_atoms(number: int, structure: object) -> None:
+    """Refuse what is no structure.
+
+    Parameters
+    ----------
+    number : int
+        Its place.
+    structure : object
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if not isinstance(structure, Atoms):
+        raise ConfigurationError(f"Structure {number} is a {type(structure).__name__}, and no ase.Atoms.")
 
 
 class BatchArrays:

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,9 @@ class BatchSession(PeerSession):
         """Return a worker that is ready."""
         raise NotImplementedError
 
-    def ask_many(self, questions: Sequence[Question], *, alone: bool, seconds: float) -> Answer:
+    def ask_many(
+        self, questions: Sequence[Question], *, alone: bool, seconds: float, enough: Callable[[], bool] = lambda: False
+    ) -> Answer:  # fmt: skip
         """Compute as many of some structures as can be done in some time, at least one part of them.
 
         Parameters
@@ -84,6 +86,8 @@ class BatchSession(PeerSession):
             Whether each structure is computed by itself.
         seconds : float
             After these, or when another thread waits, the answer comes once the part that is being computed is done.
+        enough : callable
+            Whether it is to come then in any case.
 
         Raises
         ------
@@ -93,8 +97,9 @@ class BatchSession(PeerSession):
         with self.own_lock():
             connection, until = self.connection(), running_time() + seconds
             exchange = Exchange(
-                connection, questions, self._pace, self.spec.timeout, lambda: self._wanted or running_time() > until
-            )
+                connection, questions, self._pace, self.spec.timeout,
+                lambda: self._wanted or running_time() > until or enough(),
+            )  # fmt: skip
             key = self._batch_key()
             try:
                 self._busy, self._long_call = True, threading.get_ident()

@@ -7,13 +7,13 @@ itself. Whose fault a failure is, `rootstock.client.blame` decides.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from rootstock.client.batch_arrays import Question
+from rootstock.client.batch_arrays import Question, require_atoms
 from rootstock.client.batch_exchange import Answer, Failed
 from rootstock.client.blame import DEATHS, Blame
 from rootstock.client.evaluated import Evaluated, FailureClass
@@ -67,6 +67,8 @@ class ManyStructures:
     session : WorkerSession
     properties : sequence of str or None
         By ASE's names. None: energy, forces, and the stress of structures that have one.
+    stopped : callable
+        Whether to compute no more than the part that is being computed. It is asked before each part.
 
     Raises
     ------
@@ -76,7 +78,9 @@ class ManyStructures:
         If the model does not compute one of them. Asking starts the worker.
     """
 
-    def __init__(self, session: WorkerSession, properties: Sequence[str] | None) -> None:
+    def __init__(
+        self, session: WorkerSession, properties: Sequence[str] | None, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self._session = session
         offered = session.properties()
         if isinstance(properties, str):
@@ -91,7 +95,7 @@ class ManyStructures:
                 )
         self._asked = sum(PROPERTY_BITS[name] for name in dict.fromkeys(names))
         self._of_periodic = PROPERTY_BITS["stress"] if properties is None and "stress" in offered else 0
-        self._together = self._stopped = False
+        self._together, self._stop_asked, self._is_over = False, False, stopped
         self._structures = _FIRST  # of the next exchange
         self._before: dict[int, Inputs] = {}  # what was asked of structures that are moved
         self._blame = Blame(session, self._question)
@@ -125,6 +129,8 @@ class ManyStructures:
             if drawn >= self._structures:
                 yield from self._window(questions)
                 questions, drawn = [], 0
+            if self._stopped():
+                return
         yield from self._window(questions)
         if coming.error is not None:
             raise coming.error
@@ -158,8 +164,11 @@ class ManyStructures:
 
     def stop(self) -> None:
         """Compute no more than the part that is being computed. Any thread may call this, also a signal handler."""
-        self._stopped = True
+        self._stop_asked = True
         self._session.hurry()
+
+    def _stopped(self) -> bool:
+        return self._stop_asked or self._is_over()
 
     @property
     def largest_part(self) -> int:
@@ -181,7 +190,7 @@ class ManyStructures:
     def _window(self, questions: list[Question]) -> Iterator[Evaluated]:
         """Compute some structures, in as many exchanges as it takes."""
         for some in self._exchanges(questions):
-            if not self._stopped:
+            if not self._stopped():
                 yield from self._compute(some)
 
     def _exchanges(self, questions: list[Question]) -> Iterator[list[Question]]:
@@ -208,7 +217,7 @@ class ManyStructures:
             answer = self._ask(task)
             for k, outcome in answer.outcomes.items():
                 yield from self._take(task.questions[k], outcome, first=answer.fresh and len(task.questions) == 1)
-            if self._stopped:
+            if self._stopped():
                 return
             waiting.extendleft(self._left(task, answer))
             # Of those that are left, ones that are not suspected of anything are the better witnesses.
@@ -245,7 +254,7 @@ class ManyStructures:
             try:
                 if task.fresh:
                     self._session.renew()
-                answer = self._session.ask_many(task.questions, alone=task.alone, seconds=SLICE_S)
+                answer = self._session.ask_many(task.questions, alone=task.alone, seconds=SLICE_S, enough=self._stopped)
             except (DeviceError, MissingWeightsError):
                 raise
             except WorkerStartError:
@@ -280,20 +289,3 @@ class ManyStructures:
         if answer.together:
             mean = max(1.0, sum(question.atoms for question in questions) / len(questions))
             self._structures = min(max(self._structures, int(_PARTS * answer.atoms / mean)), _MOST)
-
-
-def require_atoms(number: int, structure: object) -> None:
-    """Refuse what is no structure.
-
-    Parameters
-    ----------
-    number : int
-        Its place.
-    structure : object
-
-    Raises
-    ------
-    ConfigurationError
-    """
-    if not isinstance(structure, Atoms):
-        raise ConfigurationError(f"Structure {number} is a {type(structure).__name__}, and no ase.Atoms.")

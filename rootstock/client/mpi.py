@@ -89,16 +89,18 @@ class ParallelSession(WorkerSession):
         result, self._device = self._together(question, lambda: (compute(), super(ParallelSession, self).device))
         return result
 
-    def ask_many(self, questions: Sequence[Question], *, alone: bool, seconds: float) -> Answer:
+    def ask_many(
+        self, questions: Sequence[Question], *, alone: bool, seconds: float, enough: Callable[[], bool] = lambda: False
+    ) -> Answer:  # fmt: skip
         """Compute some of many structures, with the same arguments on every rank.
 
         Parameters
         ----------
-        questions, alone, seconds
+        questions, alone, seconds, enough
             As `WorkerSession.ask_many`.
         """
         self.properties()
-        compute = functools.partial(super().ask_many, questions, alone=alone, seconds=seconds)
+        compute = functools.partial(super().ask_many, questions, alone=alone, seconds=seconds, enough=enough)
         asked = tuple((each.number, each.asked, each.inputs.rest, each.inputs.positions) for each in questions)
         answer, self._device = self._together((alone, asked), lambda: (compute(), super(ParallelSession, self).device))
         return answer

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ase import Atoms
 
+from rootstock.client.batch_arrays import require_atoms
 from rootstock.client.evaluated import Evaluated
-from rootstock.client.many import USUAL, ManyStructures, require_atoms
+from rootstock.client.many import USUAL, ManyStructures
 from rootstock.client.session import WorkerSession
 from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.interfaces.base import ProxyCalculator
@@ -80,7 +81,12 @@ class ManyCalculator(ProxyCalculator):
             yield Evaluated.lost(index, lost, images[index])
 
     def iter_many(
-        self, images: Iterable[Atoms], properties: Sequence[str] | None = USUAL, *, ordered: bool = True
+        self,
+        images: Iterable[Atoms],
+        properties: Sequence[str] | None = USUAL,
+        *,
+        ordered: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Evaluated]:
         """Compute properties of many structures, keeping few of them in memory.
 
@@ -96,6 +102,9 @@ class ManyCalculator(ProxyCalculator):
         ordered : bool
             Whether they come in the order of `images`; otherwise as soon as each is done. Before an error is raised,
             what is done comes in any case.
+        stopped : callable
+            Is asked now and then, also by an exchange that is going on, whether to compute no more; what is done by
+            then still comes. MPI ranks must all say the same.
 
         Yields
         ------
@@ -108,19 +117,23 @@ class ManyCalculator(ProxyCalculator):
         WorkerError
             If no worker can be started, or each ends. What was yielded holds.
         """
-        many = self.many_structures(properties)
+        many = self.many_structures(properties, stopped)
         if not isinstance(images, Sequence):  # whoever makes them one by one may make them of the same object
             images = (atoms.copy() if isinstance(atoms, Atoms) else atoms for atoms in images)
         done = many.run(images)
         return in_order(done) if ordered else done
 
-    def many_structures(self, properties: Sequence[str] | None) -> ManyStructures:
+    def many_structures(
+        self, properties: Sequence[str] | None, stopped: Callable[[], bool] = lambda: False
+    ) -> ManyStructures:
         """Return what computes many structures again and again. Asking starts the worker.
 
         Parameters
         ----------
         properties : sequence of str or None
             As in `iter_many`.
+        stopped : callable
+            As there.
 
         Raises
         ------
@@ -135,7 +148,7 @@ class ManyCalculator(ProxyCalculator):
                 "Compute them one by one: atoms.calc = calc; atoms.get_potential_energy().",
             )
         self._sync_parameters()
-        return ManyStructures(self._session, properties)
+        return ManyStructures(self._session, properties, stopped)
 
     def renew(self) -> None:
         """End the worker, also for copies of this calculator: the next call starts another one."""

@@ -739,6 +739,22 @@ def test_an_exchange_ends_soon(make: Make, calls: Callable[[], list[str]]) -> No
         assert first.error is None and 1 < len(calls()) < 20
 
 
+def test_somebody_asks_to_stop(make: Make, calls: Callable[[], list[str]]) -> None:
+    """Soon, in the middle of an exchange; what was computed by then comes, and no more is drawn."""
+    drawn: list[int] = []
+
+    def stream() -> Iterator[Atoms]:
+        for k, atoms in enumerate(periodic(200, **{f"k{k}": "slow" for k in range(200)})):
+            drawn.append(k)
+            yield atoms
+
+    with make("loop") as calc:
+        done = [*calc.iter_many(stream(), stopped=lambda: len(calls()) >= 2)]
+        assert [each.index for each in done] == [*range(len(calls()))] and not failed(done)
+        assert 2 <= len(calls()) <= 4 and len(drawn) < 100
+        assert not failed(calc.evaluate_many(periodic(3)))
+
+
 def test_what_is_too_much_for_one_exchange(make: Make) -> None:
     """By atoms, and by how much there is to tell of them."""
     large = bulk("Cu", cubic=True) * (30, 30, 30)  # 108,000 atoms

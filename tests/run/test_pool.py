@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -507,6 +508,9 @@ class Toy(Calculator):
             os.kill(os.getpid(), signal.SIGSEGV)
         if what == "hang":
             time.sleep(3600)
+        until = time.process_time() + 0.02 * (what == "busy")
+        while time.process_time() < until:
+            pass
         while what == "wait" and not os.path.exists(self.at("go")):
             time.sleep(0.01)
         self.results = {"energy": float("nan") if what == "NaN energy" else p[0, 0] * 3.0, "forces": -0.5 * p,
@@ -577,12 +581,12 @@ def real(toys: Path, tmp_path: Path) -> Real:
 SLOTS = [Slot(f"worker {number}", {}, (), 1) for number in (1, 2)]
 
 
-def structures(number: int, do: Mapping[int, str], size: int = 2) -> list[Atoms]:
+def structures(number: int, do: Mapping[int, str], size: int = 2, others: str = "-") -> list[Atoms]:
     made = []
     for index in range(number):
         symbol = "U" if do.get(index) == "unknown" else "Cu"
         atoms = Atoms(f"{symbol}{size}", np.random.default_rng(index).random((size, 3)))
-        atoms.info.update({"id": index, "do": do.get(index, "-")})
+        atoms.info.update({"id": index, "do": do.get(index, others)})
         made.append(atoms)
     return made
 
@@ -591,9 +595,11 @@ def drivers(pool: int) -> list[int]:
     return [pid for pid in children(pool) if b"simulations.pool.driver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def workers(real: Real) -> list[int]:
-    """Return the workers that compute something at present, or did last."""
-    return [pid for pid in {int(call[2]) for call in real.calls()} if not gone(pid)]
+def computing(real: Real) -> int:
+    """Wait until a worker begins with a structure, and return that worker."""
+    before = len(real.calls())
+    wait_for(lambda: len(real.calls()) > before, "a worker that computes")
+    return int(real.calls()[-1][2])
 
 
 POISONS = {3: "sticky", 50: "NaN energy", 77: "crash", 111: "hang", 170: "unknown"}
@@ -602,42 +608,52 @@ CLASSES = {3: "ModelError", 50: "NonFiniteError", 77: "WorkerDiedError", 111: "W
 
 @pytest.mark.parametrize("number", [200, pytest.param(2000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_whatever_happens_all_others_are_right(real: Real, number: int) -> None:
-    write(real.folder / "in.extxyz", structures(number, POISONS))
+    write(real.folder / "in.extxyz", structures(number, POISONS, others="busy"))
     images: list[Any] = read(real.folder / "in.extxyz", ":")  # type: ignore[assignment]  # with fewer digits
     with small_disk(real.folder / "disk", "size=8m", "mode=755") as disk:
         real.path = disk / "run"
         happened: list[str] = []
         recorded: list[int] = []
+        warned: list[str] = []
 
         def kill_a_driver() -> None:
-            os.kill(drivers(os.getpid())[0], signal.SIGKILL)
+            pid = computing(real)
+            while pid not in drivers(os.getpid()):
+                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])  # its parent
+            os.kill(pid, signal.SIGKILL)
 
         def kill_a_worker() -> None:
-            os.kill(workers(real)[-1], signal.SIGKILL)
+            os.kill(computing(real), signal.SIGKILL)
 
         def stop() -> None:
-            happened.append("stopped")
+            computing(real)  # that it happened is seen
 
         def fill_the_disk() -> None:
+            computing(real)
             with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
 
         def compute(*actions: Callable[[], None]) -> bool:
-            coming = iter(actions)
-
-            def add(indices: Sequence[int]) -> None:
-                recorded.extend(indices)
-                for action in coming:
-                    happened.append(action.__name__)
+            def act() -> None:
+                for action in actions:
                     action()
-                    break
+                    happened.append(action.__name__)
 
-            with real.opened(timeout=4.0) as run:
-                return run.compute(SLOTS, recorded=add, signals=lambda: "stopped" in happened)
+            with real.opened(timeout=4.0) as run, ThreadPoolExecutor(1) as thread:
+                acting = thread.submit(act)
+                try:
+                    return run.compute(
+                        SLOTS, recorded=recorded.extend, warn=warned.append, signals=lambda: "stop" in happened
+                    )
+                finally:
+                    acting.result()
 
         assert not compute(kill_a_driver, kill_a_worker, stop)
-        happened.remove("stopped")
+        assert happened == ["kill_a_driver", "kill_a_worker", "stop"]
+        assert len([text for text in warned if "ended unexpectedly. Another driver is started." in text]) == 1, warned
+        happened.clear()
+        assert 0 < len(recorded) < number
         with pytest.raises(OutputError, match="No space left on device"):
             compute(fill_the_disk)
         (disk / "filler").unlink()

@@ -355,14 +355,14 @@ def test_what_the_model_sees_and_what_comes_back(tmp_path: Path) -> None:
         atoms.pbc = (True, False, True)
 
     class Looking(Ours):
-        def iter_many(self, images: Any, properties: Any = None, *, ordered: bool = True) -> Iterator[Any]:
+        def iter_many(self, images: Any, properties: Any = None, **more: Any) -> Iterator[Any]:
             def seen() -> Iterator[Atoms]:
                 for atoms in images:
                     assert {*atoms.info} == {"id", "note"} and not {*atoms.arrays} & {"ref_forces"}
                     yield atoms
 
             assert properties == ["energy", "forces"]
-            return super().iter_many(seen(), properties)
+            return super().iter_many(seen(), properties, **more)
 
     run = new_run(tmp_path / "run", SIZES, settings={"properties": ["energy", "forces"]})
     source = Structures(SIZES, change=change)

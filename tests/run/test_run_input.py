@@ -435,7 +435,7 @@ class Zero:
         words = dict.fromkeys(("root", "environment", "environment_sha256"), "")
         return {**words, "build": None, "weights": None, "properties": ["energy", "forces"]}
 
-    def iter_many(self, images: Iterable[Atoms], *_: object, ordered: bool) -> Iterator[Evaluated]:
+    def iter_many(self, images: Iterable[Atoms], *_: object, ordered: bool, **more: object) -> Iterator[Evaluated]:
         assert not ordered
         for number, atoms in enumerate(images):
             yield Evaluated(number, {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}, None, atoms)
@@ -518,7 +518,7 @@ from rootstock.simulations.runs.source import Source, index_input
 class Calculator:
     name, parameters = "zero", {}
 
-    def iter_many(self, images, properties=None, ordered=True):
+    def iter_many(self, images, *asked, **more):
         for number, atoms in enumerate(images):
             yield Evaluated(number, {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}, None, atoms)
 

@@ -66,10 +66,15 @@ class Trivial:
     parameters = {}  # noqa: RUF012
 
     def iter_many(
-        self, images: Iterable[Atoms], properties: Any = None, *, ordered: bool = True
+        self,
+        images: Iterable[Atoms],
+        properties: Any = None,
+        *,
+        ordered: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Evaluated]:
         coming = enumerate(images)
-        while taken := [*itertools.islice(coming, self.together)]:
+        while not stopped() and (taken := [*itertools.islice(coming, self.together)]):
             for number, atoms in reversed(taken):
                 yield self._compute(number, atoms)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from ase import Atoms
 
+from rootstock.client.batch_arrays import require_atoms
 from rootstock.client.evaluated import Evaluated, FailureClass
-from rootstock.client.many import require_atoms
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.root.signals import thread_pool
 from rootstock.simulations.lockstep.cohorts import Cohorts

@@ -10,8 +10,8 @@ from typing import Any
 
 from ase import Atoms
 
+from rootstock.client.batch_arrays import require_atoms
 from rootstock.client.evaluated import FailureClass
-from rootstock.client.many import require_atoms
 from rootstock.client.reported import failure_class
 from rootstock.errors import ConfigurationError, NotConvergedError, WorkerError, WorkerStartError
 from rootstock.simulations.lockstep.engine import Lockstep

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rootstock.client.evaluated import FailureClass
@@ -94,28 +95,30 @@ class Pool:
         self._selector.register(member.wire, selectors.EVENT_READ, number)
 
     def _hear(self, number: int) -> None:
-        member = self._members[number]
+        member, told = self._members[number], []
         try:
             messages = member.wire.receive()
             for message in messages or ():
                 [(what, value)] = message.items()
-                self._take(number, member, what, value)
-        except RootstockError:  # of those who are told
-            raise
+                if (tell := self._take(number, member, what, value)) is not None:
+                    told.append(tell)
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             member.error = WorkerProtocolError(f"The driver of {member.slot.name} says what none says: {error!r}.")
             messages = None
+        for tell in told:  # what goes wrong there is no fault of the driver
+            tell()
         if messages is None:
             self._gone(number)
 
-    def _take(self, number: int, member: Member, what: str, value: Any) -> None:
+    def _take(self, number: int, member: Member, what: str, value: Any) -> Callable[[], object] | None:
+        """Take over what a driver says, and return what tells others of it."""
         if what == "recorded":
             for index in value:
                 del member.has[index]
             if value:  # not only failures that are not final
                 self._deaths.pop(number, None)
                 member.state = "computing"
-                self._told.recorded(value)
+                return partial(self._told.recorded, value)
         elif what == "want":
             member.wants = int(value)
         elif what == "back":
@@ -127,14 +130,15 @@ class Pool:
             member.state = str(value)
         elif what == "warn":
             if value not in self._warned:  # all of them may say the same
-                self._told.warn(f"{member.slot.name}: {value}")
-            self._warned.add(value)
+                self._warned.add(value)
+                return partial(self._told.warn, f"{member.slot.name}: {value}")
         elif what == "error":
             member.error = as_error(value)
         elif what == "end":
             member.over = True
         else:
             raise ValueError(what)
+        return None
 
     def _remove(self, number: int) -> Member:
         member = self._members.pop(number)

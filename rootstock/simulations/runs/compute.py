@@ -174,7 +174,8 @@ def _single_points(run: Computation, feed: Feed) -> None:
 
     asked = run.folder.record.settings.get("properties") or None
     for indices in _drawn(feed):
-        for result in run.calculator.iter_many(structures(indices), asked, ordered=False):
+        images = structures(indices)
+        for result in run.calculator.iter_many(images, asked, ordered=False, stopped=lambda: feed.stopped):
             index, atoms, *aside = taken.pop(result.index)
             put_back(atoms, *aside)
             if result.error is not None:
@@ -184,8 +185,6 @@ def _single_points(run: Computation, feed: Feed) -> None:
                 found = {name: result.results[name] for name in asked or _USUAL if name in result.results}
                 atoms.calc = SimpleNamespace(results=found)  # all that is read of it
                 run.add(index, atoms)
-            if feed.stopped:
-                return
 
 
 def _drawn(feed: Feed) -> Iterator[Sequence[int]]:
