@@ -19,7 +19,7 @@ from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_end import failure_line, near, state
 from rootstock.cli.run_folder import Run, compute, refuse_read_only
 from rootstock.cli.run_line import pace_words, states_words
-from rootstock.cli.run_options import claim_outputs, device_words, element_option, stop_option
+from rootstock.cli.run_options import claim_outputs, claim_results, device_words, element_option, stop_option
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
 from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
 
@@ -175,8 +175,7 @@ def _go_on(
     refuse_read_only(folder, share, retry_failed=retry_failed, out=out)
     out = out or near(Path(record.out))
     check_export(folder, out, overwrite=overwrite)
-    if share.of == 1:
-        claim_outputs(out)
+    claim_results(folder, share, out)
     place = {"cluster": named_cluster(cluster), "root": root} if cluster or root else {"root": record.root or None}
 
     def make(build: str | None) -> Any:
@@ -245,7 +244,7 @@ def cancel(folder: Path, as_json: bool) -> None:
     Example:
       rootstock run cancel screening
     """
-    from rootstock.simulations.runs.elements import cancel as end
+    from rootstock.simulations.runs.cancel import cancel as end
     from rootstock.simulations.runs.folder import RunFolder
 
     RunFolder.open(folder)

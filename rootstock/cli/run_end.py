@@ -48,7 +48,7 @@ def recorded(path: Path) -> str:
 
 
 def some_failed(
-    folder: RunFolder, progress: Progress, damaged: int, command: Callable[[str], str]
+    folder: RunFolder, progress: Progress, damaged: int, command: Callable[[str], str], name: Callable[[int], str]
 ) -> SomeFailedError:  # fmt: skip
     """Return the error of a run of which structures failed.
 
@@ -60,6 +60,8 @@ def some_failed(
         How many results are damaged on disk.
     command : callable
         Returns a command about this folder, given its name.
+    name : callable
+        Returns file and frame of an index.
     """
     lines = [
         f"  {failure_line(failure)}" for _, failure in zip(range(_SHOWN), folder.failures(), strict=False)
@@ -68,6 +70,8 @@ def some_failed(
     if count > _SHOWN:
         lines.append(f"  and {count - _SHOWN:,} more")
     lines = [f"{count:,} of {len(progress.statuses):,} structures failed:", *lines] if count else []
+    if late := _late(folder, progress, name):
+        lines.append(f"{late}.")
     if damaged:
         lines.append(f"{damaged:,} of {len(progress.statuses):,} results are damaged on disk, and left out.")
     hint = f"List all failures:  {command('status')} --failures" if count else ""
@@ -127,18 +131,26 @@ def not_converged(
     out : Path
         The exported file.
     """
+    return NotConvergedError(
+        f"{_late(folder, progress, name)}. All are {where}.",
+        "Look at them; or relax what is exported further, in a run folder of its own, with more --steps:\n"
+        f"  {_further(folder.path, folder.record, out)}",
+    )
+
+
+def _late(folder: RunFolder, progress: Progress, name: Callable[[int], str]) -> str:
+    """Return which relaxations did not converge, in words; empty if all did."""
     import numpy as np
 
     from rootstock.simulations.runs.index import Status
 
     late = np.flatnonzero(progress.statuses == Status.NOT_CONVERGED).tolist()
-    settings = folder.record.settings
-    more = " ..." if len(late) > 10 else ""
-    return NotConvergedError(
+    if not late:
+        return ""
+    settings, more = folder.record.settings, " ..." if len(late) > 10 else ""
+    return (
         f"{len(late):,} of {len(progress.statuses):,} structures did not reach {settings['fmax']} eV/Å in "
-        f"{settings['steps']} steps: {', '.join(map(name, late[:10]))}{more}. All are {where}.",
-        "Look at them; or relax what is exported further, in a run folder of its own, with more --steps:\n"
-        f"  {_further(folder.path, folder.record, out)}",
+        f"{settings['steps']} steps: {', '.join(map(name, late[:10]))}{more}"
     )
 
 

@@ -258,7 +258,7 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
     if run.as_json:
         show_json(state(folder))
     if failed(progress) or damaged:
-        raise some_failed(folder, progress, damaged, run.command)
+        raise some_failed(folder, progress, damaged, run.command, name)
     if counts["not_converged"]:
         raise not_converged(folder, progress, name, where, run.out or Path(folder.record.out))
 

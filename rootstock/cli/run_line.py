@@ -46,6 +46,7 @@ class Line:
         self._reported = bytearray()  # 1 for each structure that this process has recorded
         self._atoms_of: Any = ()
         self._atoms, self._workers = 0, ""
+        self._computes = False  # whether a worker of several has begun
 
     def tell(self, text: str, *, computes: bool = False) -> None:
         """Show what is being done before there are results, or between them.
@@ -86,6 +87,8 @@ class Line:
         for index in indices:
             self._reported[index] = 1
             self._atoms += int(self._atoms_of[index])
+        from rootstock.simulations.runs.progress import can_foresee
+
         self._done += len(indices)
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
@@ -96,8 +99,9 @@ class Line:
         seconds = max(now - self._first, 1e-3)
         rate = self._done / seconds
         self._todo = max(self._todo, self._done)  # what another kind of GPU had no memory for is known late
-        left = self._todo - self._done
-        pace = pace_words(rate, left / rate, self._atoms / seconds)
+        known = self._folder is None or can_foresee(self._folder.record.kind, self._done, self._todo)
+        left = (self._todo - self._done) / rate if known else 0.0
+        pace = pace_words(rate, left, self._atoms / seconds)
         self._said = (
             f"{bar(self._done / self._todo)}{self._done:,} of {self._todo:,} computed, {self._failed:,} failed, {pace}"
         )
@@ -111,8 +115,8 @@ class Line:
         states : Mapping of str to str
             By the place of the worker.
         """
-        if not self._done:
-            self._first = time.monotonic()
+        if not self._computes:
+            self._first, self._computes = time.monotonic(), "computing" in states.values()
         self._workers = f"; {states_words(states)}" if states else ""
         self._show(self._said + self._workers)
 

@@ -20,7 +20,7 @@ from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_end import near
 from rootstock.cli.run_folder import Announce, Run, compute, refuse_read_only
 from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, LockBusyError
 
 if TYPE_CHECKING:
     from rootstock.simulations.pool.slots import Slot
@@ -126,8 +126,7 @@ class NewRun:
         if self.workers is not None and self.workers.dry_run:
             _show_plan(self, asked, element, places)
             return
-        if element.of == 1:
-            claim_outputs(path)
+        claim_results(self.folder, element, path)
         more = device_words(there.device if there else device)
         run = Run(
             self.folder, element, self.stop_on_error, out=path, overwrite=overwrite, more=more, model=model,
@@ -265,3 +264,30 @@ def claim_outputs(*paths: Path) -> None:
     from rootstock.simulations.claims import claim_files
 
     click.get_current_context().with_resource(claim_files(paths, shlex.join(["rootstock", *sys.argv[1:]])))
+
+
+def claim_results(folder: Path, element: Element, path: Path) -> None:
+    """Keep other commands from writing the results of a run, if this one computes all of it.
+
+    Parameters
+    ----------
+    folder : Path
+    element : Element
+    path : Path
+        The file for results.
+
+    Raises
+    ------
+    LockBusyError
+        If another command computes this run, or writes that file.
+    """
+    from rootstock.simulations.runs.elements import refuse_busy
+
+    if element.of > 1:
+        return
+    try:
+        claim_outputs(path)
+    except LockBusyError:
+        if folder.is_dir():
+            refuse_busy(folder, element)
+        raise

@@ -140,7 +140,8 @@ def singlepoint(
     type=Finite(0, min_open=True),
     default=0.1,
     show_default=True,
-    help="Convergence criterion: largest force on any atom, in eV/Å.",
+    help="Convergence criterion: largest force on any atom, in eV/Å; where the cell is relaxed, on any coordinate of "
+    "ASE's FrechetCellFilter.",
 )
 @click.option(
     "--steps",

@@ -793,6 +793,9 @@ def test_signals_and_kills(commands: Commands) -> None:
         [running] = commands.status()["running"]
         assert [*running["workers"].values()] == ["computing"] * 2
         assert "; 2 computing\n" in commands.run(ROOTSTOCK, "run", "status", "run").stdout
+        again = commands.run(*commands.words("run", "continue", "run"))
+        assert again.returncode == 11 and "Error: run is being computed by " in again.stderr, again.stderr
+        assert "Wait until it ends, or end it: rootstock run cancel run" in again.stderr
         pool.kill()
         wait_until_gone(*known, *own)
     [ended] = commands.status()["running"]
@@ -804,6 +807,18 @@ def test_signals_and_kills(commands: Commands) -> None:
         "done": 12, "missing": 0, "computed_twice": 0,
     }  # fmt: skip
     assert not [*real.folder.glob("run/workers-*")]
+
+
+def test_a_worker_that_has_nothing_to_do_any_more(commands: Commands) -> None:
+    write(commands.real.folder / "in.extxyz", structures(2, {0: "wait"}))
+
+    def states() -> list[str]:
+        return sorted(state for process in commands.status()["running"] for state in process["workers"].values())
+
+    with commands.started(commands.begin("singlepoint")) as pool:
+        wait_for(lambda: commands.waiting() and states() == ["computing", "waits for the others"], "both states")
+        (commands.real.folder / "go").touch()
+        assert pool.wait() == 0
 
 
 def test_two_elements_at_once_and_one_twice(commands: Commands) -> None:

@@ -20,8 +20,9 @@ import pytest
 
 from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
+from rootstock.simulations.runs.cancel import cancel
 from rootstock.simulations.runs.carry_out import carry_out
-from rootstock.simulations.runs.elements import Computing, Element, cancel, claim_element, running
+from rootstock.simulations.runs.elements import Computing, Element, claim_element, running
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import check_same_model, check_same_run, rebase

@@ -157,6 +157,10 @@ def test_relaxations(rootstock: Command) -> None:
         done = rootstock(*words)
         assert (done.returncode, said(done.stdout)) == (21, "s.extxyz: 3 of 3 structures; 2 not converged\n")
         assert "2 of 3 structures did not reach 0.001 eV/Å in 2 steps: a.extxyz@0, a.extxyz@2." in done.stderr
+    write("b.extxyz", [crystal(0), bulk("U", "fcc", a=4.5)])
+    done = rootstock("relax", "emt", "b.extxyz", *words[3:-1], "t")
+    assert done.returncode == 22 and "1 of 2 structures failed:" in done.stderr
+    assert "1 of 2 structures did not reach 0.001 eV/Å in 2 steps: b.extxyz@0.\n" in done.stderr
     assert counts(rootstock) == (1, 2, NONE_FAILED, 0)
     assert [bool(atoms.info["converged"]) for atoms in read("s.extxyz", ":")] == [False, True, False]
     whole = rootstock("relax", "emt", "a.extxyz", "--steps", "2", "--fmax", "0.001", "--out", "whole.extxyz")

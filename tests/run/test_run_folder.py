@@ -403,7 +403,7 @@ def test_relaxations(tmp_path: Path) -> None:
         carry_out(run, Clusters(), LennardJones(rc=10), disk=QuickDisk())
         assert run.progress().statuses.tolist() == [Status.DONE, status, status] and not run.missing().size
         frames = dict(run.frames())
-        assert b"rootstock_source=clusters.xyz@2" in frames[2] and b"ref_energy=7.0" in frames[2]
+        assert b"rootstock_source=clusters.xyz@2" in frames[2] and b" start_energy=7.0" in frames[2]
         assert (b"converged=T" in frames[2]) == (status is Status.DONE)
 
 
@@ -553,4 +553,6 @@ def test_with_a_worker(root: Path, tmp_path: Path, kind: str) -> None:
             assert abs(atoms.get_forces() - expected.get_forces()).max() <= allowed
             assert abs(atoms.get_stress() - expected.get_stress()).max() <= allowed
             assert (atoms.info["rootstock_model"], atoms.info["rootstock_build"]) == ("emt", f"emt/{pins['build']}")
-            assert (atoms.info["id"], atoms.info["ref_energy"]) == (index, 7.0)
+            reference = "ref_energy" if kind == "singlepoint" else "start_energy"  # of positions that it has no more
+            assert (atoms.info["id"], atoms.info[reference]) == (index, 7.0)
+            assert len({"ref_energy", "start_energy"} & {*atoms.info}) == 1

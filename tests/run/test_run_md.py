@@ -128,7 +128,8 @@ def check_as_alone(run: RunFolder, folder: Path) -> None:
         assert atoms.get_potential_energy() == final.get_potential_energy()
         assert (atoms.get_forces() == final.get_forces()).all()
         assert (atoms.info["id"], atoms.info[SOURCE]) == (index, f"starts.xyz@{index}")
-        assert ("ref_energy" in atoms.info, "ref_forces" in atoms.arrays) == (index == 1, index == 1)
+        assert ("start_energy" in atoms.info, "start_forces" in atoms.arrays) == (index == 1, index == 1)
+        assert "ref_energy" not in atoms.info  # that would be of other positions
 
 
 def read_settings(run: RunFolder) -> Dynamics:

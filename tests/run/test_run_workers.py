@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from ase.build import bulk
 from click.testing import CliRunner
 
-from rootstock import Relaxation, RootstockCalculator, Run
+from rootstock import Relaxation, Relaxed, RootstockCalculator, Run
 from rootstock.cli.run_line import Line
 from rootstock.cli.user import main as user
 from rootstock.errors import ConfigurationError, LockBusyError, UnknownEnvironmentError
@@ -118,6 +120,8 @@ def test_python_programs(root: Path, here: Path) -> None:
     found = [*background.results()]
     assert [each.index for each in found] == [*range(STRUCTURES)]
     assert [each.index for each in found if each.error is not None] == [5] and found[5].structure.info["id"] == 5
+    assert all(isinstance(each, Relaxed) and each.converged is (None if each.error else True) for each in found)
+    assert min(each.steps for each in found if each.error is None) > 0
     with RootstockCalculator("emt", root=root, device="cpu") as calc:
         alone = relaxation.run(found[5 - 1].structure.copy(), calc)
     assert abs(alone.get_potential_energy() - found[4].results["energy"]) < 1e-6
@@ -172,6 +176,39 @@ def test_what_workers_do_is_shown(tmp_path: Path) -> None:
     assert (
         "20 of 40 computed, 0 failed, " in shown[-1] and "atoms/s" in shown[-1] and shown[-1].endswith("; 2 computing")
     )
+
+
+def test_the_time_counts_from_where_workers_begin(tmp_path: Path) -> None:
+    shown: list[str] = []
+    line = Line(shown.append)
+    line.begin(new_run(tmp_path / "run", [3] * 40), 40)
+    line.states({"GPU 0": "starting"})
+    line.states({"GPU 0": "computing"})
+    time.sleep(0.3)
+    line.states({"GPU 0": "a.xyz@0: step 7 of 9"})
+    line.add(range(3))
+    assert float(re.findall(r"([0-9.]+) structures/s", shown[-1])[0]) <= 10 and " left" in shown[-1]
+
+
+def test_nobody_can_tell_how_long_relaxations_take_that_go_on_together(tmp_path: Path) -> None:
+    shown: list[str] = []
+    line = Line(shown.append)
+    line.begin(new_run(tmp_path / "run", [3] * 40, kind="relax", settings=asdict(Relaxation())), 40)
+    line.add(range(19))
+    assert " left" not in shown[-1]
+    line.add([20])
+    assert " left" in shown[-1]
+
+
+def test_a_run_that_is_being_made(environment: dict[str, str], here: Path) -> None:
+    (here / "new.run").mkdir()
+    maker = Holder.of_this_process("rootstock relax")
+    (here / "new.run/making.json").write_text(maker.to_json())
+    done = rootstock(environment, "run", "status", "new.run")
+    assert done.returncode == 3 and f"The run new.run is being made by {maker}" in done.stderr
+    (here / "new.run/making.json").write_text(replace(maker, start="long ago 1").to_json())
+    done = rootstock(environment, "run", "status", "new.run")
+    assert done.returncode == 3 and "holds no run" in done.stderr  # the one that made it was killed
 
 
 def test_what_workers_do_is_told_to_others(tmp_path: Path) -> None:

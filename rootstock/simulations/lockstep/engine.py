@@ -8,6 +8,7 @@ milliseconds and is waited for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -26,6 +27,8 @@ from rootstock.simulations.lockstep.relaxed import Relaxed
 from rootstock.simulations.lockstep.steps import advance
 from rootstock.simulations.relax import Relaxation
 
+logger = logging.getLogger(__name__)
+_TOLD_S = 2.0  # between two lines about how far they are
 Feed = Callable[[int, bool], Iterable[tuple[int, Atoms, int]]]
 Answers = list[tuple[Live, Evaluated]]
 
@@ -59,7 +62,7 @@ class Lockstep:
         self._calculator, self._relaxation = calculator, relaxation
         self._live: dict[int, Live] = {}
         self._evaluations: Evaluations | None = None
-        self._stopped, self._is_over = False, stopped
+        self._stopped, self._is_over, self._told = False, stopped, time.monotonic()
 
     def run(self, feed: Feed) -> Iterator[Relaxed]:
         """Relax structures, and yield each when it is done, in any order.
@@ -122,12 +125,19 @@ class Lockstep:
             if stepping is not None:
                 finished = stepping.result()
             yield from self._finish(finished, cohorts)
+            self._tell()
             cohorts.turn()
             if lost is not None:
                 break
         yield from self._finish(self._advance(answers, cohorts), cohorts)  # what was computed last
         if lost is not None:
             raise lost
+
+    def _tell(self) -> None:
+        if self._live and time.monotonic() - self._told > _TOLD_S:
+            self._told = time.monotonic()
+            steps = [live.steps for live in self._live.values()]
+            logger.info("%d relaxations under way, in steps %d to %d", len(steps), min(steps), max(steps))
 
     def _refill(self, feed: Feed, cohorts: Cohorts, largest_part: int) -> Iterator[Relaxed]:
         """Take more structures, as long as there is room and there are some."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from rootstock.simulations.runs.recorder import Recorder
 from rootstock.simulations.runs.source import Source
 from rootstock.worker.signals import outlive
 
+_TOLD_S = 5.0
 _RECORDING_S = 5.0  # of the time before the end: what an interrupted computation has reached is recorded then
 _DEAD = 70  # exit code of a driver whose pool is gone
 
@@ -69,13 +71,17 @@ def described(error: RootstockError) -> dict[str, Any]:
 
 
 class _ToPool(logging.Handler):
-    """Passes on what the calculator tells people."""
+    """Passes on what the calculator tells people, and now and then what a simulation does."""
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(logging.INFO)
-        self._wire = wire
+        self._wire, self._told = wire, time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and record.name.startswith("rootstock.simulations"):
+            if time.monotonic() - self._told < _TOLD_S:  # the pool writes it down
+                return
+            self._told = time.monotonic()
         self._wire.send(**{"warn" if record.levelno >= logging.WARNING else "say": record.getMessage()})
 
 

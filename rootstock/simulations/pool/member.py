@@ -91,6 +91,11 @@ class Member:
             self.end()
             raise
 
+    @property
+    def doing(self) -> str:
+        """What it does, for people: `state`, unless it has nothing to do."""
+        return "waits for the others" if self.ready and self.wants and not self.has else self.state
+
     def hand(self, indices: list[int], *, with_nothing_else: bool = False) -> None:
         """Give it structures to compute.
 

@@ -260,7 +260,7 @@ class Pool:
                 member.wire.send(**message)
 
     def _show(self) -> None:
-        states = {member.slot.name: member.state for member in self._members.values()} | self._closed
+        states = {member.slot.name: member.doing for member in self._members.values()} | self._closed
         if states != self._shown:
             self._shown = states
             self._told.states(states)

@@ -9,6 +9,7 @@ from ase import Atoms
 from rootstock.simulations.provenance import NOTES, SOURCE
 
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
+_OF_START = "start_"  # and of those where atoms have moved since
 
 
 def set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -28,7 +29,7 @@ def set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: value for name, value in info.items() if name not in NOTES or name == SOURCE}, arrays
 
 
-def put_back(atoms: Atoms, info: dict[str, Any], arrays: dict[str, Any]) -> None:
+def put_back(atoms: Atoms, info: dict[str, Any], arrays: dict[str, Any], *, moved: bool = False) -> None:
     """Give a structure what was set aside.
 
     Parameters
@@ -36,6 +37,10 @@ def put_back(atoms: Atoms, info: dict[str, Any], arrays: dict[str, Any]) -> None
     atoms : ase.Atoms
     info, arrays
         As `set_aside` returned them.
+    moved : bool
+        Whether the atoms are elsewhere now: results that the input carried are named ``start_energy`` then, and so on.
     """
-    atoms.info.update(info)
-    atoms.arrays.update(arrays)
+    for entries, kept in ((atoms.info, info), (atoms.arrays, arrays)):
+        for name, value in kept.items():
+            of_start = moved and name.startswith(_REFERENCE)
+            entries[_OF_START + name.removeprefix(_REFERENCE) if of_start else name] = value

@@ -18,11 +18,14 @@ from rootstock.client.reported import error_class
 from rootstock.client.scratch import last_lines
 from rootstock.client.threads import OF_LIBRARIES
 from rootstock.errors import ConfigurationError, LockBusyError, NotConvergedError, RootstockError, SomeFailedError
+from rootstock.simulations.lockstep.relaxed import Relaxed
 from rootstock.simulations.relax import Relaxation
+from rootstock.simulations.runs.cancel import cancel
 from rootstock.simulations.runs.command_words import relaxation_words
-from rootstock.simulations.runs.elements import cancel, running
+from rootstock.simulations.runs.elements import running
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.frames_index import read_frame
+from rootstock.simulations.runs.index import Status
 from rootstock.simulations.runs.records import run_file
 from rootstock.simulations.runs.source import Source
 
@@ -203,7 +206,8 @@ class Run:
         Yields
         ------
         Evaluated
-            ``atoms`` has the results; of a structure that failed, ``error`` says why.
+            ``atoms`` has the results; of a structure that failed, ``error`` says why. Of a relaxation it is a
+            `Relaxed`.
 
         Raises
         ------
@@ -211,31 +215,37 @@ class Run:
             If there is no such run folder.
         """
         folder = RunFolder.open(self.folder)
-        source = Source(folder.path, folder.record.input)
+        source, progress = Source(folder.path, folder.record.input), folder.progress()
         failures = {each["index"]: each for each in folder.failures()}
-        left = iter(sorted(failures))
+        relaxes, left = folder.record.kind == "relax", iter(sorted(failures))
         coming = next(left, None)
         for index, data in folder.frames():
             while coming is not None and coming < index:
-                yield _failed(source, failures[coming])
+                yield _failed(source, failures[coming], relaxes=relaxes)
                 coming = next(left, None)
             atoms = read_frame(data)
             results, atoms.calc = dict(atoms.calc.results), None
-            yield Evaluated(index, results, None, atoms)
+            if not relaxes:
+                yield Evaluated(index, results, None, atoms)
+                continue
+            if progress.statuses[index] == Status.MISSING:  # it was recorded meanwhile
+                progress = folder.progress()
+            yield Relaxed(index, results, None, atoms, None, bool(atoms.info["converged"]), int(progress.steps[index]))
         while coming is not None:
-            yield _failed(source, failures[coming])
+            yield _failed(source, failures[coming], relaxes=relaxes)
             coming = next(left, None)
 
 
 Run.__module__ = "rootstock"  # where it is imported from
 
 
-def _failed(source: Source, said: Mapping[str, Any]) -> Evaluated:
+def _failed(source: Source, said: Mapping[str, Any], *, relaxes: bool) -> Evaluated:
     error = error_class(str(said["error"]))(said["message"])
     structure: Any = None
     with contextlib.suppress(ConfigurationError):  # one that cannot be read
         structure = source[said["index"]]
-    return Evaluated(said["index"], None, error, structure, FailureClass(said["class"]))
+    kind = Relaxed if relaxes else Evaluated
+    return kind(said["index"], None, error, structure, FailureClass(said["class"]))
 
 
 def _error_of(code: int, log: Path) -> RootstockError:

@@ -12,7 +12,6 @@ import errno
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -140,6 +139,24 @@ def running(folder: Path) -> list[Found]:
     return _look(_records(folder))
 
 
+def refuse_busy(folder: Path, element: Element) -> None:
+    """Refuse an element that another process computes, as far as anybody here can tell.
+
+    Parameters
+    ----------
+    folder : Path
+    element : Element
+
+    Raises
+    ------
+    LockBusyError
+        It says who, and what to do.
+    """
+    for found in running(folder):
+        if found.element == element and found.runs:
+            raise _busy(folder, found)
+
+
 @contextlib.contextmanager
 def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator[None]:
     """Keep other processes from computing an element, or another share that overlaps with it, while the block runs.
@@ -185,26 +202,6 @@ def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator
             yield
     except HeldError:
         raise _busy(folder, *_look([(record, element)], me)) from None
-
-
-def cancel(folder: Path) -> list[tuple[Found, str]]:
-    """End the processes that compute a run: those of this node by SIGTERM, others by cancelling their jobs.
-
-    Of an array with as many tasks as the run has shares, each task computes one. All of them are cancelled, also those
-    that have not begun.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    list of (Found, str)
-        What was done about each, in words.
-    """
-    ending = [found for found in running(folder) if found.runs is not False]
-    arrays = {array: array.cancel() for array in dict.fromkeys(found.array for found in ending) if array}
-    return [(found, _end(found, arrays)) for found in ending]
 
 
 def _records(folder: Path) -> Iterator[tuple[Path, Element]]:
@@ -262,39 +259,3 @@ def _busy(folder: Path, found: Found) -> LockBusyError:
         f"Nobody here can tell whether it still runs{where}. If you know that it has ended, as when a node has failed, "
         f"remove its record, and run the command again:\nrm -f {shlex.quote(str(found.record))}",
     )
-
-
-def _end(found: Found, arrays: dict[Job, str]) -> str:
-    """End a process, and say how; of its array is known what speaks against it, or nothing if it was cancelled."""
-    process = found.process
-    if process is None:
-        return f"its record {found.record} is damaged: nothing was done"
-    if (array := found.array) and not arrays[array]:
-        return f"{array} was cancelled, with its tasks that have not begun"
-    if not process.elsewhere:
-        return _terminate(process)
-    if process.job is None:
-        return f"nothing was done: it runs on {process.host}, where this ends it: kill {process.pid}"
-    refused = process.job.cancel()
-    return f"{process.job} was not cancelled: {refused}" if refused else f"{process.job} was cancelled"
-
-
-def _terminate(process: Computing) -> str:
-    """Send SIGTERM to a process of this node, and to no later one with its number."""
-    try:
-        descriptor = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
-    except OSError:
-        return "it has ended meanwhile"
-    try:
-        if process.ended:
-            return "it has ended meanwhile"
-        if descriptor >= 0:
-            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        else:
-            os.kill(process.pid, signal.SIGTERM)
-    except OSError as error:
-        return f"it was not ended: {error.strerror}"
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    return "was sent SIGTERM; it records what it has computed, and ends"

@@ -21,7 +21,7 @@ from rootstock.simulations.runs.files import Files
 from rootstock.simulations.runs.index import ENTRY, Status
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.making import make_run
-from rootstock.simulations.runs.progress import Damaged, Progress, read_progress, read_results
+from rootstock.simulations.runs.progress import Damaged, Progress, can_foresee, read_progress, read_results
 from rootstock.simulations.runs.records import RunRecord, read_run, run_file
 
 if TYPE_CHECKING:
@@ -160,13 +160,16 @@ class RunFolder:
         Returns
         -------
         dict
-            ``structures_per_s``, and ``seconds_left`` until its element is computed if it goes on like that.
+            ``structures_per_s``, and ``seconds_left`` until its element is computed if it goes on like that; of
+            relaxations nobody can tell before half of them are done.
         """
         rate = left = None
         if found.runs and found.process is not None and (age := found.process.age_s):
             recorded, owned = self._recorded(found.element, progress)
-            rate = max(recorded - found.process.recorded, 0) / age
-            left = (owned - recorded) / rate if rate else None
+            done = max(recorded - found.process.recorded, 0)
+            rate = done / age
+            if rate and can_foresee(self.record.kind, done, owned - found.process.recorded):
+                left = (owned - recorded) / rate
         return {"structures_per_s": rate, "seconds_left": left}
 
     def failures(self) -> Iterator[dict[str, Any]]:

@@ -16,11 +16,10 @@ from rootstock.root.holder import Holder
 from rootstock.simulations.claims import FRESH, NO_LINKS, HeldError, claim_record
 from rootstock.simulations.output import naming, seen_from, unwritten
 from rootstock.simulations.runs.input_table import CONVERTED, INDEX, read_sizes
-from rootstock.simulations.runs.records import RunRecord, run_file
+from rootstock.simulations.runs.records import MAKING, RunRecord, run_file
 
 _FRESH = ".run.json"
 _LEFT = (INDEX, CONVERTED, _FRESH)  # of a creation that something ended
-_CLAIM = "making.json"
 _ANOTHER = "Name a new folder, or one that holds a run: --run FOLDER"
 
 
@@ -46,11 +45,11 @@ def preparing_run(path: Path) -> Iterator[None]:
         try:
             path.mkdir(exist_ok=True)
             check_ours(path)
-            claim.enter_context(claim_record(path / _CLAIM, me))
+            claim.enter_context(claim_record(path / MAKING, me))
         except HeldError as error:
             hint = "Wait until it ends, and run the command again."
             if error.holder is None or error.holder.host != me.host:
-                hint += f"\nIf you know that it has ended, remove its record:\nrm -f {shlex.quote(str(path / _CLAIM))}"
+                hint += f"\nIf you know that it has ended, remove its record:\nrm -f {shlex.quote(str(path / MAKING))}"
             raise LockBusyError(f"{path} is being made by {error.holder or 'another command'}.", hint) from None
         except OSError as error:
             if isinstance(error, FileExistsError):
@@ -138,7 +137,7 @@ def check_ours(path: Path) -> None:
     """
     if run_file(path).exists():
         return
-    if others := sorted(name for name in os.listdir(path) if not _is_left(name) and not name.startswith(_CLAIM)):
+    if others := sorted(name for name in os.listdir(path) if not _is_left(name) and not name.startswith(MAKING)):
         raise ConfigurationError(
             f"The folder {path} holds other files, such as {others[0]}, and no run.json: it is not a run folder.",
             _ANOTHER,

@@ -98,7 +98,7 @@ def simulate_each(run: Computation, feed: Feed) -> None:
                 continue
             if final is None:
                 return
-            put_back(final, info, arrays)
+            put_back(final, info, arrays, moved=True)
             run.add(index, final, steps=settings.steps)
 
 

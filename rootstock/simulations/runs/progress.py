@@ -76,6 +76,21 @@ class Damaged:
     place: int
 
 
+def can_foresee(kind: str, done: int, todo: int) -> bool:
+    """Tell whether the time of the rest of a run follows from the time of what is done.
+
+    Relaxations go on together: for long none ends, then many do.
+
+    Parameters
+    ----------
+    kind : str
+        Of the run.
+    done, todo : int
+        How many are, and were to be computed in all.
+    """
+    return kind != "relax" or 2 * done >= todo
+
+
 def parts_of(folder: Path) -> list[str]:
     """Return the names of the parts of a run, without ending, in their order.
 

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,18 @@ from typing import Any
 from rootstock import __version__
 from rootstock.config.model_string import did_you_mean
 from rootstock.errors import ConfigurationError, LaterRecordError, LockBusyError, RootError
+from rootstock.root.holder import Holder
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now
 from rootstock.simulations.claims import claim_files
 from rootstock.simulations.output import replacing, seen_from, whole_path
+from rootstock.simulations.runs.differences import differences
 
 KINDS = ("singlepoint", "relax", "md")
 FORMAT = 1
 MOST = 2**31  # structures of a run
 _NAME = "run.json"
+MAKING = "making.json"  # the process that makes the run
 _NAME_IT = "Name the folder that was given with --run."
 _CHANGING_S = 60.0  # how long another process may take to change the record
 _PINS = ("build", "environment_sha256")
@@ -120,6 +123,8 @@ def read_run(folder: Path) -> RunRecord:
         if isinstance(error.__cause__, OSError):
             error.hint = f"{_NAME_IT} Its owner says who may read it."
         raise ConfigurationError(error.message, error.hint) from error
+    if record is None and (maker := _maker(folder)):
+        raise ConfigurationError(f"The run {folder} is being made by {maker}.", "Wait a moment, and ask again.")
     if record is None:
         what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
         raise ConfigurationError(
@@ -136,6 +141,15 @@ def read_run(folder: Path) -> RunRecord:
     if wrong:
         raise ConfigurationError(f"Cannot read {path}: {wrong}.", hint)
     return replace(record, out=whole_path(folder, record.out))
+
+
+def _maker(folder: Path) -> Holder | None:
+    """Return the process that makes a run, as far as anybody here can tell."""
+    try:
+        maker = read_record(Holder, folder / MAKING, "")
+    except RootError:
+        return None
+    return None if maker is None or maker.ended else maker
 
 
 def _runs_beside(folder: Path) -> list[str]:
@@ -168,25 +182,6 @@ def check_same_run(folder: Path, record: RunRecord, wanted: Mapping[str, Any]) -
             "Give this one a folder of its own, with --run; or go on with what the folder holds: "
             f"rootstock run continue {shlex.quote(str(folder))}",
         )
-
-
-def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name and both values of what differs in two values of JSON.
-
-    Parameters
-    ----------
-    old, new
-    name : str
-        What holds them.
-
-    >>> list(differences({"fmax": 0.1, "steps": 5}, {"fmax": 0.05, "steps": 5}, "settings"))
-    [('settings.fmax', 0.1, 0.05)]
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield name, old, new
 
 
 def check_same_model(folder: Path, record: RunRecord, info: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def _together(run: Computation, feed: Feed, relaxation: Relaxation, partials: Pa
     try:
         for relaxed in lockstep.run(more):
             atoms = relaxed.structure
-            put_back(atoms, *aside.pop(relaxed.index))
+            put_back(atoms, *aside.pop(relaxed.index), moved=True)
             if relaxed.error is not None:
                 run.give_up(relaxed.index, relaxed.failure or FailureClass.STRUCTURE, relaxed.error, atoms, feed)
             else:
@@ -106,7 +106,7 @@ def _one_by_one(run: Computation, feed: Feed, relaxation: Relaxation, partials: 
                 continue
             if relaxed is None:
                 return
-            put_back(relaxed, *aside)
+            put_back(relaxed, *aside, moved=True)
             run.add(index, relaxed, bool(relaxed.info["converged"]), single.steps)
 
 
