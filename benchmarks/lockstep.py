@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any
 
 import ase.optimize
@@ -88,6 +89,9 @@ def busy(
         asked = [
             pool.submit(_drive, root, model, device, images[k::drivers], relaxation, ready) for k in range(drivers)
         ]
+        errors = [error for each in asked if (error := each.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error  # the others have only waited for the one that failed
         found = [each.result() for each in asked]
     whole = max(end for _, end, _, _ in found) - min(begin for begin, *_ in found)
     return {
@@ -102,8 +106,12 @@ def _drive(
 ) -> tuple[float, float, float, int]:  # fmt: skip
     """Relax once, so that compilers and sizes of batches are warm; then together with the others."""
     with RootstockCalculator(model=model, root=root, device=device, threads=1) as calc:
-        relax_many(images, calc, relaxation)
-        before = calc.info()["batches"]["seconds"]
+        try:
+            relax_many(images, calc, relaxation)
+            before = calc.info()["batches"]["seconds"]
+        except BaseException:
+            ready.abort()
+            raise
         ready.wait()
         begin = time.monotonic()
         done = relax_many(images, calc, relaxation)

@@ -64,7 +64,8 @@ class BatchSession(PeerSession):
         # In whichever pass over many:
         self.sound: Question | None = None  # the smallest structure that has worked
         self.unfit = inf  # atoms: so many did not fit into a fresh worker
-        self.confirmed = 0  # failures that fresh workers had, too, as long as no structure has worked
+        self.fits = 0  # atoms of the largest structure that has worked
+        self.confirmed = False  # whether fresh workers have failed, too, as long as no structure has worked
 
     def _reset(self) -> None:
         super()._reset()

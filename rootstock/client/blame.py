@@ -3,8 +3,8 @@
 A structure that ends a fresh worker which was given nothing else is the cause, if another structure works then. A
 failure that leaves its worker alive is believed when that worker is seen to be sound: by the next structure that works,
 or by one that is known to work. A worker that fails with that one, too, is replaced, and its failures are computed
-again; so are those of a worker that is lost before it was seen to be sound. Where nothing is known to work, fresh
-workers are asked about some of the failures.
+again; so are those of a worker that is lost, or replaced, before it was seen to be sound. Where nothing is known to
+work, fresh workers are asked about the failures.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rootstock.client.session import WorkerSession
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.errors import RootstockError, WorkerError
 from rootstock.worker.channel.failures import FailureCode
+from rootstock.worker.channel.memory import PROPERTY_BITS
 
 DEATHS = 3  # workers lost without a result in between, before the node is doubted
 _DOUBTS, _MOST_DOUBTS = 3, 12  # failures in a row before a worker is; more of them, once it was found sound
@@ -52,7 +53,9 @@ class Blame:
         self._held: Failures = []  # by a worker that lives
         self._accused: Failures = []  # of having ended a worker
         self._again: list[list[Question]] = []
-        self._disbelieved: set[int] = set()  # of which structures a failure was not believed before
+        self._firsts: set[int] = set()  # of which structures the first ones were that are computed again together
+        self._short: Failures = []  # did not fit into the memory that others may have left
+        self._alone = False  # whether what is held is all that its worker was ever given
         self._patience = _DOUBTS
 
     @property
@@ -63,12 +66,13 @@ class Blame:
     @property
     def doubts(self) -> bool:
         """Whether so many have failed in a row that the worker may be at fault."""
-        return len(self._held) >= self._patience
+        return self._alone or len(self._held) >= self._patience
 
     def worked(self, question: Question) -> Failures:
         """Note that a structure has results, and return what is sure now."""
         if self._session.sound is None or question.atoms < self._session.sound.atoms:
             self._session.sound = question
+        self._session.fits = max(self._session.fits, question.atoms)
         self.deaths = 0
         return self._release() if self._held or self._accused else []
 
@@ -87,13 +91,23 @@ class Blame:
         if failed.failure is FailureClass.RESOURCE:
             if first:
                 self._session.unfit = min(self._session.unfit, question.atoms)
-            elif question.atoms < self._session.unfit:
-                self._again.append([question])  # perhaps others have left too little
+                short, self._short = self._short, []
+                self._short = [each for each in short if not self._is_unfit(each[0])]
+                return [(question, failed), *(each for each in short if self._is_unfit(each[0]))]
+            if not self._is_unfit(question):
+                self._short.append((question, failed))  # perhaps others have left too little
                 return []
-        if first:
+        if first and self._known() is None:
+            self._session.renew()  # the next one is not to suffer from it
             return [(question, failed)]
+        self._alone = first
         self._held.append((question, failed))
         return []
+
+    def _is_unfit(self, question: Question) -> bool:
+        """Tell whether one like this did not fit into a fresh worker, as far as the number of atoms says."""
+        unfit = self._session.unfit
+        return question.atoms == unfit or question.atoms > max(unfit, self._session.fits)
 
     def accuse(self, question: Question, error: WorkerError) -> None:
         """Note that a structure has ended a fresh worker that was given nothing else.
@@ -111,9 +125,17 @@ class Blame:
         self.deaths += 1
         self._disbelieve()
 
+    def answered(self, *, fresh: bool) -> None:
+        """Note that a worker has answered; if it is a fresh one, what it says tells nothing of the one before."""
+        if fresh:
+            self._disbelieve()
+
     def again(self) -> list[list[Question]]:
         """Return what is to be computed by fresh workers, one for each list."""
         again, self._again = self._again, []
+        if self._short:  # the smallest says what becomes of larger ones
+            smallest = min(range(len(self._short)), key=lambda k: self._short[k][0].atoms)
+            again.append([self._short.pop(smallest)[0]])
         return again
 
     def check_worker(self, others: Sequence[Question]) -> Failures:
@@ -135,7 +157,11 @@ class Blame:
                 self._patience = min(2 * self._patience, _MOST_DOUBTS)
                 self.deaths = 0
                 return self._release()
-            self.lost()
+            if self._alone:  # it has made its worker so, or the node makes all so: that the next one tells
+                self.deaths += 1
+                self._accused, self._held, self._alone = [*self._accused, *self._held], [], False
+            else:
+                self.lost()
             self._session.renew()
         elif self._held:
             sure = self._confirm()
@@ -144,37 +170,38 @@ class Blame:
         return sure + self._release()
 
     def _disbelieve(self) -> None:
-        """Have what has failed computed again."""
-        # All by one that is sound. Of those for which that is not enough, each has one to itself.
-        once = [question for question, _ in self._held if question.number not in self._disbelieved]
-        twice = [[question] for question, _ in self._held if question.number in self._disbelieved]
-        self._again += [*([once] if once else []), *twice]
-        self._disbelieved |= {question.number for question in once}
-        self._held = []
+        """Have what has failed computed again, by fresh workers.
+
+        The first one may have made its worker fail with the others. Otherwise, which one did is found by halves.
+        """
+        held = [question for question, _ in self._held]
+        if held:
+            middle = len(held) // 2 if held[0].number in self._firsts else 1
+            parts = [part for part in (held[:middle], held[middle:]) if part]
+            self._firsts |= {part[0].number for part in parts if len(part) > 1}
+            self._again += parts
+        self._held, self._alone = [], False
 
     def _confirm(self) -> Failures:
-        """Ask fresh workers about the last failures, and return what is sure.
+        """Ask fresh workers about failures where nothing is known to work, and return those that are believed.
 
-        The last ones, for what makes a worker fail with everything comes before those that suffer from it. If they
-        fail there, too, the model works with nothing that it is given, and the other failures are believed.
+        First about all, the last one first: what makes a worker fail with everything comes before those that suffer
+        from it. Then about some of them. If all fail there, too, the model works with nothing that it is given.
         """
-        sure: Failures = []
-        while self._held and self._session.confirmed < _OTHERS:
-            question, _ = self._held[-1]
+        held = [question for question, _ in self._held]
+        few = [] if self._session.confirmed or len(held) == 1 else [[each] for each in _spread(held)]
+        for tried in (held[::-1], *few):
             self._session.renew()
-            answer = self._session.ask_many([question], alone=True, seconds=_TRY_S)
-            outcome = answer.outcomes.get(0)
-            if isinstance(outcome, dict):
-                self._session.sound = question
+            answer = self._session.ask_many(tried, alone=True, seconds=_TRY_S)
+            works = [tried[k] for k, outcome in answer.outcomes.items() if isinstance(outcome, dict)]
+            if works:
+                self._session.sound = works[0]
                 self._disbelieve()
-                break
-            self._session.confirmed += 1
-            self._held.pop()
-            if outcome is None:
-                self.deaths += 1
-                self._again.append([question])
-            else:
-                sure.append((question, outcome))
+                return []
+        self._session.confirmed = True
+        if self._accused:
+            self._session.renew()  # perhaps the last one has made it fail with everything
+        sure, self._held = self._held, []
         return sure
 
     def check_node(self, error: RootstockError, others: Sequence[Question]) -> Failures:
@@ -193,7 +220,7 @@ class Blame:
             If they do.
         """
         known = self._known()
-        tried = [known] if known else sorted(others, key=lambda question: question.atoms)[:_OTHERS]
+        tried = [known] if known else _spread(sorted(others, key=lambda question: question.atoms))
         for question in tried:
             if (trouble := self._try(question)) is None:
                 self._session.sound = self._session.sound or question
@@ -202,7 +229,7 @@ class Blame:
             error = trouble
         if not tried and self.deaths < DEATHS:
             return self._release()  # nothing else is known of this model
-        self._accused, self._held = [], []
+        self._accused, self._held, self._alone = [], [], False
         raise _closed(error, max(self.deaths, 1), known=known is not None)
 
     def _try(self, question: Question) -> RootstockError | None:
@@ -219,14 +246,24 @@ class Blame:
         with contextlib.suppress(RootstockError):
             for reference in model.source.references():
                 if model.source.named(reference.model) == model.source.named(model.argument):
-                    question = self._make_question(0, reference_atoms(reference, model.source))
-                    return question if isinstance(question, Question) else None
+                    atoms = reference_atoms(reference, model.source)
+                    question = self._make_question(0, atoms)
+                    if not isinstance(question, Question):
+                        return None
+                    # Whatever is asked of others: energies are what every reference has.
+                    return question._replace(asked=PROPERTY_BITS["energy"])
         return None
 
     def _release(self) -> Failures:
         failures = [*self._accused, *self._held]
-        self._accused, self._held = [], []
+        self._accused, self._held, self._alone = [], [], False
         return failures
+
+
+def _spread(questions: Sequence[Question]) -> list[Question]:
+    """Return a few of them, from all over."""
+    few = min(_OTHERS, len(questions))
+    return [questions[k * len(questions) // few] for k in range(few)]
 
 
 def _closed(error: RootstockError, deaths: int, *, known: bool) -> WorkerError:

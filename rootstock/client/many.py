@@ -215,6 +215,7 @@ class ManyStructures:
         while waiting:
             task = waiting.popleft()
             answer = self._ask(task)
+            blame.answered(fresh=answer.fresh)
             for k, outcome in answer.outcomes.items():
                 yield from self._take(task.questions[k], outcome, first=answer.fresh and len(task.questions) == 1)
             if self._stopped():

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.reported import failure_class, was_lost
-from rootstock.errors import WorkerError, WorkerStartError
+from rootstock.errors import UnsupportedPropertyError, WorkerError, WorkerStartError
 
 _T = TypeVar("_T")
 
@@ -53,7 +53,9 @@ def renewed(calculator: Any, error: WorkerError) -> bool:
     """
     if was_lost(error):
         return True
-    if isinstance(error, WorkerStartError) or failure_class(error) is FailureClass.INFRASTRUCTURE:
+    if isinstance(error, WorkerStartError | UnsupportedPropertyError):
+        return False
+    if failure_class(error) is FailureClass.INFRASTRUCTURE:
         return False
     renew = getattr(calculator, "renew", None)  # that of others has no worker of ours, or does not say which
     if renew is not None:

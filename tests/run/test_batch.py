@@ -102,8 +102,14 @@ class Calculator(Base):
             act(atoms, False)
         if self.calls > self.sick_after:
             raise RuntimeError("INTERNAL: the device is gone")
-        if atoms.info.get("do") == "sticky":
+        if os.path.exists(os.path.join(FOLDER, "sick")):
+            raise RuntimeError("INTERNAL: the device is gone")
+        if atoms.info.get("do") == "too large":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if "sticky" in atoms.info.get("do", ""):
             self.sick_after = 0
+            if "slowly" in atoms.info["do"]:
+                time.sleep(2.3)  # longer than an exchange
             raise ValueError("no parameters for this one")
         if self.calls > self.leaks_after and len(atoms) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -515,7 +521,84 @@ def test_nothing_works(make: Make, tmp_path: Path) -> None:
     with make("loop") as calc:
         for _ in range(3):
             assert len(failed(calc.evaluate_many(images))) == 40
-    assert (tmp_path / "starts").stat().st_size <= 4
+    assert (tmp_path / "starts").stat().st_size <= 8
+
+
+def started(folder: Path, before: int = 0) -> int:
+    return (folder / "starts").stat().st_size - before
+
+
+@pytest.mark.parametrize("do", [["sticky", *[""] * 60, *["raise"] * 3], [*["raise"] * 64, "sticky", *[""] * 100]])
+def test_one_that_makes_its_worker_sick_before_anything_has_worked(make: Make, do: list[str]) -> None:
+    """Whatever else fails, before it or last."""
+    with make("loop") as calc:
+        found = failed(calc.evaluate_many(periodic(len(do), **{f"k{k}": what for k, what in enumerate(do)})))
+        assert [*found] == [k for k, what in enumerate(do) if what]
+
+
+def test_passes_in_which_nothing_worked_say_nothing_of_the_next(make: Make) -> None:
+    with make("loop") as calc:
+        assert len(failed(calc.evaluate_many(periodic(3, k0="raise", k1="raise", k2="raise")))) == 3
+        assert [*failed(calc.evaluate_many(periodic(20, k0="sticky")))] == [0]
+
+
+def test_some_that_make_their_workers_sick_cost_few_starts(make: Make, tmp_path: Path) -> None:
+    """Not one for each structure that comes after them."""
+    with make("loop") as calc:
+        images = periodic(120, k5="sticky", k30="raise", k40="sticky", k41="sticky", k90="sticky")
+        assert [*failed(calc.evaluate_many(images))] == [5, 30, 40, 41, 90]
+    assert started(tmp_path) < 20
+
+
+def test_nothing_is_left_of_one_that_makes_its_worker_sick(make: Make) -> None:
+    [atoms] = periodic(1)
+    for count in (1, 4):
+        with make("loop") as calc:
+            assert [*failed(calc.evaluate_many(periodic(count, **{f"k{count - 1}": "sticky"})))] == [count - 1]
+            atoms.calc = calc
+            atoms.get_potential_energy()
+
+
+def test_a_node_on_which_every_worker_fails_with_everything(make: Make, tmp_path: Path) -> None:
+    """And stays alive: as long as something is known to work, no structure is to blame."""
+    with make("loop") as calc:
+        assert not failed(calc.evaluate_many(periodic(5)))
+        (tmp_path / "sick").touch()
+        with pytest.raises(WorkerError, match="also with a structure that is known to work"):
+            calc.evaluate_many(periodic(40))
+        (tmp_path / "sick").unlink()
+        assert not failed(calc.evaluate_many(periodic(5)))
+    assert started(tmp_path) < 12
+
+
+def test_a_worker_that_is_replaced_for_want_of_memory(make: Make) -> None:
+    """That the next one is sound says nothing of the failures of this one, if its time was up after them."""
+    with make("loop") as calc:
+        done = calc.evaluate_many(periodic(9, k1="too large", k2="slowly sticky"))
+    assert {k: failure for k, (_, failure) in failed(done).items()} == {
+        1: FailureClass.RESOURCE, 2: FailureClass.STRUCTURE
+    }  # fmt: skip
+
+
+def test_many_that_do_not_fit(make: Make, tmp_path: Path) -> None:
+    images = [bulk("Cu", cubic=True) for _ in range(64)]
+    with make("loop", limit=3) as calc:
+        assert {failure for _, failure in failed(calc.evaluate_many(images)).values()} == {FailureClass.RESOURCE}
+    assert started(tmp_path) < 5
+
+
+def test_a_small_one_that_does_not_fit_says_nothing_of_larger_ones_that_did(make: Make) -> None:
+    small = bulk("Cu") * (3, 1, 1)
+    small.info["do"] = "too large"
+    with make("loop", leaks_after=20) as calc:
+        assert [*failed(calc.evaluate_many([*periodic(4), small]))] == [4]
+        assert not failed(calc.evaluate_many([bulk("Cu") if k % 4 == 0 else bulk("Cu", cubic=True) for k in range(40)]))
+
+
+def test_crashes_at_the_beginning_of_many(make: Make) -> None:
+    images = periodic(120, **{f"k{k}": "SIGSEGV" for k in range(0, 21, 3)})[::3]  # all of one size
+    with make("loop") as calc:
+        assert [*failed(calc.evaluate_many(images))] == [*range(7)]
 
 
 def test_many_failures_in_a_row(make: Make) -> None:
@@ -544,9 +627,10 @@ def test_a_reference_of_the_file_speaks_for_the_node(make: Make, tmp_path: Path)
     )
     path = tmp_path / "many.py"
     path.write_text(path.read_text().replace(header(), header(reference), 1))
-    with make("loop") as calc:
-        done = calc.evaluate_many(periodic(4, **{f"k{k}": "SIGSEGV" for k in range(4)}))
-    assert failed(done) == dict.fromkeys(range(4), (WorkerDiedError, FailureClass.STRUCTURE))
+    for asked in (("energy", "forces"), PROPERTIES):  # though two atoms without a cell have no stress
+        with make("loop") as calc:
+            done = calc.evaluate_many(periodic(4, **{f"k{k}": "SIGSEGV" for k in range(4)}), asked)
+        assert failed(done) == dict.fromkeys(range(4), (WorkerDiedError, FailureClass.STRUCTURE))
 
 
 def test_a_gpu_that_one_structure_loses(make: Make) -> None:

@@ -127,7 +127,7 @@ class Pool:
         elif what == "ready":
             member.ready, member.state = dict(value), "computing"
         elif what == "say":
-            member.state = str(value)
+            member.state = " ".join(str(value).split())  # a line for people
         elif what == "warn":
             if value not in self._warned:  # all of them may say the same
                 self._warned.add(value)

@@ -38,20 +38,23 @@ def telling_states(folder: Path, element: Element) -> Iterator[Callable[[Mapping
         The share that this process computes.
     """
     file, me = _file(folder, element), Holder.of_this_process("")
+    fresh = file.with_name(f".{file.name}")
 
     def tell(states: Mapping[str, str]) -> None:
         text = _States(me.host, me.pid, me.start, dict(states)).to_json()
         # A disk that is full or slow to come back costs those who ask a line, and nobody a result.
         with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)  # whatever it is, nothing is written into what was there
-            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as opened:
+            fresh.unlink(missing_ok=True)  # whatever it is, nothing is written into what was there
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as opened:
                 opened.write(text)
+            fresh.replace(file)
 
     try:
         yield tell
     finally:
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
+        for each in (fresh, file):
+            with contextlib.suppress(OSError):
+                each.unlink(missing_ok=True)
 
 
 def read_states(folder: Path, element: Element, process: Holder) -> dict[str, str]:
