@@ -7,6 +7,7 @@ from typing import Any
 from ase import Atoms
 
 from rootstock.simulations.provenance import NOTES, SOURCE
+from rootstock.simulations.runs.references import free_name
 
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
 _OF_START = "start_"  # and of those where atoms have moved since
@@ -38,9 +39,10 @@ def put_back(atoms: Atoms, info: dict[str, Any], arrays: dict[str, Any], *, move
     info, arrays
         As `set_aside` returned them.
     moved : bool
-        Whether the atoms are elsewhere now: results that the input carried are named ``start_energy`` then, and so on.
+        Whether the atoms are elsewhere now: results that the input carried are named ``start_energy`` then, and so on;
+        an entry of theirs that has such a name already stays, and ours is numbered.
     """
     for entries, kept in ((atoms.info, info), (atoms.arrays, arrays)):
         for name, value in kept.items():
             of_start = moved and name.startswith(_REFERENCE)
-            entries[_OF_START + name.removeprefix(_REFERENCE) if of_start else name] = value
+            entries[free_name(_OF_START + name.removeprefix(_REFERENCE), atoms) if of_start else name] = value

@@ -24,7 +24,7 @@ def keep_as_references(atoms: Atoms) -> None:
         if value is None:
             continue
         of_atoms = name in OF_ATOMS and np.shape(value)[:1] == (len(atoms),)
-        free = _free_name(f"ref_{name}", atoms)
+        free = free_name(f"ref_{name}", atoms)
         if of_atoms:
             atoms.set_array(free, np.asarray(value))
         else:
@@ -32,6 +32,13 @@ def keep_as_references(atoms: Atoms) -> None:
     atoms.calc = None
 
 
-def _free_name(name: str, atoms: Atoms) -> str:
+def free_name(name: str, atoms: Atoms) -> str:
+    """Return a name that no entry of some atoms has: this one, or with a number behind it.
+
+    Parameters
+    ----------
+    name : str
+    atoms : ase.Atoms
+    """
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(each for each in names if each not in atoms.info and each not in atoms.arrays)
