@@ -29,7 +29,7 @@ class Springs:
     name, parameters = "springs", {}
     implemented_properties = ("energy", "forces", "stress")
 
-    def __init__(self, images: list[Atoms]) -> None:
+    def __init__(self, images: Sequence[Atoms]) -> None:
         self._rest = {len(atoms): (atoms.positions + 0.1, atoms.cell.array.copy()) for atoms in images}
         self.seconds = 0.0
 

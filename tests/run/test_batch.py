@@ -499,6 +499,11 @@ def test_a_worker_that_fails_from_the_first_of_a_later_pass_on(make: Make) -> No
         assert not failed(calc.evaluate_many(images[4:]))
 
 
+def started(folder: Path) -> int:
+    """Return how many workers were started."""
+    return (folder / "starts").stat().st_size
+
+
 def test_a_worker_that_one_has_made_sick_and_another_ends(make: Make) -> None:
     """Whose fault it was that some failed before it ended, nobody can find out any more: another worker is asked."""
     images = periodic(24, k2="sticky", k12="SIGSEGV")
@@ -509,7 +514,7 @@ def test_a_worker_that_one_has_made_sick_and_another_ends(make: Make) -> None:
 
 @pytest.mark.parametrize("do", [{0: "sticky"}, {0: "raise", 2: "sticky"}, {0: "raise", 1: "raise", 2: "raise"}])
 def test_nothing_has_worked_yet(make: Make, do: dict[int, str]) -> None:
-    """Then fresh workers tell whether those that failed last are to blame, or the worker."""
+    """Then fresh workers tell whether those that failed are to blame, or their worker."""
     with make("loop") as calc:
         assert sorted(failed(calc.evaluate_many(periodic(3, **{f"k{k}": what for k, what in do.items()})))) == [*do]
         assert not failed(calc.evaluate_many(periodic(3)))
@@ -521,11 +526,7 @@ def test_nothing_works(make: Make, tmp_path: Path) -> None:
     with make("loop") as calc:
         for _ in range(3):
             assert len(failed(calc.evaluate_many(images))) == 40
-    assert (tmp_path / "starts").stat().st_size <= 8
-
-
-def started(folder: Path, before: int = 0) -> int:
-    return (folder / "starts").stat().st_size - before
+    assert started(tmp_path) <= 8
 
 
 @pytest.mark.parametrize("do", [["sticky", *[""] * 60, *["raise"] * 3], [*["raise"] * 64, "sticky", *[""] * 100]])

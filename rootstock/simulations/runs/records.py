@@ -124,7 +124,10 @@ def read_run(folder: Path) -> RunRecord:
             error.hint = f"{_NAME_IT} Its owner says who may read it."
         raise ConfigurationError(error.message, error.hint) from error
     if record is None and (maker := _maker(folder)):
-        raise ConfigurationError(f"The run {folder} is being made by {maker}.", "Wait a moment, and ask again.")
+        raise ConfigurationError(
+            f"The run {folder} is being made by {maker}.",
+            "Wait a moment, and ask again. If it has ended, type its command again.",
+        )
     if record is None:
         what = "holds no run: it has no run.json" if folder.is_dir() else "is not there" if not folder.exists() else ""
         raise ConfigurationError(

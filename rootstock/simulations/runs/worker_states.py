@@ -69,7 +69,7 @@ def read_states(folder: Path, element: Element, process: Holder) -> dict[str, st
     """
     try:
         said = read_record(_States, _file(folder, element), "")
-    except RootError:  # half written, perhaps
+    except RootError:  # damaged, or of somebody who lets nobody read it
         return {}
     if said is None or (said.host, said.pid, said.start) != (process.host, process.pid, process.start):
         return {}
