@@ -131,8 +131,9 @@ def cluster_keys() -> Iterator[str]:
         for field in members:
             choices, many = field.metadata["choices"], field.default is MISSING
             simple = {"int": "whole number", "bool": "`true` or `false`"}.get(str(field.type))
-            kind = " or ".join(f'`"{each}"`' for each in choices) or simple or ("list of strings" if many else "string")
-            default = "[]" if many else value_text(field.default) if simple else f'"{field.default}"'
+            listed = ("table of strings", "{}") if str(field.type).startswith("Mapping") else ("list of strings", "[]")
+            kind = " or ".join(f'`"{each}"`' for each in choices) or simple or (listed[0] if many else "string")
+            default = listed[1] if many else value_text(field.default) if simple else f'"{field.default}"'
             key = field.metadata["key"].rpartition(".")[2]
             yield f"| `{key}` | {kind} | `{default}` | {_cell(field.metadata['meaning'])} |"
         yield ""

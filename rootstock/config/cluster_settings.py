@@ -8,123 +8,128 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rootstock.config.setting_values import check_value, parse_value
+from rootstock.config.batch_settings import BatchSettings
+from rootstock.config.setting_values import check_value, parse_value, setting
 from rootstock.errors import ConfigurationError
 
 _PLACEHOLDER = "SHARED"  # in the root of a packaged cluster: a folder whose name only the site knows
 
 
-def _key(name: str, default: Any, meaning: str, choices: tuple[str, ...] = ()) -> Any:
-    factory = {"default_factory": tuple} if default == () else {"default": default}
-    return field(metadata={"key": name, "meaning": meaning, "choices": choices}, **factory)
-
-
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(BatchSettings):
     """Settings of one cluster. Beside each: its key in a cluster file, its default, and what it means."""
 
     name: str
     origins: Mapping[str, str] = field(compare=False, repr=False)
 
-    description: str = _key("description", "", "One line for people: institution and machine.")
-    root: str = _key("root", "", "Where the root is. Empty: it must be given by `--root`.")
-    environments: tuple[str, ...] = _key(
+    description: str = setting("description", "", "One line for people: institution and machine.")
+    root: str = setting("root", "", "Where the root is. Empty: it must be given by `--root`.")
+    environments: tuple[str, ...] = setting(
         "environments",
         (),
         "What a root is to hold: `install` without `--env` builds it, and `--env` adds to it. A root that is made with "
         "`--env` begins with that alone.",
     )
-    models: tuple[str, ...] = _key(
+    models: tuple[str, ...] = setting(
         "models", (), "The models, such as `mace-small`, whose weights `warm` fetches where it is given none."
     )
-    hosts: tuple[str, ...] = _key(
+    hosts: tuple[str, ...] = setting(
         "hosts", (), "Patterns of host names, such as `della-*`, by which `--cluster auto` knows the machine."
     )
-    contact: str = _key("contact", "", "Whom users write to; modulefiles show it.")
-    url: str = _key("url", "", "The cluster's documentation; modulefiles show it.")
+    contact: str = setting("contact", "", "Whom users write to; modulefiles show it.")
+    url: str = setting("url", "", "The cluster's documentation; modulefiles show it.")
 
-    readers: str = _key(
+    readers: str = setting(
         "access.readers", "world", "Who may use the root: everybody, the members of `access.group`, or its owner.",
         ("world", "group", "owner"),
     )  # fmt: skip
-    group: str = _key("access.group", "", "The group of all files. Empty: that of whoever installs.")
-    writers: str = _key(
+    group: str = setting("access.group", "", "The group of all files. Empty: that of whoever installs.")
+    writers: str = setting(
         "access.writers", "owner", "Who may install: the owner of the root, or every member of `access.group`.",
         ("owner", "group"),
     )  # fmt: skip
 
-    scheduler: str = _key("jobs.scheduler", "none", "For job scripts and help texts.", ("slurm", "pbs", "none"))
-    network: str = _key(
+    scheduler: str = setting(
+        "jobs.scheduler",
+        "none",
+        "For job scripts and help texts.",
+        ("slurm", "pbs", "flux", "none"),
+    )
+    network: str = setting(
         "jobs.network", "open", "What compute nodes reach: nothing, the internet through `jobs.proxy`, or everything.",
         ("none", "proxy", "open"),
     )  # fmt: skip
-    proxy: str = _key("jobs.proxy", "", "The proxy's address, with `jobs.network` = `proxy`.")
-    scratch: str = _key("jobs.scratch", "TMPDIR", "The variable that names a job's node-local folder.")
-    directives: tuple[str, ...] = _key(
+    proxy: str = setting("jobs.proxy", "", "The proxy's address, with `jobs.network` = `proxy`.")
+    scratch: str = setting("jobs.scratch", "TMPDIR", "The variable that names a job's node-local folder.")
+    directives: tuple[str, ...] = setting(
         "jobs.directives", (),
-        "How a job asks for its `{cpus}` and `{gpus}`, where that is not the scheduler's usual way.",
+        "How a job asks for its `{nodes}`, and on each for `{cpus}`, `{gpus}` and `{memory}`, where that is not the "
+        "scheduler's usual way.",
     )  # fmt: skip
 
-    whole_nodes: bool = _key("jobs.batch.whole-nodes", False, "Whether a job gets whole nodes, whatever it asks for.")
-    gpus_per_node: int = _key("jobs.batch.gpus-per-node", 0, "How many GPUs a node has, as a job counts them.")
-
-    module_system: str = _key(
+    module_system: str = setting(
         "modules.system", "none", "Lmod, Environment Modules, or none: users then source `activate/rootstock.sh`.",
         ("lmod", "tcl", "none"),
     )  # fmt: skip
-    module_depends: tuple[str, ...] = _key("modules.depends", (), "Modules that are loaded with ours.")
+    module_depends: tuple[str, ...] = setting("modules.depends", (), "Modules that are loaded with ours.")
 
-    accelerator: str = _key("hardware.accelerator", "cpu", "What the builds are for.", ("cuda", "rocm", "xpu", "cpu"))
-    architecture: str = _key(
+    accelerator: str = setting(
+        "hardware.accelerator", "cpu", "What the builds are for.", ("cuda", "rocm", "xpu", "cpu")
+    )
+    architecture: str = setting(
         "hardware.architecture", "x86_64", "The processors that the builds are for.", ("x86_64", "aarch64")
     )
 
-    interpreters: tuple[str, ...] = _key(
+    interpreters: tuple[str, ...] = setting(
         "python.interpreter", ("auto",),
         "The Python of the builds; the first that an environment can use. Each is a path that every reader can run; "
         "`auto`: one of the root, the one that installs, or the newest on PATH; or `managed`: one that uv fetches into "
         "the root.",
     )  # fmt: skip
-    python_version: str = _key(
+    python_version: str = setting(
         "python.version", "3.12",
         "The release, such as `3.12` or `3.12.4`, that `managed` stands for. An environment that it does not suit gets "
         "the next newer one, or else the next older.",
     )  # fmt: skip
-    python_mirror: str = _key(
+    python_mirror: str = setting(
         "python.mirror", "",
         "Where uv fetches a `managed` Python, such as `file:///software/mirror`. Empty: the releases of "
         "python-build-standalone.",
     )  # fmt: skip
-    python_downloads: str = _key(
+    python_downloads: str = setting(
         "python.downloads", "",
         "uv's list of what can be fetched, with hashes: a path or an address. Empty: the one that is part of uv.",
     )  # fmt: skip
 
-    default_index: str = _key("uv.default-index", "", "The package index in place of PyPI.")
-    indexes: tuple[str, ...] = _key("uv.index", (), "Further package indexes, which outrank the default one.")
-    find_links: tuple[str, ...] = _key("uv.find-links", (), "Folders or pages with wheels.")
-    constraints: tuple[str, ...] = _key(
+    default_index: str = setting("uv.default-index", "", "The package index in place of PyPI.")
+    indexes: tuple[str, ...] = setting("uv.index", (), "Further package indexes, which outrank the default one.")
+    find_links: tuple[str, ...] = setting("uv.find-links", (), "Folders or pages with wheels.")
+    constraints: tuple[str, ...] = setting(
         "uv.constraints", (), "Limits for versions that are needed anyway, such as `torch==2.8.0`."
     )
-    overrides: tuple[str, ...] = _key(
+    overrides: tuple[str, ...] = setting(
         "uv.overrides", (), "Requirements that replace those of all packages of the same name."
     )
-    uv_cache: str = _key(
+    uv_cache: str = setting(
         "uv.cache", "",
         "A folder of the admin's own for uv's package cache, for a root whose file system has no locks. Builds hold "
         "copies of what is in it. Empty: in the root, and builds share its files.",
     )  # fmt: skip
 
-    torch_cuda: str = _key("uv.torch-index.cuda", "", "The index of torch in builds for CUDA. Empty: the usual ones.")
-    torch_rocm: str = _key("uv.torch-index.rocm", "", "The same for ROCm.")
-    torch_xpu: str = _key("uv.torch-index.xpu", "", "The same for Intel's GPUs.")
-    torch_cpu: str = _key("uv.torch-index.cpu", "", "The same for CPUs.")
-    torch_packages: tuple[str, ...] = _key(
+    torch_cuda: str = setting(
+        "uv.torch-index.cuda", "", "The index of torch in builds for CUDA. Empty: the usual ones."
+    )
+    torch_rocm: str = setting("uv.torch-index.rocm", "", "The same for ROCm.")
+    torch_xpu: str = setting("uv.torch-index.xpu", "", "The same for Intel's GPUs.")
+    torch_cpu: str = setting("uv.torch-index.cpu", "", "The same for CPUs.")
+    torch_packages: tuple[str, ...] = setting(
         "uv.torch-packages", (),
         "What torch for the cluster's accelerator needs besides from its index, such as `triton-rocm`.",
     )  # fmt: skip
 
-    notes: tuple[str, ...] = _key("notes", (), "What an admin must confirm or know; the page for users leaves it out.")
+    notes: tuple[str, ...] = setting(
+        "notes", (), "What an admin must confirm or know; the page for users leaves it out."
+    )
 
     def torch_index(self, accelerator: str) -> str:
         """Return the index that torch is taken from for an accelerator; empty for the usual ones."""
@@ -178,7 +183,10 @@ def refuse_placeholder(root: Path) -> None:
         )
 
 
-_KEYED = [f for f in fields(Cluster) if f.metadata]
+_BATCH = [f.name for f in fields(BatchSettings)]
+_OWN = [f for f in fields(Cluster) if f.metadata and f.name not in _BATCH]
+_AFTER = [f.name for f in _OWN].index("directives") + 1  # among the settings of jobs
+_KEYED = [*_OWN[:_AFTER], *(f for f in fields(Cluster) if f.name in _BATCH), *_OWN[_AFTER:]]
 _BY_KEY = {f.metadata["key"]: f for f in _KEYED}
 
 
@@ -221,7 +229,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
         The keys above this table, each with a dot.
     """
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not _is_table(prefix + key):
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
@@ -229,6 +237,10 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _kind(key: str) -> str:
     return str(_BY_KEY[key].type)
+
+
+def _is_table(key: str) -> bool:
+    return key in _BY_KEY and _kind(key).startswith("Mapping")
 
 
 def check_setting(key: str, value: Any, where: str) -> Any:
@@ -252,4 +264,11 @@ def check_setting(key: str, value: Any, where: str) -> Any:
         raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
     if key == "python.interpreter" and isinstance(value, str):
         value = [value]
-    return check_value(key, _kind(key), _BY_KEY[key].metadata["choices"], value, where)
+    checked = check_value(key, _kind(key), _BY_KEY[key].metadata["choices"], value, where)
+    if (check := _BY_KEY[key].metadata["check"]) is not None:
+        try:
+            if checked:
+                check(checked)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {key}: {error.message}", error.hint) from None
+    return checked

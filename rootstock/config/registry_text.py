@@ -44,9 +44,9 @@ def merge_registry(site: Site, edited: bytes) -> bytes:
         document = tomlkit.parse(text)
         with _before_the_end(document, name):
             for key, value in differences.items():
-                _put(document, ["clusters", name, *key.split(".")], value)
+                _put(document, name, key.split("."), value)
         if before.get("default") != name:
-            _put(document, ["default"], name)
+            document["default"] = name
         merged = tomlkit.dumps(document)
         after = parse_toml(merged)
     except (ValueError, TOMLKitError) as error:
@@ -61,7 +61,8 @@ def merge_registry(site: Site, edited: bytes) -> bytes:
 
 def _said(registry: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that a registry says of clusters."""
-    return dict(flatten({"clusters": registry.get("clusters", {})}))
+    clusters = registry.get("clusters", {})
+    return {f"clusters.{name}.{key}": value for name, table in clusters.items() for key, value in flatten(table)}
 
 
 def _differences(table: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -74,15 +75,16 @@ def _differences(table: Mapping[str, Any], wanted: Mapping[str, Any], where: str
     }
 
 
-def _put(table: Any, keys: list[str], value: Any) -> None:
-    """Set a value in a document; what it holds of it already keeps its comment."""
+def _put(document: Any, name: str, keys: list[str], value: Any) -> None:
+    """Set a value in the table of a cluster; what it holds of it already keeps its comment."""
     import tomlkit
+    from tomlkit.items import InlineTable, Table
 
-    for key in keys[:-1]:
-        if key not in table:
-            inline = isinstance(table, tomlkit.items.InlineTable)
-            table[key] = tomlkit.inline_table() if inline else tomlkit.table(is_super_table=key == "clusters")
-        table = table[key]
+    cluster = _into(document, ["clusters", name])
+    if isinstance(cluster, Table) and _is_dotted(cluster, keys[0]) and _get(cluster, keys) is None:
+        cluster.append(tomlkit.key(keys), _item(value))  # as the keys beside it
+        return
+    table = _into(cluster, keys[:-1])
     before = table.get(keys[-1])
     if isinstance(before, tomlkit.items.Array) and isinstance(value, list):
         for each in [each for each in before.unwrap() if each not in value]:
@@ -90,10 +92,48 @@ def _put(table: Any, keys: list[str], value: Any) -> None:
         before.extend([each for each in value if each not in before.unwrap()])
         if before.unwrap() == value:  # with the comments in it
             return
+    if isinstance(before, Table | InlineTable) and isinstance(value, dict):
+        for each in [each for each in before if each not in value]:
+            del before[each]
+        before.update(value)
+        return
+    table[keys[-1]] = _item(value)
+
+
+def _into(table: Any, keys: list[str]) -> Any:
+    """Return the table at some keys below another one, which is made if it is not there."""
+    import tomlkit
+
+    for key in keys:
+        if key not in table:
+            inline = isinstance(table, tomlkit.items.InlineTable)
+            table[key] = tomlkit.inline_table() if inline else tomlkit.table(is_super_table=key == "clusters")
+        table = table[key]
+    return table
+
+
+def _get(table: Any, keys: list[str]) -> Any:
+    for key in keys:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
+
+
+def _is_dotted(table: Any, name: str) -> bool:
+    """Tell whether a key of a table is written as ``name.another = ...``."""
+    return any(key is not None and key.key == name and key.is_dotted() for key, _ in table.value.body)
+
+
+def _item(value: Any) -> Any:
+    import tomlkit
+
+    if isinstance(value, dict):
+        item = tomlkit.inline_table()
+        item.update(value)
+        return item
     item = tomlkit.item(value)
     if isinstance(item, tomlkit.items.Array):
         item.multiline(len(item) > 1)
-    table[keys[-1]] = item
+    return item
 
 
 @contextmanager

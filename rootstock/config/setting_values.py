@@ -1,9 +1,11 @@
-"""The values of a cluster's settings: text, lists of it, whole numbers, and yes or no."""
+"""The values of a cluster's settings: text, lists and tables of it, whole numbers, and yes or no."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import field
 from typing import Any
 
 from rootstock.errors import ConfigurationError
@@ -11,6 +13,31 @@ from rootstock.root.plain_files import parse_toml
 
 _CREDENTIALS = re.compile(r"\bhttps?://[^/\s@]+@")
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
+ONE = "1"  # the key of a table that holds one value for all
+
+
+def setting(
+    name: str, default: Any, meaning: str, choices: tuple[str, ...] = (), check: Callable[[Any], object] | None = None,
+) -> Any:  # fmt: skip
+    """Return the field of a dataclass that holds a setting.
+
+    Parameters
+    ----------
+    name : str
+        Its key in a cluster file.
+    default
+        An empty tuple or dict stands for a list or a table of text.
+    meaning : str
+    choices : tuple of str
+        What it may be; empty: anything of its type.
+    check : callable, optional
+        Raises ConfigurationError for a value that it cannot be.
+    """
+    many = isinstance(default, tuple | dict)
+    factory = (
+        {"default_factory": type(default), "hash": not isinstance(default, dict)} if many else {"default": default}
+    )
+    return field(metadata={"key": name, "meaning": meaning, "choices": choices, "check": check}, **factory)
 
 
 def parse_value(key: str, kind: str, text: str) -> Any:
@@ -21,14 +48,16 @@ def parse_value(key: str, kind: str, text: str) -> Any:
     key : str
         The setting, for messages.
     kind : str
-        Its type: ``str``, ``tuple...``, ``int`` or ``bool``.
+        Its type: ``str``, ``tuple...``, ``Mapping...``, ``int`` or ``bool``.
     text : str
 
     Raises
     ------
     ConfigurationError
-        If it begins as a list of TOML's and is none.
+        If it begins as a list or a table of TOML's and is none.
     """
+    if kind.startswith("Mapping") and text.strip().startswith("{"):
+        return _table(key, text.strip())
     if kind.startswith("tuple"):
         return _list(key, text.strip())
     if kind == "int" and re.fullmatch(r"\s*\d{1,9}\s*", text, re.ASCII):
@@ -47,6 +76,14 @@ def _list(key: str, text: str) -> Any:
         values = ",".join(part.strip(" '\"") for part in text.strip("[]").split(","))
         right = shlex.quote(f"{key}={values}")
         raise ConfigurationError(f"{key}={text} is no list.", f"Write it so: --set {right}") from None
+
+
+def _table(key: str, text: str) -> Any:
+    try:
+        return parse_toml(f"table = {text}")["table"]
+    except ValueError:
+        right = shlex.quote(f'{key}={{"name" = "value"}}')
+        raise ConfigurationError(f"{key}={text} is no table.", f"Write it so: --set {right}") from None
 
 
 def check_value(key: str, kind: str, choices: tuple[str, ...], value: Any, where: str) -> Any:
@@ -76,31 +113,52 @@ def check_value(key: str, kind: str, choices: tuple[str, ...], value: Any, where
         if not isinstance(value, bool):
             raise ConfigurationError(f"{where}: {key} must be true or false, not {value!r}.")
         return value
+    if kind.startswith("Mapping"):
+        return _check_table(key, value, where)
     if kind.startswith("tuple"):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigurationError(f"{where}: {key} must be a list of strings, not {value!r}.")
     elif not isinstance(value, str):
         raise ConfigurationError(f"{where}: {key} must be a string, not {value!r}.")
-    # One line each: these values end up in modulefiles and scripts, where a line break would begin a new command.
     for text in value if isinstance(value, list) else [value]:
-        if not text.isprintable():
-            raise ConfigurationError(f"{where}: {key} holds a control character: {text!r}.")
-        if _CREDENTIALS.search(text):
-            raise ConfigurationError(
-                f"{where}: {key} holds a user's name or password in an address.",
-                "Everybody can read a root's settings. Put it into ~/.netrc of whoever installs.",
-            )
+        _check_text(key, text, where)
     if choices and value not in choices:
         raise ConfigurationError(f"{where}: {key} is {value!r}; allowed are {', '.join(choices)}.")
     return tuple(value) if isinstance(value, list) else value
 
 
+def _check_table(key: str, value: Any, where: str) -> Mapping[str, str]:
+    table = {ONE: value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or not all(isinstance(each, str) for each in table.values()):
+        raise ConfigurationError(f"{where}: {key} must be a table of strings, not {value!r}.")
+    for text in [*table, *table.values()]:
+        _check_text(key, text, where)
+    return dict(table)
+
+
+def _check_text(key: str, text: str, where: str) -> None:
+    # One line each: these values end up in modulefiles and scripts, where a line break would begin a new command.
+    if not text.isprintable():
+        raise ConfigurationError(f"{where}: {key} holds a control character: {text!r}.")
+    if _CREDENTIALS.search(text):
+        raise ConfigurationError(
+            f"{where}: {key} holds a user's name or password in an address.",
+            "Everybody can read a root's settings. Put it into ~/.netrc of whoever installs.",
+        )
+
+
 def value_text(value: Any) -> str:
     """Return a value as people read it, and as `parse_value` does.
 
-    >>> value_text(("a", "b")), value_text(True), value_text(4)
-    ('a, b', 'true', '4')
+    >>> value_text(("a", "b")), value_text(True), value_text(4), value_text({"1": "a"})
+    ('a, b', 'true', '4', '{"1" = "a"}')
     """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_quoted(name)} = {_quoted(each)}" for name, each in value.items()) + "}"
     if isinstance(value, tuple | list):
         return ", ".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -20,6 +20,7 @@ from rootstock.config.clusters import (
     packaged_scopes,
 )
 from rootstock.config.packaged import PACKAGE, data_folder
+from rootstock.config.setting_values import value_text
 from rootstock.errors import ConfigurationError
 from tests.support.commands import ROOTSTOCK, run
 
@@ -148,6 +149,30 @@ def test_numbers_and_yes_or_no_on_the_command_line(text, value):
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("walltime-max=24:00:00", {"1": "24:00:00"}),
+        ('walltime-max={1 = "02:00:00", 92 = "6h"}', {"1": "02:00:00", "92": "6h"}),
+        ('gpu-types={"a b" = "--constraint=\\"x\\""}', {"a b": '--constraint="x"'}),
+        ("gpu-types={}", {}),
+    ],
+)
+def test_tables_on_the_command_line_and_back(text, value):
+    key, read = parse_setting(f"jobs.batch.{text}")
+    cluster = cluster_from([Scope("argument", {"hill": {key: read}})], "hill")
+    assert cluster.settings()[key] == value
+    assert parse_setting(f"{key}={value_text(cluster.settings()[key])}") == (key, value)
+
+
+def test_a_table_of_a_higher_scope_takes_the_place_of_the_other():
+    low = {"jobs": {"batch": {"walltime-max": {"1": "2h", "10": "1h"}, "gpu-types": {"a": "--a"}}}}
+    high = {"jobs": {"batch": {"walltime-max": "3h"}}}
+    cluster = cluster_from([Scope("low", {"hill": low}), Scope("high", {"hill": high})], "hill")
+    assert cluster.walltime_max == {"1": "3h"} and cluster.gpu_types == {"a": "--a"}
+    assert cluster.origins["jobs.batch.walltime-max"] == "high"
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("gpus-per-node", "four", "must be a whole number, not 'four'"),
@@ -157,11 +182,20 @@ def test_numbers_and_yes_or_no_on_the_command_line(text, value):
         ("gpus-per-node", "4" * 5000, "must be a whole number"),
         ("whole-nodes", 1, "must be true or false, not 1"),
         ("whole-nodes", "maybe", "must be true or false, not 'maybe'"),
+        ("walltime-max", ["24:00:00"], "must be a table of strings"),
+        ("walltime-max", {"1": 24}, "must be a table of strings"),
+        ("walltime-max", {"1": "24:00"}, "'24:00' is no walltime"),
+        ("walltime-max", {"few": "24:00:00"}, "'few' is no number of nodes"),
+        ("walltime", "00:00:00", "'00:00:00' is no time at all"),
+        ("memory-per-gpu", "64", "'64' is no amount of memory"),
+        ("gpu-types", {"a": "b\nc"}, "holds a control character"),
+        ("gpu-types", {"a": {"b": "c"}}, "must be a table of strings"),
+        ("mps", "always", "is 'always'; allowed are none, node"),
     ],
 )
 def test_what_is_no_number_or_no_answer(key, value, message):
     if isinstance(value, str):
         _, value = parse_setting(f"jobs.batch.{key}={value}")
     table = {"jobs": {"batch": {key: value}}}
-    with pytest.raises(ConfigurationError, match=f"^file, cluster hill: jobs.batch.{key} {message}"):
+    with pytest.raises(ConfigurationError, match=f"^file, cluster hill: jobs.batch.{key}:? {message}"):
         cluster_from([Scope("file", {"hill": table})], "hill")

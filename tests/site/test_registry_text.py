@@ -50,6 +50,20 @@ def test_comments_in_a_list_stay() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        RENDERED,
+        '[clusters.hill.jobs.batch.walltime-max]\n"9" = "9h" # nine\n"1" = "8h"\n' + OTHER,
+        '[clusters.hill.jobs.batch]\nwalltime-max = { "9" = "9h" } # nine\n' + OTHER,
+        '[clusters.hill.jobs.batch]\nwalltime-max = "9h" # nine\n' + OTHER,
+    ],
+)
+def test_a_table_goes_in(text: str) -> None:
+    after = merged(text, **{"jobs.batch.walltime-max": {"1": "2h", "92": "6h"}})
+    assert tomllib.loads(after)["clusters"]["hill"]["jobs"]["batch"]["walltime-max"] == {"1": "2h", "92": "6h"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         RENDERED + OTHER,
         f'[clusters.hill]\ncontact = "a"\n[clusters.hill.jobs]\nscheduler = "slurm"\n\n{OTHER}',
         '[clusters.hill.jobs]\nscheduler = "slurm"\n[clusters.other]\n[clusters.hill]\ncontact = "a"\n# end\n',
