@@ -19,8 +19,8 @@ from rootstock.builds.plan import CLIENT, BuildPlan
 from rootstock.builds.room_needed import download
 from rootstock.builds.uv import Uv, package_cache_path, uv_version
 from rootstock.config.environment_file import packaged_names, registered_names
+from rootstock.config.job_scripts import check_jobs
 from rootstock.config.model_string import parse_model_string
-from rootstock.config.render import check_jobs
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, RootError, RootstockError
 from rootstock.root.layout import environment_of

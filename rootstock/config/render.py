@@ -1,4 +1,4 @@
-"""Registry, modulefiles, shell activation and job scripts of a root, from the templates in ``site_templates/``.
+"""Registry, modulefiles and shell activation of a root, from the templates in ``site_templates/``.
 
 Nothing is written here: each function returns texts. They hold no date and no name of who made them, so the same
 settings give the same bytes.
@@ -6,7 +6,6 @@ settings give the same bytes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,6 @@ from rootstock.errors import RenderError
 from rootstock.root.layout import RootLayout
 
 SHELLS = ("sh", "csh", "fish")
-JOB_KINDS = ("single", "several", "array")
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 def render_registry(site: Site) -> str:
@@ -66,7 +63,7 @@ def render_modulefiles(site: Site, version: str) -> dict[Path, str]:
     RenderError
         If a value cannot be written, or a template is wrong.
     """
-    variables, folder = _variables(site, version), site.layout.modules
+    variables, folder = template_variables(site, version), site.layout.modules
     templates = {folder / f"{version}.lua": "modulefile.lua.j2", folder / version: "modulefile.tcl.j2"}
     return {path: render_template(name, variables, site.templates) for path, name in templates.items()}
 
@@ -82,7 +79,7 @@ def render_activation(site: Site, version: str) -> dict[Path, str]:
     version : str
         The version whose client goes on PATH.
     """
-    layout, variables = site.layout, _variables(site, version)
+    layout, variables = site.layout, template_variables(site, version)
     return {
         layout.activation(shell, version): render_template(f"activate.{shell}.j2", variables, site.templates)
         for shell in SHELLS
@@ -103,7 +100,7 @@ def render_default(site: Site, version: str) -> dict[Path, str | None]:
         Text of each file; None for one that is not to be there. A cluster with one module system gets the
         ``.modulerc`` of its language only: a second one disturbs Lmod's check of the tree.
     """
-    layout, variables, folders = site.layout, _variables(site, version), site.templates
+    layout, variables, folders = site.layout, template_variables(site, version), site.templates
     languages = {"lmod": ("lua",), "tcl": ("tcl",), "none": ("lua", "tcl")}[site.cluster.module_system]
     texts: dict[Path, str | None] = {
         path: render_template(f"modulerc.{language}.j2", variables, folders) if language in languages else None
@@ -112,87 +109,6 @@ def render_default(site: Site, version: str) -> dict[Path, str | None]:
     for shell in SHELLS:
         texts[layout.activation(shell)] = render_template(f"activate.{shell}.j2", variables, folders)
     return texts
-
-
-def render_job(
-    site: Site,
-    kind: str,
-    *,
-    version: str,
-    script: str = "run.py",
-    gpus: int = 4,
-    cpus: int = 8,
-    tasks: int = 10,
-    walltime: str = "01:00:00",
-    options: Sequence[str] = (),
-) -> str:
-    """Render a job script for the cluster's scheduler.
-
-    Parameters
-    ----------
-    site : Site
-    kind : {'single', 'several', 'array'}
-        One process with one GPU; one with `gpus` of them; `tasks` processes with one each, whose number, from 0, is
-        their argument. Where there are no GPUs it is the CPUs that count.
-    version : str
-        As for `render_modulefiles`.
-    script : str
-        The user's Python script.
-    gpus : int
-        GPUs of a job of kind 'several'.
-    cpus : int
-        CPUs for each GPU.
-    tasks : int
-        Length of an array, 2 or more.
-    walltime : str
-        Time limit, as the scheduler writes it.
-    options : sequence of str
-        Further options of the scheduler, such as ``--account=m1234``.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    RenderError
-        If the cluster has no scheduler, a value cannot be written, or a template is wrong.
-    """
-    cluster = site.cluster
-    for directive in cluster.directives:
-        if unknown := sorted({*_PLACEHOLDER.findall(directive)} - {"cpus", "gpus"}):
-            raise RenderError(
-                f"jobs.directives holds {{{unknown[0]}}}, which has no meaning there: {directive!r}.",
-                "Write {cpus} or {gpus} there, or the number itself.",
-            )
-    if kind not in JOB_KINDS:
-        raise RenderError(f"Unknown kind of job {kind!r}.", f"There are {', '.join(JOB_KINDS)}.")
-    if cluster.scheduler == "none":
-        raise RenderError(f"Cluster {cluster.name!r} has no scheduler.", "Set jobs.scheduler to slurm or pbs.")
-    if kind == "array" and tasks < 2:
-        raise RenderError(f"An array of {tasks}: PBS refuses it.", "Use kind 'single', or at least 2 tasks.")
-    width = gpus if kind == "several" else 1
-    job = {
-        "script": script,
-        "gpus": 0 if cluster.accelerator == "cpu" else width,  # of each task, as the CPUs
-        "cpus": cpus * width,
-        "tasks": tasks if kind == "array" else 1,
-        "walltime": walltime,
-        "options": options,
-    }
-    return render_template(f"{cluster.scheduler}.sh.j2", _variables(site, version, job), site.templates)
-
-
-def check_jobs(site: Site, version: str) -> None:
-    """Refuse settings and templates with which no job script can be rendered. Errors are those of `render_job`.
-
-    Parameters
-    ----------
-    site : Site
-    version : str
-    """
-    for kind in JOB_KINDS if site.cluster.scheduler != "none" else ():
-        render_job(site, kind, version=version)
 
 
 def committed_renderings(version: str) -> dict[Path, str]:
@@ -243,7 +159,7 @@ def _layout(site: Site) -> RootLayout:
     return site.layout
 
 
-def _variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+def template_variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """Return what all templates but the registry's know.
 
     ``activate`` is what sh sources where there are no modules, ``example`` an environment of the root; empty for none.

@@ -12,7 +12,7 @@ from typing import Any
 from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
 from rootstock.config.environment_file import read_header
-from rootstock.config.render import render_job
+from rootstock.config.job_scripts import render_job
 from rootstock.config.site import Site, has_client, installed_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, read_environment
@@ -168,7 +168,9 @@ def _shell(site: Site, version: str) -> str:
         lines = [f"module use {shlex.quote(str(layout.modulepath))}", f"module load rootstock/{version}"]
     else:  # installed without a client
         lines = [f"export ROOTSTOCK_ROOT={shlex.quote(str(layout.root))}"]
-    submit = {"slurm": "sbatch job.sh", "pbs": "qsub job.sh", "none": "python run.py"}[cluster.scheduler]
+    submit = {"slurm": "sbatch job.sh", "pbs": "qsub job.sh", "flux": "flux batch job.sh", "none": "python run.py"}[
+        cluster.scheduler
+    ]
     return "\n".join([*lines, submit])
 
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes, read_scope
+from rootstock.config.job_scripts import JOB_KINDS, render_job
 from rootstock.config.render import (
-    JOB_KINDS,
     render_activation,
     render_default,
-    render_job,
     render_modulefiles,
     render_registry,
 )
@@ -337,7 +336,12 @@ def test_the_directives_of_polaris():
     ("kind", "changes", "options", "message"),
     [
         ("double", {}, {}, r"Unknown kind of job 'double'.\nThere are single, several, array."),
-        ("single", {"scheduler": "none"}, {}, r"Cluster 'hill' has no scheduler.\nSet jobs.scheduler to slurm or pbs."),
+        (
+            "single",
+            {"scheduler": "none"},
+            {},
+            r"Cluster 'hill' has no scheduler.\nSet jobs.scheduler to slurm, pbs or flux.",
+        ),
         ("array", {}, {"tasks": 1}, r"An array of 1: PBS refuses it.\nUse kind 'single', or at least 2 tasks."),
         ("single", {}, {"options": ["--comment=a\nb"]}, r"'--comment=a\\nb' holds a control character."),
         ("single", {}, {"walltime": "1\n2"}, r"'1\\n2' holds a control character."),

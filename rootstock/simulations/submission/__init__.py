@@ -1,0 +1,1 @@
+"""Jobs of the site's scheduler that compute a run folder."""
