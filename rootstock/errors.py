@@ -105,6 +105,12 @@ class OutputError(RootstockError):
     exit_code = 16
 
 
+class SchedulerError(RootstockError):
+    """The batch system did not take a job, or does not answer."""
+
+    exit_code = 20
+
+
 class SiteError(RootstockError):
     """A step of the installation failed, such as writing a file: the disk is full, or a quota used up."""
 

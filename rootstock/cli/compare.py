@@ -16,8 +16,8 @@ from rootstock.cli.common import cluster_options, json_option, show_json
 from rootstock.cli.compare_table import report
 from rootstock.cli.parameter_types import MODEL, REFERENCE, Place, Whole, Word
 from rootstock.cli.progress_line import show_meanwhile
+from rootstock.cli.run_arguments import claim_outputs
 from rootstock.cli.run_end import failure_line
-from rootstock.cli.run_options import claim_outputs
 from rootstock.cli.several import Files, Several
 from rootstock.cli.simulations import Simulation, device_option, format_option, overwrite_option, threads_option
 from rootstock.errors import ConfigurationError, RootstockError, SomeFailedError

@@ -14,7 +14,8 @@ from rootstock.cli.command import INTERRUPTED
 from rootstock.cli.common import refuse_unused
 from rootstock.cli.parameter_types import MODEL, Finite, Place, Whole, Word
 from rootstock.cli.progress_line import show_rarely, stop_gently
-from rootstock.cli.run_options import NewRun, claim_outputs, run_options
+from rootstock.cli.run_arguments import claim_outputs
+from rootstock.cli.run_options import NewRun, run_options
 from rootstock.cli.simulations import Simulation, calculator_options, format_option, overwrite_option
 from rootstock.errors import ConfigurationError
 

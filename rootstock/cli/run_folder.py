@@ -241,6 +241,7 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
         If none failed, and relaxations did not converge.
     """
     from rootstock.root.disk_usage import number_of
+    from rootstock.simulations.runs.export import is_exported
 
     progress = folder.progress()
     counts = progress.counts()
@@ -250,6 +251,8 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
             f"Element {run.element} is computed{took and f' ({took})'}. "
             f"Still missing {where}: {number_of(counts['missing'], 'structure')}."
         )
+    elif run.element.of > 1 and is_exported(folder.path, run.out or Path(folder.record.out)):
+        run.say(f"All is computed{took and f' ({took})'}, and {run.out or folder.record.out} holds it.")
     elif counts["done"] + counts["not_converged"]:
         out, damaged = _export(run, folder, took)
         where = f"in {out}"

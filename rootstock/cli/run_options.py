@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import os
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -16,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
+from rootstock.cli.jobs import AskedJobs, jobs_options
 from rootstock.cli.parameter_types import Place
+from rootstock.cli.run_arguments import claim_results, device_words, setup_arguments
 from rootstock.cli.run_end import near
 from rootstock.cli.run_folder import Announce, Run, compute, refuse_read_only
-from rootstock.cli.run_workers import AskedWorkers, show_plan, workers_options
-from rootstock.errors import ConfigurationError, LockBusyError
+from rootstock.cli.run_line import show_line
+from rootstock.cli.run_workers import AskedWorkers, show_plan, show_what, workers_options
+from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.begin import Asked, Make
     from rootstock.simulations.runs.elements import Element
@@ -47,22 +50,26 @@ class NewRun:
         As it was given.
     stop_on_error : bool
     workers : AskedWorkers or None
+    jobs : AskedJobs or None
+        Which compute it; None: this process does.
     """
 
     folder: Path
     element: str | None
     stop_on_error: bool
     workers: AskedWorkers | None = None
+    jobs: AskedJobs | None = None
 
     @classmethod
     def asked_for(
-        cls, run_folder: Path | None, element: str | None, workers: AskedWorkers | None, *, stop_on_error: bool
-    ) -> NewRun | None:
-        """Return what `run_options` ask for; None without ``--run`` and ``--workers``.
+        cls, run_folder: Path | None, element: str | None, workers: AskedWorkers | None, jobs: AskedJobs | None, *,
+        stop_on_error: bool,
+    ) -> NewRun | None:  # fmt: skip
+        """Return what `run_options` ask for; None without ``--run``, ``--workers`` and ``--gpus``.
 
         Parameters
         ----------
-        run_folder, element, workers, stop_on_error
+        run_folder, element, workers, jobs, stop_on_error
             As click passes them.
 
         Raises
@@ -75,12 +82,12 @@ class NewRun:
                 f"{run_folder} begins with a dash, as options do, so other commands could not name that run folder.",
                 "Name it otherwise: --run FOLDER",
             )
-        if run_folder is None and workers is not None:
+        if run_folder is None and (workers is not None or jobs is not None):
             run_folder = _default_folder(click.get_current_context())
         if run_folder is None:
             refuse_unused({"element": "is for --run.", "stop_on_error": "is for --run: other commands always stop."})
             return None
-        return cls(run_folder, element, stop_on_error, workers)
+        return cls(run_folder, element, stop_on_error, workers, jobs)
 
     def compute(
         self, kind: str, model: str, names: tuple[str, ...], settings: Mapping[str, Any], *,
@@ -103,6 +110,7 @@ class NewRun:
         from rootstock.simulations.runs.begin import Asked, begin, check_asked, check_out, find_run
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
+        from rootstock.simulations.runs.folder import RunFolder
         from rootstock.simulations.runs.making import check_ours
         from rootstock.simulations.structures import check_there
 
@@ -120,6 +128,9 @@ class NewRun:
             refuse_read_only(self.folder, element, out=out)
         elif self.folder.is_dir():
             check_ours(self.folder)
+        if self.jobs is not None and (there is None or len(RunFolder(self.folder, there).missing())):
+            self._submit(self.jobs, asked, there, lambda build: calculator(model, build=build), overwrite=overwrite)
+            return
         places = self._find_places(there, element, lambda build: calculator(model, build=build))
         check_out(path, names)
         check_export(self.folder, path, overwrite=overwrite)
@@ -139,6 +150,41 @@ class NewRun:
                 _telling(asked.drawn, announce),
             ),
         )  # fmt: skip
+
+    def _submit(
+        self, jobs: AskedJobs, asked: Asked, there: RunRecord | None, make: Make, *, overwrite: bool
+    ) -> None:  # fmt: skip
+        """Have jobs compute what the folder lacks, which is made if it is not there."""
+        from rootstock.config.site import users_site
+        from rootstock.root.layout import RootLayout
+        from rootstock.simulations.runs.begin import begin, check_out, naming_rebase
+        from rootstock.simulations.runs.elements import Element
+        from rootstock.simulations.runs.export import check_export
+        from rootstock.simulations.submission.identity import identity
+
+        with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
+            site = users_site(RootLayout(Path(calc.parameters["root"])))
+            jobs.check(site)
+            identity(calc)
+        check_out(asked.out, asked.names)
+        check_export(self.folder, asked.out, overwrite=overwrite)
+        more = device_words(there.device if there else asked.device)
+
+        def words(grace: float) -> list[str]:
+            return jobs.words("continue", self.folder, more, stop_on_error=self.stop_on_error, grace=grace)
+
+        if jobs.dry_run:
+            sizes, todo = _what(self, asked, Element())
+            show_what(self.folder, asked.model, sizes, todo, asked.out)
+            jobs.show(*jobs.prepare(site, self.folder, todo, words))
+            return
+        run = Run(self.folder, Element(), model=asked.model)
+        with (
+            show_line() as line,
+            begin(self.folder, asked, make, line.tell, _telling(asked.drawn, run.announce), identity) as (folder, _, _),
+        ):
+            plan, prepared = jobs.prepare(site, self.folder, len(folder.missing()), words)
+        jobs.submit(folder, plan, prepared, asked.out)
 
     def _find_places(self, there: RunRecord | None, element: Element, make: Make) -> list[Slot]:
         """Return where workers compute, and see that there is such a model before anything is written."""
@@ -170,21 +216,24 @@ def _telling(drawn: Mapping[str, Any], announce: Announce) -> Announce:
 
 
 def _show_plan(run: NewRun, asked: Asked, element: Element, slots: Sequence[Slot]) -> None:
-    """Show what would be computed; a run that is not there is made in a temporary folder."""
+    """Show what would be computed by workers of this node."""
+    sizes, todo = _what(run, asked, element)
+    show_plan(run.folder, asked.model, sizes, todo, slots, asked.out)
+
+
+def _what(run: NewRun, asked: Asked, element: Element) -> tuple[NDArray[np.int64], int]:
+    """Return the sizes of all structures, and how many are to be computed; for a new run a temporary one is made."""
     from rootstock.simulations.runs.begin import find_run
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.input_table import read_sizes
     from rootstock.simulations.runs.source import Source, index_input
 
     if (there := find_run(run.folder)) is not None:
-        sizes = read_sizes(run.folder, there.structures)
-        todo = len(RunFolder(run.folder, there).missing(element))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            said = index_input(Path(folder), asked.names, asked.format, lambda text: None)  # noqa: ARG005
-            sizes = Source(Path(folder), said).atoms_of
-        todo = len(element.owned(sizes))
-    show_plan(run.folder, asked.model, sizes, todo, slots, asked.out)
+        return read_sizes(run.folder, there.structures), len(RunFolder(run.folder, there).missing(element))
+    with tempfile.TemporaryDirectory() as folder:
+        said = index_input(Path(folder), asked.names, asked.format, lambda text: None)  # noqa: ARG005
+        sizes = Source(Path(folder), said).atoms_of
+    return sizes, len(element.owned(sizes))
 
 
 _ENDING = ".run"  # of folders that nobody has named
@@ -213,81 +262,6 @@ run_options = options(
     element_option,
     stop_option,
     workers_options,
-    merge_options("run", NewRun.asked_for, "run_folder", "element", "workers", "stop_on_error"),
+    jobs_options,
+    merge_options("run", NewRun.asked_for, "run_folder", "element", "workers", "jobs", "stop_on_error"),
 )  # fmt: skip
-
-
-def device_words(known: str) -> str:
-    """Return the options that let another command compute where this one does, as text behind it.
-
-    Parameters
-    ----------
-    known : str
-        The device that it takes where none is named.
-    """
-    given = click.get_current_context().params
-    device = "" if given["device"] in (None, known) else f" --device {shlex.quote(given['device'])}"
-    return device + (f" --threads {given['threads']}" if given["threads"] else "")
-
-
-def setup_arguments(text: str | None) -> dict[str, Any]:
-    """Return the arguments of ``setup()`` that somebody gave as a dict, as Python writes it.
-
-    Parameters
-    ----------
-    text : str or None
-
-    Raises
-    ------
-    ConfigurationError
-        If it is none.
-    """
-    try:
-        setup = ast.literal_eval(text) if text else {}
-        if not isinstance(setup, dict):
-            raise ValueError
-    except (ValueError, SyntaxError) as error:
-        raise ConfigurationError(
-            f"--calc-kwargs {text} is not a dictionary, as Python writes it.",
-            "For example: --calc-kwargs \"{'default_dtype': 'float64'}\"",
-        ) from error
-    return setup
-
-
-def claim_outputs(*paths: Path) -> None:
-    """Keep other commands from writing some files, until this command ends.
-
-    Parameters
-    ----------
-    *paths : Path
-    """
-    from rootstock.simulations.claims import claim_files
-
-    click.get_current_context().with_resource(claim_files(paths, shlex.join(["rootstock", *sys.argv[1:]])))
-
-
-def claim_results(folder: Path, element: Element, path: Path) -> None:
-    """Keep other commands from writing the results of a run, if this one computes all of it.
-
-    Parameters
-    ----------
-    folder : Path
-    element : Element
-    path : Path
-        The file for results.
-
-    Raises
-    ------
-    LockBusyError
-        If another command computes this run, or writes that file.
-    """
-    from rootstock.simulations.runs.elements import refuse_busy
-
-    if element.of > 1:
-        return
-    try:
-        claim_outputs(path)
-    except LockBusyError:
-        if folder.is_dir():
-            refuse_busy(folder, element)
-        raise

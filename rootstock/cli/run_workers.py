@@ -70,7 +70,9 @@ class AskedWorkers:
         """
         if workers is None:
             only = "is for --workers only."
-            refuse_unused(dict.fromkeys(("workers_per_gpu", "grace", "limit", "dry_run"), only))
+            submitted = click.get_current_context().params.get("gpus") is not None
+            names = ("grace", "limit") if submitted else ("workers_per_gpu", "grace", "limit", "dry_run")
+            refuse_unused(dict.fromkeys(names, only if submitted else "is for --workers and --gpus only."))
             return None
         number = None if workers == "auto" else int(workers) if workers.isdecimal() and len(workers) < 7 else 0
         if number == 0:
@@ -110,7 +112,8 @@ workers_options = options(
         "structures.",
     ),
     click.option(
-        "--workers-per-gpu", type=Whole(1), metavar="N", help="With --workers: how many share a GPU [default: 1]."
+        "--workers-per-gpu", type=Whole(1), metavar="N",
+        help="With --workers or --gpus: how many share a GPU [default: 1].",
     ),
     click.option(
         "--grace", type=Finite(0), metavar="SECONDS",
@@ -121,7 +124,10 @@ workers_options = options(
         "--limit", type=Whole(1), metavar="N",
         help="With --workers: compute N structures of all sizes, and estimate how long the whole takes.",
     ),
-    click.option("--dry-run", is_flag=True, help="With --workers: show what would be computed where; compute nothing."),
+    click.option(
+        "--dry-run", is_flag=True,
+        help="With --workers or --gpus: show what would be computed where, and the job script; start nothing.",
+    ),
     merge_options("workers", AskedWorkers.asked_for, "workers", "workers_per_gpu", "grace", "limit", "dry_run"),
 )  # fmt: skip
 
@@ -149,8 +155,8 @@ def compute_with(run: PoolRun, slots: Sequence[Slot], line: Line, *, stop_on_err
         )  # fmt: skip
 
 
-def show_plan(run: Path, model: str, sizes: NDArray[np.int64], todo: int, slots: Sequence[Slot], out: Path) -> None:
-    """Print what would be computed, and where.
+def show_what(run: Path, model: str, sizes: NDArray[np.int64], todo: int, out: Path) -> None:
+    """Print what would be computed.
 
     Parameters
     ----------
@@ -161,7 +167,6 @@ def show_plan(run: Path, model: str, sizes: NDArray[np.int64], todo: int, slots:
         How many atoms each structure has.
     todo : int
         How many structures are to be computed.
-    slots : sequence of Slot
     out : Path
         Where results would go.
     """
@@ -173,6 +178,18 @@ def show_plan(run: Path, model: str, sizes: NDArray[np.int64], todo: int, slots:
     )
     click.echo(f"{run}: {number_of(len(sizes), 'structure')} ({found}) with {model}; {todo:,} to compute")
     click.echo(f"results: {out}")
+
+
+def show_plan(run: Path, model: str, sizes: NDArray[np.int64], todo: int, slots: Sequence[Slot], out: Path) -> None:
+    """Print what would be computed, and where on this node.
+
+    Parameters
+    ----------
+    run, model, sizes, todo, out
+        As for `show_what`.
+    slots : sequence of Slot
+    """
+    show_what(run, model, sizes, todo, out)
     slots = slots[:todo]
     click.echo(places(slots) if slots else "no worker")
     for slot in slots:

@@ -15,7 +15,8 @@ from rootstock.cli.command import Command
 from rootstock.cli.common import Decorated, cluster_options, merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import DEVICE, FORMAT, MODEL, Finite, Place, Whole, Word
 from rootstock.cli.progress_line import show_rarely
-from rootstock.cli.run_options import NewRun, claim_outputs, run_options, setup_arguments
+from rootstock.cli.run_arguments import claim_outputs, setup_arguments
+from rootstock.cli.run_options import NewRun, run_options
 from rootstock.client.threads import keep_to_one_thread
 from rootstock.errors import ConfigurationError, NotConvergedError
 from rootstock.simulations.optimizers import OPTIMIZERS

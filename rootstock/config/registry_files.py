@@ -47,27 +47,30 @@ class Scope:
     problem: str = ""
 
 
-def scopes(brought: Scope | None = None) -> list[Scope]:
+def scopes(brought: Scope | None = None, root: Path | None = None) -> list[Scope]:
     """Read every scope but the caller's, lowest rank first; what a bundle has brought outranks packaged ones only.
 
-    A file that cannot be read, such as one in a home whose ticket has expired, keeps nobody from the others.
+    The root's file is that of `root`, by default of ``ROOTSTOCK_ROOT``. A file that cannot be read, such as one in a
+    home whose ticket has expired, keeps nobody from the others.
 
     Warns
     -----
     RegistryWarning
         If a file cannot be read, or is no registry.
     """
-    registry = [*packaged_scopes(), *([brought] if brought else []), *map(_lenient, _files())]
+    registry = [*packaged_scopes(), *([brought] if brought else []), *map(_lenient, _files(root))]
     for scope in registry:
         if scope.problem:
             warnings.warn(f"{scope.problem} Its settings are not used.", RegistryWarning, stacklevel=1)
     return registry
 
 
-def _files() -> Iterator[Path]:
+def _files(root: Path | None) -> Iterator[Path]:
     yield SITE_FILE
-    if root := os.environ.get("ROOTSTOCK_ROOT"):
-        yield RootLayout(Path(root)).clusters_file
+    if root is None and (variable := os.environ.get("ROOTSTOCK_ROOT")):
+        root = Path(variable)
+    if root is not None:
+        yield RootLayout(root).clusters_file
     with contextlib.suppress(ConfigurationError):  # no home, so no file in it
         yield user_folder("XDG_CONFIG_HOME", "~/.config") / "clusters.toml"
 

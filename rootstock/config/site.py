@@ -204,6 +204,22 @@ def installed_site(layout: RootLayout) -> Site:
     return Site(layout, get_cluster(scope.default or "local", scope), (layout.templates,))
 
 
+def users_site(layout: RootLayout) -> Site:
+    """Return a root with the settings that a user's jobs go by: what the user's own file says outranks the root's.
+
+    Parameters
+    ----------
+    layout : RootLayout
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting is wrong.
+    """
+    name = _root_scope(layout).default or "local"
+    return Site(layout, cluster_from(scopes(root=layout.root), name), (layout.templates,))
+
+
 def moved_from(layout: RootLayout) -> Path | None:
     """Return the path that a root was installed at, if that is not this folder by another name; else None.
 

@@ -447,7 +447,7 @@ def test_the_batch_system_is_asked_about_other_nodes(
         record.unlink(missing_ok=True)
     if job is not None and expected != NOBODY:
         assert set((programs / "asked").read_text().splitlines()) == {
-            {"slurm": f"{programs}/squeue -h -r -o %i -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
+            {"slurm": f"{programs}/squeue -h -r -o %i %T -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
                 job.scheduler, f"{programs}/flux jobs -n --format={{id.f58}} {{state}} ƒ8TR"
             )
         }
@@ -526,7 +526,7 @@ def test_a_batch_system_is_asked_once_about_all_jobs(tmp_path: Path, programs: P
         "ended", "running", "ended", "running", "running", "ended", "unknown"
     ]  # fmt: skip
     assert (programs / "asked").read_text().splitlines() == [
-        f"{programs}/squeue -h -r -o %i -j {','.join(job.id for job in jobs[:4])}",
+        f"{programs}/squeue -h -r -o %i %T -j {','.join(job.id for job in jobs[:4])}",
         f"{programs}/qstat 7.server 8.server 9.server",
     ]
     with pytest.raises(LockBusyError), claim_element(folder, Element(1, 3)):

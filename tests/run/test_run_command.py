@@ -563,7 +563,7 @@ def test_a_run_that_is_ended_says_how_to_go_on(rootstock: Command, environment: 
     )
     assert found["running"] == []
     if how == "cancel":
-        assert rootstock("run", "cancel", "s").stdout == "No process computes s.\n"
+        assert rootstock("run", "cancel", "s").stdout == "Nothing computes s.\n"
         assert not rootstock("run", "continue", "s").returncode
         assert len(read("s.extxyz", ":")) == 60
 

@@ -59,6 +59,8 @@ class Told:
         Records the failure of a structure that ends drivers.
     states : callable
         Is given what each driver does, as text by the name of its slot, when that changes.
+    closed : callable
+        Is given the name of a slot that gets no driver any more, and what was said of the last one.
     warn : callable
         Is given text for people.
     signals : callable
@@ -69,5 +71,6 @@ class Told:
     missing: Callable[[Sequence[int]], list[int]]
     fail: Callable[[int, FailureClass, RootstockError], object]
     states: Callable[[Mapping[str, str]], object] = lambda _: None
+    closed: Callable[[str, str], object] = lambda _, __: None
     warn: Callable[[str], object] = lambda _: None
     signals: Callable[[], int] = lambda: 0

@@ -182,6 +182,7 @@ class Pool:
         if self._deaths[number] >= _DEATHS:
             self._told.warn(f"{name}: {said} It gets no driver any more.")
             self._closed[name] = "gets no driver any more"
+            self._told.closed(name, said)
         elif len(self._work) or not self._all_there:
             self._told.warn(f"{name}: {said} Another driver is started.")
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ from rootstock.simulations.pool.work import Work
 from rootstock.simulations.runs.carry_out import check_settings
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.index import WITH_RESULTS
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import describe
 from rootstock.simulations.runs.source import Source
+from rootstock.simulations.runs.submissions import note_bad_node
 from rootstock.simulations.runs.worker_states import telling_states
 
 if TYPE_CHECKING:
@@ -150,13 +153,22 @@ class PoolRun:
                 workers_per_gpu=self.workers.per_gpu, stop_on_error=stop_on_error, grace=self.workers.grace,
                 deadline=deadline_of(os.environ),
             )  # fmt: skip
+            given_up: dict[str, str] = {}
+
+            def closed(place: str, said: str) -> None:
+                given_up[place] = said
+                if self.folder.progress().count(*WITH_RESULTS):  # else it may be the model that fails everywhere
+                    note_bad_node(self.folder.path, platform.node(), given_up)
+
             with telling_states(self.folder.path, self.element) as tell:
 
                 def both(said: Mapping[str, str]) -> None:
                     states(said)
                     tell(said)
 
-                return Pool(plan, Told(recorded=recorded, missing=missing, fail=fail, states=both, **told)).run()
+                return Pool(
+                    plan, Told(recorded=recorded, missing=missing, fail=fail, states=both, closed=closed, **told)
+                ).run()
 
     def _begin(self, slot: Slot, *, stop_on_error: bool) -> Mapping[str, Any]:
         return {

@@ -28,6 +28,7 @@ from rootstock.simulations.runs.frames_index import read_frame
 from rootstock.simulations.runs.index import Status
 from rootstock.simulations.runs.records import run_file
 from rootstock.simulations.runs.source import Source
+from rootstock.simulations.runs.submissions import submitted
 
 _LOOK_S = 0.2
 _DONE = (0, NotConvergedError.exit_code, SomeFailedError.exit_code)  # with which commands end that computed everything
@@ -159,7 +160,9 @@ class Run:
         """Return whether some process computes it, as far as anybody here can tell."""
         if self._process is not None and self._process.poll() is None:
             return True
-        return run_file(self.folder).exists() and any(found.runs for found in running(self.folder))
+        if not run_file(self.folder).exists():
+            return False
+        return any(found.runs for found in running(self.folder)) or any(each.queue for each in submitted(self.folder))
 
     def wait(self, timeout: float | None = None) -> dict[str, int]:
         """Wait until nothing computes it any more.

@@ -69,7 +69,8 @@ class Asked:
 
 @contextmanager
 def begin(
-    path: Path, asked: Asked, make: Make, report: Report, announce: Announce = lambda *_: None
+    path: Path, asked: Asked, make: Make, report: Report, announce: Announce = lambda *_: None,
+    identify: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[tuple[RunFolder, Source, Any]]:  # fmt: skip
     """Make a run, or open the one that the same command has begun; yield it with a calculator, which is closed then.
 
@@ -84,6 +85,8 @@ def begin(
         Is told what is being done.
     announce : callable, optional
         Is given the folder, None while it is being made, and how many structures there are, before a worker starts.
+    identify : callable, optional
+        Returns what a run is bound to, given the calculator. By default a worker is started, which says it.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def begin(
         try:
             with preparing_run(path):
                 if not run_file(path).exists():
-                    made = _make(path, asked, make, report, announce)
+                    made = _make(path, asked, make, report, announce, identify)
         except LockBusyError as error:
             if time.monotonic() > deadline:
                 raise
@@ -232,7 +235,8 @@ def check_asked(path: Path, record: RunRecord, asked: Asked) -> None:
 
 
 def _make(
-    path: Path, asked: Asked, make: Make, report: Report, announce: Announce
+    path: Path, asked: Asked, make: Make, report: Report, announce: Announce,
+    identify: Callable[[Any], Mapping[str, Any]] | None,
 ) -> tuple[RunFolder, Source, Any]:  # fmt: skip
     """Fill a new folder."""
     said = index_input(path, asked.names, asked.format, report)
@@ -240,13 +244,12 @@ def _make(
     calc = make(None)
     try:
         announce(None, len(source))
-        report("starting the model")
-        info = calc.info()
-        properties = asked.settings.get("properties") or ()
-        if unknown := [name for name in properties if name not in info["properties"]]:
-            raise ConfigurationError(
-                f"The model does not compute {unknown[0]}; it computes {', '.join(info['properties'])}."
-            )
+        if identify is None:
+            report("starting the model")
+        info = calc.info() if identify is None else identify(calc)
+        properties, known = asked.settings.get("properties") or (), info["properties"]
+        if unknown := [name for name in properties if known and name not in known]:
+            raise ConfigurationError(f"The model does not compute {unknown[0]}; it computes {', '.join(known)}.")
         record = RunRecord(
             kind=asked.kind, settings={**asked.settings, **asked.drawn}, model=asked.model, structures=len(source),
             input=said, root=info["root"], environment=info["environment"],

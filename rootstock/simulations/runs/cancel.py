@@ -8,10 +8,11 @@ from pathlib import Path
 
 from rootstock.simulations.runs.elements import Computing, Found, running
 from rootstock.simulations.runs.schedulers import Job
+from rootstock.simulations.runs.submissions import Submitted, submitted
 
 
-def cancel(folder: Path) -> list[tuple[Found, str]]:
-    """End the processes that compute a run: those of this node by SIGTERM, others by cancelling their jobs.
+def cancel(folder: Path) -> list[tuple[Found | Submitted, str]]:
+    """End what computes a run: its jobs, also those that have not begun; processes of this node by SIGTERM.
 
     Of an array with as many tasks as the run has shares, each task computes one. All of them are cancelled, also those
     that have not begun.
@@ -22,21 +23,32 @@ def cancel(folder: Path) -> list[tuple[Found, str]]:
 
     Returns
     -------
-    list of (Found, str)
+    list of (Found or Submitted, str)
         What was done about each, in words.
     """
+    ours = [each for each in submitted(folder) if not each.ended]
     ending = [found for found in running(folder) if found.runs is not False]
     arrays = {array: array.cancel() for array in dict.fromkeys(found.array for found in ending) if array}
-    return [(found, _end(found, arrays)) for found in ending]
+    # What waits for the end of another one is cancelled before that ends.
+    arrays |= {each.job: each.job.cancel() for each in reversed(ours) if each.job not in arrays}
+    said: list[tuple[Found | Submitted, str]] = [(each, _cancelled(each.job, arrays)) for each in ours]
+    return said + [(found, _end(found, arrays)) for found in ending]
+
+
+def _cancelled(job: Job, arrays: dict[Job, str]) -> str:
+    refused = arrays[job]
+    return f"was not cancelled: {refused}" if refused else "was cancelled"
 
 
 def _end(found: Found, arrays: dict[Job, str]) -> str:
-    """End a process, and say how; of its array is known what speaks against it, or nothing if it was cancelled."""
+    """End a process, and say how; of jobs is known what speaks against it, or nothing if they were cancelled."""
     process = found.process
     if process is None:
         return f"its record {found.record} is damaged: nothing was done"
     if (array := found.array) and not arrays[array]:
         return f"{array} was cancelled, with its tasks that have not begun"
+    if process.job is not None and arrays.get(process.job.whole) == "":
+        return f"{process.job.whole} was cancelled"
     if not process.elsewhere:
         return _terminate(process)
     if process.job is None:

@@ -136,6 +136,23 @@ def check_export(folder: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigurationError(f"{out} exists{why}.", "Name another file, or replace it with --overwrite.")
 
 
+def is_exported(folder: Path, out: Path) -> bool:
+    """Tell whether a file was exported from a run, and nothing was recorded in the run since then.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    out : Path
+    """
+    writer, files = _read_exports(folder)
+    with suppress(OSError, OutputError):
+        stamp = _stamp(out)
+        recorded = max(path.stat().st_mtime_ns for path in folder.glob("part-*.index"))
+        return writer == os.path.realpath(folder) and files.get(os.path.realpath(out)) == stamp and recorded < stamp[1]
+    return False
+
+
 def check_no_input(out: Path, files: Iterable[str]) -> None:
     """Refuse to export to a file that a run reads, or has read: nobody may lose structures for results.
 

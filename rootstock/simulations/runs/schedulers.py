@@ -9,16 +9,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rootstock.errors import SchedulerError
+
 _ASKED_S = 60
 _NAMES = {"slurm": "Slurm", "pbs": "PBS", "flux": "Flux"}
 _ENVIRONMENT = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "flux": "FLUX_JOB_ID"}  # Flux runs within the others
+_OUTER = "ROOTSTOCK_JOB_ID"  # says our job script: of Flux's instances, the inner one has numbers of its own
 _AT_ONCE = 500  # jobs that a program is asked about
 _ASK = {  # each answers with a line for a job that it knows, which begins with the job's number
-    "slurm": ("squeue", "-h", "-r", "-o", "%i", "-j"),  # and takes numbers with commas
+    "slurm": ("squeue", "-h", "-r", "-o", "%i %T", "-j"),  # and takes numbers with commas
     "pbs": ("qstat",),
     "flux": ("flux", "jobs", "-n", "--format={id.f58} {state}"),
 }
 _CANCEL = {"slurm": ("scancel",), "pbs": ("qdel",), "flux": ("flux", "cancel")}
+_ENDED = (
+    "INACTIVE", "C", "F", "X",  # of Flux, Torque and PBS
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
+)  # fmt: skip
+_RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RUN", "CLEANUP", "R", "E", "S")
+_TASKS = {"slurm": (), "pbs": ("-t",), "flux": ()}  # how each is told to list the tasks of an array
 _UNKNOWN = re.compile(r"invalid job id|unknown job|job has finished|no such job|not found", re.IGNORECASE)
 _ID = re.compile(r"\w[\w.\[\]-]*")  # what a program cannot take for an option
 
@@ -52,7 +61,7 @@ class Job:
         for scheduler, variable in _ENVIRONMENT.items():
             if number := os.environ.get(variable, ""):
                 if scheduler != "slurm":
-                    return cls(scheduler, number)
+                    return cls(scheduler, os.environ.get(_OUTER, number) if scheduler == "flux" else number)
                 array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
                 restart, tasks = (os.environ.get(f"SLURM_{name}_COUNT", "0") for name in ("RESTART", "ARRAY_TASK"))
                 if not (array and task):
@@ -84,6 +93,13 @@ class Job:
             nodes = None
         return True if nodes and _short(host) not in map(_short, nodes) else None
 
+    @property
+    def whole(self) -> Job:
+        """The array of which it is a task, or the job itself, as it was named when it was submitted."""
+        if self.scheduler == "slurm":
+            return self.array
+        return Job(self.scheduler, re.sub(r"\[\d+\]", "[]", self.id))
+
     def cancel(self) -> str:
         """Cancel the job.
 
@@ -106,35 +122,144 @@ def which_are_there(jobs: Iterable[Job]) -> dict[Job, bool | None]:
     jobs : iterable of Job
         All of one batch system are asked about at once.
     """
-    found: dict[Job, bool | None] = dict.fromkeys(jobs)
+    return {job: None if states is None else bool(states) for job, states in _states_of(jobs).items()}
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How much of a job there is: tasks of an array, or the job itself.
+
+    Attributes
+    ----------
+    running, waiting : int
+    """
+
+    running: int
+    waiting: int
+
+    def __bool__(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def __str__(self) -> str:
+        return f"{self.running:,} running, {self.waiting:,} waiting"
+
+
+def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
+    """Ask the batch systems how much of some jobs is queued or running; None of those that nobody can tell about.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        Of arrays, each the whole one. All of one batch system are asked about at once.
+    """
+    found: dict[Job, Queue | None] = {}
+    for job, states in _states_of(jobs, whole=True).items():
+        tasks = None if states is None else [state for state in states if state != "B"] or states[:1]
+        running = sum(state in _RUNNING for state in tasks or ())  # B: PBS lists an array before its tasks
+        found[job] = None if tasks is None else Queue(running, len(tasks) - running)
+    return found
+
+
+_SUBMIT = {  # each answers with the number of the job
+    "slurm": ("sbatch", "--parsable"), "pbs": ("qsub",), "flux": ("flux", "batch"),
+}  # fmt: skip
+_AFTER = {"slurm": "--dependency=afterany:{}", "pbs": "-W depend=afterany:{}", "flux": "--dependency=afterany:{}"}
+_NAMED = {"slurm": ("squeue", "-h", "-o", "%A", "-n"), "pbs": ("qselect", "-N"), "flux": ("flux", "jobs", "-n",
+          "--format={id.f58}", "--name")}  # fmt: skip
+
+
+def submit_command(scheduler: str, script: Path, options: Iterable[str] = (), after: Job | None = None) -> list[str]:
+    """Return the command that submits a job script.
+
+    Parameters
+    ----------
+    scheduler : {'slurm', 'pbs', 'flux'}
+    script : Path
+    options : iterable of str
+        Of that command.
+    after : Job, optional
+        The job that must have ended before, in whatever way.
+    """
+    wait = _AFTER[scheduler].format(after.id).split(" ", 1) if after else []
+    return [*_SUBMIT[scheduler], *wait, *options, str(script)]
+
+
+def submit(scheduler: str, command: list[str]) -> Job:
+    """Submit a job.
+
+    Parameters
+    ----------
+    scheduler : {'slurm', 'pbs', 'flux'}
+    command : list of str
+        As `submit_command` returns it.
+
+    Raises
+    ------
+    SchedulerError
+        With what the batch system says.
+    """
+    done = _run({scheduler: tuple(command)}, scheduler, [])
+    if done is None:
+        raise SchedulerError(
+            f"There is no {command[0]} here that answers, which is how jobs are submitted.",
+            "Type the command on a login node of the cluster.",
+        )
+    number = done.stdout.strip().split("\n")[-1].partition(";")[0].strip()
+    if done.returncode or not _ID.fullmatch(number):
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split("\n")
+        raise SchedulerError(f"{_NAMES[scheduler]} has not taken the job: {' '.join(said[-3:])}")
+    return Job(scheduler, number)
+
+
+def jobs_named(scheduler: str, name: str) -> list[Job]:
+    """Return the jobs of a name that are queued or running; none if nobody answers.
+
+    Parameters
+    ----------
+    scheduler : {'slurm', 'pbs', 'flux'}
+    name : str
+    """
+    done = _run(_NAMED, scheduler, [name])
+    numbers = done.stdout.split() if done is not None and not done.returncode else []
+    return [Job(scheduler, number) for number in dict.fromkeys(numbers) if _ID.fullmatch(number)]
+
+
+def _states_of(jobs: Iterable[Job], *, whole: bool = False) -> dict[Job, list[str] | None]:
+    """Return what the batch systems list of each job, or of the tasks of each array; None if nobody can tell."""
+    found: dict[Job, list[str] | None] = dict.fromkeys(jobs)
     for scheduler in _ASK:
         its = [job for job in found if job.scheduler == scheduler and _ID.fullmatch(job.id)]
         for begin in range(0, len(its), _AT_ONCE):
-            found |= _ask(scheduler, its[begin : begin + _AT_ONCE])
+            found |= _ask(scheduler, its[begin : begin + _AT_ONCE], whole)
     return found
 
 
-def _ask(scheduler: str, jobs: list[Job]) -> dict[Job, bool | None]:
-    ids = [job.id for job in jobs]
-    done = _run(_ASK, scheduler, [",".join(ids)] if scheduler == "slurm" else ids)
+def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[str] | None]:
+    ids = [
+        *(_TASKS[scheduler] if whole else ()),
+        *([",".join(job.id for job in jobs)] if scheduler == "slurm" else (job.id for job in jobs)),
+    ]
+    done = _run(_ASK, scheduler, ids)
     if done is None:
         return dict.fromkeys(jobs)
-    there = _listed(scheduler, done.stdout)
+    there: dict[str, list[str]] = {}
+    for name, state in _listed(scheduler, done.stdout):
+        there.setdefault(_number(Job(scheduler, name).whole.id if whole else name), []).append(state)
     refused = [line for line in (done.stderr + done.stdout).split("\n") if _UNKNOWN.search(line)]
-    found: dict[Job, bool | None] = {}
+    found: dict[Job, list[str] | None] = {}
     for job in jobs:
         named = any(re.search(rf"(?<!\w){re.escape(_number(job.id))}(?!\w)", line) for line in refused)
         gone = not done.returncode or named or (refused and len(jobs) == 1)
-        found[job] = True if _number(job.id) in there else False if gone else None
+        found[job] = there.get(_number(job.id), [] if gone else None)
     return found
 
 
-def _listed(scheduler: str, text: str) -> set[str]:
-    """Return the numbers of the jobs in what a program has printed, less those that have ended."""
+def _listed(scheduler: str, text: str) -> list[tuple[str, str]]:
+    """Return the names and states of the jobs in what a program has printed, less those that have ended."""
     rows = [line.split() for line in text.split("\n") if line.strip()]
     if scheduler == "pbs":  # a table: the fifth column is the state; Torque shows jobs that have ended
-        rows = [row for row in rows if len(row) == 6 and row[0][:1].isdigit() and row[4] not in ("C", "F", "X")]
-    return {_number(row[0]) for row in rows if row[-1] != "INACTIVE"}
+        rows = [[row[0], row[4]] for row in rows if len(row) == 6 and row[0][:1].isdigit()]
+    return [(row[0], row[-1]) for row in rows if row[-1] not in _ENDED]
 
 
 def _number(name: str) -> str:
@@ -152,9 +277,12 @@ def _run(
     """Run one of a batch system's programs; None if it is not there or does not answer."""
     if scheduler not in programs:
         return None
+    name, *fixed = programs[scheduler]
+    if scheduler == "flux" and _OUTER in os.environ:
+        fixed = ["--parent", *fixed]
     try:
         return subprocess.run(
-            [*programs[scheduler], *words],
+            [name, *fixed, *words],
             capture_output=True, text=True, errors="replace", timeout=_ASKED_S, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

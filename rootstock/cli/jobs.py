@@ -1,0 +1,206 @@
+"""Options by which commands have jobs of the site's scheduler compute a run folder, and what they do then."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootstock.cli.common import merge_options, options, refuse_unused
+from rootstock.cli.parameter_types import Whole, Word
+from rootstock.cli.run_workers import AskedWorkers
+
+if TYPE_CHECKING:
+    from rootstock.config.site import Site
+    from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.submission.plan import JobPlan, Request
+    from rootstock.simulations.submission.submit import Prepared
+
+_ENGINES = ("array", "parsl")
+_MANY = 10**9  # structures: before anybody has counted them
+
+
+@dataclass(frozen=True)
+class AskedJobs:
+    """The options of a command about jobs.
+
+    Attributes
+    ----------
+    request : Request
+    engine : {'array', 'parsl'}
+    workers_per_gpu : int
+    dry_run : bool
+    """
+
+    request: Request
+    engine: str
+    workers_per_gpu: int
+    dry_run: bool
+
+    @classmethod
+    def asked_for(cls, gpus: int | None, engine: str | None, force: bool, **asked: Any) -> AskedJobs | None:
+        """Return what `jobs_options` ask for; None without ``--gpus``.
+
+        Parameters
+        ----------
+        gpus, engine, force, **asked
+            As click passes them.
+
+        Raises
+        ------
+        ConfigurationError
+            If options are given that do not go together.
+        """
+        if gpus is None:
+            refuse_unused(dict.fromkeys((*asked, "engine", "force"), "is for --gpus only."))
+            return None
+        refuse_unused(
+            {
+                "workers": "is for this node, and --gpus has jobs compute; in each, all of its GPUs do.",
+                "element": "is for one of several processes, and --gpus divides the run itself.",
+            }
+        )
+        from rootstock.simulations.submission.plan import Request
+
+        given, times = click.get_current_context().params, asked.pop("until_done")
+        request = Request(gpus, **asked, until_done=times or 1, force=force)
+        return cls(request, engine or "array", given["workers_per_gpu"] or 1, given["dry_run"])
+
+    def words(self, name: str, folder: Path, more: str, *, stop_on_error: bool, grace: float) -> list[str]:
+        """Return what is typed after ``rootstock`` to compute one share in a job, without the number of the share.
+
+        Parameters
+        ----------
+        name : {'continue', 'retry-failed'}
+        folder : Path
+        more : str
+            Options about the device.
+        stop_on_error : bool
+        grace : float [s]
+        """
+        workers = AskedWorkers(None, self.workers_per_gpu, grace, None, dry_run=False)
+        words = ["run", name, str(folder.absolute()), *shlex.split(more + workers.words()), "--grace", f"{grace:g}"]
+        return [*words, *(["--stop-on-error"] if stop_on_error else [])]
+
+    def check(self, site: Site) -> None:
+        """Refuse what the cluster does not allow, before anything else takes time.
+
+        Parameters
+        ----------
+        site : Site
+        """
+        from rootstock.simulations.submission.plan import plan_jobs
+
+        plan_jobs(site.cluster, self.request, _MANY)
+
+    def prepare(
+        self, site: Site, folder: Path, todo: int, words: Callable[[float], list[str]]
+    ) -> tuple[JobPlan, Prepared]:
+        """Return the jobs that compute a run, and what would be submitted.
+
+        Parameters
+        ----------
+        site : Site
+        folder : Path
+        todo : int
+            How many structures are to be computed.
+        words : callable
+            Returns `words`, given the grace.
+        """
+        from rootstock.simulations.submission.plan import plan_jobs
+        from rootstock.simulations.submission.submit import prepare
+
+        plan = plan_jobs(site.cluster, self.request, todo)
+        return plan, prepare(folder, site, plan, words(plan.grace))
+
+    def show(self, plan: JobPlan, prepared: Prepared) -> None:
+        """Print what would be submitted.
+
+        Parameters
+        ----------
+        plan : JobPlan
+        prepared : Prepared
+        """
+        self._tell_plan(plan, prepared)
+        click.echo(f"\n{prepared.script.rstrip()}\n")
+        for time, command in enumerate(prepared.commands):
+            click.echo(f"{'then, after the end of the one before: ' if time else ''}{shlex.join(command)}")
+        click.echo("Nothing was submitted.")
+
+    def submit(self, folder: RunFolder, plan: JobPlan, prepared: Prepared, out: Path) -> None:
+        """Submit the jobs of a run, and say how to follow them.
+
+        Parameters
+        ----------
+        folder : RunFolder
+        plan : JobPlan
+        prepared : Prepared
+        out : Path
+            The file that results go to.
+        """
+        from rootstock.simulations.submission.submit import submit_run
+
+        submit_run(folder.path, plan, prepared, force=self.request.force, tell=click.echo)
+        self._tell_plan(plan, prepared)
+        shown = shlex.quote(str(folder.path))
+        click.echo(f"See how far it is:  rootstock run status {shown} --watch")
+        click.echo(f"End it:             rootstock run cancel {shown}")
+        click.echo(f"Results go to {out} when all are computed.")
+
+    def _tell_plan(self, plan: JobPlan, prepared: Prepared) -> None:
+        click.echo(f"{plan}")
+        if plan.gpus > self.request.gpus:
+            click.echo(f"Note: jobs get whole nodes here, so {plan.gpus} GPUs compute.", err=True)
+        if prepared.without:
+            names = ", ".join(prepared.without)
+            click.echo(f"Note: not on {names}, where workers were given up (rootstock run status).", err=True)
+        for node in prepared.left:
+            click.echo(
+                f"Note: workers were given up on {node.host}, and this scheduler has no option against a node.",
+                err=True,
+            )
+
+
+def _text(name: str, metavar: str, said: str) -> Callable[..., Any]:
+    return click.option(name, metavar=metavar, help=f"With --gpus: {said}.")
+
+
+jobs_options = options(
+    click.option(
+        "--gpus", type=Whole(1), metavar="N",
+        help="Compute with N GPUs of the cluster: submit jobs to its scheduler, and end. The run folder says how far "
+        "they are.",
+    ),
+    _text("--walltime", "TIME", "how long a job may take, as 04:00:00, 90m or 4h [default: the cluster's]"),
+    _text("--account", "NAME", "the project that pays"),
+    _text("--partition", "NAME", "the partition or queue"),
+    _text("--qos", "NAME", "the quality of service"),
+    _text("--reservation", "NAME", "a reservation"),
+    _text("--gpu-type", "NAME", "the kind of GPU, by the names in the cluster's file"),
+    click.option(
+        "--option", "options", multiple=True, metavar="OPTION",
+        help="With --gpus: a further option of the scheduler, as in a job script; repeatable.",
+    ),
+    click.option(
+        "--until-done", type=Whole(1), metavar="N",
+        help="With --gpus: submit up to N times, each after the end of the jobs before; those that find nothing to do "
+        "end at once [default: 1].",
+    ),
+    click.option(
+        "--engine", type=Word(_ENGINES),
+        help="With --gpus: what distributes the work. array: the scheduler alone. parsl: Parsl, from this process, "
+        "which stays [default: array].",
+    ),
+    click.option(
+        "--force", is_flag=True,
+        help="With --gpus: submit though other jobs may compute the run. What two compute both costs twice.",
+    ),
+    merge_options(
+        "jobs", AskedJobs.asked_for, "gpus", "walltime", "account", "partition", "qos", "reservation", "gpu_type",
+        "options", "until_done", "engine", "force",
+    ),
+)  # fmt: skip

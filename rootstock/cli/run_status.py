@@ -1,0 +1,192 @@
+"""``rootstock run status``: how far a run is, once or until it ends."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootstock.cli.common import json_option
+from rootstock.cli.parameter_types import Place
+from rootstock.cli.run_end import failure_line, state
+from rootstock.cli.run_line import pace_words, states_words
+from rootstock.cli.simulations import Simulation
+from rootstock.errors import ConfigurationError, RootstockError
+
+if TYPE_CHECKING:
+    from rootstock.simulations.runs.folder import RunFolder
+
+_SHOWN = 5  # failures that are listed
+_LOOK_S = 10.0  # between two looks of --watch: each asks the scheduler, too
+_TOLD_S = 60.0  # between two lines where there is no terminal
+_PACE_S = 600.0  # by which the pace is measured
+
+
+@click.command(cls=Simulation)
+@click.argument("folder", type=Place(readable=False, path_type=Path))
+@click.option("--failures", is_flag=True, help="List every structure that failed.")
+@click.option(
+    "--watch", is_flag=True,
+    help="Look again every 10 seconds, until all is computed or nothing computes any more. This works on a login node.",
+)  # fmt: skip
+@json_option
+def status(folder: Path, failures: bool, watch: bool, as_json: bool) -> None:
+    """Show how far the run in FOLDER is.
+
+    The command reads what is recorded on disk, and asks the scheduler about jobs that compute; it starts nothing. A
+    failure of class structure is final. One of class resource is computed again on a GPU of another kind.
+
+    \b
+    Examples:
+      rootstock run status screening
+      rootstock run status screening --watch
+      rootstock run status screening --failures --json | jq -r '.failures[] | .structure'
+    """
+    from rootstock.simulations.runs.folder import RunFolder
+
+    opened = RunFolder.open(folder)
+    if watch:
+        if as_json:
+            raise ConfigurationError("--watch is for people, and --json for programs.", "Leave one of them out.")
+        _watch(opened)
+    said = state(opened)
+    if as_json:
+        from rootstock.cli.common import show_json
+
+        show_json({**said, **({"failures": list(opened.failures())} if failures else {})})
+        return
+    if not watch:
+        click.echo("\n".join(_lines(folder, said)))
+    if any(said["failed"].values()) or failures:
+        for listed, failure in enumerate(opened.failures(), 1):
+            if not failures and listed > _SHOWN:
+                click.echo(f"    ... all of them: rootstock run status {shlex.quote(str(folder))} --failures")
+                break
+            click.echo(f"    {failure_line(failure)}")
+    if watch and said["missing"]:
+        raise RootstockError(
+            f"Nothing computes {folder} any more, and {said['missing']:,} of its structures are missing.",
+            f"Compute them: rootstock run continue {shlex.quote(str(folder))}, with the options of before"
+            + (f"; what the jobs said is in {folder / 'jobs'}" if said["jobs"] else ""),
+        )
+
+
+def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
+    """Return what is shown of a run."""
+    build = f", build {said['environment']}/{said['build']}" if said["build"] else ""
+    lines = [f"{folder}: {said['kind']} with {said['model']}{build}"]
+    lines += [f"  {_job_words(job)}" for job in said["jobs"] if _may_compute(job)]
+    for process in said["running"]:
+        where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
+        rate, left = process["structures_per_s"], process["seconds_left"]
+        pace = f", {pace_words(rate, left)}" if rate else ""
+        workers = f"; {states_words(process['workers'])}" if process["workers"] else ""
+        lines.append(f"  element {process['element']}: {process['state']}, {where}{pace}{workers}")
+    if not said["running"]:
+        lines.append("  no process computes it")
+    for node in said["bad_nodes"]:
+        places = ", ".join(node["places"])
+        lines.append(f"  on {node['host']} workers were given up ({places}); the next jobs do not run there")
+    rows = [
+        ("structures", said["structures"], ""),
+        ("done", said["done"], ""),
+        ("not converged", said["not_converged"], "" if said["kind"] == "relax" else None),
+        ("missing", said["missing"], f"{said['partial']:,} of them begun" if said["partial"] else ""),
+        ("computed twice", said["computed_twice"], "the first result counts" if said["computed_twice"] else None),
+        ("damaged records", said["damaged_records"], "computed again" if said["damaged_records"] else None),
+        ("failed", sum(said["failed"].values()), _failed_words(said)),
+    ]
+    shown = [(f"  {name:<16}{count:>12,}", remark) for name, count, remark in rows if remark is not None]
+    return lines + [f"{row}  {remark}" if remark else row for row, remark in shown]
+
+
+def _failed_words(said: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count:,} of class {name}" for name, count in said["failed"].items() if count)
+
+
+def _may_compute(job: Mapping[str, Any]) -> bool:
+    """Tell whether something of a job is queued or running, or nobody can tell."""
+    return job["running"] is None or bool(job["running"] or job["waiting"])
+
+
+def _job_words(job: Mapping[str, Any]) -> str:
+    if job["running"] is None:
+        return f"job {job['id']}: nobody here can tell whether it runs"
+    return f"job {job['id']}: {job['running']:,} running, {job['waiting']:,} waiting, of {job['shares']:,}"
+
+
+# -- until the end
+
+
+def _watch(folder: RunFolder) -> None:
+    """Show how far a run is until all is computed, or nothing computes any more."""
+    looks: deque[tuple[float, int]] = deque()
+    try:
+        with _shown() as show:
+            while True:
+                said, now = state(folder), time.monotonic()
+                looks.append((now, said["structures"] - said["missing"]))
+                while len(looks) > 2 and now - looks[0][0] > _PACE_S:
+                    looks.popleft()
+                pace = _pace(said, looks)
+                computes = any(map(_may_compute, said["jobs"])) or any(
+                    process["state"] != "ended" for process in said["running"]
+                )
+                last = not said["missing"] or not computes
+                show([*_lines(folder.path, said), *([f"  {pace}"] if pace else [])], _line(said, pace), last)
+                if last:
+                    return
+                time.sleep(_LOOK_S)
+    except KeyboardInterrupt:
+        click.echo("What computes goes on.", err=True)
+        raise
+
+
+def _pace(said: Mapping[str, Any], looks: deque[tuple[float, int]]) -> str:
+    """Return how fast a run is by several looks at it, and how long the rest takes; empty if nobody can tell yet."""
+    from rootstock.simulations.runs.progress import can_foresee
+
+    (first, before), (last, after) = looks[0], looks[-1]
+    if after <= before:
+        return ""
+    rate = (after - before) / (last - first)
+    left = said["missing"] / rate if can_foresee(said["kind"], after, said["structures"]) else 0.0
+    return pace_words(rate, left)
+
+
+def _line(said: Mapping[str, Any], pace: str) -> str:
+    """Return how far a run is, in a line."""
+    failed = sum(said["failed"].values())
+    words = _failed_words(said)
+    parts = [f"{said['structures'] - said['missing']:,} of {said['structures']:,} computed, {failed:,} failed"]
+    parts[0] += f" ({words})" if words else ""
+    parts += [_job_words(job) for job in said["jobs"] if _may_compute(job)]
+    return "; ".join([*parts, *([pace] if pace else [])])
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[list[str], str, bool], None]]:
+    """Yield what shows a look: all lines on a terminal, in place of those before; elsewhere one, now and then."""
+    if not sys.stdout.isatty():
+        told = [-_TOLD_S]
+
+        def tell(lines: list[str], line: str, last: bool) -> None:  # noqa: ARG001  # as on a terminal
+            if last or time.monotonic() - told[0] >= _TOLD_S:
+                told[0] = time.monotonic()
+                click.echo(f"{time.strftime('%H:%M:%S')} {line}")
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        yield lambda lines, _, __: live.update(Text("\n".join(lines)), refresh=True)
