@@ -33,11 +33,13 @@ def setting(
     check : callable, optional
         Raises ConfigurationError for a value that it cannot be.
     """
-    many = isinstance(default, tuple | dict)
-    factory = (
-        {"default_factory": type(default), "hash": not isinstance(default, dict)} if many else {"default": default}
+    # A factory, so that the documentation can tell an empty list or table from text.
+    factory = {"default_factory": type(default)} if default in ((), {}) else {"default": default}
+    return field(
+        metadata={"key": name, "meaning": meaning, "choices": choices, "check": check},
+        hash=None if default != {} else False,
+        **factory,
     )
-    return field(metadata={"key": name, "meaning": meaning, "choices": choices, "check": check}, **factory)
 
 
 def parse_value(key: str, kind: str, text: str) -> Any:
