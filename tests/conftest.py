@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
@@ -124,12 +125,12 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     yield from run_slurm(tmp_path_factory)
 
 
-def run_slurm(tmp_path_factory: pytest.TempPathFactory, group: Path | None = None) -> Iterator[Slurm]:
-    """Run a cluster, for a fixture."""
+def run_slurm(tmp_path_factory: pytest.TempPathFactory, group: Path | None = None, **options: Any) -> Iterator[Slurm]:
+    """Run a cluster, for a fixture; see `Slurm` for its options."""
     need_root()
     need_programs(**PROGRAMS)
     state = tmp_path_factory.mktemp("slurm")
     open_to_readers(state)
-    cluster = Slurm(state, group)
+    cluster = Slurm(state, group, **options)
     yield cluster
     cluster.close()

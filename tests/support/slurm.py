@@ -1,70 +1,63 @@
-"""A Slurm cluster of one node, in namespaces of its own.
+"""A Slurm cluster of one node or several, in namespaces of its own.
 
-Run as a program, this is the first process of those namespaces: it configures and starts munge and Slurm's two daemons,
-and when it ends the kernel ends whatever still runs there, daemons and jobs. The node's only network is its own
-loopback. Nothing is written outside of the state folder, and no account is made on this machine: the node has its own
-``/etc/passwd``.
+The kernel ends whatever still runs there when their first process ends, daemons and jobs. The cluster's only network is
+its own loopback. Nothing is written outside of the state folder, and no account is made on this machine: the cluster
+has its own ``/etc/passwd``.
+
+One node is the machine on which users log in, too. Of several, each has a name, processes and shared memory of its own,
+as a machine has, and a folder ``local`` that others do not see: it dies with its first process, and at once.
 
 Needs root and the Debian packages slurm-wlm and munge.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import slurm_machines
 from tests.support.commands import DEADLINE_S, REPOSITORY, run
-from tests.support.processes import wait_for, wait_until_gone
+from tests.support.processes import gone, wait_for, wait_until_gone
+from tests.support.slurm_machines import GPUS, NODE, UID, USER, configure
 
-USER, UID = "reader", 54321
-NODE = "n1"
+__all__ = ["GPUS", "GROUP_PREFIX", "NODE", "PROGRAMS", "UID", "USER", "Process", "Slurm"]
+
 PROGRAMS = {
     "munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm",
     "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux",
 }  # fmt: skip
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-_SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8914, 0x8916, 1  # netdevice(7)
-_NAMESPACES = ("--net", "--uts", "--ipc", "--mount", "--pid")
-
-CONF = """\
-ClusterName=test
-SlurmctldHost={node}(127.0.0.1)
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={state}/munge.socket
-CredType=cred/munge
-StateSaveLocation={state}/ctld
-SlurmctldPidFile={state}/ctld/pid
-SlurmctldLogFile={state}/slurmctld.log
-SlurmdSpoolDir={state}/spool
-SlurmdPidFile={state}/spool/pid
-SlurmdLogFile={state}/slurmd.log
-SlurmdParameters=config_overrides
-ProctrackType=proctrack/{tracking}
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
-ReturnToService=2
-KillWait=30
-MinJobAge=600
-MpiDefault=none
-MailProg=/bin/true
-GresTypes=gpu
-NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 Gres=gpu:2 State=UNKNOWN
-PartitionName=main Nodes={node} Default=YES MaxTime=10 State=UP
-"""
-
 GROUP_PREFIX = "slurm_"  # of the control group of a node, before the node's name
+_NAMESPACES = ("--net", "--uts", "--ipc", "--mount", "--pid")
+_OF_A_NODE = ("--uts", "--ipc", "--mount", "--pid")  # of several: the network is that of the cluster
+_FORKS = ("--mount-proc", "--fork", "--kill-child")
+_UP = ("idle", "mix", "alloc", "comp")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of the user on a node.
+
+    Attributes
+    ----------
+    pid : int
+        As others see it outside of the cluster.
+    node, line : str
+        Where it runs, and its command line.
+    variables : Mapping of str to str
+        Its environment when it was started.
+    """
+
+    pid: int
+    node: str
+    line: str
+    variables: Mapping[str, str]
 
 
 class Slurm:
@@ -76,49 +69,79 @@ class Slurm:
         A folder for everything that the daemons write; every user must be able to get there.
     group : Path, optional
         A control group of the kind "freezer", in which Slurm makes those by which it finds a job's processes; its name
-        is `GROUP_PREFIX` and the node's name. Without it, Slurm finds them by their parents.
+        is `GROUP_PREFIX` and the name of the only node. Without it, Slurm finds them by their parents.
+    nodes : int
+        How many there are: n1, n2 and so on. Of several, jobs of one that is dead begin again on others.
+    kill_wait_s : int
+        How long a cancelled job has to end.
+    timeout_s : int
+        How long a node may be silent before it is dead.
     """
 
-    def __init__(self, state: Path, group: Path | None = None) -> None:
+    def __init__(
+        self, state: Path, group: Path | None = None, *, nodes: int = 1, kill_wait_s: int = 30, timeout_s: int = 300
+    ) -> None:
         self.state = state
+        only = group.name.removeprefix(GROUP_PREFIX) if group is not None else NODE
+        self.names = (only,) if nodes == 1 else tuple(f"n{number}" for number in range(1, nodes + 1))
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}  # of several
+        configure(state, self.names, group, kill_wait_s, timeout_s)
         self._process = subprocess.Popen(
-            ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", sys.executable, "-m", __name__,
-             state, *([group] if group else [])],
+            ["unshare", *_NAMESPACES, *_FORKS, sys.executable, "-m", slurm_machines.__name__, state, *self.names],
             cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
-        if self._process.stdout.readline() != "up\n":  # it gives up by itself
+        try:
+            if self._process.stdout.readline() != "up\n":  # it gives up by itself
+                raise RuntimeError("The daemons did not start.")
+            self._first = _child(self._process.pid)
+            if nodes > 1:
+                for name in self.names:
+                    self._start_node(name)
+            wait_for(lambda: set(self.nodes().values()) == {"idle"}, "all nodes")
+        except (RuntimeError, AssertionError) as error:
+            self._process.kill()
             self._process.communicate()
             logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(state.glob("*.log")))
-            raise RuntimeError(f"Slurm did not come up:\n{logs}")
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        self._first = children.split()[0]
+            raise RuntimeError(f"Slurm did not come up:\n{logs}") from error
 
     def close(self) -> None:
         """End the cluster, and all that runs on it."""
         self._process.kill()
         self._process.communicate()
-        wait_until_gone(int(self._first))  # the kernel lets it end after all others of its namespace
+        wait_until_gone(self._first)  # the kernel lets it end after all others of its namespace
+        for node in self._nodes.values():
+            node.wait()
+
+    # -- what users do
 
     def run(self, *command: str, stdin: str = "") -> str:
-        """Run a command on the node as its user, who has no settings of any kind, and return its output."""
+        """Run a command where users log in, as one who has no settings of any kind, and return its output."""
         return run(*self.enter, *command, env=self.variables, input=stdin, check=True).stdout
+
+    def on(self, node: str, *command: str) -> str:
+        """Run a command on a node, as the user, and return its output."""
+        return run(*self._enter(self.first_of(node)), *command, env=self.variables, check=True).stdout
 
     @property
     def enter(self) -> tuple[str, ...]:
-        """The command that runs the one after it on the node, as its user."""
+        """The command that runs the one after it where users log in, as one."""
+        return self._enter(self._first)
+
+    @staticmethod
+    def _enter(first: int) -> tuple[str, ...]:
         become = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-        return ("nsenter", "--target", self._first, *_NAMESPACES, *become)
+        return ("nsenter", "--target", str(first), *_NAMESPACES, *become)
 
     @property
     def variables(self) -> dict[str, str]:
         """What the user has set."""
         variables = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "SLURM_CONF": str(self.state / "slurm.conf")}
-        return variables | {"TMPDIR": str(self.home)}
+        return variables | {"TMPDIR": str(self.home if len(self.names) == 1 else self.state / "local")}
 
     @property
     def home(self) -> Path:
-        """The user's own folder."""
+        """The user's own folder, which all nodes share."""
         return self.state / "home"
 
     def submit(self, script: str, *options: str) -> str:
@@ -150,80 +173,70 @@ class Slurm:
         self.run("scancel", f"--user={USER}")
         wait_for(lambda: not self.run("squeue", "--noheader"), "the end of all jobs")
 
+    # -- what happens to nodes
 
-# -- inside of the namespaces
+    def nodes(self) -> dict[str, str]:
+        """Return the states of all nodes, by their names: one that does not answer has a star."""
+        rows = self.run("sinfo", "--noheader", "--Node", "--format=%N %t").splitlines()
+        return dict(row.split() for row in rows)
 
+    def kill_node(self, name: str) -> None:
+        """End all that runs on a node at once, as when its power fails. Slurm finds out by and by."""
+        os.kill(self.first_of(name), signal.SIGKILL)
+        self._nodes.pop(name).wait()  # the kernel lets the first one end after all others of the node
 
-def main(state: Path, group: Path | None = None) -> None:
-    """Bring the cluster up, say so, and take care of orphans until the end."""
-    os.umask(0o022)
-    for folder in ("ctld", "spool", "home", "dev"):
-        (state / folder).mkdir()
-    os.chown(state / "home", UID, UID)
-    node, tracking = NODE, "linuxproc"
-    if group is not None:
-        node, tracking = group.name.removeprefix(GROUP_PREFIX), "cgroup"
-        (state / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={group.parent.parent}\n")
-    _name_node(state, node)
-    (state / "slurm.conf").write_text(CONF.format(state=state, node=node, tracking=tracking))
-    for number in range(2):
-        os.mknod(state / "dev" / f"nvidia{number}", 0o666 | 0o020000, os.makedev(195, number))
-    (state / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={state}/dev/nvidia[0-1]\n")
-    private = state / "munge"
-    private.mkdir(0o700)
-    (private / "key").write_bytes(os.urandom(128))
-    (private / "key").chmod(0o600)
-    files = [f"--{name}-file={private}/{name}" for name in ("key", "pid", "log", "seed")]
-    _start(state, "munged", "--foreground", f"--socket={state}/munge.socket", *files)
-    _until(lambda: (state / "munge.socket").exists())
-    _start(state, "slurmctld", "-D", "-i", "-c", "-f", f"{state}/slurm.conf")
-    _start(state, "slurmd", "-D", "-N", node, "-f", f"{state}/slurm.conf")
-    _until(lambda: _ask(state, "sinfo", "--noheader", "--format=%t") == "idle")
-    print("up", flush=True)  # noqa: T201
-    while True:
-        try:
-            os.wait()
-        except ChildProcessError:
-            signal.pause()
+    def say_down(self, name: str) -> None:
+        """Tell Slurm that a node is dead, as administrators do: its jobs are to begin again on others."""
+        update = ("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=dead")
+        run("nsenter", "--target", str(self._first), *_NAMESPACES, *update, env=self.variables, check=True)
 
+    def revive_node(self, name: str) -> None:
+        """Start a node that was killed, and wait until it takes jobs."""
+        before = self._started(name)
+        self._start_node(name, "-b")  # it says that it was booted
+        wait_for(lambda: self._started(name) != before and self.nodes()[name] in _UP, f"node {name}")
 
-def _name_node(state: Path, node: str) -> None:
-    """Give the node a name, a loopback, and an account that the machine has not."""
-    socket.sethostname(node)
-    with socket.socket() as probe:
-        fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-        # Names are looked up only where there is an address besides 127.0.0.1 (AI_ADDRCONFIG in getaddrinfo).
-        fcntl.ioctl(probe, _SIOCSIFADDR, struct.pack("16sHH4s8x", b"lo:0", socket.AF_INET, 0, bytes([127, 0, 0, 2])))
-    added = {
-        "hosts": f"127.0.0.1 localhost {node}\n",
-        "passwd": Path("/etc/passwd").read_text() + f"{USER}:x:{UID}:{UID}::{state}/home:/bin/bash\n",
-        "group": Path("/etc/group").read_text() + f"{USER}:x:{UID}:\n",
-    }
-    for name, text in added.items():
-        (state / name).write_text(text)
-        run("mount", "--bind", state / name, f"/etc/{name}", check=True)
+    def first_of(self, node: str) -> int:
+        """Return the first process of a node, as others outside of the cluster see it."""
+        if len(self.names) == 1:
+            return self._first
+        entered = _child(self._nodes[node].pid)  # of nsenter, and this is unshare
+        return _child(entered)
+
+    def processes(self, node: str, *words: str) -> list[Process]:
+        """Return the user's processes on a node whose command lines have some words in them."""
+        found = _processes(node, self.first_of(node)) if len(self.names) == 1 or node in self._nodes else ()
+        return [each for each in found if all(word in each.line for word in words)]
+
+    def _started(self, name: str) -> str:
+        items = self.run("scontrol", "--oneliner", "show", "node", name).split()
+        return next(item for item in items if item.startswith("SlurmdStartTime="))
+
+    def _start_node(self, name: str, *options: str) -> None:
+        namespaces = ["nsenter", "--target", str(self._first), *_NAMESPACES, "unshare", *_OF_A_NODE, *_FORKS]
+        with (self.state / f"{name}.out.log").open("ab") as log:
+            self._nodes[name] = subprocess.Popen(
+                [*namespaces, sys.executable, "-m", slurm_machines.__name__, self.state, "--node", name, *options],
+                cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
 
 
-def _variables(state: Path) -> dict[str, str]:
-    return {"PATH": _PATH, "LANG": "C.UTF-8", "SLURM_CONF": f"{state}/slurm.conf"}
+def _child(pid: int) -> int:
+    """Return the only child of a process, as soon as it has one."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_for(path.read_text, f"a child of process {pid}")
+    return int(path.read_text().split()[0])
 
 
-def _start(state: Path, *command: str) -> None:
-    with (state / f"{command[0]}.out.log").open("wb") as log:
-        subprocess.Popen(command, env=_variables(state), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def _ask(state: Path, *command: str) -> str:
-    return run(*command, env=_variables(state)).stdout.strip()
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > end:
-            sys.exit(1)
-        time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+def _processes(node: str, first: int) -> Iterator[Process]:
+    """Yield the user's processes on a node, zombies aside."""
+    with contextlib.suppress(OSError):  # none of a node that is dead
+        space = os.readlink(f"/proc/{first}/ns/pid")
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid != UID or os.readlink(entry / "ns" / "pid") != space:
+                    continue
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                texts = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+                if not gone(int(entry.name)):
+                    yield Process(int(entry.name), node, line, dict(t.split("=", 1) for t in texts if "=" in t))
