@@ -102,10 +102,11 @@ def test_pbs_asks_a_job_to_end_and_then_kills_it(ask):
 
 def test_pbs_begins_a_job_after_another_one(ask, programs):
     hold(programs)
-    first = ask("qsub", stdin="true").stdout.strip()
+    first = ask("qsub", "-N", "first", stdin="true").stdout.strip()
     second = ask("qsub", "-W", f"depend=afterany:{first}", stdin="true").stdout.strip()
     wait_for(lambda: pbs_state(ask, second) == "H", "the second one, which waits")
     assert pbs_state(ask, first) == "Q"
+    assert ask("qselect", "-N", "first").stdout == f"{first}\n" and len(ask("qselect").stdout.split()) == 2
     release(programs)
     wait_for(lambda: pbs_state(ask, second) == "F", "the end of both")
     assert pbs_state(ask, first) == "F"
@@ -190,9 +191,10 @@ def test_flux_ends_tasks_some_time_after_the_first_one(ask):
 
 def test_flux_begins_a_job_after_another_one(ask, programs):
     hold(programs)
-    first = ask("flux", "batch", "-n1", stdin="#!/bin/sh\n").stdout.strip()
+    first = ask("flux", "batch", "-n1", "--job-name=first", stdin="#!/bin/sh\n").stdout.strip()
     second = ask("flux", "batch", "-n1", f"--dependency=afterany:{first}", stdin="#!/bin/sh\n").stdout.strip()
     wait_for(lambda: flux_state(ask, second) == "DEPEND", "the second one, which waits")
+    assert ask("flux", "jobs", "-n", "--format={id.f58}", "--name", "first").stdout == f"{first}\n"
     release(programs)
     wait_for(lambda: flux_state(ask, second) == "INACTIVE", "the end of both")
 

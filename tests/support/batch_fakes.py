@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tests.support.commands import REPOSITORY
 
-_PROGRAMS = {"qsub": "fake_pbs", "qstat": "fake_pbs", "qdel": "fake_pbs", "mpiexec": "fake_pbs", "flux": "fake_flux"}
+_PROGRAMS = {
+    **dict.fromkeys(("qsub", "qstat", "qselect", "qdel", "mpiexec"), "fake_pbs"), "flux": "fake_flux",
+}  # fmt: skip
 
 
 @contextlib.contextmanager

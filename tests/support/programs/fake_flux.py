@@ -255,6 +255,7 @@ def jobs(words: list[str]) -> None:
     parser.add_argument("-a", dest="all", action="store_true")
     parser.add_argument("-n", "--suppress-header", action="store_true")
     parser.add_argument("-o", "--format", default="{id.f58:>12} {name:<10.10} {status_abbrev:>2.2} {queue}")
+    parser.add_argument("--name")
     parser.add_argument("jobids", nargs="*", metavar="JOBID")
     options = parser.parse_args(words)
     if options.jobids:
@@ -266,6 +267,7 @@ def jobs(words: list[str]) -> None:
                 print(f"JobID {word} unknown", file=sys.stderr)
     else:
         chosen = [] if _enclosing() else [job for job in fake_jobs.jobs() if options.all or not job.finished]
+        chosen = [job for job in chosen if options.name in (None, job.said["name"])]
     if not options.suppress_header:
         print(re.sub(r"\{([\w.]+)(?::[^}]*)?\}", lambda match: match[1].partition(".")[0].upper(), options.format))
     for job in chosen:

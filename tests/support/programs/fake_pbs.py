@@ -1,4 +1,4 @@
-"""PBS Professional, as its manuals describe qsub, qstat, qdel and HPE's mpiexec, on this machine alone.
+"""PBS Professional, as its manuals describe qsub, qstat, qselect, qdel and HPE's mpiexec, on this machine alone.
 
 Jobs are sessions of processes on this machine, which starts all of them at once: `fake_jobs` runs them. An option that
 no test has needed yet is refused, since what takes anything proves nothing.
@@ -239,7 +239,7 @@ def _printed(job: Job, said: dict[str, Any], index: int | None) -> tuple[Path, P
     return found[0], found[1]
 
 
-# -- qstat and qdel
+# -- qstat, qselect and qdel
 
 
 def qstat(words: list[str]) -> None:
@@ -277,6 +277,19 @@ def qstat(words: list[str]) -> None:
         print(_TABLE.format("-" * 16, "-" * 16, "-" * 16, "-" * 8, "-", "-----"))
         print("\n".join(rows))
     sys.exit(code)
+
+
+def qselect(words: list[str]) -> None:
+    """Show the ids of jobs that have not ended, by their name."""
+    try:
+        options, operands = getopt.getopt(words, "N:")
+    except getopt.GetoptError as error:
+        raise RefusedError(f"qselect: invalid option -- '{error.opt}'\nusage: qselect [-N name] ...", 2) from None
+    if operands:
+        raise RefusedError("usage: qselect [-N name] ...", 2)
+    wanted = dict(options).get("-N")
+    chosen = [job for job in fake_jobs.jobs() if not job.finished and wanted in (None, job.said["name"])]
+    print("".join(f"{_name(job)}\n" for job in chosen), end="")
 
 
 def qdel(words: list[str]) -> None:
@@ -375,7 +388,8 @@ def mpiexec(words: list[str]) -> None:
 if __name__ == "__main__":
     program, *rest = sys.argv[1:]
     try:
-        {"qsub": qsub, "qstat": qstat, "qdel": qdel, "mpiexec": mpiexec, "run-job": run_job}[program](rest)
+        commands = {"qsub": qsub, "qstat": qstat, "qselect": qselect, "qdel": qdel, "mpiexec": mpiexec}
+        {**commands, "run-job": run_job}[program](rest)
     except RefusedError as error:
         print(error, file=sys.stderr)
         sys.exit(error.code)
