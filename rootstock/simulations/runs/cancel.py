@@ -32,7 +32,12 @@ def cancel(folder: Path) -> list[tuple[Found | Submitted, str]]:
     # What waits for the end of another one is cancelled before that ends.
     arrays |= {each.job: each.job.cancel() for each in reversed(ours) if each.job not in arrays}
     said: list[tuple[Found | Submitted, str]] = [(each, _cancelled(each.job, arrays)) for each in ours]
-    return said + [(found, _end(found, arrays)) for found in ending]
+    gone = {each.job for each in ours if not arrays[each.job]}
+    return said + [(found, _end(found, arrays)) for found in ending if _job_of(found) not in gone]
+
+
+def _job_of(found: Found) -> Job | None:
+    return found.process.job.whole if found.process is not None and found.process.job is not None else None
 
 
 def _cancelled(job: Job, arrays: dict[Job, str]) -> str:
@@ -47,8 +52,6 @@ def _end(found: Found, arrays: dict[Job, str]) -> str:
         return f"its record {found.record} is damaged: nothing was done"
     if (array := found.array) and not arrays[array]:
         return f"{array} was cancelled, with its tasks that have not begun"
-    if process.job is not None and arrays.get(process.job.whole) == "":
-        return f"{process.job.whole} was cancelled"
     if not process.elsewhere:
         return _terminate(process)
     if process.job is None:

@@ -207,7 +207,10 @@ def submit(scheduler: str, command: list[str]) -> Job:
     number = done.stdout.strip().split("\n")[-1].partition(";")[0].strip()
     if done.returncode or not _ID.fullmatch(number):
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split("\n")
-        raise SchedulerError(f"{_NAMES[scheduler]} has not taken the job: {' '.join(said[-3:])}")
+        raise SchedulerError(
+            f"{_NAMES[scheduler]} has not taken the job: {' '.join(said[-3:])}",
+            "Ask for something else: --walltime, --partition, --account, --option. The whole script: --dry-run",
+        )
     return Job(scheduler, number)
 
 

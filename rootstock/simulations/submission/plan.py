@@ -96,7 +96,8 @@ class JobPlan:
             what = f"an array of {self.shares:,} jobs with {gpus} each" if many else f"one job with {gpus}"
         again = f", up to {self.times} times" if self.times > 1 else ""
         hours = f"{self.hours * self.times:,.1f}".removesuffix(".0")
-        return f"{what}, for {clock(self.seconds)} at most{again}: {hours} GPU hours at most"
+        unit = "GPU hour" if hours == "1" else "GPU hours"
+        return f"{what}, for {clock(self.seconds)} at most{again}: {hours} {unit} at most"
 
 
 def plan_jobs(cluster: Cluster, request: Request, todo: int) -> JobPlan:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -98,7 +100,7 @@ def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepar
     bad = bad_nodes(folder) if folder.is_dir() else []
     without = short_names(bad)
     options = without_nodes(plan.scheduler, without)
-    command, logs = [*_this_rootstock(), *words], folder_of(whole, number)
+    command, logs = [*_this_rootstock(site), *words], folder_of(whole, number)
     job = RunJob(command, plan.shares, plan.nodes, plan.seconds, plan.options, name, logs)
     script = render_run_job(site, job, version=__version__)
     command = submit_command(plan.scheduler, logs / "job.sh", options)
@@ -215,10 +217,17 @@ def _take_back(folder: Path, noted: Submission, error: RootstockError) -> None:
         if refused := Job(noted.scheduler, number).cancel():
             kept.append(number)
             error.hint = f"{error.hint}\nJob {number} was submitted before, and is not cancelled: {refused}".strip()
-    write_submission(folder, replace(noted, ids=kept[::-1], times=len(kept)))
+    if kept:
+        write_submission(folder, replace(noted, ids=kept[::-1], times=len(kept)))
+    else:
+        shutil.rmtree(folder_of(folder, noted.number), ignore_errors=True)
 
 
-def _this_rootstock() -> list[str]:
-    """Return the command line of this version, by its whole path."""
+def _this_rootstock(site: Site) -> list[str]:
+    """Return the command line of this version, by its whole path: that of the root's client, if this is it."""
     script = Path(sys.executable).with_name("rootstock")
+    client = site.layout.client(__version__) / "bin" / "rootstock"
+    with contextlib.suppress(OSError):
+        if os.path.samefile(client, script):
+            return [str(client)]
     return [str(script)] if script.is_file() else own_python("rootstock.cli", "rootstock")
