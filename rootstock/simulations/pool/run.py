@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rootstock.client.count_devices import count_devices
 from rootstock.client.evaluated import FailureClass
-from rootstock.config.site import installed_site
+from rootstock.config.site import users_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.interfaces.arguments import worker_spec
 from rootstock.root.layout import RootLayout
@@ -232,5 +232,5 @@ def deadline_of(variables: Mapping[str, str]) -> float | None:
 def _cluster_of(root: Path) -> Cluster | None:
     """Return the settings of a root's cluster; None where nobody knows it."""
     with suppress(RootstockError):
-        return installed_site(RootLayout(root)).cluster
+        return users_site(RootLayout(root)).cluster
     return None

@@ -27,6 +27,7 @@ _ENDED = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 )  # fmt: skip
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RUN", "CLEANUP", "R", "E", "S")
+_ARRAY = "B"  # of PBS, which lists an array before its tasks
 _TASKS = {"slurm": (), "pbs": ("-t",), "flux": ()}  # how each is told to list the tasks of an array
 _UNKNOWN = re.compile(r"invalid job id|unknown job|job has finished|no such job|not found", re.IGNORECASE)
 _ID = re.compile(r"\w[\w.\[\]-]*")  # what a program cannot take for an option
@@ -59,9 +60,10 @@ class Job:
     def of_this_process(cls) -> Job | None:
         """Return the job that this process is part of; None outside of jobs."""
         for scheduler, variable in _ENVIRONMENT.items():
-            if number := os.environ.get(variable, ""):
+            outer = os.environ.get(_OUTER, "") if scheduler == "flux" else ""
+            if number := outer or os.environ.get(variable, ""):
                 if scheduler != "slurm":
-                    return cls(scheduler, os.environ.get(_OUTER, number) if scheduler == "flux" else number)
+                    return cls(scheduler, number)
                 array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
                 restart, tasks = (os.environ.get(f"SLURM_{name}_COUNT", "0") for name in ("RESTART", "ARRAY_TASK"))
                 if not (array and task):
@@ -154,8 +156,8 @@ def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
     """
     found: dict[Job, Queue | None] = {}
     for job, states in _states_of(jobs, whole=True).items():
-        tasks = None if states is None else [state for state in states if state != "B"] or states[:1]
-        running = sum(state in _RUNNING for state in tasks or ())  # B: PBS lists an array before its tasks
+        tasks = None if states is None else [state for state in states if state != _ARRAY] or states[:1]
+        running = sum(state in _RUNNING for state in tasks or ())
         found[job] = None if tasks is None else Queue(running, len(tasks) - running)
     return found
 
@@ -247,6 +249,7 @@ def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[str] | 
         return dict.fromkeys(jobs)
     there: dict[str, list[str]] = {}
     for name, state in _listed(scheduler, done.stdout):
+        state = _ARRAY if whole and "[]" in name else state
         there.setdefault(_number(Job(scheduler, name).whole.id if whole else name), []).append(state)
     refused = [line for line in (done.stderr + done.stdout).split("\n") if _UNKNOWN.search(line)]
     found: dict[Job, list[str] | None] = {}

@@ -1,0 +1,377 @@
+"""Jobs that compute run folders: how a run is divided, what the scheduler is told, and what stands in the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.build import bulk
+from ase.io import read
+from click.testing import CliRunner
+
+from rootstock import Run
+from rootstock.cli.user import main as user
+from rootstock.config.clusters import Cluster
+from rootstock.errors import ConfigurationError
+from rootstock.root.holder import Holder
+from rootstock.simulations.extxyz import write_extxyz
+from rootstock.simulations.runs.elements import Computing
+from rootstock.simulations.runs.schedulers import Job, Queue, jobs_named, queues_of
+from rootstock.simulations.runs.submissions import BadNode, bad_nodes, note_bad_node, submissions, submitted
+from rootstock.simulations.submission.plan import JobPlan, Request, plan_jobs
+from tests.support.batch_fakes import batch_fakes, hold, path_with, release
+from tests.support.commands import Done, clean_environment
+from tests.support.processes import wait_for
+
+SHARED = Cluster("hill", {}, scheduler="slurm", accelerator="cuda", gpus_per_node=4, cpus_per_gpu=8)
+WHOLE = replace(SHARED, whole_nodes=True)
+STRUCTURES = 8
+
+
+def plan(cluster: Cluster, gpus: int, todo: int = 1000, **asked: Any) -> JobPlan:
+    return plan_jobs(cluster, Request(gpus, **asked), todo)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "gpus", "todo", "shares", "nodes", "each", "cpus"),
+    [
+        (SHARED, 16, 1000, 16, 1, 1, 8),
+        (SHARED, 1, 1000, 1, 1, 1, 8),
+        (SHARED, 16, 3, 3, 1, 1, 8),
+        (SHARED, 16, 0, 1, 1, 1, 8),
+        (WHOLE, 16, 1000, 4, 1, 4, 32),
+        (WHOLE, 6, 1000, 2, 1, 4, 32),
+        (WHOLE, 1, 1000, 1, 1, 4, 32),
+        (replace(WHOLE, arrays=False), 16, 1000, 4, 4, 4, 32),
+        (replace(WHOLE, arrays=False), 4, 1000, 1, 1, 4, 32),
+        (replace(SHARED, arrays=False), 16, 1000, 4, 4, 4, 32),
+        (replace(SHARED, arrays=False), 2, 1000, 1, 1, 2, 16),
+        (replace(WHOLE, scheduler="flux"), 16, 1000, 4, 4, 4, 32),
+        (replace(SHARED, gpus_per_node=0), 16, 1000, 16, 1, 1, 8),
+    ],
+)
+def test_how_a_run_is_divided(
+    cluster: Cluster, gpus: int, todo: int, shares: int, nodes: int, each: int, cpus: int
+) -> None:
+    found = plan(cluster, gpus, todo)
+    assert (found.shares, found.nodes.number, found.nodes.gpus, found.nodes.cpus) == (shares, nodes, each, cpus)
+    assert found.gpus == shares * each and found.hours == 4 * found.gpus
+
+
+def test_a_plan_in_words() -> None:
+    assert str(plan(SHARED, 16)) == "an array of 16 jobs with 1 GPU each, for 04:00:00 at most: 64 GPU hours at most"
+    assert str(plan(SHARED, 1, walltime="1h")) == "one job with 1 GPU, for 01:00:00 at most: 1 GPU hour at most"
+    assert str(plan(replace(WHOLE, arrays=False), 16, walltime="90m", until_done=3)) == (
+        "one job of 4 nodes with 4 GPUs each, for 01:30:00 at most, up to 3 times: 72 GPU hours at most"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "said"),
+    [
+        ({"scheduler": "none"}, {}, "has no scheduler.*\n.*--workers auto"),
+        ({"accelerator": "cpu"}, {}, "has no GPUs.*\n.*--element"),
+        ({"whole_nodes": True, "gpus_per_node": 0}, {}, r"how many GPUs(.|\n)*clusters.toml(.|\n)*gpus-per-node = 4"),
+        (
+            {"account_required": True},
+            {},
+            r'need an account(.|\n)*--account NAME(.|\n)*\[clusters.hill.jobs.batch\]\naccount = "NAME"',
+        ),
+        ({"array_max": 10}, {}, "16 jobs are too many for an array on hill, which has 10 at most.\n.*--gpus 10"),
+        ({"queued_max": 20}, {"until_done": 2}, "32 jobs are too many: hill takes 20 of a user.*\n.*--gpus 10"),
+        ({"walltime_max": {"1": "2h"}}, {"walltime": "3h"}, "too long: a job on hill has 02:00:00 at most"),
+        ({}, {"walltime": "30:00"}, "'30:00' is no walltime"),
+        ({}, {"gpu_type": "a100"}, "no GPUs called 'a100'; its file names none"),
+        ({"scheduler": "pbs"}, {"reservation": "r"}, "--reservation r is for Slurm.*\n.*--partition"),
+        ({"scheduler": "flux"}, {"qos": "q"}, "--qos q is for Slurm"),
+        ({}, {"options": ("constraint=gpu",)}, "no option of a scheduler"),
+        ({}, {"options": ("--comment=a\nb",)}, "no option of a scheduler"),
+    ],
+)
+def test_what_a_cluster_does_not_allow(changes: dict[str, Any], asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        plan(replace(SHARED, **changes), 16, **asked)
+    assert re.search(said, str(caught.value)), caught.value
+
+
+def test_the_walltime_is_that_of_the_number_of_nodes() -> None:
+    cluster = replace(WHOLE, arrays=False, walltime="8h", walltime_max={"1": "2h", "4": "6h", "100": "12h"})
+    assert [plan(cluster, 4 * nodes).seconds // 3600 for nodes in (1, 3, 4, 99, 100)] == [2, 2, 6, 6, 8]
+    assert plan(replace(cluster, arrays=True), 400).seconds == 7200  # each is a node
+
+
+def test_options_of_a_scheduler() -> None:
+    asked = {"account": "mine", "qos": "fast", "gpu_type": "big", "options": ("--mail-type=END",)}
+    types = {"big": "--constraint=gpu80"}
+    cluster = replace(SHARED, partition="gpu", account="theirs", batch_options=("--hint=x",), gpu_types=types)
+    assert plan(cluster, 1, **asked).options == [
+        "--partition=gpu", "--account=mine", "--hint=x", "--constraint=gpu80", "--qos=fast", "--mail-type=END"
+    ]  # fmt: skip
+    pbs = replace(cluster, scheduler="pbs", batch_options=())
+    assert plan(pbs, 1, partition="debug").options == ["-q debug", "-A theirs"]
+    flux = replace(pbs, scheduler="flux")
+    assert plan(flux, 1).options == ["--queue=gpu", "--bank=theirs"]
+
+
+def test_the_grace_is_less_than_what_the_scheduler_waits() -> None:
+    found = {name: plan(replace(SHARED, scheduler=name), 1).grace for name in ("slurm", "pbs", "flux")}
+    assert found == {"slurm": 24, "pbs": 8, "flux": 4}
+    assert plan(replace(SHARED, kill_wait=60), 1).grace == 48
+
+
+# -- as people type it, with stand-ins for PBS and Flux that run the jobs
+
+
+CLUSTERS = """\
+[clusters.local.jobs]
+scheduler = "{scheduler}"
+[clusters.local.hardware]
+accelerator = "cuda"
+[clusters.local.jobs.batch]
+whole-nodes = true
+gpus-per-node = 2
+cpus-per-gpu = 1
+arrays = {arrays}
+walltime = "10m"
+"""
+
+
+class Site:
+    """A user at a cluster."""
+
+    def __init__(self, programs: Path, root: Path, here: Path) -> None:
+        self.programs, self.here = programs, here
+        self.config = programs.parent / "home/.config/rootstock/clusters.toml"
+        home = programs.parent / "home"
+        (home / ".bash_profile").write_text(f"export PATH={programs}:$PATH\n")  # as a site's profile does
+        variables = {"HOME": str(home), "PATH": path_with(programs), "ROOTSTOCK_ROOT": str(root)}
+        self.environment = {**clean_environment(**variables), "XDG_CONFIG_HOME": ""}
+
+    def has(self, scheduler: str, *, arrays: bool = True) -> None:
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(CLUSTERS.format(scheduler=scheduler, arrays=str(arrays).lower()))
+
+    def type(self, *words: str, code: int | None = 0) -> Done:
+        found = CliRunner().invoke(user, words, prog_name="rootstock", env=self.environment)
+        done = Done(words, found.exit_code, found.stdout, found.stderr)
+        assert code in (None, done.returncode), done
+        return done
+
+    def status(self, *words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.type("run", "status", "many.run", "--json").stdout)
+        return found
+
+    def wait(self) -> None:
+        wait_for(lambda: not any(job["running"] or job["waiting"] for job in self.status()["jobs"]), "the jobs' end")
+
+    def logs(self) -> str:
+        return "\n".join(
+            path.read_text() for path in sorted(Path("many.run/jobs").glob("*/*")) if path.suffix != ".json"
+        )
+
+
+@pytest.fixture
+def login(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    images = [bulk("Cu", cubic=True) for _ in range(STRUCTURES)]
+    for k, atoms in enumerate(images):
+        atoms.rattle(0.05, seed=k)
+    write_extxyz(Path("many.xyz"), images)
+    with batch_fakes(tmp_path / "batch") as programs:
+        yield Site(programs, root, here)
+
+
+SUBMIT = ("singlepoint", "emt", "many.xyz", "--run", "many.run", "--gpus", "4")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "arrays", "said"),
+    [
+        ("pbs", True, "an array of 2 jobs with 2 GPUs each"),
+        ("pbs", False, "one job of 2 nodes with 2 GPUs each"),
+        ("flux", True, "one job of 2 nodes with 2 GPUs each"),
+    ],
+)
+def test_a_run_by_jobs(login: Site, scheduler: str, arrays: bool, said: str) -> None:
+    login.has(scheduler, arrays=arrays)
+    done = login.type(*SUBMIT)
+    assert f"{said}, for 00:10:00 at most: 0.7 GPU hours at most" in done.stdout
+    assert "rootstock run status many.run --watch" in done.stdout
+    login.wait()
+    assert login.status()["missing"] == 0, login.logs()
+    watched = login.type("run", "status", "many.run", "--watch")
+    assert f"{STRUCTURES} of {STRUCTURES} computed, 0 failed" in watched.stdout.splitlines()[-1], login.logs()
+    found = login.status()
+    assert (found["done"], found["missing"], found["computed_twice"], found["running"]) == (STRUCTURES, 0, 0, [])
+    assert [job["shares"] for job in found["jobs"]] == [2], login.logs()
+    results = read("many.extxyz", ":")
+    assert len(results) == STRUCTURES and all(atoms.calc.results["energy"] for atoms in results)
+    again = login.type(*SUBMIT)  # nothing is left to do, so nothing is submitted
+    assert "none to compute" in again.stderr and len(submissions(Path("many.run"))) == 1
+
+
+def test_what_would_be_submitted(login: Site) -> None:
+    login.has("pbs")
+    done = login.type(*SUBMIT, "--dry-run", "--account", "chem", "--option=-l place=excl", "--until-done", "2")
+    assert [*map(str, Path().iterdir())] == ["many.xyz"]
+    assert f"many.run: {STRUCTURES} structures (4 atoms each) with emt; {STRUCTURES} to compute\n" in done.stdout
+    for line in ("#PBS -J 0-1", "#PBS -A chem", "#PBS -l place=excl", "#PBS -l walltime=00:10:00"):
+        assert f"\n{line}\n" in done.stdout
+    script = f"{login.here}/many.run/jobs/0001/job.sh"
+    assert (
+        f"\nqsub {script}\nthen, after the end of the one before: qsub {script}\nNothing was submitted.\n"
+        in done.stdout
+    )
+
+
+def test_no_two_submissions_at_once(login: Site) -> None:
+    login.has("pbs")
+    hold(login.programs)
+    first = login.type(*SUBMIT)
+    refused = login.type(*SUBMIT, code=11)
+    [job] = [each.job for each in submitted(Path("many.run"))]
+    assert f"is being computed by {job} (0 running, 2 waiting)" in refused.stderr and str(job) in first.stdout
+    assert "rootstock run cancel many.run" in refused.stderr and "--force" in refused.stderr
+    assert Run.open("many.run").is_running
+    forced = login.type("run", "continue", "many.run", "--gpus", "2", "--force")
+    assert "one job with 2 GPUs" in forced.stdout
+    cancelled = login.type("run", "cancel", "many.run")
+    assert cancelled.stdout.count("(0 running, ") == cancelled.stdout.count(" was cancelled\n") == 2
+    release(login.programs)
+    assert login.type("run", "cancel", "many.run").stdout == "Nothing computes many.run.\n"
+    assert login.type("run", "status", "many.run", "--watch", code=1).stderr.startswith(
+        f"Error: Nothing computes many.run any more, and {STRUCTURES} of its structures are missing.\n"
+    )
+
+
+def test_until_done(login: Site) -> None:
+    """The second array finds nothing to do, and ends at once."""
+    login.has("pbs")
+    done = login.type(*SUBMIT, "--until-done", "2")
+    first, second = [each.job.id for each in submitted(Path("many.run"))]
+    assert done.stdout.splitlines()[1] == f"job {second} of PBS waits for the end of the one before" and first != second
+    login.wait()
+    assert login.status()["missing"] == 0 and login.status()["computed_twice"] == 0
+    assert login.logs().count("none to compute") == 2, login.logs()
+
+
+def test_a_command_that_ends_between_submitting_and_noting(login: Site) -> None:
+    """Its job is found by its name."""
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT)
+    record = Path("many.run/jobs/0001/submission.json")
+    before = json.loads(record.read_text())
+    record.write_text(json.dumps(before | {"ids": []}))
+    assert [job["id"] for job in login.status()["jobs"]] == before["ids"]
+    assert "is being computed by job" in login.type(*SUBMIT, code=11).stderr
+    login.type("run", "cancel", "many.run")
+    assert login.status()["jobs"] == []
+    release(login.programs)
+
+
+def test_a_scheduler_that_takes_nothing(login: Site) -> None:
+    login.has("pbs")
+    refused = login.type(*SUBMIT, "--option=--nonsense", code=20)
+    assert "\nError: PBS has not taken the job: qsub: " in refused.stderr and "--dry-run" in refused.stderr
+    assert not submissions(Path("many.run")) and not [*Path("many.run/jobs").iterdir()]
+    login.environment["PATH"] = os.environ["PATH"]
+    assert "There is no qsub here that answers" in login.type(*SUBMIT, code=20).stderr
+    assert login.status()["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--walltime", "1h"), "--walltime is for --gpus only."),
+        (("--gpus", "2", "--workers", "2"), "--workers is for this node"),
+        (("--gpus", "2", "--element", "1/2"), "--element is for one of several processes"),
+        (("--gpus", "2", "--limit", "3"), "--limit is for --workers only."),
+        (("--dry-run",), "--dry-run is for --workers and --gpus only."),
+        (("--gpus", "2", "--run", "a b"), "characters that schedulers do not take"),
+    ],
+)
+def test_wrong_words(login: Site, words: tuple[str, ...], said: str) -> None:
+    login.has("pbs")
+    done = login.type("singlepoint", "emt", "many.xyz", *words, code=3)
+    assert said in done.stderr and not submissions(Path("a b"))
+
+
+def test_records_of_lost_nodes(login: Site) -> None:
+    """What has certainly ended is no obstacle; where nobody can tell, --force says so."""
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT)
+    login.type("run", "cancel", "many.run")
+    release(login.programs)
+    lost = Computing("rootstock run continue", "ann", "lost-node", 7, number=1, of=2, job=Job("pbs", "1.server"))
+    record = Path("many.run/computing-1-of-2.json")
+    record.write_text(replace(lost, job=None).to_json())
+    refused = login.type("run", "continue", "many.run", "--gpus", "4", code=11)
+    assert "is being computed by ann on lost-node" in refused.stderr and "--force" in refused.stderr
+    record.write_text(lost.to_json())  # PBS knows no such job any more
+    login.type("run", "continue", "many.run", "--gpus", "4")
+    login.wait()
+    assert login.status()["missing"] == 0
+
+
+def test_nodes_on_which_workers_were_given_up(login: Site, tmp_path: Path) -> None:
+    login.has("flux")
+    done = login.type(*SUBMIT, "--dry-run")
+    assert "--requires" not in done.stdout
+    hold(login.programs)
+    login.type(*SUBMIT)
+    login.type("run", "cancel", "many.run")
+    folder = Path("many.run")
+    note_bad_node(folder, "n3.site", {"GPU 1": "lost"})
+    note_bad_node(folder, "../n4", {"GPU 1": "lost"})
+    assert [(node.host, node.places) for node in bad_nodes(folder)] == [("n3.site", {"GPU 1": "lost"})]
+    shutil.copy(folder / "node-n3.site.json", folder / "node-other.json")  # of which nobody knows who wrote it
+    assert [node.host for node in bad_nodes(folder)] == ["n3.site"]
+    assert login.status()["bad_nodes"][0]["host"] == "n3.site"
+    assert "on n3.site workers were given up (GPU 1)" in login.type("run", "status", "many.run").stdout
+    done = login.type(*SUBMIT, "--dry-run")
+    assert "flux batch '--requires=not host:n3' " in done.stdout and "Note: not on n3" in done.stderr
+    login.has("pbs")
+    assert "no option against a node" in login.type(*SUBMIT, "--dry-run").stderr
+    release(login.programs)
+    assert BadNode("a", {}).host == "a"
+
+
+def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All jobs of one batch system are asked about at once; arrays count by their tasks."""
+    answers = {
+        "squeue": "12_0 RUNNING\\n12_1 PENDING\\n12_2 COMPLETING\\n13 COMPLETED\\n15_4 PENDING\\n",
+        "qstat": "Job id  Name  User  Time Use S Queue\\n---- --- --- --- - ---\\n"
+        "7[].server n a 0 B q\\n7[0].server n a 0 R q\\n7[1].server n a 0 Q q\\n7[2].server n a 0 X q\\n",
+        "flux": "ƒ8TR RUN\\nƒ9 INACTIVE\\nƒ7 SCHED\\n",
+    }
+    for name, text in answers.items():
+        program = login.programs / name
+        program.write_text(f"#!/bin/sh\nprintf '{text}'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", path_with(login.programs))
+    jobs = [
+        *(Job("slurm", number) for number in ("12", "13", "14", "15")), Job("pbs", "7[].server"),
+        *(Job("flux", number) for number in ("f8TR", "ƒ9", "f7")), Job("none", "1"),
+    ]  # fmt: skip
+    assert [*queues_of(jobs).values()] == [
+        Queue(2, 1), Queue(0, 0), Queue(0, 0), Queue(0, 1), Queue(1, 1), Queue(1, 0), Queue(0, 0), Queue(0, 1), None
+    ]  # fmt: skip
+    (login.programs / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    assert queues_of([Job("slurm", "12")]) == {Job("slurm", "12"): None} and not jobs_named("slurm", "rs-1")
+
+
+def test_the_whole_of_a_task() -> None:
+    tasks = (("slurm", "12_3"), ("pbs", "12[3].s"), ("pbs", "12.s"), ("flux", "ƒ1"))
+    assert [Job(*each).whole.id for each in tasks] == ["12", "12[].s", "12.s", "ƒ1"]
+    assert Holder.of_this_process("").pid == os.getpid()
