@@ -19,9 +19,12 @@ from rootstock.config.clusters import (
     get_root_for_cluster,
     packaged_scopes,
 )
+from rootstock.config.job_scripts import Nodes, RunJob, render_run_job, site_options
 from rootstock.config.packaged import PACKAGE, data_folder
 from rootstock.config.setting_values import value_text
+from rootstock.config.site import Site
 from rootstock.errors import ConfigurationError
+from rootstock.root.layout import RootLayout
 from tests.support.commands import ROOTSTOCK, run
 
 NAMES = cluster_names(packaged_scopes())
@@ -133,9 +136,60 @@ def test_a_cluster_whose_root_is_unknown_is_called_a_template():
 
 def test_machines_that_give_whole_nodes():
     whole = {name: packaged(name).gpus_per_node for name in NAMES if packaged(name).whole_nodes}
-    assert whole == {"frontier": 8, "polaris": 4}
+    assert whole == {"alps": 4, "frontier": 8, "perlmutter": 4, "polaris": 4}
     shown = run(ROOTSTOCK, "cluster", "show", "frontier", check=True).stdout
     assert "\njobs.batch.whole-nodes = true\njobs.batch.gpus-per-node = 8\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        ("alps", {1: 24, 100: 24}),
+        ("della", {1: 144}),
+        ("frontier", {1: 2, 91: 2, 92: 6, 183: 6, 184: 12}),
+        ("local", {1: None}),
+        ("perlmutter", {1: 48, 128: 48}),
+        # Fewer than ten nodes are for other queues, each with its own limit.
+        ("polaris", {1: None, 9: None, 10: 3, 24: 3, 25: 6, 99: 6, 100: 24}),
+        ("rorqual", {1: 168}),
+    ],
+)
+def test_how_long_jobs_may_take(name, hours):
+    cluster = packaged(name)
+    assert {nodes: cluster.longest(nodes) for nodes in hours} == {
+        nodes: most and most * 3600 for nodes, most in hours.items()
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if packaged(name).scheduler != "none"])
+@pytest.mark.parametrize("number", [1, 12])
+def test_run_folders_are_computed_on_the_known_clusters(name, number):
+    cluster = packaged(name)
+    gpus = cluster.gpus_per_node or 1
+    nodes = Nodes(number, gpus, gpus * cluster.cpus_per_gpu)
+    job = RunJob(["rootstock", "run"], 12, nodes, 3600, site_options(cluster), "twelve", Path("/logs"))
+    site = Site(RootLayout(Path("/hill/rootstock")), cluster)
+    lines = render_run_job(site, job, version="0.3.0").splitlines()
+    said = {line.split(" ", 1)[1] for line in lines if line.startswith(("#SBATCH ", "#PBS "))}
+    expected = {
+        "alps": {f"--nodes={number}", "--gpus-per-node=4", "--cpus-per-task=288", "--mem=450G"},
+        "della": {f"--nodes={number}", "--gres=gpu:1", "--cpus-per-task=8"},
+        "frontier": {f"--nodes={number}", "--gpus-per-node=8"},
+        "perlmutter": {f"--nodes={number}", "--gpus-per-node=4", "--cpus-per-task=128", "--qos=regular"},
+        "polaris": {f"-l select={number}:system=polaris", "-l place=scatter", "-l filesystems=home:eagle"},
+        "rorqual": {f"--nodes={number}", "--gpus-per-node=h100:4", "--cpus-per-task=64", "--mem=507904M"},
+    }[name]
+    assert expected <= said
+    if number > 1:
+        launcher = {"polaris": "mpiexec -n 12 --ppn 1 --depth=64 --cpu-bind depth"}.get(name, "srun --nodes=12 ")
+        assert any(line.startswith(f"exec {launcher}") for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_types_of_gpus_are_options_of_the_scheduler(name):
+    types = packaged(name).gpu_types
+    assert set(types) == ({"a100-40", "a100-80"} if name in ("della", "perlmutter") else set())
+    assert all(option.startswith("--constraint=") for option in types.values())
 
 
 @pytest.mark.parametrize(
