@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootstock.config.clusters import Cluster, cluster_from, cluster_names, packaged_scopes, read_scope
-from rootstock.config.job_scripts import JOB_KINDS, render_job
+from rootstock.config.job_scripts import JOB_KINDS, Nodes, RunJob, render_job, render_run_job
 from rootstock.config.render import (
     render_activation,
     render_default,
@@ -21,6 +21,7 @@ from rootstock.config.render import (
 from rootstock.config.site import Site
 from rootstock.errors import RenderError
 from rootstock.root.layout import RootLayout
+from tests.support import job_scripts
 from tests.support.needs import need_program
 
 ROOT = Path("/opt/rootstock")
@@ -381,10 +382,68 @@ def test_a_job_ends_when_the_root_is_gone(bare, tmp_path, system):
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_job_scripts_of_all_known_clusters_are_those_that_were_looked_at():
+    """Whoever changes a template or a cluster sees here what becomes of it: python -m tests.support.job_scripts."""
+    kept = {path.stem: path.read_text() for path in job_scripts.FOLDER.glob("*.sh")}
+    assert kept == job_scripts.rendered()
+
+
+@pytest.mark.parametrize("path", sorted(job_scripts.FOLDER.glob("*.sh")), ids=lambda path: path.stem)
+def test_job_scripts_of_known_clusters_pass_shellcheck(bare, path):
+    # SC2016: what stands between single quotes is for the shell of each node.
+    done = bare(need_program("shellcheck", "shellcheck"), "--exclude=SC2016", path)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_template_of_the_sites_own_holds_for_runs_too(tmp_path):
+    """As the guide has it: a block more, and the rest is the packaged template's."""
+    (tmp_path / "slurm.sh.j2").write_text(
+        '{% extends "rootstock/slurm.sh.j2" %}\n{% block directives %}\n{{ super() }}\n#SBATCH --comment=ours\n'
+        "{% endblock %}\n{% block rootstock %}\nmodule load ours\n{{ super() }}\n{% endblock %}\n"
+    )
+    site = replace(of(), template_dirs=(tmp_path,))
+    job = RunJob(["rootstock", "run", "continue", "a b"], 3, Nodes(1, 1, 8), 60, (), "rs-1", Path("/logs"))
+    text = render_run_job(site, job, version="0.3.0")
+    assert "\n#SBATCH --comment=ours\n" in text and "\nmodule load ours\n" in text and "module use" not in text
+    assert text.endswith("\nexec rootstock run continue 'a b' --element $((SLURM_ARRAY_TASK_ID + 1))/3\n")
+    assert "\nmodule load ours\n" in render_job(site, "single", version="0.3.0")
+
+
+TWO = ["--nodes=2", "--ntasks=2", "--cpus-per-task=16", "--gres=gpu:2"]
+
+
+@pytest.mark.parametrize(
+    ("directives", "changes", "expected"),
+    [
+        ((), {}, TWO),
+        ((), {"memory_per_gpu": "64G"}, [*TWO, "--mem=131072M"]),
+        ((), {"whole_nodes": True}, [*TWO, "--mem=0"]),
+        (("-N{nodes}", "--mem={memory}"), {"memory_per_gpu": "1G"}, ["-N2", "--mem=2048M"]),
+        (("-N{nodes}", "--mem={memory}"), {}, "jobs.directives holds {memory}, and nobody has said how much"),
+        (("-N{hosts}",), {}, "jobs.directives holds {hosts}, which has no meaning there"),
+        ((), {"launcher": "mpiexec {ranks}"}, "jobs.batch.launcher holds {ranks}, which has no meaning there"),
+    ],
+)  # fmt: skip
+def test_how_jobs_of_several_nodes_ask_for_them(directives, changes, expected):
+    cluster = replace(CLUSTER, directives=directives, **changes)
+    job = RunJob(["rootstock"], 2, Nodes(2, 2, 16), 60, (), "rs-1", Path("/logs"))
+    if isinstance(expected, str):
+        with pytest.raises(RenderError, match=re.escape(expected)):
+            render_run_job(of(cluster), job, version="0.3.0")
+        return
+    lines = [line.removeprefix("#SBATCH ") for line in render_run_job(of(cluster), job, version="0.3.0").splitlines()]
+    assert [line for line in lines if line in expected] == expected
+    assert "--signal=TERM@120" in lines and "--no-kill" in lines  # to the processes that srun starts
+
+
 @pytest.mark.parametrize("kind", JOB_KINDS)
 @pytest.mark.parametrize("system", ["lmod", "none"])
-@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs", "flux"])
 def test_job_scripts_pass_shellcheck(bare, tmp_path, kind, system, scheduler):
+    if (scheduler, kind) == ("flux", "array"):
+        with pytest.raises(RenderError, match="Flux has no arrays of jobs"):
+            render_job(of(replace(CLUSTER, scheduler=scheduler)), kind, version="0.3.0")
+        return
     cluster = replace(CLUSTER, scheduler=scheduler, module_system=system)
     script = tmp_path / "job.sh"
     script.write_text(render_job(of(cluster), kind, version="0.3.0"))
