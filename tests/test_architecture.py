@@ -63,7 +63,7 @@ def defined(path: Path) -> set[str]:
 
 def test_the_walks_name_functions_that_are_there() -> None:
     walks = re.findall(r"^### (.*?)\n(.*?)(?=^##)", PAGE, re.M | re.S)
-    assert len(walks) == 7
+    assert len(walks) == 8
     for title, text in walks:
         steps = re.findall(r"`([\w/]+\.py)`\s+`([\w.]+)`(?:\s+and\s+`([\w.]+)`)?", text)
         assert len(steps) > 5, title

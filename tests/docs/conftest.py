@@ -102,6 +102,19 @@ def with_slurm(setting: Setting, slurm_cluster: Slurm) -> Iterator[None]:
     slurm_cluster.clear()
 
 
+@pytest.fixture
+def with_gpus(with_slurm: None, setting: Setting) -> Iterator[None]:
+    """The same, where the root's cluster has GPUs and its jobs a short walltime."""
+    settings = {
+        "jobs": {"scheduler": "slurm", "batch": {"walltime": "00:05:00", "cpus-per-gpu": 1}},
+        "hardware": {"accelerator": "cuda"},
+    }
+    registry(setting).parent.mkdir(parents=True)
+    registry(setting).write_text(tomli_w.dumps({"clusters": {"local": settings}}))
+    yield
+    shutil.rmtree(setting.home / ".config")
+
+
 def unload(setting: Setting) -> None:
     """Give the reader a shell where nothing of ours was loaded."""
     for name in [name for name in setting.environment if name.startswith("ROOTSTOCK_")]:
