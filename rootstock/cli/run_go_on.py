@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ def go_on(
         Whether the build in use now computes the rest.
     element, stop_on_error, out, overwrite, cluster, root, device, threads, as_json, workers, jobs
         As click passes them.
+
+    Raises
+    ------
+    ConfigurationError
+        If the run cannot go on as it is asked for.
     """
     from rootstock.simulations.runs.begin import naming_rebase, resume
     from rootstock.simulations.runs.elements import Element
@@ -68,12 +74,8 @@ def go_on(
                 "--json says at the end what a run holds, and --gpus ends before that.",
                 f"Ask later: rootstock run status {shlex.quote(str(folder))} --json",
             )
-
-        def words(root: Path, grace: float) -> list[str]:
-            name = "retry-failed" if retry_failed else "continue"
-            elsewhere = f" --root {shlex.quote(str(root))}" if cluster or place["root"] != record.root else ""
-            return jobs.words(name, folder, more + elsewhere, stop_on_error=stop_on_error, grace=grace)
-
+        name = "retry-failed" if retry_failed else "continue"
+        words = partial(jobs.words, name, folder, more, stop_on_error=stop_on_error)
         _submit(jobs, folder, record, make, words, missing, out, rebase=rebase)
         return
     claim_results(folder, share, out)
@@ -92,7 +94,7 @@ def go_on(
 
 def _submit(
     jobs: AskedJobs, folder: Path, record: RunRecord, make: Callable[[str | None], Any],
-    words: Callable[[Path, float], list[str]], missing: int, out: Path, *, rebase: bool,
+    words: Callable[..., list[str]], missing: int, out: Path, *, rebase: bool,
 ) -> None:  # fmt: skip
     """Have jobs compute what is missing."""
     from rootstock.config.site import users_site
@@ -107,7 +109,8 @@ def _submit(
     with naming_rebase(folder, record), closing(make(None if rebase else record.build)) as calc:
         site = users_site(RootLayout(Path(calc.parameters["root"])))
         model = identity(calc)
-    plan, prepared = jobs.prepare(site, folder, missing, lambda grace: words(site.layout.root, grace))
+    elsewhere = ["--root", str(site.layout.root)] if str(site.layout.root) != record.root else []
+    plan, prepared = jobs.prepare(site, folder, missing, lambda grace: [*words(grace=grace), *elsewhere])
     if jobs.dry_run:
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
         jobs.show(plan, prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -54,9 +55,10 @@ class Nodes:
         """
         if cluster.whole_nodes and cluster.scheduler == "slurm":
             return "0"  # all that the node has
-        if not cluster.memory_per_gpu or not self.gpus:
+        if not cluster.memory_per_gpu:
             return ""
-        megabytes = megabytes_of(cluster.memory_per_gpu) * self.gpus
+        parts = self.gpus or math.ceil(self.cpus / cluster.cpus_per_gpu)  # of processors alone: their part of the node
+        megabytes = megabytes_of(cluster.memory_per_gpu) * parts
         return f"{megabytes}mb" if cluster.scheduler == "pbs" else f"{megabytes}M"
 
     def fill(self, text: str, cluster: Cluster, key: str) -> str:

@@ -50,8 +50,14 @@ class Scope:
 def scopes(brought: Scope | None = None, root: Path | None = None) -> list[Scope]:
     """Read every scope but the caller's, lowest rank first; what a bundle has brought outranks packaged ones only.
 
-    The root's file is that of `root`, by default of ``ROOTSTOCK_ROOT``. A file that cannot be read, such as one in a
-    home whose ticket has expired, keeps nobody from the others.
+    A file that cannot be read, such as one in a home whose ticket has expired, keeps nobody from the others.
+
+    Parameters
+    ----------
+    brought : Scope, optional
+        Of a bundle.
+    root : Path, optional
+        The root whose file counts; by default ``ROOTSTOCK_ROOT``.
 
     Warns
     -----

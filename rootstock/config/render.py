@@ -162,7 +162,19 @@ def _layout(site: Site) -> RootLayout:
 def template_variables(site: Site, version: str, job: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """Return what all templates but the registry's know.
 
-    ``activate`` is what sh sources where there are no modules, ``example`` an environment of the root; empty for none.
+    Parameters
+    ----------
+    site : Site
+    version : str
+        Whose client is meant.
+    job : mapping, optional
+        What the templates of job scripts know besides.
+
+    Returns
+    -------
+    mapping
+        ``activate`` is what sh sources where there are no modules, ``example`` an environment of the root; empty for
+        none.
     """
     layout = _layout(site)
     word(version)  # it becomes the name of a file

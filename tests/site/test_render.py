@@ -290,6 +290,11 @@ def test_a_slurm_job_without_gpus():
     assert render_job(of(replace(CLUSTER, accelerator="cpu")), "single", version="0.3.0") == expected
 
 
+def test_the_memory_of_a_job_without_gpus_is_that_of_its_processors():
+    cluster = replace(CLUSTER, accelerator="cpu", memory_per_gpu="10G", cpus_per_gpu=4, directives=("--mem={memory}",))
+    assert "\n#SBATCH --mem=20480M\n" in render_job(of(cluster), "single", version="0.3.0", cpus=5)
+
+
 def test_a_pbs_array_where_there_are_no_modules():
     cluster = replace(CLUSTER, scheduler="pbs", module_system="none")
     options = {"script": "scan.py", "tasks": 4, "cpus": 4, "walltime": "02:00:00", "options": ["-q debug"]}
