@@ -61,6 +61,8 @@ class AskedJobs:
         refuse_unused(
             {
                 "workers": "is for this node, and --gpus has jobs compute; in each, all of its GPUs do.",
+                "as_json": "says at the end what a run holds, and with --gpus the command ends before that: ask "
+                "'rootstock run status --json' then.",
                 "element": "is for one of several processes, and --gpus divides the run itself.",
             }
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -15,7 +14,6 @@ from rootstock.cli.run_arguments import claim_results, device_words
 from rootstock.cli.run_end import near
 from rootstock.cli.run_folder import Run, compute, refuse_read_only
 from rootstock.cli.run_workers import AskedWorkers, show_plan, show_what
-from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rootstock.simulations.pool.slots import Slot
@@ -69,11 +67,6 @@ def go_on(
     missing = len(RunFolder(folder, record).missing(share, retry_failed=retry_failed))
     more = device_words(record.device)
     if jobs is not None and missing:
-        if as_json:
-            raise ConfigurationError(
-                "--json says at the end what a run holds, and --gpus ends before that.",
-                f"Ask later: rootstock run status {shlex.quote(str(folder))} --json",
-            )
         name = "retry-failed" if retry_failed else "continue"
         words = partial(jobs.words, name, folder, more, stop_on_error=stop_on_error)
         _submit(jobs, folder, record, make, words, missing, out, rebase=rebase)
