@@ -3,6 +3,8 @@
 Programs that spread tasks over processes (joblib, Dask, `concurrent.futures`) pickle the calculator with each task. A
 pickle therefore carries the identity of the session that it was made from, and a table finds the session of this
 process again. It outlives the last copy by some seconds, until the next task brings another one.
+
+Others (atomate2) make one in each task, by its arguments. Those that say so are found by these.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class _Table:
     sessions : WeakValueDictionary
         By identity, arguments and GPUs.
     kept : dict of PeerSession to float or None
-        Those that came out of pickles, and since when nobody uses them, as far as was seen.
+        Those that came out of pickles or are shared by arguments, and since when nobody uses them, as far as was seen.
     """
 
     def __init__(self) -> None:
@@ -129,6 +131,27 @@ def share(identity: str | None, arguments: object, make: Callable[[], S], user: 
         session = make() if found is None else found  # type: ignore[assignment]  # of the class that was pickled
         session.identity = identity
         session.join(user)
+        _table.sessions[key] = session
+        _table.keep(session)
+    return session
+
+
+def share_equal(origin: str, arguments: object, make: Callable[[], S]) -> S:
+    """Return the session of all calculators of this process that were made the same, and are to share.
+
+    Parameters
+    ----------
+    origin : str
+        What computes, as far as the arguments do not say it.
+    arguments : object
+        Those of the calculator, which joins the session in the next few seconds.
+    make : callable
+        Returns a new session.
+    """
+    key = _key(f"made of {origin}", arguments)
+    with _table.lock:
+        found = _table.sessions.get(key)
+        session: S = make() if found is None else found  # type: ignore[assignment]  # made by the same function
         _table.sessions[key] = session
         _table.keep(session)
     return session

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
@@ -25,12 +25,12 @@ from rootstock.interfaces.arguments import (
     with_changes,
     worker_spec,
 )
-from rootstock.interfaces.many import ManyCalculator
 from rootstock.interfaces.thread_state import ThreadState, ThreadStates
+from rootstock.interfaces.worker_calculator import WorkerCalculator
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 
-class RootstockCalculator(ManyCalculator):
+class RootstockCalculator(WorkerCalculator):
     """A machine-learned potential that runs in its own environment, as an ASE calculator.
 
     The model runs in a worker process, which is started on first use and ends with this process, with `close`, or at
@@ -40,8 +40,8 @@ class RootstockCalculator(ManyCalculator):
     Threads may share a calculator: each sees the values of its own atoms. Copies share the worker, not the results (NEB
     makes one for each image). A pickle holds arguments, atoms and results; the copies that come out of it in one
     process share one worker, which outlives the last of them by some seconds. Calculators that are made separately have
-    workers of their own. Every worker that a calculator starts runs the build that was in use when it was made; one
-    that is made anew, also out of a pickle in another process, takes what is in use then.
+    workers of their own, unless they are `shared`. Every worker that a calculator starts runs the build that was in use
+    when it was made; one that is made anew, also out of a pickle in another process, takes what is in use then.
 
     Parameters
     ----------
@@ -80,6 +80,9 @@ class RootstockCalculator(ManyCalculator):
     comm : communicator, optional
         In an MPI program, the ranks that compute the same together; the worker is on the first. By default
         `ase.parallel.world`. ``MPI.COMM_SELF`` gives each rank a worker of its own, for atoms of its own.
+    shared : bool
+        Use one worker with all others of this process that are made with the same arguments and this, for programs that
+        make a calculator for each task. The worker outlives the last of them by some seconds, until the next task.
 
     Attributes
     ----------
@@ -110,7 +113,7 @@ class RootstockCalculator(ManyCalculator):
 
     default_parameters = DEFAULTS
 
-    _not_pickled = (*ManyCalculator._not_pickled, "_comm", "_last_parameters", "_named")
+    _not_pickled = (*WorkerCalculator._not_pickled, "_comm", "_last_parameters", "_named")
     _session: WorkerSession
     _pinned: str | None = None  # the build that was asked for
     _named: WorkerSession | None  # whose build `parameters` name
@@ -132,6 +135,7 @@ class RootstockCalculator(ManyCalculator):
         log: str | os.PathLike[str] | None = None,
         build: str | None = None,
         comm: Any = None,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self._arguments = check_arguments({
@@ -142,8 +146,8 @@ class RootstockCalculator(ManyCalculator):
         spec = worker_spec(self._arguments, build)
         self._pinned = build
         self.parameters, self._last_parameters = self._with_arguments(self._arguments, spec.model.build_name)
-        self._comm = comm
-        self._use(worker_session(lambda: spec, comm))
+        self._comm, self._shared = comm, shared
+        self._use(self._session_for(spec, self._arguments))
         self._named = self._session
 
     def _restore(self) -> None:
@@ -207,7 +211,7 @@ class RootstockCalculator(ManyCalculator):
         else:
             spec = worker_spec(arguments)
             require_build(asked, build := spec.model.build_name)
-            following = named = worker_session(lambda: spec, self._comm)
+            following = named = self._session_for(spec, arguments)
             states = ThreadStates()
             self._pinned = None  # other arguments take what is in use
         # All at once: no interruption leaves arguments that are not those of the worker.
@@ -269,32 +273,3 @@ class RootstockCalculator(ManyCalculator):
                 self._last_parameters = {**self._last_parameters, **build}
                 self.parameters.update(build)
                 self._named = session
-
-    # -- the worker
-
-    def start(self) -> Self:
-        """Start the worker now, if it is not running, and wait until the model is loaded."""
-        self._sync_parameters()
-        self._session.join(self)
-        self._session.properties()
-        return self
-
-    @property
-    def device(self) -> str:
-        """What computes; as long as no worker runs, what was asked for. A model may ignore its device."""
-        return self._session.device
-
-    def info(self) -> dict[str, Any]:
-        """Return what computes: all that a methods section needs, as JSON can hold it. Asking starts the worker.
-
-        Returns
-        -------
-        dict
-            Environment, build and lock (by their hashes), the versions of every package, model and options, device
-            and GPU, node, threads, and seconds: of the start, and of the calls (`Timings.summary`).
-        """
-        self._sync_parameters()
-        return self._session.info()
-
-    def __enter__(self) -> Self:
-        return self.start()

@@ -17,6 +17,19 @@ from tests.support.commands import Done, clean_environment, run
 
 PROGRAMS = Path(__file__).parent / "programs"
 
+PACKAGES = ("quacc>=1.8", "matcalc>=0.7", "atomate2>=0.1.5", "mlipx>=0.1.5", "joblib>=1.5", "dask[distributed]>=2025.1",
+            "parsl>=2026.2")  # fmt: skip
+
+TORCH = """\
+# What atomate2 needs of torch: to keep the default type of numbers, whatever a model in the same process does.
+def get_default_dtype():
+    return "float32"
+
+
+def set_default_dtype(dtype):
+    assert dtype == "float32"
+"""
+
 Ask = Callable[..., Done]
 
 
@@ -28,6 +41,12 @@ def environment_with(folder: Path, *packages: str) -> Path:
     run(uv, "venv", "-q", "--python", sys.executable, folder / "env", check=True)
     run(uv, "pip", "install", "-q", "--python", python, wheel, *packages, check=True, timeout=600)
     return folder / "env" / "bin"
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment that holds all programs; its tests are one group, so one process makes it."""
+    return environment_with(tmp_path_factory.mktemp("ecosystem"), *PACKAGES) / "python"
 
 
 @pytest.fixture

@@ -17,29 +17,10 @@ from ase.optimize import BFGS
 
 from rootstock import __version__
 from rootstock.builds.uv import find_uv
-from tests.ecosystem.conftest import PROGRAMS, Ask, environment_with, last_line, lives
+from tests.ecosystem.conftest import PROGRAMS, TORCH, Ask, last_line, lives
 from tests.support.commands import run
 
 pytestmark = pytest.mark.xdist_group("hooks")
-
-TORCH = """\
-# What atomate2 needs of torch: to keep the default type of numbers, whatever a model in the same process does.
-def get_default_dtype():
-    return "float32"
-
-
-def set_default_dtype(dtype):
-    assert dtype == "float32"
-"""
-
-
-PACKAGES = ("quacc>=1.8", "matcalc>=0.7", "atomate2>=0.1.5", "mlipx>=0.1.5", "joblib>=1.5", "dask[distributed]>=2025.1")
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ecosystem")
-    return environment_with(folder, *PACKAGES) / "python"
 
 
 def energy_of(atoms: Atoms, relaxed: bool = False) -> float:
