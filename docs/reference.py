@@ -132,7 +132,8 @@ def cluster_keys() -> Iterator[str]:
             choices, many = field.metadata["choices"], field.default is MISSING
             simple = {"int": "whole number", "bool": "`true` or `false`"}.get(str(field.type))
             listed = ("table of strings", "{}") if str(field.type).startswith("Mapping") else ("list of strings", "[]")
-            kind = " or ".join(f'`"{each}"`' for each in choices) or simple or (listed[0] if many else "string")
+            words = " or ".join(f'`"{each}"`' for each in choices)
+            kind = f"list of {words}" if words and many else words or simple or (listed[0] if many else "string")
             default = listed[1] if many else value_text(field.default) if simple else f'"{field.default}"'
             key = field.metadata["key"].rpartition(".")[2]
             yield f"| `{key}` | {kind} | `{default}` | {_cell(field.metadata['meaning'])} |"

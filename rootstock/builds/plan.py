@@ -232,9 +232,10 @@ def plan_client(
     locks : mapping of Path to bytes
         What lock files are about to hold, if that is not what they hold now.
     """
+    extras = f"[{','.join(sorted(set(site.cluster.extras)))}]" if site.cluster.extras else ""
     header = {
         "requires-python": _CLIENT_PYTHON,
-        "dependencies": [f"rootstock=={__version__}"],
+        "dependencies": [f"rootstock{extras}=={__version__}"],
         "tool": {
             "uv": {"sources": {"rootstock": {"path": str(wheel)}}},
             "rootstock-client": {"wheel-sha256": wheel_sha256},

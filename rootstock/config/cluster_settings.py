@@ -101,6 +101,11 @@ class Cluster(BatchSettings):
         "uv's list of what can be fetched, with hashes: a path or an address. Empty: the one that is part of uv.",
     )  # fmt: skip
 
+    extras: tuple[str, ...] = setting(
+        "client.extras", (), "What the Python that the module loads holds besides Rootstock: `parsl`, the engine for "
+        "many nodes.", ("parsl",),
+    )  # fmt: skip
+
     default_index: str = setting("uv.default-index", "", "The package index in place of PyPI.")
     indexes: tuple[str, ...] = setting("uv.index", (), "Further package indexes, which outrank the default one.")
     find_links: tuple[str, ...] = setting("uv.find-links", (), "Folders or pages with wheels.")

@@ -124,8 +124,8 @@ def check_value(key: str, kind: str, choices: tuple[str, ...], value: Any, where
         raise ConfigurationError(f"{where}: {key} must be a string, not {value!r}.")
     for text in value if isinstance(value, list) else [value]:
         _check_text(key, text, where)
-    if choices and value not in choices:
-        raise ConfigurationError(f"{where}: {key} is {value!r}; allowed are {', '.join(choices)}.")
+        if choices and text not in choices:
+            raise ConfigurationError(f"{where}: {key} is {text!r}; allowed are {', '.join(choices)}.")
     return tuple(value) if isinstance(value, list) else value
 
 

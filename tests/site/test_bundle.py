@@ -755,6 +755,7 @@ def test_everything_without_a_network(site, tmp_path):
     unshare = need_program("unshare", "util-linux")
     path, python = tmp_path / "all.bundle", movable_python(tmp_path / "cpython")
     create = ("bundle", "create", path, "--cluster", "local", "--env", "emt", "--python", python, *WITH_SMALL_ASE)
+    create += ("--set", "client.extras=parsl")
     digest = site(*create).stdout.strip()
     shutil.rmtree(python)
     # By hand, as an admin begins on a machine that has nothing of ours.
@@ -796,7 +797,7 @@ def test_everything_without_a_network(site, tmp_path):
     for link in (RootLayout(root).active("emt"), next(RootLayout(root).clients.iterdir())):
         assert (link / "bin" / "python").resolve().is_relative_to(RootLayout(root).python)
     client = next(RootLayout(root).clients.iterdir()) / "bin" / "python"
-    computed = run(*alone, client, "-I", "-c", COMPUTE, root)
+    computed = run(*alone, client, "-I", "-c", f"import parsl\n{COMPUTE}", root)
     assert computed.returncode == 0, computed.stderr
     copper = bulk("Cu")
     copper.calc = EMT()
