@@ -33,7 +33,7 @@ from rootstock.admin.bundle_archive import LIST_LIMIT, unpack
 from rootstock.builds.interpreters import Interpreter
 from rootstock.builds.locking import quoted
 from rootstock.builds.own_wheel import WHEEL_NAME
-from rootstock.builds.plan import CLIENT, BuildPlan, client_lock
+from rootstock.builds.plan import CLIENT, BuildPlan, client_lock, client_requirement
 from rootstock.builds.wheel_tags import best_wheel, minor_version
 from rootstock.config.clusters import Scope
 from rootstock.config.model_string import is_environment_name
@@ -122,6 +122,10 @@ class Bundle:
                 lines.append(f"{key} is {ours!r}, as {origin} says; the bundle has {theirs!r}: --set {key}={theirs}")
         return lines
 
+    def _extras(self) -> list[str]:
+        extras = self.manifest.settings.get("client.extras", [])
+        return [*map(str, extras)] if isinstance(extras, list | tuple) else []
+
     @property
     def wheels(self) -> Path:
         """The folder of packages, for `rootstock.builds.make.stage`."""
@@ -193,6 +197,12 @@ class Bundle:
             raise BundleError(
                 f"The bundle was made by another build of rootstock {__version__} than this one.",
                 f"Use the rootstock-site that its {BOOTSTRAP} makes.",
+            )
+        extras = self._extras()
+        if plan.source is None and client_requirement(extras) not in plan.recipe:
+            raise BundleError(
+                f"The bundle was made with client.extras = {extras}, and the root is to have others.",
+                f"Say --set client.extras={','.join(extras)}, or make a bundle with those.",
             )
         for wheel in self.manifest.wheels[plan.name]:
             if not best_wheel([wheel], minor):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -232,10 +232,9 @@ def plan_client(
     locks : mapping of Path to bytes
         What lock files are about to hold, if that is not what they hold now.
     """
-    extras = f"[{','.join(sorted(set(site.cluster.extras)))}]" if site.cluster.extras else ""
     header = {
         "requires-python": _CLIENT_PYTHON,
-        "dependencies": [f"rootstock{extras}=={__version__}"],
+        "dependencies": [client_requirement(site.cluster.extras)],
         "tool": {
             "uv": {"sources": {"rootstock": {"path": str(wheel)}}},
             "rootstock-client": {"wheel-sha256": wheel_sha256},
@@ -252,6 +251,16 @@ def plan_client(
         CLIENT, None, recipe_text(header, cluster, cluster.accelerator, scope), interpreter, machine,
         cluster.accelerator, client_link(layout, __version__, machine), lock_file,
     )  # fmt: skip
+
+
+def client_requirement(extras: Iterable[str]) -> str:
+    """Return what a client environment is to hold, as its recipe has it.
+
+    >>> client_requirement(["parsl"]).partition("==")[0]
+    'rootstock[parsl]'
+    """
+    names = ",".join(sorted(set(extras)))
+    return f"rootstock[{names}]=={__version__}" if names else f"rootstock=={__version__}"
 
 
 def client_lock(layout: RootLayout) -> Path:

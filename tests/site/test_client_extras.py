@@ -11,6 +11,7 @@ from rootstock.config.cluster_settings import Cluster
 from rootstock.root.layout import CLIENT, RootLayout
 from tests.conftest import Site
 from tests.support.commands import run
+from tests.support.environment_files import WITH_SMALL_ASE
 
 HAS_PARSL = "import importlib.util, rootstock; print(importlib.util.find_spec('parsl') is not None)"
 
@@ -45,6 +46,17 @@ def test_an_extra_that_there_is_not(site: Site, root: Path) -> None:
     assert done.returncode != 0
     assert "client.extras is 'dask'; allowed are parsl." in done.stderr
     assert RootLayout(root).clusters_file.read_bytes() == before
+
+
+def test_a_bundle_without_the_extra_of_the_root(site: Site, root: Path, tmp_path: Path) -> None:
+    """uv would say that it does not find ASE in its cache."""
+    site("bundle", "create", tmp_path / "bundle", "--cluster", "local", "--set", "environments=", *WITH_SMALL_ASE)
+    install = ("install", "--root", root, "--bundle", tmp_path / "bundle")
+    done = site(*install, "--set", "client.extras=parsl", check=False)
+    assert done.returncode == 13
+    assert "The bundle was made with client.extras = [], and the root is to have others." in done.stderr
+    assert "--set client.extras=," in done.stderr
+    site(*install, "--set", "client.extras=")
 
 
 def test_every_extra_that_may_be_named_is_one_of_the_package() -> None:
