@@ -31,6 +31,7 @@ PUBLIC = {
                          "UnknownEnvironmentError", "WorkerDiedError", "WorkerError"],
     "rootstock.ipi": ["IPICalculator"],
     "rootstock.lammps": ["Coupling", "attach"],
+    "rootstock.parsl": ["config", "evaluate"],
 }  # fmt: skip
 
 

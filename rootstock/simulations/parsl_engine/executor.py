@@ -1,0 +1,218 @@
+"""Parsl's executor, which notices what Parsl does not: an interchange that is gone, and that nothing goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import HTEXFuture
+from parsl.jobs.states import TERMINAL_STATES, JobState
+
+from rootstock.errors import RootstockError, WorkerError
+from rootstock.root.signals import start_thread
+
+_LOOK_S = 1.0
+_ANSWER_S = 30.0  # in which an interchange that lives answers by far
+_AGAIN = "What is recorded or returned stays. Type the same command again to compute the rest."
+
+
+class Executor(HighThroughputExecutor):
+    """Parsl's HighThroughputExecutor, with limits of ours.
+
+    Parameters
+    ----------
+    stall_limit : float [s]
+        After so much time in which workers are there, and none computes, ends a task or records anything, all fails.
+    **options
+        As for Parsl's.
+    """
+
+    def __init__(self, *, stall_limit: float = 300.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.stall_limit = stall_limit
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._foreign = 0  # tasks that are not ours: how long these take, nobody knows
+        self._noted = 0
+        self._seen: tuple[Any, ...] = ()
+        self._since = time.monotonic()
+        self._watcher: threading.Thread | None = None
+
+    # -- what others ask
+
+    @property
+    def slots(self) -> int:
+        """How many workers compute at a time, once all of its jobs run."""
+        assert self.provider is not None
+        return int(self.provider.max_blocks * self.provider.nodes_per_block * self.workers_per_node)
+
+    def note(self) -> None:
+        """Take note that something goes on."""
+        self._noted += 1
+
+    def check(self) -> None:
+        """Raise what has ended all, if something has.
+
+        Raises
+        ------
+        WorkerError
+        """
+        if self.bad_state_is_set:
+            raise self.reason()
+
+    def reason(self) -> RootstockError:
+        """Return what has ended all."""
+        error = self.executor_exception
+        if isinstance(error, RootstockError):
+            return error
+        return WorkerError(
+            f"Parsl's jobs fail: {_short(str(error))}",
+            f"What they say is in {self.run_dir}. What is recorded stays. If this repeats, submit one by hand.",
+        )
+
+    def give_up(self, error: RootstockError) -> None:
+        """Let all tasks fail, and end the jobs.
+
+        Parameters
+        ----------
+        error : RootstockError
+        """
+        with self._lock:
+            if self.bad_state_is_set:
+                return
+            with contextlib.suppress(Exception):  # of a task that has ended at the same moment
+                self.set_bad_state_and_fail_all(error)
+        for task in [*self.tasks.values()]:
+            with contextlib.suppress(Exception):
+                task.set_exception(error)
+        self._cancel(lambda state: state not in TERMINAL_STATES)
+
+    def close_block(self, block: str) -> None:
+        """End a job; another one takes its place as long as there is work.
+
+        Parameters
+        ----------
+        block : str
+        """
+        assert self.provider is not None
+        with contextlib.suppress(Exception):  # it has ended, or the batch system does not answer
+            self._hold_block(block)  # type: ignore[no-untyped-call]
+            self.provider.cancel([self.blocks_to_job_id[block]])
+
+    # -- what Parsl calls
+
+    def start(self) -> None:
+        """Start the interchange, and watch it."""
+        self.interchange_launch_cmd = [*self.interchange_launch_cmd, str(os.getpid())]  # which it ends with
+        super().start()  # type: ignore[no-untyped-call]
+        self._watcher = threading.Thread(target=self._watch, name="rootstock-parsl", daemon=True)
+        start_thread(self._watcher)
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HTEXFuture:
+        """Hand a task to the workers.
+
+        Parameters
+        ----------
+        func, resource_specification, *args, **kwargs
+            As Parsl has them.
+        """
+        future = super().submit(func, resource_specification, *args, **kwargs)
+        if not str(getattr(func, "__module__", "")).startswith("rootstock."):
+            with self._lock:
+                self._foreign += 1
+            future.add_done_callback(self._foreign_ended)
+        return future
+
+    def connected_managers(self) -> list[dict[str, Any]]:
+        """Return the managers that the interchange knows; none if it is gone."""
+        return self._ask("MANAGERS")
+
+    def connected_blocks(self) -> list[str]:
+        """Return the blocks that the interchange has ever known; none if it is gone."""
+        return self._ask("CONNECTED_BLOCKS")
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        """End the interchange, and what is left of tasks and jobs.
+
+        Parameters
+        ----------
+        timeout : float [s]
+            For the interchange.
+        """
+        self._ending.set()
+        if self.tasks:
+            self.give_up(WorkerError("Parsl was ended before this was computed.", _AGAIN))
+        super().shutdown(timeout)
+
+    # -- the watch
+
+    def _ask(self, what: str) -> list[Any]:
+        if self._interchange_ended() or not self.command_client.ok:
+            return []
+        answer: list[Any] = self.command_client.run(what, timeout_s=_ANSWER_S)
+        return answer
+
+    def _interchange_ended(self) -> bool:
+        return self.interchange_proc is None or self.interchange_proc.poll() is not None
+
+    def _foreign_ended(self, future: Future[Any]) -> None:  # noqa: ARG002  # as futures want it
+        with self._lock:
+            self._foreign -= 1
+
+    def _cancel(self, choose: Callable[[JobState], bool]) -> None:
+        assert self.provider is not None
+        for block, job in [*self.blocks_to_job_id.items()]:
+            status = self._status.get(block)
+            if status is None or choose(status.state):
+                with contextlib.suppress(Exception):  # such as a batch system that does not answer
+                    self.provider.cancel([job])
+
+    def _watch(self) -> None:
+        while not self._ending.wait(_LOOK_S) and not self.bad_state_is_set:
+            if self._interchange_ended():
+                self.give_up(WorkerError("Parsl's interchange, through which all tasks go, has ended.", _AGAIN))
+            elif not self.command_client.ok:
+                self.give_up(WorkerError("Parsl's interchange does not answer any more.", _AGAIN))
+            elif self._stalled():
+                self.give_up(WorkerError(
+                    f"Parsl has stalled: for {self.stall_limit:.0f} s its workers have ended no task and recorded "
+                    "nothing, and none of them computes.",
+                    _AGAIN,
+                ))  # fmt: skip
+
+    def _stalled(self) -> bool:
+        now = time.monotonic()
+        if self._foreign or not self.tasks or not _runs(self._status):
+            self._since = now
+            return False
+        seen = (self._task_counter - len(self.tasks), self._noted)
+        if seen != self._seen[:2]:
+            self._seen, self._since = (*seen, self._times()), now
+        elif now - self._since > self.stall_limit:
+            if (times := self._times()) == self._seen[2]:
+                return True
+            self._seen, self._since = (*seen, times), now
+        return False
+
+    def _times(self) -> dict[str, float]:
+        """Return when a worker of each block was last seen to compute; clocks of several nodes are not compared."""
+        with contextlib.suppress(OSError):
+            return {each.name: each.stat().st_mtime for each in Path(self.worker_logdir).glob("busy-*")}
+        return {}
+
+
+def _runs(status: Mapping[str, Any]) -> bool:
+    return any(each.state == JobState.RUNNING for each in status.values())
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:500] or "nobody says why"

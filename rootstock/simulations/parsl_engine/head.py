@@ -1,0 +1,370 @@
+"""Computes a run folder by Parsl: hands out shards, and sees to those that are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from parsl.config import Config
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+
+from rootstock.client.evaluated import FailureClass
+from rootstock.errors import ConfigurationError, DeviceError, MissingWeightsError, RootstockError, WorkerError
+from rootstock.simulations.output import unwritten
+from rootstock.simulations.parsl_engine.engine import running
+from rootstock.simulations.parsl_engine.executor import Executor
+from rootstock.simulations.parsl_engine.shard import GO_ON, Order, Told, compute_shard
+from rootstock.simulations.pool.member import as_error
+from rootstock.simulations.pool.run import PoolRun
+from rootstock.simulations.pool.work import Work
+from rootstock.simulations.runs.carry_out import check_settings
+from rootstock.simulations.runs.input_table import read_sizes
+from rootstock.simulations.runs.recorder import Recorder, describe
+from rootstock.simulations.runs.source import Source
+from rootstock.simulations.runs.worker_states import telling_states
+
+FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
+_LOOK_S = 0.2
+_FIRST = 25  # structures in the first shards
+_AHEAD = 2  # shards a slot: one that is computed, and one that waits
+_SOON_S, _LATE_S = 10.0, 60.0  # between which shards are neither enlarged nor made smaller
+_MOST = 2**20  # atoms in a shard
+_DEATHS = 3  # of one place, without a result between them
+
+
+@dataclass
+class Hears:
+    """Whom a head tells what happens, and asks.
+
+    Attributes
+    ----------
+    recorded : callable
+        Is given indices that are on the disk.
+    states : callable
+        Is given what each worker does, by its place, when that changes.
+    warn : callable
+        Is given text for people.
+    signals : callable
+        Returns how many signals to end have come.
+    """
+
+    recorded: Callable[[Sequence[int]], object]
+    states: Callable[[Mapping[str, str]], object] = lambda _: None
+    warn: Callable[[str], object] = lambda _: None
+    signals: Callable[[], int] = lambda: 0
+
+
+def compute_run(
+    run: PoolRun, config: Config, *, recorded: Callable[[Sequence[int]], object], stop_on_error: bool = False,
+    **hears: Any,
+) -> bool:  # fmt: skip
+    """Compute what is missing in a run folder by workers of Parsl's, and record it.
+
+    Parameters
+    ----------
+    run : PoolRun
+        Of its `workers`, `grace` and `limit` count.
+    config : parsl.Config
+        As `rootstock.parsl.config` returns it; its `run_dir` is best a folder ``engine`` in the run folder.
+    recorded : callable
+        Is given indices that are on the disk.
+    stop_on_error : bool
+        Whether the first structure that fails ends it.
+    **hears
+        ``states``, ``warn`` and ``signals`` of `Hears`.
+
+    Returns
+    -------
+    bool
+        Whether everything was computed; False if somebody has ended it before.
+
+    Raises
+    ------
+    LockBusyError
+        If another process computes this element.
+    ConfigurationError, OutputError
+        If the run cannot go on. What was recorded stays.
+    WorkerError
+        If no worker can compute, structures could not be computed, by no fault of their own, or Parsl has failed or
+        stalled.
+    """
+    check_settings(run.folder)
+    with run.folder.recorder(run.element, recorded) as recorder:
+        if not len(run.todo("any other")):
+            return True
+        with (
+            telling_states(run.folder.path, run.element) as tell,
+            _orders(run.folder.path / FOLDER) as orders,
+            running(config) as (kernel, executor),
+        ):
+            told = Hears(recorded, **hears)
+            states = told.states
+
+            def both(said: Mapping[str, str]) -> None:
+                states(said)
+                tell(said)
+
+            told.states = both
+            order = Order(str(run.folder.path.absolute()), {**run.calculator.parameters}, str(orders), stop_on_error)
+            return Head(run, order, recorder, told).run(kernel, executor)
+
+
+@contextlib.contextmanager
+def _orders(folder: Path) -> Iterator[Path]:
+    """Yield the file by which workers know that they may go on; those of heads before this one may not any more."""
+    orders = folder / f"orders-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(exist_ok=True)
+        for other in folder.glob("orders-*"):
+            other.unlink(missing_ok=True)
+        orders.write_bytes(GO_ON)
+    except OSError as error:
+        raise unwritten(folder, error) from error
+    try:
+        yield orders.absolute()
+    finally:
+        with contextlib.suppress(OSError):
+            orders.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # nothing of an engine is left
+
+
+class Head:
+    """Hands out shards of a run.
+
+    Parameters
+    ----------
+    run : PoolRun
+    order : Order
+    recorder : Recorder
+        For failures of structures that end workers.
+    told : Hears
+    """
+
+    def __init__(self, run: PoolRun, order: Order, recorder: Recorder, told: Hears) -> None:
+        self._run, self._order, self._recorder, self._told = run, order, recorder, told
+        self._folder = run.folder
+        self._before = run.folder.progress().statuses
+        self._sizes: NDArray[np.int64] = read_sizes(run.folder.path, run.folder.record.structures)
+        self._source = Source(run.folder.path, run.folder.record.input)
+        self._work: Work | None = None  # not before a worker says on which kind of GPU it computes
+        self._open: dict[Future[Told], tuple[list[int], bool]] = {}
+        self._ended: queue.SimpleQueue[Future[Told]] = queue.SimpleQueue()
+        self._atoms = 0  # of a shard
+        self._deaths: Counter[str] = Counter()
+        self._closed: dict[str, str] = {}
+        self._states: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
+        self._fatal: RootstockError | None = None
+        self._error: RootstockError | None = None
+        self._stopped = False
+        self._ends_at: float | None = None
+
+    def run(self, kernel: DataFlowKernel, executor: Executor) -> bool:
+        """Compute until nothing is left, or somebody asks to end.
+
+        Parameters
+        ----------
+        kernel : DataFlowKernel
+            Parsl.
+        executor : Executor
+
+        Returns
+        -------
+        bool
+            Whether everything was computed.
+        """
+        self._kernel, self._executor = kernel, executor
+        for _ in range(executor.slots):  # so that all load the model at the same time
+            self._submit([])
+        while self._open and not (self._ends_at is not None and time.monotonic() >= self._ends_at):
+            with contextlib.suppress(queue.Empty):
+                self._take(self._ended.get(timeout=_LOOK_S))
+                while True:
+                    self._take(self._ended.get_nowait())
+            self._look_for_signals()
+            self._hand_out()
+            self._show()
+        self._recorder.sync()
+        if self._fatal is not None:
+            raise self._fatal
+        open_ones = sum(len(indices) for indices, _ in self._open.values())
+        left = self._work is None or len(self._work) + open_ones + self._work.given_up > 0
+        if left and not self._stopped:
+            raise self._error or WorkerError("Parsl's workers have ended before all was computed.")
+        return not left
+
+    # -- shards
+
+    def _submit(self, indices: list[int], *, suspects: bool = False) -> None:
+        try:
+            shard: Future[Told] = self._kernel.submit(
+                compute_shard, app_args=(self._order, indices), executors=[self._executor.label], cache=False,
+                ignore_for_cache=None, app_kwargs={},
+            )  # fmt: skip
+        except RootstockError as error:  # Parsl has failed meanwhile
+            self._end(error)
+            return
+        self._open[shard] = (indices, suspects)
+        shard.add_done_callback(self._ended.put)
+
+    def _hand_out(self) -> None:
+        if self._stopped or self._work is None:
+            return
+        while len(self._open) < _AHEAD * self._executor.slots:
+            if suspects := self._work.suspects():
+                self._submit(suspects, suspects=True)
+            elif indices := self._work.take(self._atoms):
+                self._submit(indices)
+            else:
+                break
+
+    def _take(self, shard: Future[Told]) -> None:
+        indices, suspects = self._open.pop(shard)
+        if (error := shard.exception()) is None:
+            self._returned(shard.result(), indices, suspects=suspects)
+        elif isinstance(error, WorkerLost | ManagerLost):
+            self._lost(error, indices, suspects=suspects)
+        else:
+            self._put_back(indices)
+            self._end(
+                self._executor.reason()
+                if self._executor.bad_state_is_set
+                else error
+                if isinstance(error, RootstockError)
+                else WorkerError(f"Parsl failed with a shard: {error!r}")
+            )
+
+    def _returned(self, told: Told, indices: list[int], *, suspects: bool) -> None:
+        self._states[told.place] = "computing"
+        if told.recorded:
+            self._deaths.pop(told.place, None)
+            self._note(told.recorded)
+        left = [*(dict.fromkeys(indices).keys() - set(told.recorded))]
+        if told.error is not None:
+            self._failed(as_error(told.error), told, left)
+            return
+        if self._work is None and told.gpu:
+            self._begin(told.gpu)
+        if left:
+            self._put_back(sorted(left, key=indices.index))
+        elif indices and not suspects:
+            self._resize(int(self._sizes[indices].sum()), told.seconds)
+
+    def _failed(self, error: RootstockError, told: Told, left: list[int]) -> None:
+        """See to an error that is none of a structure's."""
+        self._error = error
+        if self._order.stop_on_error or not isinstance(error, WorkerError):
+            self._put_back(left)
+            self._end(error)
+            return
+        if self._work is None:
+            if isinstance(error, DeviceError | MissingWeightsError):
+                self._end(error)
+        else:
+            self._work.back(left)
+        self._deaths[told.place] += 1
+        said = error.message.partition("\n")[0]
+        if self._deaths[told.place] < _DEATHS:
+            self._told.warn(f"{told.place}: {said}")
+        elif told.place not in self._closed:
+            self._told.warn(f"{told.place}: {said} Its job is ended.")
+            self._closed[told.place] = "its job was ended"
+            self._states.pop(told.place, None)
+            self._executor.close_block(told.block)
+            if len(self._closed) > self._executor.slots:
+                self._end(error)
+
+    def _lost(self, error: Exception, indices: list[int], *, suspects: bool) -> None:
+        """See to what a worker had, or a node, that is gone."""
+        left = self._missing(indices)
+        self._note([*(set(indices) - set(left))])
+        lost = WorkerError(f"{error}.", "If this repeats, its node may have too little memory.")
+        self._error = lost
+        self._told.warn(f"{error}.")
+        if self._work is None:
+            if indices or not self._open:
+                self._submit([])
+        elif isinstance(error, ManagerLost):  # a node, or a job at its end: no structure is the reason
+            self._work.back(left)
+        elif (reason := self._work.lost(left, with_nothing_else=suspects)) is not None:
+            self._fail(reason, lost)
+            self._work.given_up += 1  # whoever kills a worker of Parsl's from outside says nothing about the structure
+
+    def _begin(self, gpu: str) -> None:
+        try:
+            todo = self._run.todo(gpu)
+        except RootstockError as error:
+            self._end(error)
+            return
+        self._work = Work(todo.tolist(), self._sizes, _AHEAD * self._executor.slots)
+        mean = float(self._sizes[todo].mean()) if len(todo) else 1.0
+        self._atoms = max(1, round(_FIRST * mean))
+
+    def _resize(self, atoms: int, seconds: float) -> None:
+        if seconds < _SOON_S and atoms > self._atoms // 2:
+            self._atoms = min(2 * self._atoms, _MOST)
+        elif seconds > _LATE_S:
+            self._atoms = max(self._atoms // 2, 1)
+
+    def _put_back(self, indices: Sequence[int]) -> None:
+        if self._work is not None:
+            self._work.put_back(indices)
+
+    def _missing(self, indices: Sequence[int]) -> list[int]:
+        if not indices:
+            return []
+        statuses = self._folder.progress().statuses
+        return [index for index in indices if statuses[index] == self._before[index]]  # nothing new is known of them
+
+    def _note(self, indices: Sequence[int]) -> None:
+        if indices:
+            self._executor.note()
+            self._told.recorded(indices)
+
+    def _fail(self, index: int, error: RootstockError) -> None:
+        structure = self._source.name(index)
+        with contextlib.suppress(ConfigurationError):
+            structure = describe(self._source[index], structure)
+        self._recorder.fail(index, FailureClass.INFRASTRUCTURE, error, structure)
+
+    # -- the end
+
+    def _look_for_signals(self) -> None:
+        signals = self._told.signals()
+        if signals > 1:
+            self._stop(0.0)
+        elif signals and not self._stopped:
+            self._told.warn("Ending: what is unfinished is recorded. Once more, to end at once.")
+            self._stop(self._run.workers.grace)
+
+    def _end(self, error: RootstockError) -> None:
+        """End all, for an error with which nothing can go on."""
+        self._fatal = self._fatal or error
+        self._stop(0.0 if self._executor.bad_state_is_set else self._run.workers.grace)
+
+    def _stop(self, grace: float) -> None:
+        """Hand out no more, and wait some seconds for what is computed."""
+        if not self._stopped:
+            self._stopped = True
+            with contextlib.suppress(OSError):
+                Path(self._order.orders).write_bytes(b"stop")
+            self._ends_at = time.monotonic() + grace
+        self._ends_at = min(self._ends_at or 0.0, time.monotonic() + grace)
+
+    def _show(self) -> None:
+        states = self._states | self._closed
+        if states != self._shown:
+            self._shown = states
+            self._told.states(states)
