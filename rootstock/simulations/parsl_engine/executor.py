@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import zmq
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import TERMINAL_STATES, JobState
@@ -44,6 +45,7 @@ class Executor(HighThroughputExecutor):
         self._seen: tuple[Any, ...] = ()
         self._since = time.monotonic()
         self._watcher: threading.Thread | None = None
+        self._put: Callable[[Any], object]
 
     # -- what others ask
 
@@ -112,6 +114,9 @@ class Executor(HighThroughputExecutor):
         """Start the interchange, and watch it."""
         self.interchange_launch_cmd = [*self.interchange_launch_cmd, str(os.getpid())]  # which it ends with
         super().start()  # type: ignore[no-untyped-call]
+        self.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, int(_LOOK_S * 1000))
+        self._put = self.outgoing_q.put
+        self.outgoing_q.put = self._put_or_fail  # type: ignore[method-assign]
         self._watcher = threading.Thread(target=self._watch, name="rootstock-parsl", daemon=True)
         start_thread(self._watcher)
 
@@ -161,6 +166,16 @@ class Executor(HighThroughputExecutor):
         answer: list[Any] = self.command_client.run(what, timeout_s=_ANSWER_S)
         return answer
 
+    def _put_or_fail(self, message: Any) -> None:
+        """Send a task to the interchange, for which Parsl would wait for ever if it is gone."""
+        while True:
+            with contextlib.suppress(zmq.Again):
+                self._put(message)
+                return
+            if self._interchange_ended():
+                self.give_up(_gone())
+            self.check()
+
     def _interchange_ended(self) -> bool:
         return self.interchange_proc is None or self.interchange_proc.poll() is not None
 
@@ -179,7 +194,7 @@ class Executor(HighThroughputExecutor):
     def _watch(self) -> None:
         while not self._ending.wait(_LOOK_S) and not self.bad_state_is_set:
             if self._interchange_ended():
-                self.give_up(WorkerError("Parsl's interchange, through which all tasks go, has ended.", _AGAIN))
+                self.give_up(_gone())
             elif not self.command_client.ok:
                 self.give_up(WorkerError("Parsl's interchange does not answer any more.", _AGAIN))
             elif self._stalled():
@@ -208,6 +223,10 @@ class Executor(HighThroughputExecutor):
         with contextlib.suppress(OSError):
             return {each.name: each.stat().st_mtime for each in Path(self.worker_logdir).glob("busy-*")}
         return {}
+
+
+def _gone() -> RootstockError:
+    return WorkerError("Parsl's interchange, through which all tasks go, has ended.", _AGAIN)
 
 
 def _runs(status: Mapping[str, Any]) -> bool:
