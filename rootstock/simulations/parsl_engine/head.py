@@ -1,40 +1,32 @@
-"""Computes a run folder by Parsl: hands out shards, and sees to those that are lost."""
+"""Hands out shards of a run folder to Parsl, and sees to those that are lost."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
-import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, DeviceError, MissingWeightsError, RootstockError, WorkerError
-from rootstock.simulations.output import unwritten
-from rootstock.simulations.parsl_engine.engine import running
 from rootstock.simulations.parsl_engine.executor import Executor
-from rootstock.simulations.parsl_engine.shard import GO_ON, Order, Told, compute_shard
+from rootstock.simulations.parsl_engine.shard import Order, Told, compute_shard
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.pool.work import Work
-from rootstock.simulations.runs.carry_out import check_settings
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import Recorder, describe
 from rootstock.simulations.runs.source import Source
-from rootstock.simulations.runs.worker_states import telling_states
 
-FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
 _LOOK_S = 0.2
 _FIRST = 25  # structures in the first shards
 _AHEAD = 2  # shards a slot: one that is computed, and one that waits
@@ -63,81 +55,6 @@ class Hears:
     states: Callable[[Mapping[str, str]], object] = lambda _: None
     warn: Callable[[str], object] = lambda _: None
     signals: Callable[[], int] = lambda: 0
-
-
-def compute_run(
-    run: PoolRun, config: Config, *, recorded: Callable[[Sequence[int]], object], stop_on_error: bool = False,
-    **hears: Any,
-) -> bool:  # fmt: skip
-    """Compute what is missing in a run folder by workers of Parsl's, and record it.
-
-    Parameters
-    ----------
-    run : PoolRun
-        Of its `workers`, `grace` and `limit` count.
-    config : parsl.Config
-        As `rootstock.parsl.config` returns it; its `run_dir` is best a folder ``engine`` in the run folder.
-    recorded : callable
-        Is given indices that are on the disk.
-    stop_on_error : bool
-        Whether the first structure that fails ends it.
-    **hears
-        ``states``, ``warn`` and ``signals`` of `Hears`.
-
-    Returns
-    -------
-    bool
-        Whether everything was computed; False if somebody has ended it before.
-
-    Raises
-    ------
-    LockBusyError
-        If another process computes this element.
-    ConfigurationError, OutputError
-        If the run cannot go on. What was recorded stays.
-    WorkerError
-        If no worker can compute, structures could not be computed, by no fault of their own, or Parsl has failed or
-        stalled.
-    """
-    check_settings(run.folder)
-    with run.folder.recorder(run.element, recorded) as recorder:
-        if not len(run.todo("any other")):
-            return True
-        with (
-            telling_states(run.folder.path, run.element) as tell,
-            _orders(run.folder.path / FOLDER) as orders,
-            running(config) as (kernel, executor),
-        ):
-            told = Hears(recorded, **hears)
-            states = told.states
-
-            def both(said: Mapping[str, str]) -> None:
-                states(said)
-                tell(said)
-
-            told.states = both
-            order = Order(str(run.folder.path.absolute()), {**run.calculator.parameters}, str(orders), stop_on_error)
-            return Head(run, order, recorder, told).run(kernel, executor)
-
-
-@contextlib.contextmanager
-def _orders(folder: Path) -> Iterator[Path]:
-    """Yield the file by which workers know that they may go on; those of heads before this one may not any more."""
-    orders = folder / f"orders-{secrets.token_hex(8)}"
-    try:
-        folder.mkdir(exist_ok=True)
-        for other in folder.glob("orders-*"):
-            other.unlink(missing_ok=True)
-        orders.write_bytes(GO_ON)
-    except OSError as error:
-        raise unwritten(folder, error) from error
-    try:
-        yield orders.absolute()
-    finally:
-        with contextlib.suppress(OSError):
-            orders.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # nothing of an engine is left
 
 
 class Head:
@@ -308,7 +225,7 @@ class Head:
         except RootstockError as error:
             self._end(error)
             return
-        self._work = Work(todo.tolist(), self._sizes, _AHEAD * self._executor.slots)
+        self._work = Work(todo.tolist(), self._sizes, self._executor.slots)
         mean = float(self._sizes[todo].mean()) if len(todo) else 1.0
         self._atoms = max(1, round(_FIRST * mean))
 

@@ -1,0 +1,409 @@
+"""Parsl: real executors on this machine, and what becomes of the work when any of their processes is killed."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import parsl
+import psutil
+import pytest
+from ase import Atoms
+from ase.io.extxyz import read_xyz
+
+from rootstock.client.evaluated import FailureClass
+from rootstock.errors import ConfigurationError, UnknownEnvironmentError, WorkerError
+from rootstock.parsl import config, evaluate
+from rootstock.simulations.extxyz import write_extxyz
+from rootstock.simulations.parsl_engine.block import Block
+from rootstock.simulations.parsl_engine.busy import FOLDER, busy
+from rootstock.simulations.parsl_engine.retries import cost_of_retry
+from rootstock.simulations.runs.folder import RunFolder
+from tests.run.conftest import HEADER
+from tests.run.programs.parsl_head import compute
+from tests.support.commands import DEADLINE_S, clean_environment
+from tests.support.folders import once_per_run
+from tests.support.processes import gone, wait_for, wait_until_gone
+
+pytestmark = pytest.mark.xdist_group("parsl")
+
+# What each structure does is in its info. The folder holds a line for each call, and what structures wait for.
+MODEL = (
+    HEADER
+    + """
+class Slow(Calculator):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        Base.calculate(self, atoms, properties, system_changes)
+        what, p = atoms.info.get("do", ""), atoms.positions
+        chosen = {name: value for name, value in os.environ.items() if name.endswith("VISIBLE_DEVICES")}
+        with open(os.path.join(self.folder, "calls"), "a") as file:
+            file.write(f"{atoms.info['id']} {os.getpid()} {chosen}" + chr(10))
+        if what == "fail":
+            raise ValueError("no parameters for this one")
+        while what == "wait" and not os.path.exists(os.path.join(self.folder, "go")):
+            time.sleep(0.01)
+        self.results = {"energy": p[0, 0] * 3.0, "forces": -0.5 * p, "stress": np.zeros(6)}
+
+
+def setup(model, device="cpu", folder=""):
+    calc = Slow()
+    calc.folder = folder
+    return calc
+"""
+)
+
+
+@pytest.fixture(scope="session")
+def slow_root(personal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root with the model ``slow``, for which uv makes an environment."""
+
+    def make(folder: Path) -> None:
+        (folder / "rootstock.toml").write_text('layout = 1\ncluster = "local"\n')
+        (folder / "environments").mkdir()
+        (folder / "environments" / "slow.py").write_text(MODEL)
+        (folder / "cache").symlink_to(personal / "cache")
+
+    return once_per_run(tmp_path_factory, "parsl-slow", make)
+
+
+@pytest.fixture(autouse=True)
+def job_with_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "7")
+
+
+def structures(number: int, **do: list[int]) -> list[Atoms]:
+    made = []
+    for index in range(number):
+        atoms = Atoms("Cu2", np.random.default_rng(index).random((2, 3)))
+        atoms.info |= {"id": index, "do": next((what for what, those in do.items() if index in those), "-")}
+        made.append(atoms)
+    return made
+
+
+def calls(folder: Path) -> list[tuple[int, int, str]]:
+    lines = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    return [(int(index), int(pid), chosen) for index, pid, chosen in (line.split(" ", 2) for line in lines)]
+
+
+def descendants(name: str, of: int | None = None) -> list[psutil.Process]:
+    """Return processes that this one, or another, has started, by something in their command."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            inside = str(process.environ().get("ROOTSTOCK_TEST_PARSL")) == str(of or os.getpid())
+            if inside and name in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Mark all that the test starts, and see that it ends."""
+    monkeypatch.setenv("ROOTSTOCK_TEST_PARSL", str(os.getpid()))
+    yield
+    mine = os.getpid()
+    wait_for(lambda: not [each for each in descendants("") if each.pid != mine], "the end of all that was started")
+    assert not interchanges()
+
+
+def managers() -> list[psutil.Process]:
+    return [
+        each
+        for each in descendants("-m parsl.executors.high_throughput.process_worker_pool")
+        if "block import" not in " ".join(each.cmdline())
+    ]
+
+
+def interchanges() -> list[psutil.Process]:
+    """Return those of this process; their titles take the place of what their commands and variables were."""
+    return [each for each in psutil.Process().children() if "HTEX interchange" in " ".join(each.cmdline())]
+
+
+def parsl_worker_of(model: int) -> psutil.Process:
+    """Return the worker of Parsl's that has started a model."""
+    process = psutil.Process(model)
+    while "spawn_main" not in " ".join(process.cmdline()):
+        process = process.parent() or pytest.fail("no worker")
+    return process
+
+
+# -- structures of a Python program
+
+
+def test_structures_as_futures(slow_root: Path, tmp_path: Path) -> None:
+    """They are right and in order; each worker of Parsl's has one model and one GPU; also after one was killed."""
+    images = structures(100, fail=[7])
+    arguments: dict[str, Any] = {
+        "model": "slow", "root": slow_root, "device": "cuda", "setup_kwargs": {"folder": str(tmp_path)}
+    }  # fmt: skip
+    settled = config(root=slow_root, gpus=2, run_dir=tmp_path / "parsl")
+    [executor] = settled.executors
+    executor.heartbeat_period, executor.heartbeat_threshold = 2, 8  # type: ignore[attr-defined]
+    with parsl.load(settled):
+        futures = [evaluate(atoms, **arguments) for atoms in images]
+        for atoms in images:
+            atoms.positions += 1.0  # what becomes of them later does not matter
+        energies = [3 * (atoms.positions[0, 0] - 1.0) for atoms in images]
+        check(futures, energies)
+        models = Counter((pid, chosen) for _, pid, chosen in calls(tmp_path))
+        assert sorted(chosen for _, chosen in models) == [f"{{'CUDA_VISIBLE_DEVICES': 'GPU-{name}'}}" for name in "ab"]
+        with pytest.raises(UnknownEnvironmentError):
+            evaluate(images[0], **{**arguments, "model": "none"})
+        assert evaluate(images[0], **arguments).result().index == 100
+        # Parsl itself never gets over this one.
+        idle = [parsl_worker_of(pid) for pid, _ in models]
+        assert len(set(idle)) == 2
+        for worker in idle:
+            worker.kill()
+        again = [evaluate(atoms, **arguments) for atoms in structures(30)]
+        check(again, energies[:30], failed=())
+        dependent = parsl.python_app(twice)(again[0])
+        assert dependent.result() == 2 * energies[0]
+        unasked = [evaluate(atoms, **arguments) for atoms in structures(3)]
+    check(unasked, energies[:3], failed=())  # the end of Parsl has waited for them
+    assert all(gone(pid) for _, pid, _ in calls(tmp_path))
+
+
+def twice(evaluated: Any) -> float:
+    return float(2 * evaluated.results["energy"])
+
+
+def check(futures: list[Any], energies: list[float], failed: tuple[int, ...] = (7,)) -> None:
+    for index, (future, energy) in enumerate(zip(futures, energies, strict=True)):
+        each = future.result(DEADLINE_S)
+        if index in failed:
+            assert each.failure is FailureClass.STRUCTURE and "no parameters for this one" in str(each.error)
+        else:
+            assert each.error is None, each.error
+            assert each.results["energy"] == pytest.approx(energy, abs=1e-12) == each.atoms.get_potential_energy()
+
+
+def test_parsl_must_be_loaded_and_arguments_right(slow_root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Parsl is not loaded"):
+        evaluate(structures(1)[0], model="slow", root=slow_root)
+    with pytest.raises(TypeError, match="no argument 'modle'"):
+        evaluate(structures(1)[0], modle="slow", root=slow_root)
+    with pytest.raises(ConfigurationError, match="gpus is 0"):
+        config(root=slow_root, gpus=0)
+
+
+# -- run folders
+
+
+class Run:
+    """A run folder, and what the test does while it is computed."""
+
+    def __init__(self, root: Path, folder: Path, images: list[Atoms]) -> None:
+        self.root, self.folder = root, folder
+        self.recorded: list[int] = []
+        self.warned: list[str] = []
+        write_extxyz(folder / "in.extxyz", images)
+        self.number = len(images)
+
+    def compute(self, meanwhile: Callable[[], object] = lambda: None, **told: Any) -> bool:
+        done: Future[object] = Future()
+
+        def do() -> None:
+            try:
+                done.set_result(meanwhile())
+            except BaseException as error:  # noqa: BLE001
+                self.go()
+                done.set_exception(error)
+
+        threading.Thread(target=do, daemon=True).start()
+        try:
+            return compute(self.root, self.folder, recorded=self.recorded.extend, warn=self.warned.append, **told)
+        finally:
+            done.result(DEADLINE_S)
+
+    def waiting(self, number: int) -> list[int]:
+        """Wait until so many models compute, and return their processes, those that began last first."""
+        wait_for(lambda: len({pid for _, pid, _ in calls(self.folder) if not gone(pid)}) >= number, "models")
+        return [*dict.fromkeys(pid for _, pid, _ in reversed(calls(self.folder)) if not gone(pid))]
+
+    def go(self) -> None:
+        (self.folder / "go").touch()
+
+    def check(self, failed: tuple[int, ...] = ()) -> None:
+        run = RunFolder.open(self.folder / "run")
+        found = {}
+        for index, frame in run.frames():
+            [atoms] = read_xyz(io.StringIO(frame.decode()), slice(None))
+            assert atoms.info["id"] == index and index not in found
+            assert atoms.get_potential_energy() == pytest.approx(3 * atoms.positions[0, 0], abs=1e-12)
+            found[index] = atoms
+        assert sorted(found) == [index for index in range(self.number) if index not in failed]
+        assert [each["index"] for each in run.failures()] == [*failed]
+        assert not len(run.missing())
+
+
+def test_a_run_goes_on_when_workers_and_managers_are_killed(slow_root: Path, tmp_path: Path) -> None:
+    run = Run(slow_root, tmp_path, structures(200, fail=[11], wait=[5, 150]))
+
+    def kill() -> None:
+        busy_one, _ = map(parsl_worker_of, run.waiting(2))
+        busy_one.kill()
+        wait_for(lambda: run.warned, "the loss of a worker")
+        [manager] = managers()
+        manager.kill()
+        wait_until_gone(manager.pid)
+        run.go()
+
+    assert run.compute(kill)
+    run.check(failed=(11,))
+    assert set(run.recorded) == {*range(200)} and len(run.recorded) == 200
+    assert RunFolder.open(tmp_path / "run").progress().twice == 0
+    assert any("loss of worker" in text for text in run.warned) and any(
+        "loss of manager" in text for text in run.warned
+    )
+    assert not (tmp_path / "run" / "engine").exists()
+
+
+def test_a_head_is_killed_and_an_interchange(slow_root: Path, tmp_path: Path) -> None:
+    """The next head goes on with what is recorded; nothing waits for ever."""
+    run = Run(slow_root, tmp_path, structures(60, wait=[20, 40]))
+    command = [sys.executable, Path(__file__).parent / "programs" / "parsl_head.py", slow_root, tmp_path]
+    first = subprocess.Popen(command, env={**clean_environment(), "PYTHONPATH": os.pathsep.join(sys.path)})
+    [_, *_] = run.waiting(2)
+    wait_for(lambda: len(RunFolder.open(tmp_path / "run").missing()) < 60, "something recorded")
+    first.kill()
+    first.wait()
+
+    def kill() -> None:
+        before = {pid for _, pid, _ in calls(tmp_path)}
+        wait_for(lambda: {pid for _, pid, _ in calls(tmp_path)} - before, "a model of the next head's")
+        [interchange] = interchanges()
+        interchange.kill()
+
+    with pytest.raises(WorkerError, match="interchange, through which all tasks go, has ended") as caught:
+        run.compute(kill)
+    assert "Type the same command again" in caught.value.hint
+    run.go()
+    assert run.compute()
+    run.check()
+
+
+@pytest.mark.soak
+def test_a_stalled_engine_is_ended(slow_root: Path, tmp_path: Path) -> None:
+    """Here a node hangs: all of its processes are there, and none does anything."""
+    run = Run(slow_root, tmp_path, structures(60, wait=[20, 40]))
+    stopped: list[psutil.Process] = []
+
+    def hang() -> None:
+        run.waiting(2)
+        for each in [*descendants("parsl_engine.block"), *managers()]:
+            each.send_signal(signal.SIGSTOP)
+            stopped.append(each)
+
+    try:
+        with pytest.raises(WorkerError, match="Parsl has stalled: for 60 s"):
+            run.compute(hang, stall=60.0)
+    finally:
+        for each in stopped:
+            for process in [*each.children(recursive=True), each]:
+                process.kill()
+    run.go()
+    assert run.compute()
+    run.check()
+
+
+@pytest.mark.soak
+def test_signals_end_a_run_and_a_second_one_at_once(slow_root: Path, tmp_path: Path) -> None:
+    run = Run(slow_root, tmp_path, structures(60, wait=[40]))
+    came: list[int] = []
+
+    def ask() -> None:
+        run.waiting(2)
+        came.append(1)
+        wait_for(lambda: any(text.startswith("Ending: ") for text in run.warned), "its word")
+        came.append(2)
+
+    assert not run.compute(ask, signals=lambda: len(came), grace=600.0)
+    run.go()
+    assert run.compute()
+    run.check()
+
+
+# -- a block, with programs in place of Parsl's manager
+
+MANAGER = """
+import os, signal, subprocess, sys, time
+notes, marks = sys.argv[1], os.environ["ROOTSTOCK_PARSL_BUSY"]
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+children = [subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]) for _ in range(2)]
+open(os.path.join(marks, str(children[0].pid)), "w").close()
+with open(notes, "a") as file:
+    file.write(f"{os.getpid()} {children[0].pid} {children[1].pid}" + chr(10))
+while not os.path.exists(notes + ".over"):
+    time.sleep(0.01)
+for child in children:
+    child.kill()
+"""
+
+
+def test_a_block_replaces_a_manager_that_cannot_go_on(tmp_path: Path) -> None:
+    notes, told = tmp_path / "notes", tmp_path / "busy-0"
+    (tmp_path / "marks").mkdir()
+    ended: list[int] = []
+    command = [sys.executable, "-S", "-c", MANAGER, str(notes)]
+    block = threading.Thread(target=lambda: ended.append(Block(told, tmp_path / "marks", command).run()), daemon=True)
+    block.start()
+
+    def families() -> list[list[int]]:
+        return [[*map(int, line.split())] for line in notes.read_text().splitlines()] if notes.exists() else []
+
+    wait_for(families, "a manager")
+    first, busy_one, idle = families()[0]
+    wait_for(told.exists, "that it computes")
+    time.sleep(1.5)  # in which it has looked at the children
+    os.kill(busy_one, signal.SIGKILL)
+    wait_for(lambda: not any((tmp_path / "marks").iterdir()), "the end of its mark")
+    assert not gone(first)
+    os.kill(idle, signal.SIGKILL)
+    wait_for(lambda: len(families()) == 2, "another manager")
+    assert gone(first)
+    os.kill(families()[1][0], signal.SIGKILL)
+    wait_for(lambda: len(families()) == 3, "a third one")
+    wait_until_gone(*families()[1])
+    Path(f"{notes}.over").touch()
+    block.join(DEADLINE_S)
+    assert ended == [0]
+
+
+def test_who_computes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with busy():
+        pass
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    with busy():
+        assert [each.name for each in tmp_path.iterdir()] == [str(os.getpid())]
+    assert not any(tmp_path.iterdir())
+
+
+# -- configurations
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "costs"),
+    [
+        (parsl.executors.high_throughput.errors.WorkerLost(0, "node"), 1, 0.01),
+        (parsl.executors.high_throughput.errors.WorkerLost(0, "node"), 7, 1.0),
+        (WorkerError("It is so."), 1, 1.0),
+        (ConfigurationError("It is so."), 1, 10.0**6),
+    ],
+)
+def test_what_retries_cost(error: Exception, times: int, costs: float) -> None:
+    assert cost_of_retry(error, {"func": twice, "fail_count": times}) == costs  # type: ignore[typeddict-item]
