@@ -12,10 +12,12 @@ import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Whole, Word
-from rootstock.cli.run_workers import AskedWorkers
+from rootstock.cli.run_workers import AskedWorkers, count_signals
 
 if TYPE_CHECKING:
+    from rootstock.cli.run_line import Line
     from rootstock.config.site import Site
+    from rootstock.simulations.pool.run import PoolRun
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.submission.plan import JobPlan, Request
     from rootstock.simulations.submission.submit import Prepared
@@ -69,6 +71,13 @@ class AskedJobs:
         from rootstock.simulations.submission.plan import Request
 
         given, times = click.get_current_context().params, asked.pop("until_done")
+        if engine == "parsl":
+            refuse_unused(
+                {
+                    "until_done": "is for --engine array: with Parsl this process stays until all is computed.",
+                    "workers_per_gpu": "is for --engine array: Parsl's workers have a GPU each.",
+                }
+            )
         request = Request(gpus, **asked, until_done=times or 1, force=force)
         return cls(request, engine or "array", given["workers_per_gpu"] or 1, given["dry_run"])
 
@@ -87,6 +96,47 @@ class AskedJobs:
         workers = AskedWorkers(None, self.workers_per_gpu, grace, None, dry_run=False)
         words = ["run", name, str(folder.absolute()), *shlex.split(more + workers.words()), "--grace", f"{grace:g}"]
         return [*words, *(["--stop-on-error"] if stop_on_error else [])]
+
+    @property
+    def by_parsl(self) -> bool:
+        """Whether this process stays, and hands out the work by Parsl."""
+        return self.engine == "parsl"
+
+    def same(self) -> str:
+        """Return the options that let another command do the same by Parsl, as text behind it."""
+        return f" --gpus {self.request.gpus} --engine parsl"
+
+    def compute(self, run: PoolRun, line: Line, *, stop_on_error: bool) -> bool:
+        """Compute a run by Parsl, and show how far it is.
+
+        Parameters
+        ----------
+        run : PoolRun
+        line : Line
+        stop_on_error : bool
+
+        Returns
+        -------
+        bool
+            Whether everything was computed; False if a signal has ended it before.
+        """
+        from rootstock.simulations.parsl_engine import require_parsl
+
+        require_parsl()
+        from rootstock.simulations.parsl_engine.cluster_config import config
+        from rootstock.simulations.parsl_engine.compute import FOLDER, compute_run
+        from rootstock.simulations.submission.submit import refuse_computed
+
+        path, asked = run.folder.path, dict(vars(self.request))
+        refuse_computed(path, force=asked.pop("force"))
+        asked.pop("until_done")
+        line.tell("starting Parsl")
+        settled = config(root=run.calculator.parameters["root"], run_dir=path / FOLDER, **asked)
+        with count_signals() as came:
+            return compute_run(
+                run, settled, recorded=line.add, stop_on_error=stop_on_error, states=line.states,
+                warn=lambda text: click.echo(text, err=True), signals=came,
+            )  # fmt: skip
 
     def check(self, site: Site) -> None:
         """Refuse what the cluster does not allow, before anything else takes time.
@@ -118,6 +168,20 @@ class AskedJobs:
 
         plan = plan_jobs(site.cluster, self.request, todo)
         return plan, prepare(folder, site, plan, words(plan.grace))
+
+    def show_parsl(self, site: Site, todo: int) -> None:
+        """Print what Parsl would submit.
+
+        Parameters
+        ----------
+        site : Site
+        todo : int
+            How many structures are to be computed.
+        """
+        from rootstock.simulations.submission.plan import plan_jobs
+
+        click.echo(f"by Parsl, from this process: {plan_jobs(site.cluster, self.request, todo)}")
+        click.echo("Nothing was submitted.")
 
     def show(self, plan: JobPlan, prepared: Prepared) -> None:
         """Print what would be submitted.

@@ -28,6 +28,7 @@ from rootstock.errors import (
 )
 
 if TYPE_CHECKING:
+    from rootstock.cli.jobs import AskedJobs
     from rootstock.root.lock import Report
     from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.elements import Element
@@ -63,6 +64,8 @@ class Run:
         None: this process has the only one.
     places : sequence of Slot
         Where workers compute.
+    jobs : AskedJobs or None
+        By which Parsl's workers compute it.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Run:
     as_json: bool = False
     workers: AskedWorkers | None = None
     places: Sequence[Slot] = ()
+    jobs: AskedJobs | None = None
 
     def say(self, text: str) -> None:
         """Tell a person something.
@@ -159,10 +163,15 @@ def compute(run: Run, opened: Opened) -> None:
 
 def _compute(run: Run, line: Line, folder: RunFolder, source: Source, calc: Any) -> None:
     """Compute what is missing, in this process or with several workers."""
-    from rootstock.simulations.pool.run import PoolRun
+    from rootstock.simulations.pool.run import PoolRun, Workers
     from rootstock.simulations.runs.carry_out import carry_out
 
-    if run.workers is not None:
+    if run.jobs is not None:
+        calc.close()  # each worker of Parsl's makes one of its own
+        pool = PoolRun(folder, calc, Workers(), run.element, run.retry_failed)
+        line.begin(folder, todo := len(pool.todo("any other")))
+        ended = bool(todo) and not run.jobs.compute(pool, line, stop_on_error=run.stop_on_error)
+    elif run.workers is not None:
         calc.close()  # each driver makes one of its own
         pool = PoolRun(folder, calc, run.workers.settings(), run.element, run.retry_failed)
         line.begin(folder, todo := len(pool.todo("any other")))

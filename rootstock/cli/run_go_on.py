@@ -69,7 +69,10 @@ def go_on(
     if jobs is not None and missing:
         name = "retry-failed" if retry_failed else "continue"
         words = partial(jobs.words, name, folder, more, stop_on_error=stop_on_error)
-        _submit(jobs, folder, record, make, words, missing, out, rebase=rebase)
+        asked = Run(
+            folder, share, stop_on_error, retry_failed, out, overwrite, more + jobs.same(), record.model, jobs=jobs
+        )
+        _submit(jobs, asked, record, make, words, missing, rebase=rebase)
         return
     claim_results(folder, share, out)
     places: list[Slot] = []
@@ -86,19 +89,20 @@ def go_on(
 
 
 def _submit(
-    jobs: AskedJobs, folder: Path, record: RunRecord, make: Callable[[str | None], Any],
-    words: Callable[..., list[str]], missing: int, out: Path, *, rebase: bool,
+    jobs: AskedJobs, run: Run, record: RunRecord, make: Callable[[str | None], Any], words: Callable[..., list[str]],
+    missing: int, *, rebase: bool,
 ) -> None:  # fmt: skip
     """Have jobs compute what is missing."""
     from rootstock.config.site import users_site
     from rootstock.root.layout import RootLayout
-    from rootstock.simulations.runs.begin import naming_rebase
+    from rootstock.simulations.runs.begin import naming_rebase, resume
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.input_table import read_sizes
     from rootstock.simulations.runs.records import rebase as bind_again
     from rootstock.simulations.submission.identity import identity
     from rootstock.simulations.submission.submit import refuse_computed
 
+    folder, out = run.path, run.out or near(Path(record.out))
     with naming_rebase(folder, record), closing(make(None if rebase else record.build)) as calc:
         site = users_site(RootLayout(Path(calc.parameters["root"])))
         model = identity(calc)
@@ -106,9 +110,13 @@ def _submit(
     plan, prepared = jobs.prepare(site, folder, missing, lambda grace: [*words(grace=grace), *elsewhere])
     if jobs.dry_run:
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
-        jobs.show(plan, prepared)
+        jobs.show_parsl(site, missing) if jobs.by_parsl else jobs.show(plan, prepared)
         return
     if rebase:
         refuse_computed(folder, force=jobs.request.force)
         bind_again(folder, model)
-    jobs.submit(RunFolder(folder, record), plan, prepared, out)
+    if jobs.by_parsl:
+        claim_results(folder, run.element, out)
+        compute(run, lambda _, announce: resume(folder, make, announce=announce))
+    else:
+        jobs.submit(RunFolder(folder, record), plan, prepared, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rootstock.root.lock import Report
     from rootstock.simulations.pool.slots import Slot
     from rootstock.simulations.runs.begin import Asked, Make
     from rootstock.simulations.runs.elements import Element
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.records import RunRecord
+    from rootstock.simulations.runs.source import Source
 
 element_option = click.option(
     "--element", metavar="I/N",
@@ -176,13 +178,21 @@ class NewRun:
         if jobs.dry_run:
             sizes, todo = _what(self, asked, Element())
             show_what(self.folder, asked.model, sizes, todo, asked.out)
-            jobs.show(*jobs.prepare(site, self.folder, todo, words))
+            jobs.show_parsl(site, todo) if jobs.by_parsl else jobs.show(*jobs.prepare(site, self.folder, todo, words))
             return
-        run = Run(self.folder, Element(), model=asked.model)
-        with (
-            show_line() as line,
-            begin(self.folder, asked, make, line.tell, _telling(asked.drawn, run.announce), identity) as (folder, _, _),
-        ):
+        run = Run(
+            self.folder, Element(), self.stop_on_error, out=asked.out, overwrite=overwrite, more=more + jobs.same(),
+            model=asked.model, jobs=jobs,
+        )  # fmt: skip
+
+        def opened(show: Report, announce: Announce) -> AbstractContextManager[tuple[RunFolder, Source, Any]]:
+            return begin(self.folder, asked, make, show, _telling(asked.drawn, announce), identity)
+
+        if jobs.by_parsl:
+            claim_results(self.folder, Element(), asked.out)
+            compute(run, opened)
+            return
+        with show_line() as line, opened(line.tell, run.announce) as (folder, _, _):
             plan, prepared = jobs.prepare(site, self.folder, len(folder.missing()), words)
         jobs.submit(folder, plan, prepared, asked.out)
 

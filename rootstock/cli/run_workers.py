@@ -148,7 +148,7 @@ def compute_with(run: PoolRun, slots: Sequence[Slot], line: Line, *, stop_on_err
         Whether everything was computed; False if a signal has ended it before.
     """
     line.tell(f"starting {places(slots)}")
-    with _count_signals() as came:
+    with count_signals() as came:
         return run.compute(
             slots, recorded=line.add, stop_on_error=stop_on_error, states=line.states,
             warn=lambda text: click.echo(text, err=True), signals=came,
@@ -213,8 +213,8 @@ def places(slots: Sequence[Slot]) -> str:
 
 
 @contextlib.contextmanager
-def _count_signals() -> Iterator[Callable[[], int]]:
-    """Yield what tells how many times the end was asked for."""
+def count_signals() -> Iterator[Callable[[], int]]:
+    """Yield what tells how many times the end was asked for, by signals of which some that come together are one."""
     came: list[float] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it

@@ -22,7 +22,7 @@ from rootstock.client.own_python import own_python
 from rootstock.config.amounts import clock
 from rootstock.config.cluster_settings import Cluster
 from rootstock.config.clusters import find_root, get_cluster
-from rootstock.config.site import installed_site
+from rootstock.config.site import users_site
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.user_folders import user_folder
@@ -129,7 +129,7 @@ def _settings(cluster: str | None, root: str | os.PathLike[str] | None) -> Clust
         raise ConfigurationError(
             "Neither a cluster nor a root is named.", "For example: config(cluster='della', gpus=16)"
         )
-    return installed_site(RootLayout(path)).cluster
+    return users_site(RootLayout(path)).cluster
 
 
 def _jobs(cluster: Cluster, request: Request) -> JobPlan:
