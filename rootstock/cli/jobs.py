@@ -178,9 +178,12 @@ class AskedJobs:
         todo : int
             How many structures are to be computed.
         """
-        from rootstock.simulations.submission.plan import plan_jobs
+        from rootstock.simulations.parsl_engine import require_parsl
 
-        click.echo(f"by Parsl, from this process: {plan_jobs(site.cluster, self.request, todo)}")
+        require_parsl()
+        from rootstock.simulations.parsl_engine.cluster_config import blocks
+
+        click.echo(f"by Parsl, from this process: {blocks(site.cluster, self.request, todo).jobs}")
         click.echo("Nothing was submitted.")
 
     def show(self, plan: JobPlan, prepared: Prepared) -> None:

@@ -103,7 +103,7 @@ def config(
             "address": "127.0.0.1", "max_workers_per_node": gpus,
         }  # fmt: skip
     else:
-        plan = _jobs(settings, request)
+        plan = blocks(settings, request)
         where = {
             "provider": _provider(settings, plan), "max_workers_per_node": plan.nodes.gpus,
             "drain_period": max(plan.seconds - _DRAIN_S, plan.seconds // 2),
@@ -132,7 +132,21 @@ def _settings(cluster: str | None, root: str | os.PathLike[str] | None) -> Clust
     return users_site(RootLayout(path)).cluster
 
 
-def _jobs(cluster: Cluster, request: Request) -> JobPlan:
+def blocks(cluster: Cluster, request: Request, todo: int = _MANY) -> JobPlan:
+    """Return the jobs that Parsl submits, each with one node or a part of one.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    request : Request
+    todo : int
+        How many structures are to be computed.
+
+    Raises
+    ------
+    ConfigurationError
+        As `plan_jobs`; and if the cluster has Flux.
+    """
     if cluster.scheduler == "flux":
         raise ConfigurationError(
             f"Cluster {cluster.name!r} has Flux, for which Parsl's workers cannot be started from here.",
@@ -140,7 +154,7 @@ def _jobs(cluster: Cluster, request: Request) -> JobPlan:
             "with a cluster whose scheduler is none.",
         )
     # A block is one job of its own, whatever the cluster says about arrays.
-    return plan_jobs(replace(cluster, arrays=True, array_max=0), request, _MANY)
+    return plan_jobs(replace(cluster, arrays=True, array_max=0), request, todo)
 
 
 def _provider(cluster: Cluster, plan: JobPlan) -> ExecutionProvider:

@@ -88,16 +88,27 @@ class JobPlan:
         return self.gpus * self.seconds / 3600
 
     def __str__(self) -> str:
-        many = self.shares > 1
-        gpus = f"{self.nodes.gpus} GPU{'s' * (self.nodes.gpus > 1)}"
         if self.nodes.number > 1:
-            what = f"one job of {self.shares} nodes with {gpus} each"
-        else:
-            what = f"an array of {self.shares:,} jobs with {gpus} each" if many else f"one job with {gpus}"
+            return f"one job of {self.shares} nodes with {self._each}, {self.limits}"
+        return f"an array of {self.jobs}" if self.shares > 1 else self.jobs
+
+    @property
+    def jobs(self) -> str:
+        """How many jobs there are, and how large, where each computes a share, in words."""
+        many = f"{self.shares:,} jobs" if self.shares > 1 else "one job"
+        return f"{many} with {self._each}, {self.limits}"
+
+    @property
+    def limits(self) -> str:
+        """What they take at most, in words."""
         again = f", up to {self.times} times" if self.times > 1 else ""
         hours = f"{self.hours * self.times:,.1f}".removesuffix(".0")
         unit = "GPU hour" if hours == "1" else "GPU hours"
-        return f"{what}, for {clock(self.seconds)} at most{again}: {hours} {unit} at most"
+        return f"for {clock(self.seconds)} at most{again}: {hours} {unit} at most"
+
+    @property
+    def _each(self) -> str:
+        return f"{self.nodes.gpus} GPU{'s' * (self.nodes.gpus > 1)}{' each' * (self.shares > 1)}"
 
 
 def plan_jobs(cluster: Cluster, request: Request, todo: int) -> JobPlan:
