@@ -9,7 +9,7 @@ whose jobs write down the time and end.
                                      [--engine array parsl] [--json FILE]
     python benchmarks/scale_nodes.py --root ROOT --loopback [...]    as root: on a test cluster of three nodes
 
-With Parsl `overhead` is what it costs for each structure: the time of a slot that is not the model's.
+`overhead_ms` is what a structure costs a slot beside the model, from its first result to its last.
 """
 
 from __future__ import annotations
@@ -55,16 +55,23 @@ class Login:
         return done.stdout
 
 
-def compute(login: Login, name: str, model: str, gpus: int, *more: str) -> tuple[float, list[float]]:
-    """Compute all structures, and return when that was asked for, and when each was done."""
+def compute(login: Login, name: str, model: str, gpus: int, *more: str) -> tuple[float, list[list[float]]]:
+    """Compute all structures, and return when that was asked for, and when each was done, by workers."""
     begun = time.time()
     login.run(login.rootstock, "singlepoint", model, "many.xyz", "--run", name, "--gpus", str(gpus), *more)
     while any(job["running"] or job["waiting"] for job in status(login, name)["jobs"]):
         time.sleep(LOOK_S)
     if status(login, name)["missing"]:
         raise SystemExit(f"{name} is not complete.")
-    images = read(login.folder / f"{name}.extxyz", ":")
-    return begun, sorted(atoms.calc.results["energy"] for atoms in images)
+    parts = [times for part in (login.folder / name).glob("part-*.extxyz") if (times := times_in(part))]
+    if len(read(login.folder / f"{name}.extxyz", ":")) != sum(map(len, parts)):
+        raise SystemExit(f"Structures of {name} were computed twice, or are missing.")
+    return begun, parts
+
+
+def times_in(part: Path) -> list[float]:
+    """Return when each structure in a part of a run was done, which one worker has computed."""
+    return sorted(atoms.calc.results["energy"] for atoms in read(part, ":"))
 
 
 def status(login: Login, name: str) -> dict[str, Any]:
@@ -92,14 +99,15 @@ def measure(login: Login, options: argparse.Namespace, engine: str, turn: int) -
     model, found = f"{options.model}-wait{options.milliseconds}", {}
     more = ["--walltime", options.walltime, *(["--engine", engine] if engine != "array" else [])]
     for gpus in (1, options.gpus):
-        begun, times = compute(login, f"{engine}-{gpus}-{turn}", model, gpus, *more)
+        begun, parts = compute(login, f"{engine}-{gpus}-{turn}", model, gpus, *more)
+        times = sorted(time for part in parts for time in part)
         # The first result has taken its time before it was there.
         found[f"seconds_{gpus}"] = times[-1] - times[0] + 1e-3 * options.milliseconds
         found[f"first_{gpus}"] = times[0] - begun
     found["ratio"] = found["seconds_1"] / found[f"seconds_{options.gpus}"]
     found["delay"] = schedulers_delay(login, options.gpus)
-    slot_seconds = found[f"seconds_{options.gpus}"] * options.gpus / options.structures
-    found["overhead_ms"] = 1e3 * slot_seconds - options.milliseconds
+    steps = sum(len(part) - 1 for part in parts)
+    found["overhead_ms"] = 1e3 * sum(part[-1] - part[0] for part in parts) / max(steps, 1) - options.milliseconds
     return found
 
 
