@@ -59,7 +59,7 @@ def many():
     """Compute many structures on all ranks, of which one fails."""
     images = [copper(seed) for seed in range(5)]
     images[3].positions[0, 0] = np.nan
-    with RootstockCalculator("emt", device="cpu") as calc:
+    with RootstockCalculator("emt", device="cpu", shared=True) as calc:  # which means nothing here
         done = calc.evaluate_many(images)
         return {
             "energies": [each.results and each.results["energy"].hex() for each in done],
