@@ -15,7 +15,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Each is a target of its own, so that they run side by side.
 CHECKS := types types-of-the-worker docs style layers modulefiles-in-git
 
-.PHONY: demo test coverage test-soak test-models test-gpu check $(CHECKS) bench clean
+.PHONY: demo test coverage test-soak test-models test-gpu test-nodes check $(CHECKS) bench clean
 
 demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
 	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
@@ -36,6 +36,9 @@ test-models: .venv/developer  ## Every model, also those that CI leaves out: ALI
 
 test-gpu: .venv/developer  ## Models on a GPU of this machine; ROOTSTOCK_TEST_DEVICE=cuda:1 takes another
 	$(BIN)/python -m pytest tests/gpu -m gpu $(TESTS)
+
+test-nodes: .venv/developer  ## A larger run on three nodes of Slurm, on this machine
+	$(BIN)/python -m pytest tests/site/test_nodes.py -m nodes $(TESTS)
 
 check: .venv/developer  ## Lint, types, layers and documentation
 	$(MAKE) --jobs $(PROCESSES) --output-sync --no-print-directory $(CHECKS)

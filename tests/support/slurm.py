@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tests.support import slurm_machines
 from tests.support.commands import DEADLINE_S, REPOSITORY, run
-from tests.support.processes import gone, wait_for, wait_until_gone
+from tests.support.processes import wait_for, wait_until_gone
 from tests.support.slurm_machines import GPUS, NODE, UID, USER, configure
 
 __all__ = ["GPUS", "GROUP_PREFIX", "NODE", "PROGRAMS", "UID", "USER", "Process", "Slurm"]
@@ -46,8 +46,10 @@ class Process:
 
     Attributes
     ----------
-    pid : int
-        As others see it outside of the cluster.
+    pid, parent : int
+        As others see them outside of the cluster.
+    number : int
+        The same as the node sees it.
     node, line : str
         Where it runs, and its command line.
     variables : Mapping of str to str
@@ -55,6 +57,8 @@ class Process:
     """
 
     pid: int
+    parent: int
+    number: int
     node: str
     line: str
     variables: Mapping[str, str]
@@ -85,6 +89,7 @@ class Slurm:
         only = group.name.removeprefix(GROUP_PREFIX) if group is not None else NODE
         self.names = (only,) if nodes == 1 else tuple(f"n{number}" for number in range(1, nodes + 1))
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}  # of several
+        self._firsts: dict[str, int] = {}  # the first process of each node that is up
         configure(state, self.names, group, kill_wait_s, timeout_s)
         self._process = subprocess.Popen(
             ["unshare", *_NAMESPACES, *_FORKS, sys.executable, "-m", slurm_machines.__name__, state, *self.names],
@@ -95,9 +100,9 @@ class Slurm:
             if self._process.stdout.readline() != "up\n":  # it gives up by itself
                 raise RuntimeError("The daemons did not start.")
             self._first = _child(self._process.pid)
-            if nodes > 1:
-                for name in self.names:
-                    self._start_node(name)
+            self._firsts = {} if nodes > 1 else {only: self._first}
+            for name in self.names if nodes > 1 else ():
+                self._start_node(name)
             wait_for(lambda: set(self.nodes().values()) == {"idle"}, "all nodes")
         except (RuntimeError, AssertionError) as error:
             self._process.kill()
@@ -121,7 +126,7 @@ class Slurm:
 
     def on(self, node: str, *command: str) -> str:
         """Run a command on a node, as the user, and return its output."""
-        return run(*self._enter(self.first_of(node)), *command, env=self.variables, check=True).stdout
+        return run(*self._enter(self._firsts[node]), *command, env=self.variables, check=True).stdout
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -182,8 +187,14 @@ class Slurm:
 
     def kill_node(self, name: str) -> None:
         """End all that runs on a node at once, as when its power fails. Slurm finds out by and by."""
-        os.kill(self.first_of(name), signal.SIGKILL)
+        os.kill(self._firsts.pop(name), signal.SIGKILL)
         self._nodes.pop(name).wait()  # the kernel lets the first one end after all others of the node
+
+    def lose_node(self, name: str) -> None:
+        """End what Slurm has on a node, as when its network fails: the jobs' processes go on, and nobody sees them."""
+        for each in _of_nodes({self._firsts[name]: name}):
+            if (each / "comm").read_text().startswith(("slurmd", "slurmstepd")):
+                os.kill(int(each.name), signal.SIGKILL)
 
     def say_down(self, name: str) -> None:
         """Tell Slurm that a node is dead, as administrators do: its jobs are to begin again on others."""
@@ -196,17 +207,10 @@ class Slurm:
         self._start_node(name, "-b")  # it says that it was booted
         wait_for(lambda: self._started(name) != before and self.nodes()[name] in _UP, f"node {name}")
 
-    def first_of(self, node: str) -> int:
-        """Return the first process of a node, as others outside of the cluster see it."""
-        if len(self.names) == 1:
-            return self._first
-        entered = _child(self._nodes[node].pid)  # of nsenter, and this is unshare
-        return _child(entered)
-
-    def processes(self, node: str, *words: str) -> list[Process]:
-        """Return the user's processes on a node whose command lines have some words in them."""
-        found = _processes(node, self.first_of(node)) if len(self.names) == 1 or node in self._nodes else ()
-        return [each for each in found if all(word in each.line for word in words)]
+    def processes(self, *words: str, node: str = "") -> list[Process]:
+        """Return the user's processes whose command lines have some words in them, of one node or of all."""
+        firsts = {first: name for name, first in dict(self._firsts).items() if node in ("", name)}
+        return [each for each in _processes(firsts) if all(word in each.line for word in words)]
 
     def _started(self, name: str) -> str:
         items = self.run("scontrol", "--oneliner", "show", "node", name).split()
@@ -219,6 +223,7 @@ class Slurm:
                 [*namespaces, sys.executable, "-m", slurm_machines.__name__, self.state, "--node", name, *options],
                 cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+        self._firsts[name] = _child(_child(self._nodes[name].pid))  # nsenter and unshare are before it
 
 
 def _child(pid: int) -> int:
@@ -228,15 +233,30 @@ def _child(pid: int) -> int:
     return int(path.read_text().split()[0])
 
 
-def _processes(node: str, first: int) -> Iterator[Process]:
-    """Yield the user's processes on a node, zombies aside."""
-    with contextlib.suppress(OSError):  # none of a node that is dead
-        space = os.readlink(f"/proc/{first}/ns/pid")
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if entry.stat().st_uid != UID or os.readlink(entry / "ns" / "pid") != space:
-                    continue
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                texts = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
-                if not gone(int(entry.name)):
-                    yield Process(int(entry.name), node, line, dict(t.split("=", 1) for t in texts if "=" in t))
+def _of_nodes(firsts: Mapping[int, str]) -> dict[Path, str]:
+    """Return the processes on some nodes, which are named by their first ones: their folders, with their nodes."""
+    nodes: dict[str, str] = {}
+    for first, node in firsts.items():
+        with contextlib.suppress(OSError):  # of a node that is dead
+            nodes[os.readlink(f"/proc/{first}/ns/pid")] = node
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, KeyError):
+            found[entry] = nodes[os.readlink(entry / "ns" / "pid")]
+    return found
+
+
+def _processes(firsts: Mapping[int, str]) -> Iterator[Process]:
+    """Yield the user's processes on some nodes, zombies aside."""
+    for entry, node in _of_nodes(firsts).items():
+        with contextlib.suppress(OSError):
+            if entry.stat().st_uid != UID:
+                continue
+            status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines() if ":" in line)
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            texts = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+            if status["State"].split()[0] not in "ZX":
+                yield Process(
+                    int(entry.name), int(status["PPid"]), int(status["NSpid"].split()[-1]), node, line,
+                    dict(text.split("=", 1) for text in texts if "=" in text),
+                )  # fmt: skip
