@@ -6,5 +6,6 @@ require_parsl()  # before anything is imported that needs it
 
 from rootstock.simulations.parsl_engine.cluster_config import config  # noqa: E402
 from rootstock.simulations.parsl_engine.evaluate import evaluate  # noqa: E402
+from rootstock.simulations.parsl_engine.warm import kept_calculator  # noqa: E402
 
-__all__ = ["config", "evaluate"]
+__all__ = ["config", "evaluate", "kept_calculator"]

@@ -31,7 +31,7 @@ PUBLIC = {
                          "UnknownEnvironmentError", "WorkerDiedError", "WorkerError"],
     "rootstock.ipi": ["IPICalculator"],
     "rootstock.lammps": ["Coupling", "attach"],
-    "rootstock.parsl": ["config", "evaluate"],
+    "rootstock.parsl": ["config", "evaluate", "kept_calculator"],
 }  # fmt: skip
 
 

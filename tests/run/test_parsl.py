@@ -23,16 +23,16 @@ from ase import Atoms
 from ase.io.extxyz import read_xyz
 
 from rootstock.client.evaluated import FailureClass
+from rootstock.client.own_python import own_python
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError, WorkerError
 from rootstock.parsl import config, evaluate
 from rootstock.simulations.extxyz import write_extxyz
-from rootstock.simulations.parsl_engine.block import Block
 from rootstock.simulations.parsl_engine.busy import FOLDER, busy
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
 from rootstock.simulations.runs.folder import RunFolder
 from tests.run.conftest import HEADER
 from tests.run.programs.parsl_head import compute
-from tests.support.commands import DEADLINE_S, clean_environment
+from tests.support.commands import DEADLINE_S, clean_environment, started
 from tests.support.folders import once_per_run
 from tests.support.processes import gone, wait_for, wait_until_gone
 
@@ -116,7 +116,9 @@ def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("ROOTSTOCK_TEST_PARSL", str(os.getpid()))
     yield
     mine = os.getpid()
-    wait_for(lambda: not [each for each in descendants("") if each.pid != mine], "the end of all that was started")
+    wait_for(
+        lambda: not [each for each in descendants("") if each.pid != mine], "the end of all that was started", 60.0
+    )
     assert not interchanges()
 
 
@@ -356,32 +358,32 @@ for child in children:
 
 
 def test_a_block_replaces_a_manager_that_cannot_go_on(tmp_path: Path) -> None:
-    notes, told = tmp_path / "notes", tmp_path / "busy-0"
-    (tmp_path / "marks").mkdir()
-    ended: list[int] = []
+    notes, told = tmp_path / "notes", tmp_path / "told" / "busy-0"
+    told.parent.mkdir()
     command = [sys.executable, "-S", "-c", MANAGER, str(notes)]
-    block = threading.Thread(target=lambda: ended.append(Block(told, tmp_path / "marks", command).run()), daemon=True)
-    block.start()
+    main = own_python("rootstock.simulations.parsl_engine.block", "main")
+    with started([*main, str(told.parent), "0", *command]) as block:
 
-    def families() -> list[list[int]]:
-        return [[*map(int, line.split())] for line in notes.read_text().splitlines()] if notes.exists() else []
+        def family(number: int) -> list[int]:
+            """Return the number-th manager and its children, one that computes and one that does not."""
+            found = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
+            return [*map(int, found[number])] if len(found) > number else []
 
-    wait_for(families, "a manager")
-    first, busy_one, idle = families()[0]
-    wait_for(told.exists, "that it computes")
-    time.sleep(1.5)  # in which it has looked at the children
-    os.kill(busy_one, signal.SIGKILL)
-    wait_for(lambda: not any((tmp_path / "marks").iterdir()), "the end of its mark")
-    assert not gone(first)
-    os.kill(idle, signal.SIGKILL)
-    wait_for(lambda: len(families()) == 2, "another manager")
-    assert gone(first)
-    os.kill(families()[1][0], signal.SIGKILL)
-    wait_for(lambda: len(families()) == 3, "a third one")
-    wait_until_gone(*families()[1])
-    Path(f"{notes}.over").touch()
-    block.join(DEADLINE_S)
-    assert ended == [0]
+        wait_for(lambda: family(0), "a manager")
+        first, busy_one, idle = family(0)
+        wait_for(told.exists, "that it computes")
+        time.sleep(2.0)  # in which it has looked at the children
+        os.kill(busy_one, signal.SIGKILL)
+        time.sleep(2.0)
+        assert not gone(first)
+        os.kill(idle, signal.SIGKILL)
+        wait_for(lambda: family(1), "another manager")
+        wait_until_gone(first)
+        os.kill(family(1)[0], signal.SIGKILL)
+        wait_for(lambda: family(2), "a third one")
+        wait_until_gone(*family(1))
+        Path(f"{notes}.over").touch()
+        assert block.wait(DEADLINE_S) == 0
 
 
 def test_who_computes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,3 +409,100 @@ def test_who_computes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_retries_cost(error: Exception, times: int, costs: float) -> None:
     assert cost_of_retry(error, {"func": twice, "fail_count": times}) == costs  # type: ignore[typeddict-item]
+
+
+CLUSTERS = """
+[clusters.shared]
+root = "/software/rootstock"
+[clusters.shared.jobs]
+scheduler = "slurm"
+[clusters.shared.hardware]
+accelerator = "cuda"
+[clusters.shared.jobs.batch]
+cpus-per-gpu = 6
+memory-per-gpu = "40G"
+partition = "gpu"
+account-required = true
+interface = "lo"
+walltime-max = {"1" = "02:00:00"}
+[clusters.whole]
+root = "/software/rootstock"
+[clusters.whole.jobs]
+scheduler = "pbs"
+directives = ["-l select={nodes}:system=polaris", "-l place=scatter", "-l filesystems=home:eagle"]
+[clusters.whole.hardware]
+accelerator = "cuda"
+[clusters.whole.jobs.batch]
+whole-nodes = true
+gpus-per-node = 4
+account = "mine"
+[clusters.fluxy]
+root = "/software/rootstock"
+[clusters.fluxy.jobs]
+scheduler = "flux"
+"""
+
+
+@pytest.fixture
+def clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a user know some clusters, and Parsl find no command of theirs."""
+    (tmp_path / "rootstock").mkdir()
+    (tmp_path / "rootstock" / "clusters.toml").write_text(CLUSTERS)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def script_of(provider: Any, folder: Path) -> list[str]:
+    """Return the lines of a job script of Parsl's, which a fake takes in place of the scheduler."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name, says in (("sbatch", "Submitted batch job 7"), ("qsub", "7.server")):
+        (programs / name).write_text(f"#!/bin/sh\necho {says}\n")
+        (programs / name).chmod(0o755)
+    provider.script_dir = str(folder)
+    assert provider.submit("the command", 1) in ("7", "7.server")
+    [script] = [each for each in folder.iterdir() if each.name.startswith("parsl") and each.suffix != ".stdout"]
+    return script.read_text().splitlines()
+
+
+@pytest.mark.usefixtures("clusters")
+def test_jobs_on_shared_nodes_have_one_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="Jobs on shared need an account") as caught:
+        config("shared", 16)
+    assert '[clusters.shared.jobs.batch]\naccount = "NAME"' in caught.value.hint
+    made = config("shared", 16, account="chem", options=["--constraint=gpu80"], walltime="90m")
+    [executor] = made.executors
+    assert (executor.slots, executor.provider.max_blocks, executor.max_workers_per_node) == (16, 16, 1)
+    assert executor.address == "127.0.0.1" and not executor.available_accelerators and executor.prefetch_capacity == 0
+    assert made.usage_tracking == 0 and made.initialize_logging is False and made.exit_mode == "wait"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    lines = script_of(executor.provider, tmp_path)
+    assert {
+        "#SBATCH --nodes=1", "#SBATCH --time=01:30:00", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=6",
+        "#SBATCH --mem=40960M", "#SBATCH --partition=gpu", "#SBATCH --account=chem", "#SBATCH --constraint=gpu80",
+    } <= {*lines}  # fmt: skip
+    assert "export ROOTSTOCK_DEADLINE=$(( $(date +%s) + 5400 ))" in lines and lines[-1].strip() == "the command"
+    with pytest.raises(ConfigurationError, match="--walltime 3h is too long"):
+        config("shared", account="chem", walltime="3h")
+
+
+@pytest.mark.usefixtures("clusters")
+def test_jobs_on_whole_nodes_have_all_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    [executor] = config("whole", 6).executors
+    assert (executor.slots, executor.provider.max_blocks, executor.max_workers_per_node) == (8, 2, 4)
+    lines = script_of(executor.provider, tmp_path)
+    assert [line for line in lines if line.startswith("#PBS") and "-l" in line] == [
+        "#PBS -l walltime=04:00:00", "#PBS -l select=1:system=polaris", "#PBS -l place=scatter",
+        "#PBS -l filesystems=home:eagle",
+    ]  # fmt: skip
+    assert "#PBS -A mine" in lines
+    with pytest.raises(ConfigurationError, match="has Flux, for which Parsl's workers cannot be started"):
+        config("fluxy", 4)
+
+
+def test_commands_do_not_depend_on_path(slow_root: Path) -> None:
+    [executor] = config(root=slow_root).executors
+    assert Path(executor.interchange_launch_cmd[0]).is_absolute()
+    words = executor.launch_cmd.split()
+    assert Path(words[0]).is_absolute() and "process_worker_pool.py" not in words
+    assert executor.launch_cmd.count("{{block_id}}") == 2

@@ -9,6 +9,7 @@ computed again once Parsl misses its heartbeats.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from rootstock.client.threads import OF_LIBRARIES
 from rootstock.simulations.parsl_engine.busy import FOLDER
 
 _LOOK_S = 1.0
+_PR_SET_CHILD_SUBREAPER = 36
 _TELL_S = 15.0
 _ENDING_S = 10.0  # a manager that ends by itself ends its workers first
 _QUICK_S, _QUICK_ENDS = 60.0, 3  # managers that live no longer, and how many of them are enough
@@ -34,12 +36,19 @@ def main() -> None:
     """Run a block: ``FOLDER NAME COMMAND...``, with the folder for what is told of it, and the manager's command."""
     folder, name, *command = sys.argv[1:]
     signal.signal(signal.SIGTERM, _end)
+    _adopt()
     with tempfile.TemporaryDirectory(prefix="rootstock-parsl-", ignore_cleanup_errors=True) as marks:
         sys.exit(Block(Path(folder) / f"busy-{name}", Path(marks), command).run())
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it
     raise SystemExit(128 + number)
+
+
+def _adopt() -> None:
+    """Become the parent of every process whose own one ends, so that none gets lost with a manager."""
+    with contextlib.suppress(OSError, AttributeError):  # where there is no such call, workers look for their manager
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
 
 
 class Block:
@@ -66,11 +75,10 @@ class Block:
             begun = time.monotonic()
             variables = {**os.environ, **dict.fromkeys(OF_LIBRARIES, "1"), FOLDER: str(self._marks)}
             manager = subprocess.Popen(self._command, env=variables)
-            family: list[psutil.Process] = []
             try:
-                code = self._watch(manager, family)
+                code = self._watch(manager)
             finally:
-                _kill(manager, family)
+                _kill(manager)
                 for mark in self._marks.iterdir():
                     mark.unlink(missing_ok=True)
             if code is not None and code >= 0:
@@ -81,7 +89,7 @@ class Block:
                 return 1
             print("Rootstock: Parsl's manager is replaced.", file=sys.stderr, flush=True)  # noqa: T201  # into the job's log
 
-    def _watch(self, manager: subprocess.Popen[bytes], family: list[psutil.Process]) -> int | None:
+    def _watch(self, manager: subprocess.Popen[bytes]) -> int | None:
         """Return the manager's exit code; None if a child was lost with which it cannot go on."""
         known: dict[int, psutil.Process] = {}
         lost = 0.0
@@ -93,7 +101,6 @@ class Block:
                 if not lost and self._idle([pid for pid in known if pid not in there]):
                     lost = time.monotonic()
                 known = there
-                family[:] = [*process.children(recursive=True)]
             if lost and time.monotonic() - lost > _ENDING_S:
                 return None
             time.sleep(_LOOK_S)
@@ -117,12 +124,13 @@ class Block:
             self._told.touch()
 
 
-def _kill(manager: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> None:
+def _kill(manager: subprocess.Popen[bytes]) -> None:
     """End a manager and all of its processes at once; models end with the workers that have started them."""
-    with contextlib.suppress(psutil.Error):
-        family = [*family, *psutil.Process(manager.pid).children(recursive=True)]
     manager.kill()
-    for process in family:
-        with contextlib.suppress(psutil.Error):  # which compares the time of its start: numbers are used again
-            process.kill()
     manager.wait()
+    last = time.monotonic()
+    while (left := psutil.Process().children(recursive=True)) and time.monotonic() < last + _ENDING_S:
+        for process in left:
+            with contextlib.suppress(psutil.Error):  # which compares the time of its start: numbers are used again
+                process.kill()
+        psutil.wait_procs(left, timeout=0.1)

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import RootstockError
+from rootstock.interfaces.arguments import check_arguments
 from rootstock.interfaces.calculator import RootstockCalculator
 from rootstock.simulations.parsl_engine.busy import busy
 from rootstock.simulations.parsl_engine.pinning import pin
@@ -47,6 +48,26 @@ def warm_calculator(parameters: Mapping[str, Any]) -> RootstockCalculator:
             found = RootstockCalculator(**{**parameters, "threads": slot.threads})
     _kept[key] = found  # the one that was used last is the last
     return found
+
+
+def kept_calculator(**arguments: Any) -> RootstockCalculator:
+    """Return a calculator in an app of your own: this worker of Parsl's keeps it, and its model, for later ones.
+
+    It computes on the GPU of the worker: a name out of the job's own variable, by the worker's rank.
+
+    Parameters
+    ----------
+    **arguments
+        Of `rootstock.RootstockCalculator`, such as ``model``.
+
+    Examples
+    --------
+    >>> @parsl.python_app  # doctest: +SKIP
+    ... def neb_barrier(images):
+    ...     from rootstock.parsl import kept_calculator
+    ...     calc = kept_calculator(model="mace-medium")
+    """
+    return warm_calculator(check_arguments(arguments))
 
 
 def evaluate_shard(
