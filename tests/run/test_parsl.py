@@ -477,7 +477,7 @@ def test_jobs_on_shared_nodes_have_one_gpu_each(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     lines = script_of(executor.provider, tmp_path)
     assert {
-        "#SBATCH --nodes=1", "#SBATCH --time=01:30:00", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=6",
+        "#SBATCH --nodes=1", "#SBATCH --time=90", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=6",
         "#SBATCH --mem=40960M", "#SBATCH --partition=gpu", "#SBATCH --account=chem", "#SBATCH --constraint=gpu80",
     } <= {*lines}  # fmt: skip
     assert "export ROOTSTOCK_DEADLINE=$(( $(date +%s) + 5400 ))" in lines and lines[-1].strip() == "the command"

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parsl.addresses import address_by_interface
 from parsl.config import Config
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.jobs.error_handlers import windowed_error_handler
@@ -26,7 +25,7 @@ from rootstock.config.site import users_site
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.user_folders import user_folder
-from rootstock.simulations.parsl_engine.executor import Executor
+from rootstock.simulations.parsl_engine.executor import Executor, own_addresses
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
 from rootstock.simulations.submission.plan import JobPlan, Request, plan_jobs
 
@@ -107,7 +106,7 @@ def config(
         where = {
             "provider": _provider(settings, plan), "max_workers_per_node": plan.nodes.gpus,
             "drain_period": max(plan.seconds - _DRAIN_S, plan.seconds // 2),
-            "address": address_by_interface(settings.interface) if settings.interface else None,
+            "address": min(own_addresses(settings.interface)) if settings.interface else None,
         }  # fmt: skip
     executor = Executor(
         label=label, stall_limit=stall_limit, launch_cmd=_launch_command(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,12 +12,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zmq
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import TERMINAL_STATES, JobState
 
-from rootstock.errors import RootstockError, WorkerError
+from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.root.signals import start_thread
 
 _LOOK_S = 1.0
@@ -32,11 +34,14 @@ class Executor(HighThroughputExecutor):
     stall_limit : float [s]
         After so much time in which workers are there, and none computes, ends a task or records anything, all fails.
     **options
-        As for Parsl's.
+        As for Parsl's. Without ``address``, workers try all of this node's.
     """
 
     def __init__(self, *, stall_limit: float = 300.0, **options: Any) -> None:
-        super().__init__(**options)
+        address = options.pop("address", None)
+        super().__init__(address=address or "127.0.0.1", **options)
+        if address is None:  # workers find out which one leads here; Parsl would ask a service in the internet, too
+            self.address, self.all_addresses = None, own_addresses()
         self.stall_limit = stall_limit
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -223,6 +228,32 @@ class Executor(HighThroughputExecutor):
         with contextlib.suppress(OSError):
             return {each.name: each.stat().st_mtime for each in Path(self.worker_logdir).glob("busy-*")}
         return {}
+
+
+def own_addresses(interface: str | None = None) -> set[str]:
+    """Return this node's addresses, as others may reach it; that for itself alone if it has no other one.
+
+    Parameters
+    ----------
+    interface : str, optional
+        Of which network; by default of all.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such network here.
+    """
+    all_of_them = psutil.net_if_addrs()
+    if interface is not None and interface not in all_of_them:
+        raise ConfigurationError(
+            f"This node has no network interface {interface!r}; it has {', '.join(sorted(all_of_them))}.",
+            "jobs.batch.interface in the cluster's file names it. Or start this on another login node.",
+        )
+    named = [interface] if interface is not None else [*all_of_them]
+    found = {each.address for name in named for each in all_of_them[name] if each.family == socket.AF_INET}
+    if interface is None:
+        found = {address for address in found if not address.startswith("127.")}
+    return found or {"127.0.0.1"}
 
 
 def _gone() -> RootstockError:
