@@ -44,7 +44,7 @@ class Executor(HighThroughputExecutor):
             self.address, self.all_addresses = None, own_addresses()
         self.stall_limit = stall_limit
         self._ending = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # futures that are given up call back
         self._foreign = 0  # tasks that are not ours: how long these take, nobody knows
         self._noted = 0
         self._seen: tuple[Any, ...] = ()
