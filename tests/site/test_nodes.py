@@ -30,6 +30,7 @@ pytestmark = pytest.mark.xdist_group("nodes")
 STAY = "#!/bin/bash\nhostname\necho $CUDA_VISIBLE_DEVICES $SLURM_RESTART_COUNT\nsleep 1000 & wait\n"
 
 # Each of its processes computes as many structures as the file says, and then waits at a gate until that says more.
+# Those are few: of a worker that has computed more parts, one that takes a minute counts as hung.
 GATED = """
 import os
 import socket
@@ -256,8 +257,8 @@ def person(slurm, root):
 
 
 @pytest.fixture
-def seen(slurm) -> Iterator[Seen]:
-    """Look at all processes of jobs again and again."""
+def seen(slurm, person) -> Iterator[Seen]:
+    """Look at all processes of jobs again and again, and leave the cluster as it was at the end."""
     seen, end = Seen(), threading.Event()
 
     def look() -> None:
@@ -269,6 +270,13 @@ def seen(slurm) -> Iterator[Seen]:
     yield seen
     end.set()
     thread.join()
+    person.allow(10**6)
+    slurm.clear()
+    for node, state in slurm.nodes().items():
+        if state not in ("idle", "comp"):
+            with contextlib.suppress(KeyError):  # it is dead
+                slurm.kill_node(node)
+            slurm.revive_node(node)
 
 
 EVERY = [(node, str(gpu)) for node in ("n1", "n2", "n3") for gpu in range(GPUS)]
@@ -277,9 +285,9 @@ EVERY = [(node, str(gpu)) for node in ("n1", "n2", "n3") for gpu in range(GPUS)]
 @pytest.mark.parametrize("number", [240, pytest.param(2000, marks=pytest.mark.nodes)])
 def test_a_run_is_computed_whatever_dies(slurm, person, seen, number):
     """Each structure is computed, once in the results, and no worker comes near the GPU of somebody else."""
-    name, few = f"all-{number}", number // 24
+    name = f"all-{number}"
     person.write_structures(f"{name}.xyz", number)
-    person.allow(few)
+    person.allow(1)
     foreign = slurm.submit(STAY, "--gres=gpu:1", "--nodelist=n1")
     wait_for(lambda: slurm.processes("sleep"), "somebody else's job")
     [theirs] = {each.variables["CUDA_VISIBLE_DEVICES"] for each in slurm.processes("sleep")}
@@ -308,8 +316,8 @@ def test_a_run_is_computed_whatever_dies(slurm, person, seen, number):
     assert restarts == {"0": 2, "1": 2} and tasks(now) == tasks(before) - {lost.variables["SLURM_ARRAY_TASK_ID"]}
 
     # What was computed stays, when all is cancelled and sent again.
-    person.allow(2 * few)
-    person.wait_for_workers(*EVERY[:4], at=2 * few)
+    person.allow(2)
+    person.wait_for_workers(*EVERY[:4], at=2)
     said = person("run", "cancel", name).stdout
     assert "was cancelled" in said
     wait_for(lambda: logs(slurm.home / name).count("Ending: what is unfinished is recorded.") == 4, "all to hear of it")
@@ -317,7 +325,7 @@ def test_a_run_is_computed_whatever_dies(slurm, person, seen, number):
     wait_for(lambda: not slurm.run("squeue", "--noheader") and not slurm.processes(), "the end of all jobs")
     status = person.status(name)
     assert {process["state"] for process in status["running"]} <= {"ended"}  # of the process that was killed
-    assert status["done"] >= 4 * 2 * few and status["missing"] > 0
+    assert status["done"] >= 4 * 2 and status["missing"] > 0
     person("run", "continue", name, "--gpus", "6")
     wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of all jobs")
     status = person.status(name)
@@ -325,4 +333,56 @@ def test_a_run_is_computed_whatever_dies(slurm, person, seen, number):
     assert status["failed"] == {"structure": 0, "resource": 0} and status["running"] == []
     person.check_results(f"{name}.extxyz", number)
     assert not seen.faults and {*EVERY} == {*seen.slots}
+
+
+@pytest.mark.nodes
+def test_a_run_is_computed_though_a_node_that_is_given_up_goes_on(slurm, person, seen):
+    """Slurm begins its tasks again elsewhere, and what they compute twice is in the results once."""
+    person.write_structures("lost.xyz", 120)
+    person.allow(1)
+    person("singlepoint", "gated", "lost.xyz", "--run", "lost", "--gpus", "3")
+    before = person.wait_for_workers(*EVERY[:3])
+    assert len(tasks(before)) == 3
+    slurm.lose_node("n1")
+    slurm.say_down("n1")
+    # They find that they are computed, where files are locked for all nodes as here; elsewhere they compute them, too.
+    again = ("--noheader", "--array", "--states=RUNNING,PENDING")
+    wait_for(lambda: len(slurm.run("squeue", *again).splitlines()) == 1, "the end of those that have begun again")
+    assert {*person.workers()} == {*before}
+    person.allow(120)
+    wait_for(lambda: not slurm.run("squeue", "--noheader") and not slurm.processes(), "the end of all jobs")
+    status = person.status("lost")
+    assert (status["done"], status["missing"], status["damaged_records"]) == (120, 0, 0), logs(slurm.home / "lost")
+    person.check_results("lost.extxyz", 120)
+    assert not seen.faults
+
+
+@pytest.mark.nodes
+def test_a_job_computes_on_all_gpus_of_its_node(slurm, person, seen, request):
+    """Where jobs get whole nodes: it ends once, though a worker is given up, and goes on where it was cancelled."""
+    settings = slurm.home / ".config" / "rootstock" / "clusters.toml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    request.addfinalizer(settings.unlink)
+    settings.write_text("[clusters.local.jobs.batch]\nwhole-nodes = true\n")
+    person.write_structures("whole.xyz", 120)
+    person.allow(1)
+    said = person("singlepoint", "gated", "whole.xyz", "--run", "whole", "--gpus", "5")
+    assert "an array of 3 jobs with 2 GPUs each" in said.stdout and "6 GPUs compute" in said.stderr
+    before = person.wait_for_workers(*EVERY)
+    assert len(tasks(before)) == 3
+    person.kill(before["n1", "0"], "/builds/gated/")
+    person.kill(before["n2", "0"], "pool.driver")
+    wait_until_gone(before["n1", "0"].pid, before["n2", "0"].pid)
+    person.wait_for_workers(*EVERY)
+    slurm.kill_node("n3")
+    slurm.say_down("n3")
+    person.wait_for_workers(*EVERY[:4])
     slurm.revive_node("n3")
+    now = person.wait_for_workers(*EVERY)
+    assert Counter(each.variables.get("SLURM_RESTART_COUNT", "0") for each in now.values()) == {"0": 4, "1": 2}
+    person.allow(120)
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of all jobs")
+    status = person.status("whole")
+    assert (status["done"], status["missing"], status["damaged_records"]) == (120, 0, 0), logs(slurm.home / "whole")
+    person.check_results("whole.extxyz", 120)
+    assert not seen.faults
