@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.batch_fakes import batch_fakes, hold, path_with, release
+from tests.support.batch_fakes import at_home, batch_fakes, hold, release
 from tests.support.commands import Done, run
 from tests.support.processes import wait_for
 
@@ -29,7 +29,7 @@ def ask(programs, tmp_path):
     here.mkdir()
 
     def command(*words: str, code: int | None = 0, stdin: str = "", **variables: str) -> Done:
-        done = run(*words, input=stdin, cwd=here, env=os.environ | {"PATH": path_with(programs)} | variables)
+        done = run(*words, input=stdin, cwd=here, env=os.environ | at_home(programs) | variables)
         assert code in (None, done.returncode), (words, done)
         return done
 
@@ -138,8 +138,8 @@ def test_pbs_refuses_directives_that_it_does_not_know(ask):
 
 
 def test_mpiexec_starts_a_process_on_each_node(ask):
-    script = "#PBS -l select=3:ncpus=1\n#PBS -joe\n"
-    script += """mpiexec -n 3 --ppn 1 bash -c 'echo $PALS_RANKID $PMI_RANK'; echo code $?
+    script = "#PBS -l select=3:ncpus=1:ngpus=2\n#PBS -joe\n"
+    script += """mpiexec -n 3 --ppn 1 bash -c 'echo $PALS_RANKID $PMI_RANK $CUDA_VISIBLE_DEVICES'; echo code $?
 mpiexec -n 3 --ppn 1 bash -c '[ $PMI_RANK = 1 ] && exit 4; sleep 1000'; echo code $?
 mpiexec --no-abort-on-failure -n 3 --ppn 1 bash -c '[ $PMI_RANK = 1 ] && exit 4; true'; echo code $?
 mpiexec -n 4 --ppn 1 true; echo code $?
@@ -147,12 +147,12 @@ mpiexec -n 4 --ppn 1 true; echo code $?
     ask("qsub", stdin=script)
     wait_for(lambda: pbs_state(ask, "12.server") == "F", "the job's end")
     printed = text(ask.here / "STDIN.o12").splitlines()
-    assert sorted(printed[:3]) == ["0 0", "1 1", "2 2"]
+    assert sorted(printed[:3]) == ["0 0 0,1", "1 1 2,3", "2 2 4,5"]
     assert [line for line in printed if line.startswith("code")] == ["code 0", f"code {128 + 15}", "code 4", "code 255"]
 
 
 def test_flux_runs_a_script_in_an_instance_of_its_own(ask):
-    script = "#!/bin/bash\n#flux: --job-name=mine --output={{name}}.out\n#flux: --nodes=2 # of many\n#flux: -t 5\n"
+    script = "#!/bin/bash -l\n#flux: --job-name=mine --output={{name}}.out\n#flux: --nodes=2 # of many\n#flux: -t 5\n"
     script += """echo job ${FLUX_JOB_ID:-none} $FLUX_ENCLOSING_ID $(flux getattr jobid) $OF_MINE; pwd
 flux run -N2 -n2 -o exit-timeout=none bash -c 'echo task $FLUX_TASK_RANK $CUDA_VISIBLE_DEVICES $FLUX_ENCLOSING_ID'
 flux jobs -n --format='{id.f58} {state}' $FLUX_ENCLOSING_ID

@@ -41,6 +41,7 @@ def batch_fakes(folder: Path, *, grace_s: float | None = None) -> Iterator[Path]
         words = shlex.join([sys.executable, str(path), *([] if name == "flux" else [name])])
         (programs / name).write_text(f'#!/bin/sh\n{lines}exec {words} "$@"\n')
         (programs / name).chmod(0o755)
+    (home / ".profile").write_text(f"PATH={shlex.quote(str(programs))}:$PATH\n")
     try:
         yield programs
     finally:
@@ -59,6 +60,6 @@ def release(programs: Path) -> None:
     (programs.parent / "state" / "hold").unlink()
 
 
-def path_with(programs: Path) -> str:
-    """Return a PATH on which the programs come first."""
-    return f"{programs}{os.pathsep}{os.environ['PATH']}"
+def at_home(programs: Path) -> dict[str, str]:
+    """Return the variables of a user who has the programs: also in login shells, which set PATH anew."""
+    return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(programs.parent / "home")}

@@ -6,6 +6,7 @@ no test has needed yet is refused, since what takes anything proves nothing.
 
 from __future__ import annotations
 
+import contextlib
 import getopt
 import json
 import os
@@ -195,14 +196,17 @@ def _start(job: Job, said: dict[str, Any], index: int | None, gpus: list[int]) -
     if index is not None:
         variables |= {"PBS_ARRAY_INDEX": str(index), "PBS_ARRAY_ID": _name(job)}
     if gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))  # of all nodes: `mpiexec` divides them
     out, err = _printed(job, said, index)
-    direct = "d" in said["keep"]
-    with (out if direct else own / "OU").open("wb") as printed, (err if direct else own / "ER").open("wb") as wrong:
+    direct, join = "d" in said["keep"], said["join"]
+    with contextlib.ExitStack() as files:
+        printed, wrong = (
+            files.enter_context((at if direct else own / name).open("wb")) if join != other else None
+            for at, name, other in ((out, "OU", "eo"), (err, "ER", "oe"))
+        )
         return subprocess.Popen(
             [said["shell"], job.folder / "script"], cwd=variables["HOME"], env=variables, umask=said["umask"],
-            stdin=subprocess.DEVNULL, stdout=wrong if said["join"] == "eo" else printed,
-            stderr=printed if said["join"] == "oe" else wrong, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=printed or wrong, stderr=wrong or printed, start_new_session=True,
         )  # fmt: skip
 
 
@@ -212,13 +216,11 @@ def _end(job: Job, said: dict[str, Any], index: int | None, reason: str) -> None
     out, err = _printed(job, said, index)
     if "d" not in said["keep"]:
         if reason == "time":
-            with (own / ("OU" if said["join"] == "oe" else "ER")).open("a") as file:
+            with next(path for path in (own / "ER", own / "OU") if path.exists()).open("a") as file:
                 file.write(f"=>> PBS: job killed: walltime exceeded limit {said['seconds']}\n")
-        fake_jobs.copy(own / "OU", out)
-        if said["join"] == "n":
-            fake_jobs.copy(own / "ER", err)
-    elif said["join"] == "oe":
-        err.unlink(missing_ok=True)
+        for source, target in ((own / "OU", out), (own / "ER", err)):
+            if source.exists():
+                fake_jobs.copy(source, target)
     shutil.rmtree(own)
 
 
@@ -375,12 +377,16 @@ def mpiexec(words: list[str]) -> None:
     nodes = len(Path(os.environ["PBS_NODEFILE"]).read_text().split())
     if each and number > nodes * each:
         raise RefusedError(f"mpiexec: {number} ranks with --ppn {each} do not fit on {nodes} nodes", 255)
-    ranks = [
-        subprocess.Popen(
-            words, env=os.environ | {"PALS_RANKID": str(rank), "PALS_LOCAL_RANKID": "0", "PMI_RANK": str(rank),
-                                     "PMI_SIZE": str(number)},
-        ) for rank in range(number)
-    ]  # fmt: skip
+    # The GPUs of the job are those of its nodes, one after the other.
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    ranks = []
+    for rank in range(number):
+        node = rank // each if each else rank * nodes // number
+        variables = {"PALS_RANKID": str(rank), "PALS_LOCAL_RANKID": "0", "PMI_RANK": str(rank), "PMI_SIZE": str(number)}
+        if gpus != [""]:
+            share = len(gpus) // nodes
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[node * share : (node + 1) * share])
+        ranks.append(subprocess.Popen(words, env=os.environ | variables))
     same: dict[int, int] = {number: number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)}
     sys.exit(fake_jobs.wait_for_all(ranks, same, lambda seconds: abort and any(rank.poll() for rank in ranks)))
 
