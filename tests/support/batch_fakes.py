@@ -60,6 +60,11 @@ def release(programs: Path) -> None:
     (programs.parent / "state" / "hold").unlink()
 
 
+def path_with(programs: Path) -> str:
+    """Return a PATH on which the programs come first."""
+    return f"{programs}{os.pathsep}{os.environ['PATH']}"
+
+
 def at_home(programs: Path) -> dict[str, str]:
     """Return the variables of a user who has the programs: also in login shells, which set PATH anew."""
-    return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(programs.parent / "home")}
+    return {"PATH": path_with(programs), "HOME": str(programs.parent / "home")}
