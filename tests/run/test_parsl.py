@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,26 @@ import psutil
 import pytest
 from ase import Atoms
 from ase.io.extxyz import read_xyz
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.own_python import own_python
-from rootstock.errors import ConfigurationError, UnknownEnvironmentError, WorkerError
+from rootstock.errors import ConfigurationError, MissingWeightsError, OutputError, UnknownEnvironmentError, WorkerError
 from rootstock.parsl import config, evaluate
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.parsl_engine.busy import FOLDER, busy
+from rootstock.simulations.parsl_engine.head import Head, Hears
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
+from rootstock.simulations.parsl_engine.shard import Order, Told
+from rootstock.simulations.pool.driver import described
+from rootstock.simulations.pool.run import Workers
 from rootstock.simulations.runs.folder import RunFolder
 from tests.run.conftest import HEADER
 from tests.run.programs.parsl_head import compute
 from tests.support.commands import DEADLINE_S, clean_environment, started
 from tests.support.folders import once_per_run
 from tests.support.processes import gone, wait_for, wait_until_gone
+from tests.support.run_folders import Structures, new_run
 
 pytestmark = pytest.mark.xdist_group("parsl")
 
@@ -51,6 +58,8 @@ class Slow(Calculator):
             file.write(f"{atoms.info['id']} {os.getpid()} {chosen}" + chr(10))
         if what == "fail":
             raise ValueError("no parameters for this one")
+        if what == "crash":
+            os._exit(3)
         while what == "wait" and not os.path.exists(os.path.join(self.folder, "go")):
             time.sleep(0.01)
         self.results = {"energy": p[0, 0] * 3.0, "forces": -0.5 * p, "stress": np.zeros(6)}
@@ -254,7 +263,7 @@ class Run:
 
 
 def test_a_run_goes_on_when_workers_and_managers_are_killed(slow_root: Path, tmp_path: Path) -> None:
-    run = Run(slow_root, tmp_path, structures(200, fail=[11], wait=[5, 150]))
+    run = Run(slow_root, tmp_path, structures(200, fail=[11], crash=[60], wait=[5, 150]))
 
     def kill() -> None:
         busy_one, _ = map(parsl_worker_of, run.waiting(2))
@@ -266,7 +275,7 @@ def test_a_run_goes_on_when_workers_and_managers_are_killed(slow_root: Path, tmp
         run.go()
 
     assert run.compute(kill)
-    run.check(failed=(11,))
+    run.check(failed=(11, 60))
     assert set(run.recorded) == {*range(200)} and len(run.recorded) == 200
     assert RunFolder.open(tmp_path / "run").progress().twice == 0
     assert any("loss of worker" in text for text in run.warned) and any(
@@ -358,6 +367,101 @@ def test_signals_end_a_run_and_a_second_one_at_once(slow_root: Path, tmp_path: P
     run.check()
 
 
+# -- the head, with a function in place of Parsl
+
+
+class Fakes:
+    """A head whose shards are computed by a function of the test, which is given what was handed out."""
+
+    def __init__(self, folder: Path, structures: int, slots: int = 2) -> None:
+        self.run = new_run(folder / "run", [2] * structures)
+        self.bad_state_is_set, self.slots, self.label = False, slots, "fake"
+        self.handed: list[list[int]] = []
+        self.recorded: list[int] = []
+        self.warned: list[str] = []
+        self.closed: list[str] = []
+
+    def note(self) -> None:
+        pass
+
+    def close_block(self, block: str) -> None:
+        self.closed.append(block)
+
+    def submit(self, function: object, app_args: tuple[object, list[int]], **more: object) -> Future[Told]:
+        indices = app_args[1]
+        if indices:
+            self.handed.append(indices)
+        future: Future[Told] = Future()
+        try:
+            future.set_result(self.compute(indices))
+        except Exception as error:  # noqa: BLE001  # as Parsl does
+            future.set_exception(error)
+        return future
+
+    def do(self, compute: Callable[[list[int]], Told]) -> bool:
+        self.compute = compute
+        pool: Any = SimpleNamespace(
+            folder=self.run, workers=Workers(grace=0.0), todo=lambda gpu: self.run.missing(gpu=gpu)[::-1]
+        )
+        told = Hears(self.recorded.extend, warn=self.warned.append)
+        with self.run.recorder() as recorder:
+            head = Head(pool, Structures([2] * self.run.record.structures), Order("", {}, ""), recorder, told)
+            return head.run(self, self)  # type: ignore[arg-type]
+
+
+def good(indices: list[int], place: str = "n1 worker 0") -> Told:
+    return Told("GPU", place, "7", [*indices])
+
+
+def test_a_structure_that_ends_workers_is_found(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path, 40)
+
+    def compute(indices: list[int]) -> Told:
+        if 11 in indices:
+            raise WorkerLost(0, "n1")
+        return good(indices)
+
+    with pytest.raises(WorkerError, match="loss of worker 0 on host n1"):
+        fakes.do(compute)
+    assert sorted(fakes.recorded) == [index for index in range(40) if index != 11]
+    deadly = [len(indices) for indices in fakes.handed if 11 in indices]
+    assert deadly[-1] == 1 and len(deadly) <= 3
+
+
+def test_a_job_at_its_end_is_no_fault_of_a_structure(tmp_path: Path) -> None:
+    fakes, lost = Fakes(tmp_path, 40), []
+
+    def compute(indices: list[int]) -> Told:
+        if indices and not lost:
+            lost.append(indices)
+            raise ManagerLost(b"it", "n1")
+        return good(indices)
+
+    assert fakes.do(compute) and sorted(fakes.recorded) == [*range(40)]
+    assert "What it had is computed again." in fakes.warned[0]
+
+
+def test_a_place_that_computes_nothing_gets_no_more(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path, 400)
+    error = described(WorkerError("The GPU is gone."))
+
+    def compute(indices: list[int]) -> Told:
+        sick = len(fakes.handed) % 2 and not fakes.closed
+        return Told("GPU", "n2 worker 1", "8", error=error) if indices and sick else good(indices)
+
+    assert fakes.do(compute) and sorted(fakes.recorded) == [*range(400)]
+    assert fakes.closed == ["8"] and fakes.warned[-1] == "n2 worker 1: The GPU is gone. Its job is ended."
+
+
+def test_what_no_other_worker_could_do_either_ends_all_at_once(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path, 40)
+    for error in (MissingWeightsError("There are no weights."), OutputError("The disk is full.")):
+        said = Told(place="n1", error=described(error))
+        with pytest.raises(type(error), match=error.message):
+            fakes.do(lambda indices, said=said: said)  # type: ignore[misc]
+    assert not fakes.handed and not fakes.recorded
+
+
 # -- a block, with programs in place of Parsl's manager
 
 MANAGER = """
@@ -419,8 +523,8 @@ def test_who_computes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("error", "times", "costs"),
     [
-        (parsl.executors.high_throughput.errors.WorkerLost(0, "node"), 1, 0.01),
-        (parsl.executors.high_throughput.errors.WorkerLost(0, "node"), 7, 1.0),
+        (WorkerLost(0, "node"), 1, 0.01),
+        (WorkerLost(0, "node"), 7, 1.0),
         (WorkerError("It is so."), 1, 1.0),
         (ConfigurationError("It is so."), 1, 10.0**6),
     ],

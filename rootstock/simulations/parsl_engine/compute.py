@@ -16,6 +16,7 @@ from rootstock.simulations.parsl_engine.head import Head, Hears
 from rootstock.simulations.parsl_engine.shard import GO_ON, Order
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.runs.carry_out import check_settings
+from rootstock.simulations.runs.source import Source
 from rootstock.simulations.runs.worker_states import telling_states
 
 FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
@@ -73,7 +74,8 @@ def compute_run(
 
             told.states = both
             order = Order(str(run.folder.path.absolute()), {**run.calculator.parameters}, str(orders), stop_on_error)
-            return Head(run, order, recorder, told).run(kernel, executor)
+            source = Source(run.folder.path, run.folder.record.input)
+            return Head(run, source, order, recorder, told).run(kernel, executor)
 
 
 @contextlib.contextmanager

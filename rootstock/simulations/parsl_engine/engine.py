@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, WorkerError
 from rootstock.root.signals import start_thread
 from rootstock.simulations.parsl_engine.executor import Executor
 
@@ -63,7 +63,8 @@ def end(kernel: DataFlowKernel, executor: Executor) -> bool:
         ended.set()
 
     start_thread(threading.Thread(target=clean_up, name="rootstock-parsl-end", daemon=True))
-    in_time = ended.wait(_END_S)
+    if not (in_time := ended.wait(_END_S)):
+        executor.give_up(WorkerError("Parsl does not come to its end."))
     if (interchange := executor.interchange_proc) is not None:
         interchange.kill()
         interchange.wait()

@@ -6,7 +6,6 @@ import itertools
 import json
 import threading
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from rootstock.simulations.parsl_engine.warm import Outcome, evaluate_shard
 
 SHARD = 25  # structures: the engine then costs each some milliseconds at most
 _EACH = 4  # shards a slot among which few structures are divided, so that all slots get some
+_COLLECTOR = "rootstock_collector"  # in Parsl's own object, with which it ends
 _QUIET_S, _LONGEST_S = 0.1, 1.0  # in which nothing more comes; and that the first one waits
 
 
@@ -184,7 +184,6 @@ def _of_ours(error: BaseException) -> RootstockError:
     return WorkerError(f"Parsl has lost the worker, or its node, again and again: {error}")
 
 
-_collectors: weakref.WeakKeyDictionary[DataFlowKernel, _Collector] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -223,7 +222,7 @@ def evaluate(atoms: Atoms, *, properties: Sequence[str] | None = USUAL, **argume
             "Parsl is not loaded.", "with parsl.load(rootstock.parsl.config(cluster='della', gpus=16)): ..."
         ) from None
     with _lock:
-        if (collector := _collectors.get(kernel)) is None:
-            _collectors[kernel] = collector = _Collector(kernel)
+        if (collector := vars(kernel).get(_COLLECTOR)) is None:
+            vars(kernel)[_COLLECTOR] = collector = _Collector(kernel)
     kind = _Kind({**arguments, "build": collector.build(arguments)}, None if properties is None else tuple(properties))
     return collector.add(kind, atoms.copy())

@@ -23,9 +23,9 @@ from rootstock.simulations.parsl_engine.shard import Order, Told, compute_shard
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.pool.work import Work
+from rootstock.simulations.runs.compute import Structures
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import Recorder, describe
-from rootstock.simulations.runs.source import Source
 
 _LOOK_S = 0.2
 _FIRST = 25  # structures in the first shards
@@ -63,18 +63,18 @@ class Head:
     Parameters
     ----------
     run : PoolRun
+    source : Structures
     order : Order
     recorder : Recorder
         For failures of structures that end workers.
     told : Hears
     """
 
-    def __init__(self, run: PoolRun, order: Order, recorder: Recorder, told: Hears) -> None:
-        self._run, self._order, self._recorder, self._told = run, order, recorder, told
+    def __init__(self, run: PoolRun, source: Structures, order: Order, recorder: Recorder, told: Hears) -> None:
+        self._run, self._order, self._recorder, self._told, self._source = run, order, recorder, told, source
         self._folder = run.folder
         self._before = run.folder.progress().statuses
         self._sizes: NDArray[np.int64] = read_sizes(run.folder.path, run.folder.record.structures)
-        self._source = Source(run.folder.path, run.folder.record.input)
         self._work: Work | None = None  # not before a worker says on which kind of GPU it computes
         self._open: dict[Future[Told], tuple[list[int], bool]] = {}
         self._ended: queue.SimpleQueue[Future[Told]] = queue.SimpleQueue()
@@ -174,6 +174,8 @@ class Head:
             return
         if self._work is None and told.gpu:
             self._begin(told.gpu)
+        elif self._work is None and not self._open and not self._stopped:  # its job was at its end
+            self._submit([])
         if left:
             self._put_back(sorted(left, key=indices.index))
         elif indices and not suspects:
@@ -209,7 +211,7 @@ class Head:
         self._note([*(set(indices) - set(left))])
         lost = WorkerError(f"{error}.", "If this repeats, its node may have too little memory.")
         self._error = lost
-        self._told.warn(f"{error}.")
+        self._told.warn(f"{error}. What it had is computed again.")
         if self._work is None:
             if indices or not self._open:
                 self._submit([])

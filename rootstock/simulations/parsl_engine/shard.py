@@ -172,8 +172,9 @@ def _of_ours(error: Exception) -> RootstockError:
 
 def _compute(order: Order, indices: Sequence[int], told: Told) -> None:
     stop = _Stop(Path(order.orders))
-    if stop():  # the head may be gone, and this of its last
+    if stop():  # the head may be gone, and this of its last; or this job is at its end, and others must get the work
         told.stopped = True
+        time.sleep(_LOOK_S)
         return
     run = _open(order)
     told.gpu = run.gpu
