@@ -279,13 +279,54 @@ def test_a_command_that_ends_between_submitting_and_noting(login: Site) -> None:
     release(login.programs)
 
 
+@pytest.mark.parametrize("said", ["echo Thanks", "kill -9 $$", "echo Socket timed out >&2; exit 1"])
+def test_a_scheduler_of_which_nobody_knows_what_it_has_taken(login: Site, said: str) -> None:
+    """What may be in the queue is looked for there by its name, and nothing more is submitted while nobody answers."""
+    login.has("pbs")
+    hold(login.programs)
+    qsub = login.programs / "qsub"
+    real = qsub.read_text()
+    qsub.with_name("real").write_text(real)
+    qsub.with_name("real").chmod(0o755)
+    qsub.write_text(f'#!/bin/sh\nreal "$@" >/dev/null\n{said}\n')
+    done = login.type(*SUBMIT, code=20)
+    assert "so nobody can tell whether it has taken" in done.stderr and "rootstock run cancel many.run" in done.stderr
+    qsub.write_text(real)
+    [job] = [each["id"] for each in login.status()["jobs"]]
+    assert f"is being computed by job {job} of PBS (0 running, 2 waiting)" in login.type(*SUBMIT, code=11).stderr
+    selects = login.programs / "qselect"
+    answers = selects.read_text()
+    selects.write_text("#!/bin/sh\necho 'qselect: cannot connect to server' >&2\nexit 1\n")
+    [name] = [each.name for each in submissions(Path("many.run"))]
+    refused = login.type(*SUBMIT, code=11).stderr
+    assert f"computed by job named {name} of PBS (nobody here can tell whether it runs)" in refused
+    assert f"job named {name}: nobody here can tell" in login.type("run", "status", "many.run").stdout
+    assert "was not cancelled" in login.type("run", "cancel", "many.run", code=None).stdout
+    selects.write_text(answers)
+    login.type("run", "cancel", "many.run")
+    assert login.status()["jobs"] == []
+    release(login.programs)
+
+
+def test_a_scheduler_whose_number_stands_among_other_lines(login: Site) -> None:
+    login.has("pbs")
+    qsub = login.programs / "qsub"
+    (login.programs / "real").write_text(qsub.read_text())
+    (login.programs / "real").chmod(0o755)
+    qsub.write_text('#!/bin/sh\necho Welcome\nreal "$@"\necho Your project has 12 hours left\n')
+    login.type(*SUBMIT)
+    assert len(submissions(Path("many.run"))[0].ids) == 1
+    login.wait()
+    assert login.status()["missing"] == 0
+
+
 def test_a_scheduler_that_takes_nothing(login: Site) -> None:
     login.has("pbs")
     refused = login.type(*SUBMIT, "--option=--nonsense", code=20)
     assert "\nError: PBS has not taken the job: qsub: " in refused.stderr and "--dry-run" in refused.stderr
     assert not submissions(Path("many.run")) and not [*Path("many.run/jobs").iterdir()]
     login.environment["PATH"] = os.environ["PATH"]
-    assert "There is no qsub here that answers" in login.type(*SUBMIT, code=20).stderr
+    assert "There is no qsub here" in login.type(*SUBMIT, code=20).stderr
     assert login.status()["jobs"] == []
 
 
@@ -368,7 +409,7 @@ def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         Queue(2, 1), Queue(0, 0), Queue(0, 0), Queue(0, 1), Queue(1, 1), Queue(1, 0), Queue(0, 0), Queue(0, 1), None
     ]  # fmt: skip
     (login.programs / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
-    assert queues_of([Job("slurm", "12")]) == {Job("slurm", "12"): None} and not jobs_named("slurm", "rs-1")
+    assert queues_of([Job("slurm", "12")]) == {Job("slurm", "12"): None} and jobs_named("slurm", "rs-1") is None
 
 
 def test_the_whole_of_a_task() -> None:

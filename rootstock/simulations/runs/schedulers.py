@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.errors import SchedulerError
-
 _ASKED_S = 60
-_NAMES = {"slurm": "Slurm", "pbs": "PBS", "flux": "Flux"}
+NAMES = {"slurm": "Slurm", "pbs": "PBS", "flux": "Flux"}
 _ENVIRONMENT = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "flux": "FLUX_JOB_ID"}  # Flux runs within the others
 _OUTER = "ROOTSTOCK_JOB_ID"  # says our job script: of Flux's instances, the inner one has numbers of its own
 _AT_ONCE = 500  # jobs that a program is asked about
@@ -54,7 +52,7 @@ class Job:
     tasks: int = 0
 
     def __str__(self) -> str:
-        return f"job {self.id} of {_NAMES.get(self.scheduler, self.scheduler)}"
+        return f"job {self.id} of {NAMES.get(self.scheduler, self.scheduler)}"
 
     @classmethod
     def of_this_process(cls) -> Job | None:
@@ -110,7 +108,7 @@ class Job:
         str
             What the batch system says against it; empty if it has done so.
         """
-        done = _run(_CANCEL, self.scheduler, [self.id]) if _ID.fullmatch(self.id) else None
+        done = run_program(_CANCEL, self.scheduler, [self.id]) if _ID.fullmatch(self.id) else None
         if done is None:
             return f"no {_CANCEL[self.scheduler][0]} here that answers" if self.scheduler in _CANCEL else "unknown"
         return "" if not done.returncode else (done.stderr.strip() or f"exit code {done.returncode}")
@@ -162,71 +160,22 @@ def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
     return found
 
 
-_SUBMIT = {  # each answers with the number of the job
-    "slurm": ("sbatch", "--parsable"), "pbs": ("qsub",), "flux": ("flux", "batch"),
-}  # fmt: skip
-_AFTER = {"slurm": "--dependency=afterany:{}", "pbs": "-W depend=afterany:{}", "flux": "--dependency=afterany:{}"}
 _NAMED = {"slurm": ("squeue", "-h", "-o", "%A", "-n"), "pbs": ("qselect", "-N"), "flux": ("flux", "jobs", "-n",
           "--format={id.f58}", "--name")}  # fmt: skip
 
 
-def submit_command(scheduler: str, script: Path, options: Iterable[str] = (), after: Job | None = None) -> list[str]:
-    """Return the command that submits a job script.
-
-    Parameters
-    ----------
-    scheduler : {'slurm', 'pbs', 'flux'}
-    script : Path
-    options : iterable of str
-        Of that command.
-    after : Job, optional
-        The job that must have ended before, in whatever way.
-    """
-    wait = _AFTER[scheduler].format(after.id).split(" ", 1) if after else []
-    return [*_SUBMIT[scheduler], *wait, *options, str(script)]
-
-
-def submit(scheduler: str, command: list[str]) -> Job:
-    """Submit a job.
-
-    Parameters
-    ----------
-    scheduler : {'slurm', 'pbs', 'flux'}
-    command : list of str
-        As `submit_command` returns it.
-
-    Raises
-    ------
-    SchedulerError
-        With what the batch system says.
-    """
-    done = _run({scheduler: tuple(command)}, scheduler, [])
-    if done is None:
-        raise SchedulerError(
-            f"There is no {command[0]} here that answers, which is how jobs are submitted.",
-            "Type the command on a login node of the cluster.",
-        )
-    number = done.stdout.strip().split("\n")[-1].partition(";")[0].strip()
-    if done.returncode or not _ID.fullmatch(number):
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split("\n")
-        raise SchedulerError(
-            f"{_NAMES[scheduler]} has not taken the job: {' '.join(said[-3:])}",
-            "Ask for something else: --walltime, --partition, --account, --option. The whole script: --dry-run",
-        )
-    return Job(scheduler, number)
-
-
-def jobs_named(scheduler: str, name: str) -> list[Job]:
-    """Return the jobs of a name that are queued or running; none if nobody answers.
+def jobs_named(scheduler: str, name: str) -> list[Job] | None:
+    """Return the jobs of a name that are queued or running; None if nobody answers.
 
     Parameters
     ----------
     scheduler : {'slurm', 'pbs', 'flux'}
     name : str
     """
-    done = _run(_NAMED, scheduler, [name])
-    numbers = done.stdout.split() if done is not None and not done.returncode else []
-    return [Job(scheduler, number) for number in dict.fromkeys(numbers) if _ID.fullmatch(number)]
+    done = run_program(_NAMED, scheduler, [name])
+    if done is None or done.returncode:
+        return None
+    return [Job(scheduler, number) for number in dict.fromkeys(done.stdout.split()) if _ID.fullmatch(number)]
 
 
 def _states_of(jobs: Iterable[Job], *, whole: bool = False) -> dict[Job, list[str] | None]:
@@ -244,7 +193,7 @@ def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[str] | 
         *(_TASKS[scheduler] if whole else ()),
         *([",".join(job.id for job in jobs)] if scheduler == "slurm" else (job.id for job in jobs)),
     ]
-    done = _run(_ASK, scheduler, ids)
+    done = run_program(_ASK, scheduler, ids)
     if done is None:
         return dict.fromkeys(jobs)
     there: dict[str, list[str]] = {}
@@ -277,10 +226,19 @@ def _short(host: str) -> str:
     return host.partition(".")[0].lower()
 
 
-def _run(
+def run_program(
     programs: dict[str, tuple[str, ...]], scheduler: str, words: list[str]
 ) -> subprocess.CompletedProcess[str] | None:
-    """Run one of a batch system's programs; None if it is not there or does not answer."""
+    """Run one of a batch system's programs; None if it is not there or does not answer.
+
+    Parameters
+    ----------
+    programs : dict of str to tuple of str
+        The program of each batch system, and its first words.
+    scheduler : str
+    words : list of str
+        The others.
+    """
     if scheduler not in programs:
         return None
     name, *fixed = programs[scheduler]

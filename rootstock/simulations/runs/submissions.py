@@ -60,7 +60,11 @@ class Submission(Record):
     def jobs(self) -> list[Job]:
         """Return the jobs; those that nobody has noted are asked for by their name."""
         jobs = [Job(self.scheduler, number) for number in self.ids]
-        return jobs if len(jobs) >= self.times else [*dict.fromkeys([*jobs, *jobs_named(self.scheduler, self.name)])]
+        if len(jobs) >= self.times:
+            return jobs
+        if (named := jobs_named(self.scheduler, self.name)) is None:
+            named = [Job(self.scheduler, f"named {self.name}")]  # if it is there: of no number can anybody tell
+        return [*dict.fromkeys([*jobs, *named])]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rootstock.root.holder import Holder
 from rootstock.simulations.claims import HeldError, claim_record, remove_record
 from rootstock.simulations.output import naming
 from rootstock.simulations.runs.elements import running
-from rootstock.simulations.runs.schedulers import Job, submit, submit_command
+from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.runs.submissions import (
     BadNode,
     Submission,
@@ -34,6 +34,7 @@ from rootstock.simulations.runs.submissions import (
     write_submission,
 )
 from rootstock.simulations.submission.plan import JobPlan, without_nodes
+from rootstock.simulations.submission.send import MaybeSubmittedError, submit, submit_command
 
 _RISK = (
     "If you know that it will never compute again, --force submits all the same. What two jobs compute both costs "
@@ -130,7 +131,8 @@ def submit_run(
     LockBusyError
         If jobs of the run are queued or running, or may be.
     SchedulerError
-        If the scheduler does not take one. Those that were submitted before it are cancelled.
+        If the scheduler does not take one. Those that were submitted before it are cancelled; nothing is if nobody can
+        tell whether it has.
     """
     with _alone(folder):
         refuse_computed(folder, force=force)
@@ -143,19 +145,31 @@ def submit_run(
             without=prepared.without, command=shlex.join(["rootstock", *sys.argv[1:]]),
         )  # fmt: skip
         write_submission(folder, noted)  # before: jobs can be found by their name then, whatever ends this process
-        last: Job | None = None
-        options = without_nodes(plan.scheduler, prepared.without)
-        for time in range(plan.times):
-            try:
-                command = submit_command(plan.scheduler, place.absolute() / "job.sh", options, last)
-                last = submit(plan.scheduler, command)
-            except SchedulerError as error:
-                _take_back(folder, noted, error)
-                raise
-            noted = replace(noted, ids=[*noted.ids, last.id])
-            write_submission(folder, noted)
-            tell(f"{last}{' waits for the end of the one before' if time else ''}")
-        return noted
+        return _send(folder, noted, tell)
+
+
+def _send(folder: Path, noted: Submission, tell: Callable[[str], object]) -> Submission:
+    """Submit what was noted, and note the numbers as they come."""
+    last: Job | None = None
+    script = folder_of(folder.absolute(), noted.number) / "job.sh"
+    options = without_nodes(noted.scheduler, noted.without)
+    for time in range(noted.times):
+        try:
+            last = submit(noted.scheduler, submit_command(noted.scheduler, script, options, last))
+        except MaybeSubmittedError as error:
+            shown = shlex.quote(str(folder))
+            error.hint = (
+                f"If {noted.name} is in the queue, this shows it: rootstock run status {shown}\n"
+                f"and this ends it: rootstock run cancel {shown}"
+            )
+            raise
+        except SchedulerError as error:
+            _take_back(folder, noted, error)
+            raise
+        noted = replace(noted, ids=[*noted.ids, last.id])
+        write_submission(folder, noted)
+        tell(f"{last}{' waits for the end of the one before' if time else ''}")
+    return noted
 
 
 def refuse_computed(folder: Path, *, force: bool) -> None:
