@@ -320,6 +320,23 @@ def test_a_scheduler_whose_number_stands_among_other_lines(login: Site) -> None:
     assert login.status()["missing"] == 0
 
 
+def test_variables_of_slurm_do_not_outrank_what_is_asked_for(login: Site) -> None:
+    login.has("slurm")
+    for name, answer in (("sbatch", "env >sbatch.txt; echo 12"), ("squeue", "env >squeue.txt; echo 12_0 RUNNING"),
+                         ("scancel", "env >scancel.txt")):  # fmt: skip
+        (login.programs / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (login.programs / name).chmod(0o755)
+    names = ("ACCOUNT", "ARRAY_INX", "JOB_NAME", "PARTITION", "QOS", "TIMELIMIT", "WAIT")
+    login.environment |= {f"SBATCH_{name}": "1" for name in names}
+    login.environment |= {"SQUEUE_STATES": "SUSPENDED", "SCANCEL_INTERACTIVE": "1", "SLURM_CONF": "/here"}
+    login.type(*SUBMIT, "--partition", "gpu", "--option=-q fast")
+    login.type("run", "cancel", "many.run")
+    found = {name: Path(f"{name}.txt").read_text() for name in ("sbatch", "squeue", "scancel")}
+    assert re.findall("^SBATCH_.*", found["sbatch"], re.M) == ["SBATCH_ACCOUNT=1"]
+    assert all("SQUEUE_" not in text and "SCANCEL_" not in text for text in found.values())
+    assert all("SLURM_CONF=/here" in text for text in found.values())
+
+
 def test_a_scheduler_that_takes_nothing(login: Site) -> None:
     login.has("pbs")
     refused = login.type(*SUBMIT, "--option=--nonsense", code=20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ _ASK = {  # each answers with a line for a job that it knows, which begins with 
     "pbs": ("qstat",),
     "flux": ("flux", "jobs", "-n", "--format={id.f58} {state}"),
 }
+_FILTERS = ("SQUEUE_", "SCANCEL_")  # options of Slurm's programs, such as states, users and partitions
 _CANCEL = {"slurm": ("scancel",), "pbs": ("qdel",), "flux": ("flux", "cancel")}
 _ENDED = (
     "INACTIVE", "C", "F", "X",  # of Flux, Torque and PBS
@@ -227,8 +228,9 @@ def _short(host: str) -> str:
 
 
 def run_program(
-    programs: dict[str, tuple[str, ...]], scheduler: str, words: list[str]
-) -> subprocess.CompletedProcess[str] | None:
+    programs: dict[str, tuple[str, ...]], scheduler: str, words: list[str],
+    without: Callable[[str], bool] = lambda _: False,
+) -> subprocess.CompletedProcess[str] | None:  # fmt: skip
     """Run one of a batch system's programs; None if it is not there or does not answer.
 
     Parameters
@@ -238,15 +240,18 @@ def run_program(
     scheduler : str
     words : list of str
         The others.
+    without : callable, optional
+        Tells which variables it does not get. Never does it get those that would have it leave jobs out.
     """
     if scheduler not in programs:
         return None
     name, *fixed = programs[scheduler]
     if scheduler == "flux" and _OUTER in os.environ:
         fixed = ["--parent", *fixed]
+    variables = {key: text for key, text in os.environ.items() if not key.startswith(_FILTERS) and not without(key)}
     try:
         return subprocess.run(
-            [name, *fixed, *words],
+            [name, *fixed, *words], env=variables,
             capture_output=True, text=True, errors="replace", timeout=_ASKED_S, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

@@ -18,6 +18,12 @@ _ANSWER = {  # a line of its own, perhaps among others that a site's wrapper pri
 }  # fmt: skip
 _LATE = re.compile(r"timed out|timeout", re.IGNORECASE)  # the server may have done what it was asked for
 _AFTER = {"slurm": "--dependency=afterany:{}", "pbs": "-W depend=afterany:{}", "flux": "--dependency=afterany:{}"}
+# Variables of Slurm's outrank what a script says. These hold where it does not say it; others, such as the name of the
+# job, its time, or that it is an array, never.
+_SBATCH = {
+    "SBATCH_ACCOUNT": "--account|-A", "SBATCH_CONSTRAINT": "--constraint|-C", "SBATCH_PARTITION": "--partition|-p",
+    "SBATCH_QOS": "--qos|-q", "SBATCH_RESERVATION": "--reservation", "SBATCH_WCKEY": "--wckey",
+}  # fmt: skip
 
 
 class MaybeSubmittedError(SchedulerError):
@@ -61,7 +67,13 @@ def submit(scheduler: str, command: list[str]) -> Job:
             f"There is no {command[0]} here, which is how jobs are submitted.",
             "Type the command on a login node of the cluster.",
         )
-    done = run_program({scheduler: tuple(command)}, scheduler, [])
+    script = Path(command[-1]).read_text()
+
+    def outranks(variable: str) -> bool:
+        own = _SBATCH.get(variable)
+        return variable.startswith("SBATCH_") and (not own or bool(re.search(rf"^#SBATCH ({own})", script, re.M)))
+
+    done = run_program({scheduler: tuple(command)}, scheduler, [], outranks)
     if done is None:
         raise MaybeSubmittedError(f"{command[0]} has not answered, so nobody can tell whether it has taken the job.")
     said = " ".join((done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split("\n")[-3:])
