@@ -12,6 +12,9 @@
 
 # Rendered by Rootstock VERSION. To see what would be submitted: the same command with --dry-run.
 
+# What srun starts gets this shell's variables, also where jobs do not get those of the login node.
+unset SLURM_EXPORT_ENV
+
 
 # By the clock of this node: what is unfinished is recorded before the job ends.
 ROOTSTOCK_DEADLINE=$(($(date +%s) + 7200))
