@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ class AskedJobs:
         request = Request(gpus, **asked, until_done=times or 1, force=force)
         return cls(request, engine or "array", given["workers_per_gpu"] or 1, given["dry_run"])
 
-    def words(self, name: str, folder: Path, more: str, *, stop_on_error: bool, grace: float) -> list[str]:
+    def words(
+        self, name: str, folder: Path, more: str, *, stop_on_error: bool, grace: float, out: Path | None,
+        overwrite: bool,
+    ) -> list[str]:  # fmt: skip
         """Return what is typed after ``rootstock`` to compute one share in a job, without the number of the share.
 
         Parameters
@@ -92,10 +96,16 @@ class AskedJobs:
             Options about the device.
         stop_on_error : bool
         grace : float [s]
+        out : Path or None
+            The file that results go to, if that is not the one of the run.
+        overwrite : bool
+            Whether it may be replaced.
         """
         workers = AskedWorkers(None, self.workers_per_gpu, grace, None, dry_run=False)
         words = ["run", name, str(folder.absolute()), *shlex.split(more + workers.words()), "--grace", f"{grace:g}"]
-        return [*words, *(["--stop-on-error"] if stop_on_error else [])]
+        words += ["--stop-on-error"] if stop_on_error else []
+        words += ["--out", os.path.abspath(out)] if out is not None else []
+        return [*words, *(["--overwrite"] if overwrite else [])]
 
     @property
     def by_parsl(self) -> bool:
@@ -186,18 +196,21 @@ class AskedJobs:
         click.echo(f"by Parsl, from this process: {blocks(site.cluster, self.request, todo).jobs}")
         click.echo("Nothing was submitted.")
 
-    def show(self, plan: JobPlan, prepared: Prepared) -> None:
+    def show(self, plan: JobPlan, prepared: Prepared, todo: int) -> None:
         """Print what would be submitted.
 
         Parameters
         ----------
         plan : JobPlan
         prepared : Prepared
+        todo : int
+            How many structures are to be computed; for none, nothing is.
         """
-        self._tell_plan(plan, prepared)
-        click.echo(f"\n{prepared.script.rstrip()}\n")
-        for time, command in enumerate(prepared.commands):
-            click.echo(f"{'then, after the end of the one before: ' if time else ''}{shlex.join(command)}")
+        if todo:
+            self._tell_plan(plan, prepared)
+            click.echo(f"\n{prepared.script.rstrip()}\n")
+            for time, command in enumerate(prepared.commands):
+                click.echo(f"{'then, after the end of the one before: ' if time else ''}{shlex.join(command)}")
         click.echo("Nothing was submitted.")
 
     def submit(self, folder: RunFolder, plan: JobPlan, prepared: Prepared, out: Path) -> None:

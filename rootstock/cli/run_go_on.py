@@ -52,7 +52,7 @@ def go_on(
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
     refuse_read_only(folder, share, retry_failed=retry_failed, out=out)
-    out = out or near(Path(record.out))
+    out, out_named = out or near(Path(record.out)), out is not None
     check_export(folder, out, overwrite=overwrite)
     place = {"cluster": named_cluster(cluster), "root": root} if cluster or root else {"root": record.root or None}
 
@@ -66,9 +66,12 @@ def go_on(
 
     missing = len(RunFolder(folder, record).missing(share, retry_failed=retry_failed))
     more = device_words(record.device)
-    if jobs is not None and missing:
+    if jobs is not None and (missing or jobs.dry_run):
         name = "retry-failed" if retry_failed else "continue"
-        words = partial(jobs.words, name, folder, more, stop_on_error=stop_on_error)
+        words = partial(
+            jobs.words, name, folder, more, stop_on_error=stop_on_error, out=out if out_named else None,
+            overwrite=overwrite,
+        )  # fmt: skip
         asked = Run(
             folder, share, stop_on_error, retry_failed, out, overwrite, more + jobs.same(), record.model, jobs=jobs
         )
@@ -110,7 +113,7 @@ def _submit(
     plan, prepared = jobs.prepare(site, folder, missing, lambda grace: [*words(grace=grace), *elsewhere])
     if jobs.dry_run:
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
-        jobs.show_parsl(site, missing) if jobs.by_parsl else jobs.show(plan, prepared)
+        jobs.show_parsl(site, missing) if jobs.by_parsl else jobs.show(plan, prepared, missing)
         return
     if rebase:
         refuse_computed(folder, force=jobs.request.force)

@@ -130,7 +130,9 @@ class NewRun:
             refuse_read_only(self.folder, element, out=out)
         elif self.folder.is_dir():
             check_ours(self.folder)
-        if self.jobs is not None and (there is None or len(RunFolder(self.folder, there).missing())):
+        if self.jobs is not None and (
+            self.jobs.dry_run or there is None or len(RunFolder(self.folder, there).missing())
+        ):
             self._submit(self.jobs, asked, there, lambda build: calculator(model, build=build), overwrite=overwrite)
             return
         places = self._find_places(there, element, lambda build: calculator(model, build=build))
@@ -173,12 +175,18 @@ class NewRun:
         more = device_words(there.device if there else asked.device)
 
         def words(grace: float) -> list[str]:
-            return jobs.words("continue", self.folder, more, stop_on_error=self.stop_on_error, grace=grace)
+            other = None if there is None or os.path.realpath(asked.out) == there.out else asked.out
+            return jobs.words(
+                "continue", self.folder, more, stop_on_error=self.stop_on_error, grace=grace, out=other,
+                overwrite=overwrite,
+            )  # fmt: skip
 
         if jobs.dry_run:
             sizes, todo = _what(self, asked, Element())
             show_what(self.folder, asked.model, sizes, todo, asked.out)
-            jobs.show_parsl(site, todo) if jobs.by_parsl else jobs.show(*jobs.prepare(site, self.folder, todo, words))
+            jobs.show_parsl(site, todo) if jobs.by_parsl else jobs.show(
+                *jobs.prepare(site, self.folder, todo, words), todo
+            )
             return
         run = Run(
             self.folder, Element(), self.stop_on_error, out=asked.out, overwrite=overwrite, more=more + jobs.same(),

@@ -337,6 +337,34 @@ def test_variables_of_slurm_do_not_outrank_what_is_asked_for(login: Site) -> Non
     assert all("SLURM_CONF=/here" in text for text in found.values())
 
 
+def test_the_file_for_results_is_that_of_the_last_command(login: Site) -> None:
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT, "--out", "first.extxyz")
+    login.type("run", "cancel", "many.run")
+    for words in (SUBMIT, ("run", "continue", "many.run", "--gpus", "4")):
+        Path("second.extxyz").write_text("of somebody else")
+        assert "exists" in login.type(*words, "--out", "second.extxyz", code=3).stderr
+        done = login.type(*words, "--out", "second.extxyz", "--overwrite")
+        assert "Results go to second.extxyz" in done.stdout
+        if words is SUBMIT:
+            login.type("run", "cancel", "many.run")
+    release(login.programs)
+    login.wait()
+    assert len(read("second.extxyz", ":")) == STRUCTURES and not Path("first.extxyz").exists(), login.logs()
+
+
+def test_a_dry_run_writes_nothing_where_nothing_is_left_to_do(login: Site) -> None:
+    login.has("pbs")
+    login.type(*SUBMIT)
+    login.wait()
+    Path("many.extxyz").unlink()
+    for words in (SUBMIT, ("run", "continue", "many.run", "--gpus", "4")):
+        done = login.type(*words, "--dry-run")
+        assert "; 0 to compute\n" in done.stdout and done.stdout.endswith("\nNothing was submitted.\n")
+        assert "#PBS" not in done.stdout and not Path("many.extxyz").exists()
+
+
 def test_a_scheduler_that_takes_nothing(login: Site) -> None:
     login.has("pbs")
     refused = login.type(*SUBMIT, "--option=--nonsense", code=20)
