@@ -136,10 +136,7 @@ def _watch(folder: RunFolder) -> None:
                 while len(looks) > 2 and now - looks[0][0] > _PACE_S:
                     looks.popleft()
                 pace = _pace(said, looks)
-                computes = any(map(_may_compute, said["jobs"])) or any(
-                    process["state"] != "ended" for process in said["running"]
-                )
-                last = not said["missing"] or not computes
+                last = not _goes_on(folder.path, said)
                 show([*_lines(folder.path, said), *([f"  {pace}"] if pace else [])], _line(said, pace), last)
                 if last:
                     return
@@ -147,6 +144,15 @@ def _watch(folder: RunFolder) -> None:
     except KeyboardInterrupt:
         click.echo("What computes goes on.", err=True)
         raise
+
+
+def _goes_on(path: Path, said: Mapping[str, Any]) -> bool:
+    """Tell whether a run is being computed, or a job of it may yet write the results."""
+    from rootstock.simulations.runs.export import is_exported
+
+    if said["missing"]:
+        return any(map(_may_compute, said["jobs"])) or any(each["state"] != "ended" for each in said["running"])
+    return any(job["running"] for job in said["jobs"]) and not is_exported(path, Path(said["out"]))
 
 
 def _pace(said: Mapping[str, Any], looks: deque[tuple[float, int]]) -> str:

@@ -354,6 +354,19 @@ def test_the_file_for_results_is_that_of_the_last_command(login: Site) -> None:
     assert len(read("second.extxyz", ":")) == STRUCTURES and not Path("first.extxyz").exists(), login.logs()
 
 
+def test_a_watch_ends_after_the_results_are_written(login: Site) -> None:
+    login.has("pbs")
+    login.type(*SUBMIT)
+    login.wait()
+    Path("many.extxyz").unlink()
+    [job] = submissions(Path("many.run"))[0].ids
+    row = f"{job.replace('[]', '[0]')} n a 0 R q"
+    qstat = login.programs / "qstat"
+    qstat.write_text(f"#!/bin/sh\nif [ -e asked ]; then touch many.extxyz; exit; fi; touch asked; echo '{row}'\n")
+    watched = login.type("run", "status", "many.run", "--watch")
+    assert len(watched.stdout.splitlines()) == 2 and Path("many.extxyz").exists()
+
+
 def test_a_dry_run_writes_nothing_where_nothing_is_left_to_do(login: Site) -> None:
     login.has("pbs")
     login.type(*SUBMIT)
@@ -425,6 +438,8 @@ def test_nodes_on_which_workers_were_given_up(login: Site, tmp_path: Path) -> No
     assert [node.host for node in bad_nodes(folder)] == ["n3.site"]
     assert login.status()["bad_nodes"][0]["host"] == "n3.site"
     assert "on n3.site workers were given up (GPU 1)" in login.type("run", "status", "many.run").stdout
+    refused = login.type(*SUBMIT, "--option=--nonsense", code=20).stderr
+    assert "were not to run on n3" in refused and "remove from many.run: node-n3.site.json" in refused
     done = login.type(*SUBMIT, "--dry-run")
     assert "flux batch '--requires=not host:n3' " in done.stdout and "Note: not on n3" in done.stderr
     login.has("pbs")
@@ -455,6 +470,8 @@ def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
     (login.programs / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
     assert queues_of([Job("slurm", "12")]) == {Job("slurm", "12"): None} and jobs_named("slurm", "rs-1") is None
+    (login.programs / "qstat").write_text("#!/bin/sh\necho 'qstat: line 3: python: command not found' >&2; exit 127\n")
+    assert queues_of([Job("pbs", "7.server")]) == {Job("pbs", "7.server"): None}
 
 
 def test_the_whole_of_a_task() -> None:

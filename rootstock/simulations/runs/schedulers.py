@@ -28,7 +28,7 @@ _ENDED = (
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RUN", "CLEANUP", "R", "E", "S")
 _ARRAY = "B"  # of PBS, which lists an array before its tasks
 _TASKS = {"slurm": (), "pbs": ("-t",), "flux": ()}  # how each is told to list the tasks of an array
-_UNKNOWN = re.compile(r"invalid job id|unknown job|job has finished|no such job|not found", re.IGNORECASE)
+_UNKNOWN = re.compile(r"invalid job id|unknown job|job has finished|no such job|\bjob\b.*not found", re.IGNORECASE)
 _ID = re.compile(r"\w[\w.\[\]-]*")  # what a program cannot take for an option
 
 

@@ -164,6 +164,12 @@ def _send(folder: Path, noted: Submission, tell: Callable[[str], object]) -> Sub
             )
             raise
         except SchedulerError as error:
+            if noted.without:
+                files = ", ".join(f"node-{node.host}.json" for node in bad_nodes(folder))
+                error.hint += (
+                    f"\nThe jobs were not to run on {', '.join(noted.without)}, where workers were given up. To "
+                    f"allow it, remove from {shlex.quote(str(folder))}: {files}"
+                )
             _take_back(folder, noted, error)
             raise
         noted = replace(noted, ids=[*noted.ids, last.id])
