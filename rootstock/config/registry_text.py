@@ -81,10 +81,11 @@ def _put(document: Any, name: str, keys: list[str], value: Any) -> None:
     from tomlkit.items import InlineTable, Table
 
     cluster = _into(document, ["clusters", name])
-    if isinstance(cluster, Table) and _is_dotted(cluster, keys[0]) and _get(cluster, keys) is None:
+    headed = _headed(cluster, keys[:-1]) if isinstance(cluster, Table) and keys[1:] else None
+    if headed is None and isinstance(cluster, Table) and _is_dotted(cluster, keys[0]) and _get(cluster, keys) is None:
         cluster.append(tomlkit.key(keys), _item(value))  # as the keys beside it
         return
-    table = _into(cluster, keys[:-1])
+    table = _into(cluster, keys[:-1]) if headed is None else headed
     before = table.get(keys[-1])
     if isinstance(before, tomlkit.items.Array) and isinstance(value, list):
         for each in [each for each in before.unwrap() if each not in value]:
@@ -116,6 +117,18 @@ def _get(table: Any, keys: list[str]) -> Any:
     for key in keys:
         table = table.get(key) if isinstance(table, Mapping) else None
     return table
+
+
+def _headed(table: Any, keys: list[str]) -> Any:
+    """Return the table at some keys that has a header of its own, even beside dotted keys; None if there is none."""
+    from tomlkit.items import Table
+
+    for key, item in table.value.body:
+        if key is not None and key.key == keys[0] and not key.is_dotted() and isinstance(item, Table):
+            found = _headed(item, keys[1:]) if keys[1:] else None if item.is_super_table() else item
+            if found is not None:
+                return found
+    return None
 
 
 def _is_dotted(table: Any, name: str) -> bool:

@@ -88,6 +88,14 @@ def test_what_was_there_stays(text: str) -> None:
     assert OTHER in after or OTHER not in text  # a comment stays with what it is of
 
 
+def test_a_table_with_a_header_takes_new_keys_beside_dotted_ones() -> None:
+    """As where somebody has added it to a file that was rendered."""
+    added = "[clusters.hill.jobs.batch]\npartition = 'gpu' # ours\n"
+    after = merged(RENDERED + added, **{"jobs.scheduler": "slurm", "jobs.batch.account": "chem"})
+    again = merged(after, **{"jobs.batch.kill-wait": 60, "jobs.network": "none"})
+    assert added + 'account = "chem"\nkill-wait = 60\n' in again
+
+
 def test_one_value() -> None:
     assert merged(RENDERED + OTHER, description="y", root="/r") == (RENDERED + OTHER).replace(
         '"x" # so', '"y" # so'
