@@ -241,7 +241,6 @@ def test_no_two_submissions_at_once(login: Site) -> None:
     [job] = [each.job for each in submitted(Path("many.run"))]
     assert f"is being computed by {job} (0 running, 2 waiting)" in refused.stderr and str(job) in first.stdout
     assert "rootstock run cancel many.run" in refused.stderr and "--force" in refused.stderr
-    assert Run.open("many.run").is_running
     forced = login.type("run", "continue", "many.run", "--gpus", "2", "--force")
     assert "one job with 2 GPUs" in forced.stdout
     cancelled = login.type("run", "cancel", "many.run")
@@ -251,6 +250,27 @@ def test_no_two_submissions_at_once(login: Site) -> None:
     assert login.type("run", "status", "many.run", "--watch", code=1).stderr.startswith(
         f"Error: Nothing computes many.run any more, and {STRUCTURES} of its structures are missing.\n"
     )
+
+
+def test_python_waits_for_jobs(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks the scheduler now and then, and takes no answer for none."""
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT)
+    monkeypatch.setenv("PATH", login.environment["PATH"])
+    run, qstat = Run.open("many.run"), login.programs / "qstat"
+    assert run.is_running()
+    real = qstat.read_text()
+    qstat.write_text(f"#!/bin/sh\necho asked >>asked.txt\n{real}")
+    with pytest.raises(TimeoutError):
+        run.wait(timeout=2)
+    assert Path("asked.txt").read_text().count("asked") <= 2
+    qstat.write_text("#!/bin/sh\nexit 1\n")
+    assert run.is_running()
+    qstat.write_text(real)
+    run.cancel()
+    assert not run.is_running() and run.wait()["missing"] == STRUCTURES
+    release(login.programs)
 
 
 def test_until_done(login: Site) -> None:

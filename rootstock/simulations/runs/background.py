@@ -28,9 +28,10 @@ from rootstock.simulations.runs.frames_index import read_frame
 from rootstock.simulations.runs.index import Status
 from rootstock.simulations.runs.records import run_file
 from rootstock.simulations.runs.source import Source
-from rootstock.simulations.runs.submissions import submitted
+from rootstock.simulations.runs.submissions import submissions, submitted
 
 _LOOK_S = 0.2
+_ASK_S = 10.0  # the same where the scheduler is asked
 _DONE = (0, NotConvergedError.exit_code, SomeFailedError.exit_code)  # with which commands end that computed everything
 
 
@@ -157,12 +158,22 @@ class Run:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def is_running(self) -> bool:
-        """Return whether some process computes it, as far as anybody here can tell."""
+        """Return whether some process computes it, or a job does or may yet.
+
+        Of jobs about which nobody here can tell, as when the scheduler does not answer, it is thought that they do
+        while structures are missing.
+        """
         if self._process is not None and self._process.poll() is None:
             return True
         if not run_file(self.folder).exists():
             return False
-        return any(found.runs for found in running(self.folder)) or any(each.queue for each in submitted(self.folder))
+        jobs = submitted(self.folder)
+        if any(found.runs for found in running(self.folder)) or any(each.queue for each in jobs):
+            return True
+        return any(each.queue is None for each in jobs) and bool(self._counts()["missing"])
+
+    def _counts(self) -> dict[str, int]:
+        return RunFolder.open(self.folder).progress().counts()
 
     def wait(self, timeout: float | None = None) -> dict[str, int]:
         """Wait until nothing computes it any more.
@@ -189,10 +200,11 @@ class Run:
         while self.is_running():
             if until is not None and time.monotonic() > until:
                 raise TimeoutError(f"{self.folder} is still being computed after {timeout} s.")
-            time.sleep(_LOOK_S)
+            pause = _ASK_S if self._process is None and submissions(self.folder) else _LOOK_S
+            time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
         if self._process is not None and not self._cancelled and (code := self._process.returncode) not in _DONE:
             raise _error_of(code, self.log)
-        return RunFolder.open(self.folder).progress().counts()
+        return self._counts()
 
     def cancel(self) -> None:
         """End what computes it; what was computed is recorded, and `start` goes on from there."""
