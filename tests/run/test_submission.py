@@ -417,6 +417,7 @@ def test_a_scheduler_that_takes_nothing(login: Site) -> None:
         (("--gpus", "2", "--limit", "3"), "--limit is for --workers only."),
         (("--dry-run",), "--dry-run is for --workers and --gpus only."),
         (("--gpus", "2", "--run", "a b"), "characters that schedulers do not take"),
+        (("--gpus", "2", "--run", "a:b"), "characters that schedulers do not take"),
     ],
 )
 def test_wrong_words(login: Site, words: tuple[str, ...], said: str) -> None:

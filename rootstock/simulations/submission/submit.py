@@ -91,7 +91,7 @@ def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepar
         If the folder has a name that schedulers cannot take.
     """
     whole = folder.absolute()
-    if not _PLAIN.fullmatch(str(whole)):
+    if not _PLAIN.fullmatch(str(whole)) or (plan.scheduler == "pbs" and ":" in str(whole)):  # what is before is a host
         raise ConfigurationError(
             f"The path of the run folder holds characters that schedulers do not take in names of log files: {whole}",
             "Use letters, digits and . _ - + only, without spaces: --run FOLDER",
