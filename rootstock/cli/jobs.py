@@ -16,6 +16,7 @@ from rootstock.cli.parameter_types import Whole, Word
 from rootstock.cli.run_workers import AskedWorkers, count_signals
 
 if TYPE_CHECKING:
+    from rootstock.cli.run_folder import Run
     from rootstock.cli.run_line import Line
     from rootstock.config.site import Site
     from rootstock.simulations.pool.run import PoolRun
@@ -82,30 +83,22 @@ class AskedJobs:
         request = Request(gpus, **asked, until_done=times or 1, force=force)
         return cls(request, engine or "array", given["workers_per_gpu"] or 1, given["dry_run"])
 
-    def words(
-        self, name: str, folder: Path, more: str, *, stop_on_error: bool, grace: float, out: Path | None,
-        overwrite: bool,
-    ) -> list[str]:  # fmt: skip
+    def words(self, run: Run, grace: float, *, other_file: bool) -> list[str]:
         """Return what is typed after ``rootstock`` to compute one share in a job, without the number of the share.
 
         Parameters
         ----------
-        name : {'continue', 'retry-failed'}
-        folder : Path
-        more : str
-            Options about the device.
-        stop_on_error : bool
+        run : Run
         grace : float [s]
-        out : Path or None
-            The file that results go to, if that is not the one of the run.
-        overwrite : bool
-            Whether it may be replaced.
+        other_file : bool
+            Whether results go to another file than the run says.
         """
         workers = AskedWorkers(None, self.workers_per_gpu, grace, None, dry_run=False)
-        words = ["run", name, str(folder.absolute()), *shlex.split(more + workers.words()), "--grace", f"{grace:g}"]
-        words += ["--stop-on-error"] if stop_on_error else []
-        words += ["--out", os.path.abspath(out)] if out is not None else []
-        return [*words, *(["--overwrite"] if overwrite else [])]
+        words = ["run", "retry-failed" if run.retry_failed else "continue", str(run.path.absolute())]
+        words += [*shlex.split(run.more + workers.words()), "--grace", f"{grace:g}"]
+        words += ["--stop-on-error"] if run.stop_on_error else []
+        words += ["--out", os.path.abspath(run.out)] if run.out is not None and other_file else []
+        return [*words, *(["--overwrite"] if run.overwrite else [])]
 
     @property
     def by_parsl(self) -> bool:

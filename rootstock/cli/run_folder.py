@@ -116,9 +116,9 @@ class Run:
         name : str
         """
         element = f" --element {self.element}" if self.element.of > 1 and name != "status" else ""
-        more = (
-            self.more + (self.workers.words() if self.workers else "") if name in ("continue", "retry-failed") else ""
-        )
+        more = ""
+        if name in ("continue", "retry-failed"):
+            more = self.more + (self.workers.words() if self.workers else "") + (self.jobs.same() if self.jobs else "")
         return f"rootstock run {name} {shlex.quote(str(self.path))}{element}{more}"
 
 

@@ -67,15 +67,8 @@ def go_on(
     missing = len(RunFolder(folder, record).missing(share, retry_failed=retry_failed))
     more = device_words(record.device)
     if jobs is not None and (missing or jobs.dry_run):
-        name = "retry-failed" if retry_failed else "continue"
-        words = partial(
-            jobs.words, name, folder, more, stop_on_error=stop_on_error, out=out if out_named else None,
-            overwrite=overwrite,
-        )  # fmt: skip
-        asked = Run(
-            folder, share, stop_on_error, retry_failed, out, overwrite, more + jobs.same(), record.model, jobs=jobs
-        )
-        _submit(jobs, asked, record, make, words, missing, rebase=rebase)
+        asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, jobs=jobs)
+        _submit(jobs, asked, record, make, missing, rebase=rebase, other_file=out_named)
         return
     claim_results(folder, share, out)
     places: list[Slot] = []
@@ -92,8 +85,8 @@ def go_on(
 
 
 def _submit(
-    jobs: AskedJobs, run: Run, record: RunRecord, make: Callable[[str | None], Any], words: Callable[..., list[str]],
-    missing: int, *, rebase: bool,
+    jobs: AskedJobs, run: Run, record: RunRecord, make: Callable[[str | None], Any], missing: int, *, rebase: bool,
+    other_file: bool,
 ) -> None:  # fmt: skip
     """Have jobs compute what is missing."""
     from rootstock.config.site import users_site
@@ -110,7 +103,8 @@ def _submit(
         site = users_site(RootLayout(Path(calc.parameters["root"])))
         model = identity(calc)
     elsewhere = ["--root", str(site.layout.root)] if str(site.layout.root) != record.root else []
-    plan, prepared = jobs.prepare(site, folder, missing, lambda grace: [*words(grace=grace), *elsewhere])
+    words = partial(jobs.words, run, other_file=other_file)
+    plan, prepared = jobs.prepare(site, folder, missing, lambda grace: [*words(grace), *elsewhere])
     if jobs.dry_run:
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
         jobs.show_parsl(site, missing) if jobs.by_parsl else jobs.show(plan, prepared, missing)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,15 +173,11 @@ class NewRun:
             identity(calc)
         check_out(asked.out, asked.names)
         check_export(self.folder, asked.out, overwrite=overwrite)
-        more = device_words(there.device if there else asked.device)
-
-        def words(grace: float) -> list[str]:
-            other = None if there is None or os.path.realpath(asked.out) == there.out else asked.out
-            return jobs.words(
-                "continue", self.folder, more, stop_on_error=self.stop_on_error, grace=grace, out=other,
-                overwrite=overwrite,
-            )  # fmt: skip
-
+        run = Run(
+            self.folder, Element(), self.stop_on_error, out=asked.out, overwrite=overwrite,
+            more=device_words(there.device if there else asked.device), model=asked.model, jobs=jobs,
+        )  # fmt: skip
+        words = partial(jobs.words, run, other_file=bool(there and os.path.realpath(asked.out) != there.out))
         if jobs.dry_run:
             sizes, todo = _what(self, asked, Element())
             show_what(self.folder, asked.model, sizes, todo, asked.out)
@@ -188,10 +185,6 @@ class NewRun:
                 *jobs.prepare(site, self.folder, todo, words), todo
             )
             return
-        run = Run(
-            self.folder, Element(), self.stop_on_error, out=asked.out, overwrite=overwrite, more=more + jobs.same(),
-            model=asked.model, jobs=jobs,
-        )  # fmt: skip
 
         def opened(show: Report, announce: Announce) -> AbstractContextManager[tuple[RunFolder, Source, Any]]:
             return begin(self.folder, asked, make, show, _telling(asked.drawn, announce), identity)
