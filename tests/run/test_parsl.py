@@ -614,7 +614,7 @@ def test_jobs_on_whole_nodes_have_all_gpus(tmp_path: Path, monkeypatch: pytest.M
     [executor] = config("whole", 6).executors
     assert (executor.slots, executor.provider.max_blocks, executor.max_workers_per_node) == (8, 2, 4)
     lines = script_of(executor.provider, tmp_path)
-    assert [line for line in lines if line.startswith("#PBS") and "-l" in line] == [
+    assert [line for line in lines if line.startswith("#PBS -l ")] == [
         "#PBS -l walltime=04:00:00", "#PBS -l select=1:system=polaris", "#PBS -l place=scatter",
         "#PBS -l filesystems=home:eagle",
     ]  # fmt: skip
