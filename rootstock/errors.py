@@ -108,7 +108,7 @@ class OutputError(RootstockError):
 class SchedulerError(RootstockError):
     """The batch system did not take a job, or does not answer."""
 
-    exit_code = 20
+    exit_code = 23
 
 
 class SiteError(RootstockError):

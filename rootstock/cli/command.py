@@ -31,7 +31,8 @@ Exit codes:
    11  locked by another command            20  a check found differences
    12  weights                              21  a relaxation did not converge
    13  bundle                               22  some of many structures failed
-   14  build                               130  interrupted, or answered no
+   14  build                                23  the scheduler did not take a job
+                                           130  interrupted, or answered no
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rootstock.config.amounts import megabytes_of, seconds_of
@@ -17,6 +17,21 @@ def _check_longest(table: Mapping[str, str]) -> None:
         seconds_of(text)
 
 
+def _check_options(options: Iterable[str]) -> None:
+    for option in options:
+        if not option.startswith("-"):
+            raise ConfigurationError(f"{option!r} is no option of a scheduler.", "Write it as --constraint=gpu80.")
+
+
+def _check_types(table: Mapping[str, str]) -> None:
+    _check_options(table.values())
+
+
+def _check_least_one(number: int) -> None:
+    if number < 1:
+        raise ConfigurationError(f"{number} is too few.", "Write 1 or more.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
     """The settings ``jobs.batch`` of a cluster."""
@@ -25,7 +40,9 @@ class BatchSettings:
         "jobs.batch.whole-nodes", False, "Whether a job gets whole nodes, whatever it asks for."
     )
     gpus_per_node: int = setting("jobs.batch.gpus-per-node", 0, "How many GPUs a node has, as a job counts them.")
-    cpus_per_gpu: int = setting("jobs.batch.cpus-per-gpu", 8, "How many processors a job asks for with each GPU.")
+    cpus_per_gpu: int = setting(
+        "jobs.batch.cpus-per-gpu", 8, "How many processors a job asks for with each GPU.", check=_check_least_one
+    )
     memory_per_gpu: str = setting(
         "jobs.batch.memory-per-gpu", "", "The memory of the node that a job asks for with each GPU, such as `64G`. "
         "Empty: the scheduler's default.", check=megabytes_of,
@@ -34,10 +51,13 @@ class BatchSettings:
     account: str = setting("jobs.batch.account", "", "The project that pays. Users set their own.")
     account_required: bool = setting("jobs.batch.account-required", False, "Whether every job needs an account.")
     batch_options: tuple[str, ...] = setting(
-        "jobs.batch.options", (), "Further options of the scheduler, such as `--qos=regular`."
+        "jobs.batch.options", (), "Further options of the scheduler, such as `--qos=regular`.", check=_check_options
     )
     gpu_types: Mapping[str, str] = setting(
-        "jobs.batch.gpu-types", {}, "What `--gpu-type NAME` adds to the options: a table of name to option."
+        "jobs.batch.gpu-types",
+        {},
+        "What `--gpu-type NAME` adds to the options: a table of name to option.",
+        check=_check_types,
     )
     walltime: str = setting(
         "jobs.batch.walltime", "04:00:00", "How long a job may take, where nobody says.", check=seconds_of

@@ -309,7 +309,7 @@ def test_a_scheduler_of_which_nobody_knows_what_it_has_taken(login: Site, said: 
     qsub.with_name("real").write_text(real)
     qsub.with_name("real").chmod(0o755)
     qsub.write_text(f'#!/bin/sh\nreal "$@" >/dev/null\n{said}\n')
-    done = login.type(*SUBMIT, code=20)
+    done = login.type(*SUBMIT, code=23)
     assert "so nobody can tell whether it has taken" in done.stderr and "rootstock run cancel many.run" in done.stderr
     qsub.write_text(real)
     [job] = [each["id"] for each in login.status()["jobs"]]
@@ -400,11 +400,11 @@ def test_a_dry_run_writes_nothing_where_nothing_is_left_to_do(login: Site) -> No
 
 def test_a_scheduler_that_takes_nothing(login: Site) -> None:
     login.has("pbs")
-    refused = login.type(*SUBMIT, "--option=--nonsense", code=20)
+    refused = login.type(*SUBMIT, "--option=--nonsense", code=23)
     assert "\nError: PBS has not taken the job: qsub: " in refused.stderr and "--dry-run" in refused.stderr
     assert not submissions(Path("many.run")) and not [*Path("many.run/jobs").iterdir()]
     login.environment["PATH"] = os.environ["PATH"]
-    assert "There is no qsub here" in login.type(*SUBMIT, code=20).stderr
+    assert "There is no qsub here" in login.type(*SUBMIT, code=23).stderr
     assert login.status()["jobs"] == []
 
 
@@ -459,7 +459,7 @@ def test_nodes_on_which_workers_were_given_up(login: Site, tmp_path: Path) -> No
     assert [node.host for node in bad_nodes(folder)] == ["n3.site"]
     assert login.status()["bad_nodes"][0]["host"] == "n3.site"
     assert "on n3.site workers were given up (GPU 1)" in login.type("run", "status", "many.run").stdout
-    refused = login.type(*SUBMIT, "--option=--nonsense", code=20).stderr
+    refused = login.type(*SUBMIT, "--option=--nonsense", code=23).stderr
     assert "were not to run on n3" in refused and "remove from many.run: node-n3.site.json" in refused
     done = login.type(*SUBMIT, "--dry-run")
     assert "flux batch '--requires=not host:n3' " in done.stdout and "Note: not on n3" in done.stderr

@@ -244,6 +244,9 @@ def test_a_table_of_a_higher_scope_takes_the_place_of_the_other():
         ("memory-per-gpu", "64", "'64' is no amount of memory"),
         ("gpu-types", {"a": "b\nc"}, "holds a control character"),
         ("gpu-types", {"a": {"b": "c"}}, "must be a table of strings"),
+        ("gpu-types", "a100", "'a100' is no option of a scheduler"),
+        ("options", ["--exclusive", "qos=regular"], "'qos=regular' is no option of a scheduler"),
+        ("cpus-per-gpu", 0, "0 is too few"),
         ("mps", "always", "is 'always'; allowed are none, node"),
     ],
 )

@@ -87,7 +87,7 @@ printable = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"])).filter(
 
 @given(name=printable.filter(bool), text=printable, items=st.lists(printable).map(tuple))
 def test_any_printable_setting_reads_back(tmp_path_factory, name, text, items):
-    table = dict.fromkeys(items, text)
+    table = dict.fromkeys(items, f"-{text}")
     cluster = Cluster(name=name, origins={}, description=text, environments=items, notes=items, gpu_types=table)
     scope = read_back(cluster, ROOT, tmp_path_factory.mktemp("registry"))
     assert cluster_from([scope], name) == replace(cluster, root="/opt/rootstock")
