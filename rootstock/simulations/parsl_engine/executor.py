@@ -99,7 +99,7 @@ class Executor(HighThroughputExecutor):
         for task in [*self.tasks.values()]:
             with contextlib.suppress(Exception):
                 task.set_exception(error)
-        self._cancel(lambda state: state not in TERMINAL_STATES)
+        self._cancel()
 
     def close_block(self, block: str) -> None:
         """End a job; another one takes its place as long as there is work.
@@ -161,6 +161,8 @@ class Executor(HighThroughputExecutor):
         self._ending.set()
         if self.tasks:
             self.give_up(WorkerError("Parsl was ended before this was computed.", _AGAIN))
+        if self.bad_state_is_set:  # then Parsl leaves its jobs alone; whoever gave up may not have come that far
+            self._cancel()
         super().shutdown(timeout)
 
     # -- the watch
@@ -188,13 +190,17 @@ class Executor(HighThroughputExecutor):
         with self._lock:
             self._foreign -= 1
 
-    def _cancel(self, choose: Callable[[JobState], bool]) -> None:
+    def _cancel(self) -> None:
+        """Cancel all jobs that have not ended, by one command: there may be many, and little time."""
         assert self.provider is not None
-        for block, job in [*self.blocks_to_job_id.items()]:
-            status = self._status.get(block)
-            if status is None or choose(status.state):
-                with contextlib.suppress(Exception):  # such as a batch system that does not answer
-                    self.provider.cancel([job])
+        states = dict(self._status)
+        jobs = [
+            job for block, job in [*self.blocks_to_job_id.items()]
+            if block not in states or states[block].state not in TERMINAL_STATES
+        ]  # fmt: skip
+        if jobs:
+            with contextlib.suppress(Exception):  # such as a batch system that does not answer
+                self.provider.cancel(jobs)
 
     def _watch(self) -> None:
         while not self._ending.wait(_LOOK_S) and not self.bad_state_is_set:
