@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from rootstock.root.layout import RootLayout
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import read_build
 from rootstock.root.weights import Weights, WeightsFile, write_weights
-from tests.conftest import Site
+from tests.conftest import Site, run_slurm
 from tests.support.commands import Done, bare_environment, run
 from tests.support.environment_files import header
 from tests.support.folders import once_per_run, open_to_readers
 from tests.support.needs import need, need_program
+from tests.support.nodes import GATED, Person, Seen
 from tests.support.roots import put_environment
+from tests.support.slurm import Slurm
 from tests.support.tiny_root import SETUP, write_wheel
 
 LMOD = Path("/usr/share/lmod/lmod")
@@ -221,3 +225,52 @@ def mace_root(tiny_root: Path) -> RootLayout:
         write_weights(layout, weights, 0o644)
     (layout.cache / "xdg/mace/small").unlink()
     return layout
+
+
+# -- three nodes of Slurm
+
+
+@pytest.fixture(scope="session")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Return a cluster for tests of the group "nodes"."""
+    yield from run_slurm(tmp_path_factory, nodes=3, timeout_s=60, kill_wait_s=300)
+
+
+@pytest.fixture(scope="session")
+def person(
+    three_nodes: Slurm, site: Site, like_root: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Person:
+    """Return one who computes with a root for jobs of Slurm, by a model that has a gate."""
+    base = tmp_path_factory.mktemp("nodes")
+    open_to_readers(base)
+    (base / "gated.py").write_text(header() + GATED)
+    settings = (
+        "jobs.scheduler=slurm", "hardware.accelerator=cuda", "jobs.batch.gpus-per-node=2", "jobs.batch.cpus-per-gpu=1",
+        "jobs.batch.walltime=00:10:00", "jobs.batch.kill-wait=300", "client.extras=parsl",
+    )  # fmt: skip
+    options = [word for setting in settings for word in ("--set", setting)]
+    site("install", "--cluster", "local", "--root", base / "root", "--env", base / "gated.py", *like_root, *options)
+    return Person(three_nodes, base / "root")
+
+
+@pytest.fixture
+def seen(three_nodes: Slurm, person: Person) -> Iterator[Seen]:
+    """Look at all processes of jobs again and again, and leave the cluster as it was at the end."""
+    seen, end = Seen(), threading.Event()
+
+    def look() -> None:
+        while not end.wait(0.1):
+            seen.look([each for each in three_nodes.processes() if "SLURM_JOB_ID" in each.variables])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield seen
+    end.set()
+    thread.join()
+    person.allow(10**6)
+    three_nodes.clear()
+    for node, state in three_nodes.nodes().items():
+        if state not in ("idle", "comp"):
+            with contextlib.suppress(KeyError):  # it is dead
+                three_nodes.kill_node(node)
+            three_nodes.revive_node(node)

@@ -2,93 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
-from ase import Atoms
-from ase.io import iread
 
-from rootstock.simulations.extxyz import write_extxyz
-from tests.conftest import run_slurm
-from tests.support.commands import Done, run
-from tests.support.environment_files import header
-from tests.support.folders import open_to_readers
+from tests.support.nodes import EVERY, STAY
 from tests.support.processes import wait_for, wait_until_gone
-from tests.support.slurm import GPUS, UID, Process, Slurm
+from tests.support.slurm import Process
 
 pytestmark = pytest.mark.xdist_group("nodes")
 
-STAY = "#!/bin/bash\nhostname\necho $CUDA_VISIBLE_DEVICES $SLURM_RESTART_COUNT\nsleep 1000 & wait\n"
-
-# Each of its processes computes as many structures as the file says, and then waits at a gate until that says more.
-# Those are few: of a worker that has computed more parts, one that takes a minute counts as hung.
-GATED = """
-import os
-import socket
-import time
-from pathlib import Path
-
-from ase.calculators.calculator import Calculator, all_changes
-
-GATE = Path(os.environ["HOME"]) / "gate"
-ME = f"{socket.gethostname()}.{os.getpid()}.{Path('/proc/self/stat').read_text().rpartition(')')[2].split()[19]}"
-
-
-def allowed():
-    try:
-        return int((GATE / "allowed").read_text())
-    except FileNotFoundError:  # where the model is installed
-        return 1
-
-
-class Gated(Calculator):
-    implemented_properties = ["energy", "forces"]
-    computed = 0
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        if self.computed >= allowed():
-            (GATE / f"{ME}.new").write_text(str(self.computed))
-            (GATE / f"{ME}.new").replace(GATE / ME)
-        while self.computed >= allowed():
-            time.sleep(0.02)
-        self.computed += 1
-        index = round(100 * atoms.positions[0, 0])
-        self.results = {"energy": index / 3, "forces": atoms.positions / 3}
-
-
-def setup(model, device="cuda"):
-    return Gated()
-"""
-
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    yield from run_slurm(tmp_path_factory, nodes=3, timeout_s=60, kill_wait_s=300)
-
-
-@pytest.fixture(scope="module")
-def root(site, like_root, tmp_path_factory):
-    """Return a root for jobs of Slurm, with a model that has a gate."""
-    base = tmp_path_factory.mktemp("nodes")
-    open_to_readers(base)
-    (base / "gated.py").write_text(header() + GATED)
-    settings = (
-        "jobs.scheduler=slurm", "hardware.accelerator=cuda", "jobs.batch.gpus-per-node=2", "jobs.batch.cpus-per-gpu=1",
-        "jobs.batch.walltime=00:10:00", "jobs.batch.kill-wait=300",
-    )  # fmt: skip
-    options = [word for setting in settings for word in ("--set", setting)]
-    site("install", "--cluster", "local", "--root", base / "root", "--env", base / "gated.py", *like_root, *options)
-    return base / "root"
+def slurm(three_nodes):
+    return three_nodes
 
 
 # -- the cluster itself
@@ -137,149 +67,12 @@ def test_two_jobs_of_a_node_have_a_gpu_each(slurm):
 # -- runs
 
 
-@dataclass
-class Seen:
-    """What was seen of the workers of a run, again and again while it was computed.
-
-    Attributes
-    ----------
-    slots : Counter
-        How often a worker was seen on each GPU of each node.
-    faults : list of str
-        What must not be.
-    """
-
-    slots: Counter[tuple[str, str]] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-
-    def look(self, processes: list[Process]) -> None:
-        by_number = {each.pid: each for each in processes}
-        held: dict[tuple[str, str], set[int]] = {}
-        for each in processes:
-            job, gpus = each.variables.get("SLURM_JOB_ID"), each.variables.get("CUDA_VISIBLE_DEVICES", "")
-            given = each.variables.get("SLURM_JOB_GPUS", "").split(",")
-            if not {*gpus.split(",")} <= {*given}:
-                self.faults.append(f"job {job} has GPUs {given} of {each.node}, and not {gpus}: {each.line}")
-            driver = by_number.get(each.parent)
-            if is_worker(each) and driver and not is_worker(driver) and driver.parent in by_number:
-                held.setdefault((each.node, gpus), set()).add(each.pid)
-        self.slots.update(held.keys())
-        self.faults += [f"{slot} has workers {workers}" for slot, workers in held.items() if len(workers) > 1]
-
-
-@dataclass(frozen=True)
-class Person:
-    """One who computes runs on the cluster."""
-
-    slurm: Slurm
-    root: Path
-
-    def __call__(self, *words: str | Path, check: bool = True) -> Done:
-        """Run a command of Rootstock where users log in."""
-        [program] = self.root.glob("client/*/bin/rootstock")
-        variables = self.slurm.variables | {"ROOTSTOCK_ROOT": str(self.root)}
-        return run(*self.slurm.enter, "env", "-C", self.slurm.home, program, *words, env=variables, check=check)
-
-    def status(self, name: str) -> dict:
-        return json.loads(self("run", "status", name, "--json").stdout)
-
-    def write_structures(self, name: str, number: int) -> None:
-        images = []
-        for index in range(number):
-            atoms = Atoms(f"Ar{1 + index % 3}", np.arange(3.0 * (1 + index % 3)).reshape(-1, 3) * 2, cell=[9] * 3)
-            atoms.positions[0, 0] = index / 100
-            atoms.info["id"] = index
-            images.append(atoms)
-        write_extxyz(self.slurm.home / name, images)
-
-    def check_results(self, name: str, number: int) -> None:
-        """See to it that all structures are there, each once and with what was computed of it."""
-        found = list(iread(self.slurm.home / name, index=":", format="extxyz"))
-        assert sorted(atoms.info["id"] for atoms in found) == list(range(number))
-        for atoms in found:
-            assert atoms.get_potential_energy() == pytest.approx(atoms.info["id"] / 3)
-            assert atoms.get_forces() == pytest.approx(atoms.positions / 3, abs=1e-7)
-
-    # -- the gate
-
-    def allow(self, number: int) -> None:
-        gate = self.slurm.home / "gate"
-        gate.mkdir(exist_ok=True)
-        os.chown(gate, UID, UID)
-        (gate / "new").write_text(str(number))
-        (gate / "new").replace(gate / "allowed")
-
-    def workers(self, at: int = 0) -> dict[tuple[str, str], Process]:
-        """Return the workers that wait at the gate, by node and GPU, once each has computed so many structures."""
-        found = {}
-        for each in self.slurm.processes("/builds/gated/"):
-            with contextlib.suppress(OSError, ValueError):
-                start = Path(f"/proc/{each.pid}/stat").read_text().rpartition(")")[2].split()[19]
-                mark = self.slurm.home / "gate" / f"{each.node}.{each.number}.{start}"
-                if int(mark.read_text()) >= at:
-                    found[each.node, each.variables["CUDA_VISIBLE_DEVICES"]] = each
-        return found
-
-    def wait_for_workers(self, *slots: tuple[str, str], at: int = 0) -> dict[tuple[str, str], Process]:
-        looks: list[dict[tuple[str, str], Process]] = []
-
-        def there() -> bool:
-            looks.append(self.workers(at))
-            return {*slots} == {*looks[-1]}
-
-        wait_for(there, f"workers at {slots}")
-        return looks[-1]
-
-    def kill(self, process: Process, words: str) -> Process:
-        """Kill the process above another one, or itself, whose command line has some words in it; return it."""
-        every = {each.pid: each for each in self.slurm.processes()}
-        while words not in process.line:
-            process = every[process.parent]
-        os.kill(process.pid, signal.SIGKILL)
-        return process
-
-
-def is_worker(process: Process) -> bool:
-    return "/builds/gated/" in process.line
-
-
 def tasks(workers: dict[tuple[str, str], Process]) -> set[str]:
     return {each.variables["SLURM_ARRAY_TASK_ID"] for each in workers.values()}
 
 
 def logs(folder: Path) -> str:
     return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("jobs/*/*.out")))
-
-
-@pytest.fixture(scope="module")
-def person(slurm, root):
-    return Person(slurm, root)
-
-
-@pytest.fixture
-def seen(slurm, person) -> Iterator[Seen]:
-    """Look at all processes of jobs again and again, and leave the cluster as it was at the end."""
-    seen, end = Seen(), threading.Event()
-
-    def look() -> None:
-        while not end.wait(0.1):
-            seen.look([each for each in slurm.processes() if "SLURM_JOB_ID" in each.variables])
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    yield seen
-    end.set()
-    thread.join()
-    person.allow(10**6)
-    slurm.clear()
-    for node, state in slurm.nodes().items():
-        if state not in ("idle", "comp"):
-            with contextlib.suppress(KeyError):  # it is dead
-                slurm.kill_node(node)
-            slurm.revive_node(node)
-
-
-EVERY = [(node, str(gpu)) for node in ("n1", "n2", "n3") for gpu in range(GPUS)]
 
 
 @pytest.mark.parametrize("number", [240, pytest.param(2000, marks=pytest.mark.nodes)])
