@@ -38,7 +38,7 @@ test-gpu: .venv/developer  ## Models on a GPU of this machine; ROOTSTOCK_TEST_DE
 	$(BIN)/python -m pytest tests/gpu -m gpu $(TESTS)
 
 test-nodes: .venv/developer  ## A larger run on three nodes of Slurm, on this machine
-	$(BIN)/python -m pytest tests/site/test_nodes.py -m nodes $(TESTS)
+	$(BIN)/python -m pytest tests/site/test_nodes.py tests/site/test_nodes_parsl.py -m nodes $(TESTS)
 
 check: .venv/developer  ## Lint, types, layers and documentation
 	$(MAKE) --jobs $(PROCESSES) --output-sync --no-print-directory $(CHECKS)
