@@ -195,7 +195,7 @@ def state(folder: RunFolder) -> dict[str, Any]:
     jobs = [
         {
             "attempt": each.submission.number, "scheduler": each.job.scheduler, "id": each.job.id,
-            **{key: getattr(each.submission, key) for key in ("name", "shares", "gpus", "seconds", "submitted")},
+            **{key: getattr(each.submission, key) for key in ("name", "shares", "nodes", "gpus", "seconds", "submitted")},
             **{key: getattr(each.queue, key, None) for key in ("running", "waiting")},
         }
         for each in submitted(folder.path)

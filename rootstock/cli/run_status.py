@@ -119,7 +119,8 @@ def _may_compute(job: Mapping[str, Any]) -> bool:
 def _job_words(job: Mapping[str, Any]) -> str:
     if job["running"] is None:
         return f"job {job['id']}: nobody here can tell whether it runs"
-    return f"job {job['id']}: {job['running']:,} running, {job['waiting']:,} waiting, of {job['shares']:,}"
+    of = f", of {job['shares']:,}" if job["nodes"] == 1 else f", on {job['nodes']:,} nodes"
+    return f"job {job['id']}: {job['running']:,} running, {job['waiting']:,} waiting{of}"
 
 
 # -- until the end

@@ -35,6 +35,8 @@ class Submission(Record):
         How many compute at a time.
     seconds : int
         How long each job may take.
+    nodes : int
+        Of each job.
     times : int
         How many jobs, or arrays of them, were to be submitted, one after the end of the other.
     ids : list of str
@@ -50,6 +52,7 @@ class Submission(Record):
     shares: int
     gpus: int
     seconds: int
+    nodes: int = 1
     times: int = 1
     ids: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)

@@ -141,8 +141,8 @@ def submit_run(
             place.mkdir(parents=True)
             (place / "job.sh").write_text(prepared.script)
         noted = Submission(
-            prepared.number, plan.scheduler, prepared.name, plan.shares, plan.gpus, plan.seconds, plan.times,
-            without=prepared.without, command=shlex.join(["rootstock", *sys.argv[1:]]),
+            prepared.number, plan.scheduler, prepared.name, plan.shares, plan.gpus, plan.seconds, plan.nodes.number,
+            plan.times, without=prepared.without, command=shlex.join(["rootstock", *sys.argv[1:]]),
         )  # fmt: skip
         write_submission(folder, noted)  # before: jobs can be found by their name then, whatever ends this process
         return _send(folder, noted, tell)
