@@ -192,10 +192,11 @@ def state(folder: RunFolder) -> dict[str, Any]:
         }
         for found in running(folder.path)
     ]  # fmt: skip
+    of_submission = ("name", "shares", "nodes", "gpus", "seconds", "submitted")
     jobs = [
         {
             "attempt": each.submission.number, "scheduler": each.job.scheduler, "id": each.job.id,
-            **{key: getattr(each.submission, key) for key in ("name", "shares", "nodes", "gpus", "seconds", "submitted")},
+            **{key: getattr(each.submission, key) for key in of_submission},
             **{key: getattr(each.queue, key, None) for key in ("running", "waiting")},
         }
         for each in submitted(folder.path)
