@@ -75,6 +75,15 @@ def logs(folder: Path) -> str:
     return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("jobs/*/*.out")))
 
 
+@pytest.fixture
+def own_settings(slurm):
+    """Return what writes a user's own settings of jobs, for the time of a test."""
+    file = slurm.home / ".config" / "rootstock" / "clusters.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    yield lambda text: file.write_text(f"[clusters.local.jobs.batch]\n{text}\n")
+    file.unlink()
+
+
 @pytest.mark.parametrize("number", [240, pytest.param(2000, marks=pytest.mark.nodes)])
 def test_a_run_is_computed_whatever_dies(slurm, person, seen, number):
     """Each structure is computed, once in the results, and no worker comes near the GPU of somebody else."""
@@ -151,12 +160,9 @@ def test_a_run_is_computed_though_a_node_that_is_given_up_goes_on(slurm, person,
 
 
 @pytest.mark.nodes
-def test_a_job_computes_on_all_gpus_of_its_node(slurm, person, seen, request):
+def test_a_job_computes_on_all_gpus_of_its_node(slurm, person, seen, own_settings):
     """Where jobs get whole nodes: it ends once, though a worker is given up, and goes on where it was cancelled."""
-    settings = slurm.home / ".config" / "rootstock" / "clusters.toml"
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    request.addfinalizer(settings.unlink)
-    settings.write_text("[clusters.local.jobs.batch]\nwhole-nodes = true\n")
+    own_settings("whole-nodes = true")
     person.write_structures("whole.xyz", 120)
     person.allow(1)
     said = person("singlepoint", "gated", "whole.xyz", "--run", "whole", "--gpus", "5")
@@ -179,3 +185,31 @@ def test_a_job_computes_on_all_gpus_of_its_node(slurm, person, seen, request):
     assert (status["done"], status["missing"], status["damaged_records"]) == (120, 0, 0), logs(slurm.home / "whole")
     person.check_results("whole.extxyz", 120)
     assert not seen.faults
+
+
+@pytest.mark.nodes
+def test_the_other_nodes_of_a_job_go_on(slurm, person, seen, own_settings):
+    """Where one job takes all nodes: one of them dies, and on another one what computes there."""
+    srun = "srun --nodes={nodes} --ntasks={nodes} --cpus-per-task={cpus} --cpu-bind=none --kill-on-bad-exit=0"
+    own_settings(f'arrays = false\nlauncher = "{srun} --no-kill"')  # without it, all tasks end with a node
+    person.write_structures("one.xyz", 120)
+    person.allow(1)
+    said = person("singlepoint", "gated", "one.xyz", "--run", "one", "--gpus", "6")
+    assert "one job of 3 nodes with 2 GPUs each" in said.stdout
+    before = person.wait_for_workers(*EVERY)
+    person.kill(before["n2", "0"], "run continue")
+    wait_until_gone(before["n2", "0"].pid, before["n2", "1"].pid)
+    slurm.kill_node("n3")
+    slurm.say_down("n3")
+    assert {*person.workers()} == {("n1", "0"), ("n1", "1")}
+    person.allow(120)
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of the job")
+    status = person.status("one")
+    assert (status["done"], status["missing"]) == (40, 80), logs(slurm.home / "one")
+    slurm.revive_node("n3")
+    person("run", "continue", "one", "--gpus", "6")
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of the job")
+    status = person.status("one")
+    assert (status["done"], status["missing"], status["damaged_records"]) == (120, 0, 0), logs(slurm.home / "one")
+    person.check_results("one.extxyz", 120)
+    assert not [fault for fault in seen.faults if "has workers" in fault]
