@@ -19,7 +19,7 @@ from rootstock.cli.run_go_on import go_on
 from rootstock.cli.run_options import element_option, stop_option
 from rootstock.cli.run_status import status
 from rootstock.cli.run_workers import workers_options
-from rootstock.cli.simulations import Simulation, device_option, overwrite_option, threads_option
+from rootstock.cli.simulations import Simulation, device_option, exit_zero_option, overwrite_option, threads_option
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.progress import Damaged
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _folder = click.argument("folder", type=Place(readable=False, path_type=Path))
 _go_on_options = options(
     element_option,
+    exit_zero_option,
     stop_option,
     click.option("--out", "-o", type=Place(dir_okay=False, path_type=Path), metavar="FILE",
                  help="Output file: .extxyz, .db, .npz or .csv [default: that of the first command]."),

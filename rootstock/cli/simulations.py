@@ -79,6 +79,15 @@ def out_option(ending: str) -> Decorated:
     )  # fmt: skip
 
 
+EXIT_ZERO = "rootstock.exit_zero"  # in the context of a command that ends with 0 whatever it says
+exit_zero_option = click.option(
+    "--exit-zero", is_flag=True, expose_value=False,
+    callback=lambda context, _, given: context.meta.update({EXIT_ZERO: True} if given else {}),
+    help="End with 0, also if something failed or a signal came: for processes of one job, of which none is to end the "
+    "others.",
+)  # fmt: skip
+
+
 class Simulation(Command):
     """A command that computes; what it leaves behind when it is interrupted, it says itself."""
 
@@ -87,7 +96,12 @@ class Simulation(Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command, before which numpy is not loaded."""
         keep_to_one_thread()
-        return super().invoke(context)
+        try:
+            return super().invoke(context)
+        except click.exceptions.Exit:
+            if EXIT_ZERO in context.meta:
+                context.exit(0)
+            raise
 
 
 @click.command(cls=Simulation)

@@ -20,11 +20,11 @@ from rootstock.errors import RenderError
 JOB_KINDS = ("single", "several", "array")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _MEANINGS = ("cpus", "gpus", "memory", "nodes")
-# What starts one process on each node of a job, and lets the others go on when one has ended. Since 22.05 that of Slurm
-# neither passes on how many processors a task has nor leaves it unbound, unless it is told to.
+# What starts one process on each node of a job, and lets the others go on when one has ended, or its node. Since 22.05
+# that of Slurm neither passes on how many processors a task has nor leaves it unbound, unless it is told to.
 _LAUNCHERS = {
     "slurm": "srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --cpus-per-task={cpus} --cpu-bind=none "
-    "--kill-on-bad-exit=0",
+    "--no-kill --kill-on-bad-exit=0",
     "pbs": "mpiexec -n {nodes} --ppn 1",
     "flux": "flux run --nodes={nodes} --ntasks={nodes} --exclusive -o cpu-affinity=off -o exit-timeout=none",
 }

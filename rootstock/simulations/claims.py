@@ -35,11 +35,13 @@ class HeldError(Exception):
     ----------
     holder : Holder or None
         Who, if that is known.
+    locked : bool
+        Whether the record is locked, so that its process runs, wherever that is.
     """
 
-    def __init__(self, holder: Holder | None) -> None:
+    def __init__(self, holder: Holder | None, *, locked: bool = False) -> None:
         super().__init__()
-        self.holder = holder
+        self.holder, self.locked = holder, locked
 
 
 @contextlib.contextmanager
@@ -170,7 +172,7 @@ def _take(record: Path, me: Holder) -> int:
             with contextlib.nullcontext() if locked else _turn(record, holder):
                 return _put(record, me, os.replace)
         except BlockingIOError as error:
-            raise HeldError(read_holder(record)) from error
+            raise HeldError(read_holder(record), locked=True) from error
         finally:
             os.close(descriptor)
 

@@ -426,6 +426,17 @@ def test_wrong_words(login: Site, words: tuple[str, ...], said: str) -> None:
     assert said in done.stderr and not submissions(Path("a b"))
 
 
+def test_a_share_of_a_job_ends_with_0(login: Site) -> None:
+    """Launchers may end all processes of a job when one ends otherwise."""
+    images = [bulk("Cu", cubic=True), bulk("Li", cubic=True)]
+    write_extxyz(Path("two.xyz"), images)
+    login.type("singlepoint", "emt", "two.xyz", "--run", "two", "--device", "cpu", "--element", "1/2", code=None)
+    share = ("run", "continue", "two", "--device", "cpu", "--element", "2/2")
+    assert "1 of 2 structures failed" in login.type(*share, code=22).stderr
+    assert "1 of 2 structures failed" in login.type(*share, "--exit-zero").stderr
+    assert "is no share of a run" in login.type(*share[:-1], "3/2", "--exit-zero").stderr
+
+
 def test_records_of_lost_nodes(login: Site) -> None:
     """What has certainly ended is no obstacle; where nobody can tell, --force says so."""
     login.has("pbs")

@@ -190,8 +190,7 @@ def test_a_job_computes_on_all_gpus_of_its_node(slurm, person, seen, own_setting
 @pytest.mark.nodes
 def test_the_other_nodes_of_a_job_go_on(slurm, person, seen, own_settings):
     """Where one job takes all nodes: one of them dies, and on another one what computes there."""
-    srun = "srun --nodes={nodes} --ntasks={nodes} --cpus-per-task={cpus} --cpu-bind=none --kill-on-bad-exit=0"
-    own_settings(f'arrays = false\nlauncher = "{srun} --no-kill"')  # without it, all tasks end with a node
+    own_settings("arrays = false")
     person.write_structures("one.xyz", 120)
     person.allow(1)
     said = person("singlepoint", "gated", "one.xyz", "--run", "one", "--gpus", "6")

@@ -200,8 +200,9 @@ def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator
                 if found.runs is not False:
                     raise _busy(folder, found)
             yield
-    except HeldError:
-        raise _busy(folder, *_look([(record, element)], me)) from None
+    except HeldError as error:
+        [found] = _look([(record, element)], me)
+        raise _busy(folder, replace(found, runs=True) if error.locked else found) from None
 
 
 def _records(folder: Path) -> Iterator[tuple[Path, Element]]:

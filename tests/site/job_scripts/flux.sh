@@ -19,4 +19,4 @@ ROOTSTOCK_DEADLINE=$(($(date +%s) + 7200))
 export ROOTSTOCK_DEADLINE
 # The scheduler's signals reach the command, because it takes this shell's place.
 exec flux run --nodes=16 --ntasks=16 --exclusive -o cpu-affinity=off -o exit-timeout=none \
-    /bin/bash -c 'exec /opt/rootstock/client/VERSION/bin/rootstock run continue /home/ann/many-relaxed.run --workers auto --grace 4 --element $((FLUX_TASK_RANK + 1))/16'
+    /bin/bash -c 'exec /opt/rootstock/client/VERSION/bin/rootstock run continue /home/ann/many-relaxed.run --workers auto --grace 4 --element $((FLUX_TASK_RANK + 1))/16 --exit-zero'

@@ -21,4 +21,4 @@ ROOTSTOCK_DEADLINE=$(($(date +%s) + 7200))
 export ROOTSTOCK_DEADLINE
 # The scheduler's signals reach the command, because it takes this shell's place.
 exec mpiexec -n 16 --ppn 1 --depth=64 --cpu-bind depth \
-    /bin/bash -c 'exec /opt/rootstock/client/VERSION/bin/rootstock run continue /home/ann/many-relaxed.run --workers auto --grace 8 --element $((${PALS_RANKID:-${PMI_RANK:-${OMPI_COMM_WORLD_RANK:?no rank}}} + 1))/16'
+    /bin/bash -c 'exec /opt/rootstock/client/VERSION/bin/rootstock run continue /home/ann/many-relaxed.run --workers auto --grace 8 --element $((${PALS_RANKID:-${PMI_RANK:-${OMPI_COMM_WORLD_RANK:?no rank}}} + 1))/16 --exit-zero'
