@@ -141,16 +141,20 @@ class AskedJobs:
                 warn=lambda text: click.echo(text, err=True), signals=came,
             )  # fmt: skip
 
-    def check(self, site: Site) -> None:
-        """Refuse what the cluster does not allow, before anything else takes time.
+    def check(self, site: Site, folder: Path) -> None:
+        """Refuse what the cluster does not allow, before anything else takes time, and anything is written.
 
         Parameters
         ----------
         site : Site
+        folder : Path
+            Of the run.
         """
         from rootstock.simulations.submission.plan import plan_jobs
+        from rootstock.simulations.submission.submit import check_folder
 
         plan_jobs(site.cluster, self.request, _MANY)
+        check_folder(folder, site.cluster.scheduler)
 
     def prepare(
         self, site: Site, folder: Path, todo: int, words: Callable[[float], list[str]]

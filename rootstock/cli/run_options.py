@@ -169,7 +169,7 @@ class NewRun:
 
         with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
             site = users_site(RootLayout(Path(calc.parameters["root"])))
-            jobs.check(site)
+            jobs.check(site, self.folder)
             identity(calc)
         check_out(asked.out, asked.names)
         check_export(self.folder, asked.out, overwrite=overwrite)

@@ -90,12 +90,8 @@ def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepar
     ConfigurationError
         If the folder has a name that schedulers cannot take.
     """
+    check_folder(folder, plan.scheduler)
     whole = folder.absolute()
-    if not _PLAIN.fullmatch(str(whole)) or (plan.scheduler == "pbs" and ":" in str(whole)):  # what is before is a host
-        raise ConfigurationError(
-            f"The path of the run folder holds characters that schedulers do not take in names of log files: {whole}",
-            "Use letters, digits and . _ - + only, without spaces: --run FOLDER",
-        )
     number = max(numbers(folder), default=0) + 1
     name = f"rs-{secrets.token_hex(4)}"
     bad = bad_nodes(folder) if folder.is_dir() else []
@@ -108,6 +104,28 @@ def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepar
     return Prepared(
         number, name, script, [command] * plan.times, without if options else [], [] if options else bad
     )  # fmt: skip
+
+
+def check_folder(folder: Path, scheduler: str) -> None:
+    """Refuse a run folder whose name schedulers cannot take.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not be there yet.
+    scheduler : str
+
+    Raises
+    ------
+    ConfigurationError
+        With what they take.
+    """
+    whole = folder.absolute()
+    if not _PLAIN.fullmatch(str(whole)) or (scheduler == "pbs" and ":" in str(whole)):  # what is before is a host
+        raise ConfigurationError(
+            f"The path of the run folder holds characters that schedulers do not take in names of log files: {whole}",
+            "Use letters, digits and . _ - + only, without spaces: --run FOLDER",
+        )
 
 
 def submit_run(
