@@ -101,6 +101,13 @@ def test_what_a_cluster_does_not_allow(changes: dict[str, Any], asked: dict[str,
     assert re.search(said, str(caught.value)), caught.value
 
 
+def test_an_account_may_be_that_of_slurms_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "chem")
+    assert plan(replace(SHARED, account_required=True), 16).options == []
+    with pytest.raises(ConfigurationError, match="need an account"):
+        plan(replace(SHARED, account_required=True, scheduler="pbs"), 16)
+
+
 def test_the_walltime_is_that_of_the_number_of_nodes() -> None:
     cluster = replace(WHOLE, arrays=False, walltime="8h", walltime_max={"1": "2h", "4": "6h", "100": "12h"})
     assert [plan(cluster, 4 * nodes).seconds // 3600 for nodes in (1, 3, 4, 99, 100)] == [2, 2, 6, 6, 8]

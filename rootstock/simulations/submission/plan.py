@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +190,8 @@ def options_of(cluster: Cluster, request: Request) -> list[str]:
         If an account is missing, or something is asked for that the scheduler does not have.
     """
     scheduler = cluster.scheduler
-    if cluster.account_required and not (request.account or cluster.account):
+    own = os.environ.get("SBATCH_ACCOUNT") if scheduler == "slurm" else None
+    if cluster.account_required and not (request.account or cluster.account or own):
         raise ConfigurationError(
             f"Jobs on {cluster.name} need an account: the project that pays.",
             "Name it: --account NAME. Or once for all, in ~/.config/rootstock/clusters.toml:\n"
