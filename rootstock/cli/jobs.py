@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ class AskedJobs:
         check_folder(folder, site.cluster.scheduler)
 
     def prepare(
-        self, site: Site, folder: Path, todo: int, words: Callable[[float], list[str]]
+        self, site: Site, folder: Path, todo: int | Sequence[int], words: Callable[[float], list[str]]
     ) -> tuple[JobPlan, Prepared]:
         """Return the jobs that compute a run, and what would be submitted.
 
@@ -165,8 +165,8 @@ class AskedJobs:
         ----------
         site : Site
         folder : Path
-        todo : int
-            How many structures are to be computed.
+        todo : int or sequence of int
+            What is to be computed, as for `plan_jobs`.
         words : callable
             Returns `words`, given the grace.
         """
@@ -234,6 +234,8 @@ class AskedJobs:
         click.echo(f"{plan}")
         if plan.gpus > self.request.gpus:
             click.echo(f"Note: jobs get whole nodes here, so {plan.gpus} GPUs compute.", err=True)
+        elif plan.gpus < self.request.gpus:
+            click.echo("Note: among so many what is left is divided best.", err=True)
         if prepared.without:
             names = ", ".join(prepared.without)
             click.echo(f"Note: not on {names}, where workers were given up (rootstock run status).", err=True)

@@ -20,6 +20,7 @@ from rootstock.cli.run_options import element_option, stop_option
 from rootstock.cli.run_status import status
 from rootstock.cli.run_workers import workers_options
 from rootstock.cli.simulations import Simulation, device_option, exit_zero_option, overwrite_option, threads_option
+from rootstock.errors import SchedulerError
 
 if TYPE_CHECKING:
     from rootstock.simulations.runs.progress import Damaged
@@ -159,10 +160,12 @@ def cancel(folder: Path, as_json: bool) -> None:
         ]
         cancelled = [{"scheduler": each.job.scheduler, "id": each.job.id, "done": said} for each, said in jobs]
         show_json({"schema": 1, "folder": str(folder.resolve()), "processes": shown, "jobs": cancelled})
-        return
-    for each, said in jobs:
-        click.echo(f"{each} {said}")
-    for found, said in processes:
-        click.echo(f"element {found.element}, {found.process or 'a process'}: {said}")
-    if not ended:
-        click.echo(f"Nothing computes {folder}.")
+    else:
+        for each, said in jobs:
+            click.echo(f"{each} {said}")
+        for found, said in processes:
+            click.echo(f"element {found.element}, {found.process or 'a process'}: {said}")
+        if not ended:
+            click.echo(f"Nothing computes {folder}.")
+    if any("was not cancelled" in said for _, said in ended):
+        click.get_current_context().exit(SchedulerError.exit_code)

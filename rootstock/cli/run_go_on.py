@@ -104,7 +104,9 @@ def _submit(
         model = identity(calc)
     elsewhere = ["--root", str(site.layout.root)] if str(site.layout.root) != record.root else []
     words = partial(jobs.words, run, other_file=other_file)
-    plan, prepared = jobs.prepare(site, folder, missing, lambda grace: [*words(grace), *elsewhere])
+    held = RunFolder(folder, record)
+    places = held.places(held.missing(retry_failed=run.retry_failed))
+    plan, prepared = jobs.prepare(site, folder, places, lambda grace: [*words(grace), *elsewhere])
     if jobs.dry_run:
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
         jobs.show_parsl(site, missing) if jobs.by_parsl else jobs.show(plan, prepared, missing)
@@ -116,4 +118,4 @@ def _submit(
         claim_results(folder, run.element, out)
         compute(run, lambda _, announce: resume(folder, make, announce=announce))
     else:
-        jobs.submit(RunFolder(folder, record), plan, prepared, out)
+        jobs.submit(held, plan, prepared, out)

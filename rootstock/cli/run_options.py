@@ -165,6 +165,7 @@ class NewRun:
         from rootstock.simulations.runs.begin import begin, check_out, naming_rebase
         from rootstock.simulations.runs.elements import Element
         from rootstock.simulations.runs.export import check_export
+        from rootstock.simulations.runs.folder import RunFolder
         from rootstock.simulations.submission.identity import identity
 
         with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
@@ -181,8 +182,9 @@ class NewRun:
         if jobs.dry_run:
             sizes, todo = _what(self, asked, Element())
             show_what(self.folder, asked.model, sizes, todo, asked.out)
+            held = RunFolder(self.folder, there) if there else None
             jobs.show_parsl(site, todo) if jobs.by_parsl else jobs.show(
-                *jobs.prepare(site, self.folder, todo, words), todo
+                *jobs.prepare(site, self.folder, held.places(held.missing()) if held else todo, words), todo
             )
             return
 
@@ -194,7 +196,7 @@ class NewRun:
             compute(run, opened)
             return
         with show_line() as line, opened(line.tell, run.announce) as (folder, _, _):
-            plan, prepared = jobs.prepare(site, self.folder, len(folder.missing()), words)
+            plan, prepared = jobs.prepare(site, self.folder, folder.places(folder.missing()), words)
         jobs.submit(folder, plan, prepared, asked.out)
 
     def _find_places(self, there: RunRecord | None, element: Element, make: Make) -> list[Slot]:

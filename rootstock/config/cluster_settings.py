@@ -272,7 +272,7 @@ def check_setting(key: str, value: Any, where: str) -> Any:
     checked = check_value(key, _kind(key), _BY_KEY[key].metadata["choices"], value, where)
     if (check := _BY_KEY[key].metadata["check"]) is not None:
         try:
-            if checked != "":
+            if checked != "" or _BY_KEY[key].default:
                 check(checked)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {key}: {error.message}", error.hint) from None

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ WHOLE = replace(SHARED, whole_nodes=True)
 STRUCTURES = 8
 
 
-def plan(cluster: Cluster, gpus: int, todo: int = 1000, **asked: Any) -> JobPlan:
+def plan(cluster: Cluster, gpus: int, todo: int | Sequence[int] = 1000, **asked: Any) -> JobPlan:
     return plan_jobs(cluster, Request(gpus, **asked), todo)
 
 
@@ -106,6 +106,14 @@ def test_an_account_may_be_that_of_slurms_variable(monkeypatch: pytest.MonkeyPat
     assert plan(replace(SHARED, account_required=True), 16).options == []
     with pytest.raises(ConfigurationError, match="need an account"):
         plan(replace(SHARED, account_required=True, scheduler="pbs"), 16)
+
+
+def test_what_is_left_is_divided_among_all() -> None:
+    """Where one share of eight was lost, eight shares would leave all of it to one."""
+    lost = range(3, 1000, 8)
+    assert (plan(SHARED, 8, lost).shares, plan(SHARED, 8, 1000).shares) == (7, 8)
+    assert plan(WHOLE, 32, lost).shares == 7 and plan(WHOLE, 32, lost).gpus == 28
+    assert (plan(SHARED, 8, []).shares, plan(SHARED, 1, lost).shares, plan(SHARED, 8, [5]).shares) == (1, 1, 1)
 
 
 def test_the_walltime_is_that_of_the_number_of_nodes() -> None:

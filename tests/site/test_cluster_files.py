@@ -241,6 +241,7 @@ def test_a_table_of_a_higher_scope_takes_the_place_of_the_other():
         ("walltime-max", {"1": "24:00"}, "'24:00' is no walltime"),
         ("walltime-max", {"few": "24:00:00"}, "'few' is no number of nodes"),
         ("walltime", "00:00:00", "'00:00:00' is no time at all"),
+        ("walltime", "", "'' is no walltime"),
         ("memory-per-gpu", "64", "'64' is no amount of memory"),
         ("gpu-types", {"a": "b\nc"}, "holds a control character"),
         ("gpu-types", {"a": {"b": "c"}}, "must be a table of strings"),

@@ -135,6 +135,18 @@ class RunFolder:
             todo |= (progress.statuses == Status.FAILED_RESOURCE) & ~final
         return np.asarray(owned[todo[owned]])
 
+    def places(self, indices: NDArray[np.int64]) -> list[int]:
+        """Return where structures are in the order by size, by which all of the run are dealt out to shares.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+        """
+        owned = self.owned(Element())
+        place = np.empty_like(owned)
+        place[owned] = np.arange(len(owned))
+        return [int(each) for each in place[indices]]
+
     def owned(self, element: Element) -> NDArray[np.int64]:
         """Return the indices of a share.
 

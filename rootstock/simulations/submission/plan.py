@@ -8,11 +8,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rootstock.config.amounts import clock, seconds_of
 from rootstock.config.clusters import Cluster
 from rootstock.config.job_scripts import Nodes, site_options
 from rootstock.errors import ConfigurationError
 
+_TRIED = 50  # numbers of shares
 _KILL_WAIT_S = {"slurm": 30, "pbs": 10, "flux": 5}
 _NODES = {"slurm": "--exclude={}", "flux": "--requires=not host:{}"}  # PBS has no such option
 _NO_QOS = {"flux": "Flux has no --qos; choose a queue: --partition NAME"}
@@ -112,15 +115,15 @@ class JobPlan:
         return f"{self.nodes.gpus} GPU{'s' * (self.nodes.gpus > 1)}{' each' * (self.shares > 1)}"
 
 
-def plan_jobs(cluster: Cluster, request: Request, todo: int) -> JobPlan:
+def plan_jobs(cluster: Cluster, request: Request, todo: int | Sequence[int]) -> JobPlan:
     """Divide a run into jobs.
 
     Parameters
     ----------
     cluster : Cluster
     request : Request
-    todo : int
-        How many structures are to be computed.
+    todo : int or sequence of int
+        How many structures are to be computed; or of each, which one it is among all of the run by size.
 
     Raises
     ------
@@ -145,7 +148,8 @@ def plan_jobs(cluster: Cluster, request: Request, todo: int) -> JobPlan:
         )
     together = cluster.whole_nodes or (request.gpus > 1 and not _has_arrays(cluster))
     each = cluster.gpus_per_node if together else 1
-    shares = max(1, min(math.ceil(request.gpus / each), todo))
+    shares = math.ceil(request.gpus / each)
+    shares = max(1, min(shares, todo)) if isinstance(todo, int) else best_shares(todo, shares)
     each = each if cluster.whole_nodes else min(each, request.gpus)
     number = 1 if _has_arrays(cluster) else shares
     _check_numbers(cluster, shares if number == 1 else 1, request.until_done)
@@ -153,6 +157,28 @@ def plan_jobs(cluster: Cluster, request: Request, todo: int) -> JobPlan:
         scheduler, shares, Nodes(number, each, each * cluster.cpus_per_gpu), _seconds(cluster, request, number),
         0.8 * kill_wait(cluster), options_of(cluster, request), request.until_done,
     )  # fmt: skip
+
+
+def best_shares(places: Sequence[int], most: int) -> int:
+    """Return into how many shares a run is best divided, by what is left of it.
+
+    Shares deal out all structures of a run by size (`rootstock.simulations.runs.elements.Element`). If one of four jobs
+    was lost, all that is left is in one share of four; three shares have a third of it each.
+
+    Parameters
+    ----------
+    places : sequence of int
+        Of what is left, in the order by size of all structures of the run.
+    most : int
+        How many shares there may be.
+
+    >>> best_shares(range(100), 4), best_shares(range(1, 100, 4), 4), best_shares([7, 8], 16)
+    (4, 3, 2)
+    """
+    left = np.asarray(places, np.int64)
+    most = max(1, min(most, len(left)))
+    largest = {n: int(np.bincount(left % n).max()) for n in range(most, max(most // 2, most - _TRIED), -1) if len(left)}
+    return min(largest, key=lambda n: (largest[n], -n), default=1)
 
 
 def kill_wait(cluster: Cluster) -> int:
