@@ -12,13 +12,16 @@ from parsl.config import Config
 
 from rootstock.simulations.output import unwritten
 from rootstock.simulations.parsl_engine.engine import running
+from rootstock.simulations.parsl_engine.executor import JOBS, Executor
 from rootstock.simulations.parsl_engine.head import Head, Hears
 from rootstock.simulations.parsl_engine.shard import GO_ON, Order
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.runs.carry_out import check_settings
+from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.runs.source import Source
 from rootstock.simulations.runs.worker_states import telling_states
 
+_SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
 FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
 
 
@@ -60,12 +63,12 @@ def compute_run(
     with run.folder.recorder(run.element, recorded) as recorder:
         if not len(run.todo("any other")):
             return True
+        told = Hears(recorded, **hears)
         with (
             telling_states(run.folder.path, run.element) as tell,
             _orders(run.folder.path / FOLDER) as orders,
-            running(config) as (kernel, executor),
         ):
-            told = Hears(recorded, **hears)
+            _cancel_left_jobs(run.folder.path / FOLDER, config, told.warn)
             states = told.states
 
             def both(said: Mapping[str, str]) -> None:
@@ -75,7 +78,8 @@ def compute_run(
             told.states = both
             order = Order(str(run.folder.path.absolute()), {**run.calculator.parameters}, str(orders), stop_on_error)
             source = Source(run.folder.path, run.folder.record.input)
-            return Head(run, source, order, recorder, told).run(kernel, executor)
+            with running(config) as (kernel, executor):
+                return Head(run, source, order, recorder, told).run(kernel, executor)
 
 
 @contextlib.contextmanager
@@ -96,3 +100,16 @@ def _orders(folder: Path) -> Iterator[Path]:
             orders.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()  # nothing of an engine is left
+
+
+def _cancel_left_jobs(folder: Path, config: Config, warn: Callable[[str], object]) -> None:
+    """Cancel what a head has left that was killed: jobs that wait before ours, or have not missed it yet."""
+    labels = [each.provider.label for each in config.executors if isinstance(each, Executor) and each.provider]
+    scheduler = next((_SCHEDULERS[label] for label in labels if label in _SCHEDULERS), "")
+    for noted in folder.glob(f"*/{JOBS}") if scheduler else ():
+        with contextlib.suppress(OSError):
+            numbers = noted.read_text(encoding="utf-8").split()
+            warn(f"Cancelling jobs of a command that was killed: {' '.join(numbers)}")
+            for number in numbers:
+                Job(scheduler, number).cancel()
+            noted.unlink()

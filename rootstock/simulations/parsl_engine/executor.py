@@ -21,6 +21,7 @@ from parsl.jobs.states import TERMINAL_STATES, JobState
 from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.root.signals import start_thread
 
+JOBS = "jobs"  # the file of Parsl's folder with the numbers of jobs, one a line
 _LOOK_S = 1.0
 _ANSWER_S = 30.0  # in which an interchange that lives answers by far
 _AGAIN = "What is recorded or returned stays. Type the same command again to compute the rest."
@@ -163,7 +164,15 @@ class Executor(HighThroughputExecutor):
             self.give_up(WorkerError("Parsl was ended before this was computed.", _AGAIN))
         if self.bad_state_is_set:  # then Parsl leaves its jobs alone; whoever gave up may not have come that far
             self._cancel()
+            with contextlib.suppress(OSError):
+                Path(self.run_dir, JOBS).unlink(missing_ok=True)
         super().shutdown(timeout)
+
+    def _launch_block(self, block_id: str) -> Any:
+        job = super()._launch_block(block_id)
+        with contextlib.suppress(OSError), Path(self.run_dir, JOBS).open("a", encoding="utf-8") as file:
+            file.write(f"{job}\n")  # for whoever goes on, if this process is killed
+        return job
 
     # -- the watch
 
