@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("nodes")
 
 IDLE_S = 2.0  # without work: between two shards there are milliseconds
 
-# The command line, with heartbeats of Parsl's that are soon missed.
+# The command line, with less patience: for heartbeats of Parsl's, and for a manager that may end by itself.
 QUICK = """
 from rootstock.simulations.parsl_engine import cluster_config
 
@@ -32,6 +32,9 @@ def quick(**asked):
     settled = usual(**asked)
     [executor] = settled.executors
     executor.heartbeat_period, executor.heartbeat_threshold = 2, 10
+    block = "from rootstock.simulations.parsl_engine.block import main;"
+    assert block in executor.launch_cmd
+    executor.launch_cmd = executor.launch_cmd.replace(block, block + " main.__globals__['_ENDING_S'] = 1.0;")
     return settled
 
 
@@ -133,8 +136,14 @@ def wait_until_idle(slurm: Slurm, process: Process) -> None:
     wait_for(idle, "an idle worker")
 
 
-def no_jobs(slurm: Slurm) -> bool:
-    return not slurm.run("squeue", "--noheader") and not slurm.processes()
+def end_of_jobs(slurm: Slurm) -> None:
+    """See to it that a head has cancelled its jobs before its end, and wait for their processes."""
+    assert not slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING")
+    wait_for(lambda: not slurm.run("squeue", "--noheader") and not slurm.processes(), "the end of all jobs")
+
+
+def jobs_there(slurm: Slurm) -> set[str]:
+    return {*slurm.run("squeue", "--noheader", "--format=%i").split()}
 
 
 def jobs_of(workers: dict[tuple[str, str], Process]) -> set[str]:
@@ -184,17 +193,21 @@ def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen, number):
         os.kill(head.interchange, signal.SIGKILL)
         code, said = head.end()
         assert code == 18 and "Parsl's interchange, through which all tasks go, has ended." in said, said
-        wait_for(lambda: no_jobs(slurm), "the end of all jobs")
+        end_of_jobs(slurm)
         assert person.status(name)["done"] > 0
 
         if not quick:
-            # Jobs of a head that was killed end by themselves, and those of the next one begin.
+            # Jobs of a head that was killed end by themselves; those that wait are cancelled by the next one.
             head = start(*words)
             before = person.wait_for_workers(*EVERY[:4])
+            waiting = {*slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%i").split()}
+            assert len(waiting) == 2
             os.kill(head.pid, signal.SIGKILL)
             head.end()
+            wait_for(lambda: not jobs_of(before) & jobs_there(slurm), "the end of jobs without a head")
             head = start(*words)
-            wait_for(lambda: not jobs_of(before) & jobs_of(person.workers()), "the end of jobs without a head")
+            head.wait_for("Cancelling jobs of a command that was killed")
+            wait_for(lambda: not waiting & jobs_there(slurm), "the end of jobs that waited")
             person.wait_for_workers(*EVERY[:4])
             done = person.status(name)["done"]
 
@@ -204,7 +217,7 @@ def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen, number):
             person.allow(number)
             code, said = head.end()
             assert code == 130, said
-            wait_for(lambda: no_jobs(slurm), "the end of all jobs")
+            end_of_jobs(slurm)
             status = person.status(name)
             assert status["done"] > done and status["missing"] > 0 and status["running"] == []
             person.allow(1)
@@ -225,7 +238,7 @@ def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen, number):
         person.allow(number)
         code, said = head.end()
         assert code == 0, said
-    wait_for(lambda: no_jobs(slurm), "the end of all jobs")
+    end_of_jobs(slurm)
     status = person.status(name)
     assert (status["done"], status["missing"], status["damaged_records"]) == (number, 0, 0)
     assert status["failed"] == {"structure": 0, "resource": 0} and status["running"] == []
