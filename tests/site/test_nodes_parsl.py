@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("nodes")
 
 IDLE_S = 2.0  # without work: between two shards there are milliseconds
 
-# The command line, with less patience: for heartbeats of Parsl's, and for a manager that may end by itself.
+# The command line, with heartbeats of Parsl's that are soon missed.
 QUICK = """
 from rootstock.simulations.parsl_engine import cluster_config
 
@@ -32,9 +32,6 @@ def quick(**asked):
     settled = usual(**asked)
     [executor] = settled.executors
     executor.heartbeat_period, executor.heartbeat_threshold = 2, 10
-    block = "from rootstock.simulations.parsl_engine.block import main;"
-    assert block in executor.launch_cmd
-    executor.launch_cmd = executor.launch_cmd.replace(block, block + " main.__globals__['_ENDING_S'] = 1.0;")
     return settled
 
 
