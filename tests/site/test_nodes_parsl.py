@@ -13,33 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nodes import EVERY, STAY, Person
+from tests.support.nodes import EVERY, STAY, Person, Seen
 from tests.support.processes import children, wait_for, wait_until_gone
 from tests.support.slurm import Process, Slurm
 
 pytestmark = pytest.mark.xdist_group("nodes")
 
 IDLE_S = 2.0  # without work: between two shards there are milliseconds
-
-# The command line, with heartbeats of Parsl's that are soon missed.
-QUICK = """
-from rootstock.simulations.parsl_engine import cluster_config
-
-usual = cluster_config.config
-
-
-def quick(**asked):
-    settled = usual(**asked)
-    [executor] = settled.executors
-    executor.heartbeat_period, executor.heartbeat_threshold = 2, 10
-    return settled
-
-
-cluster_config.config = quick
-from rootstock.cli import rootstock
-
-rootstock()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -151,33 +131,61 @@ def said_by_blocks(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted((folder / "engine").glob("**/*.stderr")))
 
 
-@pytest.mark.parametrize("number", [240, pytest.param(2000, marks=pytest.mark.nodes)])
-def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen, number):
-    """Each structure is computed, once in the results, and no worker comes near the GPU of somebody else."""
-    name, quick = f"parsl-{number}", number < 1000
-    folder = slurm.home / name
+def begin(slurm: Slurm, person: Person, name: str, number: int) -> tuple[str, list[tuple[str, str]], list[str]]:
+    """Let somebody else have a GPU, and return their job, the other GPUs, and the command that computes on all."""
     person.write_structures(f"{name}.xyz", number)
     person.allow(1)
     foreign = slurm.submit(STAY, "--gres=gpu:1", "--nodelist=n1")
     wait_for(lambda: slurm.processes("sleep"), "somebody else's job")
     [theirs] = {each.variables["CUDA_VISIBLE_DEVICES"] for each in slurm.processes("sleep")}
-    ours = [slot for slot in EVERY if slot != ("n1", theirs)]
-    (slurm.home / "quick.py").write_text(QUICK)
-    program = (person.program("python"), "-P", "quick.py") if quick else (person.program("rootstock"),)
-    words = ("singlepoint", "gated", f"{name}.xyz", "--run", name, "--gpus", "6", "--engine", "parsl")
+    command = ["singlepoint", "gated", f"{name}.xyz", "--run", name, "--gpus", "6", "--engine", "parsl"]
+    return foreign, [slot for slot in EVERY if slot != ("n1", theirs)], command
 
-    with heads(person, *program) as start:
+
+def kill_a_worker_and_a_model(slurm: Slurm, person: Person, seen: Seen, ours: list[tuple[str, str]]) -> None:
+    """See to it that both are replaced, in the jobs that are there."""
+    before = person.wait_for_workers(*ours)
+    assert len(jobs_of(before)) == 5
+    person.kill(before["n2", "0"], "spawn_main")
+    person.kill(before["n2", "1"], "/builds/gated/")
+    killed = {before["n2", "0"].pid, before["n2", "1"].pid}
+    wait_until_gone(*killed)
+    now = person.wait_for_workers(*ours)
+    assert jobs_of(now) == jobs_of(before) and {*seen.slots} == {*ours}
+    assert not killed & {each.pid for each in now.values()}
+
+
+def check(slurm: Slurm, person: Person, name: str, number: int) -> None:
+    end_of_jobs(slurm)
+    status = person.status(name)
+    assert (status["done"], status["missing"], status["damaged_records"]) == (number, 0, 0)
+    assert status["failed"] == {"structure": 0, "resource": 0} and status["running"] == []
+    person.check_results(f"{name}.extxyz", number)
+
+
+def test_workers_of_parsl_and_models_are_replaced(slurm, person, seen):
+    """Each structure is computed, once in the results, and no worker comes near the GPU of somebody else."""
+    foreign, ours, words = begin(slurm, person, "parsl-few", 120)
+    with heads(person, person.program("rootstock")) as start:
         head = start(*words)
-        before = person.wait_for_workers(*ours)
-        assert len(jobs_of(before)) == 5
-        # A worker of Parsl's and a model are replaced.
-        person.kill(before["n2", "0"], "spawn_main")
-        person.kill(before["n2", "1"], "/builds/gated/")
-        killed = {before["n2", "0"].pid, before["n2", "1"].pid}
-        wait_until_gone(*killed)
-        now = person.wait_for_workers(*ours)
-        assert jobs_of(now) == jobs_of(before) and not seen.slots["n1", theirs]
-        assert not killed & {each.pid for each in now.values()}
+        kill_a_worker_and_a_model(slurm, person, seen, ours)
+        person.allow(120)
+        code, said = head.end()
+        assert code == 0, said
+    slurm.run("scancel", foreign)
+    check(slurm, person, "parsl-few", 120)
+    assert not seen.faults and {*ours} == {*seen.slots}
+
+
+@pytest.mark.nodes
+def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen):
+    """The same with a node, an interchange, a head, and a worker that waits."""
+    name, number = "parsl-many", 2000
+    folder = slurm.home / name
+    foreign, ours, words = begin(slurm, person, name, number)
+    with heads(person, person.program("rootstock")) as start:
+        head = start(*words)
+        kill_a_worker_and_a_model(slurm, person, seen, ours)
 
         # A node dies, and a job that has waited for a GPU computes on another one.
         slurm.kill_node("n3")
@@ -193,31 +201,30 @@ def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen, number):
         end_of_jobs(slurm)
         assert person.status(name)["done"] > 0
 
-        if not quick:
-            # Jobs of a head that was killed end by themselves; those that wait are cancelled by the next one.
-            head = start(*words)
-            before = person.wait_for_workers(*EVERY[:4])
-            waiting = {*slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%i").split()}
-            assert len(waiting) == 2
-            os.kill(head.pid, signal.SIGKILL)
-            head.end()
-            wait_for(lambda: not jobs_of(before) & jobs_there(slurm), "the end of jobs without a head")
-            head = start(*words)
-            head.wait_for("Cancelling jobs of a command that was killed")
-            wait_for(lambda: not waiting & jobs_there(slurm), "the end of jobs that waited")
-            person.wait_for_workers(*EVERY[:4])
-            done = person.status(name)["done"]
+        # Jobs of a head that was killed end by themselves; those that wait are cancelled by the next one.
+        head = start(*words)
+        before = person.wait_for_workers(*EVERY[:4])
+        waiting = {*slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%i").split()}
+        assert len(waiting) == 2
+        os.kill(head.pid, signal.SIGKILL)
+        head.end()
+        wait_for(lambda: not jobs_of(before) & jobs_there(slurm), "the end of jobs without a head")
+        head = start(*words)
+        head.wait_for("Cancelling jobs of a command that was killed")
+        wait_for(lambda: not waiting & jobs_there(slurm), "the end of jobs that waited")
+        person.wait_for_workers(*EVERY[:4])
+        done = person.status(name)["done"]
 
-            # What a signal ends is recorded.
-            os.kill(head.pid, signal.SIGTERM)
-            head.wait_for("Ending: what is unfinished is recorded.")
-            person.allow(number)
-            code, said = head.end()
-            assert code == 130, said
-            end_of_jobs(slurm)
-            status = person.status(name)
-            assert status["done"] > done and status["missing"] > 0 and status["running"] == []
-            person.allow(1)
+        # What a signal ends is recorded.
+        os.kill(head.pid, signal.SIGTERM)
+        head.wait_for("Ending: what is unfinished is recorded.")
+        person.allow(number)
+        code, said = head.end()
+        assert code == 130, said
+        end_of_jobs(slurm)
+        status = person.status(name)
+        assert status["done"] > done and status["missing"] > 0 and status["running"] == []
+        person.allow(1)
 
         # One waits for work when it is killed, and the others are held.
         head = start(*words)
@@ -235,9 +242,5 @@ def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen, number):
         person.allow(number)
         code, said = head.end()
         assert code == 0, said
-    end_of_jobs(slurm)
-    status = person.status(name)
-    assert (status["done"], status["missing"], status["damaged_records"]) == (number, 0, 0)
-    assert status["failed"] == {"structure": 0, "resource": 0} and status["running"] == []
-    person.check_results(f"{name}.extxyz", number)
+    check(slurm, person, name, number)
     assert not seen.faults and {*EVERY} == {*seen.slots}
