@@ -14,6 +14,7 @@ import click
 from rootstock.cli.common import merge_options, options, refuse_unused
 from rootstock.cli.parameter_types import Whole, Word
 from rootstock.cli.run_workers import AskedWorkers, count_signals
+from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rootstock.cli.run_folder import Run
@@ -141,7 +142,7 @@ class AskedJobs:
                 warn=lambda text: click.echo(text, err=True), signals=came,
             )  # fmt: skip
 
-    def check(self, site: Site, folder: Path) -> None:
+    def check(self, site: Site, folder: Path, device: str) -> None:
         """Refuse what the cluster does not allow, before anything else takes time, and anything is written.
 
         Parameters
@@ -149,10 +150,22 @@ class AskedJobs:
         site : Site
         folder : Path
             Of the run.
+        device : str
+            Where models are to compute.
+
+        Raises
+        ------
+        ConfigurationError
+            If that is a processor; and as `plan_jobs`.
         """
         from rootstock.simulations.submission.plan import plan_jobs
         from rootstock.simulations.submission.submit import check_folder
 
+        if device == "cpu":
+            raise ConfigurationError(
+                "--gpus asks for GPUs, and the device is 'cpu'.",
+                "Name another one: --device cuda. On processors compute with --workers, in a job of your own.",
+            )
         plan_jobs(site.cluster, self.request, _MANY)
         check_folder(folder, site.cluster.scheduler)
 

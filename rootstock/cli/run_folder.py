@@ -121,6 +121,13 @@ class Run:
             more = self.more + (self.workers.words() if self.workers else "") + (self.jobs.same() if self.jobs else "")
         return f"rootstock run {name} {shlex.quote(str(self.path))}{element}{more}"
 
+    def again(self) -> str:
+        """Return the command that goes on; in a job of ours it is one for whoever has submitted it."""
+        from rootstock.simulations.runs.schedulers import Job
+        from rootstock.simulations.runs.submissions import go_on_command
+
+        return (Job.of_this_process() and go_on_command(self.path)) or self.command("continue")
+
 
 def compute(run: Run, opened: Opened) -> None:
     """Compute what is missing in a run folder, export what it holds, and end with the code that says how it went.
@@ -143,17 +150,15 @@ def compute(run: Run, opened: Opened) -> None:
             _compute(run, line, folder, source, calc)
     except KeyboardInterrupt:
         said = recorded(run.path)
-        click.echo(f"Interrupted.{said} Continue with: {run.command('continue')}" if said else "Interrupted.", err=True)
+        click.echo(f"Interrupted.{said} Continue with: {run.again()}" if said else "Interrupted.", err=True)
         click.get_current_context().exit(INTERRUPTED)
     except (WorkerError, OutputError) as error:
         if said := recorded(run.path):
-            error.hint = "\n".join(
-                filter(None, (error.hint, f"{said.strip()} Continue with: {run.command('continue')}"))
-            )
+            error.hint = "\n".join(filter(None, (error.hint, f"{said.strip()} Continue with: {run.again()}")))
         raise
     except OSError as error:  # of a file of structures
         if not isinstance(error, RootstockError) and (said := recorded(run.path)):
-            click.echo(f"{said.strip()} Continue with: {run.command('continue')}", err=True)
+            click.echo(f"{said.strip()} Continue with: {run.again()}", err=True)
         raise
     limit = run.workers.limit if run.workers is not None else None
     if limit is not None and _show_trial(run, folder, line, limit):

@@ -100,7 +100,8 @@ def _submit(
 
     folder, out = run.path, run.out or near(Path(record.out))
     with naming_rebase(folder, record), closing(make(None if rebase else record.build)) as calc:
-        site = users_site(RootLayout(Path(calc.parameters["root"])))
+        site = users_site(RootLayout(Path(calc.parameters["root"])), strict=True)
+        jobs.check(site, folder, calc.parameters["device"])
         model = identity(calc)
     elsewhere = ["--root", str(site.layout.root)] if str(site.layout.root) != record.root else []
     words = partial(jobs.words, run, other_file=other_file)

@@ -169,8 +169,8 @@ class NewRun:
         from rootstock.simulations.submission.identity import identity
 
         with naming_rebase(self.folder, there), closing(make(there.build if there else None)) as calc:
-            site = users_site(RootLayout(Path(calc.parameters["root"])))
-            jobs.check(site, self.folder)
+            site = users_site(RootLayout(Path(calc.parameters["root"])), strict=True)
+            jobs.check(site, self.folder, calc.parameters["device"])
             identity(calc)
         check_out(asked.out, asked.names)
         check_export(self.folder, asked.out, overwrite=overwrite)

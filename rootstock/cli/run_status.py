@@ -15,7 +15,7 @@ import click
 
 from rootstock.cli.common import json_option
 from rootstock.cli.parameter_types import Place
-from rootstock.cli.run_end import failure_line, state
+from rootstock.cli.run_end import failure_line, near, state
 from rootstock.cli.run_line import pace_words, states_words
 from rootstock.cli.simulations import Simulation
 from rootstock.errors import ConfigurationError, RootstockError
@@ -50,6 +50,7 @@ def status(folder: Path, failures: bool, watch: bool, as_json: bool) -> None:
       rootstock run status screening --failures --json | jq -r '.failures[] | .structure'
     """
     from rootstock.simulations.runs.folder import RunFolder
+    from rootstock.simulations.runs.submissions import go_on_command
 
     opened = RunFolder.open(folder)
     if watch:
@@ -71,10 +72,11 @@ def status(folder: Path, failures: bool, watch: bool, as_json: bool) -> None:
                 break
             click.echo(f"    {failure_line(failure)}")
     if watch and said["missing"]:
+        plain = f"rootstock run continue {shlex.quote(str(folder))}"
         raise RootstockError(
             f"Nothing computes {folder} any more, and {said['missing']:,} of its structures are missing.",
-            f"Compute them: rootstock run continue {shlex.quote(str(folder))}, with the options of before"
-            + (f"; what the jobs said is in {folder / 'jobs'}" if said["jobs"] else ""),
+            f"Compute them, with the other options of before: {go_on_command(folder) or plain}"
+            + (f"\nWhat the jobs said is in {folder / 'jobs'}" if said["jobs"] else ""),
         )
 
 
@@ -90,10 +92,15 @@ def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
         workers = f"; {states_words(process['workers'])}" if process["workers"] else ""
         lines.append(f"  element {process['element']}: {process['state']}, {where}{pace}{workers}")
     if not said["running"]:
-        lines.append("  no process computes it")
+        lines.append(
+            "  no process computes it" if said["missing"] else f"  all is computed; results: {near(Path(said['out']))}"
+        )
     for node in said["bad_nodes"]:
-        places = ", ".join(node["places"])
-        lines.append(f"  on {node['host']} workers were given up ({places}); the next jobs do not run there")
+        places = "; ".join(f"{place}: {said[:100]}" for place, said in node["places"].items())
+        lines.append(
+            f"  on {node['host']} workers were given up, and jobs that are yet to be submitted do not run there"
+        )
+        lines.append(f"    {places}")
     rows = [
         ("structures", said["structures"], ""),
         ("done", said["done"], ""),
@@ -136,8 +143,8 @@ def _watch(folder: RunFolder) -> None:
                 looks.append((now, said["structures"] - said["missing"]))
                 while len(looks) > 2 and now - looks[0][0] > _PACE_S:
                     looks.popleft()
-                pace = _pace(said, looks)
                 last = not _goes_on(folder.path, said)
+                pace = "" if last else _pace(said, looks)
                 show([*_lines(folder.path, said), *([f"  {pace}"] if pace else [])], _line(said, pace), last)
                 if last:
                     return

@@ -204,20 +204,24 @@ def installed_site(layout: RootLayout) -> Site:
     return Site(layout, get_cluster(scope.default or "local", scope), (layout.templates,))
 
 
-def users_site(layout: RootLayout) -> Site:
+def users_site(layout: RootLayout, *, strict: bool = False) -> Site:
     """Return a root with the settings that a user's jobs go by: what the user's own file says outranks the root's.
 
     Parameters
     ----------
     layout : RootLayout
+    strict : bool
+        Whether a file that cannot be read is an error: jobs would go without what it says.
 
     Raises
     ------
     ConfigurationError
         If a setting is wrong.
     """
-    name = _root_scope(layout).default or "local"
-    return Site(layout, cluster_from(scopes(root=layout.root), name), (layout.templates,))
+    name, registry = _root_scope(layout).default or "local", scopes(root=layout.root)
+    if strict and (problem := next((scope.problem for scope in registry if scope.problem), "")):
+        raise ConfigurationError(problem, "Correct it: jobs would go without what it says.")
+    return Site(layout, cluster_from(registry, name), (layout.templates,))
 
 
 def moved_from(layout: RootLayout) -> Path | None:

@@ -262,9 +262,9 @@ def test_no_two_submissions_at_once(login: Site) -> None:
     assert cancelled.stdout.count("(0 running, ") == cancelled.stdout.count(" was cancelled\n") == 2
     release(login.programs)
     assert login.type("run", "cancel", "many.run").stdout == "Nothing computes many.run.\n"
-    assert login.type("run", "status", "many.run", "--watch", code=1).stderr.startswith(
-        f"Error: Nothing computes many.run any more, and {STRUCTURES} of its structures are missing.\n"
-    )
+    ended = login.type("run", "status", "many.run", "--watch", code=1).stderr
+    assert f"Error: Nothing computes many.run any more, and {STRUCTURES} of its structures are missing.\n" in ended
+    assert "rootstock run continue many.run --gpus 2\n" in ended  # as it was submitted last
 
 
 def test_python_waits_for_jobs(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +431,8 @@ def test_a_scheduler_that_takes_nothing(login: Site) -> None:
         (("--gpus", "2", "--element", "1/2"), "--element is for one of several processes"),
         (("--gpus", "2", "--limit", "3"), "--limit is for --workers only."),
         (("--dry-run",), "--dry-run is for --workers and --gpus only."),
+        (("--gpus", "2", "--device", "cpu"), "--gpus asks for GPUs, and the device is 'cpu'."),
+        (("--gpus", "2", "--engine", "parsl", "--until-done", "2"), "--until-done is for --engine array"),
         (("--gpus", "2", "--run", "a b"), "characters that schedulers do not take"),
         (("--gpus", "2", "--run", "a:b"), "characters that schedulers do not take"),
     ],
@@ -450,6 +452,15 @@ def test_a_share_of_a_job_ends_with_0(login: Site) -> None:
     assert "1 of 2 structures failed" in login.type(*share, code=22).stderr
     assert "1 of 2 structures failed" in login.type(*share, "--exit-zero").stderr
     assert "is no share of a run" in login.type(*share[:-1], "3/2", "--exit-zero").stderr
+
+
+def test_settings_that_cannot_be_read_are_missed(login: Site) -> None:
+    """Jobs would go without the account that they name."""
+    login.has("pbs")
+    login.config.write_text(login.config.read_text().replace("[clusters.local.jobs]", "[clusters.local.jobs"))
+    refused = login.type(*SUBMIT, code=3)
+    assert f"{login.config} is not valid TOML" in refused.stderr and "jobs would go without" in refused.stderr
+    assert not Path("many.run").exists()
 
 
 def test_records_of_lost_nodes(login: Site) -> None:
@@ -484,7 +495,9 @@ def test_nodes_on_which_workers_were_given_up(login: Site, tmp_path: Path) -> No
     shutil.copy(folder / "node-n3.site.json", folder / "node-other.json")  # of which nobody knows who wrote it
     assert [node.host for node in bad_nodes(folder)] == ["n3.site"]
     assert login.status()["bad_nodes"][0]["host"] == "n3.site"
-    assert "on n3.site workers were given up (GPU 1)" in login.type("run", "status", "many.run").stdout
+    note_bad_node(folder, "n3.site", {"GPU 0": "no memory"})  # by another job
+    shown = login.type("run", "status", "many.run").stdout
+    assert "on n3.site workers were given up, and" in shown and "GPU 0: no memory; GPU 1: lost" in shown
     refused = login.type(*SUBMIT, "--option=--nonsense", code=23).stderr
     assert "were not to run on n3" in refused and "remove from many.run: node-n3.site.json" in refused
     done = login.type(*SUBMIT, "--dry-run")

@@ -431,7 +431,7 @@ TWO = ["--nodes=2", "--ntasks=2", "--cpus-per-task=16", "--gres=gpu:2"]
 )  # fmt: skip
 def test_how_jobs_of_several_nodes_ask_for_them(directives, changes, expected):
     cluster = replace(CLUSTER, directives=directives, **changes)
-    job = RunJob(["rootstock"], 2, Nodes(2, 2, 16), 600, (), "rs-1", Path("/logs"))
+    job = RunJob(["rootstock"], 2, Nodes(2, 2, 16), 3600, (), "rs-1", Path("/logs"))
     if isinstance(expected, str):
         with pytest.raises(RenderError, match=re.escape(expected)):
             render_run_job(of(cluster), job, version="0.3.0")
@@ -464,5 +464,5 @@ def test_what_slurm_must_not_do_to_jobs_of_our_own():
         job = RunJob(["rootstock"], 2, Nodes(nodes, 1, 1), seconds, (), "rs-1", Path("/r"))
         return render_run_job(of(CLUSTER), job, version="0.3.0")
 
-    assert "--signal=" not in script(599, 1) and "\n#SBATCH --signal=B:TERM@120\n" in script(600, 1)
-    assert "unset SLURM_EXPORT_ENV" in script(600, 2) and "SLURM_EXPORT_ENV" not in script(600, 1)
+    assert "--signal=" not in script(3599, 1) and "\n#SBATCH --signal=B:TERM@120\n" in script(3600, 1)
+    assert "unset SLURM_EXPORT_ENV" in script(3600, 2) and "SLURM_EXPORT_ENV" not in script(3600, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,19 @@ def submitted(folder: Path) -> list[Submitted]:
     return [Submitted(submission, job, queues[job]) for submission, job in jobs]
 
 
+def go_on_command(folder: Path) -> str | None:
+    """Return the command that goes on with a run as its jobs were submitted last; None if none were.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    """
+    if not (before := submissions(folder)):
+        return None
+    return f"rootstock run continue {shlex.quote(str(folder))} --gpus {before[-1].gpus}"
+
+
 @dataclass(frozen=True)
 class BadNode(Record):
     """A node on which places to compute were given up.
@@ -191,8 +205,9 @@ def note_bad_node(folder: Path, host: str, places: dict[str, str]) -> None:
         By their names, what was said of each.
     """
     if re.fullmatch(r"[\w.-]{1,200}", host, re.ASCII):
+        before = {place: said for node in bad_nodes(folder) if node.host == host for place, said in node.places.items()}
         with contextlib.suppress(OSError), replacing(folder / f"node-{host}.json") as file:
-            file.write_text(BadNode(host, places).to_json())
+            file.write_text(BadNode(host, before | places).to_json())  # those of other jobs, too
 
 
 def bad_nodes(folder: Path) -> list[BadNode]:
