@@ -61,7 +61,8 @@ class AskedJobs:
             If options are given that do not go together.
         """
         if gpus is None:
-            refuse_unused(dict.fromkeys((*asked, "engine", "force"), "is for --gpus only."))
+            force_said = "is for --gpus only; existing files are replaced by --overwrite."
+            refuse_unused(dict.fromkeys((*asked, "engine"), "is for --gpus only.") | {"force": force_said})
             return None
         refuse_unused(
             {
@@ -253,10 +254,8 @@ class AskedJobs:
             names = ", ".join(prepared.without)
             click.echo(f"Note: not on {names}, where workers were given up (rootstock run status).", err=True)
         for node in prepared.left:
-            click.echo(
-                f"Note: workers were given up on {node.host}, and this scheduler has no option against a node.",
-                err=True,
-            )
+            said = "where workers were given up: this scheduler has no option against a node."
+            click.echo(f"Note: jobs may run on {node.host}, {said}", err=True)
 
 
 def _text(name: str, metavar: str, said: str) -> Callable[..., Any]:

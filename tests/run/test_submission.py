@@ -427,6 +427,7 @@ def test_a_scheduler_that_takes_nothing(login: Site) -> None:
     ("words", "said"),
     [
         (("--walltime", "1h"), "--walltime is for --gpus only."),
+        (("--force",), "--force is for --gpus only; existing files are replaced by --overwrite."),
         (("--gpus", "2", "--workers", "2"), "--workers is for this node"),
         (("--gpus", "2", "--element", "1/2"), "--element is for one of several processes"),
         (("--gpus", "2", "--limit", "3"), "--limit is for --workers only."),

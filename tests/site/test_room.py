@@ -127,7 +127,7 @@ def test_a_program_that_cannot_write_more_is_an_error_of_space(said, hint):
 def test_a_limit_for_the_size_of_files_is_told(site, tmp_path, unknown):
     root = tmp_path / "root"
     command = [SITE, "install", "--yes", "--cluster", "local", "--root", root, "--no-client", "--env", unknown]
-    done = run(need_program("prlimit", "util-linux"), f"--fsize={2 * 10**6}", *command)
+    done = run(need_program("prlimit", "util-linux"), f"--fsize={35 * 10**5}", *command)
     assert done.returncode == 16, done.stderr
     assert "File too large" in done.stderr
     assert "A limit of this shell forbids files of that size: ulimit -f shows it.\n" in done.stderr
