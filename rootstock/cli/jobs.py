@@ -125,9 +125,6 @@ class AskedJobs:
         bool
             Whether everything was computed; False if a signal has ended it before.
         """
-        from rootstock.simulations.parsl_engine import require_parsl
-
-        require_parsl()
         from rootstock.simulations.parsl_engine.cluster_config import config
         from rootstock.simulations.parsl_engine.compute import FOLDER, compute_run
         from rootstock.simulations.submission.submit import refuse_computed
@@ -159,9 +156,12 @@ class AskedJobs:
         ConfigurationError
             If that is a processor; and as `plan_jobs`.
         """
+        from rootstock.simulations.parsl_engine import require_parsl
         from rootstock.simulations.submission.plan import plan_jobs
         from rootstock.simulations.submission.submit import check_folder
 
+        if self.by_parsl:
+            require_parsl()
         if device == "cpu":
             raise ConfigurationError(
                 "--gpus asks for GPUs, and the device is 'cpu'.",
@@ -199,9 +199,6 @@ class AskedJobs:
         todo : int
             How many structures are to be computed.
         """
-        from rootstock.simulations.parsl_engine import require_parsl
-
-        require_parsl()
         from rootstock.simulations.parsl_engine.cluster_config import blocks
 
         click.echo(f"by Parsl, from this process: {blocks(site.cluster, self.request, todo).jobs}")

@@ -27,7 +27,7 @@ from rootstock.simulations.runs.schedulers import Job, Queue, jobs_named, queues
 from rootstock.simulations.runs.submissions import BadNode, bad_nodes, note_bad_node, submissions, submitted
 from rootstock.simulations.submission.plan import JobPlan, Request, plan_jobs
 from tests.support.batch_fakes import batch_fakes, hold, path_with, release
-from tests.support.commands import Done, clean_environment
+from tests.support.commands import ROOTSTOCK, Done, clean_environment, run
 from tests.support.processes import wait_for
 
 SHARED = Cluster("hill", {}, scheduler="slurm", accelerator="cuda", gpus_per_node=4, cpus_per_gpu=8)
@@ -453,6 +453,16 @@ def test_a_share_of_a_job_ends_with_0(login: Site) -> None:
     assert "1 of 2 structures failed" in login.type(*share, code=22).stderr
     assert "1 of 2 structures failed" in login.type(*share, "--exit-zero").stderr
     assert "is no share of a run" in login.type(*share[:-1], "3/2", "--exit-zero").stderr
+
+
+def test_parsl_that_is_not_installed(login: Site, tmp_path: Path) -> None:
+    """It is missed before anything is written."""
+    login.has("pbs")
+    (tmp_path / "parsl.py").write_text("raise ModuleNotFoundError('no parsl here')\n")
+    variables = {**login.environment, "PYTHONPATH": str(tmp_path)}
+    done = run(ROOTSTOCK, *SUBMIT, "--engine", "parsl", env=variables)
+    assert (done.returncode, "client.extras=parsl" in done.stderr) == (3, True), done.stderr
+    assert not Path("many.run").exists()
 
 
 def test_settings_that_cannot_be_read_are_missed(login: Site) -> None:
