@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
+from rootstock.cli.job_plans import tell_plan
 from rootstock.cli.parameter_types import Whole, Word
 from rootstock.cli.run_workers import AskedWorkers, count_signals
 from rootstock.errors import ConfigurationError
@@ -190,37 +191,6 @@ class AskedJobs:
         plan = plan_jobs(site.cluster, self.request, todo)
         return plan, prepare(folder, site, plan, words(plan.grace))
 
-    def show_parsl(self, site: Site, todo: int) -> None:
-        """Print what Parsl would submit.
-
-        Parameters
-        ----------
-        site : Site
-        todo : int
-            How many structures are to be computed.
-        """
-        from rootstock.simulations.parsl_engine.cluster_config import blocks
-
-        click.echo(f"by Parsl, from this process: {blocks(site.cluster, self.request, todo).jobs}")
-        click.echo("Nothing was submitted.")
-
-    def show(self, plan: JobPlan, prepared: Prepared, todo: int) -> None:
-        """Print what would be submitted.
-
-        Parameters
-        ----------
-        plan : JobPlan
-        prepared : Prepared
-        todo : int
-            How many structures are to be computed; for none, nothing is.
-        """
-        if todo:
-            self._tell_plan(plan, prepared)
-            click.echo(f"\n{prepared.script.rstrip()}\n")
-            for time, command in enumerate(prepared.commands):
-                click.echo(f"{'then, after the end of the one before: ' if time else ''}{shlex.join(command)}")
-        click.echo("Nothing was submitted.")
-
     def submit(self, folder: RunFolder, plan: JobPlan, prepared: Prepared, out: Path) -> None:
         """Submit the jobs of a run, and say how to follow them.
 
@@ -235,24 +205,11 @@ class AskedJobs:
         from rootstock.simulations.submission.submit import submit_run
 
         submit_run(folder.path, plan, prepared, force=self.request.force, tell=click.echo)
-        self._tell_plan(plan, prepared)
+        tell_plan(self, plan, prepared)
         shown = shlex.quote(str(folder.path))
         click.echo(f"See how far it is:  rootstock run status {shown} --watch")
         click.echo(f"End it:             rootstock run cancel {shown}")
         click.echo(f"Results go to {out} when all are computed.")
-
-    def _tell_plan(self, plan: JobPlan, prepared: Prepared) -> None:
-        click.echo(f"{plan}")
-        if plan.gpus > self.request.gpus:
-            click.echo(f"Note: jobs get whole nodes here, so {plan.gpus} GPUs compute.", err=True)
-        elif plan.gpus < self.request.gpus:
-            click.echo("Note: among so many what is left is divided best.", err=True)
-        if prepared.without:
-            names = ", ".join(prepared.without)
-            click.echo(f"Note: not on {names}, where workers were given up (rootstock run status).", err=True)
-        for node in prepared.left:
-            said = "where workers were given up: this scheduler has no option against a node."
-            click.echo(f"Note: jobs may run on {node.host}, {said}", err=True)
 
 
 def _text(name: str, metavar: str, said: str) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,5 +168,8 @@ def cancel(folder: Path, as_json: bool) -> None:
             click.echo(f"element {found.element}, {found.process or 'a process'}: {said}")
         if not ended:
             click.echo(f"Nothing computes {folder}.")
+        elif any(each.queue and each.queue.running for each, _ in jobs):
+            command = f"rootstock run status {shlex.quote(str(folder))}"
+            click.echo(f"Jobs that run record what they have, and end. See when they have: {command}")
     if any("was not cancelled" in said for _, said in ended):
         click.get_current_context().exit(SchedulerError.exit_code)

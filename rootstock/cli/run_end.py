@@ -197,7 +197,7 @@ def state(folder: RunFolder) -> dict[str, Any]:
         {
             "attempt": each.submission.number, "scheduler": each.job.scheduler, "id": each.job.id,
             **{key: getattr(each.submission, key) for key in of_submission},
-            **{key: getattr(each.queue, key, None) for key in ("running", "waiting")},
+            **{key: getattr(each.queue, key, None) for key in ("running", "waiting", "why")},
         }
         for each in submitted(folder.path)
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.cli.common import named_cluster
+from rootstock.cli.job_plans import show_jobs, show_parsl
 from rootstock.cli.jobs import AskedJobs
 from rootstock.cli.run_arguments import claim_results, device_words
 from rootstock.cli.run_end import near
@@ -110,7 +111,7 @@ def _submit(
     plan, prepared = jobs.prepare(site, folder, places, lambda grace: [*words(grace), *elsewhere])
     if jobs.dry_run:
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
-        jobs.show_parsl(site, missing) if jobs.by_parsl else jobs.show(plan, prepared, missing)
+        show_parsl(jobs, site, missing) if jobs.by_parsl else show_jobs(jobs, plan, prepared, missing)
         return
     if rebase:
         refuse_computed(folder, force=jobs.request.force)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import merge_options, options, refuse_unused
+from rootstock.cli.job_plans import show_jobs, show_parsl
 from rootstock.cli.jobs import AskedJobs, jobs_options
 from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_arguments import claim_results, device_words, setup_arguments
@@ -183,8 +184,9 @@ class NewRun:
             sizes, todo = _what(self, asked, Element())
             show_what(self.folder, asked.model, sizes, todo, asked.out)
             held = RunFolder(self.folder, there) if there else None
-            jobs.show_parsl(site, todo) if jobs.by_parsl else jobs.show(
-                *jobs.prepare(site, self.folder, held.places(held.missing()) if held else todo, words), todo
+            places = held.places(held.missing()) if held else todo
+            show_parsl(jobs, site, todo) if jobs.by_parsl else show_jobs(
+                jobs, *jobs.prepare(site, self.folder, places, words), todo
             )
             return
 

@@ -127,7 +127,8 @@ def _job_words(job: Mapping[str, Any]) -> str:
     if job["running"] is None:
         return f"job {job['id']}: nobody here can tell whether it runs"
     of = f", of {job['shares']:,}" if job["nodes"] == 1 else f", on {job['nodes']:,} nodes"
-    return f"job {job['id']}: {job['running']:,} running, {job['waiting']:,} waiting{of}"
+    why = f" ({job['why']})" if job["why"] else ""
+    return f"job {job['id']}: {job['running']:,} running, {job['waiting']:,} waiting{why}{of}"
 
 
 # -- until the end

@@ -579,7 +579,7 @@ def script_of(provider: Any, folder: Path) -> list[str]:
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for name, says in (("sbatch", "Submitted batch job 7"), ("qsub", "7.server")):
-        (programs / name).write_text(f"#!/bin/sh\necho {says}\n")
+        (programs / name).write_text(f"#!/bin/sh\nenv >{folder}/environment\necho {says}\n")
         (programs / name).chmod(0o755)
     provider.script_dir = str(folder)
     assert provider.submit("the command", 1) in ("7", "7.server")
@@ -598,7 +598,11 @@ def test_jobs_on_shared_nodes_have_one_gpu_each(tmp_path: Path, monkeypatch: pyt
     assert executor.address == "127.0.0.1" and not executor.available_accelerators and executor.prefetch_capacity == 0
     assert made.usage_tracking == 0 and made.initialize_logging is False and made.exit_mode == "wait"
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for name in ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_TIMELIMIT", "SQUEUE_STATES"):
+        monkeypatch.setenv(name, "other")
     lines = script_of(executor.provider, tmp_path)
+    kept = [line for line in (tmp_path / "environment").read_text().splitlines() if line.startswith(("SB", "SQ"))]
+    assert kept == ["SBATCH_QOS=other"]  # what no script says may come from there
     assert {
         "#SBATCH --nodes=1", "#SBATCH --time=90", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=6",
         "#SBATCH --mem=40960M", "#SBATCH --partition=gpu", "#SBATCH --account=chem", "#SBATCH --constraint=gpu80",

@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -370,6 +371,20 @@ def test_cancel_ends_the_processes_of_this_node(tmp_path: Path) -> None:
         assert first.exitcode == -signal.SIGTERM and second.exitcode is None
 
 
+def test_a_copy_of_a_run_is_computed_by_nobody(tmp_path: Path) -> None:
+    folder, copy = new_run(tmp_path / "run", SIZES).path, tmp_path / "copy"
+    with computing(folder, "1/2") as process:
+        shutil.copytree(folder, copy)
+        assert [each.runs for each in running(copy)] == [False] and cancel(copy) == []
+        with claim_element(copy, Element()):  # an overlapping share
+            pass
+        [found] = running(folder)
+        assert found.runs and process.exitcode is None
+        folder.rename(tmp_path / "moved")
+        assert [each.runs for each in running(tmp_path / "moved")] == [True]
+        (tmp_path / "moved").rename(folder)
+
+
 def foreign(folder: Path, element: Element = Element(), job: Job | None = None) -> Path:  # noqa: B008
     """Leave the record of a process of another node."""
     process = Computing(
@@ -447,7 +462,7 @@ def test_the_batch_system_is_asked_about_other_nodes(
         record.unlink(missing_ok=True)
     if job is not None and expected != NOBODY:
         assert set((programs / "asked").read_text().splitlines()) == {
-            {"slurm": f"{programs}/squeue -h -r -o %i %T -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
+            {"slurm": f"{programs}/squeue -h -r -o %i %T %r -j 12_3", "pbs": f"{programs}/qstat 12.server"}.get(
                 job.scheduler, f"{programs}/flux jobs -n --format={{id.f58}} {{state}} ƒ8TR"
             )
         }
@@ -526,7 +541,7 @@ def test_a_batch_system_is_asked_once_about_all_jobs(tmp_path: Path, programs: P
         "ended", "running", "ended", "running", "running", "ended", "unknown"
     ]  # fmt: skip
     assert (programs / "asked").read_text().splitlines() == [
-        f"{programs}/squeue -h -r -o %i %T -j {','.join(job.id for job in jobs[:4])}",
+        f"{programs}/squeue -h -r -o %i %T %r -j {','.join(job.id for job in jobs[:4])}",
         f"{programs}/qstat 7.server 8.server 9.server",
     ]
     with pytest.raises(LockBusyError), claim_element(folder, Element(1, 3)):

@@ -267,6 +267,25 @@ def test_no_two_submissions_at_once(login: Site) -> None:
     assert "rootstock run continue many.run --gpus 2\n" in ended  # as it was submitted last
 
 
+def test_a_copy_of_a_run_has_no_jobs(login: Site) -> None:
+    """They compute the first one, also after it was moved."""
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT)
+    [job] = [each.job.id for each in submitted(Path("many.run"))]
+    shutil.copytree("many.run", "copy.run")
+    assert "waiting" not in login.type("run", "status", "copy.run").stdout
+    assert login.type("run", "cancel", "copy.run").stdout == "Nothing computes copy.run.\n"
+    assert [each["id"] for each in login.status()["jobs"]] == [job]
+    login.type("run", "continue", "copy.run", "--gpus", "2")
+    [own] = [each.job.id for each in submitted(Path("copy.run"))]
+    assert own != job and "was cancelled" in login.type("run", "cancel", "copy.run").stdout
+    shutil.rmtree("copy.run")
+    Path("many.run").rename("moved.run")
+    assert f"job {job} of PBS (0 running, 2 waiting) was cancelled" in login.type("run", "cancel", "moved.run").stdout
+    release(login.programs)
+
+
 def test_python_waits_for_jobs(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks the scheduler now and then, and takes no answer for none."""
     login.has("pbs")
@@ -434,14 +453,23 @@ def test_a_scheduler_that_takes_nothing(login: Site) -> None:
         (("--dry-run",), "--dry-run is for --workers and --gpus only."),
         (("--gpus", "2", "--device", "cpu"), "--gpus asks for GPUs, and the device is 'cpu'."),
         (("--gpus", "2", "--engine", "parsl", "--until-done", "2"), "--until-done is for --engine array"),
-        (("--gpus", "2", "--run", "a b"), "characters that schedulers do not take"),
-        (("--gpus", "2", "--run", "a:b"), "characters that schedulers do not take"),
+        (("--gpus", "2", "--run", "a b"), "Schedulers do not take this path"),
+        (("--gpus", "2", "--run", "a:b"), "Schedulers do not take this path"),
     ],
 )
 def test_wrong_words(login: Site, words: tuple[str, ...], said: str) -> None:
     login.has("pbs")
     done = login.type("singlepoint", "emt", "many.xyz", *words, code=3)
     assert said in done.stderr and [each.name for each in Path().iterdir()] == ["many.xyz"]
+
+
+def test_what_is_not_as_somebody_would_expect(login: Site) -> None:
+    login.has("pbs")
+    done = login.type(*SUBMIT[:-1], "1000", "--threads", "4", "--dry-run")
+    assert f"Note: {2 * STRUCTURES} GPUs compute, not 1000: with more, the largest share would be" in done.stderr
+    assert "Note: each worker computes with 4 threads on 1 processor (jobs.batch.cpus-per-gpu)." in done.stderr
+    assert "Note: jobs get whole nodes here, so 4 GPUs compute." in login.type(*SUBMIT[:-1], "3", "--dry-run").stderr
+    assert "Note" not in login.type(*SUBMIT, "--threads", "1", "--dry-run").stderr
 
 
 def test_a_share_of_a_job_ends_with_0(login: Site) -> None:
@@ -463,6 +491,22 @@ def test_parsl_that_is_not_installed(login: Site, tmp_path: Path) -> None:
     done = run(ROOTSTOCK, *SUBMIT, "--engine", "parsl", env=variables)
     assert (done.returncode, "client.extras=parsl" in done.stderr) == (3, True), done.stderr
     assert not Path("many.run").exists()
+
+
+def test_what_parsl_would_submit(login: Site) -> None:
+    login.has("pbs")
+    done = login.type(*SUBMIT, "--engine", "parsl", "--account", "chem", "--dry-run")
+    assert "by Parsl, from this process: 2 jobs with 2 GPUs each, for 00:10:00 at most" in done.stdout
+    assert "\n  #PBS -l select=1:ncpus=2:ngpus=2\n  #PBS -A chem\nNothing was submitted.\n" in done.stdout
+
+
+def test_jobs_of_parsl_that_are_refused(login: Site) -> None:
+    """It is told at once, in the scheduler's words."""
+    login.has("pbs")
+    (login.programs / "qsub").write_text("#!/bin/sh\necho asked >>asked.txt\necho qsub: Bad account >&2\nexit 1\n")
+    done = run(ROOTSTOCK, *SUBMIT, "--engine", "parsl", env=login.environment)
+    assert (done.returncode, "Error: PBS has not taken the job: qsub: Bad account\n" in done.stderr) == (23, True), done
+    assert Path("asked.txt").read_text() == "asked\n"
 
 
 def test_settings_that_cannot_be_read_are_missed(login: Site) -> None:
@@ -522,7 +566,8 @@ def test_nodes_on_which_workers_were_given_up(login: Site, tmp_path: Path) -> No
 def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """All jobs of one batch system are asked about at once; arrays count by their tasks."""
     answers = {
-        "squeue": "12_0 RUNNING\\n12_1 PENDING\\n12_2 COMPLETING\\n13 COMPLETED\\n15_4 PENDING\\n",
+        "squeue": "12_0 RUNNING None\\n12_1 PENDING Priority\\n12_2 COMPLETING None\\n12_3 PENDING Priority\\n"
+        "12_4 PENDING ReqNodeNotAvail, Reserved for maintenance\\n13 COMPLETED None\\n15_4 PENDING None\\n",
         "qstat": "Job id  Name  User  Time Use S Queue\\n---- --- --- --- - ---\\n"
         "7[].server n a 0 B q\\n7[0].server n a 0 R q\\n7[1].server n a 0 Q q\\n7[2].server n a 0 X q\\n",
         "flux": "ƒ8TR RUN\\nƒ9 INACTIVE\\nƒ7 SCHED\\n",
@@ -537,7 +582,8 @@ def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         *(Job("flux", number) for number in ("f8TR", "ƒ9", "f7")), Job("none", "1"),
     ]  # fmt: skip
     assert [*queues_of(jobs).values()] == [
-        Queue(2, 1), Queue(0, 0), Queue(0, 0), Queue(0, 1), Queue(1, 1), Queue(1, 0), Queue(0, 0), Queue(0, 1), None
+        Queue(2, 3, "Priority; ReqNodeNotAvail, Reserved for maintenance"), Queue(0, 0), Queue(0, 0), Queue(0, 1),
+        Queue(1, 1), Queue(1, 0), Queue(0, 0), Queue(0, 1), None,
     ]  # fmt: skip
     (login.programs / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
     assert queues_of([Job("slurm", "12")]) == {Job("slurm", "12"): None} and jobs_named("slurm", "rs-1") is None

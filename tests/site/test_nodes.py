@@ -138,6 +138,31 @@ def test_a_run_is_computed_whatever_dies(slurm, person, seen, number):
 
 
 @pytest.mark.nodes
+def test_a_run_goes_on_after_jobs_that_go_first(slurm, person, seen):
+    """A job that has to make room records what it has, waits, and goes on from there."""
+    person.write_structures("first.xyz", 240)
+    person.allow(2)
+    person("singlepoint", "gated", "first.xyz", "--run", "first", "--gpus", "6")
+    before = person.wait_for_workers(*EVERY, at=2)
+    urgent = slurm.submit(STAY, "--partition=urgent", "--gres=gpu:2", "--nodelist=n2")
+    wait_for(lambda: slurm.processes("sleep", node="n2"), "the job that goes first")
+    assert {*person.workers()} == {*EVERY[:2], *EVERY[4:]}
+    [job] = person.status("first")["jobs"]
+    assert (job["running"], job["waiting"]) == (4, 2) and job["why"]
+    assert f"4 running, 2 waiting ({job['why']}), of 6" in person("run", "status", "first").stdout
+    slurm.run("scancel", urgent)
+    now = person.wait_for_workers(*EVERY)
+    assert {each.variables.get("SLURM_RESTART_COUNT") for (node, _), each in now.items() if node == "n2"} == {"1"}
+    assert tasks(now) == tasks(before)
+    person.allow(240)
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of all jobs")
+    status = person.status("first")
+    assert (status["done"], status["missing"], status["computed_twice"]) == (240, 0, 0), logs(slurm.home / "first")
+    person.check_results("first.extxyz", 240)
+    assert not seen.faults
+
+
+@pytest.mark.nodes
 def test_a_run_is_computed_though_a_node_that_is_given_up_goes_on(slurm, person, seen):
     """Slurm begins its tasks again elsewhere, and what they compute twice is in the results once."""
     person.write_structures("lost.xyz", 120)

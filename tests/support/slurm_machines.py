@@ -57,7 +57,10 @@ MpiDefault=none
 MailProg=/bin/true
 GresTypes=gpu
 {nodes}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 PartitionName=main Nodes=ALL Default=YES MaxTime=10 State=UP
+PartitionName=urgent Nodes=ALL MaxTime=10 State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 

@@ -14,11 +14,9 @@ from parsl.config import Config
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.launchers import SimpleLauncher
-from parsl.providers import LocalProvider, PBSProProvider, SlurmProvider
-from parsl.providers.base import ExecutionProvider
+from parsl.providers import LocalProvider
 
 from rootstock.client.own_python import own_python
-from rootstock.config.amounts import clock
 from rootstock.config.cluster_settings import Cluster
 from rootstock.config.clusters import find_root, get_cluster
 from rootstock.config.site import users_site
@@ -26,13 +24,14 @@ from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.user_folders import user_folder
 from rootstock.simulations.parsl_engine.executor import Executor, own_addresses
+from rootstock.simulations.parsl_engine.providers import provider
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
 from rootstock.simulations.submission.plan import JobPlan, Request, plan_jobs
+from rootstock.simulations.submission.submit import check_folder
 
 _MANAGER = "parsl.executors.high_throughput.process_worker_pool"
 _MANY = 10**9  # structures: nobody knows yet how many there are
 _DRAIN_S = 120  # before the end of a job its workers take no more tasks
-_SBATCH = ("--ntasks=1", "--cpus-per-task={cpus}")
 
 
 def config(
@@ -82,7 +81,8 @@ def config(
     Raises
     ------
     ConfigurationError
-        If the cluster is unknown, has a scheduler for which Parsl has no provider here (Flux), or needs an account.
+        If the cluster is unknown, has a scheduler for which Parsl has no provider here (Flux), or needs an account; or
+        if `run_dir` has a name that schedulers do not take.
 
     Examples
     --------
@@ -94,6 +94,7 @@ def config(
     if gpus < 1:
         raise ConfigurationError(f"gpus is {gpus}; it must be at least 1.", "For example: gpus=4")
     settings = _settings(cluster, root)
+    place = Path(run_dir or user_folder("XDG_CACHE_HOME", "~/.cache") / "parsl").absolute()
     request = Request(gpus, walltime, account, partition, qos, reservation, gpu_type, options)
     where: dict[str, Any]
     if settings.scheduler == "none":
@@ -103,8 +104,9 @@ def config(
         }  # fmt: skip
     else:
         plan = blocks(settings, request)
+        check_folder(place, settings.scheduler)
         where = {
-            "provider": _provider(settings, plan), "max_workers_per_node": plan.nodes.gpus,
+            "provider": provider(settings, plan), "max_workers_per_node": plan.nodes.gpus,
             "drain_period": max(plan.seconds - _DRAIN_S, plan.seconds // 2),
             "address": min(own_addresses(settings.interface)) if settings.interface else None,
         }  # fmt: skip
@@ -116,7 +118,7 @@ def config(
     )  # fmt: skip
     return Config(
         executors=[executor], retries=2, retry_handler=cost_of_retry, exit_mode="wait", usage_tracking=0,
-        run_dir=str(Path(run_dir or user_folder("XDG_CACHE_HOME", "~/.cache") / "parsl").absolute()),
+        run_dir=str(place),
         initialize_logging=False,  # of all that it does, which is a hundred megabytes after some accidents
     )  # fmt: skip
 
@@ -154,34 +156,6 @@ def blocks(cluster: Cluster, request: Request, todo: int = _MANY) -> JobPlan:
         )
     # A block is one job of its own, whatever the cluster says about arrays.
     return plan_jobs(replace(cluster, arrays=True, array_max=0), request, todo)
-
-
-def _provider(cluster: Cluster, plan: JobPlan) -> ExecutionProvider:
-    """Return what submits blocks: each is one job with one node, or a part of one."""
-    directives = [plan.nodes.fill(text, cluster, "jobs.directives") for text in cluster.directives]
-    begin: dict[str, Any] = {
-        "nodes_per_block": 1, "init_blocks": plan.shares, "min_blocks": 0, "max_blocks": plan.shares,
-        "walltime": clock(plan.seconds), "launcher": SimpleLauncher(debug=False), "cmd_timeout": 60,
-        "worker_init": f"export ROOTSTOCK_DEADLINE=$(( $(date +%s) + {plan.seconds} ))",
-    }  # fmt: skip
-    memory = plan.nodes.memory(cluster)
-    if cluster.scheduler == "slurm":
-        asked = directives or [
-            *(plan.nodes.fill(text, cluster, "") for text in _SBATCH), f"--gres=gpu:{plan.nodes.gpus}",
-            *([f"--mem={memory}"] if memory else []),
-        ]  # fmt: skip
-        lines = "\n".join(f"#SBATCH {line}" for line in (*asked, *plan.options))
-        return SlurmProvider(scheduler_options=lines, exclusive=False, **begin)
-    asked = directives or [
-        f"-l select=1:ncpus={plan.nodes.cpus}:ngpus={plan.nodes.gpus}" + (f":mem={memory}" if memory else "")
-    ]
-    provider = PBSProProvider(
-        scheduler_options="\n".join(f"#PBS {line}" for line in (*asked, *plan.options)), **begin,
-    )  # fmt: skip
-    # Parsl asks for nodes in a line of its own, beside which PBS allows no other one: ours says it all.
-    template = provider.template_string.splitlines(keepends=True)
-    provider.template_string = "".join(line for line in template if "-l select=" not in line)
-    return provider
 
 
 def _launch_command() -> str:

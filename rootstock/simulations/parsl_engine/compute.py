@@ -10,9 +10,9 @@ from typing import Any
 
 from parsl.config import Config
 
-from rootstock.simulations.output import unwritten
+from rootstock.simulations.output import is_copied, unwritten
 from rootstock.simulations.parsl_engine.engine import running
-from rootstock.simulations.parsl_engine.executor import JOBS, Executor
+from rootstock.simulations.parsl_engine.executor import JOBS, SCHEDULERS, Executor
 from rootstock.simulations.parsl_engine.head import Head, Hears
 from rootstock.simulations.parsl_engine.shard import GO_ON, Order
 from rootstock.simulations.pool.run import PoolRun
@@ -21,7 +21,6 @@ from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.runs.source import Source
 from rootstock.simulations.runs.worker_states import telling_states
 
-_SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
 FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
 
 
@@ -105,10 +104,13 @@ def _orders(folder: Path) -> Iterator[Path]:
 def _cancel_left_jobs(folder: Path, config: Config, warn: Callable[[str], object]) -> None:
     """Cancel what a head has left that was killed: jobs that wait before ours, or have not missed it yet."""
     labels = [each.provider.label for each in config.executors if isinstance(each, Executor) and each.provider]
-    scheduler = next((_SCHEDULERS[label] for label in labels if label in _SCHEDULERS), "")
+    scheduler = next((SCHEDULERS[label] for label in labels if label in SCHEDULERS), "")
     for noted in folder.glob(f"*/{JOBS}") if scheduler else ():
         with contextlib.suppress(OSError):
-            numbers = noted.read_text(encoding="utf-8").split()
+            lines = [line.split(" ", 1) for line in noted.read_text(encoding="utf-8").splitlines()]
+            if lines and is_copied(noted.parent, lines[0][-1]):
+                continue  # they compute the run of which this is a copy
+            numbers = [line[0] for line in lines]
             warn(f"Cancelling jobs of a command that was killed: {' '.join(numbers)}")
             for number in numbers:
                 Job(scheduler, number).cancel()

@@ -17,11 +17,14 @@ import zmq
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import TERMINAL_STATES, JobState
+from parsl.providers.errors import SubmitException
 
 from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.root.signals import start_thread
+from rootstock.simulations.submission.send import is_late, refusal
 
-JOBS = "jobs"  # the file of Parsl's folder with the numbers of jobs, one a line
+SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
+JOBS = "jobs"  # the file of Parsl's folder with jobs, one a line: its number, and the folder's whole path
 _LOOK_S = 1.0
 _ANSWER_S = 30.0  # in which an interchange that lives answers by far
 _AGAIN = "What is recorded or returned stays. Type the same command again to compute the rest."
@@ -169,9 +172,16 @@ class Executor(HighThroughputExecutor):
         super().shutdown(timeout)
 
     def _launch_block(self, block_id: str) -> Any:
-        job = super()._launch_block(block_id)
+        self.check()
+        try:
+            job = super()._launch_block(block_id)
+        except SubmitException as error:  # Parsl tries again, in vain if the first one is refused
+            said = str(error.stderr or error.stdout or error.message)
+            if not self.blocks_to_job_id and self.provider is not None and not is_late(said):
+                self.give_up(refusal(SCHEDULERS[self.provider.label], said))
+            raise
         with contextlib.suppress(OSError), Path(self.run_dir, JOBS).open("a", encoding="utf-8") as file:
-            file.write(f"{job}\n")  # for whoever goes on, if this process is killed
+            file.write(f"{job} {os.path.realpath(self.run_dir)}\n")  # for whoever goes on, if this process is killed
         return job
 
     # -- the watch

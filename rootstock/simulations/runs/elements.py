@@ -24,7 +24,7 @@ from rootstock.errors import ConfigurationError, LockBusyError, RootError
 from rootstock.root.holder import Holder
 from rootstock.root.record_files import read_record
 from rootstock.simulations.claims import HeldError, claim_record, remove_record
-from rootstock.simulations.output import unwritten
+from rootstock.simulations.output import is_copied, unwritten
 from rootstock.simulations.runs.schedulers import Job, which_are_there
 
 _MOST = 10**6  # elements
@@ -87,13 +87,15 @@ class Element:
 class Computing(Holder):
     """A process that computes an element of a run.
 
-    `job` is its job, if it runs in one; `recorded` is how many structures of the element were recorded when it began.
+    `job` is its job, if it runs in one; `recorded` is how many structures of the element were recorded when it began;
+    `folder` is the run's, by its whole path.
     """
 
     number: int = 1
     of: int = 1
     job: Job | None = None
     recorded: int = 0
+    folder: str = ""
 
     def __str__(self) -> str:
         return super().__str__() + (f", in {self.job}" if self.job else "")
@@ -180,6 +182,7 @@ def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator
     me = replace(
         Computing.of_this_process(shlex.join(["rootstock", *sys.argv[1:]])),
         number=element.number, of=element.of, job=Job.of_this_process(), recorded=recorded,
+        folder=str(folder.resolve()),
     )  # fmt: skip
     record = folder / f"computing-{element.number}-of-{element.of}.json"
     [found] = _look([(record, element)], me)
@@ -221,7 +224,7 @@ def _look(records: Iterable[tuple[Path, Element]], me: Computing | None = None) 
         process.job for _, _, process in read
         if process and process.elsewhere and process.job and not _is_of(process.job, me)
     ])  # fmt: skip
-    return [Found(*each, _runs(each[2], there, me)) for each in read]
+    return [Found(*each, _runs(each[0].parent, each[2], there, me)) for each in read]
 
 
 def _process(record: Path) -> Computing | None:
@@ -236,9 +239,13 @@ def _is_of(job: Job, me: Computing | None) -> bool:
     return me is not None and me.job is not None and (me.job.scheduler, me.job.id) == (job.scheduler, job.id)
 
 
-def _runs(process: Computing | None, there: dict[Job, bool | None], me: Computing | None) -> bool | None:
+def _runs(
+    folder: Path, process: Computing | None, there: dict[Job, bool | None], me: Computing | None
+) -> bool | None:  # fmt: skip
     if process is None:
         return None
+    if is_copied(folder, process.folder):
+        return False  # of this run: it computes the one of which this is a copy
     if not process.elsewhere:
         return not process.ended
     if (job := process.job) is None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _ASKED_S = 60
 NAMES = {"slurm": "Slurm", "pbs": "PBS", "flux": "Flux"}
@@ -15,17 +16,18 @@ _ENVIRONMENT = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "flux": "FLUX_JOB_I
 _OUTER = "ROOTSTOCK_JOB_ID"  # says our job script: of Flux's instances, the inner one has numbers of its own
 _AT_ONCE = 500  # jobs that a program is asked about
 _ASK = {  # each answers with a line for a job that it knows, which begins with the job's number
-    "slurm": ("squeue", "-h", "-r", "-o", "%i %T", "-j"),  # and takes numbers with commas
+    "slurm": ("squeue", "-h", "-r", "-o", "%i %T %r", "-j"),  # and takes numbers with commas
     "pbs": ("qstat",),
     "flux": ("flux", "jobs", "-n", "--format={id.f58} {state}"),
 }
-_FILTERS = ("SQUEUE_", "SCANCEL_")  # options of Slurm's programs, such as states, users and partitions
+FILTERS = ("SQUEUE_", "SCANCEL_")  # options of Slurm's programs, such as states, users and partitions
 _CANCEL = {"slurm": ("scancel",), "pbs": ("qdel",), "flux": ("flux", "cancel")}
 _ENDED = (
     "INACTIVE", "C", "F", "X",  # of Flux, Torque and PBS
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 )  # fmt: skip
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RUN", "CLEANUP", "R", "E", "S")
+_NO_REASON = ("", "None")
 _ARRAY = "B"  # of PBS, which lists an array before its tasks
 _TASKS = {"slurm": (), "pbs": ("-t",), "flux": ()}  # how each is told to list the tasks of an array
 _UNKNOWN = re.compile(r"invalid job id|unknown job|job has finished|no such job|\bjob\b.*not found", re.IGNORECASE)
@@ -123,7 +125,7 @@ def which_are_there(jobs: Iterable[Job]) -> dict[Job, bool | None]:
     jobs : iterable of Job
         All of one batch system are asked about at once.
     """
-    return {job: None if states is None else bool(states) for job, states in _states_of(jobs).items()}
+    return {job: None if listed is None else bool(listed) for job, listed in _ask_about(jobs).items()}
 
 
 @dataclass(frozen=True)
@@ -133,16 +135,19 @@ class Queue:
     Attributes
     ----------
     running, waiting : int
+    why : str
+        Why some wait, in the batch system's words; empty where it does not say (PBS, Flux).
     """
 
     running: int
     waiting: int
+    why: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.running or self.waiting)
 
     def __str__(self) -> str:
-        return f"{self.running:,} running, {self.waiting:,} waiting"
+        return f"{self.running:,} running, {self.waiting:,} waiting{f' ({self.why})' if self.why else ''}"
 
 
 def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
@@ -154,10 +159,11 @@ def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
         Of arrays, each the whole one. All of one batch system are asked about at once.
     """
     found: dict[Job, Queue | None] = {}
-    for job, states in _states_of(jobs, whole=True).items():
-        tasks = None if states is None else [state for state in states if state != _ARRAY] or states[:1]
-        running = sum(state in _RUNNING for state in tasks or ())
-        found[job] = None if tasks is None else Queue(running, len(tasks) - running)
+    for job, listed in _ask_about(jobs, whole=True).items():
+        tasks = None if listed is None else [each for each in listed if each.state != _ARRAY] or listed[:1]
+        waiting = [each.why for each in tasks or () if each.state not in _RUNNING]
+        why = "; ".join(dict.fromkeys(text for text in waiting if text not in _NO_REASON))
+        found[job] = None if tasks is None else Queue(len(tasks) - len(waiting), len(waiting), why)
     return found
 
 
@@ -179,9 +185,17 @@ def jobs_named(scheduler: str, name: str) -> list[Job] | None:
     return [Job(scheduler, number) for number in dict.fromkeys(done.stdout.split()) if _ID.fullmatch(number)]
 
 
-def _states_of(jobs: Iterable[Job], *, whole: bool = False) -> dict[Job, list[str] | None]:
+class _Listed(NamedTuple):
+    """A line in which a batch system lists a job, or a task of an array."""
+
+    name: str
+    state: str
+    why: str = ""
+
+
+def _ask_about(jobs: Iterable[Job], *, whole: bool = False) -> dict[Job, list[_Listed] | None]:
     """Return what the batch systems list of each job, or of the tasks of each array; None if nobody can tell."""
-    found: dict[Job, list[str] | None] = dict.fromkeys(jobs)
+    found: dict[Job, list[_Listed] | None] = dict.fromkeys(jobs)
     for scheduler in _ASK:
         its = [job for job in found if job.scheduler == scheduler and _ID.fullmatch(job.id)]
         for begin in range(0, len(its), _AT_ONCE):
@@ -189,7 +203,7 @@ def _states_of(jobs: Iterable[Job], *, whole: bool = False) -> dict[Job, list[st
     return found
 
 
-def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[str] | None]:
+def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[_Listed] | None]:
     ids = [
         *(_TASKS[scheduler] if whole else ()),
         *([",".join(job.id for job in jobs)] if scheduler == "slurm" else (job.id for job in jobs)),
@@ -197,12 +211,12 @@ def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[str] | 
     done = run_program(_ASK, scheduler, ids)
     if done is None:
         return dict.fromkeys(jobs)
-    there: dict[str, list[str]] = {}
-    for name, state in _listed(scheduler, done.stdout):
-        state = _ARRAY if whole and "[]" in name else state
-        there.setdefault(_number(Job(scheduler, name).whole.id if whole else name), []).append(state)
+    there: dict[str, list[_Listed]] = {}
+    for each in _listed(scheduler, done.stdout):
+        each = each._replace(state=_ARRAY) if whole and "[]" in each.name else each
+        there.setdefault(_number(Job(scheduler, each.name).whole.id if whole else each.name), []).append(each)
     refused = [line for line in (done.stderr + done.stdout).split("\n") if _UNKNOWN.search(line)]
-    found: dict[Job, list[str] | None] = {}
+    found: dict[Job, list[_Listed] | None] = {}
     for job in jobs:
         named = any(re.search(rf"(?<!\w){re.escape(_number(job.id))}(?!\w)", line) for line in refused)
         gone = not done.returncode or named or (refused and len(jobs) == 1)
@@ -210,12 +224,13 @@ def _ask(scheduler: str, jobs: list[Job], whole: bool) -> dict[Job, list[str] | 
     return found
 
 
-def _listed(scheduler: str, text: str) -> list[tuple[str, str]]:
-    """Return the names and states of the jobs in what a program has printed, less those that have ended."""
+def _listed(scheduler: str, text: str) -> list[_Listed]:
+    """Return the jobs in what a program has printed, less those that have ended."""
     rows = [line.split() for line in text.split("\n") if line.strip()]
     if scheduler == "pbs":  # a table: the fifth column is the state; Torque shows jobs that have ended
         rows = [[row[0], row[4]] for row in rows if len(row) == 6 and row[0][:1].isdigit()]
-    return [(row[0], row[-1]) for row in rows if row[-1] not in _ENDED]
+    listed = [_Listed(row[0], "".join(row[1:2]), " ".join(row[2:])) for row in rows]
+    return [each for each in listed if each.state not in _ENDED]
 
 
 def _number(name: str) -> str:
@@ -248,7 +263,7 @@ def run_program(
     name, *fixed = programs[scheduler]
     if scheduler == "flux" and _OUTER in os.environ:
         fixed = ["--parent", *fixed]
-    variables = {key: text for key, text in os.environ.items() if not key.startswith(_FILTERS) and not without(key)}
+    variables = {key: text for key, text in os.environ.items() if not key.startswith(FILTERS) and not without(key)}
     try:
         return subprocess.run(
             [name, *fixed, *words], env=variables,

@@ -12,7 +12,7 @@ from pathlib import Path
 from rootstock.errors import RootError
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, user_name
-from rootstock.simulations.output import replacing
+from rootstock.simulations.output import is_copied, replacing
 from rootstock.simulations.runs.schedulers import Job, Queue, jobs_named, queues_of
 
 _FOLDER, _RECORD = "jobs", "submission.json"
@@ -45,6 +45,8 @@ class Submission(Record):
     without : list of str
         Nodes on which they do not run.
     command, user, submitted : str
+    folder : str
+        Of the run, by its whole path.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Submission(Record):
     command: str = ""
     user: str = field(default_factory=user_name)
     submitted: str = field(default_factory=now)
+    folder: str = ""
 
     def jobs(self) -> list[Job]:
         """Return the jobs; those that nobody has noted are asked for by their name."""
@@ -153,12 +156,15 @@ def submissions(folder: Path) -> list[Submission]:
 def submitted(folder: Path) -> list[Submitted]:
     """Return the jobs that were submitted for a run, and how much of each is queued or running.
 
+    Jobs of a run folder of which this is a copy compute that one.
+
     Parameters
     ----------
     folder : Path
         Of the run.
     """
-    jobs = [(submission, job) for submission in submissions(folder) for job in submission.jobs()]
+    own = [each for each in submissions(folder) if not is_copied(folder, each.folder)]
+    jobs = [(submission, job) for submission in own for job in submission.jobs()]
     queues = queues_of([job for _, job in jobs])
     return [Submitted(submission, job, queues[job]) for submission, job in jobs]
 

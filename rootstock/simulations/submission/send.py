@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from rootstock.errors import SchedulerError
@@ -28,6 +29,34 @@ _SBATCH = {
 
 class MaybeSubmittedError(SchedulerError):
     """Nobody can tell whether the batch system has taken a job; if it has, the job is found by its name."""
+
+
+def outranks(script: str, variable: str) -> bool:
+    """Tell whether a variable would have Slurm do something else than a job script says.
+
+    Parameters
+    ----------
+    script : str
+    variable : str
+        Its name.
+    """
+    own = _SBATCH.get(variable)
+    return variable.startswith("SBATCH_") and (not own or bool(re.search(rf"^#SBATCH ({own})", script, re.M)))
+
+
+def refusal(scheduler: str, said: str) -> SchedulerError:
+    """Return the error of a batch system that does not take a job.
+
+    Parameters
+    ----------
+    scheduler : {'slurm', 'pbs', 'flux'}
+    said : str
+        What it says; of several lines the last ones count.
+    """
+    return SchedulerError(
+        f"{NAMES[scheduler]} has not taken the job: {_last_lines(said)}",
+        "Ask for something else: --walltime, --partition, --account, --option. The whole script: --dry-run",
+    )
 
 
 def submit_command(scheduler: str, script: Path, options: Iterable[str] = (), after: Job | None = None) -> list[str]:
@@ -68,24 +97,30 @@ def submit(scheduler: str, command: list[str]) -> Job:
             "Type the command on a login node of the cluster.",
         )
     script = Path(command[-1]).read_text()
-
-    def outranks(variable: str) -> bool:
-        own = _SBATCH.get(variable)
-        return variable.startswith("SBATCH_") and (not own or bool(re.search(rf"^#SBATCH ({own})", script, re.M)))
-
-    done = run_program({scheduler: tuple(command)}, scheduler, [], outranks)
+    done = run_program({scheduler: tuple(command)}, scheduler, [], partial(outranks, script))
     if done is None:
         raise MaybeSubmittedError(f"{command[0]} has not answered, so nobody can tell whether it has taken the job.")
-    said = " ".join((done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split("\n")[-3:])
+    said = _last_lines(done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}")
     unsure = f"{command[0]} has not said the number of a job, so nobody can tell whether it has taken one: {said}"
-    if done.returncode < 0 or (done.returncode and _LATE.search(said)):
+    if done.returncode < 0 or (done.returncode and is_late(said)):
         raise MaybeSubmittedError(unsure)
     if done.returncode:
-        raise SchedulerError(
-            f"{NAMES[scheduler]} has not taken the job: {said}",
-            "Ask for something else: --walltime, --partition, --account, --option. The whole script: --dry-run",
-        )
+        raise refusal(scheduler, said)
     lines = [re.fullmatch(_ANSWER[scheduler], line.strip()) for line in done.stdout.split("\n")]
     if not (found := [line[1] for line in lines if line]):
         raise MaybeSubmittedError(unsure)
     return Job(scheduler, found[-1])
+
+
+def is_late(said: str) -> bool:
+    """Tell whether a batch system was too slow, so that it may have done all the same what it was asked for.
+
+    Parameters
+    ----------
+    said : str
+    """
+    return bool(_LATE.search(said))
+
+
+def _last_lines(said: str) -> str:
+    return " ".join(said.strip().split("\n")[-3:])

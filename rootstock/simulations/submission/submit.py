@@ -107,7 +107,7 @@ def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepar
 
 
 def check_folder(folder: Path, scheduler: str) -> None:
-    """Refuse a run folder whose name schedulers cannot take.
+    """Refuse a folder for scripts and logs whose name schedulers cannot take.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def check_folder(folder: Path, scheduler: str) -> None:
     whole = folder.absolute()
     if not _PLAIN.fullmatch(str(whole)) or (scheduler == "pbs" and ":" in str(whole)):  # what is before is a host
         raise ConfigurationError(
-            f"The path of the run folder holds characters that schedulers do not take in names of log files: {whole}",
-            "Use letters, digits and . _ - + only, without spaces: --run FOLDER",
+            f"Schedulers do not take this path for scripts and logs: {whole}",
+            "Name another folder (--run FOLDER, in Python run_dir): letters, digits and . _ - + only, without spaces.",
         )
 
 
@@ -161,6 +161,7 @@ def submit_run(
         noted = Submission(
             prepared.number, plan.scheduler, prepared.name, plan.shares, plan.gpus, plan.seconds, plan.nodes.number,
             plan.times, without=prepared.without, command=shlex.join(["rootstock", *sys.argv[1:]]),
+            folder=str(folder.resolve()),
         )  # fmt: skip
         write_submission(folder, noted)  # before: jobs can be found by their name then, whatever ends this process
         return _send(folder, noted, tell)
