@@ -591,6 +591,19 @@ def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert queues_of([Job("pbs", "7.server")]) == {Job("pbs", "7.server"): None}
 
 
+def test_what_waits_is_kept_off_a_node(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's list of nodes is replaced, so that what it has before counts on."""
+    monkeypatch.setenv("PATH", path_with(login.programs))
+    for name, answer in (("squeue", "printf 'no:n[4-5]\\nno:\\n'"), ("scontrol", 'echo "$*" >>updates.txt')):
+        (login.programs / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (login.programs / name).chmod(0o755)
+    Job("slurm", "12").keep_off(["n3", "n1"])
+    (login.programs / "squeue").write_text("#!/bin/sh\n")  # nothing waits
+    for job in (Job("slurm", "13"), Job("pbs", "7"), Job("flux", "f7")):
+        job.keep_off(["n1"])
+    assert Path("updates.txt").read_text() == "update JobId=12 ExcNodeList=n1,n3,n[4-5]\n"
+
+
 def test_the_whole_of_a_task() -> None:
     tasks = (("slurm", "12_3"), ("pbs", "12[3].s"), ("pbs", "12.s"), ("flux", "ƒ1"))
     assert [Job(*each).whole.id for each in tasks] == ["12", "12[].s", "12.s", "ƒ1"]

@@ -145,7 +145,12 @@ def test_a_run_goes_on_after_jobs_that_go_first(slurm, person, seen):
     person("singlepoint", "gated", "first.xyz", "--run", "first", "--gpus", "6")
     before = person.wait_for_workers(*EVERY, at=2)
     urgent = slurm.submit(STAY, "--partition=urgent", "--gres=gpu:2", "--nodelist=n2")
+    wait_for(
+        lambda: logs(slurm.home / "first").count("Ending: what is unfinished is recorded.") == 2, "two to hear of it"
+    )
+    person.allow(240, ("n2", "0"), ("n2", "1"))
     wait_for(lambda: slurm.processes("sleep", node="n2"), "the job that goes first")
+    person.allow(2)
     assert {*person.workers()} == {*EVERY[:2], *EVERY[4:]}
     [job] = person.status("first")["jobs"]
     assert (job["running"], job["waiting"]) == (4, 2) and job["why"]
@@ -160,6 +165,35 @@ def test_a_run_goes_on_after_jobs_that_go_first(slurm, person, seen):
     assert (status["done"], status["missing"], status["computed_twice"]) == (240, 0, 0), logs(slurm.home / "first")
     person.check_results("first.extxyz", 240)
     assert not seen.faults
+
+
+@pytest.mark.nodes
+def test_a_node_on_which_all_fails_does_not_take_what_waits(slurm, person, seen):
+    person.write_structures("black.xyz", 240)
+    person.allow(2)
+    person("singlepoint", "gated", "black.xyz", "--run", "black", "--gpus", "12")
+    person.wait_for_workers(*EVERY, at=2)
+    person.allow(20, ("n3", "0"))  # by which it is known that the model works
+    wait_for(lambda: person.status("black")["done"], "results")
+    person.allow(2)
+    person.wait_for_workers(*EVERY, at=2)
+    person.break_node("n1")
+    person.allow(240, ("n1", "0"), ("n1", "1"))
+    wait_for(lambda: {*person.workers()} == {*EVERY[2:]} and not slurm.processes(node="n1"), "the end of two tasks")
+    waits = slurm.run("squeue", "--noheader", "--states=PENDING", "--array", "--format=%x").split()
+    assert {*waits} == {"n1"} and len(waits) in (4, 5) and slurm.nodes()["n1"] == "idle", logs(slurm.home / "black")
+    person.allow(240)
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of all jobs")
+    status = person.status("black")
+    [bad] = status["bad_nodes"]
+    assert (bad["host"], status["failed"]) == ("n1", {"structure": 0, "resource": 0}), logs(slurm.home / "black")
+    assert 0 < status["missing"] <= 2 * 20
+    said = person("run", "continue", "black", "--gpus", "6").stderr
+    assert "not on n1" in said
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), "the end of all jobs")
+    person.check_results("black.extxyz", 240)
+    assert not seen.faults
+    person.break_node("n1", broken=False)
 
 
 @pytest.mark.nodes

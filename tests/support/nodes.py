@@ -54,6 +54,8 @@ class Gated(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
+        if (GATE / f"broken.{socket.gethostname()}").exists():
+            os.kill(os.getpid(), 9)
         if self.computed >= allowed():
             (GATE / f"{ME}.new").write_text(str(self.computed))
             (GATE / f"{ME}.new").replace(GATE / ME)
@@ -154,6 +156,11 @@ class Person:
             (gate / "new").replace(gate / name)
         for path in [] if slots else gate.glob("allowed.*"):
             path.unlink()
+
+    def break_node(self, node: str, *, broken: bool = True) -> None:
+        """Let every worker of a node die at its next structure."""
+        mark = self.slurm.home / "gate" / f"broken.{node}"
+        mark.touch() if broken else mark.unlink()
 
     def workers(self, at: int = 0) -> dict[tuple[str, str], Process]:
         """Return the workers that wait at the gate, by node and GPU, once each has computed so many structures."""

@@ -31,7 +31,7 @@ from rootstock.simulations.runs.index import WITH_RESULTS
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import describe
 from rootstock.simulations.runs.source import Source
-from rootstock.simulations.runs.submissions import note_bad_node
+from rootstock.simulations.runs.submissions import keep_off_bad_nodes, note_bad_node
 from rootstock.simulations.runs.worker_states import telling_states
 
 if TYPE_CHECKING:
@@ -166,9 +166,12 @@ class PoolRun:
                     states(said)
                     tell(said)
 
-                return Pool(
-                    plan, Told(recorded=recorded, missing=missing, fail=fail, states=both, closed=closed, **told)
-                ).run()
+                told_by = Told(recorded=recorded, missing=missing, fail=fail, states=both, closed=closed, **told)
+                try:
+                    return Pool(plan, told_by).run()
+                finally:
+                    if given_up:  # before this job makes room for the next one
+                        keep_off_bad_nodes(self.folder.path)
 
     def _begin(self, slot: Slot, *, stop_on_error: bool) -> Mapping[str, Any]:
         return {

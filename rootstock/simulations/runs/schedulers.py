@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,8 @@ _ASK = {  # each answers with a line for a job that it knows, which begins with 
     "flux": ("flux", "jobs", "-n", "--format={id.f58} {state}"),
 }
 FILTERS = ("SQUEUE_", "SCANCEL_")  # options of Slurm's programs, such as states, users and partitions
+_EXCLUDED = {"slurm": ("squeue", "-h", "-t", "PENDING", "-o", "no:%x", "-j")}  # nodes on which what waits is not to run
+_EXCLUDE = {"slurm": ("scontrol", "update")}
 _CANCEL = {"slurm": ("scancel",), "pbs": ("qdel",), "flux": ("flux", "cancel")}
 _ENDED = (
     "INACTIVE", "C", "F", "X",  # of Flux, Torque and PBS
@@ -115,6 +117,21 @@ class Job:
         if done is None:
             return f"no {_CANCEL[self.scheduler][0]} here that answers" if self.scheduler in _CANCEL else "unknown"
         return "" if not done.returncode else (done.stderr.strip() or f"exit code {done.returncode}")
+
+    def keep_off(self, nodes: Iterable[str]) -> None:
+        """Have what waits of the job not run on some nodes, where the batch system lets one say so later: Slurm does.
+
+        Parameters
+        ----------
+        nodes : iterable of str
+            As the batch system calls them.
+        """
+        waits = run_program(_EXCLUDED, self.scheduler, [self.id]) if _ID.fullmatch(self.id) else None
+        if before := waits.stdout.split() if waits is not None else []:
+            every = {*nodes, *(line.partition(":")[2] for line in before)} - {
+                ""
+            }  # the new list replaces the one before
+            run_program(_EXCLUDE, self.scheduler, [f"JobId={self.id}", f"ExcNodeList={','.join(sorted(every))}"])
 
 
 def which_are_there(jobs: Iterable[Job]) -> dict[Job, bool | None]:
@@ -243,14 +260,14 @@ def _short(host: str) -> str:
 
 
 def run_program(
-    programs: dict[str, tuple[str, ...]], scheduler: str, words: list[str],
+    programs: Mapping[str, tuple[str, ...]], scheduler: str, words: list[str],
     without: Callable[[str], bool] = lambda _: False,
 ) -> subprocess.CompletedProcess[str] | None:  # fmt: skip
     """Run one of a batch system's programs; None if it is not there or does not answer.
 
     Parameters
     ----------
-    programs : dict of str to tuple of str
+    programs : mapping of str to tuple of str
         The program of each batch system, and its first words.
     scheduler : str
     words : list of str

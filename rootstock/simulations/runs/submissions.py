@@ -216,6 +216,20 @@ def note_bad_node(folder: Path, host: str, places: dict[str, str]) -> None:
             file.write_text(BadNode(host, before | places).to_json())  # those of other jobs, too
 
 
+def keep_off_bad_nodes(folder: Path) -> None:
+    """Have jobs of a run that wait not run on nodes that somebody has noted: these would take one after the other.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    """
+    if nodes := short_names(bad_nodes(folder)):
+        for each in submitted(folder):
+            if each.queue and each.queue.waiting:
+                each.job.keep_off(nodes)
+
+
 def bad_nodes(folder: Path) -> list[BadNode]:
     """Return the nodes that somebody has noted, by their names.
 
