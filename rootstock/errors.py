@@ -196,7 +196,12 @@ class WorkerError(RootstockError, RuntimeError):
         self.remote_traceback = remote_traceback
 
     def __str__(self) -> str:
-        parts = [super().__str__()]
+        return "\n".join(filter(None, (super().__str__(), self.details)))
+
+    @property
+    def details(self) -> str:
+        """What the worker said: its traceback, its last lines, and where all of it is; empty if there is none."""
+        parts = []
         if self.remote_traceback:
             parts.append(f"In the worker:\n{self.remote_traceback.rstrip()}")
         if self.tail:

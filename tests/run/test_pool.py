@@ -303,9 +303,10 @@ def test_what_a_lost_driver_had_recorded_is_not_computed_again(fakes: Fakes) -> 
 
 
 def test_a_slot_whose_driver_always_dies_gets_none_any_more(fakes: Fakes) -> None:
-    assert fakes.run(20, "note('dead'); die()", "ready(); serve()")
+    assert fakes.run(20, "note('dead'); print('last words', flush=True); die()", "ready(); serve()")
     assert sorted(fakes.recorded) == [*range(20)] and fakes.noted().count("dead") == 3
-    assert [text for text in fakes.warned if "It gets no driver any more." in text] == fakes.warned[-1:]
+    assert [text for text in fakes.warned if "It gets no driver any more.\n" in text] == fakes.warned[-1:]
+    assert "\nLast lines of its output:\n  | last words\nFull output" in fakes.warned[-1]  # others may not see the node
     fakes.recorded.clear()
     # Nor does one that computes nothing, though it begins well.
     assert fakes.run(20, "note('dead'); ready(); say(recorded=[]); say(want=4); hear(); die()", "ready(); serve()")

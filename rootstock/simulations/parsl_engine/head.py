@@ -198,7 +198,8 @@ class Head:
         if self._deaths[told.place] < _DEATHS:
             self._told.warn(f"{told.place}: {said}")
         elif told.place not in self._closed:
-            self._told.warn(f"{told.place}: {said} Its job is ended.")
+            details = getattr(error, "details", "")
+            self._told.warn("\n".join(filter(None, (f"{told.place}: {said} Its job is ended.", details))))
             self._closed[told.place] = "its job was ended"
             self._states.pop(told.place, None)
             self._executor.close_block(told.block)

@@ -180,7 +180,8 @@ class Pool:
         said, name = error.message.partition("\n")[0], self._plan.slots[number].name
         self._deaths[number] = self._deaths.get(number, 0) + 1
         if self._deaths[number] >= _DEATHS:
-            self._told.warn(f"{name}: {said} It gets no driver any more.")
+            details = getattr(error, "details", "")  # they lie on this node, which others may not see
+            self._told.warn("\n".join(filter(None, (f"{name}: {said} It gets no driver any more.", details))))
             self._closed[name] = "gets no driver any more"
             self._told.closed(name, said)
         elif len(self._work) or not self._all_there:
