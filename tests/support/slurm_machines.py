@@ -81,7 +81,7 @@ def configure(state: Path, names: tuple[str, ...], group: Path | None, kill_wait
         state=state, login=login, tracking="linuxproc" if group is None else "cgroup", nodes="\n".join(nodes),
         kill_wait_s=kill_wait_s, timeout_s=timeout_s,
         message_s=10 if len(names) == 1 else 5,  # how long the controller tries to reach a node that is dead
-        again_s=120 if len(names) == 1 else 10,  # how long a job waits that begins again
+        again_s=120 if len(names) == 1 else 5,  # how long a job waits that begins again
     )  # fmt: skip
     (state / "slurm.conf").write_text(text)
     for number in range(GPUS):
