@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+_SHORT_S = 240  # of which the end is a good part
+
 if TYPE_CHECKING:
     from rootstock.cli.jobs import AskedJobs
     from rootstock.config.site import Site
@@ -76,7 +78,10 @@ def _notes(asked: AskedJobs, plan: JobPlan) -> list[str]:
     if plan.gpus > gpus:
         notes.append(f"jobs get whole nodes here, so {plan.gpus} GPUs compute.")
     elif plan.gpus < gpus:
-        notes.append(f"{plan.gpus} GPUs compute, not {gpus}: with more, the largest share would be no smaller.")
+        compute = "1 GPU computes" if plan.gpus == 1 else f"{plan.gpus} GPUs compute"
+        notes.append(f"{compute}, not {gpus}: with more, the largest share would be no smaller.")
+    if plan.seconds < _SHORT_S:
+        notes.append("half a minute of each job is kept to record results. Longer jobs compute more of their time.")
     threads = click.get_current_context().params["threads"] or 0
     each = max(1, plan.nodes.cpus // (plan.nodes.gpus * asked.workers_per_gpu))
     if threads > each:

@@ -127,11 +127,12 @@ class AskedJobs:
             Whether everything was computed; False if a signal has ended it before.
         """
         from rootstock.simulations.parsl_engine.cluster_config import config
-        from rootstock.simulations.parsl_engine.compute import FOLDER, compute_run
+        from rootstock.simulations.parsl_engine.compute import compute_run
+        from rootstock.simulations.runs.engine_jobs import FOLDER
         from rootstock.simulations.submission.submit import refuse_computed
 
         path, asked = run.folder.path, dict(vars(self.request))
-        refuse_computed(path, force=asked.pop("force"))
+        refuse_computed(path, force=asked.pop("force"), by_parsl=True)
         asked.pop("until_done")
         line.tell("starting Parsl")
         settled = config(root=run.calculator.parameters["root"], run_dir=path / FOLDER, **asked)
@@ -158,12 +159,13 @@ class AskedJobs:
             If that is a processor; and as `plan_jobs`.
         """
         from rootstock.simulations.parsl_engine import require_parsl
+        from rootstock.simulations.pool.slots import shared_kind
         from rootstock.simulations.submission.plan import plan_jobs
         from rootstock.simulations.submission.submit import check_folder
 
         if self.by_parsl:
             require_parsl()
-        if device == "cpu":
+        if shared_kind(device) == "cpu":
             raise ConfigurationError(
                 "--gpus asks for GPUs, and the device is 'cpu'.",
                 "Name another one: --device cuda. On processors compute with --workers, in a job of your own.",

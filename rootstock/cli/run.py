@@ -152,14 +152,15 @@ def cancel(folder: Path, as_json: bool) -> None:
 
     RunFolder.open(folder)
     ended = end(folder)
-    jobs = [(each, said) for each, said in ended if isinstance(each, Submitted)]
+    jobs = [(each, said) for each, said in ended if not isinstance(each, Found)]
     processes = [(each, said) for each, said in ended if isinstance(each, Found)]
     if as_json:
         shown = [
             {"element": str(found.element), **(asdict(found.process) if found.process else {}), "done": said}
             for found, said in processes
         ]
-        cancelled = [{"scheduler": each.job.scheduler, "id": each.job.id, "done": said} for each, said in jobs]
+        named = [(each.job if isinstance(each, Submitted) else each, said) for each, said in jobs]
+        cancelled = [{"scheduler": job.scheduler, "id": job.id, "done": said} for job, said in named]
         show_json({"schema": 1, "folder": str(folder.resolve()), "processes": shown, "jobs": cancelled})
     else:
         for each, said in jobs:
@@ -168,7 +169,7 @@ def cancel(folder: Path, as_json: bool) -> None:
             click.echo(f"element {found.element}, {found.process or 'a process'}: {said}")
         if not ended:
             click.echo(f"Nothing computes {folder}.")
-        elif any(each.queue and each.queue.running for each, _ in jobs):
+        elif any(each.queue and each.queue.running for each, _ in jobs if isinstance(each, Submitted)):
             command = f"rootstock run status {shlex.quote(str(folder))}"
             click.echo(f"Jobs that run record what they have, and end. See when they have: {command}")
     if any("was not cancelled" in said for _, said in ended):

@@ -178,6 +178,7 @@ def state(folder: RunFolder) -> dict[str, Any]:
     folder : RunFolder
     """
     from rootstock.simulations.runs.elements import running
+    from rootstock.simulations.runs.engine_jobs import engine_jobs
     from rootstock.simulations.runs.submissions import bad_nodes, submitted
     from rootstock.simulations.runs.worker_states import read_states
 
@@ -192,19 +193,24 @@ def state(folder: RunFolder) -> dict[str, Any]:
         }
         for found in running(folder.path)
     ]  # fmt: skip
-    of_submission = ("name", "shares", "nodes", "gpus", "seconds", "submitted")
+    of_submission, of_queue = ("name", "shares", "nodes", "gpus", "seconds", "submitted", "retries"), (
+        "running", "waiting", "ending", "why"
+    )  # fmt: skip
     jobs = [
         {
             "attempt": each.submission.number, "scheduler": each.job.scheduler, "id": each.job.id,
             **{key: getattr(each.submission, key) for key in of_submission},
-            **{key: getattr(each.queue, key, None) for key in ("running", "waiting", "why")},
+            **{key: getattr(each.queue, key, None) for key in of_queue},
         }
         for each in submitted(folder.path)
+    ]  # fmt: skip
+    of_engine = [
+        {"scheduler": job.scheduler, "id": job.id, **asdict(queue)} for job, queue in engine_jobs(folder.path).items()
     ]  # fmt: skip
     return {
         "schema": 1, "folder": str(folder.path.resolve()), **{key: getattr(record, key) for key in keys},
         "structures": record.structures, "done": counts["done"], "not_converged": counts["not_converged"],
         "failed": progress.failed(), "missing": counts["missing"], "partial": progress.partial,
         "computed_twice": progress.twice, "damaged_records": progress.damaged, "running": processes,
-        "jobs": jobs, "bad_nodes": [asdict(node) for node in bad_nodes(folder.path)],
+        "jobs": jobs, "engine_jobs": of_engine, "bad_nodes": [asdict(node) for node in bad_nodes(folder.path)],
     }  # fmt: skip

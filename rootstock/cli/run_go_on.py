@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from rootstock.cli.common import named_cluster
 from rootstock.cli.job_plans import show_jobs, show_parsl
@@ -49,6 +52,8 @@ def go_on(
     from rootstock.simulations.runs.folder import RunFolder
     from rootstock.simulations.runs.input_table import read_sizes
     from rootstock.simulations.runs.records import read_run
+    from rootstock.simulations.runs.schedulers import Job
+    from rootstock.simulations.runs.submissions import go_on_command
 
     record = read_run(folder)
     share = Element.parse(element) if element else Element()
@@ -71,6 +76,8 @@ def go_on(
         asked = Run(folder, share, stop_on_error, retry_failed, out, overwrite, more, record.model, jobs=jobs)
         _submit(jobs, asked, record, make, missing, rebase=rebase, other_file=out_named)
         return
+    if missing and not Job.of_this_process() and (command := go_on_command(folder)):
+        click.echo(f"Note: this computes here, on {platform.node()}. By jobs as before: {command}", err=True)
     claim_results(folder, share, out)
     places: list[Slot] = []
     if workers is not None and missing:
@@ -113,6 +120,8 @@ def _submit(
         show_what(folder, record.model, read_sizes(folder, record.structures), missing, out)
         show_parsl(jobs, site, missing) if jobs.by_parsl else show_jobs(jobs, plan, prepared, missing)
         return
+    if missing and not jobs.by_parsl:
+        run.announce(held, record.structures)
     if rebase:
         refuse_computed(folder, force=jobs.request.force)
         bind_again(folder, model)

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootstock.cli.common import json_option
+from rootstock.cli.job_logs import last_words
 from rootstock.cli.parameter_types import Place
 from rootstock.cli.run_end import failure_line, near, state
 from rootstock.cli.run_line import pace_words, states_words
@@ -75,16 +76,18 @@ def status(folder: Path, failures: bool, watch: bool, as_json: bool) -> None:
         plain = f"rootstock run continue {shlex.quote(str(folder))}"
         raise RootstockError(
             f"Nothing computes {folder} any more, and {said['missing']:,} of its structures are missing.",
-            f"Compute them, with the other options of before: {go_on_command(folder) or plain}"
-            + (f"\nWhat the jobs said is in {folder / 'jobs'}" if said["jobs"] else ""),
-        )
+            "\n".join([
+                *last_words(folder),
+                f"To compute them (add --partition, --account ... if you used them): {go_on_command(folder) or plain}",
+            ]),
+        )  # fmt: skip
 
 
 def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
     """Return what is shown of a run."""
     build = f", build {said['environment']}/{said['build']}" if said["build"] else ""
     lines = [f"{folder}: {said['kind']} with {said['model']}{build}"]
-    lines += [f"  {_job_words(job)}" for job in said["jobs"] if _may_compute(job)]
+    lines += [f"  {words}" for words in _jobs(said)]
     for process in said["running"]:
         where = f"process {process['pid']} on {process['host']}" if "pid" in process else "a process"
         rate, left = process["structures_per_s"], process["seconds_left"]
@@ -92,9 +95,7 @@ def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
         workers = f"; {states_words(process['workers'])}" if process["workers"] else ""
         lines.append(f"  element {process['element']}: {process['state']}, {where}{pace}{workers}")
     if not said["running"]:
-        lines.append(
-            "  no process computes it" if said["missing"] else f"  all is computed; results: {near(Path(said['out']))}"
-        )
+        lines += _at_rest(folder, said)
     for node in said["bad_nodes"]:
         places = "; ".join(f"{place}: {said[:100]}" for place, said in node["places"].items())
         lines.append(
@@ -114,6 +115,15 @@ def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
     return lines + [f"{row}  {remark}" if remark else row for row, remark in shown]
 
 
+def _at_rest(folder: Path, said: Mapping[str, Any]) -> list[str]:
+    """Return what is said of a run that no process computes."""
+    if not said["missing"]:
+        return [f"  all is computed; results: {near(Path(said['out']))}"]
+    if _jobs(said):
+        return ["  no process computes it yet"]
+    return ["  no process computes it", *(f"    {line}" for line in last_words(folder))]
+
+
 def _failed_words(said: Mapping[str, Any]) -> str:
     return ", ".join(f"{count:,} of class {name}" for name, count in said["failed"].items() if count)
 
@@ -123,12 +133,30 @@ def _may_compute(job: Mapping[str, Any]) -> bool:
     return job["running"] is None or bool(job["running"] or job["waiting"])
 
 
+def _jobs(said: Mapping[str, Any]) -> list[str]:
+    """Return what is queued or running, in words."""
+    from rootstock.root.disk_usage import number_of
+
+    words = [_job_words(job) for job in said["jobs"] if _may_compute(job)]
+    if by_engine := said["engine_jobs"]:
+        words.append(f"{number_of(len(by_engine), 'job')} of Parsl: {_queue_of(by_engine)}")
+    return words
+
+
 def _job_words(job: Mapping[str, Any]) -> str:
     if job["running"] is None:
         return f"job {job['id']}: nobody here can tell whether it runs"
     of = f", of {job['shares']:,}" if job["nodes"] == 1 else f", on {job['nodes']:,} nodes"
-    why = f" ({job['why']})" if job["why"] else ""
-    return f"job {job['id']}: {job['running']:,} running, {job['waiting']:,} waiting{why}{of}"
+    return f"job {job['id']}: {_queue_of([job])}{of}"
+
+
+def _queue_of(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Return how much of some jobs runs and waits, in words."""
+    from rootstock.simulations.runs.schedulers import Queue
+
+    running, waiting, ending = (sum(job[key] for job in jobs) for key in ("running", "waiting", "ending"))
+    why = "; ".join(dict.fromkeys(job["why"] for job in jobs if job["why"]))
+    return str(Queue(running, waiting, why, ending))
 
 
 # -- until the end
@@ -159,9 +187,12 @@ def _goes_on(path: Path, said: Mapping[str, Any]) -> bool:
     """Tell whether a run is being computed, or a job of it may yet write the results."""
     from rootstock.simulations.runs.export import is_exported
 
+    jobs = [job for job in said["jobs"] if _may_compute(job)]
     if said["missing"]:
-        return any(map(_may_compute, said["jobs"])) or any(each["state"] != "ended" for each in said["running"])
-    return any(job["running"] for job in said["jobs"]) and not is_exported(path, Path(said["out"]))
+        return bool(jobs or said["engine_jobs"]) or any(each["state"] != "ended" for each in said["running"])
+    if any(job["retries"] for job in jobs):
+        return True
+    return any(job["running"] for job in jobs) and not is_exported(path, Path(said["out"]))
 
 
 def _pace(said: Mapping[str, Any], looks: deque[tuple[float, int]]) -> str:
@@ -182,8 +213,7 @@ def _line(said: Mapping[str, Any], pace: str) -> str:
     words = _failed_words(said)
     parts = [f"{said['structures'] - said['missing']:,} of {said['structures']:,} computed, {failed:,} failed"]
     parts[0] += f" ({words})" if words else ""
-    parts += [_job_words(job) for job in said["jobs"] if _may_compute(job)]
-    return "; ".join([*parts, *([pace] if pace else [])])
+    return "; ".join([*parts, *_jobs(said), *([pace] if pace else [])])
 
 
 @contextmanager

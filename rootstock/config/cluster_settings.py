@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.config.batch_settings import BatchSettings
+from rootstock.config.model_string import did_you_mean
 from rootstock.config.setting_values import check_value, parse_value, setting
 from rootstock.errors import ConfigurationError
 
@@ -266,7 +267,8 @@ def check_setting(key: str, value: Any, where: str) -> Any:
         If there is no such setting, or it cannot have that value.
     """
     if key not in _BY_KEY:
-        raise ConfigurationError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join(sorted(_BY_KEY))}.")
+        known = f"Known keys: {', '.join(sorted(_BY_KEY))}."
+        raise ConfigurationError(f"{where}: unknown key {key!r}.{did_you_mean(key, _BY_KEY)}", known)
     if key == "python.interpreter" and isinstance(value, str):
         value = [value]
     checked = check_value(key, _kind(key), _BY_KEY[key].metadata["choices"], value, where)

@@ -643,7 +643,7 @@ def test_the_schema_of_status(rootstock: Command, root: Path, here: Path) -> Non
     assert list(found) == [
         "schema", "folder", "kind", "model", "environment", "build", "root", "settings", "out", "created", "earlier",
         "threads", "structures", "done", "not_converged", "failed", "missing", "partial", "computed_twice",
-        "damaged_records", "running", "jobs", "bad_nodes", "failures",
+        "damaged_records", "running", "jobs", "engine_jobs", "bad_nodes", "failures",
     ]  # fmt: skip
     assert (found["schema"], found["folder"], found["root"]) == (1, str(here / "s"), str(root))
     assert (found["kind"], found["model"], found["out"]) == ("singlepoint", "emt", str(here / "s.extxyz"))

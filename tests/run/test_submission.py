@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +25,12 @@ from rootstock.errors import ConfigurationError
 from rootstock.root.holder import Holder
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.runs.elements import Computing
+from rootstock.simulations.runs.engine_jobs import note_engine_job
 from rootstock.simulations.runs.schedulers import Job, Queue, jobs_named, queues_of
 from rootstock.simulations.runs.submissions import BadNode, bad_nodes, note_bad_node, submissions, submitted
 from rootstock.simulations.submission.plan import JobPlan, Request, plan_jobs
 from tests.support.batch_fakes import batch_fakes, hold, path_with, release
-from tests.support.commands import ROOTSTOCK, Done, clean_environment, run
+from tests.support.commands import ROOTSTOCK, Done, clean_environment, run, started
 from tests.support.processes import wait_for
 
 SHARED = Cluster("hill", {}, scheduler="slurm", accelerator="cuda", gpus_per_node=4, cpus_per_gpu=8)
@@ -453,6 +456,7 @@ def test_a_scheduler_that_takes_nothing(login: Site) -> None:
         (("--dry-run",), "--dry-run is for --workers and --gpus only."),
         (("--gpus", "2", "--device", "cpu"), "--gpus asks for GPUs, and the device is 'cpu'."),
         (("--gpus", "2", "--engine", "parsl", "--until-done", "2"), "--until-done is for --engine array"),
+        (("--gpus", "2", "--device", "cuda:1"), "device='cuda:1' is one GPU"),
         (("--gpus", "2", "--run", "a b"), "Schedulers do not take this path"),
         (("--gpus", "2", "--run", "a:b"), "Schedulers do not take this path"),
     ],
@@ -531,9 +535,69 @@ def test_records_of_lost_nodes(login: Site) -> None:
     refused = login.type("run", "continue", "many.run", "--gpus", "4", code=11)
     assert "is being computed by ann on lost-node" in refused.stderr and "--force" in refused.stderr
     record.write_text(lost.to_json())  # PBS knows no such job any more
-    login.type("run", "continue", "many.run", "--gpus", "4")
+    # Only this node can tell that a process of its own has ended: to jobs it would look as if it computed.
+    here = replace(Computing.of_this_process("rootstock run continue"), start="another boot 5")
+    Path("many.run/computing-1-of-1.json").write_text(here.to_json())
+    submitted = login.type("run", "continue", "many.run", "--gpus", "4")
+    assert "many.run: 8 structures with emt; 8 to compute\n" in submitted.stderr
     login.wait()
-    assert login.status()["missing"] == 0
+    assert login.status()["missing"] == 0, login.logs()
+
+
+def test_jobs_that_end_with_an_error(login: Site) -> None:
+    """It is told where people look."""
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT)
+    Path("many.extxyz").write_text("somebody else's")
+    release(login.programs)
+    login.wait()
+    shown = login.type("run", "status", "many.run").stdout
+    assert "  no process computes it\n    2 jobs said: Error: " in shown and "many.extxyz exists" in shown
+    assert "\n    Logs of the jobs: many.run/jobs/0001\n" in shown
+    watched = login.type("run", "status", "many.run", "--watch", code=1).stderr
+    assert (
+        "\n2 jobs said: Error: " in watched and "if you used them): rootstock run continue many.run --gpus" in watched
+    )
+    Path("many.extxyz").unlink()
+    here = login.type("run", "continue", "many.run", "--device", "cpu")
+    assert f"Note: this computes here, on {platform.node()}. By jobs as before: rootstock run continue" in here.stderr
+
+
+def test_jobs_that_try_again_what_failed_are_waited_for(login: Site) -> None:
+    """All is computed before they begin."""
+    login.has("pbs")
+    write_extxyz(Path("many.xyz"), [bulk("Cu", cubic=True), bulk("Li", cubic=True)])
+    login.type(*SUBMIT, "--device", "cuda")
+    login.wait()
+    assert (login.status()["missing"], login.status()["failed"]["structure"]) == (0, 1)
+    hold(login.programs)
+    login.type("run", "retry-failed", "many.run", "--gpus", "2")
+    command = [ROOTSTOCK, "run", "status", "many.run", "--watch"]
+    with started(command, env=login.environment, stderr=subprocess.STDOUT, stdout=subprocess.PIPE) as watch:
+        assert watch.stdout is not None and "1 waiting" in watch.stdout.readline()
+        release(login.programs)
+        assert watch.wait(60) == 0
+    assert not any(job["waiting"] or job["running"] for job in login.status()["jobs"])
+
+
+def test_jobs_of_a_parsl_that_was_killed(login: Site) -> None:
+    """Whoever asks sees them, and can end them."""
+    login.has("pbs")
+    hold(login.programs)
+    login.type(*SUBMIT)
+    [job] = [each.job for each in submitted(Path("many.run"))]
+    shutil.rmtree("many.run/jobs")
+    (folder := Path("many.run/engine/000")).mkdir(parents=True)
+    note_engine_job(folder, job)
+    assert "  1 job of Parsl: 0 running, 2 waiting\n" in login.type("run", "status", "many.run").stdout
+    refused = login.type("run", "continue", "many.run", "--gpus", "2", code=11).stderr
+    assert f"many.run is being computed by {job} (0 running, 2 waiting), of Parsl." in refused
+    shutil.copytree("many.run", "copy.run")
+    assert login.type("run", "cancel", "copy.run").stdout == "Nothing computes copy.run.\n"
+    assert login.type("run", "cancel", "many.run").stdout == f"{job} was cancelled\n"
+    assert login.status()["engine_jobs"] == []
+    release(login.programs)
 
 
 def test_nodes_on_which_workers_were_given_up(login: Site, tmp_path: Path) -> None:
@@ -581,8 +645,9 @@ def test_queues(login: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         *(Job("slurm", number) for number in ("12", "13", "14", "15")), Job("pbs", "7[].server"),
         *(Job("flux", number) for number in ("f8TR", "ƒ9", "f7")), Job("none", "1"),
     ]  # fmt: skip
+    assert str(Queue(5, 3, "Priority", 1)) == "4 running, 3 waiting (Priority), 1 ending"
     assert [*queues_of(jobs).values()] == [
-        Queue(2, 3, "Priority; ReqNodeNotAvail, Reserved for maintenance"), Queue(0, 0), Queue(0, 0), Queue(0, 1),
+        Queue(2, 3, "Priority; ReqNodeNotAvail, Reserved for maintenance", 1), Queue(0, 0), Queue(0, 0), Queue(0, 1),
         Queue(1, 1), Queue(1, 0), Queue(0, 0), Queue(0, 1), None,
     ]  # fmt: skip
     (login.programs / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")

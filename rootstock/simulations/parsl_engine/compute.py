@@ -10,18 +10,15 @@ from typing import Any
 
 from parsl.config import Config
 
-from rootstock.simulations.output import is_copied, unwritten
+from rootstock.simulations.output import unwritten
 from rootstock.simulations.parsl_engine.engine import running
-from rootstock.simulations.parsl_engine.executor import JOBS, SCHEDULERS, Executor
 from rootstock.simulations.parsl_engine.head import Head, Hears
 from rootstock.simulations.parsl_engine.shard import GO_ON, Order
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.runs.carry_out import check_settings
-from rootstock.simulations.runs.schedulers import Job
+from rootstock.simulations.runs.engine_jobs import FOLDER, engine_jobs, forget_engine_jobs
 from rootstock.simulations.runs.source import Source
 from rootstock.simulations.runs.worker_states import telling_states
-
-FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
 
 
 def compute_run(
@@ -67,7 +64,7 @@ def compute_run(
             telling_states(run.folder.path, run.element) as tell,
             _orders(run.folder.path / FOLDER) as orders,
         ):
-            _cancel_left_jobs(run.folder.path / FOLDER, config, told.warn)
+            _cancel_left_jobs(run.folder.path, told.warn)
             states = told.states
 
             def both(said: Mapping[str, str]) -> None:
@@ -101,17 +98,10 @@ def _orders(folder: Path) -> Iterator[Path]:
             folder.rmdir()  # nothing of an engine is left
 
 
-def _cancel_left_jobs(folder: Path, config: Config, warn: Callable[[str], object]) -> None:
+def _cancel_left_jobs(folder: Path, warn: Callable[[str], object]) -> None:
     """Cancel what a head has left that was killed: jobs that wait before ours, or have not missed it yet."""
-    labels = [each.provider.label for each in config.executors if isinstance(each, Executor) and each.provider]
-    scheduler = next((SCHEDULERS[label] for label in labels if label in SCHEDULERS), "")
-    for noted in folder.glob(f"*/{JOBS}") if scheduler else ():
-        with contextlib.suppress(OSError):
-            lines = [line.split(" ", 1) for line in noted.read_text(encoding="utf-8").splitlines()]
-            if lines and is_copied(noted.parent, lines[0][-1]):
-                continue  # they compute the run of which this is a copy
-            numbers = [line[0] for line in lines]
-            warn(f"Cancelling jobs of a command that was killed: {' '.join(numbers)}")
-            for number in numbers:
-                Job(scheduler, number).cancel()
-            noted.unlink()
+    if left := engine_jobs(folder):
+        warn(f"Cancelling jobs of a command that was killed: {' '.join(job.id for job in left)}")
+        for job in left:
+            job.cancel()
+    forget_engine_jobs(folder)

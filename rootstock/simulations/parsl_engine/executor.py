@@ -21,10 +21,11 @@ from parsl.providers.errors import SubmitException
 
 from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.root.signals import start_thread
+from rootstock.simulations.runs.engine_jobs import forget_engine_jobs, note_engine_job
+from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.submission.send import is_late, refusal
 
 SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
-JOBS = "jobs"  # the file of Parsl's folder with jobs, one a line: its number, and the folder's whole path
 _LOOK_S = 1.0
 _ANSWER_S = 30.0  # in which an interchange that lives answers by far
 _AGAIN = "What is recorded or returned stays. Type the same command again to compute the rest."
@@ -167,8 +168,7 @@ class Executor(HighThroughputExecutor):
             self.give_up(WorkerError("Parsl was ended before this was computed.", _AGAIN))
         if self.bad_state_is_set:  # then Parsl leaves its jobs alone; whoever gave up may not have come that far
             self._cancel()
-            with contextlib.suppress(OSError):
-                Path(self.run_dir, JOBS).unlink(missing_ok=True)
+            forget_engine_jobs(Path(self.run_dir))
         super().shutdown(timeout)
 
     def _launch_block(self, block_id: str) -> Any:
@@ -180,8 +180,8 @@ class Executor(HighThroughputExecutor):
             if not self.blocks_to_job_id and self.provider is not None and not is_late(said):
                 self.give_up(refusal(SCHEDULERS[self.provider.label], said))
             raise
-        with contextlib.suppress(OSError), Path(self.run_dir, JOBS).open("a", encoding="utf-8") as file:
-            file.write(f"{job} {os.path.realpath(self.run_dir)}\n")  # for whoever goes on, if this process is killed
+        if self.provider is not None and (scheduler := SCHEDULERS.get(self.provider.label)):
+            note_engine_job(Path(self.run_dir), Job(scheduler, str(job)))  # for others, also if this process is killed
         return job
 
     # -- the watch

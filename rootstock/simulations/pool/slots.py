@@ -85,16 +85,10 @@ def find_slots(
     DeviceError
         If there is no GPU.
     """
-    kind = device.lower().partition(":")[0]
     for name, number in (("workers", workers), ("threads", threads), ("workers-per-gpu", workers_per_gpu)):
         if number is not None and number < 1:
             raise ConfigurationError(f"{name} is {number}; it must be at least 1.", f"For example: --{name} 1")
-    if kind not in ("cpu", "cuda", "xpu"):
-        raise ConfigurationError(
-            f"Several workers cannot share out device={device!r}.",
-            "They can share out 'cuda' (NVIDIA's and AMD's GPUs), 'xpu' (Intel's) and 'cpu'. With any other device, "
-            "leave --workers away.",
-        )
+    kind = shared_kind(device)
     threads, said = (threads, f"threads={threads}") if threads else _threads_said(variables)
     available = processors(variables)
     if kind == "cpu":
@@ -104,14 +98,36 @@ def find_slots(
             )
         bound = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
         return divide_processors(bound, available, workers, threads, said)
-    if ":" in device:
+    maker = gpu_kind(kind, accelerator or (cluster.accelerator if cluster else None), variables)
+    variable, names = gpu_names(maker, cluster, count, variables)
+    return _on_gpus(variable, names, workers, workers_per_gpu, threads, available)
+
+
+def shared_kind(device: str) -> str:
+    """Return which kind of device several workers share out.
+
+    Parameters
+    ----------
+    device : str
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none that they can share out.
+    """
+    kind = device.lower().partition(":")[0]
+    if kind not in ("cpu", "cuda", "xpu"):
+        raise ConfigurationError(
+            f"Several workers cannot share out device={device!r}.",
+            "They can share out 'cuda' (NVIDIA's and AMD's GPUs), 'xpu' (Intel's) and 'cpu'. With any other device, "
+            "leave --workers away.",
+        )
+    if ":" in device and kind != "cpu":
         raise ConfigurationError(
             f"device={device!r} is one GPU, and the workers of a pool each take another.",
             f"Use device={kind!r}. Which GPUs: the names in the job's own variable, such as CUDA_VISIBLE_DEVICES=1",
         )
-    maker = gpu_kind(kind, accelerator or (cluster.accelerator if cluster else None), variables)
-    variable, names = gpu_names(maker, cluster, count, variables)
-    return _on_gpus(variable, names, workers, workers_per_gpu, threads, available)
+    return kind
 
 
 def check_devices(slots: Sequence[Slot], uuids: Sequence[str | None], workers_per_gpu: int) -> None:

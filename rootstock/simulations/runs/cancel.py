@@ -7,11 +7,12 @@ import signal
 from pathlib import Path
 
 from rootstock.simulations.runs.elements import Computing, Found, running
+from rootstock.simulations.runs.engine_jobs import engine_jobs
 from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.runs.submissions import Submitted, submitted
 
 
-def cancel(folder: Path) -> list[tuple[Found | Submitted, str]]:
+def cancel(folder: Path) -> list[tuple[Found | Submitted | Job, str]]:
     """End what computes a run: its jobs, also those that have not begun; processes of this node by SIGTERM.
 
     Of an array with as many tasks as the run has shares, each task computes one. All of them are cancelled, also those
@@ -23,15 +24,17 @@ def cancel(folder: Path) -> list[tuple[Found | Submitted, str]]:
 
     Returns
     -------
-    list of (Found or Submitted, str)
-        What was done about each, in words.
+    list of (Found or Submitted or Job, str)
+        What was done about each, in words. The jobs are those of an engine that was killed: one that runs ends its own.
     """
     ours = [each for each in submitted(folder) if not each.ended]
     ending = [found for found in running(folder) if found.runs is not False]
     arrays = {array: array.cancel() for array in dict.fromkeys(found.array for found in ending) if array}
     # What waits for the end of another one is cancelled before that ends.
     arrays |= {each.job: each.job.cancel() for each in reversed(ours) if each.job not in arrays}
-    said: list[tuple[Found | Submitted, str]] = [(each, _cancelled(each.job, arrays)) for each in ours]
+    left = {} if ending else {job: job.cancel() for job in engine_jobs(folder)}
+    said: list[tuple[Found | Submitted | Job, str]] = [(each, _cancelled(each.job, arrays)) for each in ours]
+    said += [(job, _cancelled(job, left)) for job in left]
     gone = {each.job for each in ours if not arrays[each.job]}
     return said + [(found, _end(found, arrays)) for found in ending if _job_of(found) not in gone]
 

@@ -28,7 +28,8 @@ _ENDED = (
     "INACTIVE", "C", "F", "X",  # of Flux, Torque and PBS
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 )  # fmt: skip
-_RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RUN", "CLEANUP", "R", "E", "S")
+_RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RUN", "CLEANUP", "R", "E", "S")  # and those of _ENDING
+_ENDING = ("COMPLETING", "E", "CLEANUP")
 _NO_REASON = ("", "None")
 _ARRAY = "B"  # of PBS, which lists an array before its tasks
 _TASKS = {"slurm": (), "pbs": ("-t",), "flux": ()}  # how each is told to list the tasks of an array
@@ -152,6 +153,8 @@ class Queue:
     Attributes
     ----------
     running, waiting : int
+    ending : int
+        How many of those that run have been asked to end, or have ended but for what the batch system does afterwards.
     why : str
         Why some wait, in the batch system's words; empty where it does not say (PBS, Flux).
     """
@@ -159,12 +162,14 @@ class Queue:
     running: int
     waiting: int
     why: str = ""
+    ending: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.running or self.waiting)
 
     def __str__(self) -> str:
-        return f"{self.running:,} running, {self.waiting:,} waiting{f' ({self.why})' if self.why else ''}"
+        words = f"{self.running - self.ending:,} running, {self.waiting:,} waiting"
+        return words + (f" ({self.why})" if self.why else "") + (f", {self.ending:,} ending" if self.ending else "")
 
 
 def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
@@ -180,7 +185,8 @@ def queues_of(jobs: Iterable[Job]) -> dict[Job, Queue | None]:
         tasks = None if listed is None else [each for each in listed if each.state != _ARRAY] or listed[:1]
         waiting = [each.why for each in tasks or () if each.state not in _RUNNING]
         why = "; ".join(dict.fromkeys(text for text in waiting if text not in _NO_REASON))
-        found[job] = None if tasks is None else Queue(len(tasks) - len(waiting), len(waiting), why)
+        ending = sum(each.state in _ENDING for each in tasks or ())
+        found[job] = None if tasks is None else Queue(len(tasks) - len(waiting), len(waiting), why, ending)
     return found
 
 

@@ -47,6 +47,8 @@ class Submission(Record):
     command, user, submitted : str
     folder : str
         Of the run, by its whole path.
+    retries : bool
+        Whether they compute structures that failed again.
     """
 
     number: int
@@ -63,6 +65,7 @@ class Submission(Record):
     user: str = field(default_factory=user_name)
     submitted: str = field(default_factory=now)
     folder: str = ""
+    retries: bool = False
 
     def jobs(self) -> list[Job]:
         """Return the jobs; those that nobody has noted are asked for by their name."""

@@ -55,7 +55,7 @@ def refusal(scheduler: str, said: str) -> SchedulerError:
     """
     return SchedulerError(
         f"{NAMES[scheduler]} has not taken the job: {_last_lines(said)}",
-        "Ask for something else: --walltime, --partition, --account, --option. The whole script: --dry-run",
+        "Ask for something else: --gpus, --walltime, --partition, --account, --option. The whole script: --dry-run",
     )
 
 
@@ -123,4 +123,4 @@ def is_late(said: str) -> bool:
 
 
 def _last_lines(said: str) -> str:
-    return " ".join(said.strip().split("\n")[-3:])
+    return "; ".join(said.strip().split("\n")[-3:])

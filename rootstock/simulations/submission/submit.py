@@ -22,6 +22,7 @@ from rootstock.root.holder import Holder
 from rootstock.simulations.claims import HeldError, claim_record, remove_record
 from rootstock.simulations.output import naming
 from rootstock.simulations.runs.elements import running
+from rootstock.simulations.runs.engine_jobs import engine_jobs
 from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.runs.submissions import (
     BadNode,
@@ -37,8 +38,7 @@ from rootstock.simulations.submission.plan import JobPlan, without_nodes
 from rootstock.simulations.submission.send import MaybeSubmittedError, submit, submit_command
 
 _RISK = (
-    "If you know that it will never compute again, --force submits all the same. What two jobs compute both costs "
-    "twice; nothing is damaged."
+    "If it is lost for good, add --force. If it still runs, some structures are computed twice; no result is damaged."
 )
 _SUBMITTING = "submitting.json"
 _PLAIN = re.compile(r"[\w./+,:=@~-]+")  # what no scheduler takes for a pattern or the end of a word
@@ -61,6 +61,8 @@ class Prepared:
         Nodes on which they do not run.
     left : list of BadNode
         Nodes that should be left out, and the scheduler has no option for that.
+    retries : bool
+        Whether they compute structures that failed again.
     """
 
     number: int
@@ -69,6 +71,7 @@ class Prepared:
     commands: list[list[str]]
     without: list[str]
     left: list[BadNode]
+    retries: bool
 
 
 def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepared:
@@ -102,7 +105,8 @@ def prepare(folder: Path, site: Site, plan: JobPlan, words: list[str]) -> Prepar
     script = render_run_job(site, job, version=__version__)
     command = submit_command(plan.scheduler, logs / "job.sh", options)
     return Prepared(
-        number, name, script, [command] * plan.times, without if options else [], [] if options else bad
+        number, name, script, [command] * plan.times, without if options else [], [] if options else bad,
+        "retry-failed" in words[:2],
     )  # fmt: skip
 
 
@@ -161,7 +165,7 @@ def submit_run(
         noted = Submission(
             prepared.number, plan.scheduler, prepared.name, plan.shares, plan.gpus, plan.seconds, plan.nodes.number,
             plan.times, without=prepared.without, command=shlex.join(["rootstock", *sys.argv[1:]]),
-            folder=str(folder.resolve()),
+            folder=str(folder.resolve()), retries=prepared.retries,
         )  # fmt: skip
         write_submission(folder, noted)  # before: jobs can be found by their name then, whatever ends this process
         return _send(folder, noted, tell)
@@ -197,7 +201,7 @@ def _send(folder: Path, noted: Submission, tell: Callable[[str], object]) -> Sub
     return noted
 
 
-def refuse_computed(folder: Path, *, force: bool) -> None:
+def refuse_computed(folder: Path, *, force: bool, by_parsl: bool = False) -> None:
     """Refuse a run whose jobs are queued or running, or that some process computes, as far as anybody here can tell.
 
     Parameters
@@ -205,6 +209,8 @@ def refuse_computed(folder: Path, *, force: bool) -> None:
     folder : Path
     force : bool
         Whether only processes of this node count; what others have left that says they compute is removed.
+    by_parsl : bool
+        Whether jobs of a Parsl that was killed do not count: the next Parsl cancels them.
 
     Raises
     ------
@@ -213,19 +219,20 @@ def refuse_computed(folder: Path, *, force: bool) -> None:
     """
     shown = shlex.quote(str(folder))
     if not force:
-        for job in submitted(folder):
-            if not job.ended:
-                raise LockBusyError(
-                    f"{folder} is being computed by {job}.",
-                    f"See how far it is:  rootstock run status {shown} --watch\n"
-                    f"Or end it:          rootstock run cancel {shown}\n{_RISK}",
-                )
+        jobs = [f"{each}" for each in submitted(folder) if not each.ended]
+        jobs += [f"{job} ({queue}), of Parsl" for job, queue in ({} if by_parsl else engine_jobs(folder)).items()]
+        if jobs:
+            raise LockBusyError(
+                f"{folder} is being computed by {jobs[0]}.",
+                f"See how far it is:  rootstock run status {shown} --watch\n"
+                f"Or end it:          rootstock run cancel {shown}\n{_RISK}",
+            )
     for found in running(folder):
         if found.runs is False or (force and (found.process is None or found.process.elsewhere)):
             with contextlib.suppress(OSError):
                 if found.process is None:
                     found.record.unlink()
-                elif found.process.elsewhere:
+                else:  # on other nodes nobody could tell that it has ended
                     remove_record(found.record, found.process)
         else:
             raise LockBusyError(
