@@ -80,12 +80,12 @@ def claim_results(folder: Path, element: Element, path: Path) -> None:
     LockBusyError
         If another command computes this run, or writes that file.
     """
-    from rootstock.simulations.runs.elements import refuse_busy
+    from rootstock.simulations.runs.elements import claim_out, refuse_busy
 
     if element.of > 1:
         return
     try:
-        claim_outputs(path)
+        click.get_current_context().with_resource(claim_out(path, shlex.join(["rootstock", *sys.argv[1:]])))
     except LockBusyError:
         if folder.is_dir():
             refuse_busy(folder, element)

@@ -282,18 +282,18 @@ def end(run: Run, folder: RunFolder, name: Callable[[int], str], took: str) -> N
 
 def _export(run: Run, folder: RunFolder, took: str) -> tuple[Path, int]:
     """Write the file of results, and return it with the number of results that are damaged on disk."""
-    from rootstock.simulations.claims import claim_files
+    from rootstock.simulations.runs.elements import claim_out
     from rootstock.simulations.runs.export import export
 
     out = run.out or Path(folder.record.out)
     command = shlex.join(["rootstock", *sys.argv[1:]])
     try:
-        with claim_files([out], command) if run.element.of > 1 else nullcontext():
+        with claim_out(out, command) if run.element.of > 1 else nullcontext():
             exported = export(folder, out, overwrite=run.overwrite)
             run.say("; ".join(filter(None, (*exported.sentences(), took))))
             return out, exported.damaged
-    except LockBusyError:
+    except LockBusyError as error:
         if run.element.of == 1:
             raise
-        click.echo(f"Another element of the run writes {out}.", err=True)
+        click.echo(f"Not written by this element: {error.message}", err=True)
         return out, 0

@@ -45,7 +45,9 @@ class HeldError(Exception):
 
 
 @contextlib.contextmanager
-def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
+def claim_files(
+    paths: Iterable[Path], command: str, me: Holder | None = None, free: Callable[[Path], object] | None = None
+) -> Iterator[None]:
     """Keep other commands from writing some files while the block runs.
 
     Parameters
@@ -54,6 +56,10 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
         The files; each is claimed by its own name, and where it is a symbolic link, by that of its target too.
     command : str
         The command line, for whoever finds the files claimed.
+    me : Holder, optional
+        What records say.
+    free : callable, optional
+        Is given a record that another process has; it removes that of one which is known to have ended.
 
     Raises
     ------
@@ -67,7 +73,7 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
     paths = list(paths)
     for path in paths:
         check_name(path)
-    me = Holder.of_this_process(command)
+    me = me or Holder.of_this_process(command)
     # Each file, as the user calls it.
     files = {name: path for path in paths for name in (_place(path), Path(os.path.realpath(path)))}
     held: list[tuple[Path, Path, Holder | None]] = []
@@ -75,7 +81,7 @@ def claim_files(paths: Iterable[Path], command: str) -> Iterator[None]:
         for path in sorted(files):
             record = path.with_name(f".{path.name}.lock")
             try:
-                claims.callback(_release, record, _take(record, me))
+                claims.callback(_release, record, _take_freed(record, me, free))
             except HeldError as error:
                 held.append((path, record, error.holder))
             except OSError as error:
@@ -147,6 +153,17 @@ def remove_record(record: Path, holder: Holder) -> None:
 def _place(path: Path) -> Path:
     """Return where a name is, whatever it leads to."""
     return Path(os.path.realpath(path.parent)) / path.name
+
+
+def _take_freed(record: Path, me: Holder, free: Callable[[Path], object] | None) -> int:
+    """Take a record; that of somebody else is freed first, if that can be."""
+    try:
+        return _take(record, me)
+    except HeldError as error:
+        if free is None or error.locked:
+            raise
+    free(record)
+    return _take(record, me)
 
 
 def _take(record: Path, me: Holder) -> int:

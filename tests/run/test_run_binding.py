@@ -23,7 +23,7 @@ from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.holder import Holder
 from rootstock.simulations.runs.cancel import cancel
 from rootstock.simulations.runs.carry_out import carry_out
-from rootstock.simulations.runs.elements import Computing, Element, claim_element, running
+from rootstock.simulations.runs.elements import Computing, Element, claim_element, claim_out, running
 from rootstock.simulations.runs.folder import RunFolder
 from rootstock.simulations.runs.making import preparing_run
 from rootstock.simulations.runs.records import check_same_model, check_same_run, rebase
@@ -466,6 +466,27 @@ def test_the_batch_system_is_asked_about_other_nodes(
                 job.scheduler, f"{programs}/flux jobs -n --format={{id.f58}} {{state}} ƒ8TR"
             )
         }
+
+
+@pytest.mark.parametrize(
+    ("answer", "restart", "taken"),
+    [("true", "0", True), ("echo 12_3", "0", False), ("exit 1", "0", False), ("echo 12_3", "1", True)],
+)
+def test_a_file_for_results_is_free_once_the_job_that_had_it_is_gone(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, answer: str, restart: str, taken: bool
+) -> None:
+    program(programs, "squeue", answer)
+    left = replace(Computing.of_this_process("rootstock relax"), host="lost-node", user="ann", job=SLURM)
+    record = tmp_path / ".relaxed.extxyz.lock"
+    record.write_text(left.to_json())
+    if restart != "0":  # Slurm has begun it again, here
+        said = {"JOB_ID": "15", "ARRAY_JOB_ID": "12", "ARRAY_TASK_ID": "3", "RESTART_COUNT": restart}
+        for name, value in said.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+    expected = contextlib.nullcontext() if taken else pytest.raises(LockBusyError, match="ann on lost-node")
+    with expected, claim_out(tmp_path / "relaxed.extxyz", "rootstock relax"):
+        assert "lost-node" not in record.read_text()
+    assert record.exists() != taken
 
 
 @pytest.mark.parametrize(

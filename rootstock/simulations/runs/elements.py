@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rootstock.errors import ConfigurationError, LockBusyError, RootError
 from rootstock.root.holder import Holder
 from rootstock.root.record_files import read_record
-from rootstock.simulations.claims import HeldError, claim_record, remove_record
+from rootstock.simulations.claims import HeldError, claim_files, claim_record, remove_record
 from rootstock.simulations.output import is_copied, unwritten
 from rootstock.simulations.runs.schedulers import Job, which_are_there
 
@@ -206,6 +206,33 @@ def claim_element(folder: Path, element: Element, recorded: int = 0) -> Iterator
     except HeldError as error:
         [found] = _look([(record, element)], me)
         raise _busy(folder, replace(found, runs=True) if error.locked else found) from None
+
+
+@contextlib.contextmanager
+def claim_out(out: Path, command: str) -> Iterator[None]:
+    """Keep other commands from writing the file for results; of a job that has ended, or was begun again, none counts.
+
+    Parameters
+    ----------
+    out : Path
+    command : str
+        The command line, for whoever finds the file claimed.
+
+    Raises
+    ------
+    LockBusyError, ConfigurationError, OutputError
+        As for `claim_files`.
+    """
+    me = replace(Computing.of_this_process(command), job=Job.of_this_process())
+
+    def free(record: Path) -> None:
+        [found] = _look([(record, Element())], me)
+        if found.process is not None and found.process.elsewhere and found.runs is False:
+            with contextlib.suppress(OSError):
+                remove_record(record, found.process)
+
+    with claim_files([out], command, me, free):
+        yield
 
 
 def _records(folder: Path) -> Iterator[tuple[Path, Element]]:
