@@ -451,7 +451,22 @@ def test_a_place_that_computes_nothing_gets_no_more(tmp_path: Path) -> None:
         return Told("GPU", "n2 worker 1", "8", error=error) if indices and sick else good(indices)
 
     assert fakes.do(compute) and sorted(fakes.recorded) == [*range(400)]
-    assert fakes.closed == ["8"] and fakes.warned[-1] == "n2 worker 1: The GPU is gone. Its job is ended."
+    assert fakes.closed == ["8"] and fakes.warned[-1] == "n2 worker 1 of block 8: The GPU is gone. Its job is ended."
+
+
+def test_jobs_of_one_node_are_given_up_each(tmp_path: Path) -> None:
+    """Where jobs have a GPU each, all of their workers have the same rank."""
+    fakes, turn = Fakes(tmp_path, 400, slots=3), iter(range(10**6))
+    error = described(WorkerError("The GPU is gone."))
+
+    def compute(indices: list[int]) -> Told:
+        block = str(next(turn) % 3)
+        if indices and block != "2" and block not in fakes.closed:
+            return Told("GPU", "n1 worker 0", block, error=error)
+        return Told("GPU", "n1 worker 0", "2", [*indices])
+
+    assert fakes.do(compute) and sorted(fakes.recorded) == [*range(400)]
+    assert sorted(fakes.closed) == ["0", "1"]
 
 
 def test_what_no_other_worker_could_do_either_ends_all_at_once(tmp_path: Path) -> None:

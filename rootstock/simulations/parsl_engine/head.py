@@ -32,7 +32,7 @@ _FIRST = 25  # structures in the first shards
 _AHEAD = 2  # shards a slot: one that is computed, and one that waits
 _SOON_S, _LATE_S = 10.0, 60.0  # between which shards are neither enlarged nor made smaller
 _MOST = 2**20  # atoms in a shard
-_DEATHS = 3  # of one place, without a result between them
+_DEATHS = 3  # of one worker, without a result between them
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Head:
     def _returned(self, told: Told, indices: list[int], *, suspects: bool) -> None:
         self._states[told.place] = "computing"
         if told.recorded:
-            self._deaths.pop(told.place, None)
+            self._deaths.pop(told.worker, None)
             self._note(told.recorded)
         left = [*(dict.fromkeys(indices).keys() - set(told.recorded))]
         if told.error is not None:
@@ -193,14 +193,15 @@ class Head:
                 self._end(error)
         else:
             self._work.back(left)
-        self._deaths[told.place] += 1
+        self._deaths[told.worker] += 1
         said = error.message.partition("\n")[0]
-        if self._deaths[told.place] < _DEATHS:
-            self._told.warn(f"{told.place}: {said}")
-        elif told.place not in self._closed:
+        if self._deaths[told.worker] < _DEATHS:
+            self._told.warn(f"{told.worker}: {said}")
+        elif told.worker not in self._closed:
             details = getattr(error, "details", "")
-            self._told.warn("\n".join(filter(None, (f"{told.place}: {said} Its job is ended.", details))))
-            self._closed[told.place] = "its job was ended"
+            self._told.warn("
+".join(filter(None, (f"{told.worker}: {said} Its job is ended.", details))))
+            self._closed[told.worker] = "its job was ended"
             self._states.pop(told.place, None)
             self._executor.close_block(told.block)
             if len(self._closed) > self._executor.slots:

@@ -86,6 +86,11 @@ class Told:
     seconds: float = 0.0
     stopped: bool = False
 
+    @property
+    def worker(self) -> str:
+        """The worker, of which a node may have several with one rank: one for each of its jobs."""
+        return f"{self.place} of block {self.block}"
+
 
 @dataclass
 class _Opened:
