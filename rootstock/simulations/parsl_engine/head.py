@@ -81,6 +81,7 @@ class Head:
         self._atoms = 0  # of a shard
         self._deaths: Counter[str] = Counter()
         self._closed: dict[str, str] = {}
+        self._in_vain = 0  # jobs that were ended since something was recorded
         self._states: dict[str, str] = {}
         self._shown: dict[str, str] = {}
         self._fatal: RootstockError | None = None
@@ -167,6 +168,7 @@ class Head:
         self._states[told.place] = "computing"
         if told.recorded:
             self._deaths.pop(told.worker, None)
+            self._in_vain = 0
             self._note(told.recorded)
         left = [*(dict.fromkeys(indices).keys() - set(told.recorded))]
         if told.error is not None:
@@ -204,7 +206,8 @@ class Head:
             self._closed[told.worker] = "its job was ended"
             self._states.pop(told.place, None)
             self._executor.close_block(told.block)
-            if len(self._closed) > self._executor.slots:
+            self._in_vain += 1
+            if self._in_vain > self._executor.slots:
                 self._end(error)
 
     def _lost(self, error: Exception, indices: list[int], *, suspects: bool) -> None:
