@@ -286,6 +286,8 @@ def _is_at(descriptor: int, record: Path) -> bool:
 
 
 def _release(record: Path, descriptor: int) -> None:
-    if _is_at(descriptor, record):  # not if somebody has removed it, and another one has begun
-        record.unlink(missing_ok=True)
+    # A record that cannot be removed names a process that has ended; what ended this one is said, and not that.
+    with contextlib.suppress(OSError):
+        if _is_at(descriptor, record):  # not if somebody has removed it, and another one has begun
+            record.unlink(missing_ok=True)
     os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 from ase.build import bulk
 from ase.io import read, write
 
-from rootstock.errors import ConfigurationError, LockBusyError
+from rootstock.errors import ConfigurationError, LockBusyError, OutputError
 from rootstock.root.lock import Holder
 from rootstock.simulations.claims import claim_files
 from tests.support.commands import ROOTSTOCK, ordinary, run, started
@@ -201,3 +202,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     done = run(*ordinary(), sys.executable, "-c", PROGRAM, tmp_path / "a.xyz")
     assert f"ConfigurationError: Cannot write into {tmp_path}: Permission denied." in done.stderr
+
+
+def test_a_record_that_cannot_be_removed_hides_no_other_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:  # as pathlib has it
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def fill() -> None:
+        with claim_files([tmp_path / "a.extxyz"], "the first"):
+            monkeypatch.setattr(Path, "unlink", refuse)
+            raise OutputError("The disk is full.")
+
+    with pytest.raises(OutputError, match=r"The disk is full\."):
+        fill()
