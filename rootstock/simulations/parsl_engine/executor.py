@@ -168,7 +168,7 @@ class Executor(HighThroughputExecutor):
             self.give_up(WorkerError("Parsl was ended before this was computed.", _AGAIN))
         if self.bad_state_is_set:  # then Parsl leaves its jobs alone; whoever gave up may not have come that far
             self._cancel()
-            forget_engine_jobs(Path(self.run_dir))
+        forget_engine_jobs(Path(self.run_dir))  # whoever goes on has nothing to cancel
         super().shutdown(timeout)
 
     def _launch_block(self, block_id: str) -> Any:
