@@ -81,6 +81,11 @@ def status(folder: Path, failures: bool, watch: bool, as_json: bool) -> None:
                 f"To compute them (add --partition, --account ... if you used them): {go_on_command(folder) or plain}",
             ]),
         )  # fmt: skip
+    if watch and _unwritten(folder, said):
+        raise RootstockError(
+            f"All of {folder} is computed, and nothing has written {said['out']}.",
+            "\n".join([*last_words(folder), f"Write it: {_write_command(folder, said)}"]),
+        )
 
 
 def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
@@ -118,10 +123,24 @@ def _lines(folder: Path, said: Mapping[str, Any]) -> list[str]:
 def _at_rest(folder: Path, said: Mapping[str, Any]) -> list[str]:
     """Return what is said of a run that no process computes."""
     if not said["missing"]:
-        return [f"  all is computed; results: {near(Path(said['out']))}"]
+        where = f"not written; write them: {_write_command(folder, said)}" if _unwritten(folder, said) else ""
+        return [f"  all is computed; results: {where or near(Path(said['out']))}"]
     if _jobs(said):
         return ["  no process computes it yet"]
     return ["  no process computes it", *(f"    {line}" for line in last_words(folder))]
+
+
+def _unwritten(folder: Path, said: Mapping[str, Any]) -> bool:
+    """Tell whether there are results of all structures, and no file of them, nor a job that may yet write it."""
+    from rootstock.simulations.runs.export import are_written
+
+    if said["missing"] or not said["done"] + said["not_converged"]:
+        return False
+    return not any(map(_may_compute, said["jobs"])) and not are_written(folder, Path(said["out"]))
+
+
+def _write_command(folder: Path, said: Mapping[str, Any]) -> str:
+    return f"rootstock run export {shlex.quote(str(folder))} {shlex.quote(str(near(Path(said['out']))))}"
 
 
 def _failed_words(said: Mapping[str, Any]) -> str:

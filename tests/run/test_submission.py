@@ -422,6 +422,11 @@ def test_a_watch_ends_after_the_results_are_written(login: Site) -> None:
     qstat.write_text(f"#!/bin/sh\nif [ -e asked ]; then touch many.extxyz; exit; fi; touch asked; echo '{row}'\n")
     watched = login.type("run", "status", "many.run", "--watch")
     assert len(watched.stdout.splitlines()) == 2 and Path("many.extxyz").exists()
+    qstat.write_text("#!/bin/sh\n")
+    Path("many.extxyz").unlink()  # as where the disk was full, or somebody else had it
+    said = login.type("run", "status", "many.run", "--watch", code=1).stderr
+    assert "nothing has written" in said and "rootstock run export many.run many.extxyz" in said
+    assert "not written; write them:" in login.type("run", "status", "many.run").stdout
 
 
 def test_a_dry_run_writes_nothing_where_nothing_is_left_to_do(login: Site) -> None:

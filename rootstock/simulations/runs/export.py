@@ -153,6 +153,18 @@ def is_exported(folder: Path, out: Path) -> bool:
     return False
 
 
+def are_written(folder: Path, out: Path) -> bool:
+    """Tell whether the file for results is there, or another one that was exported from a run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    out : Path
+    """
+    return out.exists() or any(map(os.path.exists, _read_exports(folder)[1]))
+
+
 def check_no_input(out: Path, files: Iterable[str]) -> None:
     """Refuse to export to a file that a run reads, or has read: nobody may lose structures for results.
 
