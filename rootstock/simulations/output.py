@@ -54,20 +54,6 @@ def whole_path(folder: Path, seen: str) -> str:
     return seen and os.path.normpath(os.path.join(os.path.realpath(folder), seen))
 
 
-def is_copied(folder: Path, recorded: str) -> bool:
-    """Tell whether a record came into a folder with a copy of another one, which is still at its place.
-
-    Parameters
-    ----------
-    folder : Path
-    recorded : str
-        The folder for which it was written; empty if it does not say.
-    """
-    with suppress(OSError):  # the other one is gone, or was moved to here
-        return bool(recorded) and not os.path.samefile(recorded, folder)
-    return False
-
-
 def check_name(path: Path) -> None:
     """Refuse a file whose name leaves no room for the files beside it.
 

@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -285,6 +286,8 @@ def test_a_copy_of_a_run_has_no_jobs(login: Site) -> None:
     assert own != job and "was cancelled" in login.type("run", "cancel", "copy.run").stdout
     shutil.rmtree("copy.run")
     Path("many.run").rename("moved.run")
+    time.sleep(1.1)  # runs are told apart by when they were made
+    login.type("singlepoint", "emt", "many.xyz", "--run", "many.run", "--device", "cpu")  # in its place
     assert f"job {job} of PBS (0 running, 2 waiting) was cancelled" in login.type("run", "cancel", "moved.run").stdout
     release(login.programs)
 

@@ -201,8 +201,7 @@ class Head:
             self._told.warn(f"{told.worker}: {said}")
         elif told.worker not in self._closed:
             details = getattr(error, "details", "")
-            self._told.warn("
-".join(filter(None, (f"{told.worker}: {said} Its job is ended.", details))))
+            self._told.warn("\n".join(filter(None, (f"{told.worker}: {said} Its job is ended.", details))))
             self._closed[told.worker] = "its job was ended"
             self._states.pop(told.place, None)
             self._executor.close_block(told.block)

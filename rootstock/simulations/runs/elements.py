@@ -24,7 +24,8 @@ from rootstock.errors import ConfigurationError, LockBusyError, RootError
 from rootstock.root.holder import Holder
 from rootstock.root.record_files import read_record
 from rootstock.simulations.claims import HeldError, claim_files, claim_record, remove_record
-from rootstock.simulations.output import is_copied, unwritten
+from rootstock.simulations.output import unwritten
+from rootstock.simulations.runs.copies import is_copied
 from rootstock.simulations.runs.schedulers import Job, which_are_there
 
 _MOST = 10**6  # elements

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from rootstock.simulations.output import is_copied
+from rootstock.simulations.runs.copies import is_copied
 from rootstock.simulations.runs.schedulers import Job, Queue, queues_of
 
 FOLDER = "engine"  # in the run folder: what belongs to the engine, and holds no results
@@ -38,7 +38,7 @@ def engine_jobs(folder: Path) -> dict[Job, Queue]:
         with contextlib.suppress(OSError, ValueError):
             for line in noted.read_text(encoding="utf-8").splitlines():
                 scheduler, number, where = line.split(" ", 2)
-                if not is_copied(noted.parent, where):
+                if not is_copied(folder, str(Path(where).parents[1])):
                     jobs.append(Job(scheduler, number))
     return {job: queue for job, queue in queues_of(jobs).items() if queue}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from rootstock.errors import RootError
 from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, user_name
-from rootstock.simulations.output import is_copied, replacing
+from rootstock.simulations.output import replacing
+from rootstock.simulations.runs.copies import is_copied
 from rootstock.simulations.runs.schedulers import Job, Queue, jobs_named, queues_of
 
 _FOLDER, _RECORD = "jobs", "submission.json"
