@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-_LOGS = 1000  # of an array that are read, so that nobody waits long
+_LOGS = 200  # of an array that are read, so that nobody waits long
 _END = 16384  # bytes of each
 _SHOWN = 3
 _OURS = (".sh", ".json")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-_SHORT_S = 240  # of which the end is a good part
-
 if TYPE_CHECKING:
     from rootstock.cli.jobs import AskedJobs
     from rootstock.config.site import Site
     from rootstock.simulations.submission.plan import JobPlan
     from rootstock.simulations.submission.submit import Prepared
+
+_SHORT_S = 240  # of which the end is a good part
 
 
 def tell_plan(asked: AskedJobs, plan: JobPlan, prepared: Prepared) -> None:
@@ -81,7 +81,7 @@ def _notes(asked: AskedJobs, plan: JobPlan) -> list[str]:
         compute = "1 GPU computes" if plan.gpus == 1 else f"{plan.gpus} GPUs compute"
         notes.append(f"{compute}, not {gpus}: with more, the largest share would be no smaller.")
     if plan.seconds < _SHORT_S:
-        notes.append("half a minute of each job is kept to record results. Longer jobs compute more of their time.")
+        notes.append("half a minute of each job is kept to record results; of longer jobs that is less.")
     threads = click.get_current_context().params["threads"] or 0
     each = max(1, plan.nodes.cpus // (plan.nodes.gpus * asked.workers_per_gpu))
     if threads > each:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rootstock.simulations.runs.records import RunRecord
 
 _SHOWN = 5  # failures that are listed
+_OF_SUBMISSION = ("name", "shares", "nodes", "gpus", "seconds", "submitted", "retries")
+_OF_QUEUE = ("running", "waiting", "ending", "why")
 
 
 def near(path: Path) -> Path:
@@ -193,14 +195,11 @@ def state(folder: RunFolder) -> dict[str, Any]:
         }
         for found in running(folder.path)
     ]  # fmt: skip
-    of_submission, of_queue = ("name", "shares", "nodes", "gpus", "seconds", "submitted", "retries"), (
-        "running", "waiting", "ending", "why"
-    )  # fmt: skip
     jobs = [
         {
             "attempt": each.submission.number, "scheduler": each.job.scheduler, "id": each.job.id,
-            **{key: getattr(each.submission, key) for key in of_submission},
-            **{key: getattr(each.queue, key, None) for key in of_queue},
+            **{key: getattr(each.submission, key) for key in _OF_SUBMISSION},
+            **{key: getattr(each.queue, key, None) for key in _OF_QUEUE},
         }
         for each in submitted(folder.path)
     ]  # fmt: skip

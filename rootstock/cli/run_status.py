@@ -207,9 +207,10 @@ def _goes_on(path: Path, said: Mapping[str, Any]) -> bool:
     from rootstock.simulations.runs.export import is_exported
 
     jobs = [job for job in said["jobs"] if _may_compute(job)]
+    states = {each["state"] for each in said["running"]}
     if said["missing"]:
-        return bool(jobs or said["engine_jobs"]) or any(each["state"] != "ended" for each in said["running"])
-    if any(job["retries"] for job in jobs):
+        return bool(jobs or said["engine_jobs"] or states - {"ended"})
+    if "running" in states or any(job["retries"] for job in jobs):
         return True
     return any(job["running"] for job in jobs) and not is_exported(path, Path(said["out"]))
 

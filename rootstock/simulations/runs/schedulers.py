@@ -129,10 +129,9 @@ class Job:
         """
         waits = run_program(_EXCLUDED, self.scheduler, [self.id]) if _ID.fullmatch(self.id) else None
         if before := waits.stdout.split() if waits is not None else []:
-            every = {*nodes, *(line.partition(":")[2] for line in before)} - {
-                ""
-            }  # the new list replaces the one before
-            run_program(_EXCLUDE, self.scheduler, [f"JobId={self.id}", f"ExcNodeList={','.join(sorted(every))}"])
+            excluded = {line.partition(":")[2] for line in before} - {""}
+            every = ",".join(sorted({*nodes} | excluded))  # the new list replaces the one before
+            run_program(_EXCLUDE, self.scheduler, [f"JobId={self.id}", f"ExcNodeList={every}"])
 
 
 def which_are_there(jobs: Iterable[Job]) -> dict[Job, bool | None]:

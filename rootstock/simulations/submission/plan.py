@@ -134,7 +134,7 @@ def plan_jobs(cluster: Cluster, request: Request, todo: int | Sequence[int]) -> 
     if scheduler == "none":
         raise ConfigurationError(
             f"Cluster {cluster.name!r} has no scheduler (jobs.scheduler is none).",
-            "On this machine alone it is --workers auto.",
+            "To use this machine only: --workers auto.",
         )
     if cluster.accelerator == "cpu":
         raise ConfigurationError(
