@@ -97,6 +97,9 @@ def test_a_plan_in_words() -> None:
         ({"scheduler": "flux"}, {"qos": "q"}, "--qos q is for Slurm"),
         ({}, {"options": ("constraint=gpu",)}, "no option of a scheduler"),
         ({}, {"options": ("--comment=a\nb",)}, "no option of a scheduler"),
+        ({}, {"options": ("--time=1",)}, "is about time.\n.*--walltime"),
+        ({"scheduler": "pbs"}, {"options": ("-l walltime=1:00",)}, "is about time"),
+        ({}, {"partition": "main --hold"}, "'main --hold' is no name"),
     ],
 )
 def test_what_a_cluster_does_not_allow(changes: dict[str, Any], asked: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rootstock.errors import ConfigurationError
 _TRIED = 50  # numbers of shares
 _KILL_WAIT_S = {"slurm": 30, "pbs": 10, "flux": 5}
 _NODES = {"slurm": "--exclude={}", "flux": "--requires=not host:{}"}  # PBS has no such option
+_TIME = re.compile(r"--time(-limit)?\b|-t\b|-l\s*walltime\b")
 _NO_QOS = {"flux": "Flux has no --qos; choose a queue: --partition NAME"}
 _NO_RESERVATION = {"pbs": "PBS has a queue for each reservation: --partition NAME", "flux": "Use --option."}
 
@@ -239,7 +241,12 @@ def options_of(cluster: Cluster, request: Request) -> list[str]:
         if value and scheduler in missing:
             raise ConfigurationError(f"{name} {value} is for Slurm, and this is {scheduler}.", missing[scheduler])
         options += [f"{word}{value}"] if value else []
+    for name in ("partition", "account", "qos", "reservation"):
+        if " " in (value := getattr(request, name) or ""):
+            raise ConfigurationError(f"--{name} {value!r} is no name.", "Name it alone; further options: --option")
     for option in (*options, *request.options):
+        if _TIME.match(option):
+            raise ConfigurationError(f"--option {option!r} is about time.", "Use --walltime: jobs must know their end.")
         if not option.isprintable() or not option.startswith("-"):
             raise ConfigurationError(
                 f"{option!r} is no option of a scheduler.",
