@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -39,6 +40,7 @@ from rootstock.simulations.runs.folder import RunFolder
 from tests.run.conftest import HEADER
 from tests.run.programs.parsl_head import compute
 from tests.support.commands import DEADLINE_S, clean_environment, started
+from tests.support.commands import run as run_program
 from tests.support.folders import once_per_run
 from tests.support.processes import gone, wait_for, wait_until_gone
 from tests.support.run_folders import Structures, new_run
@@ -315,11 +317,79 @@ def test_tasks_of_somebody_elses_fail_with_the_interchange(slow_root: Path, tmp_
         nap = parsl.python_app(slept)
         assert nap(0.0).result(DEADLINE_S) == 0.0
         futures = [nap(DEADLINE_S) for _ in range(4)]
+        ours = [evaluate(atoms, model="slow", root=slow_root) for atoms in structures(4)]
         [interchange] = interchanges()
         interchange.kill()
         for future in futures:
             with pytest.raises(WorkerError, match="interchange, through which all tasks go, has ended"):
                 future.result(DEADLINE_S)
+        for _ in range(3):  # each time the same is told, and no more
+            for each in ours:
+                with pytest.raises(WorkerError, match="interchange, through which all tasks go, has ended") as caught:
+                    each.result(DEADLINE_S)
+                assert len(traceback.format_exception(caught.value)) <= 4 and "Type" not in caught.value.hint
+
+
+# What a user may write. It begins with what is given on the command line: the model's root and folder, and Parsl's.
+PROGRAM = """
+import sys, time
+import parsl
+from ase.build import bulk
+from rootstock.parsl import config, evaluate
+
+if __name__ == "__main__":
+    root, folder, cluster, number = sys.argv[1:5]
+    where = {"cluster": cluster, "account": "chem"} if cluster else {"root": root}
+    settled = config(gpus=2, run_dir=folder + "/parsl", **where)
+
+    def start():
+        atoms = bulk("Cu")
+        atoms.info |= {"id": 0, "do": "wait"}
+        asked = {"model": "slow", "root": root, "device": "cuda", "setup_kwargs": {"folder": folder}}
+        return [evaluate(atoms, **asked) for _ in range(int(number))]
+
+"""
+WITH = """
+    with parsl.load(settled):
+        futures = start()
+    for future in futures:
+        future.result()
+"""
+REFUSES = """echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2; exit 1"""
+
+
+def program(folder: Path, root: Path, text: str, cluster: str = "", number: int = 50) -> list[str | Path]:
+    """Return the command of a program of a user's."""
+    (folder / "program.py").write_text(PROGRAM + text)
+    return [sys.executable, folder / "program.py", root, folder, cluster, str(number)]
+
+
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **says: str) -> None:
+    """Put fakes of a batch system's programs before all others."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in says.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+
+
+@pytest.mark.usefixtures("clusters")
+def test_a_program_is_told_once_that_its_jobs_are_refused(
+    slow_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, sbatch=REFUSES, squeue="", scancel="")
+    done = run_program(*program(tmp_path, slow_root, WITH, "shared", 1000), env=marked(), timeout=100)
+    said = done.stderr[done.stderr.index("Traceback") :]
+    assert done.returncode == 1 and len(said.splitlines()) <= 8, said
+    assert said.count("Traceback") == said.count("Invalid partition name specified") == 1
+    assert "rootstock.errors.SchedulerError: Slurm has not taken the job: " in said
+    assert "config(partition=..., account=..., walltime=..." in said and "--" not in said
+
+
+def marked() -> dict[str, str]:
+    """Return the environment of programs that the end of the test looks for."""
+    return clean_environment(ROOTSTOCK_TEST_PARSL=os.environ["ROOTSTOCK_TEST_PARSL"])
 
 
 def slept(seconds: float) -> float:

@@ -37,6 +37,7 @@ def running(config: Config) -> Iterator[tuple[DataFlowKernel, Executor]]:
         raise ConfigurationError(
             "This configuration of Parsl's has no executor of Rootstock's.", "Make one: rootstock.parsl.config(...)"
         )
+    executor.of_command = True
     kernel = DataFlowKernel(config)
     try:
         yield kernel, executor

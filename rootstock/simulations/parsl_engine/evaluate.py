@@ -24,6 +24,7 @@ from rootstock.client.many import USUAL
 from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.interfaces.arguments import check_arguments, worker_spec
 from rootstock.simulations.parsl_engine.executor import Executor
+from rootstock.simulations.parsl_engine.reasons import as_new
 from rootstock.simulations.parsl_engine.retries import LOST
 from rootstock.simulations.parsl_engine.warm import Outcome, evaluate_shard
 
@@ -37,7 +38,7 @@ class EvaluatedFuture(Future[Evaluated]):
     """A structure that is computed elsewhere: its result is `rootstock.calculator.Evaluated`.
 
     A structure that fails is a result, whose `error` says why; the future itself fails only if what was asked for is
-    wrong, such as a property that the model does not have.
+    wrong, such as a property that the model does not have, or if Parsl has ended.
     """
 
     _collector: _Collector
@@ -51,7 +52,9 @@ class EvaluatedFuture(Future[Evaluated]):
         """
         if not self.done():
             self._collector.hurry()
-        return super().result(timeout)
+        if (error := self.exception(timeout)) is not None:
+            raise as_new(error)  # so that what is printed begins here, also if this is asked for again
+        return super().result()
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class _Collector:
         self._last = 0.0
         self._flushes = self._hurry = False
         executors = [each for each in kernel.executors.values() if isinstance(each, HighThroughputExecutor)]
-        ours = [each for each in executors if isinstance(each, Executor)]
-        self._labels = [each.label for each in ours or executors] or "all"
-        self._slots = max(sum(each.slots for each in ours), 1)
+        self._ours = [each for each in executors if isinstance(each, Executor)]
+        self._labels = [each.label for each in self._ours or executors] or "all"
+        self._slots = max(sum(each.slots for each in self._ours), 1)
 
     def build(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the build that all workers are to use: the one that is in use when the first one is asked for.
@@ -167,11 +170,12 @@ class _Collector:
             for entry in entries:
                 self._send(kind, [entry])
             return
+        ended = any(each.bad_state_is_set for each in self._ours)
         for number, atoms, future in entries:
-            if isinstance(error, (*LOST, WorkerError)):
+            if isinstance(error, (*LOST, WorkerError)) and not ended:
                 future.set_result(Evaluated.lost(number, _of_ours(error), atoms))
             else:
-                future.set_exception(error)
+                future.set_exception(as_new(error))
 
 
 def _key(value: Any) -> str:
@@ -180,7 +184,7 @@ def _key(value: Any) -> str:
 
 def _of_ours(error: BaseException) -> RootstockError:
     if isinstance(error, RootstockError):
-        return error
+        return as_new(error)  # for each structure an error of its own, which anybody may raise
     return WorkerError(f"Parsl has lost the worker, or its node, again and again: {error}")
 
 

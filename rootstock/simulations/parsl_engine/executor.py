@@ -21,6 +21,7 @@ from parsl.providers.errors import SubmitException
 
 from rootstock.errors import ConfigurationError, RootstockError, WorkerError
 from rootstock.root.signals import start_thread
+from rootstock.simulations.parsl_engine.reasons import AGAIN, as_new, gone, in_python, jobs_fail, stalled
 from rootstock.simulations.runs.engine_jobs import forget_engine_jobs, note_engine_job
 from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.submission.send import is_late, refusal
@@ -28,7 +29,6 @@ from rootstock.simulations.submission.send import is_late, refusal
 SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
 _LOOK_S = 1.0
 _ANSWER_S = 30.0  # in which an interchange that lives answers by far
-_AGAIN = "What is recorded or returned stays. Type the same command again to compute the rest."
 
 
 class Executor(HighThroughputExecutor):
@@ -47,7 +47,7 @@ class Executor(HighThroughputExecutor):
         super().__init__(address=address or "127.0.0.1", **options)
         if address is None:  # workers find out which one leads here; Parsl would ask a service in the internet, too
             self.address, self.all_addresses = None, own_addresses()
-        self.stall_limit = stall_limit
+        self.stall_limit, self.of_command = stall_limit, False  # whether a command of ours has made it
         self._ending = threading.Event()
         self._lock = threading.RLock()  # futures that are given up call back
         self._foreign = 0  # tasks that are not ours: how long these take, nobody knows
@@ -80,14 +80,11 @@ class Executor(HighThroughputExecutor):
             raise self.reason()
 
     def reason(self) -> RootstockError:
-        """Return what has ended all."""
-        error = self.executor_exception
-        if isinstance(error, RootstockError):
-            return error
-        return WorkerError(
-            f"Parsl's jobs fail: {_short(str(error))}",
-            f"What they say is in {self.run_dir}. What is recorded stays. If this repeats, submit one by hand.",
-        )
+        """Return what has ended all, each time as an error that nobody has raised yet."""
+        error = self._executor_exception
+        if not isinstance(error, RootstockError):
+            return jobs_fail(error, self.run_dir)
+        return as_new(error) if self.of_command else in_python(error)
 
     def give_up(self, error: RootstockError) -> None:
         """Let all tasks fail, and end the jobs.
@@ -99,11 +96,7 @@ class Executor(HighThroughputExecutor):
         with self._lock:
             if self.bad_state_is_set:
                 return
-            with contextlib.suppress(Exception):  # of a task that has ended at the same moment
-                self.set_bad_state_and_fail_all(error)
-        for task in [*self.tasks.values()]:
-            with contextlib.suppress(Exception):
-                task.set_exception(error)
+            self.set_bad_state_and_fail_all(error)
         self._cancel()
 
     def close_block(self, block: str) -> None:
@@ -119,6 +112,24 @@ class Executor(HighThroughputExecutor):
             self.provider.cancel([self.blocks_to_job_id[block]])
 
     # -- what Parsl calls
+
+    @property
+    def executor_exception(self) -> Exception | None:
+        """What has ended all, as Parsl raises it for each task that comes later."""
+        return self.reason() if self._executor_exception is not None else None
+
+    def set_bad_state_and_fail_all(self, exception: Exception) -> None:
+        """Let all tasks fail, now and later.
+
+        Parameters
+        ----------
+        exception : Exception
+        """
+        self._executor_exception = exception
+        self._executor_bad_state.set()
+        for task in [*self.tasks.values()]:
+            with contextlib.suppress(Exception):  # it has ended at the same moment
+                task.set_exception(self.reason())
 
     def start(self) -> None:
         """Start the interchange, and watch it."""
@@ -165,7 +176,7 @@ class Executor(HighThroughputExecutor):
         """
         self._ending.set()
         if self.tasks:
-            self.give_up(WorkerError("Parsl was ended before this was computed.", _AGAIN))
+            self.give_up(WorkerError("Parsl was ended before this was computed.", AGAIN))
         if self.bad_state_is_set:  # then Parsl leaves its jobs alone; whoever gave up may not have come that far
             self._cancel()
         forget_engine_jobs(Path(self.run_dir))  # whoever goes on has nothing to cancel
@@ -199,7 +210,7 @@ class Executor(HighThroughputExecutor):
                 self._put(message)
                 return
             if self._interchange_ended():
-                self.give_up(_gone())
+                self.give_up(gone())
             self.check()
 
     def _interchange_ended(self) -> bool:
@@ -224,15 +235,11 @@ class Executor(HighThroughputExecutor):
     def _watch(self) -> None:
         while not self._ending.wait(_LOOK_S) and not self.bad_state_is_set:
             if self._interchange_ended():
-                self.give_up(_gone())
+                self.give_up(gone())
             elif not self.command_client.ok:
-                self.give_up(WorkerError("Parsl's interchange does not answer any more.", _AGAIN))
+                self.give_up(WorkerError("Parsl's interchange does not answer any more.", AGAIN))
             elif self._stalled():
-                self.give_up(WorkerError(
-                    f"Parsl has stalled: for {self.stall_limit:.0f} s its workers have ended no task and recorded "
-                    "nothing, and none of them computes.",
-                    _AGAIN,
-                ))  # fmt: skip
+                self.give_up(stalled(self.stall_limit))
 
     def _stalled(self) -> bool:
         now = time.monotonic()
@@ -281,13 +288,5 @@ def own_addresses(interface: str | None = None) -> set[str]:
     return found or {"127.0.0.1"}
 
 
-def _gone() -> RootstockError:
-    return WorkerError("Parsl's interchange, through which all tasks go, has ended.", _AGAIN)
-
-
 def _runs(status: Mapping[str, Any]) -> bool:
     return any(each.state == JobState.RUNNING for each in status.values())
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:500] or "nobody says why"
