@@ -332,12 +332,13 @@ def test_tasks_of_somebody_elses_fail_with_the_interchange(slow_root: Path, tmp_
 
 # What a user may write. It begins with what is given on the command line: the model's root and folder, and Parsl's.
 PROGRAM = """
-import sys, time
+import os, signal, sys, time
 import parsl
 from ase.build import bulk
 from rootstock.parsl import config, evaluate
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started with
     root, folder, cluster, number = sys.argv[1:5]
     where = {"cluster": cluster, "account": "chem"} if cluster else {"root": root}
     settled = config(gpus=2, run_dir=folder + "/parsl", **where)
@@ -354,6 +355,12 @@ WITH = """
         futures = start()
     for future in futures:
         future.result()
+"""
+LOADED = """
+    parsl.load(settled)
+    futures = start()
+    while not os.path.exists(folder + "/end"):
+        time.sleep(0.05)
 """
 REFUSES = """echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2; exit 1"""
 
@@ -387,9 +394,56 @@ def test_a_program_is_told_once_that_its_jobs_are_refused(
     assert "config(partition=..., account=..., walltime=..." in said and "--" not in said
 
 
-def marked() -> dict[str, str]:
+def marked(**more: str) -> dict[str, str]:
     """Return the environment of programs that the end of the test looks for."""
-    return clean_environment(ROOTSTOCK_TEST_PARSL=os.environ["ROOTSTOCK_TEST_PARSL"])
+    return clean_environment(ROOTSTOCK_TEST_PARSL=os.environ["ROOTSTOCK_TEST_PARSL"], **more)
+
+
+NOTES = {
+    "sbatch": 'echo "sbatch $$" >>"$NOTES"; echo "Submitted batch job $$"',
+    "squeue": "sed -n 's/^sbatch \\(.*\\)/\\1 R/p' \"$NOTES\"",
+    "scancel": 'echo "scancel $*" >>"$NOTES"',
+}
+
+
+@pytest.mark.usefixtures("clusters")
+@pytest.mark.parametrize(
+    ("text", "by", "code", "tracebacks"),
+    [
+        (WITH, signal.SIGINT, -signal.SIGINT, 1),
+        (WITH, signal.SIGTERM, 128 + signal.SIGTERM, 0),
+        (f"{LOADED}    raise ValueError\n", None, 1, 1),
+        (f"{LOADED}    sys.exit(3)\n", None, 3, 0),
+    ],
+    ids=["interrupt", "terminate", "exception", "exit"],
+)
+def test_jobs_end_with_the_program(
+    slow_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, by: int | None, code: int,
+    tracebacks: int,
+) -> None:  # fmt: skip
+    programs(tmp_path, monkeypatch, **NOTES)
+    notes = tmp_path / "notes"
+    notes.touch()
+    with started(program(tmp_path, slow_root, text, "shared"), env=marked(NOTES=str(notes))) as running:
+        wait_for(lambda: notes.read_text().count("sbatch") == 2, "two jobs")
+        jobs = [line.split()[1] for line in notes.read_text().splitlines() if line.startswith("sbatch")]
+        (tmp_path / "end").touch()
+        if by is not None:
+            running.send_signal(by)
+        begun = time.monotonic()
+        _, said = running.communicate(timeout=DEADLINE_S)
+    assert time.monotonic() - begun < 10 and running.returncode == code, said
+    assert [line for line in notes.read_text().splitlines() if "scancel" in line] == [f"scancel {' '.join(jobs)}"]
+    assert said.count("Traceback") == tracebacks and "Parsl's" not in said and "Exception ignored" not in said, said
+
+
+def test_workers_of_this_machine_end_with_the_program(slow_root: Path, tmp_path: Path) -> None:
+    env = marked(PYTHONPATH=os.pathsep.join(sys.path))
+    with started(program(tmp_path, slow_root, WITH), env=env) as running:
+        wait_for(lambda: len({pid for _, pid, _ in calls(tmp_path)}) == 2, "two models")
+        running.send_signal(signal.SIGINT)
+        running.wait(20.0)
+        wait_until_gone(*(pid for _, pid, _ in calls(tmp_path)))
 
 
 def slept(seconds: float) -> float:

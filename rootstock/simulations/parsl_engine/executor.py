@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,23 +11,27 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import psutil
 import zmq
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import TERMINAL_STATES, JobState
 from parsl.providers.errors import SubmitException
 
-from rootstock.errors import ConfigurationError, RootstockError, WorkerError
+from rootstock.errors import RootstockError, WorkerError
 from rootstock.root.signals import start_thread
+from rootstock.simulations.parsl_engine.addresses import own_addresses
+from rootstock.simulations.parsl_engine.program_end import at_end
 from rootstock.simulations.parsl_engine.reasons import AGAIN, as_new, gone, in_python, jobs_fail, stalled
 from rootstock.simulations.runs.engine_jobs import forget_engine_jobs, note_engine_job
 from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.submission.send import is_late, refusal
 
+__all__ = ["JOBS", "SCHEDULERS", "Executor", "own_addresses"]
+
 SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
 _LOOK_S = 1.0
 _ANSWER_S = 30.0  # in which an interchange that lives answers by far
+_LAST_S = 10.0  # that a program which ends waits for a job that is being submitted, and then for the end of all
 
 
 class Executor(HighThroughputExecutor):
@@ -50,12 +53,14 @@ class Executor(HighThroughputExecutor):
         self.stall_limit, self.of_command = stall_limit, False  # whether a command of ours has made it
         self._ending = threading.Event()
         self._lock = threading.RLock()  # futures that are given up call back
+        self._submitting = threading.Lock()
         self._foreign = 0  # tasks that are not ours: how long these take, nobody knows
         self._noted = 0
         self._seen: tuple[Any, ...] = ()
         self._since = time.monotonic()
         self._watcher: threading.Thread | None = None
         self._put: Callable[[Any], object]
+        self._not_at_end: Callable[[], object] = lambda: None
 
     # -- what others ask
 
@@ -132,7 +137,8 @@ class Executor(HighThroughputExecutor):
                 task.set_exception(self.reason())
 
     def start(self) -> None:
-        """Start the interchange, and watch it."""
+        """Start the interchange, and watch it; see to it that the jobs end with this program."""
+        self._not_at_end = at_end(self._end_with_program)
         self.interchange_launch_cmd = [*self.interchange_launch_cmd, str(os.getpid())]  # which it ends with
         super().start()  # type: ignore[no-untyped-call]
         self.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, int(_LOOK_S * 1000))
@@ -140,6 +146,17 @@ class Executor(HighThroughputExecutor):
         self.outgoing_q.put = self._put_or_fail  # type: ignore[method-assign]
         self._watcher = threading.Thread(target=self._watch, name="rootstock-parsl", daemon=True)
         start_thread(self._watcher)
+
+    def scale_out_facade(self, n: int) -> list[str]:
+        """Submit jobs.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        """
+        with self._submitting:
+            return super().scale_out_facade(n)
 
     def submit(
         self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
@@ -181,6 +198,7 @@ class Executor(HighThroughputExecutor):
             self._cancel()
         forget_engine_jobs(Path(self.run_dir))  # whoever goes on has nothing to cancel
         super().shutdown(timeout)
+        self._not_at_end()
 
     def _launch_block(self, block_id: str) -> Any:
         self.check()
@@ -194,6 +212,17 @@ class Executor(HighThroughputExecutor):
         if self.provider is not None and (scheduler := SCHEDULERS.get(self.provider.label)):
             note_engine_job(Path(self.run_dir), Job(scheduler, str(job)))  # for others, also if this process is killed
         return job
+
+    def _end_with_program(self) -> None:
+        """Cancel the jobs of a program that ends without `shutdown`: they would notice only a minute later."""
+        assert self.provider is not None
+        self._ending.set()
+        self._executor_bad_state.set()  # no more jobs; nobody waits for the tasks
+        self._submitting.acquire(timeout=_LAST_S)  # a job that is being submitted has no number yet
+        self.provider.cmd_timeout = _LAST_S  # type: ignore[attr-defined]
+        self._cancel()
+        if self.interchange_proc is not None:
+            self.interchange_proc.kill()
 
     # -- the watch
 
@@ -260,32 +289,6 @@ class Executor(HighThroughputExecutor):
         with contextlib.suppress(OSError):
             return {each.name: each.stat().st_mtime for each in Path(self.worker_logdir).glob("busy-*")}
         return {}
-
-
-def own_addresses(interface: str | None = None) -> set[str]:
-    """Return this node's addresses, as others may reach it; that for itself alone if it has no other one.
-
-    Parameters
-    ----------
-    interface : str, optional
-        Of which network; by default of all.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such network here.
-    """
-    all_of_them = psutil.net_if_addrs()
-    if interface is not None and interface not in all_of_them:
-        raise ConfigurationError(
-            f"This node has no network interface {interface!r}; it has {', '.join(sorted(all_of_them))}.",
-            "jobs.batch.interface in the cluster's file names it. Or start this on another login node.",
-        )
-    named = [interface] if interface is not None else [*all_of_them]
-    found = {each.address for name in named for each in all_of_them[name] if each.family == socket.AF_INET}
-    if interface is None:
-        found = {address for address in found if not address.startswith("127.")}
-    return found or {"127.0.0.1"}
 
 
 def _runs(status: Mapping[str, Any]) -> bool:
