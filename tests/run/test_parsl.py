@@ -37,6 +37,7 @@ from rootstock.simulations.parsl_engine.shard import Order, Told
 from rootstock.simulations.pool.driver import described
 from rootstock.simulations.pool.run import Workers
 from rootstock.simulations.runs.folder import RunFolder
+from rootstock.simulations.runs.recorder import Recorder
 from tests.run.conftest import HEADER
 from tests.run.programs.parsl_head import compute
 from tests.support.commands import DEADLINE_S, clean_environment, started
@@ -505,6 +506,12 @@ class Fakes:
         self.recorded: list[int] = []
         self.warned: list[str] = []
         self.closed: list[str] = []
+        self.managers: list[dict[str, object]] = []
+        self.states: list[dict[str, str]] = []
+        self.held: threading.Event | None = None  # until which nothing ends that was handed out
+
+    def connected_managers(self) -> list[dict[str, object]]:
+        return self.managers
 
     def note(self) -> None:
         pass
@@ -517,18 +524,26 @@ class Fakes:
         if indices:
             self.handed.append(indices)
         future: Future[Told] = Future()
+        if indices and self.held is not None:
+            threading.Thread(target=self._end, args=(future, indices), daemon=True).start()
+        else:
+            self._end(future, indices)
+        return future
+
+    def _end(self, future: Future[Told], indices: list[int]) -> None:
+        if indices and self.held is not None:
+            self.held.wait(DEADLINE_S)
         try:
             future.set_result(self.compute(indices))
         except Exception as error:  # noqa: BLE001  # as Parsl does
             future.set_exception(error)
-        return future
 
     def do(self, compute: Callable[[list[int]], Told]) -> bool:
         self.compute = compute
         pool: Any = SimpleNamespace(
             folder=self.run, workers=Workers(grace=0.0), todo=lambda gpu: self.run.missing(gpu=gpu)[::-1]
         )
-        told = Hears(self.recorded.extend, warn=self.warned.append)
+        told = Hears(self.recorded.extend, self.states.append, self.warned.append)
         with self.run.recorder() as recorder:
             head = Head(pool, Structures([2] * self.run.record.structures), Order("", {}, ""), recorder, told)
             return head.run(self, self)  # type: ignore[arg-type]
@@ -536,6 +551,43 @@ class Fakes:
 
 def good(indices: list[int], place: str = "n1 worker 0") -> Told:
     return Told("GPU", place, "7", [*indices])
+
+
+def test_workers_that_have_a_shard_are_counted(tmp_path: Path) -> None:
+    """Also one that has not ended any; no more of a job that has ended."""
+    fakes = Fakes(tmp_path, 200, slots=4)
+    fakes.held = held = threading.Event()
+    fakes.managers = [{"block_id": block, "worker_count": 2, "tasks": 3} for block in "78"]
+    done: Future[bool] = Future()
+    threading.Thread(target=lambda: done.set_result(fakes.do(good)), daemon=True).start()
+    try:
+        four = {"n1 worker 0", "block 7, worker 1", "block 8, worker 0", "block 8, worker 1"}
+        wait_for(lambda: fakes.states and {*fakes.states[-1]} == four, "four that compute", 30.0)
+        fakes.managers = fakes.managers[1:]
+        wait_for(lambda: {*fakes.states[-1]} == {"block 8, worker 0", "block 8, worker 1"}, "the end of a job", 30.0)
+    finally:
+        held.set()
+    assert done.result(DEADLINE_S) and sorted(fakes.recorded) == [*range(200)]
+    assert {state for states in fakes.states for state in states.values()} == {"computing"}
+
+
+def test_what_is_recorded_is_told_before_a_shard_ends(tmp_path: Path) -> None:
+    """And not again when it ends."""
+    fakes = Fakes(tmp_path, 200)
+    fakes.held = held = threading.Event()
+    done: Future[bool] = Future()
+    threading.Thread(target=lambda: done.set_result(fakes.do(good)), daemon=True).start()
+    try:
+        wait_for(lambda: fakes.handed, "a shard", 30.0)
+        some = fakes.handed[0][:10]
+        recorder = Recorder(fakes.run.path, lambda indices: None)  # as a worker has it
+        for index in some:
+            recorder.fail(index, FailureClass.STRUCTURE, WorkerError("It is odd."), "a structure")
+        recorder.close()
+        wait_for(lambda: sorted(fakes.recorded) == sorted(some), "what is recorded", 30.0)
+    finally:
+        held.set()
+    assert done.result(DEADLINE_S) and sorted(fakes.recorded) == [*range(200)]
 
 
 def test_a_structure_that_ends_workers_is_found(tmp_path: Path) -> None:
@@ -575,19 +627,19 @@ def test_a_place_that_computes_nothing_gets_no_more(tmp_path: Path) -> None:
         return Told("GPU", "n2 worker 1", "8", error=error) if indices and sick else good(indices)
 
     assert fakes.do(compute) and sorted(fakes.recorded) == [*range(400)]
-    assert fakes.closed == ["8"] and fakes.warned[-1] == "n2 worker 1 of block 8: The GPU is gone. Its job is ended."
+    assert fakes.closed == ["8"] and fakes.warned[-1] == "n2 worker 1: The GPU is gone. Its job is ended."
 
 
 def test_jobs_of_one_node_are_given_up_each(tmp_path: Path) -> None:
-    """Where jobs have a GPU each, all of their workers have the same rank."""
+    """Where jobs have a GPU each, all of their workers have the same rank: their jobs tell them apart."""
     fakes, turn = Fakes(tmp_path, 400, slots=3), iter(range(10**6))
     error = described(WorkerError("The GPU is gone."))
 
     def compute(indices: list[int]) -> Told:
         block = str(next(turn) % 3)
         if indices and block != "2" and block not in fakes.closed:
-            return Told("GPU", "n1 worker 0", block, error=error)
-        return Told("GPU", "n1 worker 0", "2", [*indices])
+            return Told("GPU", f"n1 job {block} worker 0", block, error=error)
+        return Told("GPU", "n1 job 2 worker 0", "2", [*indices])
 
     assert fakes.do(compute) and sorted(fakes.recorded) == [*range(400)]
     assert sorted(fakes.closed) == ["0", "1"]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, DeviceError, MissingWeightsError, RootstockError, WorkerError
 from rootstock.simulations.parsl_engine.executor import Executor
+from rootstock.simulations.parsl_engine.seen import Places, Recorded
 from rootstock.simulations.parsl_engine.shard import Order, Told, compute_shard
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.run import PoolRun
@@ -28,11 +30,13 @@ from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import Recorder, describe
 
 _LOOK_S = 0.2
+_RECORDED_S = 10.0  # between two looks at what is recorded, which are to take no more than this part of the time:
+_PART = 0.01
 _FIRST = 25  # structures in the first shards
 _AHEAD = 2  # shards a slot: one that is computed, and one that waits
 _SOON_S, _LATE_S = 10.0, 60.0  # between which shards are neither enlarged nor made smaller
 _MOST = 2**20  # atoms in a shard
-_DEATHS = 3  # of one worker, without a result between them
+_DEATHS = 3  # of one place, without a result between them
 
 
 @dataclass
@@ -72,17 +76,15 @@ class Head:
 
     def __init__(self, run: PoolRun, source: Structures, order: Order, recorder: Recorder, told: Hears) -> None:
         self._run, self._order, self._recorder, self._told, self._source = run, order, recorder, told, source
-        self._folder = run.folder
-        self._before = run.folder.progress().statuses
+        self._seen, self._places = Recorded(run.folder, told.recorded), Places()
         self._sizes: NDArray[np.int64] = read_sizes(run.folder.path, run.folder.record.structures)
         self._work: Work | None = None  # not before a worker says on which kind of GPU it computes
         self._open: dict[Future[Told], tuple[list[int], bool]] = {}
         self._ended: queue.SimpleQueue[Future[Told]] = queue.SimpleQueue()
         self._atoms = 0  # of a shard
         self._deaths: Counter[str] = Counter()
-        self._closed: dict[str, str] = {}
         self._in_vain = 0  # jobs that were ended since something was recorded
-        self._states: dict[str, str] = {}
+        self._next = 0.0  # when to look at what is recorded
         self._shown: dict[str, str] = {}
         self._fatal: RootstockError | None = None
         self._error: RootstockError | None = None
@@ -113,6 +115,7 @@ class Head:
                     self._take(self._ended.get_nowait())
             self._look_for_signals()
             self._hand_out()
+            self._look()
             self._show()
         self._recorder.sync()
         if self._fatal is not None:
@@ -165,9 +168,9 @@ class Head:
             )
 
     def _returned(self, told: Told, indices: list[int], *, suspects: bool) -> None:
-        self._states[told.place] = "computing"
+        self._places.computes(told.place, told.block)
         if told.recorded:
-            self._deaths.pop(told.worker, None)
+            self._deaths.pop(told.place, None)
             self._in_vain = 0
             self._note(told.recorded)
         left = [*(dict.fromkeys(indices).keys() - set(told.recorded))]
@@ -195,15 +198,14 @@ class Head:
                 self._end(error)
         else:
             self._work.back(left)
-        self._deaths[told.worker] += 1
+        self._deaths[told.place] += 1
         said = error.message.partition("\n")[0]
-        if self._deaths[told.worker] < _DEATHS:
-            self._told.warn(f"{told.worker}: {said}")
-        elif told.worker not in self._closed:
+        if self._deaths[told.place] < _DEATHS:
+            self._told.warn(f"{told.place}: {said}")
+        elif told.place not in self._places.closed:
             details = getattr(error, "details", "")
-            self._told.warn("\n".join(filter(None, (f"{told.worker}: {said} Its job is ended.", details))))
-            self._closed[told.worker] = "its job was ended"
-            self._states.pop(told.place, None)
+            self._told.warn("\n".join(filter(None, (f"{told.place}: {said} Its job is ended.", details))))
+            self._places.close(told.place, told.block, "its job was ended")
             self._executor.close_block(told.block)
             self._in_vain += 1
             if self._in_vain > self._executor.slots:
@@ -211,7 +213,7 @@ class Head:
 
     def _lost(self, error: Exception, indices: list[int], *, suspects: bool) -> None:
         """See to what a worker had, or a node, that is gone."""
-        left = self._missing(indices)
+        left = self._seen.missing(indices)
         self._note([*(set(indices) - set(left))])
         lost = WorkerError(f"{error}.", "If this repeats, its node may have too little memory.")
         self._error = lost
@@ -245,16 +247,19 @@ class Head:
         if self._work is not None:
             self._work.put_back(indices)
 
-    def _missing(self, indices: Sequence[int]) -> list[int]:
-        if not indices:
-            return []
-        statuses = self._folder.progress().statuses
-        return [index for index in indices if statuses[index] == self._before[index]]  # nothing new is known of them
-
     def _note(self, indices: Sequence[int]) -> None:
-        if indices:
+        if self._seen.tell(indices):
             self._executor.note()
-            self._told.recorded(indices)
+
+    def _look(self) -> None:
+        """Look now and then what is recorded of open shards, which take minutes, and who computes them."""
+        if self._work is None or (begun := time.monotonic()) < self._next:
+            return
+        with contextlib.suppress(RootstockError):  # the end of a shard says the same
+            self._note(self._seen.look(chain.from_iterable(indices for indices, _ in self._open.values())))
+        self._places.look(self._executor.connected_managers())
+        now = time.monotonic()
+        self._next = now + max(_RECORDED_S, (now - begun) / _PART)
 
     def _fail(self, index: int, error: RootstockError) -> None:
         structure = self._source.name(index)
@@ -287,7 +292,7 @@ class Head:
         self._ends_at = min(self._ends_at or 0.0, time.monotonic() + grace)
 
     def _show(self) -> None:
-        states = self._states | self._closed
+        states = self._places.states()
         if states != self._shown:
             self._shown = states
             self._told.states(states)

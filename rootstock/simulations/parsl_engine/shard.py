@@ -65,7 +65,7 @@ class Told:
     gpu : str
         The kind of GPU that computed.
     place : str
-        Node and rank of the worker.
+        Node, job and rank of the worker.
     block : str
         Parsl's number of its job.
     recorded : list of int
@@ -85,11 +85,6 @@ class Told:
     error: dict[str, Any] | None = None
     seconds: float = 0.0
     stopped: bool = False
-
-    @property
-    def worker(self) -> str:
-        """The worker, of which a node may have several with one rank: one for each of its jobs."""
-        return f"{self.place} of block {self.block}"
 
 
 @dataclass
@@ -156,8 +151,7 @@ def compute_shard(order: Order, indices: Sequence[int]) -> Told:
     indices : sequence of int
         None: the model is loaded, and nothing else.
     """
-    told = Told(place=f"{platform.node()} worker {os.environ.get('PARSL_WORKER_RANK', '0')}",
-                block=os.environ.get("PARSL_WORKER_BLOCK_ID", ""))  # fmt: skip
+    told = Told(place=_place(), block=os.environ.get("PARSL_WORKER_BLOCK_ID", ""))
     begun = time.monotonic()
     with busy():
         try:
@@ -166,6 +160,12 @@ def compute_shard(order: Order, indices: Sequence[int]) -> Told:
             told.error = described(_of_ours(error))
     told.seconds = time.monotonic() - begun
     return told
+
+
+def _place() -> str:
+    """Return where this worker is; of several jobs on a node each has a worker 0."""
+    job = next((f" job {os.environ[name]}" for name in ("SLURM_JOB_ID", "PBS_JOBID") if os.environ.get(name)), "")
+    return f"{platform.node()}{job} worker {os.environ.get('PARSL_WORKER_RANK', '0')}"
 
 
 def _of_ours(error: Exception) -> RootstockError:
