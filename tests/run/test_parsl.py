@@ -32,6 +32,7 @@ from rootstock.parsl import config, evaluate
 from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.parsl_engine.busy import FOLDER, busy
 from rootstock.simulations.parsl_engine.head import Head, Hears
+from rootstock.simulations.parsl_engine.reasons import as_new
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
 from rootstock.simulations.parsl_engine.shard import Order, Told
 from rootstock.simulations.pool.driver import described
@@ -324,11 +325,12 @@ def test_tasks_of_somebody_elses_fail_with_the_interchange(slow_root: Path, tmp_
         for future in futures:
             with pytest.raises(WorkerError, match="interchange, through which all tasks go, has ended"):
                 future.result(DEADLINE_S)
-        for _ in range(3):  # each time the same is told, and no more
-            for each in ours:
-                with pytest.raises(WorkerError, match="interchange, through which all tasks go, has ended") as caught:
-                    each.result(DEADLINE_S)
-                assert len(traceback.format_exception(caught.value)) <= 4 and "Type" not in caught.value.hint
+        errors = [each.result(DEADLINE_S).error for each in ours]
+        for error in errors * 2:  # each time the same is told, and no more
+            with pytest.raises(WorkerError, match="interchange, through which all tasks go, has ended") as caught:
+                raise as_new(error)
+            assert len(traceback.format_exception(caught.value)) <= 4 and "Type" not in caught.value.hint
+        assert len({id(error) for error in errors}) == 4 and {str(error) for error in errors} == {str(caught.value)}
 
 
 # What a user may write. It begins with what is given on the command line: the model's root and folder, and Parsl's.

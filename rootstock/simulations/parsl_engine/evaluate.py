@@ -38,7 +38,7 @@ class EvaluatedFuture(Future[Evaluated]):
     """A structure that is computed elsewhere: its result is `rootstock.calculator.Evaluated`.
 
     A structure that fails is a result, whose `error` says why; the future itself fails only if what was asked for is
-    wrong, such as a property that the model does not have, or if Parsl has ended.
+    wrong, such as a property that the model does not have, or if the scheduler refuses the jobs.
     """
 
     _collector: _Collector
@@ -86,9 +86,9 @@ class _Collector:
         self._last = 0.0
         self._flushes = self._hurry = False
         executors = [each for each in kernel.executors.values() if isinstance(each, HighThroughputExecutor)]
-        self._ours = [each for each in executors if isinstance(each, Executor)]
-        self._labels = [each.label for each in self._ours or executors] or "all"
-        self._slots = max(sum(each.slots for each in self._ours), 1)
+        ours = [each for each in executors if isinstance(each, Executor)]
+        self._labels = [each.label for each in ours or executors] or "all"
+        self._slots = max(sum(each.slots for each in ours), 1)
 
     def build(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the build that all workers are to use: the one that is in use when the first one is asked for.
@@ -170,9 +170,8 @@ class _Collector:
             for entry in entries:
                 self._send(kind, [entry])
             return
-        ended = any(each.bad_state_is_set for each in self._ours)
         for number, atoms, future in entries:
-            if isinstance(error, (*LOST, WorkerError)) and not ended:
+            if isinstance(error, (*LOST, WorkerError)):
                 future.set_result(Evaluated.lost(number, _of_ours(error), atoms))
             else:
                 future.set_exception(as_new(error))

@@ -26,7 +26,7 @@ from rootstock.simulations.runs.engine_jobs import forget_engine_jobs, note_engi
 from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.submission.send import is_late, refusal
 
-__all__ = ["JOBS", "SCHEDULERS", "Executor", "own_addresses"]
+__all__ = ["SCHEDULERS", "Executor", "own_addresses"]
 
 SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
 _LOOK_S = 1.0

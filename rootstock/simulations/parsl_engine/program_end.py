@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # by which Python ends at once, unless a program says otherwise
 
@@ -29,12 +29,21 @@ def at_end(do: Callable[[], object]) -> Callable[[], object]:
             with contextlib.suppress(KeyboardInterrupt, SystemExit):  # somebody does not want to wait for it
                 do()
 
+    def take_back() -> None:
+        atexit.unregister(once)
+        _handle(_exit, signal.SIG_DFL)
+
     atexit.register(once)
-    if threading.current_thread() is threading.main_thread():
+    _handle(signal.SIG_DFL, _exit)
+    return take_back
+
+
+def _handle(before: Any, after: Any) -> None:
+    """Give signals another handler, where they have the one of before."""
+    if threading.current_thread() is threading.main_thread():  # no other one may do so
         for number in _SIGNALS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _exit)
-    return partial(atexit.unregister, once)
+            if signal.getsignal(number) is before:
+                signal.signal(number, after)
 
 
 def _exit(number: int, _: object) -> None:
