@@ -28,6 +28,7 @@ from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError, WorkerError
 from rootstock.parsl import config, evaluate
 from rootstock.simulations.extxyz import write_extxyz
+from rootstock.simulations.parsl_engine.providers import leave_out
 from rootstock.simulations.parsl_engine.reasons import as_new
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
 from rootstock.simulations.runs.folder import RunFolder
@@ -575,6 +576,9 @@ def test_jobs_on_shared_nodes_have_one_gpu_each(tmp_path: Path, monkeypatch: pyt
         "#SBATCH --mem=40960M", "#SBATCH --partition=gpu", "#SBATCH --account=chem", "#SBATCH --constraint=gpu80",
     } <= {*lines}  # fmt: skip
     assert "export ROOTSTOCK_DEADLINE=$(( $(date +%s) + 5400 ))" in lines and lines[-1].strip() == "the command"
+    leave_out(executor.provider, ["n1"])
+    leave_out(executor.provider, ["n1", "n2"])
+    assert executor.provider.scheduler_options.split("\n").count("#SBATCH --exclude=n1,n2") == 1
     with pytest.raises(ConfigurationError, match="--walltime 3h is too long"):
         config("shared", account="chem", walltime="3h")
 

@@ -20,14 +20,18 @@ from rootstock.client.evaluated import FailureClass
 from rootstock.client.own_python import own_python
 from rootstock.errors import MissingWeightsError, OutputError, WorkerError
 from rootstock.simulations.parsl_engine.busy import FOLDER, busy
-from rootstock.simulations.parsl_engine.head import Head, Hears
+from rootstock.simulations.parsl_engine.head import Head
+from rootstock.simulations.parsl_engine.seen import Hears
 from rootstock.simulations.parsl_engine.shard import Order, Told
 from rootstock.simulations.pool.driver import described
 from rootstock.simulations.pool.run import Workers
+from rootstock.simulations.runs.carry_out import carry_out
+from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.recorder import Recorder
+from rootstock.simulations.runs.submissions import bad_nodes
 from tests.support.commands import DEADLINE_S, started
 from tests.support.processes import gone, wait_for, wait_until_gone
-from tests.support.run_folders import Structures, new_run
+from tests.support.run_folders import QuickDisk, Structures, Trivial, new_run
 
 # -- the head, with a function in place of Parsl
 
@@ -43,6 +47,7 @@ class Fakes:
         self.warned: list[str] = []
         self.closed: list[str] = []
         self.managers: list[dict[str, object]] = []
+        self.provider = None
         self.states: list[dict[str, str]] = []
         self.held: threading.Event | None = None  # until which nothing ends that was handed out
 
@@ -177,8 +182,11 @@ def test_jobs_of_one_node_are_given_up_each(tmp_path: Path) -> None:
             return Told("GPU", f"n1 job {block} worker 0", block, error=error)
         return Told("GPU", "n1 job 2 worker 0", "2", [*indices])
 
-    assert fakes.do(compute) and sorted(fakes.recorded) == [*range(400)]
+    carry_out(fakes.run, Structures([2] * 400), Trivial(), Element(1, 400), disk=QuickDisk())  # so the model works
+    assert fakes.do(compute) and len({*fakes.recorded}) == len(fakes.recorded) == 399
     assert sorted(fakes.closed) == ["0", "1"]
+    [node] = bad_nodes(fakes.run.path)  # what is submitted later does not run there
+    assert node.host == "n1" and {*node.places} <= {"n1 job 0 worker 0", "n1 job 1 worker 0"}
 
 
 def test_what_no_other_worker_could_do_either_ends_all_at_once(tmp_path: Path) -> None:

@@ -178,6 +178,27 @@ def test_workers_of_parsl_and_models_are_replaced(slurm, person, seen):
 
 
 @pytest.mark.nodes
+def test_jobs_of_parsl_are_not_begun_again_on_a_node_on_which_all_fails(slurm, person, seen):
+    person.write_structures("parsl-sick.xyz", 600)
+    person.allow(40)  # one shard, and a part of the next
+    person.break_node("n1")
+    with heads(person, person.program("rootstock")) as start:
+        head = start(
+            "singlepoint", "gated", "parsl-sick.xyz", "--run", "parsl-sick", "--gpus", "6", "--engine", "parsl"
+        )
+        wait_for(lambda: head.said.read_text().count(" Its job is ended.") == 2, "two jobs that are given up")
+        pending = ("squeue", "--noheader", "--states=PENDING", "--format=%x")
+        wait_for(lambda: slurm.run(*pending).split() == ["n1", "n1"], "two others, not on that node")
+        person.allow(600)
+        code, said = head.end()
+    assert code == 0, said
+    check(slurm, person, "parsl-sick", 600)
+    [bad] = person.status("parsl-sick")["bad_nodes"]
+    assert bad["host"] == "n1" and said.count(" Its job is ended.") == 2, said
+    person.break_node("n1", broken=False)
+
+
+@pytest.mark.nodes
 def test_a_run_of_parsl_is_computed_whatever_dies(slurm, person, seen):
     """The same with a node, an interchange, a head, and a worker that waits."""
     name, number = "parsl-many", 2000

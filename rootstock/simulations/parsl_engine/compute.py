@@ -12,12 +12,15 @@ from parsl.config import Config
 
 from rootstock.simulations.output import unwritten
 from rootstock.simulations.parsl_engine.engine import running
-from rootstock.simulations.parsl_engine.head import Head, Hears
+from rootstock.simulations.parsl_engine.head import Head
+from rootstock.simulations.parsl_engine.providers import leave_out
+from rootstock.simulations.parsl_engine.seen import Hears
 from rootstock.simulations.parsl_engine.shard import GO_ON, Order
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.runs.carry_out import check_settings
 from rootstock.simulations.runs.engine_jobs import FOLDER, engine_jobs, forget_engine_jobs
 from rootstock.simulations.runs.source import Source
+from rootstock.simulations.runs.submissions import bad_nodes, short_names
 from rootstock.simulations.runs.worker_states import telling_states
 
 
@@ -75,6 +78,7 @@ def compute_run(
             order = Order(str(run.folder.path.absolute()), {**run.calculator.parameters}, str(orders), stop_on_error)
             source = Source(run.folder.path, run.folder.record.input)
             with running(config) as (kernel, executor):
+                leave_out(executor.provider, short_names(bad_nodes(run.folder.path)))
                 return Head(run, source, order, recorder, told).run(kernel, executor)
 
 

@@ -6,9 +6,8 @@ import contextlib
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -20,14 +19,17 @@ from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, DeviceError, MissingWeightsError, RootstockError, WorkerError
 from rootstock.simulations.parsl_engine.executor import Executor
-from rootstock.simulations.parsl_engine.seen import Places, Recorded
+from rootstock.simulations.parsl_engine.providers import leave_out
+from rootstock.simulations.parsl_engine.seen import Hears, Places, Recorded
 from rootstock.simulations.parsl_engine.shard import Order, Told, compute_shard
 from rootstock.simulations.pool.member import as_error
 from rootstock.simulations.pool.run import PoolRun
 from rootstock.simulations.pool.work import Work
 from rootstock.simulations.runs.compute import Structures
+from rootstock.simulations.runs.index import WITH_RESULTS
 from rootstock.simulations.runs.input_table import read_sizes
 from rootstock.simulations.runs.recorder import Recorder, describe
+from rootstock.simulations.runs.submissions import bad_nodes, keep_off_bad_nodes, note_bad_node, short_names
 
 _LOOK_S = 0.2
 _RECORDED_S = 10.0  # between two looks at what is recorded, which are to take no more than this part of the time:
@@ -37,28 +39,6 @@ _AHEAD = 2  # shards a slot: one that is computed, and one that waits
 _SOON_S, _LATE_S = 10.0, 60.0  # between which shards are neither enlarged nor made smaller
 _MOST = 2**20  # atoms in a shard
 _DEATHS = 3  # of one place, without a result between them
-
-
-@dataclass
-class Hears:
-    """Whom a head tells what happens, and asks.
-
-    Attributes
-    ----------
-    recorded : callable
-        Is given indices that are on the disk.
-    states : callable
-        Is given what each worker does, by its place, when that changes.
-    warn : callable
-        Is given text for people.
-    signals : callable
-        Returns how many signals to end have come.
-    """
-
-    recorded: Callable[[Sequence[int]], object]
-    states: Callable[[Mapping[str, str]], object] = lambda _: None
-    warn: Callable[[str], object] = lambda _: None
-    signals: Callable[[], int] = lambda: 0
 
 
 class Head:
@@ -206,10 +186,19 @@ class Head:
             details = getattr(error, "details", "")
             self._told.warn("\n".join(filter(None, (f"{told.place}: {said} Its job is ended.", details))))
             self._places.close(told.place, told.block, "its job was ended")
+            self._leave_out(told.place, said)
             self._executor.close_block(told.block)
             self._in_vain += 1
             if self._in_vain > self._executor.slots:
                 self._end(error)
+
+    def _leave_out(self, place: str, said: str) -> None:
+        """See to it that no other job begins on the node of a place, where the fault is that of the node."""
+        folder, node = self._run.folder, place.partition(" ")[0]
+        if folder.progress().count(*WITH_RESULTS):  # else it may be the model that fails everywhere
+            note_bad_node(folder.path, node, {place: said})
+            leave_out(self._executor.provider, short_names(bad_nodes(folder.path)))
+            keep_off_bad_nodes(folder.path)
 
     def _lost(self, error: Exception, indices: list[int], *, suspects: bool) -> None:
         """See to what a worker had, or a node, that is gone."""

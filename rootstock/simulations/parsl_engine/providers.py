@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rootstock.simulations.runs.schedulers import FILTERS
 from rootstock.simulations.submission.plan import JobPlan
 from rootstock.simulations.submission.send import outranks
 
+_EXCLUDE = "#SBATCH --exclude="
 _SBATCH = ("--ntasks=1", "--cpus-per-task={cpus}")
 
 
@@ -75,3 +77,21 @@ def provider(cluster: Cluster, plan: JobPlan) -> ExecutionProvider:
     template = made.template_string.splitlines(keepends=True)
     made.template_string = "".join(line for line in template if "-l select=" not in line)
     return made
+
+
+def leave_out(made: ExecutionProvider | None, nodes: Iterable[str]) -> None:
+    """Have no more jobs submitted to some nodes, where the batch system has an option for that: Slurm has.
+
+    Parameters
+    ----------
+    made : ExecutionProvider or None
+        What `provider` returned; of any other nothing is changed.
+    nodes : iterable of str
+    """
+    if isinstance(made, _Slurm):
+        lines = made.scheduler_options.split("\n")
+        # Of several lines the last one would count.
+        before = [line.removeprefix(_EXCLUDE) for line in lines if line.startswith(_EXCLUDE)]
+        if new := [node for node in nodes if node not in ",".join(before).split(",")]:
+            kept = [line for line in lines if not line.startswith(_EXCLUDE)]
+            made.scheduler_options = "\n".join([*kept, _EXCLUDE + ",".join([*before, *new])])

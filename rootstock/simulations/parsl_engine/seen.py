@@ -1,9 +1,10 @@
-"""What a head sees of its run between the ends of shards: what is recorded, and which workers compute."""
+"""What a head sees of its run between the ends of shards, what is recorded and who computes; and whom it tells."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,28 @@ from numpy.typing import NDArray
 from rootstock.simulations.runs.folder import RunFolder
 
 _COMPUTES = "computing"
+
+
+@dataclass
+class Hears:
+    """Whom a head tells what happens, and asks.
+
+    Attributes
+    ----------
+    recorded : callable
+        Is given indices that are on the disk.
+    states : callable
+        Is given what each worker does, by its place, when that changes.
+    warn : callable
+        Is given text for people.
+    signals : callable
+        Returns how many signals to end have come.
+    """
+
+    recorded: Callable[[Sequence[int]], object]
+    states: Callable[[Mapping[str, str]], object] = lambda _: None
+    warn: Callable[[str], object] = lambda _: None
+    signals: Callable[[], int] = lambda: 0
 
 
 class Recorded:

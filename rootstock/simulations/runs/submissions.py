@@ -14,6 +14,7 @@ from rootstock.root.record_files import Record, read_record
 from rootstock.root.records import now, user_name
 from rootstock.simulations.output import replacing
 from rootstock.simulations.runs.copies import is_copied
+from rootstock.simulations.runs.engine_jobs import engine_jobs
 from rootstock.simulations.runs.schedulers import Job, Queue, jobs_named, queues_of
 
 _FOLDER, _RECORD = "jobs", "submission.json"
@@ -229,9 +230,9 @@ def keep_off_bad_nodes(folder: Path) -> None:
         Of the run.
     """
     if nodes := short_names(bad_nodes(folder)):
-        for each in submitted(folder):
-            if each.queue and each.queue.waiting:
-                each.job.keep_off(nodes)
+        for job, queue in ({each.job: each.queue for each in submitted(folder)} | engine_jobs(folder)).items():
+            if queue and queue.waiting:
+                job.keep_off(nodes)
 
 
 def bad_nodes(folder: Path) -> list[BadNode]:
