@@ -81,7 +81,7 @@ def _notes(asked: AskedJobs, plan: JobPlan) -> list[str]:
         compute = "1 GPU computes" if plan.gpus == 1 else f"{plan.gpus} GPUs compute"
         notes.append(f"{compute}, not {gpus}: with more, the largest share would be no smaller.")
     if plan.seconds < _SHORT_S:
-        notes.append("half a minute of each job is kept to record results; of longer jobs that is less.")
+        notes.append("up to half a minute of each job is kept to record results; of longer jobs that is less.")
     threads = click.get_current_context().params["threads"] or 0
     each = max(1, plan.nodes.cpus // (plan.nodes.gpus * asked.workers_per_gpu))
     if threads > each:

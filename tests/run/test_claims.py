@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import pytest
 from ase.build import bulk
 from ase.io import read, write
 
-from rootstock.errors import ConfigurationError, LockBusyError, OutputError
+from rootstock.errors import ConfigurationError, LockBusyError
 from rootstock.root.lock import Holder
 from rootstock.simulations.claims import claim_files
 from tests.support.commands import ROOTSTOCK, ordinary, run, started
@@ -204,14 +203,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert f"ConfigurationError: Cannot write into {tmp_path}: Permission denied." in done.stderr
 
 
-def test_a_record_that_cannot_be_removed_hides_no_other_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, missing_ok: bool = False) -> None:  # as pathlib has it
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+CLOSED = """
+import sys
+from pathlib import Path
+from rootstock.errors import OutputError
+from rootstock.simulations.claims import claim_files
 
-    def fill() -> None:
-        with claim_files([tmp_path / "a.extxyz"], "the first"):
-            monkeypatch.setattr(Path, "unlink", refuse)
-            raise OutputError("The disk is full.")
+(folder := Path(sys.argv[1])).mkdir()
+with claim_files([folder / "a.extxyz"], "the first"):
+    folder.chmod(0o555)
+    raise OutputError("The disk is full.")
+"""
 
-    with pytest.raises(OutputError, match=r"The disk is full\."):
-        fill()
+
+def test_a_record_that_cannot_be_removed_hides_no_other_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    done = run(*ordinary(), sys.executable, "-c", CLOSED, tmp_path / "closed")
+    assert done.stderr.splitlines()[-1] == "rootstock.errors.OutputError: The disk is full.", done.stderr
+    assert os.listdir(tmp_path / "closed") == [".a.extxyz.lock"]

@@ -23,7 +23,8 @@ from rootstock.config.site import users_site
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.user_folders import user_folder
-from rootstock.simulations.parsl_engine.executor import Executor, own_addresses
+from rootstock.simulations.parsl_engine.addresses import own_addresses
+from rootstock.simulations.parsl_engine.executor import Executor
 from rootstock.simulations.parsl_engine.providers import provider
 from rootstock.simulations.parsl_engine.retries import cost_of_retry
 from rootstock.simulations.submission.plan import JobPlan, Request, plan_jobs

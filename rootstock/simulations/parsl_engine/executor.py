@@ -26,9 +26,7 @@ from rootstock.simulations.runs.engine_jobs import forget_engine_jobs, note_engi
 from rootstock.simulations.runs.schedulers import Job
 from rootstock.simulations.submission.send import is_late, refusal
 
-__all__ = ["SCHEDULERS", "Executor", "own_addresses"]
-
-SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
+_SCHEDULERS = {"slurm": "slurm", "pbspro": "pbs"}  # by Parsl's names
 _LOOK_S = 1.0
 _ANSWER_S = 30.0  # in which an interchange that lives answers by far
 _LAST_S = 10.0  # that a program which ends waits for a job that is being submitted, and then for the end of all
@@ -207,9 +205,9 @@ class Executor(HighThroughputExecutor):
         except SubmitException as error:  # Parsl tries again, in vain if the first one is refused
             said = str(error.stderr or error.stdout or error.message)
             if not self.blocks_to_job_id and self.provider is not None and not is_late(said):
-                self.give_up(refusal(SCHEDULERS[self.provider.label], said))
+                self.give_up(refusal(_SCHEDULERS[self.provider.label], said))
             raise
-        if self.provider is not None and (scheduler := SCHEDULERS.get(self.provider.label)):
+        if self.provider is not None and (scheduler := _SCHEDULERS.get(self.provider.label)):
             note_engine_job(Path(self.run_dir), Job(scheduler, str(job)))  # for others, also if this process is killed
         return job
 
