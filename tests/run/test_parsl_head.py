@@ -29,7 +29,7 @@ from rootstock.simulations.runs.carry_out import carry_out
 from rootstock.simulations.runs.elements import Element
 from rootstock.simulations.runs.recorder import Recorder
 from rootstock.simulations.runs.submissions import bad_nodes
-from tests.support.commands import DEADLINE_S, started
+from tests.support.commands import DEADLINE_S, run, started
 from tests.support.processes import gone, wait_for, wait_until_gone
 from tests.support.run_folders import QuickDisk, Structures, Trivial, new_run
 
@@ -251,3 +251,21 @@ def test_who_computes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with busy():
         assert [each.name for each in tmp_path.iterdir()] == [str(os.getpid())]
     assert not any(tmp_path.iterdir())
+
+
+ENDS = """
+import signal
+from rootstock.simulations.parsl_engine.program_end import at_end
+
+take_back = at_end(lambda: print("never"))
+assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+take_back()
+assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+at_end(lambda: print("ends"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_are_as_before_when_parsl_has_ended() -> None:
+    done = run(sys.executable, "-c", ENDS)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "ends\n", "")
