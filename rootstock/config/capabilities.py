@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from rootstock.config.header_kinds import VARIANT
 from rootstock.errors import ConfigurationError
 
 # By atomic number, from 1. (ASE has this list too, but importing ASE takes longer than listing a hundred models.)
@@ -17,8 +18,7 @@ _TABLE = """
 """
 SYMBOLS = tuple(_TABLE.split())
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
-_LISTS = ("properties", "elements", "needs")
-_VARIANT_KEYS = {"models", "licence", *_LISTS}
+_KEYS = tuple(key for key in VARIANT if key not in ("models", "licence"))
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,37 @@ class Capabilities:
     ----------
     properties : tuple of str
         In ASE's words; empty if the file does not say.
+    optional : tuple of str
+        Properties that it computes with some options of ``setup()``.
+    extra_properties : Mapping[str, str]
+        Results that are none of ASE's properties, each with its shape.
+    methods : tuple of str
+        Methods of the calculator that users may call.
     elements : tuple of str
         Symbols by atomic number; empty if the file does not say, or it takes any.
     needs : tuple of str
         What a user must provide, such as ``charge``, ``spin``, ``gpu``.
+    dispersion : str
+        ``offered``: ``setup()`` takes ``dispersion=True``; ``included``: the model holds it already; or empty.
+    training_set, functional : str
+        The data that it was trained on, and how they were computed; empty if the file does not say.
+    gated : str
+        The page where its terms are accepted before the weights can be fetched; empty if anybody may.
     licence : str
         That of the weights; empty if there are none, or the file does not say.
     code_licence : str
     """
 
     properties: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    extra_properties: Mapping[str, str] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
     elements: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    dispersion: str = ""
+    training_set: str = ""
+    functional: str = ""
+    gated: str = ""
     licence: str = ""
     code_licence: str = ""
 
@@ -65,7 +84,7 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
     """
     default = table.get("models", {}).get("") if not model else None
     names = {model, default} - {None}
-    values: dict[str, Any] = {key: table[key] for key in _LISTS if key in table}
+    values: dict[str, Any] = {key: table[key] for key in _KEYS if key in table}
     licence = table.get("licence", {})
     for number, variant in enumerate(table.get("variants", []), start=1):
         check_variant(variant, number, where)
@@ -73,8 +92,15 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
             values |= {key: value for key, value in variant.items() if key != "models"}
     return Capabilities(
         properties=tuple(values.get("properties", ())),
+        optional=tuple(values.get("optional-properties", ())),
+        extra_properties=dict(values.get("extra-properties", {})),
+        methods=tuple(values.get("methods", ())),
         elements=tuple(expand(values.get("elements", ()), where)),
         needs=tuple(values.get("needs", ())),
+        dispersion=values.get("dispersion", ""),
+        training_set=values.get("training-set", ""),
+        functional=values.get("functional", ""),
+        gated=values.get("gated", ""),
         licence=values.get("licence", licence.get("weights", "")),
         code_licence=licence.get("code", ""),
     )
@@ -97,9 +123,9 @@ def check_variant(variant: Mapping[str, Any], number: int, where: str) -> None:
     ConfigurationError
         If it has such a fault.
     """
-    if unknown := sorted(set(variant) - _VARIANT_KEYS):
+    if unknown := sorted(set(variant) - set(VARIANT)):
         raise ConfigurationError(
-            f"{where}: variant {number} has an unknown key {unknown[0]!r}; known: {', '.join(sorted(_VARIANT_KEYS))}."
+            f"{where}: variant {number} has an unknown key {unknown[0]!r}; known: {', '.join(sorted(VARIANT))}."
         )
     if not variant.get("models"):
         raise ConfigurationError(f"{where}: variant {number} names no models.", 'For example: models = ["small-*"]')

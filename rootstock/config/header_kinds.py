@@ -86,10 +86,33 @@ STRING_TABLE = Kind(_table_of(_is_string), "a table of strings")
 ROOM = Kind(is_table, "a table such as { megabytes = 350, files = 10500 }")
 _ROOM = {"megabytes": NUMBER, "files": NUMBER}
 _PART_OF_ROOM = "a table such as { megabytes = 6000 }"
+ACCELERATORS = ("cpu", "cuda", "rocm", "xpu")
 
 
 def _is_part_of_room(value: Any) -> bool:
     return is_table(value) and all(key in _ROOM and _ROOM[key].test(held) for key, held in value.items())
+
+
+# What an accelerator adds to the header: see `rootstock.builds.uv_scripts`.
+PART_OF_ACCELERATOR = {"dependencies": STRINGS, "overrides": STRINGS, "indexes": STRINGS}
+
+
+def _is_part_of_accelerator(value: Any) -> bool:
+    return is_table(value) and all(
+        key in PART_OF_ACCELERATOR and PART_OF_ACCELERATOR[key].test(held) for key, held in value.items()
+    )
+
+
+# A work as BibTeX has it; `models` are patterns of those that it is for, all without.
+CITATION = {
+    "authors": STRING, "title": STRING, "journal": STRING, "volume": STRING, "pages": STRING,
+    "year": Kind(lambda value: isinstance(value, int) and not isinstance(value, bool), "a year"), "doi": STRING,
+    "arxiv": STRING, "url": STRING, "models": STRINGS,
+}  # fmt: skip
+
+
+def _is_citation(value: Any) -> bool:
+    return _is_string(value) or _list_of(is_table)(value)
 
 
 _HEADER = {"requires-python": STRING, "dependencies": STRINGS, "tool": TABLE}
@@ -101,21 +124,34 @@ _UV = {
 }  # fmt: skip
 # Every key of [tool.rootstock]; docs/reference/environment-files.md says what each is for.
 KEYS: Mapping[str, Kind] = {
-    "description": STRING, "licence": STRING_TABLE, "citation": STRING, "package": STRING, "notes": STRINGS,
-    "models": STRING_TABLE,
-    "all-models-listed": FLAG, "properties": STRINGS, "elements": STRINGS, "needs": STRINGS, "variants": TABLES,
-    "warm": STRINGS, "cache": TABLE, "room": ROOM, "finite-differences": TABLE, "consistency": TABLE,
+    "description": STRING, "licence": STRING_TABLE, "gated": STRING,
+    "citation": Kind(_is_citation, "a string or a list of tables"), "package": STRING, "notes": STRINGS,
+    "family": STRING, "models": STRING_TABLE, "aliases": STRING_TABLE, "training-set": STRING, "functional": STRING,
+    "all-models-listed": FLAG, "properties": STRINGS, "optional-properties": STRINGS, "extra-properties": STRING_TABLE,
+    "methods": STRINGS, "elements": STRINGS, "needs": STRINGS, "dispersion": STRING, "variants": TABLES,
+    "warm": STRINGS, "bundled": STRINGS, "cache": TABLE, "home": STRINGS, "accelerators": TABLE, "room": ROOM,
+    "finite-differences": TABLE, "consistency": TABLE,
     "batch": TABLE, "references": TABLES,
 }  # fmt: skip
 SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
     "licence": {"code": STRING, "weights": STRING},
-    "room": {**_ROOM, **dict.fromkeys(("cuda", "rocm", "xpu", "cpu"), Kind(_is_part_of_room, _PART_OF_ROOM))},
+    "room": {**_ROOM, **dict.fromkeys(ACCELERATORS, Kind(_is_part_of_room, _PART_OF_ROOM))},
+    "accelerators": dict.fromkeys(
+        ACCELERATORS, Kind(_is_part_of_accelerator, 'a table such as { dependencies = ["jax[cuda12]>=0.4"] }')
+    ),
     "finite-differences": {"forces": NUMBER, "stress": NUMBER},
     "consistency": {"rotation": FLAG, "energy": NUMBER, "forces": NUMBER},
     "batch": dict.fromkeys(("energy", "forces", "stress", "magmoms"), NUMBER),
 }
 _NEEDED = {"room": _ROOM}  # subkeys that must be there
-VARIANT = {"models": STRINGS, "properties": STRINGS, "elements": STRINGS, "needs": STRINGS, "licence": STRING}
+# What a variant may replace; its `licence` is that of the weights.
+VARIANT = {
+    "models": STRINGS, "licence": STRING,
+    **{key: KEYS[key] for key in (
+        "properties", "optional-properties", "extra-properties", "methods", "elements", "needs", "dispersion",
+        "training-set", "functional", "gated",
+    )},
+}  # fmt: skip
 # Of a reference, those that `rootstock.config.references.read_reference` takes as they are.
 _REFERENCE = {
     "model": STRING, "options": Kind(_table_of(_is_plain), "a table of what JSON can hold"), "versions": STRING_TABLE,
@@ -162,6 +198,9 @@ def key_misfits(key: str, value: Any) -> Iterator[tuple[Place, str]]:
         yield (key,), KEYS[key].fault(key, dict(value))
     elif key in SUBKEYS:
         yield from _of_table((key,), f"{key}: ", SUBKEYS[key], value)
+    elif key == "citation" and not isinstance(value, str):
+        for number, work in enumerate(value):
+            yield from _of_table((key, number), f"[[tool.rootstock.citation]] number {number + 1}: ", CITATION, work)
     elif key == "variants":
         for number, variant in enumerate(value):
             yield from _of_table((key, number), f"variant {number + 1}: ", VARIANT, variant)

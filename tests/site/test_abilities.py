@@ -66,7 +66,10 @@ def test_elements_are_written_briefly_and_read_back() -> None:
         ('elements = ["C-H"]', "'C-H' is neither"),
         ('elements = "H"', "elements must be a list of strings, not 'H'"),
         ('licence = "MIT"', "licence must be a table of strings"),
-        ('variants = [{ models = ["a"], colour = "red" }]', "variant 1 has an unknown key 'colour'; known: elements, "),
+        (
+            'variants = [{ models = ["a"], colour = "red" }]',
+            "variant 1 has an unknown key 'colour'; known: dispersion, ",
+        ),
         ('variants = [{ elements = ["H"] }]', "variant 1 names no models"),
     ],
 )

@@ -281,7 +281,10 @@ def test_a_header_of_wrong_kinds_is_one_error_or_can_be_used(tmp_path: Path, loo
     ("line", "message"),
     [
         ("tool.rootstock.models = 3", "4: models must be a table of strings, not 3."),
-        ('tool.rootstock.citation = "\\u001b[31mred"', "4: citation must be a string, not '\\x1b[31mred'."),
+        (
+            'tool.rootstock.citation = "\\u001b[31mred"',
+            "4: citation must be a string or a list of tables, not '\\x1b[31mred'.",
+        ),
         ('tool.rootstock.room = "x"', "4: room must be a table such as { megabytes = 350, files = 10500 }, not 'x'."),
         ("tool.rootstock.references = {}", "4: references must be a list of tables, not {}."),
         ("tool.rootstock.licence = []", "4: licence must be a table of strings, not []."),
