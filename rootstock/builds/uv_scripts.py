@@ -12,6 +12,7 @@ from typing import Any
 
 from rootstock.builds.lock_scope import narrowed
 from rootstock.config.clusters import Cluster
+from rootstock.config.header_kinds import ACCELERATORS
 from rootstock.config.requirements import normalized, required_packages
 from rootstock.errors import ConfigurationError
 from rootstock.root.managed_files import sha256
@@ -20,8 +21,8 @@ from rootstock.root.managed_files import sha256
 def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str, scope: str = "") -> str:
     """Return the script that uv locks and installs: an environment file's header with the site's settings in it.
 
-    The environment file's own settings come first where order matters. Its ``[tool.rootstock]`` is left out: it
-    changes nothing that is installed.
+    The environment file's own settings come first where order matters, then those that it has for this accelerator.
+    Nothing else of its ``[tool.rootstock]`` changes what is installed, and it is left out.
 
     Parameters
     ----------
@@ -37,16 +38,20 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str, s
     Raises
     ------
     ConfigurationError
-        If a path in the header's settings for uv is relative.
+        If a path in the header's settings for uv is relative, or it has settings for an unknown accelerator.
     """
     tools = {key: value for key, value in header.get("tool", {}).items() if key != "rootstock"}
-    dependencies = list(header.get("dependencies", []))
+    part = _part_of(header, accelerator)
+    dependencies = [*header.get("dependencies", []), *part.get("dependencies", [])]
     uv = dict(tools.get("uv", {}))
-    _refuse_relative_paths(uv)
+    _refuse_relative_paths(uv, "[tool.uv]")
+    if own := [{"url": url} for url in part.get("indexes", [])]:
+        _refuse_relative_paths({"index": own}, f"[tool.rootstock.accelerators.{accelerator}]")
+        uv["index"] = [*uv.get("index", []), *own]
     lists = {
         "find-links": cluster.find_links,
         "constraint-dependencies": cluster.constraints,
-        "override-dependencies": cluster.overrides,
+        "override-dependencies": [*part.get("overrides", []), *cluster.overrides],
     }
     for key, values in lists.items():
         if values:
@@ -81,7 +86,19 @@ def recipe_text(header: Mapping[str, Any], cluster: Cluster, accelerator: str, s
     return f"# /// script\n{body}\n# ///\n"
 
 
-def _refuse_relative_paths(settings: Mapping[str, Any]) -> None:
+def _part_of(header: Mapping[str, Any], accelerator: str) -> Mapping[str, Any]:
+    """Return what an environment file has for an accelerator alone."""
+    parts: Mapping[str, Any] = header.get("tool", {}).get("rootstock", {}).get("accelerators", {})
+    if unknown := sorted(set(parts) - set(ACCELERATORS)):
+        raise ConfigurationError(
+            f"[tool.rootstock.accelerators] in an environment file names {unknown[0]!r}, which is no accelerator.",
+            f"Known accelerators: {', '.join(ACCELERATORS)}.",
+        )
+    found: Mapping[str, Any] = parts.get(accelerator, {})
+    return found
+
+
+def _refuse_relative_paths(settings: Mapping[str, Any], table: str) -> None:
     sources = settings.get("sources", {}).values()
     tables = [table for source in sources for table in (source if isinstance(source, list) else [source])]
     paths = [*settings.get("find-links", []), *(table.get("path") for table in tables),
@@ -89,7 +106,7 @@ def _refuse_relative_paths(settings: Mapping[str, Any]) -> None:
     for path in paths:
         if isinstance(path, str) and "://" not in path and not os.path.isabs(path):
             raise ConfigurationError(
-                f"[tool.uv] in an environment file names {path!r}, a relative path.",
+                f"{table} in an environment file names {path!r}, a relative path.",
                 "Write it as an absolute one: the file is copied into roots.",
             )
 

@@ -20,7 +20,7 @@ def main_package(source: EnvironmentSource, record: BuildRecord | None) -> tuple
     source, record
         As `rootstock.reports.catalogue.in_use` returns them.
     """
-    required = _requirements(source)
+    required = _requirements(source, record)
     own = [name for name in required if name not in _TOOLS]
     name = normalized(source.package) or next(iter([*own, *required]), "")
     return name, version_of(record, name) if record else ""
@@ -34,7 +34,7 @@ def key_packages(source: EnvironmentSource, record: BuildRecord) -> dict[str, st
     source, record
         As for `main_package`.
     """
-    names = dict.fromkeys([main_package(source, record)[0], *_requirements(source), "torch", "ase", "numpy"])
+    names = dict.fromkeys([main_package(source, record)[0], *_requirements(source, record), "torch", "ase", "numpy"])
     return {name: version for name in names if (version := version_of(record, name))}
 
 
@@ -50,5 +50,6 @@ def version_of(record: BuildRecord, name: str) -> str:
     return next((version for key, version in record.packages.items() if normalized(key) == name), "")
 
 
-def _requirements(source: EnvironmentSource) -> tuple[str, ...]:
-    return required_packages(source.header.get("dependencies", []))
+def _requirements(source: EnvironmentSource, record: BuildRecord | None) -> tuple[str, ...]:
+    part = source.rootstock.get("accelerators", {}).get(record.accelerator, {}) if record else {}
+    return required_packages([*source.header.get("dependencies", []), *part.get("dependencies", [])])

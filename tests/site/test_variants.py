@@ -8,6 +8,7 @@ import platform
 import sys
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -16,7 +17,7 @@ from rootstock import RootstockCalculator
 from rootstock.builds.uv_scripts import recipe_text
 from rootstock.client.resolve import resolve
 from rootstock.config.clusters import get_cluster
-from rootstock.errors import RootError
+from rootstock.errors import ConfigurationError, RootError
 from rootstock.reports.catalogue import read_catalogue
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import active_build, read_build
@@ -170,14 +171,19 @@ def test_the_same_numbers_from_a_variant(site, like_root, tmp_path):
     assert all(read_build(build).verification for build in builds)
 
 
-def index_of_torch(folder, version):
-    """Make a package index that has torch and what it needs for a GPU."""
-    for name in ("torch", "triton-rocm"):
+def index_of(folder, *names, version="1.0", needs=()):
+    """Make a package index that has some packages."""
+    for name in names:
         wheels = folder / name
         wheels.mkdir(parents=True)
-        wheel = make_wheel(wheels, name.replace("-", "_"), version)
+        wheel = make_wheel(wheels, name.replace("-", "_"), version, needs=needs)
         (wheels / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
     return folder.as_uri()
+
+
+def index_of_torch(folder, version):
+    """Make a package index that has torch and what it needs for a GPU."""
+    return index_of(folder, "torch", "triton-rocm", version=version)
 
 
 def test_packages_of_the_torch_index_are_known_however_they_are_spelt():
@@ -256,3 +262,66 @@ def test_a_damaged_build_does_not_keep_the_others_from_serving(tiny_site):
     damage(cuda)
     with pytest.raises(RootError, match="Cannot read"):
         fitting_build(root.layout, "tiny", "")
+
+
+def accelerated(root, **accelerators):
+    """Give the environment of a tiny root what builds for some accelerators have besides."""
+    path = root.layout.environment_file("tiny")
+    tables = [
+        f"# [tool.rootstock.accelerators.{name}]\n"
+        + "".join(f"# {key} = {json.dumps(value)}\n" for key, value in part.items())
+        for name, part in accelerators.items()
+    ]
+    head, _, rest = path.read_text().partition("# ///\ndef")
+    path.write_text(f"{head}{''.join(tables)}# ///\ndef{rest}")
+
+
+def test_an_accelerator_has_packages_of_its_own(tiny_site, tmp_path):
+    root, command = tiny_site
+    for version in ("1.0", "2.0"):
+        make_wheel(root.wheels, "rsforcpu", version)
+    cuda = index_of(tmp_path / "cuda", "rsforcuda", needs=("rsbeta",))
+    accelerated(
+        root,
+        cpu={"dependencies": ["rsforcpu>=1", "rsalpha<9"], "overrides": ["rsforcpu==1.0"]},
+        cuda={
+            "dependencies": ["rsforcuda"],
+            "indexes": [cuda],
+            "overrides": ["rsbeta ; sys_platform == 'never'"],
+        },
+        rocm={"indexes": ["relative/simple"]},
+    )
+    text = root.layout.environment_file("tiny").read_text().replace("# no-index = true\n", "")
+    nothing = (tmp_path / "nothing").as_uri()
+    (tmp_path / "nothing").mkdir()
+    root.layout.environment_file("tiny").write_text(text)
+    command("install", *INSTALL, "--set", f"uv.default-index={nothing}")
+    command("install", *INSTALL, "--accelerator", "cuda")
+    packages = {path.name: read_build(path.resolve()).packages for path in root.layout.all_active.iterdir()}
+    assert packages == {
+        "tiny": {"rsalpha": "1.0", "rsforcpu": "1.0"},
+        f"tiny+{HERE}-cuda": {"rsalpha": "1.0", "rsforcuda": "1.0"},
+    }
+    locks = {path.name: path.read_text() for path in root.layout.environments.glob("*.lock")}
+    assert locks.keys() == {"tiny.py.lock", "tiny+cuda.py.lock"}
+    assert "rsforcuda" not in locks["tiny.py.lock"] and "rsforcpu" not in locks["tiny+cuda.py.lock"]
+    for more in ((), ("--accelerator", "cuda")):
+        assert "nothing to do" in command("install", *INSTALL, *more).stdout
+    assert command("lock", "--check").returncode == 0
+    done = command("install", *INSTALL, "--accelerator", "rocm", check=False)
+    assert (
+        "[tool.rootstock.accelerators.rocm] in an environment file names 'relative/simple', a relative path"
+        in done.stderr
+    )
+    # Where uv makes an environment, it is for the accelerator of the cluster.
+    launch = resolve(root.layout, "tiny", mode="uv-run").launch()
+    recipe = Path(launch.command[-1]).read_text()
+    assert "rsforcpu" in recipe and "rsforcuda" not in recipe
+
+
+def test_an_accelerator_that_nobody_knows_is_refused(tiny_site):
+    root, command = tiny_site
+    accelerated(root, gpu={"dependencies": ["rsbeta"]})
+    done = command("install", *INSTALL, check=False)
+    assert done.returncode == ConfigurationError.exit_code and "'gpu', which is no accelerator" in done.stderr
+    assert "Known accelerators: cpu, cuda, rocm, xpu." in done.stderr
