@@ -7,8 +7,9 @@
 #
 # [tool.rootstock]
 # description = "ALIGNN-FF: atomistic line graph network, universal force field for 89 elements. Energies, forces, stress."
-# licence = { code = "MIT", weights = "as stated at doi:10.6084/m9.figshare.23695695" }
-# citation = "K. Choudhary et al., Digital Discovery 2, 346 (2023), doi:10.1039/D2DD00096B"
+# family = "ALIGNN"
+# # Its own file of the licence; on PyPI it is labelled MIT.
+# licence = { code = "NIST-PD-fallback", weights = "as stated at doi:10.6084/m9.figshare.23695695" }
 # notes = [
 #     "Atoms are always treated as periodic, whatever pbc says: put molecules and slabs into a large enough cell.",
 #     "Single precision, with torch's defaults.",
@@ -16,20 +17,54 @@
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
 # elements = ["H-Bi", "Ac-Pu"]
+# training-set = "JARVIS-DFT"
+# functional = "OptB88vdW"
+# variants = [
+#     { models = ["matpes_r2scan"], training-set = "MatPES-r2SCAN", functional = "r2SCAN" },
+#     { models = ["matpes_pbe"], training-set = "MatPES-PBE", functional = "PBE" },
+#     { models = ["*_mp_1.5mill"], training-set = "MPtrj", functional = "PBE+U" },
+#     { models = ["*_mp_187k", "*_mp_168k"], training-set = "MPtrj (part)", functional = "PBE+U" },
+#     { models = ["*_mpf"], training-set = "Materials Project", functional = "PBE+U" },
+# ]
+#
+# [[tool.rootstock.citation]]
+# authors = "Choudhary, Kamal and DeCost, Brian and Major, Lily and Butler, Keith and Thiyagalingam, Jeyan and Tavazza, Francesca"
+# title = "Unified graph neural network force-field for the periodic table: solid state applications"
+# journal = "Digital Discovery"
+# volume = "2"
+# pages = "346--355"
+# year = 2023
+# doi = "10.1039/D2DD00096B"
+#
+# [[tool.rootstock.citation]]
+# authors = "Choudhary, Kamal and DeCost, Brian"
+# title = "Atomistic Line Graph Neural Network for improved materials property predictions"
+# journal = "npj Computational Materials"
+# volume = "7"
+# pages = "185"
+# year = 2021
+# doi = "10.1038/s41524-021-00650-1"
+#
+# [[tool.rootstock.citation]]
+# authors = "Kaplan, Aaron D. and Liu, Runze and Qi, Ji and Ko, Tsz Wai and Deng, Bowen and Riebesell, Janosh and Ceder, Gerbrand and Persson, Kristin A. and Ong, Shyue Ping"
+# title = "A Foundational Potential Energy Surface Dataset for Materials"
+# year = 2025
+# arxiv = "2503.04070"
+# models = ["matpes_*"]
 #
 # # The force fields among the package's models. The others predict single properties: their number is not an energy.
 # [tool.rootstock.models]
 # "" = "matpes_r2scan"
-# "matpes_r2scan" = "MatPES, r2SCAN"
-# "matpes_pbe" = "MatPES, PBE"
-# "v12.2.2024_dft_3d_307k" = "JARVIS-DFT, OptB88vdW"
-# "v12.2.2024_mp_1.5mill" = "MPtrj, PBE/PBE+U"
-# "v12.2.2024_mp_187k" = "part of MPtrj, PBE/PBE+U"
-# "v10.30.2024_dft_3d_307k" = "JARVIS-DFT, OptB88vdW; superseded"
-# "v10.30.2024_mp_168k" = "part of MPtrj, PBE/PBE+U; superseded"
-# "v8.29.2024_dft_3d" = "JARVIS-DFT, OptB88vdW; superseded"
-# "v8.29.2024_mpf" = "Materials Project, PBE/PBE+U; superseded"
-# "v5.27.2024" = "JARVIS-DFT, OptB88vdW; superseded"
+# "matpes_r2scan" = "the default of its authors"
+# "matpes_pbe" = "without U"
+# "v12.2.2024_dft_3d_307k" = "of December 2024"
+# "v12.2.2024_mp_1.5mill" = "1.5 million structures"
+# "v12.2.2024_mp_187k" = "187,000 structures"
+# "v10.30.2024_dft_3d_307k" = "superseded"
+# "v10.30.2024_mp_168k" = "superseded"
+# "v8.29.2024_dft_3d" = "superseded"
+# "v8.29.2024_mpf" = "superseded"
+# "v5.27.2024" = "superseded"
 # "/path/to/folder" = "a model of your own: the folder holds config.json and best_model.pt"
 #
 # [tool.rootstock.cache]

@@ -5,19 +5,38 @@
 # dependencies = ["chgnet>=0.4.2", "ase>=3.23", "torch>=2.4.1"]
 #
 # [tool.rootstock]
-# description = "CHGNet: charge-informed graph network for 89 elements, trained on MPtrj (PBE/PBE+U). Energies, forces, stress and magnetic moments."
+# description = "CHGNet: charge-informed graph network for 89 elements. Energies, forces, stress and magnetic moments."
 # room = { megabytes = 1400, files = 39000, cuda = { megabytes = 6000 } }
 # licence = { code = "BSD-3-Clause", weights = "BSD-3-Clause" }
-# citation = "B. Deng et al., Nature Machine Intelligence 5, 1031 (2023), doi:10.1038/s42256-023-00716-3"
+# family = "CHGNet"
+# training-set = "MPtrj"
+# functional = "PBE+U"
+# variants = [{ models = ["r2scan"], training-set = "MPtrj + MP-r2SCAN", functional = "r2SCAN" }]
 # notes = ["Single precision only.", "The weights come with the package: nothing is downloaded."]
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "magmoms"]
 # elements = ["H-Bi", "Ac-Pu"]
 #
+# [[tool.rootstock.citation]]
+# authors = "Deng, Bowen and Zhong, Peichen and Jun, KyuJung and Riebesell, Janosh and Han, Kevin and Bartel, Christopher J. and Ceder, Gerbrand"
+# title = "CHGNet as a pretrained universal neural network potential for charge-informed atomistic modelling"
+# journal = "Nature Machine Intelligence"
+# volume = "5"
+# pages = "1031--1041"
+# year = 2023
+# doi = "10.1038/s42256-023-00716-3"
+#
+# [[tool.rootstock.citation]]
+# authors = "Huang, Xu and Deng, Bowen and Zhong, Peichen and Kaplan, Aaron D. and Persson, Kristin A. and Ceder, Gerbrand"
+# title = "Cross-functional transferability in universal machine learning interatomic potentials"
+# year = 2025
+# arxiv = "2504.05565"
+# models = ["r2scan"]
+#
 # [tool.rootstock.models]
 # "" = "0.3.0"
-# "0.3.0" = "MPtrj, PBE/PBE+U"
-# "0.2.0" = "MPtrj, deprecated by its authors, for old results"
+# "0.3.0" = "the default of its authors since October 2023"
+# "0.2.0" = "deprecated by its authors, for old results"
 # "r2scan" = "0.3.0 transferred to MP-r2SCAN"
 # "/path/to/checkpoint" = "a checkpoint of your own, as CHGNet's trainer writes them"
 #

@@ -5,10 +5,20 @@
 # [tool.rootstock]
 # description = "Effective medium theory, ASE's own: eight metals and H, C, N, O. Fast, no weights, no GPU: for trying things out."
 # room = { megabytes = 350, files = 10500 }
+# family = "EMT"
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
 # elements = ["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "energies"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Jacobsen, K. W. and Stoltze, P. and Nørskov, J. K."
+# title = "A semi-empirical effective medium theory for metals and alloys"
+# journal = "Surface Science"
+# volume = "366"
+# pages = "394--402"
+# year = 1996
+# doi = "10.1016/0039-6028(96)00816-3"
 #
 # [tool.rootstock.models]
 # "" = "ASE's parameters"

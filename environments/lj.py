@@ -5,10 +5,20 @@
 # [tool.rootstock]
 # description = "Lennard-Jones 12-6, ASE's own, for any element: no weights, no GPU. The numbers are exact, so it tests a machine, not a material."
 # room = { megabytes = 350, files = 10500 }
+# family = "Lennard-Jones"
 # licence = { code = "LGPL-2.1-or-later", weights = "" }
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
 # variants = [{ models = ["argon"], elements = ["Ar"] }]
+#
+# [[tool.rootstock.citation]]
+# authors = "Jones, J. E."
+# title = "On the determination of molecular fields. II. From the equation of state of a gas"
+# journal = "Proceedings of the Royal Society of London. Series A"
+# volume = "106"
+# pages = "463--477"
+# year = 1924
+# doi = "10.1098/rspa.1924.0082"
 #
 # [tool.rootstock.models]
 # "" = "reduced units: sigma = 1 A, epsilon = 1 eV"

@@ -12,7 +12,7 @@
 #
 # [tool.rootstock]
 # description = "MACE: higher-order equivariant message passing. Foundation models for materials (89 elements) and organic molecules. Energies, forces, stress."
-# citation = "I. Batatia et al., NeurIPS 35, 11423 (2022), arXiv:2206.07697; foundation models: arXiv:2401.00096 (MP), 2312.15211 (OFF)"
+# family = "MACE"
 # notes = [
 #     "default_dtype: float32 for materials and float64 for molecules, as in MACE's own functions; use float64 to relax or to compute phonons.",
 #     "MACE-MH needs setup_kwargs={'head': NAME}; without it, the error lists the names. MACE-OMOL reads atoms.info['charge'] and ['spin'].",
@@ -23,9 +23,18 @@
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
 # elements = ["H-Bi", "Ac-Pu"]
+# training-set = "MPtrj"
+# functional = "PBE+U"
 # variants = [
 #     { models = ["small", "medium", "large", "*-0b*", "medium-mpa-0"], licence = "MIT" },
 #     { models = ["*-omat-0", "mace-matpes-*", "mh-*", "off-*", "omol-*"], licence = "ASL" },
+#     { models = ["medium-mpa-0"], training-set = "MPtrj + sAlex" },
+#     { models = ["*-omat-0"], training-set = "OMat24" },
+#     { models = ["mace-matpes-pbe-*"], training-set = "OMat24 + MatPES-PBE", functional = "PBE" },
+#     { models = ["mace-matpes-r2scan-*"], training-set = "OMat24 + MatPES-r2SCAN", functional = "r2SCAN" },
+#     { models = ["mh-*"], training-set = "OMat24 + OMol25 + OC20 + MatPES-PBE + MatPES-r2SCAN", functional = "PBE+U, PBE, r2SCAN, wB97M-V" },
+#     { models = ["off-*"], training-set = "SPICE 1", functional = "wB97M-D3(BJ)" },
+#     { models = ["omol-*"], training-set = "OMol25", functional = "wB97M-V" },
 #     { models = ["off-*"], elements = ["H", "C-F", "P-Cl", "Br", "I"] },
 #     { models = ["mh-*"], needs = ["head"] },
 #     { models = ["omol-*"], elements = ["H-Bi"], needs = ["charge", "spin"] },
@@ -34,30 +43,89 @@
 # # ASL: academic use only. Whoever uses such a model accepts its terms; the library prints a notice and does not ask.
 # [tool.rootstock.licence]
 # code = "MIT"
-# weights = "MIT: MP-0, MPA-0. Academic Software License: OMAT-0, MATPES, MH, OFF, OMOL"
+# weights = "as stated at https://github.com/ACEsuit/mace-foundations"
+#
+# [[tool.rootstock.citation]]
+# authors = "Batatia, Ilyes and Kovács, Dávid Péter and Simm, Gregor N. C. and Ortner, Christoph and Csányi, Gábor"
+# title = "MACE: Higher Order Equivariant Message Passing Neural Networks for Fast and Accurate Force Fields"
+# journal = "Advances in Neural Information Processing Systems"
+# volume = "35"
+# pages = "11423--11436"
+# year = 2022
+# arxiv = "2206.07697"
+#
+# [[tool.rootstock.citation]]
+# authors = "Batatia, Ilyes and Benner, Philipp and Chiang, Yuan and Elena, Alin M. and Kovács, Dávid P. and Riebesell, Janosh and others"
+# title = "A foundation model for atomistic materials chemistry"
+# journal = "The Journal of Chemical Physics"
+# volume = "163"
+# pages = "184110"
+# year = 2025
+# doi = "10.1063/5.0297006"
+# arxiv = "2401.00096"
+# models = ["small*", "medium*", "large*", "mace-matpes-*"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Barroso-Luque, Luis and Shuaibi, Muhammed and Fu, Xiang and Wood, Brandon M. and Dzamba, Misko and Gao, Meng and Rizvi, Ammar and Zitnick, C. Lawrence and Ulissi, Zachary W."
+# title = "Open Materials 2024 (OMat24) Inorganic Materials Dataset and Models"
+# year = 2024
+# arxiv = "2410.12771"
+# models = ["*-omat-0", "mace-matpes-*"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Kaplan, Aaron D. and Liu, Runze and Qi, Ji and Ko, Tsz Wai and Deng, Bowen and Riebesell, Janosh and Ceder, Gerbrand and Persson, Kristin A. and Ong, Shyue Ping"
+# title = "A Foundational Potential Energy Surface Dataset for Materials"
+# year = 2025
+# arxiv = "2503.04070"
+# models = ["mace-matpes-*"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Batatia, Ilyes and Lin, Chen and Hart, Joseph and Kasoar, Elliott and Elena, Alin M. and Norwood, Sam Walton and Wolf, Thomas and Csányi, Gábor"
+# title = "Cross Learning between Electronic Structure Theories for Unifying Molecular, Surface, and Inorganic Crystal Foundation Force Fields"
+# year = 2025
+# arxiv = "2510.25380"
+# models = ["mh-*"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Kovács, Dávid Péter and Moore, J. Harry and Browning, Nicholas J. and Batatia, Ilyes and others"
+# title = "MACE-OFF: Short-Range Transferable Machine Learning Force Fields for Organic Molecules"
+# journal = "Journal of the American Chemical Society"
+# volume = "147"
+# pages = "17598--17611"
+# year = 2025
+# doi = "10.1021/jacs.4c07099"
+# arxiv = "2312.15211"
+# models = ["off-*"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Levine, Daniel S. and Shuaibi, Muhammed and Spotte-Smith, Evan Walter Clark and Taylor, Michael G. and others"
+# title = "The Open Molecules 2025 (OMol25) Dataset, Evaluations, and Models"
+# year = 2025
+# arxiv = "2505.08762"
+# models = ["omol-*"]
 #
 # [tool.rootstock.models]
 # "" = "medium-mpa-0"
-# "small" = "MACE-MP-0a, MPtrj, PBE+U"
-# "medium" = "MACE-MP-0a, MPtrj, PBE+U"
-# "large" = "MACE-MP-0a, MPtrj, PBE+U"
-# "small-0b" = "MACE-MP-0b, MPtrj, PBE+U: more stable molecular dynamics"
-# "medium-0b" = "MACE-MP-0b, MPtrj, PBE+U: more stable molecular dynamics"
-# "small-0b2" = "MACE-MP-0b2, MPtrj, PBE+U: more stable at high pressure"
-# "medium-0b2" = "MACE-MP-0b2, MPtrj, PBE+U: more stable at high pressure"
-# "large-0b2" = "MACE-MP-0b2, MPtrj, PBE+U: more stable at high pressure"
-# "medium-0b3" = "MACE-MP-0b3, MPtrj, PBE+U: high pressure, better reference energies"
-# "medium-mpa-0" = "MACE-MPA-0, MPtrj + sAlex, PBE+U: the most accurate for materials under an open licence"
-# "small-omat-0" = "MACE-OMAT-0, OMat24, PBE+U (ASL)"
-# "medium-omat-0" = "MACE-OMAT-0, OMat24, PBE+U (ASL)"
-# "mace-matpes-pbe-0" = "MatPES, PBE without U (ASL)"
-# "mace-matpes-r2scan-0" = "MatPES, r2SCAN (ASL)"
-# "mh-0" = "MACE-MH-0, several heads: crystals, molecules, surfaces (ASL)"
-# "mh-1" = "MACE-MH-1, several heads: crystals, molecules, surfaces (ASL)"
-# "off-small" = "MACE-OFF23, organic molecules of 10 elements, wB97M-D3 (ASL)"
-# "off-medium" = "MACE-OFF23, organic molecules of 10 elements, wB97M-D3 (ASL)"
-# "off-large" = "MACE-OFF23, organic molecules of 10 elements, wB97M-D3 (ASL)"
-# "omol-extra-large" = "MACE-OMOL-0, molecules and complexes with charge and spin, wB97M-VV10 (ASL)"
+# "small" = "MACE-MP-0a"
+# "medium" = "MACE-MP-0a"
+# "large" = "MACE-MP-0a"
+# "small-0b" = "MACE-MP-0b: more stable molecular dynamics"
+# "medium-0b" = "MACE-MP-0b: more stable molecular dynamics"
+# "small-0b2" = "MACE-MP-0b2: more stable at high pressure"
+# "medium-0b2" = "MACE-MP-0b2: more stable at high pressure"
+# "large-0b2" = "MACE-MP-0b2: more stable at high pressure"
+# "medium-0b3" = "MACE-MP-0b3: high pressure, better reference energies"
+# "medium-mpa-0" = "MACE-MPA-0: the most accurate for materials under an open licence"
+# "small-omat-0" = "MACE-OMAT-0"
+# "medium-omat-0" = "MACE-OMAT-0"
+# "mace-matpes-pbe-0" = "MACE-MATPES-PBE-0, without U"
+# "mace-matpes-r2scan-0" = "MACE-MATPES-r2SCAN-0"
+# "mh-0" = "MACE-MH-0, several heads: crystals, molecules, surfaces"
+# "mh-1" = "MACE-MH-1, several heads: crystals, molecules, surfaces"
+# "off-small" = "MACE-OFF23, organic molecules of 10 elements"
+# "off-medium" = "MACE-OFF23, organic molecules of 10 elements"
+# "off-large" = "MACE-OFF23, organic molecules of 10 elements"
+# "omol-extra-large" = "MACE-OMOL-0, molecules and complexes with charge and spin"
 # "/path/to/file.model" = "a checkpoint of your own; a pattern such as /path/to/*.model is a committee"
 #
 # # The library looks in $XDG_CACHE_HOME/mace. Others (fontconfig, torch) write below that variable, so it is not set for

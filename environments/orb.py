@@ -13,7 +13,7 @@
 # [tool.rootstock]
 # description = "ORB: fast universal potentials for materials and molecules, conservative and direct. Energies, forces, stress."
 # licence = { code = "Apache-2.0", weights = "Apache-2.0" }
-# citation = "B. Rhodes et al., arXiv:2504.06231 (v3); M. Neumann et al., arXiv:2410.22570 (v2)"
+# family = "ORB"
 # notes = [
 #     "conservative: forces are derivatives of the energy. direct: forces are predicted by themselves, faster, and do not conserve energy.",
 #     "20 and inf are the largest numbers of neighbours.",
@@ -24,26 +24,63 @@
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
 # elements = ["H-Bi", "Ac-Pu"]
-# variants = [{ models = ["orbmol-*", "*-omol"], elements = ["H-Bi"], needs = ["charge", "spin"] }]
+# training-set = "MPtrj + Alexandria"
+# functional = "PBE+U"
+# variants = [
+#     { models = ["orbmol-*", "*-omol"], elements = ["H-Bi"], needs = ["charge", "spin"] },
+#     { models = ["*-omat"], training-set = "OMat24" },
+#     { models = ["*-omol"], training-set = "OMol25", functional = "wB97M-V" },
+#     { models = ["orbmol-v2"], training-set = "OMol25 + OPoly26", functional = "wB97M-V" },
+#     { models = ["orb-d3-*"], functional = "PBE+U-D3" },
+#     { models = ["orb-mptraj-only-v2"], training-set = "MPtrj" },
+# ]
+#
+# [[tool.rootstock.citation]]
+# authors = "Rhodes, Benjamin and Vandenhaute, Sander and Šimkus, Vaidotas and Gin, James and Godwin, Jonathan and Duignan, Tim and Neumann, Mark"
+# title = "Orb-v3: atomistic simulation at scale"
+# year = 2025
+# arxiv = "2504.06231"
+# models = ["orb-v3-*", "orbmol-*"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Neumann, Mark and Gin, James and Rhodes, Benjamin and Bennett, Steven and Li, Zhiyi and Choubisa, Hitarth and Hussey, Arthur and Godwin, Jonathan"
+# title = "Orb: A Fast, Scalable Neural Network Potential"
+# year = 2024
+# arxiv = "2410.22570"
+# models = ["orb-v2", "orb-d3-*", "orb-mptraj-only-v2"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Barroso-Luque, Luis and Shuaibi, Muhammed and Fu, Xiang and Wood, Brandon M. and Dzamba, Misko and Gao, Meng and Rizvi, Ammar and Zitnick, C. Lawrence and Ulissi, Zachary W."
+# title = "Open Materials 2024 (OMat24) Inorganic Materials Dataset and Models"
+# year = 2024
+# arxiv = "2410.12771"
+# models = ["*-omat"]
+#
+# [[tool.rootstock.citation]]
+# authors = "Levine, Daniel S. and Shuaibi, Muhammed and Spotte-Smith, Evan Walter Clark and Taylor, Michael G. and others"
+# title = "The Open Molecules 2025 (OMol25) Dataset, Evaluations, and Models"
+# year = 2025
+# arxiv = "2505.08762"
+# models = ["*-omol", "orbmol-*"]
 #
 # [tool.rootstock.models]
 # "" = "orb-v3-conservative-inf-omat"
-# "orb-v3-conservative-inf-omat" = "OMat24, PBE+U: the most accurate for materials"
-# "orb-v3-conservative-20-omat" = "OMat24, PBE+U"
-# "orb-v3-direct-inf-omat" = "OMat24, PBE+U"
-# "orb-v3-direct-20-omat" = "OMat24, PBE+U: the fastest"
-# "orb-v3-conservative-inf-mpa" = "MPtrj + Alexandria, PBE+U"
-# "orb-v3-conservative-20-mpa" = "MPtrj + Alexandria, PBE+U"
-# "orb-v3-direct-inf-mpa" = "MPtrj + Alexandria, PBE+U"
-# "orb-v3-direct-20-mpa" = "MPtrj + Alexandria, PBE+U"
-# "orbmol-v2" = "OMol25 + OPoly26, wB97M-V: molecules with charge and spin, long-range electrostatics"
-# "orb-v3-conservative-omol" = "OMol25, wB97M-V: molecules with charge and spin"
-# "orb-v3-direct-omol" = "OMol25, wB97M-V: molecules with charge and spin"
-# "orb-v2" = "MPtrj + Alexandria, PBE+U; direct"
+# "orb-v3-conservative-inf-omat" = "conservative, all neighbours: the most accurate for materials"
+# "orb-v3-conservative-20-omat" = "conservative, 20 neighbours"
+# "orb-v3-direct-inf-omat" = "direct, all neighbours"
+# "orb-v3-direct-20-omat" = "direct, 20 neighbours: the fastest"
+# "orb-v3-conservative-inf-mpa" = "conservative, all neighbours"
+# "orb-v3-conservative-20-mpa" = "conservative, 20 neighbours"
+# "orb-v3-direct-inf-mpa" = "direct, all neighbours"
+# "orb-v3-direct-20-mpa" = "direct, 20 neighbours"
+# "orbmol-v2" = "molecules with charge and spin, long-range electrostatics"
+# "orb-v3-conservative-omol" = "conservative: molecules with charge and spin"
+# "orb-v3-direct-omol" = "direct: molecules with charge and spin"
+# "orb-v2" = "direct"
 # "orb-d3-v2" = "orb-v2 with D3 dispersion"
 # "orb-d3-sm-v2" = "orb-v2 with D3 dispersion, 10 layers"
 # "orb-d3-xs-v2" = "orb-v2 with D3 dispersion, 5 layers"
-# "orb-mptraj-only-v2" = "MPtrj, PBE+U; direct"
+# "orb-mptraj-only-v2" = "direct"
 # "/path/to/file.ckpt" = "a checkpoint of your own; setup_kwargs={'architecture': NAME} says which of the above it was made from"
 #
 # [tool.rootstock.cache]

@@ -338,3 +338,39 @@ def test_a_build_is_made_and_leaves_nothing(site: Site, tiny: Path, tmp_path: Pa
     assert failed.returncode == 14
     assert re.search(r"ase(\{.*\})?>=99999", failed.stderr)
     assert not list(scratch.glob("rootstock-check-*"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "text"),
+    [
+        ('licence = { code = "mit", weights = "MIT" }', 6,
+         "licence 'mit' is in no class: users see it as unknown. Write 'MIT'."),
+        ('licence = { code = "MIT", weights = "GPLv3" }', 6,
+         "licence 'GPLv3' is in no class: users see it as unknown. "
+         "Did you mean 'GPL-3.0-only' or 'GPL-3.0-or-later'?"),
+        ('licence = { weights = "ask us" }', 6,
+         "licence 'ask us' is in no class: users see it as unknown. Use an identifier of https://spdx.org/licenses/, "
+         "ASL or FAIR-Chemistry-1.0; or 'as stated at PAGE'."),
+        ('variants = [{ models = ["a"], licence = "academic" }]', 6,
+         "variant 1: licence 'academic' is in no class: users see it as unknown. Use an identifier of "
+         "https://spdx.org/licenses/, ASL or FAIR-Chemistry-1.0; or 'as stated at PAGE'."),
+        ('description = "mine"\nfunctional = "R2SCAN"', 7,
+         "functional 'R2SCAN' is none that filters know. Write 'r2SCAN'."),
+        ('functional = "PBE+U, wB97M-VV10"', 6,
+         "functional 'wB97M-VV10' is none that filters know. Did you mean 'wB97M-V'?"),
+        ('training-set = "MPTrj + sAlex"', 6, "training set 'MPTrj' is spelt 'MPtrj' in other files."),
+        ('variants = [{ models = ["a"], training-set = "omat 24" }]', 6,
+         "variant 1: training set 'omat 24' is spelt 'OMat24' in other files."),
+    ],
+)  # fmt: skip
+def test_words_that_filters_would_not_find(tmp_path: Path, lines: str, line: int, text: str) -> None:
+    assert said(tmp_path, header(*lines.split("\n"))) == [(line, "warning", text)]
+
+
+def test_words_that_are_welcome(tmp_path: Path) -> None:
+    text = header(
+        'licence = { code = "GPL-3.0-only", weights = "as stated at doi:10.1000/1" }',
+        'functional = "PBE+U, wB97M-D3(BJ)"',
+        'training-set = "MPtrj (part) + a set of my own"',
+    )
+    assert said(tmp_path, text) == []

@@ -18,6 +18,7 @@ from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.requirements import normalized, parse_requirement, required_packages
 from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
+from rootstock.reports.envfile_lint.words import check_words
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
 _HEADER_KEYS = ("requires-python", "dependencies", "tool")
@@ -125,6 +126,7 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
         yield from _refusals(source, ("warm", model), lines, source.check_model, model)
     for index, reference in enumerate(sound.get("references", [])):
         yield from _check_reference(source, index, reference, lines)
+    yield from check_words(sound, lines)
     if not table.get("references"):
         yield Finding(WARNING, "there are no references: nobody checks the numbers of a build.")
 
