@@ -29,14 +29,14 @@ _ELSEWHERE = "as stated at "  # begins a licence that only a page states
 # computed: with U for some elements in oxides and fluorides, and plain PBE otherwise.
 FUNCTIONALS = (
     "B3LYP", "B3LYP-D3(BJ)", "BEEF-vdW", "CCSD(T)", "GFN1-xTB", "GFN2-xTB", "HSE06", "LDA", "OptB88vdW", "PBE", "PBE+U",
-    "PBE+U-D3", "PBE-D3", "PBE-D3(BJ)", "PBE0", "PBE0+MBD", "PBEsol", "r2SCAN", "RPBE", "RPBE-D3", "SCAN", "wB97M-D3(BJ)", "wB97M-V", "wB97X",
-    "wB97X-D3",
+    "PBE+U-D3", "PBE-D3", "PBE-D3(BJ)", "PBE0", "PBE0+MBD", "PBEsol", "r2SCAN", "RPBE", "RPBE-D3", "SCAN",
+    "wB97M-D3(BJ)", "wB97M-V", "wB97X", "wB97X-D3",
 )  # fmt: skip
 # Several are joined by ` + `. Others are as welcome: data sets are many.
 TRAINING_SETS = (
-    "Alexandria", "ANI-1ccx", "ANI-1x", "ANI-2x", "JARVIS-DFT", "MAD", "MatPES-PBE", "MatPES-r2SCAN", "Materials Project",
-    "MP-r2SCAN", "MPtrj", "OC20", "OC22", "ODAC23", "OMat24", "OMC25", "OMol25", "OPoly26", "QM7-X", "sAlex", "SPICE 1",
-    "SPICE 2",
+    "Alexandria", "ANI-1ccx", "ANI-1x", "ANI-2x", "JARVIS-DFT", "MAD", "MatPES-PBE", "MatPES-r2SCAN",
+    "Materials Project", "MP-r2SCAN", "MPtrj", "OC20", "OC22", "ODAC23", "OMat24", "OMC25", "OMol25", "OPoly26",
+    "QM7-X", "sAlex", "SPICE 1", "SPICE 2",
 )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def odd_functionals(functional: str) -> Iterator[str]:
 
 
 def odd_training_sets(training_set: str) -> Iterator[str]:
-    """Yield which training sets are spelt in another way than in other files; those that nobody knows are not among them.
+    """Yield which training sets are spelt in another way than in other files; those that nobody knows are left alone.
 
     Parameters
     ----------
