@@ -25,7 +25,7 @@ LICENCES = {
 }  # fmt: skip
 _ELSEWHERE = "as stated at "  # begins a licence that only a page states
 
-# Several, of a model with several heads, are separated by commas. PBE+U is what Materials Project, Alexandria and OMat24
+# Several, of a model with several heads, are separated by commas. PBE+U is what MPtrj, Alexandria and OMat24 were
 # computed: with U for some elements in oxides and fluorides, and plain PBE otherwise.
 FUNCTIONALS = (
     "B3LYP", "B3LYP-D3(BJ)", "BEEF-vdW", "CCSD(T)", "GFN1-xTB", "GFN2-xTB", "HSE06", "LDA", "OptB88vdW", "PBE", "PBE+U",
