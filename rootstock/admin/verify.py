@@ -23,6 +23,7 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.resolve import require_environment, resolve_environment
+from rootstock.config.demands import listed_properties
 from rootstock.config.environment_file import EnvironmentSource, registered_names
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
@@ -220,8 +221,9 @@ def check_model(
     report(f"starting a worker ({device})")
     try:
         client = WorkerConnection(
-            build.launch(threads=1), first.model, device, first.options, start_timeout=_START_S, on_progress=report
-        )
+            build.launch(threads=1), first.model, device, first.options, start_timeout=_START_S, on_progress=report,
+            listed=listed_properties(source, first.model),
+        )  # fmt: skip
     except MissingWeightsError as error:
         # It got as far as looking for the weights, so the environment works; there are no numbers to check.
         if not all(reference.needs_weights for reference in references):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class WorkerConnection(PeerConnection):
         Called with a line of text as the start proceeds. By default a start that takes long is logged.
     patience : float
         Seconds that a server may keep silent from which weights are fetched; 0: for ever.
+    listed : sequence of str, optional
+        The properties that it may offer; by default all that the calculator declares.
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class WorkerConnection(PeerConnection):
         log: Path | None = None,
         on_progress: Report | None = None,
         patience: float = 0.0,
+        listed: Sequence[str] | None = None,
     ) -> None:
         self.launch = launch
         self.sequence = self.largest_part = 0
@@ -98,14 +101,10 @@ class WorkerConnection(PeerConnection):
         super().__init__(_finish, self.process)
         self.process.owner = weakref.ref(self)
         setup = {
-            "environment": str(launch.environment_file),
-            "model": model,
-            "device": device,
-            "options": dict(options),
-            "root": str(launch.layout.root),
-            "cache": str(launch.layout.cache),
-            "patience": patience,
-        }
+            "environment": str(launch.environment_file), "model": model, "device": device, "options": dict(options),
+            "root": str(launch.layout.root), "cache": str(launch.layout.cache), "patience": patience,
+            "listed": listed and list(listed),
+        }  # fmt: skip
         try:
             self.process.start()
             self.pid, self.log = self.process.pid, self.process.log

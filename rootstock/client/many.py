@@ -19,12 +19,10 @@ from rootstock.client.blame import DEATHS, Blame
 from rootstock.client.evaluated import Evaluated, FailureClass
 from rootstock.client.inputs import Inputs
 from rootstock.client.session import WorkerSession
-from rootstock.client.strange_elements import name_strange_elements
 from rootstock.errors import (
     ConfigurationError,
     DeviceError,
     MissingWeightsError,
-    ModelError,
     NonFiniteError,
     WorkerStartError,
 )
@@ -183,6 +181,7 @@ class ManyStructures:
         inputs = before.moved() if before else Inputs()
         try:
             inputs.update(structure)
+            self._session.refuse(inputs)
         except (ConfigurationError, NonFiniteError) as error:
             return Evaluated(number, None, error, structure, FailureClass.STRUCTURE)
         return Question(number, inputs, asked, structure, len(inputs))
@@ -272,8 +271,6 @@ class ManyStructures:
             yield from self._told(self._blame.worked(question))
             yield Evaluated(question.number, outcome, None, question.structure)  # type: ignore[arg-type]
             return
-        if type(outcome.error) is ModelError:
-            name_strange_elements(outcome.error, self._session.spec.model, question.inputs)
         yield from self._told(self._blame.failed(question, outcome, first=first))
 
     @staticmethod

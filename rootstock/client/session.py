@@ -12,15 +12,16 @@ from typing import Any
 from rootstock import __version__
 from rootstock.client.batch_session import BatchSession
 from rootstock.client.connection import WorkerConnection
+from rootstock.client.demands import StructureCheck
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.peer import Phase, asked_meanwhile, closed_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
-from rootstock.client.strange_elements import name_strange_elements
 from rootstock.client.threads import thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.client.timings import Timings
+from rootstock.config.demands import listed_properties
 from rootstock.errors import (
     DeviceError,
     MissingWeightsError,
@@ -69,8 +70,9 @@ class WorkerSpec:
         launch, argument = self.model.launch(threads), self.model.argument
         try:
             return WorkerConnection(
-                launch, argument, self.device, self.options, start_timeout=self.start_timeout, log=self.log
-            )
+                launch, argument, self.device, self.options, start_timeout=self.start_timeout, log=self.log,
+                listed=listed_properties(self.model.source, argument),
+            )  # fmt: skip
         except WorkerStartError as error:
             error.hint = error.hint or self.model.source.doubt(argument)
             raise
@@ -96,6 +98,7 @@ class WorkerSession(BatchSession):
         self._find_spec = find_spec
         self._spec: WorkerSpec | None = None
         self._patience: dict[str, Any] = {}  # what was set before the spec was found
+        self._check: StructureCheck | None = None
         self.timings = Timings()
         self._weights: list[dict[str, Any]] | None = None  # the files, with their hashes, once somebody asked
 
@@ -141,6 +144,11 @@ class WorkerSession(BatchSession):
                     raise closed_meanwhile()
             return self._connection
 
+    def refuse(self, inputs: Inputs) -> None:
+        """Refuse atoms that the model cannot compute, before a worker is asked; see `StructureCheck.refuse`."""
+        self._check = self._check or StructureCheck(self.spec.model)
+        self._check.refuse(inputs)
+
     def _start(self) -> WorkerConnection:
         connection = self.spec.start(for_all_ranks=self._for_all_ranks)
         logger.info("worker: ready after %.1f s", connection.start_s)
@@ -158,7 +166,13 @@ class WorkerSession(BatchSession):
         inputs : Inputs
         predicted, required : int
             What is computed, unless the model cannot; and what must be, a part of it.
+
+        Raises
+        ------
+        ConfigurationError
+            As `refuse`.
         """
+        self.refuse(inputs)
         with self.own_lock():
             connection, timings = self._connection, self.timings
             if connection is None or connection.phase is not Phase.IDLE or self._busy:
@@ -167,14 +181,12 @@ class WorkerSession(BatchSession):
             try:
                 self._busy = True  # nothing can interrupt between this and the try, nor between finally and its line
                 results = self._ask(connection, inputs, predicted, required)
-            except WorkerError as error:
+            except WorkerError:
                 if not connection.usable:
                     self._connection = None  # nothing of a lost worker is kept
                     if not self.users:
                         raise closed_meanwhile() from None
                     self._settle(0.0)  # raises if Python ends: that is the reason
-                if type(error) is ModelError:
-                    name_strange_elements(error, self.spec.model, inputs)
                 raise
             finally:
                 self._busy = False

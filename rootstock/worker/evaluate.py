@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -26,13 +26,21 @@ _RESET = Calculator.reset
 _VECTORS = INPUT_BITS["initial_magmom_vectors"]
 
 
-def offered_properties(calculator: Any) -> list[str]:
+def offered_properties(calculator: Any, listed: Collection[str] | None = None) -> list[str]:
     """Return the properties that a calculator implements and this protocol carries.
 
     ``free_energy`` is among them wherever ``energy`` is: optimizers ask for it, and a model without electrons has
     no other.
+
+    Parameters
+    ----------
+    calculator : ase.calculators.calculator.Calculator
+    listed : collection of str, optional
+        Those that its environment file lists, where that counts: a library may declare what it does not compute.
     """
     names = set(calculator.implemented_properties)
+    if listed is not None:
+        names &= {*listed}
     if "energy" in names:
         names.add("free_energy")
     return [section.name for section in PROPERTIES if section.name in names]
@@ -45,9 +53,11 @@ class Evaluator:
     ----------
     calculator : ase.calculators.calculator.Calculator
     memory : SharedMemory
+    offered : list of str, optional
+        What it offers; by default all that the calculator implements.
     """
 
-    def __init__(self, calculator: Any, memory: SharedMemory) -> None:
+    def __init__(self, calculator: Any, memory: SharedMemory, offered: list[str] | None = None) -> None:
         self.calculator = calculator
         self.memory = memory
         self.atoms: Atoms | None = None
@@ -59,7 +69,8 @@ class Evaluator:
         self._buffers: dict[str, tuple[bytearray, bytes]] = {}
         self._bytes: list[tuple[bytearray, bytes]] = []
         self._has_stress = False
-        self._offered = sum(PROPERTY_BITS[name] for name in offered_properties(calculator))
+        names = offered_properties(calculator) if offered is None else offered
+        self._offered = sum(PROPERTY_BITS[name] for name in names)
         self._requested_names: dict[int, list[str]] = {}
 
     def evaluate(self, frame: Frame, info: str) -> int:

@@ -75,8 +75,9 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
     endpoint.send(Frame(Kind.PROGRESS), {"stage": f"loading the model on {content['device']}"})
     with guard:
         calculator = call_setup(setup, content["model"], content["device"], content["options"])
+    offered = offered_properties(calculator, content.get("listed"))
     ready = {
-        "properties": offered_properties(calculator),
+        "properties": offered,
         "calculator": type(calculator).__name__,
         "batch": callable(getattr(calculator, "calculate_batch", None)),
         "pid": os.getpid(),
@@ -89,7 +90,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)
-    return Evaluator(calculator, memory), ready["device"] is not None
+    return Evaluator(calculator, memory, offered), ready["device"] is not None
 
 
 def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None:
