@@ -23,9 +23,9 @@ from rootstock.config.job_scripts import check_jobs
 from rootstock.config.model_string import parse_model_string
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, RootError, RootstockError
-from rootstock.root.layout import environment_of
 from rootstock.root.lock import Report, quiet
 from rootstock.root.records import BUILD_RECORD
+from rootstock.root.variants import environment_of
 
 _REACHES_BUILDS = ("uv.", "python.", "hardware.accelerator")
 

@@ -31,6 +31,7 @@ from rootstock.config.environment_file import (
     packaged_names,
     packaged_source,
 )
+from rootstock.config.model_names import refuse_clashes
 from rootstock.config.registry_text import merge_registry
 from rootstock.config.render import render_activation, render_default, render_modulefiles, render_registry
 from rootstock.config.site import Site, check_site, installed_versions, is_new
@@ -101,6 +102,7 @@ def plan_install(
     marker = _own_marker(site)
     asked = asked_for(site, environments, marker.get("written", {}), bundle, created=not marker)
     site, layout, sources = asked.site, site.layout, asked.sources
+    refuse_clashes(layout, sources)
     brought, interpreters = _interpreters(site, bundle)
 
     def pythons_for(name: str) -> list[Interpreter]:
@@ -214,10 +216,9 @@ def _own_marker(site: Site) -> dict[str, Any]:
         refuse_placeholder(site.layout.root)
         check_path(site.layout.root)
     check_site(site, "install")
-    if is_new(site.layout):
-        check_settings(site)
-        return {}
     check_settings(site)
+    if is_new(site.layout):
+        return {}
     marker = read_marker(site.layout)
     if marker.get("cluster") != site.cluster.name:
         raise RootError(

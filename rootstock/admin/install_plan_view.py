@@ -18,7 +18,9 @@ from rootstock.builds.root_interpreters import NewPython
 from rootstock.config.environment_file import registered_names
 from rootstock.config.render import example_name
 from rootstock.config.site import has_client
+from rootstock.root.aliases import table_is_current
 from rootstock.root.disk_usage import DiskUsage, free_space
+from rootstock.root.generations import read_state
 from rootstock.root.managed_files import FileChange
 from rootstock.root.modes import ModeChange
 
@@ -99,6 +101,9 @@ class InstallPlanView(Plan):
         ]
         if not lines and (self.unrecorded or self.new_marker != self.marker):
             lines.append("record the present state as a generation")
+        layout = self.site.layout
+        if not lines and self.marker and not table_is_current(layout, read_state(layout).active):
+            lines.append("write the table of aliases anew")  # as a part of any change
         return lines
 
     def diffs(self) -> list[str]:

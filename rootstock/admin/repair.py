@@ -20,9 +20,10 @@ from rootstock.builds.uv import Uv, package_cache, python_downloads
 from rootstock.config.environment_file import registered_names
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, RootstockError
+from rootstock.root.aliases import table_is_current
 from rootstock.root.checksums import Problem
 from rootstock.root.disk_usage import number_of
-from rootstock.root.generations import Change, latest_number, read_generations, transaction
+from rootstock.root.generations import Change, latest_number, read_generations, read_state, transaction
 from rootstock.root.layout import CLIENT, STAGING, RootLayout
 from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import may_remove, remove_tree
@@ -76,16 +77,19 @@ class RepairPlan(Plan):
         The newest generation.
     wheels : Path or None
         A folder with all packages; None: they are fetched.
+    aliases : bool
+        Whether the table of aliases is to be written anew; that is a part of every change.
     """
 
     mends: tuple[Mend, ...]
     since: int
     wheels: Path | None
+    aliases: bool
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do, or nothing that can be done."""
-        return all(mend.how is None for mend in self.mends)
+        return not self.aliases and all(mend.how is None for mend in self.mends)
 
     @property
     def hopeless(self) -> list[Mend]:
@@ -94,7 +98,8 @@ class RepairPlan(Plan):
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each build and interpreter."""
-        return [mend.describe(self.site.layout.root) for mend in self.mends]
+        lines = [mend.describe(self.site.layout.root) for mend in self.mends]
+        return [*lines, "write the table of aliases anew"] if self.aliases else lines
 
     def details(self) -> dict[str, Any]:
         """Return what is damaged, and what can be done about it."""
@@ -161,7 +166,8 @@ def plan_repair(site: Site, environments: Sequence[str], *, bundle: Bundle | Non
                 mends.append(Mend(tree, problems, how))
             except RootstockError as error:
                 mends.append(Mend(tree, problems, None, error.message))
-    return RepairPlan(site, "repair", tuple(mends), since, bundle.wheels if bundle else None)
+    aliases = not table_is_current(layout, read_state(layout).active)
+    return RepairPlan(site, "repair", tuple(mends), since, bundle.wheels if bundle else None, aliases)
 
 
 def label(tree: SealedTree) -> str:

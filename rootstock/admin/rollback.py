@@ -23,10 +23,11 @@ from rootstock.root.generations import (
     read_state,
     transaction,
 )
-from rootstock.root.layout import CLIENT, RootLayout, environment_of
+from rootstock.root.layout import CLIENT, RootLayout
 from rootstock.root.lock import AdminContext
 from rootstock.root.managed_files import FileChange, hashes_after, plan_files
 from rootstock.root.records import point, read_build, read_marker, write_file
+from rootstock.root.variants import environment_of
 
 Build = tuple[str, str]  # name and digest
 

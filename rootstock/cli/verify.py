@@ -87,8 +87,8 @@ def _verify_files(layout: RootLayout, environments: Sequence[str], as_json: bool
     from rootstock.config.environment_file import registered_names
     from rootstock.root.disk_usage import number_of
     from rootstock.root.in_use import link_problems
-    from rootstock.root.layout import environment_of
     from rootstock.root.published import sealed_trees
+    from rootstock.root.variants import environment_of
 
     for name in environments:
         require_environment(layout, name)

@@ -12,32 +12,30 @@ from pathlib import Path
 
 from rootstock.client.launch import LAUNCH_MODES, ResolvedModel
 from rootstock.config.devices import check_device_name
-from rootstock.config.environment_file import (
-    model_strings,
-    packaged_names,
-    packaged_strings,
-    read_source,
-    registered_names,
-)
+from rootstock.config.environment_file import packaged_names, read_header, read_source, registered_names
+from rootstock.config.model_names import find_alias, model_strings, packaged_strings
 from rootstock.config.model_string import did_you_mean, is_environment_name, parse_model_string
-from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentError
+from rootstock.errors import ConfigurationError, RootError, RootstockError, UnknownEnvironmentError
 from rootstock.root.disk_usage import number_of
 from rootstock.root.in_use import published_builds
 from rootstock.root.layout import RootLayout
-from rootstock.root.records import BUILD_SOURCE, read_marker
+from rootstock.root.records import BUILD_SOURCE, active_build, read_marker
 from rootstock.root.variants import fitting_build, how_to_build
 
 logger = logging.getLogger("rootstock")
 
 
 def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto") -> ResolvedModel:
-    """Return the model of a root that a model string means, for a device.
+    """Return the model of a root that a model string or an alias means, for a device.
+
+    An environment's own name and model win: an alias is looked for where there is no such environment, or where its
+    file lists all models and not this one.
 
     Parameters
     ----------
     layout : RootLayout
     model : str
-        A model string such as ``mace-medium``.
+        A model string such as ``mace-medium``, or an alias such as ``mace-mp-0-medium``.
     device : str
         What it is to compute on: of several builds, the one for this machine and this device is taken.
     mode : {'auto', 'build', 'uv-run'}
@@ -52,31 +50,49 @@ def resolve(layout: RootLayout, model: str, device: str = "", mode: str = "auto"
     UnknownEnvironmentError
         If it has no such environment.
     """
-    name, argument = _split(layout, model)
+    try:
+        return _resolve(layout, *_split(layout, model), device, mode)
+    except (ConfigurationError, UnknownEnvironmentError):
+        if (found := find_alias(layout, model)) is None:
+            raise
+    return _resolve(layout, *found, device, mode)
+
+
+def _resolve(layout: RootLayout, name: str, argument: str, device: str, mode: str) -> ResolvedModel:
     resolved = resolve_environment(layout, name, argument, device, mode)
     resolved.source.check_model(argument)
     return resolved
 
 
 def find_model(layout: RootLayout, model: str) -> tuple[str, str]:
-    """Return the environment that a model string names, and the argument for its ``setup()``.
+    """Return the environment and the argument of its ``setup()`` that a model string or an alias means; see `resolve`.
 
     Parameters
     ----------
     layout : RootLayout
     model : str
-        A model string such as ``mace-medium``.
+        A model string such as ``mace-medium``, or an alias.
 
     Raises
     ------
+    ConfigurationError
+        If two environments have the alias.
     RootError
         If the root is none, or cannot be read.
     UnknownEnvironmentError
         If it has no such environment.
     """
     name, argument = _split(layout, model)
-    require_environment(layout, name)
-    return name, argument
+    try:
+        require_environment(layout, name)
+        build = active_build(layout.active(name))
+        read_header(build / BUILD_SOURCE if build else layout.environment_file(name), name).check_model(argument)
+    except RootstockError as error:
+        if found := find_alias(layout, model):
+            return found
+        if isinstance(error, UnknownEnvironmentError):
+            raise
+    return name, argument  # whoever reads its file refuses what it lacks
 
 
 def _split(layout: RootLayout, model: str) -> tuple[str, str]:

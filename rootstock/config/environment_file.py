@@ -96,6 +96,12 @@ class EnvironmentSource:
         table: Mapping[str, str] = self.rootstock.get("models", {})
         return table
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Names by which the field knows models, each with the argument of ``setup()``; a pinned version has none."""
+        table: Mapping[str, str] = self.rootstock.get("aliases", {}) if "@" not in self.name else {}
+        return table
+
     def named(self, model: str) -> str:
         """Return the name of a model: the default's, where `model` is empty and the default has a name."""
         return self.models[""] if not model and self.models.get("") in self.models else model
@@ -112,10 +118,7 @@ class EnvironmentSource:
         """Say that the file names no model `model`; empty if it does, if it names none, or if that is a path."""
         if not model or model in self.models or not self.models or is_path(model) or os.path.exists(model):
             return ""
-        return (
-            f"{self.name} names no model {model!r}.{did_you_mean(f'{self.name}-{model}', self.strings())} "
-            f"'rootstock list' shows those that there are."
-        )
+        return f"{self.name} names no model {model!r}.{self._meant(model)} 'rootstock list' shows those that there are."
 
     def check_model(self, model: str) -> None:
         """Refuse a model that the environment does not have, if its file says that it names them all.
@@ -134,7 +137,15 @@ class EnvironmentSource:
         raise ConfigurationError(
             f"Environment {self.name!r} has no model {model!r}. It has: {names}"
             f"{'; or the path of a checkpoint' if takes_paths else ''}.",
-            f"{did_you_mean(f'{self.name}-{model}', self.strings())} 'rootstock list' shows all models.".strip(),
+            f"{self._meant(model)} 'rootstock list' shows all models.".strip(),
+        )
+
+    def _meant(self, model: str) -> str:
+        """Return a sentence with the models that are spelt alike, or that are other tasks of the same family."""
+        family = model_string(self.name, f"{model.partition('/')[0]}/")
+        tasks = [string for string in self.strings() if string.startswith(family)]
+        return did_you_mean(model_string(self.name, model), tasks or [*self.strings(), *self.aliases]) or (
+            f" {family.rstrip('/')} has the tasks {', '.join(tasks)}." if tasks else ""
         )
 
     @property
@@ -240,25 +251,9 @@ def registered_names(layout: RootLayout) -> list[str]:
     return _names_in(layout.environments)
 
 
-def model_strings(layout: RootLayout) -> list[str]:
-    """Return every model string of a root; an environment file that cannot be read counts as one."""
-    strings = []
-    for name in registered_names(layout):
-        try:
-            strings += read_header(layout.environment_file(name)).strings()
-        except (ConfigurationError, UnknownEnvironmentError):
-            strings.append(name)
-    return strings
-
-
 def packaged_names() -> list[str]:
     """Return the names of the environments that ship with Rootstock."""
     return _names_in(data_folder("environments"))
-
-
-def packaged_strings() -> list[str]:
-    """Return the model strings of the environments that ship with Rootstock."""
-    return [string for name in packaged_names() for string in packaged_source(name).strings()]
 
 
 def packaged_source(name: str) -> EnvironmentSource:

@@ -18,11 +18,11 @@ from rootstock.root.disk_usage import DiskUsage, check_space, disk_usage, free_s
 from rootstock.root.generations import Generation, generation_files, read_generation, read_state
 from rootstock.root.holder import Holder, read_holder
 from rootstock.root.in_use import how_to_put_back, link_problems
-from rootstock.root.layout import STAGING, RootLayout, environment_of
+from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.ownership import check_owners
 from rootstock.root.record_files import read_each
 from rootstock.root.records import read_marker
-from rootstock.root.variants import Variant, find_variants
+from rootstock.root.variants import Variant, environment_of, find_variants
 from rootstock.root.verification_records import read_verifications
 
 UNNEEDED = "unneeded-packages"  # in `sizes`, beside paths of folders

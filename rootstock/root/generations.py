@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.errors import LockBusyError, RootError, RootstockError, SiteError
+from rootstock.root.aliases import write_table
 from rootstock.root.hooks import check_hook, run_hook
 from rootstock.root.layout import RootLayout
 from rootstock.root.lock import AdminContext, admin_lock
@@ -177,9 +178,11 @@ def transaction(layout: RootLayout, access: Access, change: Change, admin: Admin
             yield
         except BaseException:
             with contextlib.suppress(OSError, RootError):  # the error that stopped us is the one to report
+                write_table(layout, read_state(layout).active, access.file)
                 if unrecorded(layout):
                     _record(layout, access, f"{admin.command} (did not end well)", change.restores)
             raise
+        write_table(layout, read_state(layout).active, access.file)
         if change.always or unrecorded(layout):
             _record(layout, access, admin.command, change.restores)
         run_hook(layout, "post", change.command, change.cluster, admin)

@@ -245,6 +245,11 @@ class RootLayout:
         return self.generations / f"{number}.json"
 
     @property
+    def aliases_file(self) -> Path:
+        """The names of the field for models in use; written with each change, and made again if it is gone."""
+        return self.generations / "aliases.json"
+
+    @property
     def locks(self) -> Path:
         """Locks of those who change the root."""
         return self.root / "locks"
@@ -288,12 +293,3 @@ class RootLayout:
         files = "|".join(re.escape(path.name) for path in (self.marker, self.clusters_file))
         names = {path.name for path in self.root.iterdir()} - folders
         return sorted(name for name in names if not re.fullmatch(rf"\.?({files})(\.\w+)?", name))
-
-
-def environment_of(link: str) -> str:
-    """Return the environment's name, given the name of a link to one of its builds.
-
-    >>> environment_of("mace@2024.01.15+aarch64-cuda"), environment_of("mace")
-    ('mace@2024.01.15', 'mace')
-    """
-    return link.partition(VARIANT)[0]

@@ -223,3 +223,12 @@ def how_to_build(layout: RootLayout, environment: str | Path) -> str:
         Its name, or the path of its file.
     """
     return f"An admin builds it with: rootstock-site install --root {layout.root} --env {environment}"
+
+
+def environment_of(link: str) -> str:
+    """Return the environment's name, given the name of a link to one of its builds.
+
+    >>> environment_of("mace@2024.01.15+aarch64-cuda"), environment_of("mace")
+    ('mace@2024.01.15', 'mace')
+    """
+    return link.partition(VARIANT)[0]
