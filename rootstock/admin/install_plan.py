@@ -292,7 +292,7 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
 
 def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
     """Yield the folders where environments look for weights: some libraries create them, and a user could not."""
-    named = {site.layout.cache / folder for source in sources for folder in source.cache_variables.values()}
+    named = {site.layout.cache / folder for source in sources for folder in source.cache_folders}
     folders = {parent for path in named for parent in (path, *path.parents) if site.layout.cache in parent.parents}
     for folder in sorted(folders - {*site.layout.folders()}):
         if not folder.is_dir():

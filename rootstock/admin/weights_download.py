@@ -102,7 +102,7 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
         admin.report(f"{request}: {text}")
 
     with tempfile.TemporaryDirectory(prefix="rootstock-home-") as home:
-        offline = model.launch_offline(Path(home))
+        offline = model.launch_offline(Path(home, "offline"))
         fetched: list[Path] = []
         sources: list[str] = []
         try:
@@ -110,7 +110,7 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
             opened = _load(request, offline, step)["opened"]
         except WorkerError as error:
             admin.log(f"{request}: {error}")
-            fetched, sources = _download(site, request, model, step)
+            fetched, sources = _download(site, request, model, Path(home, "online"), step)
             step("starting a worker without network")
             try:
                 opened = _load(request, offline, step)["opened"]
@@ -139,7 +139,9 @@ def _load(request: WeightsRequest, launch: Launch, step: Report, timeout: float 
     return worker.ready
 
 
-def _download(site: Site, request: WeightsRequest, model: ResolvedModel, step: Report) -> tuple[list[Path], list[str]]:
+def _download(
+    site: Site, request: WeightsRequest, model: ResolvedModel, home: Path, step: Report
+) -> tuple[list[Path], list[str]]:
     """Let a worker fetch what it needs into a staging folder, and move that into the root's cache.
 
     Returns
@@ -150,7 +152,7 @@ def _download(site: Site, request: WeightsRequest, model: ResolvedModel, step: R
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=site.layout.cache))
     try:
         step("fetching")
-        launch = model.launch_fetch(staging, site.cluster.proxy)
+        launch = model.launch_fetch(staging, site.cluster.proxy, home)
         with _report_progress(staging, step):
             ready = _load(request, launch, step, _FETCH_S)
         for lock in staging.rglob("*.lock"):  # of libraries, while they fetch

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rootstock.client.process import WorkerProcess
 from rootstock.config.model_string import is_path
 from rootstock.errors import DeviceError, MissingWeightsError, WorkerError, WorkerProtocolError, WorkerStartError
-from rootstock.root.weights import how_to_fetch
+from rootstock.root.weights import HOME, how_to_fetch
 from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import Failure, FailureCode, decode_failure
 from rootstock.worker.channel.frames import Frame, Kind
@@ -121,6 +122,9 @@ def _failure(process: WorkerProcess, model: str, report: Failure) -> WorkerError
         return DeviceError(report.message, report.hint)
     if report.code is FailureCode.MISSING_WEIGHTS and not is_path(model):
         name, root = process.launch.name, process.launch.layout.root
+        if process.launch.home:  # the place where an admin finds them
+            place = str(process.launch.layout.cache / HOME)
+            report = replace(report, message=report.message.replace(str(process.launch.home), place))
         lack = f"The weights of model {model or '(default)'!r} of environment {name!r} are not in {root}"
         error = process.failure(MissingWeightsError, lack, report)
         error.hint = how_to_fetch(root, name, model)

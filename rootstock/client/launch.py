@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rootstock.builds.variables import clean_variables
+from rootstock.client.private_home import LEAD_ASTRAY as BESIDE_HOME
+from rootstock.client.private_home import make_home, shared_home
 from rootstock.client.process import Launch
 from rootstock.client.scratch import private_scratch
 from rootstock.config.environment_file import EnvironmentSource
@@ -19,6 +21,7 @@ from rootstock.root.weights import (
     OFFLINE,
     WeightsFile,
     fetch_variables,
+    home_links,
     own_weights,
     read_variables,
     weights_of,
@@ -26,10 +29,6 @@ from rootstock.root.weights import (
 )
 
 LAUNCH_MODES = ("auto", "build", "uv-run")
-
-_UV_VARIABLES = dict.fromkeys(
-    ("PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONUNBUFFERED", "UV_NO_CONFIG", "UV_NO_PROGRESS"), "1"
-)
 
 
 @dataclass(frozen=True)
@@ -88,23 +87,23 @@ class ResolvedModel:
         if self.build is not None:
             mode, command = "build", [str(self.build / "bin" / "python"), "-I", "-B", "-u"]
         else:
-            from rootstock.client.uv_run import uv_command  # whoever starts a build goes without it
+            from rootstock.client.uv_run import uv_command, uv_variables  # whoever starts a build goes without it
 
             mode, command = "uv-run", uv_command(self.layout, self.source, registered=self.registered)
-            # The command names uv's cache. The root is the caller's own: weights may be fetched on first use.
-            dropped = {"UV_CACHE_DIR", *OFFLINE}
-            variables = {name: value for name, value in variables.items() if name not in dropped} | _UV_VARIABLES
+            variables = uv_variables(variables, self.layout, self.source)
         # A build has a copy of its own, which nobody edits.
         file = self.build / BUILD_SOURCE if self.build else self.source.path
-        return Launch(self.source.name, tuple(command), variables, file, self.layout, mode, self.build)
+        home = Path(variables["HOME"]) if self.source.home_folders else None
+        return Launch(self.source.name, tuple(command), variables, file, self.layout, mode, self.build, home=home)
 
     def launch_offline(self, home: Path) -> Launch:
         """Say how to start a worker as any user of the root does: with nothing of the caller's own home."""
-        launch = self.launch(threads=1)
-        variables = {name: value for name, value in launch.variables.items() if not name.startswith("XDG_")}
-        return replace(launch, variables={**variables, "HOME": str(home)})
+        launch, own = self.launch(threads=1), self.source.cache_variables
+        variables = {name: value for name, value in launch.variables.items() if name in own or name[:4] != "XDG_"}
+        own_home = make_home(home, self.layout.cache, self.source.home_folders) if launch.home else None
+        return replace(launch, variables={**variables, "HOME": str(home)}, home=own_home)
 
-    def launch_fetch(self, cache: Path, proxy: str) -> Launch:
+    def launch_fetch(self, cache: Path, proxy: str, home: Path) -> Launch:
         """Say how to start a worker that fetches weights.
 
         Parameters
@@ -113,10 +112,17 @@ class ResolvedModel:
             An empty folder, where they go.
         proxy : str
             The site's proxy; empty without one.
+        home : Path
+            A folder for the worker's home, if the library looks for weights in one.
         """
         launch = self.launch(threads=1)
         variables = {name: value for name, value in launch.variables.items() if name not in OFFLINE}
-        return replace(launch, variables=variables | fetch_variables(cache, self.source.cache_variables, proxy))
+        variables |= fetch_variables(cache, self.source.cache_variables, proxy)
+        if folders := self.source.home_folders:
+            for folder in home_links(folders).values():
+                (cache / folder).mkdir(parents=True, exist_ok=True)
+            variables["HOME"] = str(make_home(home, cache, folders))
+        return replace(launch, variables=variables)
 
     def weights(self) -> tuple[WeightsFile, ...]:
         """Return the files that ``setup()`` reads, with their hashes: for a methods section.
@@ -134,10 +140,14 @@ class ResolvedModel:
         return own_weights(self.argument)
 
     def _variables(self, threads: int) -> dict[str, str]:
-        inherited = {name: value for name, value in clean_variables().items() if name not in LEAD_ASTRAY}
+        folders = self.source.home_folders
+        dropped = (*LEAD_ASTRAY, *(BESIDE_HOME if folders else ()))
+        inherited = {name: value for name, value in clean_variables().items() if name not in dropped}
         variables = {**inherited, "UV_CACHE_DIR": str(self.layout.uv_cache)}
         variables |= read_variables(self.layout.cache, self.source.cache_variables)
         variables |= write_variables(private_scratch() / "cache")
+        if folders:
+            variables["HOME"] = str(shared_home(self.layout.cache, folders))
         # A worker makes and drops large arrays in every step: glibc should keep their pages, not fetch them anew.
         variables = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)} | variables
         if threads:

@@ -51,6 +51,8 @@ class Launch:
         The build's folder.
     entry : Path
         The worker's code. By default that of this package, so that client and worker never differ.
+    home : Path or None
+        The worker's own home, if it has one; what is a link there lies in the root's cache.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Launch:
     mode: str
     build: Path | None = None
     entry: Path = WORKER_ENTRY
+    home: Path | None = None
 
 
 class WorkerProcess(ChildProcess):

@@ -14,7 +14,7 @@ from rootstock.client.launch import LAUNCH_MODES, ResolvedModel
 from rootstock.config.devices import check_device_name
 from rootstock.config.environment_file import packaged_names, read_header, read_source, registered_names
 from rootstock.config.model_names import find_alias, model_strings, packaged_strings
-from rootstock.config.model_string import did_you_mean, is_environment_name, parse_model_string
+from rootstock.config.model_string import at_home, did_you_mean, is_environment_name, parse_model_string
 from rootstock.errors import ConfigurationError, RootError, RootstockError, UnknownEnvironmentError
 from rootstock.root.disk_usage import number_of
 from rootstock.root.in_use import published_builds
@@ -148,7 +148,7 @@ def resolve_environment(
         )
     if build is None and registered and mode == "auto":
         _warn_of_uv(layout, source.name)
-    return ResolvedModel(layout, source, argument, build, registered)
+    return ResolvedModel(layout, source, at_home(argument), build, registered)
 
 
 def resolve_build(layout: RootLayout, environment: str, argument: str, digest: str) -> ResolvedModel | None:
@@ -167,7 +167,8 @@ def resolve_build(layout: RootLayout, environment: str, argument: str, digest: s
     build = next((build for build in published_builds(layout, environment) if build.name == digest), None)
     if build is None:
         return None
-    return ResolvedModel(layout, read_source(build / BUILD_SOURCE, environment), argument, build, registered=True)
+    source = read_source(build / BUILD_SOURCE, environment)
+    return ResolvedModel(layout, source, at_home(argument), build, registered=True)
 
 
 def _check_never_built(layout: RootLayout, name: str) -> None:

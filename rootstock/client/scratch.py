@@ -17,7 +17,7 @@ from rootstock.worker.channel.descriptors import above_standard_streams
 
 _TAIL_BYTES = 8000
 _TAIL_LINES = 30
-_CONTENT = {"cache", "log"}  # of a folder of ours
+_CONTENT = {"cache", "home", "log"}  # of a folder of ours
 _KEPT_LOGS = 50  # of workers that failed
 _PART = 2**19  # bytes of the beginning, and of the end, of a log that became too long
 _LONGEST = 4 * _PART

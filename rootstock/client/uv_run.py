@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from rootstock.config.site import installed_site
 from rootstock.errors import ConfigurationError, RootError
 from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.variants import how_to_build
+from rootstock.root.weights import OFFLINE, home_links
 
+_VARIABLES = dict.fromkeys(
+    ("PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONUNBUFFERED", "UV_NO_CONFIG", "UV_NO_PROGRESS"), "1"
+)
 _PACKAGES = {"uv": "uv", "tomli-w": "tomli_w"}  # by their modules: all else that a calculator needs comes with ASE
 
 
@@ -57,6 +62,25 @@ class EnvironmentManager:
     def get_environment_variables(self) -> dict[str, str]:
         """Return the variables that point uv and the model libraries to the caches in the root."""
         return {"UV_CACHE_DIR": str(self.layout.uv_cache), "HF_HOME": str(self.layout.huggingface_cache)}
+
+
+def uv_variables(variables: Mapping[str, str], layout: RootLayout, source: EnvironmentSource) -> dict[str, str]:
+    """Return the variables of a worker that uv starts, given those of one in a build.
+
+    The root is the caller's own: weights may be fetched on first use.
+
+    Parameters
+    ----------
+    variables, layout, source
+    """
+    dropped = {"UV_CACHE_DIR", *OFFLINE}  # the command names uv's cache
+    kept = {name: value for name, value in variables.items() if name not in dropped} | _VARIABLES
+    if source.home_folders:
+        for folder in home_links(source.home_folders).values():
+            (layout.cache / folder).mkdir(parents=True, exist_ok=True)
+        data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+        kept = {"UV_PYTHON_INSTALL_DIR": os.path.join(data, "uv", "python")} | kept  # uv's own, whatever HOME is
+    return kept
 
 
 def uv_command(layout: RootLayout, source: EnvironmentSource, *, registered: bool) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from glob import glob
@@ -17,6 +16,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from rootstock.config.cache_folders import cache_variables, home_folders
 from rootstock.config.capabilities import Capabilities, read_capabilities
 from rootstock.config.environment_text import check_setup, parse_header, read_text
 from rootstock.config.header_kinds import misfits
@@ -27,6 +27,7 @@ from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentEr
 from rootstock.root.layout import RootLayout
 from rootstock.root.reachability import refusal
 from rootstock.root.records import BUILD_RECORD, BUILD_SOURCE, BuildRecord, how_to_replace
+from rootstock.root.weights import home_links
 
 
 @dataclass(frozen=True)
@@ -160,22 +161,18 @@ class EnvironmentSource:
 
     @property
     def cache_variables(self) -> Mapping[str, str]:
-        """Environment variables of the worker: name -> folder under the root's cache.
+        """Environment variables of the worker: name -> folder under the root's cache; see `cache_variables`."""
+        return cache_variables(self.rootstock, str(self.path))
 
-        Raises
-        ------
-        ConfigurationError
-            If a folder would lie elsewhere: installations create these folders, and workers read what is in them.
-        """
-        table: Mapping[str, Any] = self.rootstock.get("cache", {})
-        for name, folder in table.items():
-            where = f"{self.path}: [tool.rootstock.cache] {name}"
-            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ConfigurationError(f"{where} is no name of an environment variable.")
-            inside = isinstance(folder, str) and not folder.startswith("/") and ".." not in folder.split("/")
-            if not inside or not folder or not folder.isprintable():
-                raise ConfigurationError(f"{where} must name a folder under the root's cache, not {folder!r}.")
-        return table
+    @property
+    def home_folders(self) -> tuple[str, ...]:
+        """Folders below the worker's home that lead into the root's cache; see `home_folders`."""
+        return home_folders(self.rootstock, str(self.path))
+
+    @property
+    def cache_folders(self) -> tuple[str, ...]:
+        """Every folder under the root's cache where the library looks for weights."""
+        return (*self.cache_variables.values(), *home_links(self.home_folders).values())
 
     def room(self, accelerator: str) -> tuple[float, int] | None:
         """Return megabytes and files that a build for `accelerator` takes, about; None where the file does not say."""
@@ -211,7 +208,7 @@ def read_source(path: Path, name: str = "") -> EnvironmentSource:
     """
     source = read_header(path, name)
     check_setup(path, source.text)
-    source.cache_variables.items()  # what leads out of the root is refused before anything is made
+    _ = source.cache_folders  # what leads out of the root is refused before anything is made
     return source
 
 

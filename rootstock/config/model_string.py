@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -29,6 +30,11 @@ def is_path(model: str) -> bool:
     (True, True, True, False)
     """
     return model.startswith(("/", "~", "./", "../"))
+
+
+def at_home(model: str) -> str:
+    """Return an argument for ``setup()`` in which ``~`` is this user's home: a worker may have another one."""
+    return os.path.expanduser(model) if model.startswith("~") else model
 
 
 def model_string(environment: str, argument: str) -> str:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -41,6 +41,18 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 # They outrank HF_HOME: set in a user's shell, they would lead away from the weights in the root.
 LEAD_ASTRAY = ("HF_ASSETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
+
+
+HOME = "home"  # under a cache: what stands for folders below the home of a worker
+
+
+def home_links(folders: Iterable[str]) -> dict[str, str]:
+    """Return where folders below a worker's home lead: to these folders under the cache.
+
+    >>> home_links([".cache/sevennet"])
+    {'.cache/sevennet': 'home/.cache/sevennet'}
+    """
+    return {folder: f"{HOME}/{folder}" for folder in folders}
 
 
 def read_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:

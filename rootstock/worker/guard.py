@@ -8,6 +8,7 @@ root's owner.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from struct import pack
@@ -41,6 +42,7 @@ class SetupGuard:
 
     def __init__(self, root: str, cache: str, *, offline: bool, patience: float = 0.0) -> None:
         self._roots, self._caches = _both_ways(root), _both_ways(cache)
+        self._home = os.environ.get("HOME", "")  # links there may lead into the root
         self._offline, self._patience = offline, patience
         self._active = False
         self._opened: dict[str, None] = {}
@@ -77,11 +79,16 @@ class SetupGuard:
         for cause in _chain(error):
             if getattr(cause, _REFUSAL, False) or isinstance(cause, _hub_error()):
                 return True
-            if isinstance(cause, FileNotFoundError) and any(cache in str(cause) for cache in self._caches):
+            if isinstance(cause, FileNotFoundError) and self._names_a_place_for_weights(str(cause)):
                 return True
         # A library may have swallowed the refusal. What failed before that, as an optional import, explains nothing.
         missing = (cause for cause in _chain(error) if isinstance(cause, (FileNotFoundError, ImportError)))
         return self._refused and all(getattr(cause, _EARLIER, False) for cause in missing)
+
+    def _names_a_place_for_weights(self, text: str) -> bool:
+        words = text.split(self._home)[1:] if self._home else []
+        below_home = (os.path.realpath(self._home + re.split(r"[\s'\",:;]", word)[0]) for word in words)
+        return any(cache in text for cache in self._caches) or any(path.startswith(self._caches) for path in below_home)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
@@ -101,7 +108,12 @@ class SetupGuard:
             self._see_request(arguments[0], arguments[1])
 
     def _inside(self, path: Any) -> bool:
-        return not isinstance(path, int) and os.path.abspath(os.fsdecode(path)).startswith(self._roots)
+        if isinstance(path, int):
+            return False
+        text = os.path.abspath(os.fsdecode(path))
+        if text.startswith(self._roots):
+            return True
+        return bool(self._home) and text.startswith(self._home) and os.path.realpath(text).startswith(self._roots)
 
     def _see_open(self, path: Any, flags: int) -> None:
         if isinstance(path, int) or os.fsdecode(path).endswith(_CODE) or not self._inside(path):

@@ -1,0 +1,66 @@
+"""A home of a worker's own, for libraries that look for weights there and let no variable change that.
+
+It is a folder on the node's own disk in which some folders are links into the root's cache. Workers that need the same
+links share it, and it lasts as long as the scratch folder that it is in. What else a library writes below its home
+stays there: the user's own home is out of sight.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from rootstock.client.scratch import private_scratch
+from rootstock.errors import WorkerStartError
+from rootstock.root.weights import home_links
+
+# They outrank HOME: set in a user's shell, they would lead away from the links.
+LEAD_ASTRAY = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+
+
+def shared_home(cache: Path, folders: Iterable[str]) -> Path:
+    """Return the home for workers of this user with certain links; it is made if it is not there.
+
+    Parameters
+    ----------
+    cache : Path
+        The root's cache.
+    folders : iterable of str
+        Folders below the home.
+
+    Raises
+    ------
+    WorkerStartError
+        If it cannot be made, or something else is where a link must be.
+    """
+    key = "\0".join([str(cache), *sorted(folders)])
+    return make_home(private_scratch() / "home" / sha256(os.fsencode(key)).hexdigest()[:16], cache, folders)
+
+
+def make_home(home: Path, cache: Path, folders: Iterable[str]) -> Path:
+    """Make a home with links into a cache; several processes may do that at once. Errors are those of `shared_home`.
+
+    Parameters
+    ----------
+    home : Path
+        Where it is to be.
+    cache, folders
+        As for `shared_home`.
+    """
+    try:
+        for folder, goal in home_links(folders).items():
+            link, target = home / folder, cache / goal
+            link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                link.symlink_to(target)
+            except FileExistsError:
+                if not link.is_symlink() or link.readlink() != target:
+                    raise
+    except OSError as error:
+        raise WorkerStartError(
+            f"Cannot make a home for the worker ({error.filename2 or error.filename or home}: {error.strerror}).",
+            f"If something else than a link is there, remove {home}; or set TMPDIR to a folder with room.",
+        ) from error
+    return home
