@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rootstock import __version__
@@ -18,9 +19,8 @@ from rootstock.builds.package_cache import Package, installed_packages
 from rootstock.builds.plan import CLIENT, BuildPlan
 from rootstock.builds.room_needed import download
 from rootstock.builds.uv import Uv, package_cache_path, uv_version
-from rootstock.config.environment_file import packaged_names, registered_names
 from rootstock.config.job_scripts import check_jobs
-from rootstock.config.model_string import parse_model_string
+from rootstock.config.model_names import named_model
 from rootstock.config.site import Site
 from rootstock.errors import BuildError, RootError, RootstockError
 from rootstock.root.lock import Report, quiet
@@ -46,9 +46,10 @@ def check_settings(site: Site) -> None:
     if site.cluster.origins.get("uv.cache") == "argument":
         package_cache_path(site)
     if site.cluster.origins.get("models") == "argument":
-        names = [*registered_names(site.layout), *packaged_names(), *site.cluster.environments]
-        for name, model in (parse_model_string(text, names) for text in site.cluster.models):
-            find_source(site.layout, name).check_model(model)
+        read = partial(find_source, site.layout)
+        for text in site.cluster.models:
+            name, model = named_model(site.layout, text, read, site.cluster.environments)
+            read(name).check_model(model)
 
 
 def lock_builds(

@@ -23,7 +23,7 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.resolve import require_environment, resolve_environment
-from rootstock.config.demands import listed_properties
+from rootstock.config.demands import example_info, listed_properties
 from rootstock.config.environment_file import EnvironmentSource, registered_names
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference
@@ -181,12 +181,23 @@ def _select(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]
     selected = []
     for model in map(source.named, models):
         source.check_model(model)
-        selected += [reference for reference in references if source.named(reference.model) == model] or [
-            replace(
-                last, model=model, options={}, source="none", expected={}, tolerance={}, versions={}, needs_weights=True
-            )
-            for last in references[-1:]
-        ]
+        selected += (
+            [reference for reference in references if source.named(reference.model) == model]
+            or [
+                replace(
+                    last,
+                    model=model,
+                    options={},
+                    source="none",
+                    expected={},
+                    tolerance={},
+                    versions={},
+                    needs_weights=True,
+                    structure={**last.structure, "info": example_info(source.capabilities(model).needs)},
+                )  # fmt: skip
+                for last in references[-1:]
+            ]
+        )
     return selected
 
 

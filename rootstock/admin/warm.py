@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rootstock.admin.environment_sources import find_source
@@ -11,8 +12,9 @@ from rootstock.admin.install import InstallPlan
 from rootstock.admin.install_plan import plan_install
 from rootstock.admin.plans import Plan
 from rootstock.admin.weights_download import WeightsRequest, fetch
-from rootstock.config.environment_file import EnvironmentSource, packaged_names, read_source, registered_names
-from rootstock.config.model_string import is_path, parse_model_string
+from rootstock.config.environment_file import EnvironmentSource, read_source, registered_names
+from rootstock.config.model_names import named_model
+from rootstock.config.model_string import is_path
 from rootstock.config.site import Site
 from rootstock.errors import (
     BuildError,
@@ -174,7 +176,7 @@ def _select(
         pairs = [(environments[0], model) for model in models]
     else:
         strings = models or (() if environments or all_models else site.cluster.models)
-        pairs = [parse_model_string(text, [*registered, *packaged_names()]) for text in strings]
+        pairs = [named_model(site.layout, text, partial(_source, site.layout)) for text in strings]
     if strange := [name for name, _ in pairs if environments and name not in environments]:
         raise ConfigurationError(
             f"{strange[0]!r} is none of the environments {', '.join(environments)}.",

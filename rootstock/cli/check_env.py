@@ -16,8 +16,10 @@ from rootstock.cli.parameter_types import CLUSTER, DEVICE, Place
 from rootstock.cli.plans import PlanOptions, admin_context
 from rootstock.config.model_string import is_environment_name
 from rootstock.errors import ConfigurationError, RootstockError, SiteError
+from rootstock.root.disk_usage import number_of
 
 if TYPE_CHECKING:
+    from rootstock.reports.envfile_lint import Finding
     from rootstock.root.verification_records import Verification
 
 
@@ -68,7 +70,7 @@ def _write_new(path: Path, text: str) -> None:
 
 
 @click.command("check-env", cls=Command)
-@click.argument("file", type=Place(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=Place(path_type=Path))
 @click.option("--build", is_flag=True, help="If no error is found, build and verify it in a root that is then removed.")
 @click.option("--cluster", type=CLUSTER, default="local", show_default=True, metavar="NAME",
               help="With --build: the cluster whose settings hold.")  # fmt: skip
@@ -76,29 +78,54 @@ def _write_new(path: Path, text: str) -> None:
               help="With --build: a setting of the cluster file, such as uv.cache=/path.")  # fmt: skip
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="With --build: where to verify it.")
 @json_option
-def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], device: str, as_json: bool) -> None:
-    """Say all that is wrong with an environment file.
+def check_env(
+    files: tuple[Path, ...], build: bool, cluster: str, settings: tuple[str, ...], device: str, as_json: bool
+) -> None:
+    """Say all that is wrong with environment files.
 
-    It is not executed. Errors end with 3; warnings alone are no failure. With --build it is then installed where nobody
+    They are not executed. Their aliases are compared with each other's, and with those of the files that ship with
+    Rootstock. Errors end with 3; warnings alone are no failure. With --build a file is then installed where nobody
     uses it, and its references are computed; that ends as `rootstock-site install` would.
 
     \b
     Examples:
       rootstock-site check-env mymodel.py
+      rootstock-site check-env environments/*.py
       rootstock-site check-env mymodel.py --build --set uv.cache=/scratch/me/uv
     """
-    from rootstock.reports.envfile_lint import ERROR, batch_methods, check_environment
-    from rootstock.root.disk_usage import number_of
+    from rootstock.reports.envfile_lint import alias_clashes
 
     if not build:
         refuse_unused(dict.fromkeys(("cluster", "settings", "device"), "is for --build."))
-    findings, methods = check_environment(file), batch_methods(file)
+    if build and len(files) > 1:
+        raise ConfigurationError("--build is for one file at a time.", f"For example: check-env {files[0]} --build")
+    clashes = alias_clashes(files)
+    reports = [_check(file, clashes[file], tell=not as_json) for file in dict.fromkeys(files)]
+    errors = sum(report["errors"] for report in reports)
+    try:
+        if build and not errors:
+            run = _build(files[0], cluster, settings, device)
+            reports[0]["build"] = {"passed": run.passed, "not_run": run.not_run, "checks": run.checks}
+            if not as_json:
+                passed = number_of(run.passed, "check")
+                click.echo(f"{files[0]}: built; {passed} passed, {run.not_run} not run ({device})")
+    except RootstockError as error:
+        reports[0]["build"] = {"error": error.message}
+        raise
+    finally:
+        if as_json:
+            show_json(reports[0] if len(reports) == 1 else {"schema": 1, "errors": errors, "files": reports})
+    if errors:
+        sys.exit(ConfigurationError.exit_code)
+
+
+def _check(file: Path, clashes: list[Finding], *, tell: bool) -> dict[str, Any]:
+    """Check one file, and return what was found for programs."""
+    from rootstock.reports.envfile_lint import ERROR, batch_methods, check_environment
+
+    findings, methods = [*check_environment(file), *clashes], batch_methods(file)
     errors = sum(finding.severity == ERROR for finding in findings)
-    report: dict[str, Any] = {
-        "schema": 1, "file": str(file), "errors": errors, "warnings": len(findings) - errors,
-        "findings": [asdict(finding) for finding in findings], "batch": methods,
-    }  # fmt: skip
-    if not as_json:
+    if tell:
         for finding in findings:
             where = file if finding.line is None else f"{file}:{finding.line}"
             click.echo(f"{where}: {finding.severity}: {finding.text}")
@@ -107,21 +134,11 @@ def check_env(file: Path, build: bool, cluster: str, settings: tuple[str, ...], 
                 f"{name} (line {line})" for name, line in sorted(methods.items(), key=lambda each: each[1])
             )
             click.echo(f"{file}: supports batches: {found}")
-        click.echo(f"{file}: {errors} errors, {report['warnings']} warnings")
-    try:
-        if build and not errors:
-            run = _build(file, cluster, settings, device)
-            report["build"] = {"passed": run.passed, "not_run": run.not_run, "checks": run.checks}
-            if not as_json:
-                click.echo(f"{file}: built; {number_of(run.passed, 'check')} passed, {run.not_run} not run ({device})")
-    except RootstockError as error:
-        report["build"] = {"error": error.message}
-        raise
-    finally:
-        if as_json:
-            show_json(report)
-    if errors:
-        sys.exit(ConfigurationError.exit_code)
+        click.echo(f"{file}: {errors} errors, {len(findings) - errors} warnings")
+    return {
+        "schema": 1, "file": str(file), "errors": errors, "warnings": len(findings) - errors,
+        "findings": [asdict(finding) for finding in findings], "batch": methods,
+    }  # fmt: skip
 
 
 def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> Verification:

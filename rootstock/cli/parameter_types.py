@@ -143,7 +143,7 @@ class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         param: click.Parameter,  # noqa: ARG002  # click's signature
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the values that begin with what was typed; a path where it looks like one.
+        """Return the values that begin with what was typed; a path where it looks like one, and none does.
 
         Parameters
         ----------
@@ -152,11 +152,10 @@ class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         incomplete : str
             What was typed.
         """
-        if "/" in incomplete:
-            return [CompletionItem(incomplete, type="file")]
+        found: list[CompletionItem] = []
         with contextlib.suppress(RootstockError, OSError), warnings.catch_warnings(action="ignore"):
-            return [CompletionItem(value) for value in self._values(ctx) if value.startswith(incomplete)]
-        return []
+            found += [CompletionItem(value) for value in self._values(ctx) if value.startswith(incomplete)]
+        return found if found or "/" not in incomplete else [CompletionItem(incomplete, type="file")]
 
 
 class FileFormat(Completed):

@@ -15,6 +15,7 @@ import click
 
 from rootstock.config.clusters import cluster_names, require_root
 from rootstock.config.environment_file import packaged_names, registered_names
+from rootstock.config.model_names import root_aliases
 from rootstock.config.model_string import parse_model_string
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
@@ -245,8 +246,10 @@ def is_model(context: click.Context, word: str) -> bool:
     """
     names = packaged_names()
     with contextlib.suppress(RootstockError, OSError):
-        root = require_root(context.params.get("cluster"), context.params.get("root"))
-        names = registered_names(RootLayout(root)) or names
+        layout = RootLayout(require_root(context.params.get("cluster"), context.params.get("root")))
+        names = registered_names(layout) or names
+        if any(word in held for held in root_aliases(layout).values()):
+            return True
     return parse_model_string(word, names)[0] in names
 
 

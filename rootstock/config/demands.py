@@ -32,9 +32,14 @@ def setup_words(needs: Collection[str]) -> list[str]:
     return [name for name in needs if name not in (*INFO, *ARRAYS, GPU)]
 
 
+def example_info(needs: Collection[str]) -> dict[str, int]:
+    """Return entries of ``atoms.info`` such as a model needs."""
+    return {name: INFO[name][1] for name in needs if name in INFO}
+
+
 def example_lines(needs: Collection[str]) -> list[str]:
     """Return the lines of Python that give atoms what a model needs."""
-    info = [f'atoms.info["{name}"] = {INFO[name][1]}' for name in needs if name in INFO]
+    info = [f'atoms.info["{name}"] = {value}' for name, value in example_info(needs).items()]
     return info + [ARRAYS[name] for name in needs if name in ARRAYS]
 
 

@@ -155,6 +155,7 @@ VARIANT = {
 # Of a reference, those that `rootstock.config.references.read_reference` takes as they are.
 _REFERENCE = {
     "model": STRING, "options": Kind(_table_of(_is_plain), "a table of what JSON can hold"), "versions": STRING_TABLE,
+    "info": Kind(_table_of(_is_plain), "a table of what JSON can hold"),
     "expected": Kind(_table_of(_is_array), "a table of numbers and arrays of numbers"),
     "tolerance": Kind(_table_of(_is_number), "a table of numbers that are not negative"),
 }  # fmt: skip

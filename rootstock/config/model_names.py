@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rootstock.config.environment_file import (
     read_header,
     registered_names,
 )
-from rootstock.config.model_string import model_string
+from rootstock.config.model_string import model_string, parse_model_string
 from rootstock.errors import ConfigurationError, RootstockError, UnknownEnvironmentError
 from rootstock.root.aliases import Aliases, aliases_of_builds
 from rootstock.root.generations import read_state
@@ -79,6 +79,33 @@ def find_alias(layout: RootLayout, name: str) -> tuple[str, str] | None:
             f"Name the one that you mean: {' or '.join(strings)}",
         )
     return found[0] if found else None
+
+
+def named_model(
+    layout: RootLayout, text: str, read: Callable[[str], EnvironmentSource], more: Iterable[str] = ()
+) -> tuple[str, str]:
+    """Return the environment and the argument of its ``setup()`` that a name means, which may yet have to be installed.
+
+    Parameters
+    ----------
+    layout : RootLayout
+        Which may yet have to be made.
+    text : str
+        A model string, or an alias.
+    read : callable
+        Returns the file of an environment.
+    more : iterable of str
+        Names of environments that are about to be installed.
+    """
+    name, argument = parse_model_string(text, [*registered_names(layout), *packaged_names(), *more])
+    try:
+        read(name).check_model(argument)
+    except (ConfigurationError, UnknownEnvironmentError):
+        found = find_alias(layout, text) if layout.marker.is_file() else None
+        packaged = ((each, packaged_source(each).aliases) for each in packaged_names())
+        found = found or next(((each, held[text]) for each, held in packaged if text in held), None)
+        return found or (name, argument)
+    return name, argument
 
 
 def clashes(aliases: Aliases, files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:

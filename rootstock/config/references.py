@@ -13,8 +13,10 @@ from rootstock.errors import ConfigurationError
 
 _KEYS = {
     "name", "source", "versions", "model", "options", "needs_weights", "symbols", "cell", "pbc", "positions",
-    "scaled_positions", "expected", "tolerance",
+    "scaled_positions", "info", "charges", "magmoms", "expected", "tolerance",
 }  # fmt: skip
+
+_STRUCTURE = ("symbols", "cell", "positions", "scaled_positions", "info", "charges", "magmoms")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read_reference(table: Mapping[str, Any], where: str) -> Reference:
     expected, tolerance = table.get("expected", {}), table.get("tolerance", {})
     if set(expected) != set(tolerance):
         raise ConfigurationError(f"{where}: 'expected' and 'tolerance' must name the same properties.")
-    structure = {key: table[key] for key in ("symbols", "cell", "positions", "scaled_positions") if key in table}
+    structure = {key: table[key] for key in _STRUCTURE if key in table}
     structure["pbc"] = table.get("pbc", "cell" in table)
     for text in table.get("versions", {}).values():
         if fault := specifier_fault(text):

@@ -62,7 +62,11 @@ class Model:
         A line about it.
     package, version : str
         The library that it comes with, and which version is installed; empty if the environment is not built.
+    aliases : tuple of str
+        Other names of it.
     properties, elements, needs : tuple of str
+        See `Capabilities`.
+    dispersion : str
         See `Capabilities`.
     licence : str
         Of its weights.
@@ -80,9 +84,11 @@ class Model:
     description: str
     package: str
     version: str
+    aliases: tuple[str, ...]
     properties: tuple[str, ...]
     elements: tuple[str, ...]
     needs: tuple[str, ...]
+    dispersion: str
     licence: str
     built_for: tuple[str, ...]
     weights: str
@@ -129,8 +135,13 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
 
 
 def read_strings(layout: RootLayout) -> list[str]:
-    """Return the model strings of a root, without those of environments that cannot be read."""
-    return of_each(registered_names(layout), lambda name: in_use(layout, name)[0].strings())[0]
+    """Return the model strings of a root and the aliases, without those of environments that cannot be read."""
+
+    def read(name: str) -> Iterable[str]:
+        source = in_use(layout, name)[0]
+        return (*source.strings(), *source.aliases)
+
+    return of_each(registered_names(layout), read)[0]
 
 
 def of_each(names: Iterable[str], read: Callable[[str], Iterable[_T]]) -> tuple[list[_T], dict[str, RootstockError]]:
@@ -255,9 +266,11 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
         description=source.models.get(argument) or source.description,
         package=package,
         version=version,
+        aliases=tuple(alias for alias, name in source.aliases.items() if source.named(name) == source.named(argument)),
         properties=capabilities.properties,
         elements=capabilities.elements,
         needs=capabilities.needs,
+        dispersion=capabilities.dispersion,
         licence=capabilities.licence,
         built_for=environment.built_for,
         weights=_weights(layout, source, weights),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rootstock.config.demands import GPU, example_lines, setup_words
 from rootstock.reports.catalogue import Model
 
 _CRYSTALS = ("Cu", "Si", "Ar")  # what people know; others follow where a model has none of these
 _MOLECULES = {"H2O": {"H", "O"}, "CH4": {"H", "C"}, "N2": {"N"}}
-_INFO = {"charge": 0, "spin": 1}  # total charge, and multiplicity
 
 
 def example_script(model: Model, elements: Sequence[str], device: str) -> str:
@@ -22,14 +22,16 @@ def example_script(model: Model, elements: Sequence[str], device: str) -> str:
     device : str
     """
     maker, atoms = _structure(elements, molecule="charge" in model.needs)
-    options = ', setup_kwargs={"head": "NAME"}' if "head" in model.needs else ""
+    words = ", ".join(f'"{word}": "NAME"' for word in setup_words(model.needs))
+    options = f", setup_kwargs={{{words}}}" if words else ""
+    device = "cuda" if GPU in model.needs and device == "cpu" else device
     return "\n".join(
         [
             f"from {'ase' if maker == 'Atoms' else 'ase.build'} import {maker}",
             "from rootstock import RootstockCalculator",
             "",
             f"atoms = {maker}({atoms})",
-            *([f"atoms.info[{name!r}] = {value}" for name, value in _INFO.items() if name in model.needs]),
+            *example_lines(model.needs),
             f'with RootstockCalculator(model="{model.model}", device="{device}"{options}) as calc:',
             "    atoms.calc = calc",
             "    print(atoms.get_potential_energy(), atoms.get_forces())",

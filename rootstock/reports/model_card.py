@@ -11,6 +11,7 @@ from typing import Any
 
 from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
+from rootstock.config.demands import INCLUDED, OFFERED
 from rootstock.config.environment_file import read_header
 from rootstock.config.job_scripts import render_job
 from rootstock.config.site import Site, has_client, installed_site
@@ -22,6 +23,11 @@ from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_marker
 from rootstock.root.weights import Weights
+
+_DISPERSION = {
+    OFFERED: "offered: setup_kwargs={'dispersion': True} adds a D3 correction",
+    INCLUDED: "included: the model holds it, and adding it is refused",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class ModelCard:
         The record of those of this model.
     shell, script, job : str
         Lines to copy; the job is empty where the cluster has no scheduler.
+    alias : str
+        The alias by which somebody asked for it; empty if that was its own name.
     """
 
     model: Model
@@ -44,6 +52,7 @@ class ModelCard:
     shell: str
     script: str
     job: str
+    alias: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
@@ -53,6 +62,7 @@ class ModelCard:
         return {
             "schema": 2,
             **asdict(self.model),
+            "alias": self.alias or None,
             "code_licence": details.get("licence", {}).get("code", ""),
             "citation": details.get("citation", ""),
             "notes": details.get("notes", []),
@@ -76,6 +86,8 @@ class ModelCard:
 
     def _abilities(self) -> Iterator[str]:
         model, details = self.model, self.environment.source.rootstock
+        if self.alias:
+            yield f"{self.alias} is {model.model}"
         yield f"{model.model}: {model.description}"
         if model.description != details.get("description", model.description):
             yield f"  {details['description']}"
@@ -83,6 +95,10 @@ class ModelCard:
         yield f"elements    {compress(model.elements) or 'not stated, or any'}"
         if model.needs:
             yield f"needs       {', '.join(model.needs)}"
+        if model.dispersion:
+            yield f"dispersion  {_DISPERSION.get(model.dispersion, model.dispersion)}"
+        if model.aliases:
+            yield f"aliases     {', '.join(model.aliases)}"
         code = details.get("licence", {}).get("code", "")
         weights = model.licence or ("none" if model.weights == "none" else "not stated")
         yield f"licence     code: {code or 'not stated'}; weights: {weights}"
@@ -157,6 +173,7 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
         job=render_job(site, "single", version=version).rstrip()
         if site.cluster.scheduler != "none" and version
         else "",
+        alias=model if model in source.aliases and model != description.model else "",
     )
 
 

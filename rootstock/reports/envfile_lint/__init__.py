@@ -7,17 +7,23 @@ the file.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
-from rootstock.config.environment_text import parse_python, read_text
+from rootstock.config.environment_file import packaged_names, read_header
+from rootstock.config.environment_text import header_blocks, parse_python, read_text
+from rootstock.config.model_names import clashes
 from rootstock.config.model_string import is_environment_name
+from rootstock.config.packaged import data_folder
+from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.code import check_code
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 from rootstock.reports.envfile_lint.header import check_header
 from rootstock.reports.envfile_lint.hook import hook_lines
 
-__all__ = ["ERROR", "WARNING", "Finding", "batch_methods", "check_environment"]
+__all__ = ["ERROR", "WARNING", "Finding", "alias_clashes", "batch_methods", "check_environment"]
 
 _MOST = 100  # nobody reads more, and each looks for its line
 
@@ -37,6 +43,30 @@ def check_environment(path: Path) -> list[Finding]:
     if len(findings) > _MOST:
         findings[_MOST:] = [Finding(ERROR, f"there is more wrong than these {_MOST}: correct them first.")]
     return sorted(findings, key=lambda finding: finding.line or 0)
+
+
+def alias_clashes(paths: Sequence[Path]) -> dict[Path, list[Finding]]:
+    """Return for environment files the aliases that another of them has, or one that ships with Rootstock.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Of files of different names. What cannot be read has no aliases.
+    """
+    sources = {path.stem: path for path in [data_folder("environments") / f"{name}.py" for name in packaged_names()]}
+    sources |= {path.stem: path for path in paths}
+    aliases = {}
+    for name, path in sources.items():
+        with suppress(RootstockError):
+            aliases[name] = read_header(path).aliases
+    found: dict[Path, list[Finding]] = {path: [] for path in paths}
+    for alias, fault in clashes(aliases, sources):
+        for path in paths:
+            if alias in aliases.get(path.stem, ()):
+                found[path].append(
+                    Finding(ERROR, fault, header_blocks(read_text(path))[0].lines().of("aliases", alias))
+                )
+    return found
 
 
 def batch_methods(path: Path) -> dict[str, int]:

@@ -18,6 +18,7 @@ from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.requirements import normalized, parse_requirement, required_packages
 from rootstock.errors import RootstockError
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
+from rootstock.reports.envfile_lint.meaning import check_meaning
 from rootstock.reports.envfile_lint.words import check_words
 from rootstock.worker.channel.memory import PROPERTY_BITS
 
@@ -122,6 +123,7 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
         if not problems:
             sound[key] = value
     source = replace(source, header={"tool": {"rootstock": sound}})
+    yield from check_meaning(source, lines)
     for model in sound.get("warm", []):
         yield from _refusals(source, ("warm", model), lines, source.check_model, model)
     for index, reference in enumerate(sound.get("references", [])):
@@ -158,7 +160,7 @@ def _check_key(source: EnvironmentSource, key: str, value: Any, lines: Lines) ->
 def _check_ability(key: str, value: Any, lines: Lines, variant: int = 0) -> Findings:
     """Check the names in a list of properties or elements."""
     path, where = (("variants", key), f"variant {variant}: ") if variant else ((key,), "")
-    for name in value if key in ("properties", "elements") else ():
+    for name in value if key in ("properties", "optional-properties", "elements") else ():
         if key == "elements":
             yield from _refusals(None, (*path, name), lines, list, expand([name], f"{where}{key}"))
         elif name not in PROPERTY_BITS:
