@@ -10,7 +10,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from rootstock.client.resolve import require_environment, resolve_environment
 from rootstock.config.demands import example_info, listed_properties
 from rootstock.config.environment_file import EnvironmentSource, registered_names
 from rootstock.config.reference_structure import reference_atoms
-from rootstock.config.references import Reference
+from rootstock.config.references import Reference, unpublished
 from rootstock.config.requirements import normalized
 from rootstock.config.site import Site
 from rootstock.errors import MissingWeightsError, RootError, RootstockError, VerificationError
@@ -181,23 +180,9 @@ def _select(source: EnvironmentSource, models: Sequence[str]) -> list[Reference]
     selected = []
     for model in map(source.named, models):
         source.check_model(model)
-        selected += (
-            [reference for reference in references if source.named(reference.model) == model]
-            or [
-                replace(
-                    last,
-                    model=model,
-                    options={},
-                    source="none",
-                    expected={},
-                    tolerance={},
-                    versions={},
-                    needs_weights=True,
-                    structure={**last.structure, "info": example_info(source.capabilities(model).needs)},
-                )  # fmt: skip
-                for last in references[-1:]
-            ]
-        )
+        selected += [reference for reference in references if source.named(reference.model) == model] or [
+            unpublished(last, model, example_info(source.capabilities(model).needs)) for last in references[-1:]
+        ]
     return selected
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -89,4 +89,23 @@ def read_reference(table: Mapping[str, Any], where: str) -> Reference:
     return Reference(
         table["name"], table["source"], table.get("model", ""), table.get("options", {}),
         table.get("needs_weights", False), versions, structure, expected, tolerance,
+    )  # fmt: skip
+
+
+def unpublished(reference: Reference, model: str, info: Mapping[str, Any]) -> Reference:
+    """Return a reference for another model, of which nothing is published for this structure.
+
+    Parameters
+    ----------
+    reference : Reference
+        Of which the structure is taken.
+    model : str
+        Argument of ``setup()``.
+    info : Mapping[str, Any]
+        What ``atoms.info`` is to hold besides.
+    """
+    structure = {**reference.structure, "info": {**reference.structure.get("info", {}), **info}}
+    return replace(
+        reference, model=model, options={}, source="none", expected={}, tolerance={}, versions={}, needs_weights=True,
+        structure=structure,
     )  # fmt: skip
