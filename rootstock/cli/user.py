@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rootstock import __version__
+from rootstock.cli.cite import cite
 from rootstock.cli.command import EXIT_CODES, Group
 from rootstock.cli.common import json_option, named_cluster, show_json
 from rootstock.cli.compare import compare
@@ -26,7 +27,7 @@ from rootstock.errors import ConfigurationError
     cls=Group,
     other="rootstock.cli.site",
     commands=[
-        list_, show, singlepoint, relax, md, compare, run, worker, user_warm, why_not, doctor,
+        list_, show, cite, singlepoint, relax, md, compare, run, worker, user_warm, why_not, doctor,
         completion_of("rootstock"),
     ],
     epilog=EXIT_CODES,

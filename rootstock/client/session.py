@@ -15,6 +15,7 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.demands import StructureCheck
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
+from rootstock.client.methods import methods_of
 from rootstock.client.peer import Phase, asked_meanwhile, closed_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
@@ -234,6 +235,9 @@ class WorkerSession(BatchSession):
             "properties": connection.properties,
             "versions": ready.get("versions"),
             "weights": self._weights or None,
+            "methods": methods_of(
+                model.source, model.argument, record, [file["sha256"] for file in self._weights], self.spec.options
+            ).sentence,
             "device": connection.device,
             **{key: None if connection.device == "cpu" else ready.get(key) for key in ("gpu", "gpu_uuid")},
             **{key: ready.get(key) for key in ("threads", "host", "pid", "executable")},

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rootstock.builds.packages import main_package
 from rootstock.config.environment_file import EnvironmentSource, read_header, recorded_source, registered_names
 from rootstock.config.model_string import model_string
 from rootstock.errors import RootstockError
-from rootstock.reports.packages import main_package
 from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build, read_marker

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rootstock.builds.packages import key_packages
 from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
 from rootstock.config.demands import INCLUDED, OFFERED
@@ -18,7 +19,6 @@ from rootstock.config.site import Site, has_client, installed_site
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, read_environment
 from rootstock.reports.example_script import example_script
-from rootstock.reports.packages import key_packages
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_marker

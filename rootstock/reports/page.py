@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
+from rootstock.builds.packages import key_packages
 from rootstock.config.capabilities import compress
 from rootstock.config.packaged import data_folder
 from rootstock.config.site import Site, installed_versions
@@ -25,7 +26,6 @@ from rootstock.config.templates import render_html
 from rootstock.errors import RootstockError, SiteError
 from rootstock.reports.catalogue import Model, in_use, of_each, read_catalogue, read_environment
 from rootstock.reports.model_card import ModelCard, read_model_card
-from rootstock.reports.packages import key_packages
 from rootstock.reports.status import measure
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.generations import generation_files, read_generation

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from rootstock import __version__
+from rootstock.builds.packages import key_packages, main_package
 from rootstock.config.environment_file import EnvironmentSource, packaged_source
-from rootstock.reports.packages import key_packages, main_package
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
 from rootstock.root.verification_records import Run, Verification

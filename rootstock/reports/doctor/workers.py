@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rootstock.builds.packages import version_of
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
@@ -29,7 +30,6 @@ from rootstock.reports.doctor.finding import (
     skipped,
     warning,
 )
-from rootstock.reports.packages import version_of
 from rootstock.root.records import BuildRecord
 from rootstock.worker.device import require_device
 

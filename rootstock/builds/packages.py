@@ -18,7 +18,7 @@ def main_package(source: EnvironmentSource, record: BuildRecord | None) -> tuple
     Parameters
     ----------
     source, record
-        As `rootstock.reports.catalogue.in_use` returns them.
+        The environment file, and the record of its build; None without one.
     """
     required = _requirements(source, record)
     own = [name for name in required if name not in _TOOLS]
