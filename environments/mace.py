@@ -4,10 +4,13 @@
 # dependencies = [
 #     # The release that the references were published for, with the models mh-0 and mh-1. The lower bound keeps a
 #     # resolver from going back to one without them.
-#     "mace-torch>=0.3.16",
+#     # 0.4 is announced with other names.
+#     "mace-torch>=0.3.16,<0.4",
 #     "ase>=3.23",
 #     # mace-torch itself would take torch 1.12; its authors do not support 2.4.1.
 #     "torch>=2.4,!=2.4.1",
+#     # For dispersion=True, as in MACE's own functions.
+#     "torch-dftd>=0.5.2",
 # ]
 #
 # [tool.rootstock]
@@ -17,12 +20,18 @@
 #     "default_dtype: float32 for materials and float64 for molecules, as in MACE's own functions; use float64 to relax or to compute phonons.",
 #     "MACE-MH needs setup_kwargs={'head': NAME}; without it, the error lists the names. MACE-OMOL reads atoms.info['charge'] and ['spin'].",
 #     "A checkpoint is a pickle: loading one runs the code in it. Load only those that you trust.",
-#     "Not here: dispersion corrections (they need torch-dftd) and MACE-POLAR (it needs graph-longrange, which is on no index).",
+#     "A committee gives the mean, and as extra results what each model says and how far they are apart.",
+#     "MACE-POLAR is an environment of its own: it needs graph-longrange.",
 # ]
 #
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
+# optional-properties = ["energies", "stresses"]
+# # The energies of atoms without those of free atoms; of a committee those of each model, and their variances.
+# extra-properties = { node_energy = "per-atom", energy_comm = "models", energy_var = "scalar", forces_comm = "models,N,3", forces_var = "N,3", stress_comm = "models,3,3", stress_var = "3,3" }
+# methods = ["get_hessian", "get_descriptors"]
 # elements = ["H-Bi", "Ac-Pu"]
+# dispersion = "offered"
 # training-set = "MPtrj"
 # functional = "PBE+U"
 # variants = [
@@ -38,6 +47,7 @@
 #     { models = ["off-*"], elements = ["H", "C-F", "P-Cl", "Br", "I"] },
 #     { models = ["mh-*"], needs = ["head"] },
 #     { models = ["omol-*"], elements = ["H-Bi"], needs = ["charge", "spin"] },
+#     { models = ["off-*", "omol-*"], dispersion = "included" },
 # ]
 #
 # # ASL: academic use only. Whoever uses such a model accepts its terms; the library prints a notice and does not ask.
@@ -128,6 +138,32 @@
 # "omol-extra-large" = "MACE-OMOL-0, molecules and complexes with charge and spin"
 # "/path/to/file.model" = "a checkpoint of your own; a pattern such as /path/to/*.model is a committee"
 #
+# [tool.rootstock.aliases]
+# "mace-mp-0-small" = "small"
+# "mace-mp-0-medium" = "medium"
+# "mace-mp-0-large" = "large"
+# "mace-mp-0a-small" = "small"
+# "mace-mp-0a-medium" = "medium"
+# "mace-mp-0a-large" = "large"
+# "mace-mp-0b-small" = "small-0b"
+# "mace-mp-0b-medium" = "medium-0b"
+# "mace-mp-0b2-small" = "small-0b2"
+# "mace-mp-0b2-medium" = "medium-0b2"
+# "mace-mp-0b2-large" = "large-0b2"
+# "mace-mp-0b3-medium" = "medium-0b3"
+# "mace-mpa-0" = "medium-mpa-0"
+# "mace-mpa-0-medium" = "medium-mpa-0"
+# "mace-omat-0-small" = "small-omat-0"
+# "mace-omat-0-medium" = "medium-omat-0"
+# "mace-matpes-pbe-0" = "mace-matpes-pbe-0"
+# "mace-matpes-r2scan-0" = "mace-matpes-r2scan-0"
+# "mace-mh-0" = "mh-0"
+# "mace-mh-1" = "mh-1"
+# "mace-off23-small" = "off-small"
+# "mace-off23-medium" = "off-medium"
+# "mace-off23-large" = "off-large"
+# "mace-omol-0" = "omol-extra-large"
+#
 # # The library looks in $XDG_CACHE_HOME/mace. Others (fontconfig, torch) write below that variable, so it is not set for
 # # the whole process: see _cache_of_the_root().
 # [tool.rootstock.cache]
@@ -166,6 +202,54 @@
 # positions = [[0.0, 0.0, 0.119262], [0.0, 0.763239, -0.477047], [0.0, -0.763239, -0.477047]]
 # expected = { energy = -2081.116128586803 }
 # tolerance = { energy = 1e-6 }
+#
+# [[tool.rootstock.references]]
+# name = "H2O, not quite symmetric"
+# source = "janus-core, tests/test_single_point.py (relative 1e-3)"
+# versions = { mace-torch = ">=0.3.16,<0.4" }
+# model = "off-small"
+# needs_weights = true
+# options = { default_dtype = "float64" }
+# symbols = "H2O"
+# positions = [[0.9575, 0.0, 0.0], [-0.2399, 0.92696, 0.0], [0.0, 0.0, 0.0]]
+# expected = { energy = -2081.1209264240006 }
+# tolerance = { energy = 1e-4 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, fcc, primitive cell of ase.build.bulk"
+# source = "quacc, tests/core/recipes/mlp_recipes/test_core_recipes.py (relative 1e-4)"
+# versions = { mace-torch = ">=0.3.16,<0.4" }
+# model = "medium"
+# needs_weights = true
+# options = { default_dtype = "float64" }
+# symbols = "Cu"
+# cell = [[0.0, 1.805, 1.805], [1.805, 0.0, 1.805], [1.805, 1.805, 0.0]]
+# positions = [[0.0, 0.0, 0.0]]
+# expected = { energy = -4.097862720291976 }
+# tolerance = { energy = 1e-4 }
+#
+# [[tool.rootstock.references]]
+# name = "H2O, MACE-OMOL"
+# source = "MACE, tests/test_calculator.py (mace_omol, extra_large, with cuEquivariance to 1e-9)"
+# versions = { mace-torch = ">=0.3.16,<0.4" }
+# model = "omol-extra-large"
+# needs_weights = true
+# symbols = "OH2"
+# positions = [[0.0, 0.0, 0.119262], [0.0, 0.763239, -0.477047], [0.0, -0.763239, -0.477047]]
+# expected = { energy = -2079.863496758961 }
+# tolerance = { energy = 1e-6 }
+#
+# [[tool.rootstock.references]]
+# name = "H2O, not quite symmetric, MACE-OMOL"
+# source = "janus-core, tests/test_single_point.py (relative 1e-3)"
+# versions = { mace-torch = ">=0.3.16,<0.4" }
+# model = "omol-extra-large"
+# needs_weights = true
+# options = { default_dtype = "float64" }
+# symbols = "H2O"
+# positions = [[0.9575, 0.0, 0.0], [-0.2399, 0.92696, 0.0], [0.0, 0.0, 0.0]]
+# expected = { energy = -2079.8650795528843 }
+# tolerance = { energy = 1e-4 }
 # ///
 """MACE."""
 
@@ -177,7 +261,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase import units
 from ase.calculators.calculator import all_changes
+from ase.calculators.mixing import SumCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from mace import data
 from mace.calculators import MACECalculator, mace_mp, mace_off, mace_omol
@@ -185,6 +271,7 @@ from mace.calculators.foundations_models import mace_mp_urls, mace_off_urls
 from mace.modules import MACE, ScaleShiftMACE
 from mace.tools import torch_tools
 from mace.tools.utils import atomic_numbers_to_indices, get_cache_dir
+from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 
 _DEFAULT = "medium-mpa-0"
 
@@ -205,7 +292,15 @@ _OPTIONS = {*inspect.signature(MACECalculator).parameters, "head", "compute_atom
 }  # fmt: skip
 
 
-def setup(model: str, device: str = "cuda", **kwargs):
+# What torch-dftd calls the functional of a model; empty where D3 cannot be added. All others were trained on PBE+U.
+_FUNCTIONALS = {
+    "mace-matpes-r2scan-0": "r2scan",
+    "mh-0": None, "mh-1": None,  # a head each
+    "off-small": "", "off-medium": "", "off-large": "", "omol-extra-large": "",
+}  # fmt: skip
+
+
+def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion_kwargs: dict | None = None, **kwargs):
     """Return MACE's calculator.
 
     Parameters
@@ -215,12 +310,18 @@ def setup(model: str, device: str = "cuda", **kwargs):
         default.
     device : str
         ``cuda``, ``cuda:1``, ``cpu``, ``xpu``.
+    dispersion : bool
+        Whether to add D3 by torch-dftd, as `mace_mp` does.
+    dispersion_kwargs : dict, optional
+        Options of `TorchDFTD3Calculator`; by default ``damping="bj"``, ``xc`` of the model, and a ``cutoff`` of 40
+        Bohr, given in Angstrom.
     **kwargs
         Options of `MACECalculator`, such as ``default_dtype`` (``float32``, ``float64``), ``head``, ``enable_cueq``.
     """
     if unknown := sorted(set(kwargs) - _OPTIONS):
         raise TypeError(f"MACE takes no option {unknown[0]!r} here; it takes: {', '.join(sorted(_OPTIONS))}.")
     name = model or _DEFAULT
+    d3 = _d3_options(name, dispersion_kwargs) if dispersion else None
     if name in _MODELS:
         load, published, dtype, file = _MODELS[name]
         with _cache_of_the_root():
@@ -236,7 +337,24 @@ def setup(model: str, device: str = "cuda", **kwargs):
     calculator = FrugalCalculator(**weights, device=device, **kwargs)
     if kwargs.get("head") not in (None, calculator.head):  # the stock calculator takes another one and logs it
         raise ValueError(f"Model {name!r} has no head {kwargs['head']!r}; it has: {calculator.available_heads}.")
-    return calculator
+    if d3 is None:
+        return calculator
+    dtype = torch.float32 if calculator.default_dtype == "float32" else torch.float64
+    return Dispersed([calculator, TorchDFTD3Calculator(device=device, dtype=dtype, **d3)])
+
+
+def _d3_options(name: str, given: dict | None) -> dict:
+    """Return the options of D3 for a model, with its functional."""
+    xc = _FUNCTIONALS.get(name, "pbe") if name in _MODELS else None
+    if xc == "":
+        raise ValueError(f"D3 cannot be added to model {name!r}: it holds dispersion.")
+    options = {"damping": "bj", "cutoff": 40.0 * units.Bohr, **({"xc": xc} if xc else {}), **(given or {})}
+    known = inspect.signature(TorchDFTD3Calculator).parameters.keys() - {"dft", "atoms", "device", "dtype", "kwargs"}
+    if unknown := sorted(set(options) - known):
+        raise TypeError(f"dispersion_kwargs takes no {unknown[0]!r}; it takes: {', '.join(sorted(known))}.")
+    if "xc" not in options:
+        raise ValueError(f"Name the functional of model {name!r}, such as dispersion_kwargs={{'xc': 'pbe'}}.")
+    return options
 
 
 def _checkpoints(pattern: str) -> list[str]:
@@ -262,6 +380,16 @@ def _require(name: str, file: Path) -> None:
     """Refuse a model whose weights are missing where they may not be fetched: a download could hang for minutes."""
     if os.environ.get("HF_HUB_OFFLINE") == "1" and not file.is_file():
         raise FileNotFoundError(f"The weights of MACE's model {name!r} are not in this root: there is no {file}.")
+
+
+class Dispersed(SumCalculator):
+    """A model and D3. ASE's sum asks its parts for one property after the other; here each computes all of them once."""
+
+    def calculate(self, atoms, properties, system_changes):
+        for part in self.mixer.calcs:
+            part.reset()
+            part.calculate(atoms, properties, all_changes)
+        super().calculate(atoms, properties, system_changes)
 
 
 class FrugalCalculator(MACECalculator):

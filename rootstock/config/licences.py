@@ -28,9 +28,9 @@ _ELSEWHERE = "as stated at "  # begins a licence that only a page states
 # Several, of a model with several heads, are separated by commas. PBE+U is what MPtrj, Alexandria and OMat24 were
 # computed: with U for some elements in oxides and fluorides, and plain PBE otherwise.
 FUNCTIONALS = (
-    "B3LYP", "B3LYP-D3(BJ)", "BEEF-vdW", "CCSD(T)", "GFN1-xTB", "GFN2-xTB", "HSE06", "LDA", "OptB88vdW", "PBE", "PBE+U",
-    "PBE+U-D3", "PBE-D3", "PBE-D3(BJ)", "PBE0", "PBE0+MBD", "PBEsol", "r2SCAN", "RPBE", "RPBE-D3", "SCAN",
-    "wB97M-D3(BJ)", "wB97M-V", "wB97X", "wB97X-D3",
+    "B3LYP", "B3LYP-D3(BJ)", "BEEF-vdW", "CCSD(T)", "GFN1-xTB", "GFN2-xTB", "HSE06", "IPEA1-xTB", "LDA", "OptB88vdW",
+    "PBE", "PBE+U", "PBE+U-D3", "PBE-D3", "PBE-D3(BJ)", "PBE0", "PBE0+MBD", "PBEsol", "r2SCAN", "RPBE", "RPBE-D3",
+    "SCAN", "wB97M", "wB97M-D3(BJ)", "wB97M-V", "wB97X", "wB97X-D3",
 )  # fmt: skip
 # Several are joined by ` + `. Others are as welcome: data sets are many.
 TRAINING_SETS = (
