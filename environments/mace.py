@@ -157,8 +157,6 @@
 # "mace-omat-0-medium" = "medium-omat-0"
 # "mace-matpes-pbe-0" = "mace-matpes-pbe-0"
 # "mace-matpes-r2scan-0" = "mace-matpes-r2scan-0"
-# "mace-mh-0" = "mh-0"
-# "mace-mh-1" = "mh-1"
 # "mace-off23-small" = "off-small"
 # "mace-off23-medium" = "off-medium"
 # "mace-off23-large" = "off-large"
@@ -234,6 +232,7 @@
 # versions = { mace-torch = ">=0.3.16,<0.4" }
 # model = "omol-extra-large"
 # needs_weights = true
+# info = { charge = 0, spin = 1 }
 # symbols = "OH2"
 # positions = [[0.0, 0.0, 0.119262], [0.0, 0.763239, -0.477047], [0.0, -0.763239, -0.477047]]
 # expected = { energy = -2079.863496758961 }
@@ -245,6 +244,7 @@
 # versions = { mace-torch = ">=0.3.16,<0.4" }
 # model = "omol-extra-large"
 # needs_weights = true
+# info = { charge = 0, spin = 1 }
 # options = { default_dtype = "float64" }
 # symbols = "H2O"
 # positions = [[0.9575, 0.0, 0.0], [-0.2399, 0.92696, 0.0], [0.0, 0.0, 0.0]]
