@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from rootstock.client.extra_results import ExtraReader, with_extras
 from rootstock.client.inputs import Inputs, first_bad
 from rootstock.client.shared_arrays import Result, sections
 from rootstock.errors import ConfigurationError, NonFiniteError
@@ -67,9 +68,11 @@ class BatchArrays:
     memory : SharedMemory
     title : str
         What the worker is of, for messages.
+    extras : ExtraReader, optional
     """
 
-    def __init__(self, memory: SharedMemory, title: str) -> None:
+    def __init__(self, memory: SharedMemory, title: str, extras: ExtraReader | None = None) -> None:
+        self._extras = extras
         self.memory, self._title = BatchMemory(memory), title
         self._questions: Sequence[Question] = ()
         self._views: dict[str, NDArray[Any]] = {}
@@ -90,6 +93,8 @@ class BatchArrays:
         views["stop"][...] = 0
         views["counts"][...] = counts
         views["found"][...] = 0
+        if self._extras:
+            views["extras"][...] = 0
         views["asked"][...] = [question.asked for question in questions]
         self._ends = np.cumsum(counts).tolist()
         np.concatenate([question.inputs.positions for question in questions], out=views["positions"])
@@ -165,4 +170,18 @@ class BatchArrays:
                         f"The model {self._title} returned NaN or infinity in {name}{first_bad(np.asarray(value))}.",
                         "Overlapping atoms and structures far from its training data do this.",
                     )
+        if self._extras:
+            self._add_extras(self._extras, outcomes, begin)
         return outcomes
+
+    def _add_extras(self, reader: ExtraReader, outcomes: list[Any], begin: int) -> None:
+        places: list[int] = self._views["extras"].tolist()
+        for k, outcome in enumerate(outcomes):
+            if isinstance(outcome, dict):
+                try:
+                    atoms = self._questions[begin + k].atoms
+                    extra = reader.of_structure(places[begin + k], self.memory.end, atoms)
+                except NonFiniteError as error:
+                    outcomes[k] = error
+                else:
+                    outcomes[k] = with_extras(outcome, extra)

@@ -258,7 +258,10 @@ class Exchange:
 
     def _lost(self, error: WorkerError, arrays: BatchArrays) -> None:
         """Take what was done before the worker was lost, and say what it was doing."""
-        self._take(arrays, self._end)
+        try:
+            self._take(arrays, self._end)
+        except (PeerGoneError, WorkerProtocolError):  # it is lost anyway: all is computed again
+            self._answer.outcomes.clear()
         self._answer.error = error
         # One that has failed, and did not come to say how, is none of them.
         done = arrays.done(self._begin, self._end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -49,6 +49,8 @@ class Evaluated:
         What was computed: the caller's own object, or a copy of one that came out of an iterator.
     failure : FailureClass or None
         Whose fault `error` is.
+    extra_results : dict
+        Results that are none of ASE's properties, as the environment file of the model declares them; empty without.
     """
 
     index: int
@@ -56,6 +58,7 @@ class Evaluated:
     error: RootstockError | None
     structure: Atoms
     failure: FailureClass | None = None
+    extra_results: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def lost(cls, index: int, error: RootstockError, structure: Atoms) -> Evaluated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -17,6 +17,7 @@ from rootstock.client.batch_arrays import Question, require_atoms
 from rootstock.client.batch_exchange import Answer, Failed
 from rootstock.client.blame import DEATHS, Blame
 from rootstock.client.evaluated import Evaluated, FailureClass
+from rootstock.client.extra_results import extras_of
 from rootstock.client.inputs import Inputs
 from rootstock.client.session import WorkerSession
 from rootstock.errors import (
@@ -269,7 +270,9 @@ class ManyStructures:
     def _take(self, question: Question, outcome: object, *, first: bool) -> Iterator[Evaluated]:
         if not isinstance(outcome, Failed):
             yield from self._told(self._blame.worked(question))
-            yield Evaluated(question.number, outcome, None, question.structure)  # type: ignore[arg-type]
+            extra = extras_of(outcome)
+            results: dict[str, Any] = dict(outcome) if extra else outcome  # type: ignore[call-overload,assignment]
+            yield Evaluated(question.number, results, None, question.structure, extra_results=extra)
             return
         yield from self._told(self._blame.failed(question, outcome, first=first))
 

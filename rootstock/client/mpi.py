@@ -13,6 +13,7 @@ import numpy as np
 from rootstock.client.batch_arrays import Question
 from rootstock.client.batch_exchange import Answer
 from rootstock.client.inputs import Inputs
+from rootstock.client.method_call import MethodCall
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.shared_arrays import Result
 from rootstock.errors import ConfigurationError, WorkerTimeoutError
@@ -88,6 +89,19 @@ class ParallelSession(WorkerSession):
         question = (predicted, required, inputs.rest, inputs.positions)
         result, self._device = self._together(question, lambda: (compute(), super(ParallelSession, self).device))
         return result
+
+    def call_method(self, request: MethodCall) -> Any:
+        """Call a method of the calculator, with the same arguments on every rank.
+
+        Parameters
+        ----------
+        request : MethodCall
+        """
+        self.properties()
+        call = functools.partial(super().call_method, request)
+        inputs = request.inputs
+        asked = (request.name, request.arguments, request.keywords, request.structure, inputs.rest, inputs.positions)
+        return self._together(asked, call)
 
     def ask_many(
         self, questions: Sequence[Question], *, alone: bool, seconds: float, enough: Callable[[], bool] = lambda: False

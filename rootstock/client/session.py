@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from rootstock.client.demands import StructureCheck
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.methods import methods_of
+from rootstock.client.method_call import MethodCall, call_method
 from rootstock.client.peer import Phase, asked_meanwhile, closed_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
@@ -23,6 +25,7 @@ from rootstock.client.threads import thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.client.timings import Timings
 from rootstock.config.demands import listed_properties
+from rootstock.config.capabilities import Capabilities
 from rootstock.errors import (
     DeviceError,
     MissingWeightsError,
@@ -63,6 +66,11 @@ class WorkerSpec:
     timeout: float = EVALUATION_S
     log: Path | None = None
 
+    @functools.cached_property
+    def capabilities(self) -> Capabilities:
+        """What the environment file says of the model."""
+        return self.model.source.capabilities(self.model.argument)
+
     def start(self, *, for_all_ranks: bool = False) -> WorkerConnection:
         """Start a worker and wait until it has loaded the model; `for_all_ranks` as in `thread_count`."""
         threads = self.threads
@@ -73,6 +81,7 @@ class WorkerSpec:
             return WorkerConnection(
                 launch, argument, self.device, self.options, start_timeout=self.start_timeout, log=self.log,
                 listed=listed_properties(self.model.source, argument),
+                capabilities=self.capabilities,
             )  # fmt: skip
         except WorkerStartError as error:
             error.hint = error.hint or self.model.source.doubt(argument)
@@ -159,6 +168,29 @@ class WorkerSession(BatchSession):
         """Return what the model can compute, by ASE's names. Asking starts the worker."""
         return list(self.connection().properties)
 
+    def call_method(self, request: MethodCall) -> Any:
+        """Call a method of the calculator in the worker; see `rootstock.client.method_call.call_method`."""
+        if request.structure is not None:
+            self.refuse(request.inputs)
+        with self.own_lock():
+            connection = self.connection()
+            try:
+                self._busy = True
+                return call_method(connection, request, self.spec.timeout)
+            except WorkerError:
+                if not connection.usable:
+                    self._forget_lost()
+                raise
+            finally:
+                self._busy = False
+
+    def _forget_lost(self) -> None:
+        """Keep nothing of a lost worker; raise if that has a reason of ours."""
+        self._connection = None
+        if not self.users:
+            raise closed_meanwhile() from None
+        self._settle(0.0)  # raises if Python ends: that is the reason
+
     def evaluate(self, inputs: Inputs, predicted: int, required: int) -> Result:
         """Compute properties; see `WorkerConnection.evaluate`.
 
@@ -184,10 +216,7 @@ class WorkerSession(BatchSession):
                 results = self._ask(connection, inputs, predicted, required)
             except WorkerError:
                 if not connection.usable:
-                    self._connection = None  # nothing of a lost worker is kept
-                    if not self.users:
-                        raise closed_meanwhile() from None
-                    self._settle(0.0)  # raises if Python ends: that is the reason
+                    self._forget_lost()
                 raise
             finally:
                 self._busy = False
@@ -233,6 +262,8 @@ class WorkerSession(BatchSession):
             "setup_kwargs": dict(self.spec.options),
             "calculator": ready.get("calculator"),
             "properties": connection.properties,
+            "extra_properties": dict(self.spec.capabilities.extra_properties),
+            "callable_methods": list(self.spec.capabilities.methods),
             "versions": ready.get("versions"),
             "weights": self._weights or None,
             "methods": methods_of(

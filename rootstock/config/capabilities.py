@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from rootstock.config.extra_properties import check_extra_properties
 from rootstock.config.header_kinds import VARIANT
 from rootstock.errors import ConfigurationError
 
@@ -90,6 +91,8 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
         check_variant(variant, number, where)
         if any(fnmatchcase(str(name), pattern) for name in names for pattern in variant["models"]):
             values |= {key: value for key, value in variant.items() if key != "models"}
+    of_ase = [*values.get("properties", ()), *values.get("optional-properties", ())]
+    check_extra_properties(values.get("extra-properties", {}), of_ase, where)
     return Capabilities(
         properties=tuple(values.get("properties", ())),
         optional=tuple(values.get("optional-properties", ())),

@@ -87,7 +87,8 @@ class ProxyCalculator(Calculator):
 
     @results.setter
     def results(self, results: dict[str, Any]) -> None:
-        self._states.own().results = results
+        state = self._states.own()
+        state.results, state.extra_results = results, {}
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  # ASE's signature
         """Return what differs between `atoms` and those that `results` are for, by ASE's names.
@@ -220,7 +221,7 @@ class ProxyCalculator(Calculator):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         memo[id(self)] = twin = self.__copy__()
         state = twin._states.seen()
-        state.results = deepcopy(state.results)
+        state.results, state.extra_results = deepcopy(state.results), deepcopy(state.extra_results)
         twin._states = ThreadStates(state)
         return twin
 
@@ -232,17 +233,21 @@ class ProxyCalculator(Calculator):
         state = self._states.seen().copy()
         atoms = state.inputs.atoms() if state.inputs else None
         identity = identify(self._session, self._arguments) if self._copies_share else None
-        return attributes | {"atoms": atoms, "results": state.results, "extra": state.extra, "identity": identity}
+        known = {"results": state.results, "extra": state.extra, "extra_results": state.extra_results}
+        return attributes | known | {"atoms": atoms, "identity": identity}
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         pickled = dict(pickled)
         atoms, old = pickled.pop("atoms", None), pickled.pop("_inputs", None)  # those of before ADR 16 hold `_inputs`
         results, extra, identity = pickled.pop("results"), pickled.pop("extra", b""), pickled.pop("identity", None)
+        extra_results = pickled.pop("extra_results", {})
         self.__dict__.update(pickled)
         inputs = old or Inputs()
         if atoms is not None:
             inputs.update(atoms)
-        self._states = ThreadStates(ThreadState(inputs, results, extra))
+        state = ThreadState(inputs, results, extra)
+        state.extra_results = extra_results
+        self._states = ThreadStates(state)
         self._restore()
         self._session = share(identity, self._arguments, self._new_session, self)
 

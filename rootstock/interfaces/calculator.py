@@ -10,6 +10,7 @@ from typing import Any
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
+from rootstock.client.extra_results import WithExtras
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession
 from rootstock.client.timeouts import EVALUATION_S, START_S
@@ -254,7 +255,10 @@ class RootstockCalculator(WorkerCalculator):
         predicted = bits | state.predicted if bits & state.predicted == bits else bits
         session = self._session
         try:
-            state.results |= session.evaluate(state.inputs, predicted, bits)
+            results = session.evaluate(state.inputs, predicted, bits)
+            if type(results) is WithExtras:
+                state.extra_results = {**state.extra_results, **results.extra}
+            state.results |= results
             if self._named is not session:
                 self._name_build(session)
         except WorkerError as error:

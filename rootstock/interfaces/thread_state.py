@@ -28,6 +28,8 @@ class ThreadState:
         `inputs`.
     extra : bytes
         What came beside the results.
+    extra_results : dict
+        Results that ASE has no name for, of the same atoms.
     requested, predicted : int
         Properties that were asked of these atoms, and of those before, as bits of
         `rootstock.worker.channel.memory.PROPERTY_BITS`.
@@ -35,13 +37,14 @@ class ThreadState:
         Whether a call of the thread goes on; a signal handler that comes meanwhile must not touch anything.
     """
 
-    __slots__ = ("busy", "extra", "inputs", "predicted", "requested", "results", "results_for")
+    __slots__ = ("busy", "extra", "extra_results", "inputs", "predicted", "requested", "results", "results_for")
 
     def __init__(self, inputs: Inputs | None = None, results: dict[str, Any] | None = None, extra: bytes = b"") -> None:
         self.inputs = Inputs() if inputs is None else inputs
         self.results = {} if results is None else results
         self.results_for: State = self.inputs.state
         self.extra = extra
+        self.extra_results: dict[str, Any] = {}
         self.requested = self.predicted = 0
         self.busy = False
 
@@ -53,6 +56,8 @@ class ThreadState:
     def invalidate(self) -> None:
         """Drop the results: the inputs have changed, or all is to be computed anew."""
         self.results = {}
+        if self.extra_results:
+            self.extra_results = {}
         if self.requested:
             self.predicted, self.requested = self.requested, 0
         self.results_for = self.inputs.state  # last: after an interruption in between, no result is taken for theirs
@@ -67,6 +72,7 @@ class ThreadState:
             return ThreadState()
         copy = ThreadState(inputs.copy(), dict(results), self.extra)
         copy.requested, copy.predicted = self.requested, self.predicted
+        copy.extra_results = dict(self.extra_results)
         same = self.inputs is inputs and self.results is results and inputs.state == results_for == self.results_for
         return copy if same else ThreadState()
 

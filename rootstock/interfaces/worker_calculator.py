@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from rootstock.client.method_call import method_call
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.sharing import share_equal
+from rootstock.errors import RootstockError, UnsupportedPropertyError
 from rootstock.interfaces.arguments import with_absolute_paths
 from rootstock.interfaces.many import ManyCalculator
 
@@ -49,6 +54,47 @@ class WorkerCalculator(ManyCalculator):
         """
         self._sync_parameters()
         return self._session.info()
+
+    @property
+    def extra_results(self) -> dict[str, Any]:
+        """Results of the last calculation that are none of ASE's properties, as the environment file declares them.
+
+        Each is a float or an array, for the atoms that `results` are for; empty where there are no results, or the
+        model left none. Results that ASE has names for are in `results`.
+        """
+        state = self._states.seen()
+        return state.extra_results if state.current else {}
+
+    @property
+    def extra_properties(self) -> dict[str, str]:
+        """The names that `extra_results` may have, each with its shape; asking does not start the worker."""
+        self._sync_parameters()
+        return dict(self._session.spec.capabilities.extra_properties)
+
+    if not TYPE_CHECKING:  # or no misspelt attribute would be found
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a method of the model's calculator that its environment file lists."""
+            session = self.__dict__.get("_session")
+            # ASE asks each calculator for set_atoms: that is no reason to look for the root of one out of a pickle.
+            if session is not None and not name.startswith("_") and name != "set_atoms":
+                try:
+                    listed = session.spec.capabilities.methods
+                except RootstockError as error:  # out of a pickle, where the root is not there
+                    raise AttributeError(
+                        f"{type(self).__name__!r} object has no attribute {name!r}: {error}"
+                    ) from error
+                if name in listed:
+                    return functools.partial(self._call_method, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _call_method(self, method: str, /, *arguments: Any, **keywords: Any) -> Any:
+        self._sync_parameters()
+        request = method_call(method, arguments, keywords)
+        try:
+            return self._session.call_method(request)
+        except UnsupportedPropertyError as error:
+            raise PropertyNotImplementedError(error.message) from error
 
     def __enter__(self) -> Self:
         return self.start()

@@ -7,6 +7,7 @@ and what was being computed when this process ends.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ase import Atoms
@@ -114,6 +115,8 @@ class BatchEvaluator:
         begun = time.perf_counter()
         self._evaluator.forget()
         self._batch = batch = Structures(self._memory, frame, content)
+        if extras := self._evaluator.extras:
+            extras.begin_batch(self._memory.end)
         self._sequence, self._failures, self._most = frame.sequence, {}, 0
         alone = content.get("alone") is True
         try:
@@ -123,7 +126,7 @@ class BatchEvaluator:
             raise WorkerProtocolError("Received sizes of batches that are no numbers.") from error
         at, images = 0, Images(batch, self._evaluator, self._hook)
         self._most_of = (len(batch), 0)
-        while at < len(batch) and not (at and batch.stopped):
+        while at < len(batch) and not (at and (batch.stopped or (extras and extras.enough))):
             part = self._next(at, images, alone=alone)
             self._tell(part.begin, part.end, together=bool(part.images))
             before, at = at, self._together(part) if part.images else self._one_by_one(part)
@@ -204,6 +207,7 @@ class BatchEvaluator:
                     raise results
                 row = batch.row(k)
                 bits = self._evaluator.store(results, row, batch.asked[k], has_stress=has_stress)
+                self._put_extras(k, row, results)
                 row["found"][...] = bits
             except BaseException as error:  # noqa: BLE001
                 again.append(k)
@@ -247,11 +251,17 @@ class BatchEvaluator:
         frame, row, info = self._batch.question(k)
         positions = row["positions"].copy()  # a model may change them in their place
         try:
-            row["found"][...] = self._evaluator.compute(frame, row, info)
+            bits = self._evaluator.compute(frame, row, info)
+            self._put_extras(k, row, self._evaluator.calculator.results)
+            row["found"][...] = bits
         except BaseException as error:  # noqa: BLE001
             row["positions"][...] = positions
             return _trouble(error)
         return None
+
+    def _put_extras(self, k: int, row: dict[str, Any], results: Mapping[str, Any]) -> None:
+        if extras := self._evaluator.extras:
+            row["extras"][...] = extras.put_block(results, self._batch.atoms[k], self._memory.fd)
 
     def _look_at_gpu(self, trouble: _Trouble) -> None:
         if lost_gpu(self._device):

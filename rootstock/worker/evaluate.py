@@ -15,6 +15,7 @@ from rootstock.errors import WorkerProtocolError
 from rootstock.worker.channel.frames import Frame
 from rootstock.worker.channel.info import decode_info
 from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUT_BITS, PROPERTIES, PROPERTY_BITS, SharedMemory
+from rootstock.worker.extra_results import ExtraResults
 from rootstock.worker.results import STRESS, Views, store_results
 
 _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "tags")
@@ -55,10 +56,16 @@ class Evaluator:
     memory : SharedMemory
     offered : list of str, optional
         What it offers; by default all that the calculator implements.
+    extras : ExtraResults, optional
+        What travels beside ASE's properties.
     """
 
-    def __init__(self, calculator: Any, memory: SharedMemory, offered: list[str] | None = None) -> None:
+    def __init__(
+        self, calculator: Any, memory: SharedMemory, offered: list[str] | None = None,
+        extras: ExtraResults | None = None,
+    ) -> None:  # fmt: skip
         self.calculator = calculator
+        self.extras = extras
         self.memory = memory
         self.atoms: Atoms | None = None
         self._count = -1  # of the atoms that the client has shown
@@ -120,9 +127,7 @@ class Evaluator:
         elif frame.atoms != self._count:
             raise WorkerProtocolError("Received a change of atoms that this worker was never shown.")
         if changed & _UNTRACKED:
-            # Parts, as of a sum, are asked through ASE, and look themselves for the changes that ASE knows of.
-            for each in _with_parts(self.calculator):
-                self._reset(each)
+            self.reset()
         elif changed:
             self._reset(self.calculator)
         if changed == _POSITIONS and self.atoms is not None:  # as in nearly every step
@@ -153,10 +158,18 @@ class Evaluator:
         atoms.calc, atoms.arrays["positions"] = None, views["positions"].copy()
         return atoms, self._has_stress
 
+    def reset(self) -> None:
+        """Have the calculator forget the last atoms, and its parts.
+
+        Those, as of a sum, are asked through ASE, and look themselves for the changes that ASE knows of.
+        """
+        for each in _with_parts(self.calculator):
+            self._reset(each)
+
     def _reset(self, calculator: Any) -> None:
         """Have a calculator forget the last atoms."""
         reset = getattr(calculator, "reset", None)
-        if getattr(reset, "__func__", None) is _RESET:
+        if getattr(reset, "__func__", None) is _RESET or (reset is not None and not self._views):
             calculator.reset()
         elif reset is not None:
             # One of the model's own may know the last atoms, whose positions lie where the new ones are now.

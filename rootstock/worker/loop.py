@@ -53,7 +53,7 @@ def serve(endpoint: Endpoint, memory: SharedMemory) -> None:
             report = encode_failure(error, _code_of_start(error, guard))
             endpoint.send(Frame(Kind.FAILURE), report, timeout=inf)
             return
-        _answer(endpoint, evaluator, content["device"], told)
+        _answer(endpoint, evaluator, content, told)
     except PeerGoneError:
         return
 
@@ -69,6 +69,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
     from rootstock.worker.environment_file import call_setup, load_setup
     from rootstock.worker.evaluate import Evaluator, offered_properties
+    from rootstock.worker.extra_results import ExtraResults
 
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "running the environment file"})
     setup = load_setup(content["environment"])
@@ -76,6 +77,7 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
     with guard:
         calculator = call_setup(setup, content["model"], content["device"], content["options"])
     offered = offered_properties(calculator, content.get("listed"))
+    extras = ExtraResults(declared, offered) if (declared := content.get("extras")) else None
     ready = {
         "properties": offered,
         "calculator": type(calculator).__name__,
@@ -90,12 +92,13 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
         "versions": {"python": platform.python_version(), **_versions()},
     }
     endpoint.send(Frame(Kind.READY), ready)
-    return Evaluator(calculator, memory, offered), ready["device"] is not None
+    return Evaluator(calculator, memory, offered, extras), ready["device"] is not None
 
 
-def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None:
+def _answer(endpoint: Endpoint, evaluator: Any, setup: dict[str, Any], told: bool) -> None:
     from rootstock.worker.failure_codes import code_of  # now: there may be no descriptor when it is needed
 
+    device, extras, memory = setup["device"], evaluator.extras, evaluator.memory
     batches = None  # whoever is asked single questions loads nothing for many
     while True:
         frame, content = _receive(endpoint)
@@ -104,23 +107,47 @@ def _answer(endpoint: Endpoint, evaluator: Any, device: str, told: bool) -> None
         if frame.kind == Kind.BATCH:
             told, batches = _answer_batch(endpoint, evaluator, batches, frame, content, device, told)
             continue
+        if frame.kind == Kind.CALL:
+            _answer_call(endpoint, evaluator, frame, content, setup)
+            continue
         if frame.kind != Kind.EVALUATE:
-            raise WorkerProtocolError(f"Expected EVALUATE or BATCH, received kind {frame.kind}.")
+            raise WorkerProtocolError(f"Expected EVALUATE, BATCH or CALL, received kind {frame.kind}.")
+        more = None
         try:
             properties = evaluator.evaluate(frame, content.get("info", ""))
+            if extras:
+                more = extras.put(evaluator.calculator.results, frame.atoms, memory.fd, memory.end)
         except BaseException as error:
             evaluator.atoms = None  # whatever state the model is in, it is told everything anew
             code = FailureCode.LOST_GPU if lost_gpu(device) else code_of(error)
-            if isinstance(error, OSError) and evaluator.memory.capacity != frame.capacity:
+            if isinstance(error, OSError) and memory.capacity != frame.capacity:
                 code = FailureCode.CANNOT_SERVE  # the worker, and not its model, has no descriptor or memory left
             report = encode_failure(error, code)
             endpoint.send(Frame(Kind.FAILURE, sequence=frame.sequence), report, timeout=inf)
         else:
             answer = Frame(Kind.RESULT, properties, 0, 0, 0, frame.sequence, frame.atoms, frame.capacity)
-            # The first answer says what has computed, unless that was known before.
-            endpoint.send(answer, None if told else {"device": computing_device(device) or "cpu"}, timeout=inf)
-            told = True
+            said = {"extras": more} if more else None
+            if not told:  # the first answer says what has computed, unless that was known before
+                said, told = {**(said or {}), "device": computing_device(device) or "cpu"}, True
+            endpoint.send(answer, said, timeout=inf)
             evaluator.restore()
+
+
+def _answer_call(
+    endpoint: Endpoint, evaluator: Any, frame: Frame, content: dict[str, Any], setup: dict[str, Any]
+) -> None:
+    """Answer a CALL frame."""
+    from rootstock.worker.failure_codes import code_of
+    from rootstock.worker.method_call import call_method
+
+    answer = Frame(Kind.RESULT, sequence=frame.sequence)
+    try:
+        value = call_method(evaluator, setup.get("methods", ()), frame, content)
+    except BaseException as error:
+        code = FailureCode.LOST_GPU if lost_gpu(setup["device"]) else code_of(error)
+        answer, value = answer._replace(kind=Kind.FAILURE), encode_failure(error, code)
+    evaluator.forget()  # whatever the method has done, the next question tells everything anew
+    endpoint.send(answer, value, timeout=inf)
 
 
 def _answer_batch(

@@ -19,8 +19,9 @@ from rootstock.worker.channel.memory import INPUTS, PROPERTIES, Section, SharedM
 FAILED = -1  # in `found`: there is no result, and a failure says why
 
 # Of each structure: how many atoms it has; which inputs it has, and what is asked of it, as bits; and what was found,
-# as bits, which the worker writes when all else of the structure is in its place. 0: nothing yet.
-_OF_STRUCTURES = tuple(Section(name, (), False, "i8") for name in ("counts", "present", "asked", "found"))
+# as bits, which the worker writes when all else of the structure is in its place. 0: nothing yet. And where its extra
+# results lie, behind this layout; 0: there are none.
+_OF_STRUCTURES = tuple(Section(name, (), False, "i8") for name in ("counts", "present", "asked", "found", "extras"))
 # Whether the client wants the answer when the part that is being computed is done. Only its first number is used.
 STOP = Section("stop", (), False, "i8")
 BATCH_SECTIONS = (STOP, *_OF_STRUCTURES, *INPUTS, *PROPERTIES)
@@ -85,6 +86,16 @@ class BatchMemory:
         mapped = self._memory.mapped(size)
         self._offsets = offsets  # first: another thread may ask for a stop
         self.room, self._map = (sizes[0], sizes[1]), mapped
+
+    @property
+    def end(self) -> int:
+        """Where this layout ends in the file, and extra results may begin."""
+        return place(BATCH_SECTIONS, *self.room)[1]
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the file."""
+        return self._memory.fd
 
     def views(self, atoms: int, structures: int) -> dict[str, NDArray[Any]]:
         """Return every section as an array that points into the memory.

@@ -9,6 +9,7 @@ Every frame is a header of fixed size and a payload, which is JSON or empty::
     EVALUATE {info} or nothing          RESULT   or FAILURE        same sequence number
     BATCH    {structures, ...}          PROGRESS {begin, end, ...} before each part, same sequence number
                                         RESULT   or FAILURE        same sequence number
+    CALL     {method, arguments, ...}   RESULT   {value, ...} or FAILURE
     CLOSE                               the process ends
 """
 
@@ -41,6 +42,7 @@ class Kind(IntEnum):
     FAILURE = 6
     CLOSE = 7
     BATCH = 8
+    CALL = 9
 
 
 _KINDS = frozenset(map(int, Kind))

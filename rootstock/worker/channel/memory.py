@@ -131,6 +131,7 @@ class SharedMemory:
         self.map: mmap.mmap | None = None
         self._views: dict[str, NDArray[np.float64]] = {}
         self._atoms = -1
+        self.closed = False  # its descriptor may be that of another file then
 
     @classmethod
     def create(cls) -> SharedMemory:
@@ -150,7 +151,7 @@ class SharedMemory:
 
     def close(self) -> None:
         """Let go of the file and of what is mapped of it."""
-        self.map, self._views, self._atoms, self.capacity = None, {}, -1, 0
+        self.map, self._views, self._atoms, self.capacity, self.closed = None, {}, -1, 0, True
         os.close(self.fd)
 
     def grow(self, atoms: int) -> None:
@@ -177,6 +178,11 @@ class SharedMemory:
         """Make the file so long, unless it is: nobody can cut it short, and a batch may have needed more."""
         if os.fstat(self.fd).st_size < size:
             os.ftruncate(self.fd, size)
+
+    @property
+    def end(self) -> int:
+        """Where the layout ends in the file, and arrays of any size may begin."""
+        return place((*INPUTS, *PROPERTIES), self.capacity)[1]
 
     def mapped(self, size: int) -> mmap.mmap:
         """Map the beginning of the file.
