@@ -78,9 +78,9 @@ def method_call(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
         inputs.update(plain.pop(place) if isinstance(place, int) else named.pop(place))
     for k, each in enumerate(plain):
         number = k + (isinstance(place, int) and k >= place)
-        _require_json(each, f"argument {number + 1} of {name}()")
+        _require_json(each, name, f"argument {number + 1}")
     for key, each in named.items():
-        _require_json(each, f"{key}= of {name}()")
+        _require_json(each, name, key)
     if (size := len(json.dumps([plain, named]))) > _MAX_ARGUMENTS:
         raise ConfigurationError(
             f"The arguments of {name}() are {size / 2**20:.0f} MB: a worker can be told "
@@ -153,21 +153,21 @@ def _value(connection: WorkerConnection, said: dict[str, Any]) -> Any:
     return unpack(said.get("value"), arrays)
 
 
-def _require_json(value: Any, where: str, depth: int = 0) -> None:
+def _require_json(value: Any, method: str, where: str, depth: int = 0) -> None:
     """Refuse what JSON cannot hold, or would change without a word; tuples become lists."""
     if value is None or isinstance(value, bool | int | float | str):
         return
     if depth > _MAX_DEPTH:
-        raise TypeError(f"{where[0].upper()}{where[1:]} is nested more than {_MAX_DEPTH} levels deep, or holds itself.")
+        raise TypeError(f"{method}(): {where} is nested more than {_MAX_DEPTH} levels deep, or holds itself.")
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            _require_json(item, f"{where}, its item {number},", depth + 1)
+            _require_json(item, method, f"{where}[{number}]", depth + 1)
     elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
         for key, item in value.items():
-            _require_json(item, f"{where}, its entry {key!r},", depth + 1)
+            _require_json(item, method, f"{where}[{key!r}]", depth + 1)
     else:
         numpy = " Of numbers and arrays of numpy, give VALUE.tolist()." if hasattr(value, "tolist") else ""
         raise TypeError(
-            f"{where[0].upper()}{where[1:]} is {reprlib.repr(value)}, of type {type(value).__name__}: "
+            f"{method}(): {where} is {reprlib.repr(value)}, of type {type(value).__name__}: "
             f"arguments travel as JSON, which holds numbers, strings, lists, and dicts with strings as keys.{numpy}"
         )

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from rootstock.errors import ConfigurationError, NotConvergedError, WorkerError, WorkerStartError
+from rootstock.simulations.extra_results import LEFT_OUT
 
 SOURCE = "rootstock_source"  # file and frame, as ASE reads that one structure again: run.traj@30
+# Of ASE: databases and trajectories have a place for these.
+OWN_ARRAYS = {"numbers", "positions", "tags", "momenta", "masses", "initial_charges", "initial_magmoms"}
 _OF_CALCULATOR = tuple(f"rootstock_{name}" for name in ("model", "build", "device"))
-NOTES = (*_OF_CALCULATOR, SOURCE, "converged")
+NOTES = (*_OF_CALCULATOR, SOURCE, "converged", LEFT_OUT)
 
 
 def note_calculator(atoms: Atoms, calculator: Any) -> None:
@@ -34,6 +38,19 @@ def note_calculator(atoms: Atoms, calculator: Any) -> None:
 def database_keys(atoms: Atoms) -> dict[str, Any]:
     """Return the notes in ``atoms.info`` as what a row of a database can be selected by."""
     return {key: atoms.info[key] for key in NOTES if key in atoms.info}
+
+
+def database_data(atoms: Atoms) -> dict[str, Any]:
+    """Return what no column of a database is for: entries of ``atoms.info`` that are no notes, and other arrays."""
+    info = {name: _plain(value) for name, value in atoms.info.items() if name not in database_keys(atoms)}
+    arrays = {name: _plain(array) for name, array in atoms.arrays.items() if name not in OWN_ARRAYS}
+    return {name: held for name, held in (("info", info), ("arrays", arrays)) if held}
+
+
+def _plain(value: Any) -> Any:
+    """Return what a database can hold of a value: no numbers of numpy's, nor its texts."""
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+    return value if numbers or not isinstance(value, np.ndarray | np.generic) else value.tolist()
 
 
 def without_notes(atoms: Atoms) -> Atoms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,6 +19,7 @@ from ase.units import GPa
 
 from rootstock.config.model_string import did_you_mean
 from rootstock.errors import ConfigurationError, NotConvergedError, RootstockError
+from rootstock.simulations.extra_results import add_extra_results, extra_results
 from rootstock.simulations.optimizers import OPTIMIZERS
 from rootstock.simulations.provenance import naming_source, note_calculator, without_notes
 from rootstock.simulations.writing import add_structure
@@ -65,7 +66,8 @@ def singlepoint(atoms: Atoms, calculator: Any, properties: Sequence[str] = ()) -
             calculator.calculate(without_notes(atoms), list(properties))
         except PropertyNotImplementedError as error:
             raise ConfigurationError(f"{atoms.get_chemical_formula()}: {error}") from error
-    computed = with_results(atoms, calculator, {name: calculator.results[name] for name in properties})
+    found = {name: calculator.results[name] for name in properties}
+    computed = with_results(atoms, calculator, found, extra_results(calculator))
     computed.info.pop("converged", None)  # of a relaxation before
     return computed
 
@@ -236,10 +238,13 @@ def with_forces(atoms: Atoms, calculator: Any, more: tuple[str, ...]) -> Atoms:
         Other properties that the copy is to have.
     """
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
-    return with_results(atoms, calculator, results | {name: calculator.get_property(name, atoms) for name in more})
+    results |= {name: calculator.get_property(name, atoms) for name in more}
+    return with_results(atoms, calculator, results, extra_results(calculator), moved=True)
 
 
-def with_results(atoms: Atoms, calculator: Any, results: dict[str, Any]) -> Atoms:
+def with_results(
+    atoms: Atoms, calculator: Any, results: dict[str, Any], extra: Mapping[str, Any], *, moved: bool = False
+) -> Atoms:
     """Return a copy of atoms that carries results, and notes of what computed them.
 
     Parameters
@@ -249,8 +254,13 @@ def with_results(atoms: Atoms, calculator: Any, results: dict[str, Any]) -> Atom
         What computed.
     results : dict
         By ASE's names.
+    extra : Mapping of str to Any
+        Others.
+    moved : bool
+        As of `add_extra_results`.
     """
     copy: Atoms = atoms.copy()
     note_calculator(copy, calculator)
+    add_extra_results(copy, extra, calculator, moved=moved)
     copy.calc = SinglePointCalculator(copy, **results)
     return copy

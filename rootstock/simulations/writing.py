@@ -12,7 +12,7 @@ from ase.io import Trajectory, write
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.simulations.extxyz import frame, write_extxyz
 from rootstock.simulations.output import naming, replacing, target_of, unwritten
-from rootstock.simulations.provenance import database_keys
+from rootstock.simulations.provenance import OWN_ARRAYS, database_data, database_keys
 from rootstock.simulations.structures import DATABASES, output_format
 
 
@@ -63,9 +63,10 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
             elif kind in DATABASES:
                 with connect(fresh, type=kind) as database:
                     for atoms in images:
-                        database.write(atoms, key_value_pairs=database_keys(atoms))
+                        database.write(atoms, key_value_pairs=database_keys(atoms), data=database_data(atoms))
             else:
-                write(fresh, list(images) if len(images) > 1 else images[0], format=kind)
+                kept = [*map(_for_trajectory, images)] if kind == "traj" else list(images)
+                write(fresh, kept if len(kept) > 1 else kept[0], format=kind)
     except RootstockError:
         raise
     except Exception as error:  # every format has errors of its own
@@ -74,6 +75,16 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
         raise ConfigurationError(
             f"Cannot write {path}: {type(error).__name__}: {error}.", "Use .extxyz or .traj, which hold everything."
         ) from error
+
+
+def _for_trajectory(atoms: Atoms) -> Atoms:
+    """Return atoms as ASE's trajectories hold them whole: arrays that they have no place for are entries of info."""
+    if not (others := {*atoms.arrays} - OWN_ARRAYS):
+        return atoms
+    copy: Atoms = atoms.copy()
+    copy.calc = atoms.calc
+    copy.info |= {name: copy.arrays.pop(name) for name in sorted(others)}
+    return copy
 
 
 def add_structure(path: Path, atoms: Atoms) -> None:
@@ -92,7 +103,7 @@ def add_structure(path: Path, atoms: Atoms) -> None:
     """
     with naming(path):
         if output_format(path) == "traj":
-            with Trajectory(target_of(path), "a", atoms) as trajectory:
+            with Trajectory(target_of(path), "a", _for_trajectory(atoms)) as trajectory:
                 trajectory.write()
         else:
             write_extxyz(path, [atoms], append=True)

@@ -138,10 +138,11 @@ def _answer_call(
 ) -> None:
     """Answer a CALL frame."""
     from rootstock.worker.failure_codes import code_of
-    from rootstock.worker.method_call import call_method
 
     answer = Frame(Kind.RESULT, sequence=frame.sequence)
     try:
+        from rootstock.worker.method_call import call_method
+
         value = call_method(evaluator, setup.get("methods", ()), frame, content)
     except BaseException as error:
         code = FailureCode.LOST_GPU if lost_gpu(setup["device"]) else code_of(error)

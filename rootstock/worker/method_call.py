@@ -43,14 +43,11 @@ def call_method(
     TypeError, ValueError
         If what it returned does not travel.
     """
-    name, arguments, keywords = (content.get(key) for key in ("method", "arguments", "keywords"))
+    name: Any = content.get("method")
+    arguments: Any = content.get("arguments")
+    keywords: Any = content.get("keywords")
     sound = isinstance(name, str) and isinstance(arguments, list) and isinstance(keywords, dict)
     if not sound or name not in methods:
-        not isinstance(name, str)
-        or name not in methods
-        or not isinstance(arguments, list)
-        or not isinstance(keywords, dict)
-    ):
         raise WorkerProtocolError(f"Received a call of {name!r:.100}, which is none of the listed methods.")
     calculator, place = evaluator.calculator, content.get("structure")
     if frame.capacity:

@@ -10,7 +10,7 @@ extra-properties = { partial_charges = "per-atom", bond-orders = "N,N", spread =
 hessian = "3N,3N", vectors = "N,3", anything = "one,two", tensors = "N,3,3" }
 methods = ["get_descriptors", "get_hessian", "give", "fail", "wait", "die", "lacking", "last_energy", "finite", "odd"]
 """
-CODE = '''
+CODE = """
 import os
 import time
 
@@ -81,7 +81,8 @@ class Calculator(Base):
         }[what]
 
     def fail(self, error="ValueError"):
-        raise {"ValueError": ValueError, "exit": SystemExit, "property": PropertyNotImplementedError}[error]("it failed")
+        kinds = {"ValueError": ValueError, "exit": SystemExit, "property": PropertyNotImplementedError}
+        raise kinds[error]("it failed")
 
     def wait(self, folder):
         open(os.path.join(folder, "waiting"), "w").close()
@@ -111,5 +112,5 @@ class Hook(Calculator):
 
 def setup(model, device="cpu"):
     return Hook() if model == "hook" else Calculator()
-'''
+"""
 EXTRA_MODELS = header(DECLARED) + CODE

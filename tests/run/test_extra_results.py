@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.db import connect
+from ase.io import iread
 
 from rootstock import RootstockCalculator
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ModelError, NonFiniteError
+from rootstock.simulations.lockstep.relax_many import relax_many
+from rootstock.simulations.relax import Relaxation, singlepoint
+from rootstock.simulations.writing import write_structures
 from tests.run.extra_models import EXTRA_MODELS
+from tests.support.commands import ROOTSTOCK, ordinary, run
+from tests.support.folders import once_per_run
 
 Make = Callable[..., RootstockCalculator]
 
@@ -34,6 +41,19 @@ def make(personal: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Make
         return calc
 
     return build
+
+
+@pytest.fixture(scope="module")
+def extra_root(personal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root that has the environment."""
+
+    def fill(folder: Path) -> None:
+        (folder / "cache").symlink_to(personal / "cache")
+        (folder / "rootstock.toml").write_text('layout = 1\ncluster = "local"\n')
+        (folder / "environments").mkdir()
+        (folder / "environments" / "extra.py").write_text(EXTRA_MODELS)
+
+    return once_per_run(tmp_path_factory, "extra", fill)
 
 
 def water(do: str = "usual", shift: float = 0.0) -> Atoms:
@@ -205,3 +225,108 @@ def test_large_ones(make: Make, model: str) -> None:
     small.calc = calc
     small.get_potential_energy()
     assert_same(calc.extra_results, small)
+
+
+PER_ATOM = ("partial_charges", "ref_partial_charges", "vectors")
+
+
+def read_back(path: Path) -> list[Atoms]:
+    return [*iread(path, index=":")]
+
+
+def assert_in_file(found: Atoms, atoms: Atoms) -> None:
+    """Compare what ASE has read with what the model computes, to the last bit."""
+    wanted = expected(atoms)
+    for name in ("partial_charges", "vectors"):
+        if name in wanted:
+            assert found.arrays[name].tobytes() == np.ascontiguousarray(wanted[name]).tobytes()
+    for name in ("bond-orders", "hessian", "spread", "tensors"):
+        if name in wanted:
+            assert np.asarray(found.info[name]).tobytes() == np.ascontiguousarray(wanted[name]).tobytes(), name
+    if "energies" in wanted:
+        assert found.info["extra_energies"].tolist() == wanted["energies"].tolist()
+        assert "energies" not in found.calc.results
+
+
+@pytest.mark.parametrize("form", ["extxyz", "traj", "db"])
+def test_files_of_single_points(make: Make, tmp_path: Path, form: str) -> None:
+    calc, images = make(), [water(), water("all", 0.1), water("bare", 0.2)]
+    images[0].info["spread"] = "mine"
+    images[1].set_array("partial_charges", np.arange(3.0))
+    done = [singlepoint(atoms, calc) for atoms in images]
+    path = tmp_path / f"out.{form}"
+    write_structures(path, done)
+    if form == "db":
+        rows = [*connect(path).select()]
+        found = [row.toatoms() for row in rows]
+        for atoms, row in zip(found, rows, strict=True):
+            atoms.info |= row.data.get("info", {})
+            atoms.arrays |= row.data.get("arrays", {})
+    else:
+        found = read_back(path)
+        for atoms in found if form == "traj" else ():
+            atoms.arrays |= {name: atoms.info.pop(name) for name in [*atoms.info] if name in PER_ATOM}
+    for atoms, image in zip(found, images, strict=True):
+        assert_in_file(atoms, image)
+    assert found[0].info["spread"] == "mine"
+    assert found[1].arrays["ref_partial_charges"].tolist() == [0.0, 1.0, 2.0]
+    assert "partial_charges" not in found[2].arrays
+    again = singlepoint(found[0], calc)  # what is in the file is no part of what is asked
+    assert again.arrays["ref_partial_charges"].tolist() == found[0].arrays["partial_charges"].tolist()
+
+
+def test_large_ones_are_left_out_of_files_and_named(make: Make, tmp_path: Path) -> None:
+    chain = Atoms("H40", positions=np.arange(120.0).reshape(-1, 3), info={"do": "huge"})
+    done = singlepoint(chain, make())
+    write_structures(tmp_path / "out.extxyz", [done])
+    (found,) = read_back(tmp_path / "out.extxyz")
+    assert found.info["rootstock_left_out"] == "hessian"
+    assert "hessian" not in found.info
+    assert "partial_charges" in found.arrays
+
+
+@pytest.mark.parametrize("model", ["", "hook"])
+@pytest.mark.parametrize("optimizer", ["FIRE", "BFGSLineSearch"])
+def test_relaxations_carry_those_of_the_last_step(make: Make, model: str, optimizer: str) -> None:
+    calc, images = make(model), [water("usual", 0.1 * k) for k in range(5)]
+    relaxation = Relaxation(optimizer, fmax=0.5, steps=5)
+    for each in relax_many(images, calc, relaxation):
+        assert each.error is None
+        assert_same(each.extra_results, each.structure)
+        assert_in_file(each.atoms, each.structure)
+    assert_in_file(one := relaxation.run(images[0], calc), one)
+
+
+@pytest.mark.parametrize("kind", ["singlepoint", "relax", "md"])
+def test_run_folders_hold_them(extra_root: Path, tmp_path: Path, kind: str) -> None:
+    images = [water("all" if k % 2 else "usual", 0.01 * k) for k in range(6)]
+    write_structures(tmp_path / "in.extxyz", images)
+    options = {
+        "relax": ("--fmax", "0.5", "--steps", "50"),
+        "md": ("--ensemble", "nve", "--steps", "3"),
+        "singlepoint": (),
+    }
+    at = ("--root", str(extra_root), "--device", "cpu")
+    run(
+        *ordinary(),
+        ROOTSTOCK,
+        kind,
+        "extra",
+        "in.extxyz",
+        "--run",
+        "folder",
+        *at,
+        *options[kind],
+        check=True,
+        cwd=tmp_path,
+    )
+    for form in ("extxyz", "db"):
+        path = tmp_path / f"out.{form}"
+        run(*ordinary(), ROOTSTOCK, "run", "export", tmp_path / "folder", path, check=True)
+    found, rows = read_back(tmp_path / "out.extxyz"), [*connect(tmp_path / "out.db").select()]
+    assert len(found) == len(rows) == 6
+    for atoms, row in zip(found, rows, strict=True):
+        assert_in_file(atoms, atoms)
+        assert row.data["arrays"]["partial_charges"].tobytes() == atoms.arrays["partial_charges"].tobytes()
+        if atoms.info["do"] == "all":
+            assert np.array_equal(row.data["info"]["hessian"], atoms.info["hessian"])

@@ -11,6 +11,7 @@ from rootstock.client.evaluated import Evaluated, FailureClass
 from rootstock.client.many import ManyStructures
 from rootstock.client.reported import failure_class
 from rootstock.errors import ConfigurationError, ModelError, RootstockError, WorkerStartError
+from rootstock.simulations.extra_results import extra_results
 from rootstock.simulations.lockstep.live import Live
 from rootstock.simulations.relax import Relaxation
 
@@ -104,7 +105,7 @@ class _OneByOne:
             return self._failed(live, ConfigurationError(str(error)))
         except Exception as error:  # noqa: BLE001  # whatever a calculator raises: the others go on
             return self._failed(live, ModelError(f"The calculator failed: {type(error).__name__}: {error}"))
-        return Evaluated(live.key, results, None, live.atoms)
+        return Evaluated(live.key, results, None, live.atoms, extra_results=dict(extra_results(self._calculator)))
 
     @staticmethod
     def _failed(live: Live, error: RootstockError) -> Evaluated:

@@ -139,17 +139,19 @@ class Live:
         self.coordinates = Coordinates(len(atoms)) if relaxation.cell != "fixed" else None
         self.original = self.atoms.cell.array.copy()
         self._optimizer: Any = None
+        self._extra: Mapping[str, Any] = {}
         # All at once, so that whoever looks at it sees one step, whatever is interrupted.
         self._last = self.atoms.positions.copy(), self.original, steps
 
-    def take(self, results: Mapping[str, Any]) -> None:
+    def take(self, results: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         """Take over what was computed for the atoms as they are.
 
         Parameters
         ----------
-        results : Mapping of str to Any
+        results, extra : Mapping of str to Any
+            By ASE's names, and others.
         """
-        self.given.results = results
+        self.given.results, self._extra = results, extra
         self._last = self.atoms.positions.copy(), self.atoms.cell.array.copy(), self.steps
 
     @property
@@ -208,10 +210,11 @@ class Live:
         atoms, names = self.atoms, ("stress",) if self.coordinates is not None else ()
         results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
         results |= {name: self.given.results[name] for name in names}
-        structure = with_results(atoms, calculator, results)
+        structure = with_results(atoms, calculator, results, self._extra, moved=True)
         structure.calc = None
         structure.info = {**self._notes, **structure.info, "converged": converged}
-        return Relaxed(self.key, results, None, structure, None, converged, self.steps)
+        extra = dict(self._extra)
+        return Relaxed(self.key, results, None, structure, None, converged, self.steps, extra_results=extra)
 
     def failed(self, error: RootstockError, failure: FailureClass | None) -> Relaxed:
         """Return what is said of a relaxation that failed.
@@ -234,7 +237,7 @@ class Live:
         if answer.error is not None:
             return self.failed(answer.error, answer.failure)
         assert answer.results is not None
-        self.take(answer.results)
+        self.take(answer.results, answer.extra_results)
         return None
 
     def last(self) -> tuple[Atoms, int]:

@@ -14,6 +14,7 @@ from rootstock.client.batch_arrays import require_atoms
 from rootstock.client.evaluated import FailureClass
 from rootstock.client.reported import failure_class
 from rootstock.errors import ConfigurationError, NotConvergedError, WorkerError, WorkerStartError
+from rootstock.simulations.extra_results import extra_results
 from rootstock.simulations.lockstep.engine import Lockstep
 from rootstock.simulations.lockstep.live import can_lockstep
 from rootstock.simulations.lockstep.relaxed import Relaxed
@@ -123,10 +124,12 @@ def _one_by_one(structures: Sequence[Atoms], calculator: Any, relaxation: Relaxa
 
         try:
             relaxed = with_second_try(calculator, partial(relaxation.run, atoms, calculator, on_step=note))
+            extra = dict(extra_results(calculator))
         except WorkerStartError:  # whatever the structure
             raise
         except (ConfigurationError, NotConvergedError, WorkerError) as error:
             yield Relaxed(index, None, error, atoms, failure_class(error), None, steps)
         else:
             results, relaxed.calc = relaxed.calc.results, None
-            yield Relaxed(index, results, None, relaxed, None, bool(relaxed.info["converged"]), steps)
+            converged = bool(relaxed.info["converged"])
+            yield Relaxed(index, results, None, relaxed, None, converged, steps, extra_results=extra)

@@ -29,6 +29,8 @@ class Relaxed(Evaluated):
         Whether `fmax` was reached; None if it failed.
     steps : int
         How many were taken.
+    extra_results : dict
+        Of the last step; files of structures hold them as `structure` does, in its info and its arrays.
     """
 
     converged: bool | None = None

@@ -164,7 +164,8 @@ class _Collector:
         error = shard.exception()
         if error is None:
             for (number, atoms, future), each in zip(entries, shard.result(), strict=True):
-                future.set_result(Evaluated(number, each.results, each.error, atoms, each.failure))
+                extra = each.extra_results
+                future.set_result(Evaluated(number, each.results, each.error, atoms, each.failure, extra_results=extra))
             return
         if isinstance(error, LOST) and len(entries) > 1:  # one of them may be the reason
             for entry in entries:

@@ -27,6 +27,7 @@ class Outcome:
     results: dict[str, Any] | None
     error: RootstockError | None
     failure: FailureClass | None
+    extra_results: dict[str, Any]
 
 
 def warm_calculator(parameters: Mapping[str, Any]) -> RootstockCalculator:
@@ -86,4 +87,4 @@ def evaluate_shard(
     with busy():
         calculator = warm_calculator(parameters)
         done = calculator.evaluate_many(images, properties)
-        return [Outcome(each.results, each.error, each.failure) for each in done]
+        return [Outcome(each.results, each.error, each.failure, each.extra_results) for each in done]

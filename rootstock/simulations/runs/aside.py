@@ -6,8 +6,8 @@ from typing import Any
 
 from ase import Atoms
 
+from rootstock.simulations.extra_results import free_name
 from rootstock.simulations.provenance import NOTES, SOURCE
-from rootstock.simulations.runs.references import free_name
 
 _REFERENCE = "ref_"  # begins the names of what the input carried as results
 _OF_START = "start_"  # and of those where atoms have moved since

@@ -14,6 +14,7 @@ from ase import Atoms
 from rootstock.client.evaluated import FailureClass
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.root.disk_usage import number_of
+from rootstock.simulations.extra_results import add_extra_results
 from rootstock.simulations.provenance import note_calculator
 from rootstock.simulations.runs.aside import put_back, set_aside
 from rootstock.simulations.runs.feed import Feed
@@ -182,6 +183,7 @@ def _single_points(run: Computation, feed: Feed) -> None:
                 run.give_up(index, result.failure or FailureClass.STRUCTURE, result.error, atoms, feed)
             else:
                 note_calculator(atoms, run.calculator)
+                add_extra_results(atoms, result.extra_results, run.calculator)
                 found = {name: result.results[name] for name in asked or _USUAL if name in result.results}
                 atoms.calc = SimpleNamespace(results=found)  # all that is read of it
                 run.add(index, atoms)

@@ -17,11 +17,10 @@ from ase import Atoms
 from ase.db import connect
 
 from rootstock.errors import ConfigurationError
-from rootstock.simulations.provenance import SOURCE, database_keys
+from rootstock.simulations.provenance import SOURCE, database_data, database_keys
 from rootstock.simulations.runs.frames_index import read_frame
 
 Add = Callable[[int, bytes], None]
-_OF_DATABASES = {"numbers", "positions", "tags", "momenta", "masses", "initial_charges", "initial_magmoms"}
 
 
 def _atoms(index: int, data: bytes) -> Atoms:
@@ -59,11 +58,7 @@ def as_database(path: Path) -> Iterator[Add]:
 
         def add(index: int, data: bytes) -> None:
             atoms = _atoms(index, data)
-            keys = database_keys(atoms)
-            info = {name: _plain(value) for name, value in atoms.info.items() if name not in keys}
-            arrays = {name: _plain(array) for name, array in atoms.arrays.items() if name not in _OF_DATABASES}
-            rest = {name: held for name, held in (("info", info), ("arrays", arrays)) if held}
-            database.write(atoms, key_value_pairs=keys, data={"index": index, **rest})
+            database.write(atoms, key_value_pairs=database_keys(atoms), data={"index": index, **database_data(atoms)})
 
         yield add
 
@@ -77,12 +72,6 @@ def _sqlite_errors() -> Iterator[None]:
         if type(error).__module__ == "sqlite3":
             raise OSError(str(error)) from error
         raise
-
-
-def _plain(value: Any) -> Any:
-    """Return what a database can hold of a value: no numbers of numpy's, nor its texts."""
-    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
-    return value if numbers or not isinstance(value, np.ndarray | np.generic) else value.tolist()
 
 
 class _Column:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 from ase import Atoms
 
+from rootstock.simulations.extra_results import free_name
 from rootstock.simulations.extxyz import OF_ATOMS
 
 
@@ -30,15 +29,3 @@ def keep_as_references(atoms: Atoms) -> None:
         else:
             atoms.info[free] = value
     atoms.calc = None
-
-
-def free_name(name: str, atoms: Atoms) -> str:
-    """Return a name that no entry of some atoms has: this one, or with a number behind it.
-
-    Parameters
-    ----------
-    name : str
-    atoms : ase.Atoms
-    """
-    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    return next(each for each in names if each not in atoms.info and each not in atoms.arrays)

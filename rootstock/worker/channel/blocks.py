@@ -86,7 +86,7 @@ def read_arrays(fd: int, content: Any, begin: int) -> list[NDArray[Any]]:
         total = sum(dtype.itemsize * prod(shape) for dtype, shape in described)
         if len(described) > MAX_ARRAYS or total > MAX_BYTES:
             raise ValueError("more than may travel")
-        if type(at) is not int or not begin <= at <= os.fstat(fd).st_size - total:
+        if type(at) is not int or at < begin or (total and at > os.fstat(fd).st_size - total):
             raise ValueError("they do not lie where they may")
     except (KeyError, TypeError, ValueError) as error:
         raise WorkerProtocolError(f"Received arrays that cannot be read: {error}: {content!r:.200}.") from error

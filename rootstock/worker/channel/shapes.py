@@ -43,8 +43,8 @@ class Shape(tuple[Dimension, ...]):
 
     @property
     def per_atom(self) -> bool:
-        """Whether the first dimension is the atoms'."""
-        return bool(self) and self[0] == Dimension("", 1, of_atoms=True)
+        """Whether each atom has a number, or some whose number does not depend on how many atoms there are."""
+        return bool(self) and self[0] == Dimension("", 1, of_atoms=True) and not any(each.of_atoms for each in self[1:])
 
     def fits(self, shape: tuple[int, ...], atoms: int) -> bool:
         """Tell whether an array of some shape is one of this kind.
