@@ -16,16 +16,16 @@ from rootstock.client.connection import WorkerConnection
 from rootstock.client.demands import StructureCheck
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
-from rootstock.client.methods import methods_of
 from rootstock.client.method_call import MethodCall, call_method
+from rootstock.client.methods import methods_of
 from rootstock.client.peer import Phase, asked_meanwhile, closed_meanwhile
 from rootstock.client.shared_arrays import Result
 from rootstock.client.sharing import end_unused
 from rootstock.client.threads import thread_count
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.client.timings import Timings
-from rootstock.config.demands import listed_properties
 from rootstock.config.capabilities import Capabilities
+from rootstock.config.demands import listed_properties
 from rootstock.errors import (
     DeviceError,
     MissingWeightsError,

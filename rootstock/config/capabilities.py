@@ -91,8 +91,7 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
         check_variant(variant, number, where)
         if any(fnmatchcase(str(name), pattern) for name in names for pattern in variant["models"]):
             values |= {key: value for key, value in variant.items() if key != "models"}
-    of_ase = [*values.get("properties", ()), *values.get("optional-properties", ())]
-    check_extra_properties(values.get("extra-properties", {}), of_ase, where)
+    check_extra_properties(values.get("extra-properties", {}), where)
     return Capabilities(
         properties=tuple(values.get("properties", ())),
         optional=tuple(values.get("optional-properties", ())),

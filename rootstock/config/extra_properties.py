@@ -13,74 +13,53 @@ _NAME = re.compile("[A-Za-z][A-Za-z0-9_-]{0,63}")
 # What files of structures mean something else by: their keys, what atoms have, and what we write down ourselves.
 _TAKEN = {
     "lattice", "properties", "pbc", "cell", "symbols", "species", "pos", "positions", "numbers", "z", "tags", "momenta",
-    "masses", "velo", "initial_charges", "initial_magmoms", "charge", "force", "move_mask", "virial", "constraints",
-    "step", "converged", "index", "source", "info", "arrays", "spacegroup", "energy", "free_energy", "forces", "stress",
+    "masses", "velo", "initial_charges", "initial_magmoms", "charge", "spin", "mult", "force", "move_mask", "virial",
+    "constraints", "step", "converged", "index", "source", "info", "arrays", "spacegroup", "energy", "free_energy",
+    "forces", "stress",
 }  # fmt: skip
 _PREFIXES = ("rootstock_", "ref_", "start_", "extra_")
-MOST = 64
+_MOST = 64
 
 
-def check_extra_property(name: str, shape: str, where: str) -> None:
-    """Refuse an extra result whose name files cannot hold, or whose shape is none.
+def extra_property_fault(name: str, shape: str) -> str:
+    """Return why an extra result cannot be called so, or have such a shape; empty if it can.
 
     Parameters
     ----------
     name, shape : str
-    where : str
-        The file, for messages.
-
-    Raises
-    ------
-    ConfigurationError
     """
     if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"{where}: extra-properties: {name!r} cannot name a result: use letters, digits, - and _, "
-            "with a letter first, 64 at most."
+        return (
+            f"extra-properties: {name!r} cannot name a result: use letters, digits, - and _, with a letter first, "
+            "64 at most."
         )
     if name.lower() in _TAKEN or name.startswith(_PREFIXES):
-        raise ConfigurationError(
-            f"{where}: extra-properties: files of structures mean something else by {name!r}; rename it."
-        )
+        return f"extra-properties: files of structures mean something else by {name!r}; rename it."
     try:
         parse_shape(shape)
     except ValueError:
-        raise ConfigurationError(
-            f"{where}: extra-properties: the shape of {name!r}, {shape!r}, is none of {GRAMMAR}."
-        ) from None
+        return f"extra-properties: {name!r} has the shape {shape!r}; use {GRAMMAR}."
+    return ""
 
 
-def check_extra_properties(table: Mapping[str, str], of_ase: Iterable[str], where: str) -> None:
-    """Refuse what `check_extra_property` refuses, too many of them, and what is one of ASE's properties already.
-
-    Parameters
-    ----------
-    table : Mapping of str to str
-    of_ase : iterable of str
-        What is listed as properties.
-    where : str
-        The file, for messages.
-
-    Raises
-    ------
-    ConfigurationError
-    """
-    if len(table) > MOST:
-        raise ConfigurationError(f"{where}: extra-properties has {len(table)} entries; {MOST} are possible.")
-    for name, shape in table.items():
-        check_extra_property(name, shape, where)
-    if both := sorted({*table} & {*of_ase}):
-        raise ConfigurationError(
-            f"{where}: extra-properties: {both[0]!r} is listed as one of ASE's properties, too; it is one or the other."
-        )
-
-
-def check_method(name: str, where: str) -> None:
-    """Refuse a method that cannot be called by its name.
+def method_fault(name: str) -> str:
+    """Return why users cannot call a method by its name; empty if they can.
 
     Parameters
     ----------
     name : str
+    """
+    if not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
+        return f"methods: {name!r} is no name of a method that users can call."
+    return ""
+
+
+def check_extra_properties(table: Mapping[str, str], where: str) -> None:
+    """Refuse names and shapes that have a fault, and too many of them.
+
+    Parameters
+    ----------
+    table : Mapping of str to str
     where : str
         The file, for messages.
 
@@ -88,7 +67,8 @@ def check_method(name: str, where: str) -> None:
     ------
     ConfigurationError
     """
-    if not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
-        raise ConfigurationError(
-            f"{where}: methods: {name!r} is no name of a method that users call.", 'For example: ["get_hessian"]'
-        )
+    faults: Iterable[str] = (extra_property_fault(name, shape) for name, shape in table.items())
+    if len(table) > _MOST:
+        faults = [f"extra-properties has {len(table)} entries; {_MOST} are possible."]
+    for fault in filter(None, faults):
+        raise ConfigurationError(f"{where}: {fault}", "'rootstock-site check-env' shows all errors of a file.")

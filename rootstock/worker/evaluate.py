@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rootstock.errors import WorkerProtocolError
 from rootstock.worker.channel.frames import Frame
 from rootstock.worker.channel.info import decode_info
-from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUT_BITS, PROPERTIES, PROPERTY_BITS, SharedMemory
+from rootstock.worker.channel.memory import ALL_BITS, INFO_BIT, INPUT_BITS, PROPERTY_BITS, SharedMemory
 from rootstock.worker.extra_results import ExtraResults
-from rootstock.worker.results import STRESS, Views, store_results
+from rootstock.worker.results import STRESS, Views, offered_properties, store_results
 
 _OPTIONAL = ("initial_charges", "initial_magmoms", "initial_magmom_vectors", "tags")
 _ARRAY_NAME = {"initial_magmom_vectors": "initial_magmoms"}
@@ -25,26 +25,6 @@ _UNTRACKED = INPUT_BITS["tags"] | INFO_BIT
 _POSITIONS = INPUT_BITS["positions"]
 _RESET = Calculator.reset
 _VECTORS = INPUT_BITS["initial_magmom_vectors"]
-
-
-def offered_properties(calculator: Any, listed: Collection[str] | None = None) -> list[str]:
-    """Return the properties that a calculator implements and this protocol carries.
-
-    ``free_energy`` is among them wherever ``energy`` is: optimizers ask for it, and a model without electrons has
-    no other.
-
-    Parameters
-    ----------
-    calculator : ase.calculators.calculator.Calculator
-    listed : collection of str, optional
-        Those that its environment file lists, where that counts: a library may declare what it does not compute.
-    """
-    names = set(calculator.implemented_properties)
-    if listed is not None:
-        names &= {*listed}
-    if "energy" in names:
-        names.add("free_energy")
-    return [section.name for section in PROPERTIES if section.name in names]
 
 
 class Evaluator:

@@ -68,8 +68,9 @@ def _set_up(endpoint: Endpoint, memory: SharedMemory, content: dict[str, Any], g
     check_device(content["device"])
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "importing ase"})
     from rootstock.worker.environment_file import call_setup, load_setup
-    from rootstock.worker.evaluate import Evaluator, offered_properties
+    from rootstock.worker.evaluate import Evaluator
     from rootstock.worker.extra_results import ExtraResults
+    from rootstock.worker.results import offered_properties
 
     endpoint.send(Frame(Kind.PROGRESS), {"stage": "running the environment file"})
     setup = load_setup(content["environment"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,26 @@ STRESS = PROPERTY_BITS["stress"] | PROPERTY_BITS["stresses"]
 _ENERGY, _FREE_ENERGY = PROPERTY_BITS["energy"], PROPERTY_BITS["free_energy"]
 _SCALARS = {section.name for section in PROPERTIES if not section.shape and not section.per_atom}
 _FLOAT = np.dtype(float)
+
+
+def offered_properties(calculator: Any, listed: Collection[str] | None = None) -> list[str]:
+    """Return the properties that a calculator implements and this protocol carries.
+
+    ``free_energy`` is among them wherever ``energy`` is: optimizers ask for it, and a model without electrons has
+    no other.
+
+    Parameters
+    ----------
+    calculator : ase.calculators.calculator.Calculator
+    listed : collection of str, optional
+        Those that its environment file lists, where that counts: a library may declare what it does not compute.
+    """
+    names = set(calculator.implemented_properties)
+    if listed is not None:
+        names &= {*listed}
+    if "energy" in names:
+        names.add("free_energy")
+    return [section.name for section in PROPERTIES if section.name in names]
 
 
 def store_results(results: Mapping[str, Any], views: Views, offered: int, required: int, *, has_stress: bool) -> int:

@@ -95,7 +95,7 @@ def test_values_and_shapes_are_those_of_the_model(make: Make) -> None:
     info = calc.info()
     assert info["extra_properties"]["energies"] == "models"
     assert "energies" not in info["properties"]
-    assert "get_hessian" in info["methods"]
+    assert "get_hessian" in info["callable_methods"]
 
 
 def test_they_are_gone_when_the_atoms_are_others(make: Make) -> None:

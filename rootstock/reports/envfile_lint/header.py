@@ -17,6 +17,7 @@ from rootstock.config.model_string import did_you_mean
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.requirements import normalized, parse_requirement, required_packages
 from rootstock.errors import RootstockError
+from rootstock.reports.envfile_lint.additions import check_additions
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 from rootstock.reports.envfile_lint.meaning import check_meaning
 from rootstock.reports.envfile_lint.words import check_words
@@ -129,6 +130,7 @@ def _check_table(source: EnvironmentSource, table: Mapping[str, Any], lines: Lin
     for index, reference in enumerate(sound.get("references", [])):
         yield from _check_reference(source, index, reference, lines)
     yield from check_words(sound, lines)
+    yield from check_additions(sound, lines)
     if not table.get("references"):
         yield Finding(WARNING, "there are no references: nobody checks the numbers of a build.")
 
