@@ -145,9 +145,9 @@ class EnvironmentSource:
         """Return a sentence with the models that are spelt alike, or that are other tasks of the same family."""
         family = model_string(self.name, f"{model.partition('/')[0]}/")
         tasks = [string for string in self.strings() if string.startswith(family)]
-        return did_you_mean(model_string(self.name, model), tasks or [*self.strings(), *self.aliases]) or (
-            f" {family.rstrip('/')} has the tasks {', '.join(tasks)}." if tasks else ""
-        )
+        if tasks and not ("/" in model and did_you_mean(model_string(self.name, model), tasks)):
+            return f" Did you mean one of {', '.join(map(repr, tasks))}?"
+        return did_you_mean(model_string(self.name, model), [*self.strings(), *self.aliases])
 
     @property
     def released(self) -> tuple[str, ...]:
