@@ -361,7 +361,7 @@ def test_a_model_with_a_task(make: Make, root: Path, tmp_path: Path) -> None:
         ("singlepoint", "rules-mf-0/R2SCAN", "in.extxyz", "--out", "out.extxyz"),
         ("relax", "rules-mf-0/R2SCAN", "in.extxyz@0", "--steps", "1"),
         ("md", "rules-mf-0/R2SCAN", "in.extxyz@0", "--ensemble", "nve", "--steps", "1"),
-        ("compare", "rules-mf-0/R2SCAN", "lj", "--structure", "in.extxyz", "--out", "compared"),
+        ("compare", "in.extxyz", "--models", "rules-mf-0/R2SCAN", "lj", "--out", "compared.csv"),
     ):
         done = rootstock(root, *command, "--device", "cpu", cwd=tmp_path)
         assert done.returncode in (0, 21), (command, done.stderr)
