@@ -27,6 +27,9 @@ from rootstock.root.reachability import refusal
 from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
 
+_REASONS = ("error:", "No solution found", "Failed to", "Because")  # as uv's begin
+_LONGEST = 300  # characters of a reason in a line
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -193,6 +196,15 @@ def needed_builds(
     if needed:
         refuse_noexec(layout.root)
     return needed, problems
+
+
+def reason(error: RootstockError) -> str:
+    """Return in a line why something failed; of what uv says, its own reason."""
+    first, *others = [" ".join(line.split()).lstrip("×╰─▶│ ") for line in error.message.splitlines() if line.strip()]
+    while first.endswith(":") and others:
+        told = next((number for number, line in enumerate(others) if line.startswith(_REASONS)), 0)
+        first, others = f"{first} {others[told]}", others[told + 1 :]
+    return first if len(first) <= _LONGEST else f"{first[: _LONGEST - 3]}..."
 
 
 def failure(problems: Iterable[Problem], number: int, what: str = "builds", done: str = "in use") -> RootstockError:

@@ -10,7 +10,8 @@ from typing import Any
 
 import tomli_w
 
-from rootstock.admin.asked_for import Problem, failure
+from rootstock.admin.asked_for import Problem, failure, reason
+from rootstock.admin.bundled_weights import Bundled
 from rootstock.admin.install_checks import tries_settings
 from rootstock.admin.install_plan_view import InstallPlanView
 from rootstock.builds.make import Staged, publish, remove_leftovers, stage
@@ -148,7 +149,7 @@ def _build(builds: Sequence[BuildPlan], plan: InstallPlan, admin: AdminContext, 
                     admin.report(f"{build.label}: ready ({folder.name}{_label(folder, build)})")
                 except RootstockError as error:
                     failed.append(Problem(build.label, error))
-                    admin.report(f"{build.label}: failed")
+                    admin.report(f"{build.label}: failed: {reason(error)}")
     finally:
         for done in started:
             if not done.cancelled() and done.exception() is None:
@@ -173,15 +174,15 @@ def _stage(build: BuildPlan, site: Site, admin: AdminContext, uv: Uv) -> Staged:
 def _publish(staged: Staged, plan: InstallPlan, admin: AdminContext) -> Path:
     """Verify a build, unless it was published before, and put it to use."""
     build = staged.plan
-    checks: list[dict[str, Any]] = []
+    checks, bundled = list[dict[str, Any]](), Bundled(staged.folder or staged.build)
     with friendly_os_errors(plan.site.layout):
         if staged.folder is not None and build.source is not None and build.source.references():
             # With them come numpy and ASE, which a command that verifies nothing goes without.
             from rootstock.admin.verify import verify
 
             checks = verify(
-                plan.site, build.source, staged.folder, plan.device,
+                plan.site, build.source, staged.folder, plan.device, bundled,
                 report=lambda text: admin.report(f"{build.label}: {text}"),
             )  # fmt: skip
         admin.report(f"{build.label}: publishing")
-        return publish(staged, plan.site.access, checks)
+        return publish(staged, plan.site.access, checks, bundled.files)

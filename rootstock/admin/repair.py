@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.admin.bundle import Bundle
+from rootstock.admin.bundled_weights import Bundled
 from rootstock.admin.plans import Plan
 from rootstock.admin.rollback import pointers
 from rootstock.builds.again import Again, as_published, aside, check_interpreter_of, check_uv_of, exchange, plan_again
@@ -259,12 +260,12 @@ def _make_again(again: Again, tree: SealedTree, site: Site, uv: Uv, admin: Admin
             (staged.folder / BUILD_RECORD).write_bytes((again.remains / BUILD_RECORD).read_bytes())
         else:
             check_uv_of(again)
-            source, checks = again.plan.source, list[dict[str, Any]]()
+            source, checks, bundled = again.plan.source, list[dict[str, Any]](), Bundled(staged.folder)
             if source is not None and source.references():
                 from rootstock.admin.verify import verify
 
-                checks = verify(site, source, staged.folder, _DEVICE, report=report)
-            write_record(staged, checks)
+                checks = verify(site, source, staged.folder, _DEVICE, bundled, report=report)
+            write_record(staged, checks, bundled.files)
         report("putting it in place")
         exchange(staged, again, site.access)
     except BaseException:

@@ -16,13 +16,15 @@ from typing import Any
 from ase import Atoms
 
 from rootstock.admin import verify_physics as physics
+from rootstock.admin.bundled_weights import Bundled
 from rootstock.admin.verify_batch import BATCH, HINT, SINGLE_CALLS, compare_batch, computed_together
 from rootstock.admin.verify_checks import Check, compare, describe, head
+from rootstock.admin.verify_worker import verifying_worker
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
 from rootstock.client.resolve import require_environment, resolve_environment
-from rootstock.config.demands import example_info, listed_properties
+from rootstock.config.demands import example_info
 from rootstock.config.environment_file import EnvironmentSource, registered_names
 from rootstock.config.reference_structure import reference_atoms
 from rootstock.config.references import Reference, unpublished
@@ -36,10 +38,12 @@ from rootstock.root.verification_records import Run, Verification
 from rootstock.worker.channel.memory import PROPERTY_BITS
 from rootstock.worker.device import require_device
 
-_START_S, _CALL_S = 1800.0, 1800.0
+_CALL_S = 1800.0
 
 
-def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, report: Report) -> list[Check]:
+def verify(
+    site: Site, source: EnvironmentSource, folder: Path, device: str, bundled: Bundled, *, report: Report
+) -> list[Check]:
     """Run the references of an environment file on a worker of a build that is not published yet.
 
     Parameters
@@ -50,6 +54,8 @@ def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, 
         Where the build is.
     device : str
         Device to compute on.
+    bundled : Bundled
+        Takes the weights that are in the build's packages.
     report : callable
         Is given a line for each structure.
 
@@ -67,7 +73,7 @@ def verify(site: Site, source: EnvironmentSource, folder: Path, device: str, *, 
     checks = [
         check
         for references in _groups(source.references())
-        for check, _ in check_model(build, device, references, report=report)
+        for check, _ in check_model(build, device, references, bundled, report=report)
     ]
     if missed := [check for check in checks if check["passed"] is False]:
         differ = " computes other numbers than its references say"
@@ -195,7 +201,12 @@ def _groups(references: Sequence[Reference]) -> Iterable[list[Reference]]:
 
 
 def check_model(
-    build: ResolvedModel, device: str, references: Sequence[Reference], *, report: Report
+    build: ResolvedModel,
+    device: str,
+    references: Sequence[Reference],
+    bundled: Bundled | None = None,
+    *,
+    report: Report,
 ) -> Iterator[tuple[Check, Mapping[str, str]]]:
     """Start a worker of one model and check references with it.
 
@@ -205,6 +216,8 @@ def check_model(
         See `verify`.
     references : sequence of Reference
         Of the same model and options.
+    bundled : Bundled, optional
+        Takes the weights that are in the build's packages.
 
     Yields
     ------
@@ -213,13 +226,21 @@ def check_model(
         A reference whose model has no weights here has a reason instead of values, and ``passed`` is None. And the
         versions of the distributions in the worker.
     """
-    first, source = references[0], build.source
+    source = build.source
     report(f"starting a worker ({device})")
     try:
-        client = WorkerConnection(
-            build.launch(threads=1), first.model, device, first.options, start_timeout=_START_S, on_progress=report,
-            listed=listed_properties(source, first.model),
-        )  # fmt: skip
+        with verifying_worker(build, device, references, report) as client:
+            versions: Mapping[str, str] = client.ready["versions"]
+            _check_properties(client, source, references[0].model)
+            for reference in references:
+                report(f"verifying {reference.name}")
+                begun = time.perf_counter()
+                for check in _check(client, reference, source):
+                    now = time.perf_counter()
+                    yield {**head(reference, client.device), **check, "seconds": round(now - begun, 3)}, versions
+                    begun = time.perf_counter()
+            if bundled is not None:
+                bundled.add(source, build.layout, references, client.ready["opened"])
     except MissingWeightsError as error:
         # It got as far as looking for the weights, so the environment works; there are no numbers to check.
         if not all(reference.needs_weights for reference in references):
@@ -227,19 +248,6 @@ def check_model(
         report(f"not verified, for lack of weights: {', '.join(reference.name for reference in references)}")
         for reference in references:
             yield {**head(reference, device), "reason": error.message, "passed": None}, {}
-        return
-    versions: Mapping[str, str] = client.ready["versions"]
-    try:
-        _check_properties(client, source, first.model)
-        for reference in references:
-            report(f"verifying {reference.name}")
-            begun = time.perf_counter()
-            for check in _check(client, reference, source):
-                now = time.perf_counter()
-                yield {**head(reference, client.device), **check, "seconds": round(now - begun, 3)}, versions
-                begun = time.perf_counter()
-    finally:
-        client.close()
 
 
 def _check_properties(client: WorkerConnection, source: EnvironmentSource, model: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from rootstock.admin.asked_for import reason
 from rootstock.admin.environment_sources import find_source
 from rootstock.admin.install import InstallPlan
 from rootstock.admin.install_plan import plan_install
@@ -14,7 +15,7 @@ from rootstock.admin.plans import Plan
 from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, read_source, registered_names
 from rootstock.config.model_names import named_model
-from rootstock.config.model_string import is_path
+from rootstock.config.model_string import is_path, model_string
 from rootstock.config.site import Site
 from rootstock.errors import (
     BuildError,
@@ -30,7 +31,7 @@ from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import STAGING, RootLayout
 from rootstock.root.lock import AdminContext, Report, quiet
 from rootstock.root.permissions import may_remove, remove_tree
-from rootstock.root.records import BUILD_SOURCE
+from rootstock.root.records import BUILD_SOURCE, read_build
 from rootstock.root.variants import find_variants, fitting_build
 from rootstock.root.weights import weights_of
 
@@ -46,11 +47,14 @@ class WarmPlan(Plan):
     models : tuple of WeightsRequest
     problems : Mapping[str, RootstockError]
         Environments of the root that are left out, because of their file or their build, and why.
+    packaged : tuple of str
+        Models whose weights are inside a package, so that there is nothing to fetch.
     """
 
     install: InstallPlan | None
     models: tuple[WeightsRequest, ...]
     problems: Mapping[str, RootstockError]
+    packaged: tuple[str, ...] = ()
 
     def summary_lines(self) -> list[str]:
         """Describe the plan, a line for each change."""
@@ -60,7 +64,8 @@ class WarmPlan(Plan):
         """Return the installation, and the models whose weights are fetched or recorded."""
         install = self.install.to_json() if self.install else None
         problems = {name: str(error) for name, error in self.problems.items()}
-        return {"install": install, "models": [model.to_json() for model in self.models], "problems": problems}
+        models = [model.to_json() for model in self.models]
+        return {"install": install, "models": models, "problems": problems, "packaged": list(self.packaged)}
 
     def apply(self, admin: AdminContext) -> None:
         """Build and fetch all that; a model that fails keeps none of the others from being fetched.
@@ -88,7 +93,7 @@ class WarmPlan(Plan):
                     fetch(site, model, admin)
                 except (RootError, WorkerError, WeightsError) as error:
                     failures.append(f"{model}: {error}")
-                    admin.report(f"{model}: failed")
+                    admin.report(f"{model}: failed: {reason(error)}")
         if failures:
             raise WeightsError("Weights could not be fetched.\n" + "\n".join(failures), "The others are there.")
 
@@ -142,12 +147,16 @@ def plan_warm(
             problems[name] = error
     build, unbuilt = _plan_builds(site, missing, device, named=bool(environments or models), report=report)
     problems |= unbuilt
-    requests = []
+    requests, packaged = [], []
     for (environment, model), source in sources.items():
-        if environment not in problems and (reason := _reason(site.layout, environment, model)):
-            has_weights = source.rootstock.get("licence", {}).get("weights") != ""
-            requests.append(WeightsRequest(environment, model, reason, has_weights, device, patience))
-    return WarmPlan(site, "warm", build, tuple(requests), problems)
+        if environment in problems:
+            continue
+        if _is_packaged(site.layout, source, model):
+            packaged.append(model_string(environment, model))
+        elif why := _reason(site.layout, environment, model):
+            gated = source.capabilities(model).gated
+            requests.append(WeightsRequest(environment, model, why, not source.is_toy, device, patience, gated))
+    return WarmPlan(site, "warm", build, tuple(requests), problems, tuple(packaged))
 
 
 def _plan_builds(
@@ -205,6 +214,15 @@ def _source(layout: RootLayout, name: str) -> EnvironmentSource:
     """Return the environment file that the active build was made from, or that a build would be made from."""
     build = build_in_use(layout, name)
     return read_source(build / BUILD_SOURCE, name) if build else find_source(layout, name)
+
+
+def _is_packaged(layout: RootLayout, source: EnvironmentSource, model: str) -> bool:
+    """Tell whether the weights of a model are inside a package: its file says so, or verification saw it."""
+    if source.is_toy:
+        return False
+    build = build_in_use(layout, source.name)
+    record = read_build(build) if build else None
+    return source.bundles(model) or (record is not None and model in record.bundled)
 
 
 def _reason(layout: RootLayout, environment: str, model: str) -> str:

@@ -30,7 +30,7 @@ from rootstock.root.lock import AdminContext, Report
 from rootstock.root.permissions import remove_tree
 from rootstock.root.records import now, user_name
 from rootstock.root.signals import start_thread
-from rootstock.root.weights import Weights, WeightsFile, write_weights
+from rootstock.root.weights import Weights, WeightsFile, token_place, warm_command, write_weights
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
 _REPORT_EVERY_S = 5.0
@@ -52,6 +52,8 @@ class WeightsRequest:
         Where it is loaded.
     patience : float
         Seconds that a server may keep silent.
+    gated : str
+        The page where their terms are accepted; empty if anybody may fetch them.
     """
 
     environment: str
@@ -60,6 +62,7 @@ class WeightsRequest:
     weights: bool
     device: str
     patience: float
+    gated: str = ""
 
     def __str__(self) -> str:
         return model_string(self.environment, self.model)
@@ -110,7 +113,12 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
             opened = _load(request, offline, step)["opened"]
         except WorkerError as error:
             admin.log(f"{request}: {error}")
-            fetched, sources = _download(site, request, model, Path(home, "online"), step)
+            try:
+                fetched, sources = _download(site, request, model, Path(home, "online"), step)
+            except WorkerError as failure:
+                if not request.gated:
+                    raise
+                raise WeightsError(str(failure), _how_to_be_let_in(site, request)) from failure
             step("starting a worker without network")
             try:
                 opened = _load(request, offline, step)["opened"]
@@ -128,6 +136,16 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
     site.access.make_folder(site.layout.weights(request.environment))
     write_weights(site.layout, weights, site.access.file)
     step(f"{number_of(len(weights.files), 'file')}, {megabytes(weights.bytes)}")
+
+
+def _how_to_be_let_in(site: Site, request: WeightsRequest) -> str:
+    place = token_place()
+    account = f"The token in {place} is used; it must be of that account." if place else "There is no token here."
+    return (
+        f"The weights of {request} are gated. Accept the terms with your account: {request.gated}\n"
+        f"Then log in here, with huggingface-cli login, or set HF_TOKEN. {account} Then run again:\n"
+        f"  {warm_command(site.layout.root, request.environment, request.model)}"
+    )
 
 
 def _load(request: WeightsRequest, launch: Launch, step: Report, timeout: float = _LOAD_S) -> dict[str, Any]:

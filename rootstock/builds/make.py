@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rootstock import __version__
@@ -46,6 +47,10 @@ from rootstock.root.records import (
     user_name,
     write_file,
 )
+from rootstock.root.weights_file import WeightsFile
+
+_Bundled = Mapping[str, tuple[WeightsFile, ...]]
+_NONE: _Bundled = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def _full_file_system_named(folder: Path) -> Iterator[None]:
         raise SiteError(error.message, hint) from error
 
 
-def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Path:
+def publish(staged: Staged, access: Access, checks: list[dict[str, Any]], bundled: _Bundled = _NONE) -> Path:
     """Give a build its name, and point its link to it.
 
     Parameters
@@ -192,6 +197,8 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
         Who may read it.
     checks : list of dict
         Results of the build's verification.
+    bundled : mapping
+        By model, the weights in its packages that verification has seen.
 
     Returns
     -------
@@ -200,7 +207,7 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
     """
     plan, folder = staged.plan, staged.folder
     if folder is not None:
-        write_record(staged, checks)
+        write_record(staged, checks, bundled)
         access.make_immutable(folder)
         folder.rename(staged.build)
     if read_lock(plan.lock_file) != staged.lock.encode():
@@ -209,7 +216,7 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]]) -> Pat
     return staged.build
 
 
-def write_record(staged: Staged, checks: list[dict[str, Any]]) -> None:
+def write_record(staged: Staged, checks: list[dict[str, Any]], bundled: _Bundled = _NONE) -> None:
     """Write into a build what it holds, and what it was made from.
 
     Parameters
@@ -217,11 +224,13 @@ def write_record(staged: Staged, checks: list[dict[str, Any]]) -> None:
     staged : Staged
     checks : list of dict
         Results of its verification.
+    bundled
+        As for `publish`.
     """
     assert staged.folder is not None
     # Among the rest are what libraries leave in their own folder when they first run.
     contents = read_contents(staged.folder, staged.contents)
-    record = _record(staged, contents, contents.write(staged.folder), checks)
+    record = _record(staged, contents, contents.write(staged.folder), checks, bundled)
     (staged.folder / BUILD_RECORD).write_text(record.to_json(), encoding="utf-8")
 
 
@@ -253,7 +262,9 @@ def _install(plan: BuildPlan, lock: str, staging: Path, uv: Uv, *, link: bool) -
     return before
 
 
-def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[dict[str, Any]]) -> BuildRecord:
+def _record(
+    staged: Staged, contents: Contents, files_sha256: str, checks: list[dict[str, Any]], bundled: _Bundled
+) -> BuildRecord:
     plan, packages = staged.plan, staged.installed.packages
     return BuildRecord(
         name=plan.name,
@@ -269,6 +280,7 @@ def _record(staged: Staged, contents: Contents, files_sha256: str, checks: list[
         built_on=platform.node(),
         built_at=now(),
         verification=checks,
+        bundled=dict(bundled),
         header=plan.source.summary() if plan.source else {},
         files_sha256=files_sha256,
         links=contents.links,

@@ -27,7 +27,8 @@ def list_(cluster: str | None, root: Path | None, as_json: bool) -> None:
     The first column is the string that RootstockCalculator(model=...) takes. On a terminal the command prints a table;
     into a pipe or a file it prints the same columns, separated by tabs, after a line with their names. A dash stands
     for an empty value. ELEMENTS is the number of chemical elements. WEIGHTS says whether the weights are in the root:
-    yes, missing, none (the model has no weights) or unknown (not recorded).
+    in the package (an installed one holds them), yes, missing, none (the model has no weights) or unknown (not
+    recorded).
 
     \b
     Examples:
@@ -61,7 +62,7 @@ def _row(model: Model) -> tuple[str, ...]:
         ",".join(model.needs),
         model.licence,
         ",".join(model.built_for),
-        model.weights,
+        "in the package" if model.weights == "package" else model.weights,
         str(model.verified),
     )
     # A tab or a line break in somebody's file is not to shift the columns.

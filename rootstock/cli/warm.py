@@ -52,8 +52,14 @@ def site_warm(
             site, environments, models, all_models=all_models, device=device, patience=timeout, report=report
         )
     tell_problems(plan.problems, "left out")
+    _tell_packaged(plan.packaged)
     run_plan(plan, options)
     end_unhealthy(plan.problems)
+
+
+def _tell_packaged(models: tuple[str, ...]) -> None:
+    for model in models:
+        click.echo(f"{model}: the weights are in an installed package; there is nothing to fetch.", err=True)
 
 
 @click.command("warm", cls=Command)
@@ -77,5 +83,6 @@ def user_warm(models: tuple[str, ...], root: Path | None, device: str, timeout: 
     site = find_site("local" if is_new(RootLayout(folder)) else None, folder)
     with show_progress() as report:
         plan = plan_warm(site, (), models, device=device, patience=timeout, report=report)
+    _tell_packaged(plan.packaged)
     if run_plan(plan, options) and not options.as_json:
         click.echo(f'To use it: RootstockCalculator(model="{models[0]}", root="{folder}", device="{device}")')

@@ -15,7 +15,7 @@ from rootstock.config.model_string import is_path
 from rootstock.errors import RootError
 from rootstock.root.layout import RootLayout
 from rootstock.root.mounts import refuse_noexec
-from rootstock.root.records import BUILD_SOURCE
+from rootstock.root.records import BUILD_SOURCE, read_build
 from rootstock.root.weights import (
     LEAD_ASTRAY,
     OFFLINE,
@@ -130,14 +130,29 @@ class ResolvedModel:
         Returns
         -------
         tuple of WeightsFile
-            Of a released model, what was recorded when it was fetched; empty if nothing was. A checkpoint of one's own
-            is read and hashed now.
+            Of a released model, what was recorded when it was fetched, or when the build was verified, if it is inside
+            a package; empty if nothing was. A checkpoint of one's own is read and hashed now.
         """
         if self.registered and not is_path(self.argument):
-            recorded = weights_of(self.layout, self.source.name, self.source.named(self.argument))
+            name = self.source.named(self.argument)
+            inside = self._bundled().get(name)
+            if inside is not None:
+                return inside
+            recorded = weights_of(self.layout, self.source.name, name)
             if recorded or self.argument in self.source.models:
                 return recorded.files if recorded else ()
         return own_weights(self.argument)
+
+    def _bundled(self) -> dict[str, tuple[WeightsFile, ...]]:
+        """Return the weights inside the packages, each with its path in the root."""
+        record = read_build(self.build) if self.build else None
+        if record is None or self.build is None:
+            return {}
+        folder = f"{self.layout.all_builds.name}/{self.build_name}"
+        return {
+            model: tuple(replace(file, path=f"{folder}/{file.path}") for file in files)
+            for model, files in record.bundled.items()
+        }
 
     def _variables(self, threads: int) -> dict[str, str]:
         folders = self.source.home_folders

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,10 @@ class EnvironmentSource:
     def cache_folders(self) -> tuple[str, ...]:
         """Every folder under the root's cache where the library looks for weights."""
         return (*self.cache_variables.values(), *home_links(self.home_folders).values())
+
+    def bundles(self, model: str) -> bool:
+        """Tell whether the file says that the weights of a model are inside the packages."""
+        return any(fnmatchcase(self.named(model), pattern) for pattern in self.rootstock.get("bundled", ()))
 
     def room(self, accelerator: str) -> tuple[float, int] | None:
         """Return megabytes and files that a build for `accelerator` takes, about; None where the file does not say."""

@@ -20,6 +20,7 @@ from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build, read_m
 from rootstock.root.variants import other_variants
 from rootstock.root.verification_records import Verification, last_verification
 from rootstock.root.weights import Weights, read_weights
+from rootstock.root.weights_file import WeightsFile
 
 _T = TypeVar("_T")
 
@@ -72,8 +73,9 @@ class Model:
         Of its weights.
     built_for : tuple of str
         Platform and accelerator of each build; empty if there is none.
-    weights : {'yes', 'none', 'missing', 'unknown'}
-        Whether they are here: ``none`` if it has none, ``unknown`` if nobody has recorded what they are.
+    weights : {'package', 'yes', 'none', 'missing', 'unknown'}
+        Whether they are here: ``package`` if they are part of an installed package, ``none`` if it has none,
+        ``unknown`` if nobody has recorded what they are.
     weights_bytes : int
     verified : Verified
     """
@@ -198,6 +200,16 @@ class EnvironmentRecord:
     verification: Verification | None
     damaged: Mapping[str, RootstockError]
 
+    @property
+    def bundled(self) -> Mapping[str, tuple[WeightsFile, ...]]:
+        """By model, the weights inside the packages, as verification saw them."""
+        return self.record.bundled if self.record else {}
+
+    def holds_weights(self, argument: str) -> bool:
+        """Tell whether the weights of a model are inside the packages: its file says so, or verification saw it."""
+        said = self.record is not None and self.source.bundles(argument)
+        return said or self.source.named(argument) in self.bundled
+
     def verification_of(self, argument: str) -> Verification | None:
         """Return the last verification with the checks of one model alone.
 
@@ -259,6 +271,7 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
     capabilities = source.capabilities(argument)
     weights = environment.weights.get(source.named(argument))
     package, version = main_package(source, environment.record)
+    inside = environment.bundled.get(source.named(argument))
     return Model(
         model=model_string(source.name, argument),
         environment=source.name,
@@ -273,13 +286,16 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
         dispersion=capabilities.dispersion,
         licence=capabilities.licence,
         built_for=environment.built_for,
-        weights=_weights(layout, source, weights),
-        weights_bytes=weights.bytes if weights else 0,
+        weights=_weights(layout, environment, argument, weights),
+        weights_bytes=sum(file.bytes for file in (inside or (weights.files if weights else ()))),
         verified=_verified(environment, argument),
     )
 
 
-def _weights(layout: RootLayout, source: EnvironmentSource, recorded: Weights | None) -> str:
+def _weights(layout: RootLayout, environment: EnvironmentRecord, argument: str, recorded: Weights | None) -> str:
+    source = environment.source
+    if not source.is_toy and environment.holds_weights(argument):
+        return "package"
     if source.is_toy or (recorded and not recorded.files):
         return "none"
     if recorded is None:

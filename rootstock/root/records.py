@@ -16,6 +16,7 @@ from rootstock.root.layout import CLIENT, LAYOUT_VERSION, RootLayout, absolute
 from rootstock.root.plain_files import RECORD_LIMIT, parse_toml, read_text
 from rootstock.root.reachability import refusal
 from rootstock.root.record_files import Record, parse_record, read_record
+from rootstock.root.weights_file import WeightsFile
 
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path that leads to nothing
 
@@ -67,6 +68,9 @@ class BuildRecord(Record):
     inodes: int = 0
     sources: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
+    # By model, the weights inside the packages, each with its path in the build. Verification has seen that it needs no
+    # others. A build of an older version says nothing of that.
+    bundled: dict[str, tuple[WeightsFile, ...]] = field(default_factory=dict)
     serves: str = ""  # the accelerator that its packages compute on; empty in records of older versions
 
     @property

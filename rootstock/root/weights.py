@@ -7,7 +7,6 @@ lock; each is replaced as a whole.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from rootstock.errors import ConfigurationError, RootError, RootstockError
 from rootstock.root.layout import RootLayout
 from rootstock.root.record_files import Record, read_each, read_record
 from rootstock.root.records import write_file
+from rootstock.root.weights_file import WeightsFile as WeightsFile
 
 # Compilers and plotting libraries that write while they run. Sharing these makes them fail for everybody but the
 # owner of the root.
@@ -38,6 +38,7 @@ _WRITE_CACHES = {
 
 # What keeps libraries from the network that heed such a variable.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 # They outrank HF_HOME: set in a user's shell, they would lead away from the weights in the root.
 LEAD_ASTRAY = ("HF_ASSETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
@@ -81,9 +82,19 @@ def fetch_variables(cache: Path, extra: Mapping[str, str], proxy: str) -> dict[s
     variables = _cache_variables(cache, extra)
     if proxy and not any(name in os.environ for name in (*_PROXIES, *map(str.upper, _PROXIES))):
         variables |= {case(name): proxy for name in _PROXIES[:2] for case in (str.lower, str.upper)}
-    # The caller's permission to fetch gated weights lies where HF_HOME is usually.
+    return {"HF_TOKEN_PATH": _token_file(), **variables}
+
+
+def _token_file() -> str:
+    """Return where the caller's permission to fetch gated weights lies: where HF_HOME is usually."""
     home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-    return {"HF_TOKEN_PATH": os.path.join(home, "token"), **variables}
+    return os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+
+
+def token_place() -> str:
+    """Return where the caller's token for the Hugging Face hub is: a variable or a file; empty if there is none."""
+    variable = next((name for name in _TOKENS if os.environ.get(name)), "")
+    return variable or (_token_file() if os.path.isfile(_token_file()) else "")
 
 
 def _cache_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
@@ -97,31 +108,6 @@ def _cache_variables(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
 def write_variables(folder: Path) -> dict[str, str]:
     """Return the variables that make libraries write into the user's own `folder`."""
     return {name: str(folder / sub) for name, sub in _WRITE_CACHES.items()}
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A file: its path under the root (absolute if it is elsewhere), size in bytes, and hash."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, root: Path | None = None) -> WeightsFile:
-        """Return size and hash of a file.
-
-        Parameters
-        ----------
-        path : Path
-        root : Path, optional
-            The root; a file in it goes by its path under it.
-        """
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = os.fstat(file.fileno()).st_size
-        name = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
-        return cls(str(name), size, digest)
 
 
 @dataclass(frozen=True)
@@ -233,11 +219,19 @@ def how_to_fetch(root: Path, environment: str, model: str) -> str:
     environment, model : str
         The model by the name that ``setup()`` takes.
     """
+    return f"An admin of it fetches them, where there is a network, with:\n  {warm_command(root, environment, model)}"
+
+
+def warm_command(root: Path, environment: str, model: str) -> str:
+    """Return the command that fetches weights into a root.
+
+    Parameters
+    ----------
+    root, environment, model
+        As for `how_to_fetch`.
+    """
     which = shlex.join(["--env", environment, *(["--model", model] if model else [])])
-    return (
-        "An admin of it fetches them, where there is a network, with:\n"
-        f"  rootstock-site warm --root {shlex.quote(str(root))} {which}"
-    )
+    return f"rootstock-site warm --root {shlex.quote(str(root))} {which}"
 
 
 def own_weights(model: str) -> tuple[WeightsFile, ...]:

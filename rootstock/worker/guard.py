@@ -66,7 +66,7 @@ class SetupGuard:
         paths = dict.fromkeys(map(os.path.realpath, self._opened))
         environment = tuple(os.path.join(os.path.realpath(folder), "") for folder in (sys.prefix, sys.base_prefix))
         files = [path for path in paths if os.path.isfile(path)]
-        return [path for path in files if not path.startswith(environment) or os.path.getsize(path) >= _LITTLE]
+        return [path for path in files if not path.startswith(environment) or _may_be_weights(path)]
 
     def lacks_weights(self, error: BaseException) -> bool:
         """Tell whether ``setup()`` failed because weights are not in the root, which an admin can bring there.
@@ -165,6 +165,14 @@ class SetupGuard:
 def _both_ways(folder: str) -> tuple[str, ...]:
     """Return how the paths below a folder begin: as it is named, and where it really is."""
     return tuple({os.path.join(os.path.abspath(folder), ""), os.path.join(os.path.realpath(folder), "")})
+
+
+def _may_be_weights(path: str) -> bool:
+    """Tell whether a file of an environment's packages may be weights: it is large, and no text such as a table."""
+    if os.path.getsize(path) < _LITTLE:
+        return False
+    with open(path, "rb") as file:
+        return b"\0" in file.read(_LITTLE)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

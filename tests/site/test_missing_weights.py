@@ -169,6 +169,26 @@ def test_only_weights_may_be_missing_from_what_is_published(
     assert record is not None and [check["passed"] for check in record.verification] == [None]
 
 
+def test_a_reference_that_does_not_say_that_it_needs_weights_is_named(
+    root: Path, site: Site, like_root: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "unsaid.py"
+    references = REFERENCE.replace("MODEL", "network") + REFERENCE.replace("MODEL", "network").replace(
+        '"copper"', '"the same"'
+    ).replace("needs_weights = true\n", "")
+    path.write_text(header(references, dependencies=DEPENDENCIES) + FILE)
+    done = site("install", "--root", root, "--no-client", "--env", path, *like_root, check=False)
+    assert done.returncode == MissingWeightsError.exit_code
+    # At once, and all of it at the end.
+    first, _, rest = done.stderr.partition("unsaid: failed: The weights of model 'network'")
+    assert rest and "needs_weights" not in first
+    assert f"In {path}, needs_weights is not set for reference 'the same' (number 2)." in rest
+    assert "add to it: needs_weights = true" in rest and "Nothing else is wrong then" in rest
+    assert "--env unsaid --model network" in rest
+    [log] = sorted((root / "log").iterdir())[-1:]
+    assert "unsaid: failed: The weights of model 'network'" in log.read_text()
+
+
 REFUSED = """
 import gc, socket, sys, weakref
 from rootstock.worker.guard import SetupGuard

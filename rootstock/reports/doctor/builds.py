@@ -182,7 +182,10 @@ def _of_model(context: DoctorContext, name: str, argument: str) -> Iterator[Find
             f"there is no file {argument}", "Give the path of a checkpoint that this node can read.", 4
         )  # fmt: skip
         return
-    source = in_use(context.layout, name)[0]
+    source, build = in_use(context.layout, name)
+    if build and not source.is_toy and (source.bundles(argument) or source.named(argument) in build.bundled):
+        yield ok("they are in an installed package")
+        return
     try:
         record = weights_of(context.layout, name, source.named(argument))
     except RootError as error:
