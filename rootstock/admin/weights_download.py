@@ -118,7 +118,7 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
             except WorkerError as failure:
                 if not request.gated:
                     raise
-                raise WeightsError(str(failure), _how_to_be_let_in(site, request)) from failure
+                raise WeightsError(failure.message, _how_to_be_let_in(site, request)) from failure
             step("starting a worker without network")
             try:
                 opened = _load(request, offline, step)["opened"]
@@ -140,11 +140,12 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
 
 def _how_to_be_let_in(site: Site, request: WeightsRequest) -> str:
     place = token_place()
-    account = f"The token in {place} is used; it must be of that account." if place else "There is no token here."
+    token = f"The token in {place} was used; it must be of that account." if place else "There is no token here yet."
     return (
-        f"The weights of {request} are gated. Accept the terms with your account: {request.gated}\n"
-        f"Then log in here, with huggingface-cli login, or set HF_TOKEN. {account} Then run again:\n"
-        f"  {warm_command(site.layout.root, request.environment, request.model)}"
+        f"The weights of {request} are gated.\n"
+        f"  1. Accept the terms with your account: {request.gated}\n"
+        f"  2. Log in here with: huggingface-cli login. Or set HF_TOKEN. {token}\n"
+        f"  3. Run again: {warm_command(site.layout.root, request.environment, request.model)}"
     )
 
 

@@ -30,7 +30,7 @@ class SetupGuard:
     root, cache : str
         The root's folder, and the one below it where libraries look for weights.
     offline : bool
-        Whether to refuse the network and writing below `root`.
+        Whether to refuse the network and writing below `root`. Writing into a published build is refused in any case.
     patience : float
         Seconds that a server may keep silent; 0: for ever.
 
@@ -42,6 +42,8 @@ class SetupGuard:
 
     def __init__(self, root: str, cache: str, *, offline: bool, patience: float = 0.0) -> None:
         self._roots, self._caches = _both_ways(root), _both_ways(cache)
+        published = os.path.isfile(os.path.join(sys.prefix, "build.json"))
+        self._build = _both_ways(sys.prefix) if published else ()  # where nothing changes, whoever may write there
         self._home = os.environ.get("HOME", "")  # links there may lead into the root
         self._offline, self._patience = offline, patience
         self._active = False
@@ -95,8 +97,8 @@ class SetupGuard:
             return
         if event == "open":
             self._see_open(arguments[0], arguments[2])
-        elif event == "os.mkdir" and self._offline and self._inside(arguments[0]) and not os.path.isdir(arguments[0]):
-            self._refuse(PermissionError, f"writing to {os.fsdecode(arguments[0])}")
+        elif event == "os.mkdir" and self._inside(arguments[0]) and not os.path.isdir(arguments[0]):
+            self._see_write(arguments[0])
         elif event == "socket.connect":
             self._see_connect(arguments[0], arguments[1])
         elif event == "socket.getaddrinfo" and arguments[0] is not None:
@@ -120,7 +122,12 @@ class SetupGuard:
             return
         if not flags & _WRITES:
             self._opened[os.path.abspath(os.fsdecode(path))] = None
-        elif self._offline:
+        else:
+            self._see_write(path)
+
+    def _see_write(self, path: Any) -> None:
+        """Refuse it where that changes what others use: some libraries fetch into their own package first."""
+        if self._offline or os.path.abspath(os.fsdecode(path)).startswith(self._build or "\0"):
             self._refuse(PermissionError, f"writing to {os.fsdecode(path)}")
 
     def _see_connect(self, socket: Any, address: Any) -> None:

@@ -42,6 +42,7 @@ import os
 import urllib.request
 from pathlib import Path
 
+import ase
 from ase.calculators.lj import LennardJones
 
 
@@ -55,6 +56,11 @@ def setup(model, device="cpu"):
     assert not (Path.home() / "mine").exists()
     assert "XDG_CACHE_HOME" not in os.environ
     file = folder / "models" / f"{name}.pth"
+    if name == "packaged" and not file.is_file():
+        try:
+            Path(ase.__file__).with_name("packaged.pth").write_text("in the package")
+        except PermissionError:
+            pass
     if not file.is_file():
         if name == "unsaid":
             raise FileNotFoundError(f"there is no {file}")
@@ -127,6 +133,17 @@ def test_nothing_is_written_where_the_links_lead(root: Path, warm: Done) -> None
     with pytest.raises(MissingWeightsError, match="writing to .*/.cache/sevennet/index is refused"):
         RootstockCalculator("housed-greedy", root=root, device="cpu").start()
     assert not (folder.parent / "index").exists()
+
+
+def test_no_library_fetches_into_its_own_package(site: Site, root: Path, server: Server) -> None:
+    """Not even where the admin may write there, as root may."""
+    [package] = (root / "builds" / "housed").glob("*/lib/python*/site-packages/ase")
+    package.chmod(0o755)
+    variables = clean_environment(WEB_SERVER=server.url)
+    site("warm", "--root", root, "--env", "housed", "--model", "packaged", environment=variables)
+    assert not (package / "packaged.pth").exists()
+    [file] = read_weights(RootLayout(root), "housed")["packaged"].files
+    assert file.path == "cache/home/.cache/sevennet/models/packaged.pth"
 
 
 def test_a_path_in_the_home_of_the_user_is_found(root: Path) -> None:
