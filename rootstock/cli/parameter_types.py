@@ -17,8 +17,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from rootstock.config.capabilities import SYMBOLS
 from rootstock.config.clusters import AUTO, cluster_names, require_root
 from rootstock.config.devices import check_device_name
+from rootstock.config.licences import CLASSES
 from rootstock.config.site import installed_versions
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
@@ -225,6 +227,39 @@ class Device(Completed):
         return value
 
 
+class Element(Completed):
+    """The symbol of a chemical element."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the symbol, if it is one.
+
+        Parameters
+        ----------
+        value, param, ctx
+            As click passes them.
+        """
+        if value not in SYMBOLS:
+            meant = f" Did you mean {value.capitalize()}?" if value.capitalize() in SYMBOLS else " Write Fe or O."
+            self.fail(f"{value!r} is no symbol of an element.{meant}", param, ctx)
+        return value
+
+
+def _known(of: Callable[[Any], Iterable[str]]) -> Callable[[click.Context], list[str]]:
+    """Return what gives the values that models of the root have for an option."""
+
+    def values(context: click.Context) -> list[str]:
+        from rootstock.reports.catalogue import read_catalogue
+
+        return sorted({value for model in read_catalogue(_root(context)).models for value in of(model) if value})
+
+    return values
+
+
+ELEMENT = Element("element", lambda _: SYMBOLS)
+PROPERTY = Completed("property", _known(lambda model: [*model.properties, *model.extra_properties]))
+LICENCE = Word(CLASSES)
+FUNCTIONAL = Completed("functional", _known(lambda model: [part.strip() for part in model.functional.split(",")]))
+FAMILY = Completed("family", _known(lambda model: [model.family]))
 MODEL = Completed("model", _models)
 REFERENCE = Completed("model", lambda context: ["data", *_models(context)])
 CLUSTER = Completed("cluster", lambda _: [AUTO, *cluster_names()])

@@ -61,7 +61,7 @@ def methods_of(
 
 
 def _model(source: EnvironmentSource, argument: str, record: BuildRecord | None, options: Mapping[str, Any]) -> str:
-    name, called = source.named(argument), source.rootstock.get("family", source.name)
+    name, called = source.named(argument), source.family
     package, version = main_package(source, record)
     details = [f"{package} {version}".strip() if package != "ase" else ""]
     if not is_path(argument):  # of a checkpoint of the user's own, the file knows nothing

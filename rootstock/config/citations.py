@@ -34,22 +34,22 @@ _LATEX = {
 }  # fmt: skip
 
 
-def works_of(citation: str | Iterable[Work], model: str) -> list[Work]:
+def works_of(citation: str | Iterable[Work], model: str | None) -> list[Work]:
     """Return the works that an environment file names for a model.
 
     Parameters
     ----------
     citation : str or iterable of Mapping
         The key ``citation`` of its header.
-    model : str
-        The model's name; empty if the environment has one without a name.
+    model : str or None
+        The model's name; empty if the environment has one without a name. None means all of its models.
     """
     if isinstance(citation, str):
         return [{"note": citation}] if citation else []
     return [
         {key: value for key, value in work.items() if key != "models"}
         for work in citation
-        if "models" not in work or any(fnmatchcase(model, pattern) for pattern in work["models"])
+        if "models" not in work or model is None or any(fnmatchcase(model, pattern) for pattern in work["models"])
     ]
 
 

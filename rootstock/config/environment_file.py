@@ -69,6 +69,11 @@ class EnvironmentSource:
         return str(self.rootstock.get("description", ""))
 
     @property
+    def family(self) -> str:
+        """The name under which its models are grouped."""
+        return str(self.rootstock.get("family", self.name))
+
+    @property
     def package(self) -> str:
         """The package that the models come with; empty if the file does not say."""
         return str(self.rootstock.get("package", ""))

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from rootstock.builds.packages import main_package
 from rootstock.config.environment_file import EnvironmentSource, read_header, recorded_source, registered_names
+from rootstock.config.licences import licence_class
 from rootstock.config.model_string import model_string
 from rootstock.errors import RootstockError
+from rootstock.reports.model import Model, Verified
 from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import BUILD_SOURCE, BuildRecord, read_build, read_marker
@@ -23,79 +25,6 @@ from rootstock.root.weights import Weights, read_weights
 from rootstock.root.weights_file import WeightsFile
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What the last verification of a build saw, of this model or of all.
-
-    Attributes
-    ----------
-    at, device : str
-        When it was, on what; empty if there was none.
-    passed, missed, not_run : int
-        Number of checks.
-    """
-
-    at: str = ""
-    device: str = ""
-    passed: int = 0
-    missed: int = 0
-    not_run: int = 0
-
-    def __str__(self) -> str:
-        if not self.passed + self.missed:
-            return "no" if not self.not_run else "not run"
-        return f"{self.at[:10]} {f'{self.missed} FAILED' if self.missed else f'{self.passed} passed'}"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that a root offers.
-
-    Attributes
-    ----------
-    model : str
-        The exact string for ``RootstockCalculator(model=...)``.
-    environment, argument : str
-        What it is made of.
-    description : str
-        A line about it.
-    package, version : str
-        The library that it comes with, and which version is installed; empty if the environment is not built.
-    aliases : tuple of str
-        Other names of it.
-    properties, elements, needs : tuple of str
-        See `Capabilities`.
-    dispersion : str
-        See `Capabilities`.
-    licence : str
-        Of its weights.
-    built_for : tuple of str
-        Platform and accelerator of each build; empty if there is none.
-    weights : {'package', 'yes', 'none', 'missing', 'unknown'}
-        Whether they are here: ``package`` if they are part of an installed package, ``none`` if it has none,
-        ``unknown`` if nobody has recorded what they are.
-    weights_bytes : int
-    verified : Verified
-    """
-
-    model: str
-    environment: str
-    argument: str
-    description: str
-    package: str
-    version: str
-    aliases: tuple[str, ...]
-    properties: tuple[str, ...]
-    elements: tuple[str, ...]
-    needs: tuple[str, ...]
-    dispersion: str
-    licence: str
-    built_for: tuple[str, ...]
-    weights: str
-    weights_bytes: int
-    verified: Verified
 
 
 @dataclass(frozen=True)
@@ -109,7 +38,7 @@ class Catalogue:
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
         return {
-            "schema": 2,
+            "schema": 3,
             "root": str(self.root),
             "models": [asdict(model) for model in self.models],
             "problems": {name: str(error) for name, error in self.problems.items()},
@@ -133,6 +62,7 @@ def read_catalogue(layout: RootLayout) -> Catalogue:
         return models_of(layout, environment)
 
     models, errors = of_each(registered_names(layout), read)
+    models.sort(key=lambda model: model.family.lower())  # those of a family stay together
     return Catalogue(layout.root, tuple(models), {**errors, **damaged})
 
 
@@ -285,6 +215,15 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
         needs=capabilities.needs,
         dispersion=capabilities.dispersion,
         licence=capabilities.licence,
+        licence_class=licence_class(
+            capabilities.code_licence if source.is_toy else capabilities.licence, capabilities.gated
+        ),
+        family=source.family,
+        training_set=capabilities.training_set,
+        functional=capabilities.functional,
+        gated=capabilities.gated,
+        extra_properties=capabilities.extra_properties,
+        methods=capabilities.methods,
         built_for=environment.built_for,
         weights=_weights(layout, environment, argument, weights),
         weights_bytes=sum(file.bytes for file in (inside or (weights.files if weights else ()))),

@@ -67,7 +67,8 @@ def read_citation(layout: RootLayout, model: str) -> Citation:
     source.check_model(argument)
     if doubt := source.doubt(argument):
         raise ConfigurationError(doubt)
-    weights = environment.weights.get(source.named(argument))
-    hashes = [file.sha256 for file in weights.files] if weights else []
+    name, recorded = source.named(argument), environment.weights.get(source.named(argument))
+    files = environment.bundled.get(name) or (recorded.files if recorded else ())
+    hashes = [file.sha256 for file in files]
     methods = methods_of(source, argument, environment.record, hashes)
     return Citation(model, methods, environment.damaged)

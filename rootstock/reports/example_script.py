@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rootstock.config.demands import GPU, example_lines, setup_words
-from rootstock.reports.catalogue import Model
+from rootstock.reports.model import Model
 
 _CRYSTALS = ("Cu", "Si", "Ar")  # what people know; others follow where a model has none of these
 _MOLECULES = {"H2O": {"H", "O"}, "CH4": {"H", "C"}, "N2": {"N"}}

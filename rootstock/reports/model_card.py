@@ -12,13 +12,16 @@ from typing import Any
 from rootstock.builds.packages import key_packages
 from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
+from rootstock.config.citations import line as citation_line
+from rootstock.config.citations import works_of
 from rootstock.config.demands import INCLUDED, OFFERED
 from rootstock.config.environment_file import read_header
 from rootstock.config.job_scripts import render_job
 from rootstock.config.site import Site, has_client, installed_site
 from rootstock.errors import ConfigurationError, RootstockError
-from rootstock.reports.catalogue import EnvironmentRecord, Model, describe, read_environment
+from rootstock.reports.catalogue import EnvironmentRecord, describe, read_environment
 from rootstock.reports.example_script import example_script
+from rootstock.reports.model import Model
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_marker
@@ -60,11 +63,11 @@ class ModelCard:
         verification = self.environment.verification_of(self.model.argument)
         details = source.rootstock
         return {
-            "schema": 2,
+            "schema": 3,
             **asdict(self.model),
             "alias": self.alias or None,
             "code_licence": details.get("licence", {}).get("code", ""),
-            "citation": details.get("citation", ""),
+            "citation": [dict(work) for work in works_of(details.get("citation", ""), self._name)],
             "notes": details.get("notes", []),
             "file": str(source.path),
             "versions": key_packages(source, build) if build else {},
@@ -91,7 +94,13 @@ class ModelCard:
         yield f"{model.model}: {model.description}"
         if model.description != details.get("description", model.description):
             yield f"  {details['description']}"
+        if model.training_set:
+            yield f"trained on  {model.training_set}"
+        if model.functional:
+            yield f"functional  {model.functional}"
         yield f"properties  {', '.join(model.properties) or 'not stated'}"
+        if model.extra_properties:
+            yield f"extra       {', '.join(f'{name} ({shape})' for name, shape in model.extra_properties.items())}"
         yield f"elements    {compress(model.elements) or 'not stated, or any'}"
         if model.needs:
             yield f"needs       {', '.join(model.needs)}"
@@ -101,11 +110,18 @@ class ModelCard:
             yield f"aliases     {', '.join(model.aliases)}"
         code = details.get("licence", {}).get("code", "")
         weights = model.licence or ("none" if model.weights == "none" else "not stated")
-        yield f"licence     code: {code or 'not stated'}; weights: {weights}"
-        if citation := details.get("citation"):
-            yield f"cite        {citation}"
+        yield f"licence     {model.licence_class}; code: {code or 'not stated'}; weights: {weights}"
+        if model.gated:
+            yield f"access      accept the terms at {model.gated}"
+            yield "            with your own account; the download then needs your token, in HF_TOKEN or in your home."
+        for number, work in enumerate(works_of(details.get("citation", ""), self._name)):
+            yield f"{'' if number else 'cite':<11} {citation_line(work)}"
         for note in details.get("notes", []):
             yield f"note        {note}"
+
+    @property
+    def _name(self) -> str:
+        return self.environment.source.named(self.model.argument)
 
     def _installed(self) -> Iterator[str]:
         source, build = self.environment.source, self.environment.record

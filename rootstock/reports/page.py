@@ -20,11 +20,14 @@ from typing import Any
 from rootstock import __version__
 from rootstock.builds.packages import key_packages
 from rootstock.config.capabilities import compress
+from rootstock.config.citations import line as citation_line
+from rootstock.config.citations import works_of
 from rootstock.config.packaged import data_folder
 from rootstock.config.site import Site, installed_versions
 from rootstock.config.templates import render_html
 from rootstock.errors import RootstockError, SiteError
-from rootstock.reports.catalogue import Model, in_use, of_each, read_catalogue, read_environment
+from rootstock.reports.catalogue import in_use, of_each, read_catalogue, read_environment
+from rootstock.reports.model import Model
 from rootstock.reports.model_card import ModelCard, read_model_card
 from rootstock.reports.status import measure
 from rootstock.root.disk_usage import megabytes
@@ -72,7 +75,7 @@ class Page:
         """Return it for programs; ``schema`` changes when a key changes its meaning."""
         card = self.card
         return {
-            "schema": 3,
+            "schema": 4,
             "generated_at": self.generated_at,
             "generated_by": f"rootstock {__version__}",
             "site": dict(self.site),
@@ -197,7 +200,7 @@ def _environment(layout: RootLayout, name: str, damaged: dict[str, RootstockErro
         "name": name,
         "description": source.description,
         "licence": {"code": licence.get("code", ""), "weights": licence.get("weights", "")},
-        "citation": details.get("citation", ""),
+        "citation": [citation_line(work) for work in works_of(details.get("citation", ""), None)],
         "notes": list(details.get("notes", [])),
         "build": _build(source, record) if record else None,
         "weights": [

@@ -49,13 +49,21 @@ def test_a_row_for_each_model_for_awk(ask: Ask, mace_root: RootLayout) -> None:
     rows = {line.split("\t")[0]: dict(zip(names, line.split("\t"), strict=True)) for line in lines}
     assert names == [
         "MODEL", "VERSION", "PROPERTIES", "ELEMENTS", "NEEDS", "LICENCE", "BUILT FOR", "WEIGHTS", "VERIFIED",
+        "FAMILY", "TRAINING SET", "FUNCTIONAL", "LICENCE CLASS",
     ]  # fmt: skip
     assert set(rows) == {*packaged_source("mace").strings(), "tiny"}
     assert rows["mace"] == {
         "MODEL": "mace", "VERSION": "mace-torch 0.3.16", "PROPERTIES": "energy,forces,stress", "ELEMENTS": "89",
         "NEEDS": "-", "LICENCE": "MIT", "BUILT FOR": f"{platform.machine()} cuda", "WEIGHTS": "yes", "VERIFIED": "no",
+        "FAMILY": "MACE", "TRAINING SET": "MPtrj + sAlex", "FUNCTIONAL": "PBE+U", "LICENCE CLASS": "open",
     }  # fmt: skip
     assert rows["mace-omol-extra-large"]["NEEDS"] == "charge,spin"
+    assert rows["mace-omol-extra-large"]["LICENCE CLASS"] == "academic"
+    assert (rows["tiny"]["FAMILY"], rows["tiny"]["TRAINING SET"], rows["tiny"]["LICENCE CLASS"]) == (
+        "tiny",
+        "-",
+        "unknown",
+    )
     assert (rows["mace-small"]["WEIGHTS"], rows["mace-small"]["VERIFIED"]) == ("missing", "not run")
     assert rows["mace-large"]["WEIGHTS"] == "unknown"
     assert (rows["tiny"]["VERSION"], rows["tiny"]["ELEMENTS"]) == ("six 1.17.0", "any")
@@ -70,23 +78,37 @@ def test_what_the_last_verification_saw(ask: Ask, mace_root: RootLayout) -> None
     for passed in (True, True, False):
         checked.add({"model": "medium", "reference": "NaCl", "passed": passed}, {})
     checked.end()
-    rows = dict(line.split("\t")[0::8] for line in ask("list", "--root", mace_root.root).stdout.splitlines())
+    rows = dict(line.split("\t")[0:9:8] for line in ask("list", "--root", mace_root.root).stdout.splitlines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\d 1 FAILED", rows["mace-medium"])
     assert rows["mace-small"] == "no"
 
 
 def test_the_same_as_json(ask: Ask, mace_root: RootLayout) -> None:
     data = json.loads(ask("list", "--json", ROOTSTOCK_ROOT=str(mace_root.root)).stdout)
-    assert (data["schema"], data["root"], data["problems"]) == (2, str(mace_root.root), {})
+    assert (data["schema"], data["root"], data["problems"]) == (3, str(mace_root.root), {})
     small = next(each for each in data["models"] if each["model"] == "mace-small")
     assert (small["environment"], small["argument"], small["weights"]) == ("mace", "small", "missing")
     assert small["elements"][:2] == ["H", "He"]
+    stated = (
+        "training_set",
+        "functional",
+        "licence_class",
+        "family",
+        "gated",
+        "aliases",
+        "extra_properties",
+        "methods",
+    )
+    assert {name: small[name] for name in stated} == {
+        "training_set": "MPtrj", "functional": "PBE+U", "licence_class": "open", "family": "MACE", "gated": "",
+        "aliases": small["aliases"], "extra_properties": small["extra_properties"], "methods": small["methods"],
+    }  # fmt: skip
 
 
-def on_a_terminal(columns: int, root: Path) -> str:
+def on_a_terminal(columns: int, root: Path, *options: str) -> str:
     leader, follower = pty.openpty()
     environment = clean_environment(ROOTSTOCK_ROOT=str(root), COLUMNS=str(columns), TERM="xterm", NO_COLOR="1")
-    with subprocess.Popen([ROOTSTOCK, "list"], env=environment, stdout=follower) as process:
+    with subprocess.Popen([ROOTSTOCK, "list", *options], env=environment, stdout=follower) as process:
         os.close(follower)
         shown = b""
         while chunk := _read(leader):
@@ -97,17 +119,118 @@ def on_a_terminal(columns: int, root: Path) -> str:
 
 
 def test_a_table_on_a_terminal(mace_root: RootLayout) -> None:
-    text = on_a_terminal(150, mace_root.root)
-    assert "\t" not in text and "Too narrow" not in text
-    assert re.search(r"Model +Version +Properties +Elements", text)
-    assert re.search(r"mace-omol-extra-large +mace-torch 0.3.16 +energy, forces, stress +83 +charge, spin +ASL", text)
+    text = on_a_terminal(200, mace_root.root)
+    assert "\t" not in text and "No room" not in text
+    assert re.search(r"^Model +Training set +Functional +Licence +Weights +Properties +Elements", text)
+    assert re.search(r"\nMACE *\r\nmace ", text) and re.search(r"\n *\r\ntiny *\r\ntiny ", text)  # under their families
+    assert re.search(
+        r"mace-omol-extra-large +OMol25 +wB97M-V +academic +unknown +energy, forces, stress +83 +charge, spin", text
+    )
+
+
+def test_a_table_fits_a_usual_terminal(mace_root: RootLayout) -> None:
+    text = on_a_terminal(80, mace_root.root)
+    assert re.search(r"^Model +Training set +Functional +Licence +Weights", text)
+    assert re.search(r"\nmace-mace-matpes-r2scan-0 +OMat24 \+ +r2SCAN +academic", text)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    assert " ".join(text.split()).endswith("'rootstock show MODEL' tells everything.")
 
 
 def test_a_narrow_terminal_shows_whole_models_and_says_what_it_leaves_out(mace_root: RootLayout) -> None:
-    text = on_a_terminal(60, mace_root.root)
-    assert re.search(r"mace-omol-extra-large .*unknown", text)
-    assert max(len(line.rstrip()) for line in text.splitlines()[:-2]) <= 60
-    assert "Too narrow for: version, built for" in text
+    text = on_a_terminal(45, mace_root.root)
+    assert re.search(r"mace-mace-matpes-r2scan-0 +r2SCAN", text)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 45
+    assert re.search(r"No room for: training\s+set, .*weights, properties,.* version,\s+built\s+for", text, re.DOTALL)
+
+
+def test_empty_columns_are_left_out(tiny_root: Path) -> None:
+    text = on_a_terminal(100, tiny_root)
+    assert not re.search("Training set|Functional|No room", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "models"),
+    [
+        ("--element Es", "mace-no"),
+        ("--element Md --element H", ""),
+        ("--licence academic --functional r2scan", "mace-mace-matpes-r2scan-0 mace-mh-0 mace-mh-1"),
+        ("--functional wB97M-V --functional wB97M-D3(BJ) --element Cu --licence academic",
+         "mace-mh-0 mace-mh-1 mace-omol-extra-large"),
+        ("--functional PBE", "mace-mace-matpes-pbe-0 mace-mh-0 mace-mh-1"),
+        ("--family tiny", "tiny"),
+        ("--family TINY --family mace --property stress --functional r2SCAN --element Ac",
+         "mace-mace-matpes-r2scan-0 mace-mh-0 mace-mh-1"),
+        ("--licence unknown", "tiny"),
+    ],
+)  # fmt: skip
+def test_models_that_are_asked_for(ask: Ask, mace_root: RootLayout, options: str, models: str) -> None:
+    done = ask("list", "--root", mace_root.root, *options.split())
+    assert done.returncode == 0
+    listed = [line.split("\t")[0] for line in done.stdout.splitlines()[1:]]
+    assert listed == (models.split() if models != "mace-no" else [])
+    data = json.loads(ask("list", "--root", mace_root.root, "--json", *options.split()).stdout)
+    assert [model["model"] for model in data["models"]] == listed
+
+
+def test_what_to_leave_out_where_nothing_is_left(ask: Ask, mace_root: RootLayout) -> None:
+    options = ("--functional", "r2SCAN", "--licence", "open", "--element", "Fe")
+    done = ask("list", "--root", mace_root.root, *options)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    assert done.stderr.splitlines() == [
+        "No built model has --element Fe --licence open --functional r2SCAN.",
+        "Without --licence open: mace-mace-matpes-r2scan-0, mace-mh-0, mace-mh-1 (academic)",
+        "Without --functional r2SCAN: mace, mace-large, mace-large-0b2 and 8 more (PBE+U)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--functional PBEsol", "Functional here: PBE, PBE+U, r2SCAN, wB97M-D3(BJ), wB97M-V"),
+        ("--family CHGNet --element Fe", "Family here: MACE, tiny"),
+        ("--functional PBEsol --property magmoms --element Es",
+         "Functional here: PBE, PBE+U, r2SCAN, wB97M-D3(BJ), wB97M-V"),
+        ("--property magmoms --element Es --functional PBE",
+         "Nearest: mace-mace-matpes-pbe-0, which lacks --element Es (no Es), --property magmoms (no magmoms)"),
+    ],
+)  # fmt: skip
+def test_which_model_is_nearest(ask: Ask, mace_root: RootLayout, options: str, said: str) -> None:
+    assert ask("list", "--root", mace_root.root, *options.split()).stderr.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ("--element fe", 2, "'fe' is no symbol of an element. Did you mean Fe?"),
+        ("--element iron", 2, "'iron' is no symbol of an element. Write Fe or O."),
+        ("--licence opne", 2, "'opne' is not one of open, academic, gated, unknown. Did you mean 'open'?"),
+        ("--property stres", 3, "No model has a property 'stres'.\nDid you mean 'stress'"),
+        ("--property hessian", 3, "No model has a property 'hessian'.\nProperties: born_effective_charges, charges, "),
+    ],
+)
+def test_words_that_no_model_can_have(ask: Ask, mace_root: RootLayout, options: str, code: int, said: str) -> None:
+    done = ask("list", "--root", mace_root.root, *options.split())
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+def test_what_is_not_built(ask: Ask, tiny_root: Path, bare_root: Path) -> None:
+    (tiny_root / "environments/chgnet.py").write_text(packaged_source("chgnet").text)
+    assert [line.split("\t")[0] for line in ask("list", "--root", tiny_root).stdout.splitlines()] == ["MODEL", "tiny"]
+    listed = ask("list", "--root", tiny_root, "--all").stdout.splitlines()[1:]
+    assert [line.split("\t")[0] for line in listed] == [*packaged_source("chgnet").strings(), "tiny"]
+    assert [line.split("\t")[6] for line in listed][:4] == ["-"] * 4
+    done = ask("list", "--root", tiny_root, "--property", "magmoms")
+    assert done.stderr.splitlines() == [
+        "No built model has --property magmoms.",
+        "Not built here: chgnet, chgnet-0.3.0, chgnet-0.2.0 and 1 more. "
+        "An administrator builds them: rootstock-site install --env NAME",
+    ]
+    (bare_root / "environments/chgnet.py").write_text(packaged_source("chgnet").text)
+    done = ask("list", "--root", bare_root)
+    assert done.stderr == (
+        f"{bare_root} has no build yet: rootstock-site install makes them. --all lists what can be built.\n"
+    )
 
 
 def _read(descriptor: int) -> bytes:
@@ -120,9 +243,9 @@ def _read(descriptor: int) -> bytes:
 def test_one_environment_that_cannot_be_read_hides_no_other(ask: Ask, tiny_root: Path) -> None:
     (tiny_root / "environments/broken.py").write_text("no header\n")
     (tiny_root / "environments/later.py").write_text((tiny_root / "environments/tiny.py").read_text())
-    done = ask("list", "--root", tiny_root)
+    done = ask("list", "--root", tiny_root, "--all")
     assert done.returncode == 0
-    assert [line.split("\t")[0::6] for line in done.stdout.splitlines()[1:]] == [
+    assert [line.split("\t")[0:9:6] for line in done.stdout.splitlines()[1:]] == [
         ["later", "-"],
         ["tiny", f"{platform.machine()} cpu"],
     ]
@@ -248,17 +371,20 @@ def test_everything_about_a_model(ask: Ask, mace_root: RootLayout) -> None:
     assert shown.startswith("mace: medium-mpa-0\n  MACE: higher-order equivariant message passing.")
     for line in (
         "elements    H-Bi Ac-Pu",
-        "licence     code: MIT; weights: MIT",
+        "trained on  MPtrj + sAlex\nfunctional  PBE+U\n",
+        "licence     open; code: MIT; weights: MIT",
         "weights     yes",
         "verified    no",
         ", ase 3.29.0, torch 2.13.0, numpy 2.4.6",
-        "cite        I. Batatia et al.",
+        "cite        Batatia et al., MACE: Higher Order",
+        "           Batatia et al., A foundation model for atomistic materials chemistry, The Journal of Chemical",
     ):
         assert line in shown
     assert "  not run   NaCl: no weights" in ask("show", "mace-small", "--root", mace_root.root).stdout
     assert re.search(r" {12}cache/xdg/mace/medium-mpa-0 \(0 MB, sha256 [0-9a-f]{64}\)\n", shown)
     data = json.loads(ask("show", "mace-mh-1", "--json", "--root", mace_root.root).stdout)
-    assert (data["schema"], data["model"], data["needs"]) == (2, "mace-mh-1", ["head"])
+    assert (data["schema"], data["model"], data["needs"]) == (3, "mace-mh-1", ["head"])
+    assert [work["year"] for work in data["citation"]] == [2022, 2025]
     assert 'device="cpu", setup_kwargs={"head": "NAME"})' in data["usage"]["script"]
     charged = json.loads(ask("show", "mace-omol-extra-large", "--json", "--root", mace_root.root).stdout)
     assert "atoms.info['charge'] = 0\natoms.info['spin'] = 1\n" in charged["usage"]["script"]

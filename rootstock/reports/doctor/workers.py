@@ -16,7 +16,7 @@ from rootstock.client.process import Launch
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.model_string import model_string
 from rootstock.errors import DeviceError, RootstockError, WorkerError, WorkerStartError
-from rootstock.reports.catalogue import Model, models_of, of_each, read_environment
+from rootstock.reports.catalogue import models_of, of_each, read_environment
 from rootstock.reports.doctor.builds import fitting_builds
 from rootstock.reports.doctor.finding import (
     FAILED,
@@ -30,6 +30,7 @@ from rootstock.reports.doctor.finding import (
     skipped,
     warning,
 )
+from rootstock.reports.model import Model
 from rootstock.root.records import BuildRecord
 from rootstock.worker.device import require_device
 
