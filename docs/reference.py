@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import model_tables  # beside this file
 
 from rootstock import errors
 from rootstock.cli.command import INTERRUPTED, PENDING
 from rootstock.cli.site import main as site
 from rootstock.cli.user import main as user
+from rootstock.config import licences
 from rootstock.config.cluster_settings import Cluster
 from rootstock.config.setting_values import value_text
 from rootstock.root.layout import RootLayout
@@ -116,6 +118,18 @@ def memory_sections() -> Iterator[str]:
         yield ""
 
 
+# -- environment files
+
+
+def words() -> Iterator[str]:
+    """Yield the words for licences, functionals and training sets."""
+    for title in licences.CLASSES[:-1]:
+        names = [name for name, kind in licences.LICENCES.items() if kind == title]
+        yield f"- Licences, {title}: " + ", ".join(f"`{name}`" for name in names)
+    yield "- Functionals: " + ", ".join(f"`{name}`" for name in licences.FUNCTIONALS)
+    yield "- Training sets: " + ", ".join(f"`{name}`" for name in licences.TRAINING_SETS) + "\n"
+
+
 # -- values
 
 
@@ -202,5 +216,6 @@ def _cell(text: str) -> str:
 PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "commands": commands, "cluster-keys": cluster_keys, "root-paths": root_paths, "exit-codes": exit_codes,
     "error-tree": error_tree, "frame-fields": frame_fields, "frame-kinds": frame_kinds,
-    "memory-sections": memory_sections,
+    "memory-sections": memory_sections, "models": model_tables.models, "models-tested": model_tables.last_run,
+    "words": words,
 }  # fmt: skip

@@ -47,7 +47,7 @@ def works_of(citation: str | Iterable[Work], model: str | None) -> list[Work]:
     if isinstance(citation, str):
         return [{"note": citation}] if citation else []
     return [
-        {key: value for key, value in work.items() if key != "models"}
+        work
         for work in citation
         if "models" not in work or model is None or any(fnmatchcase(model, pattern) for pattern in work["models"])
     ]
@@ -83,10 +83,10 @@ def line(work: Work) -> str:
     authors = [name.strip("{}").partition(",")[0] for name in _people(work)]
     by = f"{authors[0]} et al." if len(authors) > 2 else " and ".join(authors)
     place = " ".join(str(work[key]) for key in ("journal", "volume") if key in work)
-    where = ", ".join(filter(None, [place, str(work.get("pages", "")).replace("--", "–")]))
+    where = ", ".join(filter(None, [work.get("title", ""), place, str(work.get("pages", "")).replace("--", "–")]))
     where = f"{where} ({work['year']})".strip() if "year" in work else where
     found = [f"{name}:{work[key]}" for key, name in (("doi", "doi"), ("arxiv", "arXiv")) if key in work][:1]
-    parts = [by, work.get("title", ""), where, *(found or [work.get("url", "")]), work.get("note", "")]
+    parts = [by, where, *(found or [work.get("url", "")]), work.get("note", "")]
     return ", ".join(filter(None, parts))
 
 

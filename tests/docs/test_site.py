@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from rootstock import __version__
 from rootstock.config.cluster_settings import Cluster
+from rootstock.config.environment_file import packaged_names, packaged_source
+from rootstock.config.licences import FUNCTIONALS, LICENCES, TRAINING_SETS
+from rootstock.config.model_string import model_string
 from tests.support.commands import REPOSITORY, clean_environment, run
 
 
@@ -52,12 +59,63 @@ def test_what_is_cited_is_this_version() -> None:
     assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_reference_says_something_of_everything() -> None:
+@pytest.fixture
+def reference() -> Iterator[ModuleType]:
+    """Return the program that writes the generated parts, as mkdocs imports it."""
     sys.path.insert(0, str(REPOSITORY / "docs"))
     try:
-        import reference
+        yield importlib.import_module("reference")
     finally:
         sys.path.pop(0)
+
+
+def test_the_page_of_models_has_them_all(reference: ModuleType) -> None:
+    page = reference.on_page_markdown((REPOSITORY / "docs/models.md").read_text(encoding="utf-8"))
+    for name in packaged_names():
+        source = packaged_source(name)
+        assert f"\n{source.description}\n" in page
+        for model in source.released:
+            assert f"| `{model_string(name, model)}`" in page
+    assert "| `mace-off-small` | MACE-OFF23, organic molecules of 10 elements | SPICE 1 | wB97M-D3(BJ) |" in page
+    assert "| academic: ASL |" in page and "- Licence: open: BSD-3-Clause\n" in page
+    assert "- Cite for `mh-*`: Batatia et al., Cross Learning" in page
+    rows = [line.count(" | ") for line in page.splitlines() if line.startswith("| `mace-")]
+    assert len(rows) > 15 and len({*rows}) == 1
+
+
+def test_the_words_are_on_the_page_of_environment_files(reference: ModuleType) -> None:
+    page = reference.on_page_markdown("<!-- reference: words -->\n")
+    assert all(f"`{word}`" in page for word in (*LICENCES, *FUNCTIONALS, *TRAINING_SETS))
+
+
+def test_what_a_test_run_has_seen_is_on_the_page(reference: ModuleType, tmp_path: Path) -> None:
+    record = tmp_path / "models-tested.json"
+    assert "".join(reference.model_tables.last_run(record)) == (
+        "No test run is recorded: `models-tested.json` is not in this checkout.\n"
+    )
+    seen = {
+        "package": "sevenn", "version": "0.13.0", "python": "3.11", "megabytes": 1549, "files": 46600,
+        "references": {"passed": 5, "not_run": 8, "missed": 0, "largest": {"energy": 2e-6, "forces": 1.3e-5}},
+        "bit_for_bit": True, "conformance": {"passed": 7, "failed": 0},
+    }  # fmt: skip
+    bad = {
+        **seen, "references": {"passed": 0, "not_run": 0, "missed": 2}, "bit_for_bit": False,
+        "conformance": {"passed": 6, "failed": 1},
+    }  # fmt: skip
+    none = {**seen, "references": {"passed": 0, "not_run": 0, "missed": 0}, "bit_for_bit": None, "conformance": None}
+    environments = {"sevennet": seen, "orb": bad, "lj": none}
+    record.write_text(json.dumps({"date": "2026-12-01", "environments": environments}), encoding="utf-8")
+    lines = "\n".join(reference.model_tables.last_run(record)).splitlines()
+    assert lines[0].startswith("Run of 2026-12-01. ")
+    size = "| sevenn 0.13.0 | 3.11 | 1,549 MB, 46,600 files |"
+    assert lines[4:7] == [
+        f"| `lj` {size} none | – | not compared | not run |",
+        f"| `orb` {size} 2 **missed** | – | **no** | 6 passed, **1 failed** |",
+        f"| `sevennet` {size} 5 met, 8 not run | energy 2.0e-06, forces 1.3e-05 | yes | 7 passed |",
+    ]
+
+
+def test_the_reference_says_something_of_everything(reference: ModuleType) -> None:
     for field in reference.fields(Cluster):
         assert not field.metadata or field.metadata["meaning"].endswith("."), field.name
     described = list(reference.described_paths())
