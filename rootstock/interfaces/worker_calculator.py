@@ -50,7 +50,8 @@ class WorkerCalculator(ManyCalculator):
         -------
         dict
             Environment, build and lock (by their hashes), the versions of every package, model and options, device
-            and GPU, node, threads, and seconds: of the start, and of the calls (`Timings.summary`).
+            and GPU, node, threads, and seconds: of the start, and of the calls (`Timings.summary`). ``methods`` is a
+            sentence with all that; ``rootstock cite`` prints the works that it names.
         """
         self._sync_parameters()
         return self._session.info()
