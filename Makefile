@@ -15,7 +15,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Each is a target of its own, so that they run side by side.
 CHECKS := types types-of-the-worker docs style layers modulefiles-in-git
 
-.PHONY: demo test coverage test-soak test-models test-gpu test-nodes check $(CHECKS) bench clean
+.PHONY: demo test coverage test-soak test-models models-table test-gpu test-nodes check $(CHECKS) bench clean
 
 demo: .venv/installed  ## Install a site root in ./demo-root and compute with it; ENV=chgnet for a real model
 	$(BIN)/rootstock-site install --cluster local --root "$(ROOT)" --env $(ENV) --yes $(INSTALL_FLAGS)
@@ -33,6 +33,9 @@ test-soak: .venv/developer  ## The checks with random numbers, with other number
 
 test-models: .venv/developer  ## Every model, also those that CI leaves out: ALIGNN, and ORB if PYTHON312 names a Python 3.12
 	$(BIN)/python -m pytest tests/models -m "models or all_models" $(TESTS)
+
+models-table: .venv/developer  ## What the tests see of each model, into docs/models-tested.json; TESTS="-k chgnet" for one
+	MODELS_TABLE=docs/models-tested.json $(BIN)/python -m pytest tests/models/test_conformance.py -m "models or all_models or not models" $(TESTS)
 
 test-gpu: .venv/developer  ## Models on a GPU of this machine; ROOTSTOCK_TEST_DEVICE=cuda:1 takes another
 	$(BIN)/python -m pytest tests/gpu -m gpu $(TESTS)

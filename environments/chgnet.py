@@ -2,7 +2,13 @@
 # requires-python = ">=3.10"
 # # 0.4.2 is the first release whose wheel holds all three models and that runs with numpy 2. The lower bound keeps a
 # # resolver from falling back to 0.1.4, which has another interface.
-# dependencies = ["chgnet>=0.4.2", "ase>=3.23", "torch>=2.4.1"]
+# dependencies = [
+#     "chgnet>=0.4.2",
+#     "ase>=3.23",
+#     "torch>=2.4.1",
+#     # For dispersion=True.
+#     "torch-dftd>=0.5.2",
+# ]
 #
 # [tool.rootstock]
 # description = "CHGNet: charge-informed graph network for 89 elements. Energies, forces, stress and magnetic moments."
@@ -15,6 +21,9 @@
 # notes = ["Single precision only.", "The weights come with the package: nothing is downloaded."]
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress", "magmoms"]
+# optional-properties = ["energies"]
+# dispersion = "offered"
+# bundled = ["*"]
 # elements = ["H-Bi", "Ac-Pu"]
 #
 # [[tool.rootstock.citation]]
@@ -103,23 +112,38 @@
 # ]
 # expected = { energy = -29.331436157226562 }
 # tolerance = { energy = 1e-4 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, fcc, primitive cell of ase.build.bulk"
+# source = "quacc, tests/core/recipes/mlp_recipes/test_core_recipes.py (2024; relative 1e-4)"
+# versions = { chgnet = ">=0.4,<0.5" }
+# model = "0.3.0"
+# symbols = "Cu"
+# cell = [[0.0, 1.805, 1.805], [1.805, 0.0, 1.805], [1.805, 1.805, 0.0]]
+# positions = [[0.0, 0.0, 0.0]]
+# expected = { energy = -4.083308219909668 }
+# tolerance = { energy = 1e-4 }
 # ///
 """CHGNet."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import torch
+from ase import units
 from ase.calculators.calculator import all_changes
+from ase.calculators.mixing import SumCalculator
 from chgnet.model import CHGNet, CHGNetCalculator
 from chgnet.model.model import BatchedGraph
 from pymatgen.io.ase import AseAtomsAdaptor
+from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 
-_MODELS = ("0.3.0", "0.2.0", "r2scan")
+_MODELS = {"0.3.0": "pbe", "0.2.0": "pbe", "r2scan": "r2scan"}  # and their functionals, by torch-dftd's names
 _DEFAULT = "0.3.0"
 
 
-def setup(model: str, device: str = "cuda", **kwargs):
+def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion_kwargs: dict | None = None, **kwargs):
     """Return CHGNet's calculator.
 
     Parameters
@@ -128,17 +152,45 @@ def setup(model: str, device: str = "cuda", **kwargs):
         One of the released models, a path to a checkpoint, or empty for the default.
     device : str
         ``cuda``, ``cuda:1``, ``cpu``, ``mps``.
+    dispersion : bool
+        Whether to add D3 by torch-dftd.
+    dispersion_kwargs : dict, optional
+        Options of `TorchDFTD3Calculator`; by default ``damping="bj"``, ``xc`` of the model, and a ``cutoff`` of 40
+        Bohr, given in Angstrom.
     **kwargs
         Options of `CHGNetCalculator`: ``on_isolated_atoms``, ``return_site_energies``.
     """
     name = model or _DEFAULT
+    d3 = _dispersion(_MODELS.get(name), device, dispersion_kwargs) if dispersion else None
     if name in _MODELS:
         network = CHGNet.load(model_name=name, use_device=device, verbose=False)
     elif Path(name).expanduser().is_file():
         network = CHGNet.from_file(str(Path(name).expanduser()))
     else:
         raise ValueError(f"Unknown model {model!r}: it is neither a file nor one of {', '.join(_MODELS)}.")
-    return FrugalCalculator(network, use_device=device, **kwargs)
+    calculator = FrugalCalculator(network, use_device=device, **kwargs)
+    return Dispersed([calculator, d3]) if d3 else calculator
+
+
+def _dispersion(xc: str | None, device: str, given: dict | None):
+    """Return D3 with the parameters of a functional."""
+    options = {"damping": "bj", "cutoff": 40.0 * units.Bohr, **({"xc": xc} if xc else {}), **(given or {})}
+    known = inspect.signature(TorchDFTD3Calculator).parameters.keys() - {"dft", "atoms", "device", "dtype", "kwargs"}
+    if unknown := sorted(set(options) - known):
+        raise TypeError(f"dispersion_kwargs takes no {unknown[0]!r}; it takes: {', '.join(sorted(known))}.")
+    if "xc" not in options:
+        raise ValueError("Name the functional of your checkpoint, such as dispersion_kwargs={'xc': 'pbe'}.")
+    return TorchDFTD3Calculator(device=device, **options)
+
+
+class Dispersed(SumCalculator):
+    """A model and D3. ASE's sum asks its parts for one property after the other; here each computes all of them once."""
+
+    def calculate(self, atoms, properties, system_changes):
+        for part in self.mixer.calcs:
+            part.reset()
+            part.calculate(atoms, properties, all_changes)
+        super().calculate(atoms, properties, system_changes)
 
 
 class FrugalCalculator(CHGNetCalculator):

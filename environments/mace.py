@@ -207,7 +207,6 @@
 # versions = { mace-torch = ">=0.3.16,<0.4" }
 # model = "off-small"
 # needs_weights = true
-# options = { default_dtype = "float64" }
 # symbols = "H2O"
 # positions = [[0.9575, 0.0, 0.0], [-0.2399, 0.92696, 0.0], [0.0, 0.0, 0.0]]
 # expected = { energy = -2081.1209264240006 }
@@ -245,7 +244,6 @@
 # model = "omol-extra-large"
 # needs_weights = true
 # info = { charge = 0, spin = 1 }
-# options = { default_dtype = "float64" }
 # symbols = "H2O"
 # positions = [[0.9575, 0.0, 0.0], [-0.2399, 0.92696, 0.0], [0.0, 0.0, 0.0]]
 # expected = { energy = -2079.8650795528843 }

@@ -511,18 +511,16 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
         raise TypeError(f"SevenNet takes no option {unknown[0]!r} here; it takes: dispersion, {', '.join(_OPTIONS)}.")
     name, _, fidelity = (model or _DEFAULT).partition("/")
     place, fidelities = _MODELS.get(name, ("", {}))
-    if fidelity in fidelities:
-        weights, xc = _weights(name, place), fidelities[fidelity]
-        if fidelity:
-            kwargs["modal"] = fidelity
+    xc = fidelities.get(fidelity)
+    if xc is not None:
+        kwargs.update({"modal": fidelity} if fidelity else {})
     elif place:
         known = ", ".join(f"{name}/{each}".rstrip("/") for each in fidelities)
         raise ValueError(f"Unknown model {model!r}; of {name} there are: {known}.")
-    elif Path(model).expanduser().is_file():
-        weights, xc = str(Path(model).expanduser()), None
-    else:
+    elif not Path(model).expanduser().is_file():
         raise ValueError(f"Unknown model {model!r}: it is neither a file nor one of {', '.join(_MODELS)}.")
     d3 = _dispersion(model, xc, device, dispersion_kwargs) if dispersion else None
+    weights = _weights(name, place) if place else str(Path(model).expanduser())
     calculator = BatchingCalculator(weights, device=device, **kwargs)
     return Dispersed([calculator, d3]) if d3 else calculator
 
@@ -534,7 +532,7 @@ def _weights(name: str, place: str) -> str:
     """
     if os.path.isfile(place):
         return place
-    path = place.replace(_const._prefix, os.path.expanduser("~/.cache/sevennet"))
+    path = os.path.realpath(place.replace(_const._prefix, os.path.expanduser("~/.cache/sevennet")))
     if not os.path.isfile(path):
         if os.environ.get("HF_HUB_OFFLINE") == "1":
             raise FileNotFoundError(
@@ -576,14 +574,14 @@ class BatchingCalculator(SevenNetCalculator):
         self.implemented_properties = [each for each in self.implemented_properties if each != "stresses"]
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        self.set_atoms(atoms)  # which refuses unknown elements; ASE calls it only where a calculator is attached
+        self._require_known_elements(atoms)
         super().calculate(atoms, properties, system_changes)
 
-    def calculate_batch(self, images, properties):  # noqa: ARG002  # all are computed at once
+    def calculate_batch(self, images, properties):
         """Return the results of each of some structures, or what is wrong with it; they are computed together."""
         found = [vars(atoms).pop("graph", None) or self._graph(atoms) for atoms in images]
         good = [i for i, graph in enumerate(found) if not isinstance(graph, Exception)]
-        for i, results in zip(good, self._predict([found[i] for i in good]) if good else (), strict=True):
+        for i, results in zip(good, self._predict([found[i] for i in good], properties) if good else (), strict=True):
             found[i] = results
         return found
 
@@ -599,10 +597,15 @@ class BatchingCalculator(SevenNetCalculator):
             costs.append(len(atoms) + edges)
         return costs
 
+    def _require_known_elements(self, atoms) -> None:
+        """Refuse elements that the model does not know; the library does where a calculator is attached to atoms."""
+        if unknown := sorted({int(number) for number in atoms.numbers} - self.type_map.keys()):
+            raise ValueError(f"This model of SevenNet has no element of atomic number {unknown[0]}.")
+
     def _graph(self, atoms):
         """Return the graph of a structure, or the exception for which there is none."""
         try:
-            self.set_atoms(atoms)
+            self._require_known_elements(atoms)
             graph = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, self.cutoff, with_shift=False))
         except Exception as error:  # noqa: BLE001  # it is this structure's, and no reason to compute no other
             return error
@@ -610,7 +613,7 @@ class BatchingCalculator(SevenNetCalculator):
             graph[_keys.DATA_MODALITY] = self.modal
         return graph
 
-    def _predict(self, graphs) -> list[dict]:
+    def _predict(self, graphs, properties) -> list[dict]:
         """Compute of each graph what the stock calculator does."""
         self.model.set_is_batch_data(True)
         try:
@@ -624,9 +627,10 @@ class BatchingCalculator(SevenNetCalculator):
             "free_energy": energies,
             "energies": _split(out[_keys.ATOMIC_ENERGY].flatten(), sizes),
             "forces": _split(out[_keys.PRED_FORCE], sizes),
-            "stress": -out[_keys.PRED_STRESS].detach().cpu().numpy()[:, [0, 1, 2, 4, 5, 3]],
             "num_edges": [graph[_keys.EDGE_IDX].shape[1] for graph in graphs],
         }
+        if "stress" in properties:  # it means nothing of structures without a cell
+            columns["stress"] = -out[_keys.PRED_STRESS].detach().cpu().numpy()[:, [0, 1, 2, 4, 5, 3]]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

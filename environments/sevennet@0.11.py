@@ -80,5 +80,6 @@ class PlainCalculator(SevenNetCalculator):
         self.implemented_properties = [each for each in self.implemented_properties if each != "stresses"]
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        self.set_atoms(atoms)
+        if unknown := sorted({int(number) for number in atoms.numbers} - self.type_map.keys()):
+            raise ValueError(f"This model of SevenNet has no element of atomic number {unknown[0]}.")
         super().calculate(atoms, properties, system_changes)

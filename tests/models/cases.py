@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import pytest
 from ase import Atoms
 
 from rootstock.config.environment_file import packaged_names
+from tests.models import structures
 
 ORB_URL = (
     "https://orbitalmaterials-public-models.s3.us-west-1.amazonaws.com/forcefields/orb-v3/"
@@ -40,6 +42,14 @@ class Case:
         The marker, if building takes a real model's packages.
     weights : tuple of str
         A released model whose weights are fetched, and the place under the root's cache where its library keeps them.
+    build : callable, optional
+        What makes the structure that all others are made from; eight atoms of the elements as rock salt without it.
+    molecule : int
+        How many atoms each molecule of that structure has; 0: it is none of molecules.
+    options : Mapping[str, object]
+        Arguments of ``setup()``.
+    history : bool
+        Whether the last digits depend on what was computed before, as of what is self-consistent.
     """
 
     direct: str
@@ -49,6 +59,22 @@ class Case:
     mixed: bool = True
     mark: str = ""
     weights: tuple[str, str] = ("", "")
+    build: Callable[[], Atoms] | None = None
+    molecule: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
+    history: bool = False
+
+    def start(self) -> Atoms:
+        """Return a structure that the model computes, periodic, with forces and stress."""
+        return self.build() if self.build else structures.rock_salt(self.elements)
+
+    def simulation(self) -> list[Atoms]:
+        """Return structures as they follow each other in a simulation, of several kinds."""
+        return structures.simulation(self.start(), self.molecule)
+
+    def varied(self) -> list[Atoms]:
+        """Return structures that have nothing to do with each other, some of which the model may refuse."""
+        return structures.varied(self.elements, self.unknown, self.start(), self.molecule)
 
     def refuses(self, atoms: Atoms) -> bool:
         """Tell whether a structure is one that the model cannot compute."""
@@ -76,6 +102,37 @@ CASES = {
         unknown="Fe",
         mark="models",
         weights=("small", "xdg/mace/20231210mace128L0_energy_epoch249model"),
+    ),
+    "sevennet": Case(
+        "from sevenn.calculator import SevenNetCalculator; calc = SevenNetCalculator('7net-0', device='DEVICE')",
+        unknown="At",
+        mark="models",
+    ),
+    "sevennet@0.11": Case(
+        "from sevenn.calculator import SevenNetCalculator; calc = SevenNetCalculator('7net-0', device='DEVICE')",
+        unknown="At",
+        mark="models",
+    ),
+    "so3lr": Case(
+        """
+from so3krates_torch.calculator.so3 import SO3LRCalculator
+calc = SO3LRCalculator(default_dtype="float64", compute_stress=True, device="DEVICE")
+""",
+        ("O", "H"),
+        unknown="Fe",
+        mark="models",
+        build=structures.water,
+        molecule=3,
+        options={"default_dtype": "float64"},
+    ),
+    "tblite": Case(
+        "from tblite.ase import TBLite; calc = TBLite(method='GFN2-xTB', verbosity=0)",
+        ("H", "O"),
+        unknown="Fr",
+        mark="models",
+        build=structures.water,
+        molecule=3,
+        history=True,
     ),
     "alignn": Case(
         "from alignn.ff.calculators import AlignnAtomwiseCalculator as C; calc = C(path='MODEL', device='DEVICE')",

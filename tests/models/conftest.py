@@ -22,7 +22,9 @@ from rootstock.client.resolve import resolve
 from rootstock.root.layout import RootLayout
 from rootstock.root.weights import write_variables
 from tests.conftest import Site
+from tests.models import tested
 from tests.models.cases import CASES
+from tests.models.structures import has_stress, rock_salt, varied  # noqa: F401  # tests take them from here, too
 from tests.support.commands import run
 from tests.support.folders import open_to_readers
 from tests.support.needs import need
@@ -34,7 +36,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 # How far what is computed together may be from what is computed one by one: in single precision, sums of other lengths
 # are rounded differently.
-TOLERANCES = {"energy": 2e-5, "free_energy": 2e-5, "forces": 2e-5, "stress": 1e-6, "energies": 2e-5, "magmoms": 1e-5}
+TOLERANCES = {
+    "energy": 2e-5, "free_energy": 2e-5, "forces": 2e-5, "stress": 1e-6, "energies": 2e-5, "magmoms": 1e-5,
+    "charges": 1e-6, "dipole": 1e-5,
+}  # fmt: skip
 
 Build = Callable[[str], Path]
 Make = Callable[..., Path]
@@ -42,6 +47,21 @@ Fetched = Callable[[str], str]
 Numbers = list[list[list[str]]]
 Direct = Callable[[str, str, Sequence[Atoms]], Numbers]
 Call = tuple[str, dict[str, object], str]
+
+
+SEEN = tested.Seen()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SEEN, "models-tested")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def table() -> Iterator[None]:
+    """Write what these tests have seen into the file that MODELS_TABLE names, if it does."""
+    yield
+    if file := os.environ.get(tested.FILE):
+        SEEN.write(Path(file))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -89,6 +109,7 @@ def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactor
 
     def install(name: str) -> Path:
         if name in ("emt", "lj"):
+            SEEN.roots[name] = shared_root
             return shared_root
         path = base.with_name(f"{base.name}-orb") if name == "orb" else base
         if name not in done:
@@ -98,6 +119,7 @@ def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactor
             site("install", "--cluster", "local", "--root", path, *options)
             open_to_readers(path)
             done.add(name)
+        SEEN.roots[name] = path
         return path
 
     return install
@@ -193,53 +215,6 @@ def as_arguments(atoms: Atoms) -> dict[str, list[object]]:
 def exactly(*values: object) -> list[list[str]]:
     """Return every bit of some numbers, as `direct` gives them."""
     return [[float(number).hex() for number in np.ravel(value)] for value in values]
-
-
-def rock_salt(elements: Sequence[str] = ("Na", "Cl")) -> Atoms:
-    """Return eight atoms that are not quite in their places."""
-    first, second = elements
-    corners = [[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 0]]
-    atoms = Atoms(
-        [first] * 4 + [second] * 4, cell=[5.64] * 3, pbc=True, scaled_positions=np.array(corners) / 2
-    )  # fmt: skip
-    atoms.rattle(0.1, seed=7)
-    return atoms
-
-
-def varied(elements: Sequence[str], unknown: str) -> list[Atoms]:
-    """Return structures of different sizes, boundary conditions and contents; the last is the first with a charge."""
-    first, second = elements
-    crystal = rock_salt(elements)
-    double = crystal.repeat((2, 1, 1))
-    double.rattle(0.05, seed=2)
-    slab = crystal.copy()
-    slab.cell[2, 2] = 15.0
-    slab.pbc = (True, True, False)
-    cluster = crystal.copy()
-    cluster.pbc = False
-    charged = crystal[1:]
-    charged.info.update(charge=1, spin=2, note="vacancy")
-    charged.set_tags(range(7))
-    ion = crystal.copy()
-    ion.info.update(charge=2, spin=3)
-    pair = {"positions": [[0, 0, 0], [0, 0, 2.5]]}
-    return [
-        crystal,
-        Atoms(first, cell=[3.5] * 3, pbc=True),  # a neighbour of itself
-        slab,
-        double,
-        Atoms(first, cell=[20] * 3, pbc=True),  # without neighbours
-        Atoms(elements, cell=[20] * 3, pbc=True, **pair),  # without angles
-        charged,
-        *([Atoms([first, unknown], cell=[6] * 3, pbc=True, **pair)] if unknown else []),
-        cluster,
-        Atoms([first, second, first], positions=[[0, 0, 0], [0, 0, 2.5], [0, 2.5, 2.5]]),
-        ion,
-    ]
-
-
-def has_stress(atoms: Atoms) -> bool:
-    return bool(atoms.cell.rank == 3 and atoms.pbc.any())
 
 
 class DeadProxy:

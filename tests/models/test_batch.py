@@ -22,10 +22,9 @@ from tests.models.conftest import (
     Build,
     Make,
     as_arguments,
-    has_stress,
     run_in,
-    varied,
 )
+from tests.models.structures import has_stress
 
 HOOKED = [each for each in marked() if "calculate_batch" in batch_methods(packaged_source(each.values[0]).path)]
 SUBSETS = {("energy",): 5, ("energy", "forces"): 5, ("energy", "forces", "stress"): None}  # of how many structures
@@ -35,7 +34,7 @@ Answer = tuple[list[Any], list[Any], list[float]]
 
 
 def test_which_environments_compute_many_together() -> None:
-    assert [each.values[0] for each in HOOKED] == ["chgnet", "mace", "orb"]
+    assert [each.values[0] for each in HOOKED] == ["chgnet", "mace", "orb", "sevennet", "so3lr"]
 
 
 def compute(root: Path, name: str, model: str, questions: Sequence[tuple[list[str], Sequence[Atoms]]], **options: Any):
@@ -80,13 +79,13 @@ def model(name: str, make_model: Make) -> str:
 
 def test_together_is_one_by_one(name: str, model: str, build: Build) -> None:
     case = CASES[name]
-    images = varied(case.elements, case.unknown)
+    images = case.varied()
     questions = [
         ([*names], [atoms for atoms in images[:most] if has_stress(atoms) or "stress" not in names])
         for names, most in SUBSETS.items()
     ]
     for (names, asked), (one_by_one, together, costs) in zip(
-        questions, compute(build(name), name, model, questions), strict=True
+        questions, compute(build(name), name, model, questions, **case.options), strict=True
     ):
         worst = differences(one_by_one, together, names)
         assert {property_: worst[property_] <= TOLERANCES[property_] for property_ in worst} == dict.fromkeys(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rootstock import RootstockCalculator
+from rootstock.config.environment_file import packaged_source
 from rootstock.interfaces.thread_state import ThreadStates
 from rootstock.root.records import active_build, read_build
 from tests.models.conftest import Build, DeadProxy, Direct, Fetched, Make, call_setup, exactly, rock_salt
@@ -28,7 +29,7 @@ def test_what_is_taken_and_what_is_refused(root: Path, model: Path, dead_proxy: 
     """In one process: to import MACE takes longest."""
     for name in ("a.model", "b.model"):
         (tmp_path / name).symlink_to(model)
-    *taken, wrong, default, off, omol, dispersion, head = call_setup(
+    *taken, wrong, default, off, omol, unknown, head = call_setup(
         root,
         "mace",
         (f"{tmp_path}/*.model", {}, "calculator.num_models"),
@@ -40,7 +41,7 @@ def test_what_is_taken_and_what_is_refused(root: Path, model: Path, dead_proxy: 
         ("", {}, "calculator"),
         ("off-small", {}, "calculator"),
         ("omol-extra-large", {}, "calculator"),
-        (str(model), {"dispersion": True}, "calculator"),
+        (str(model), {"dispersion_xc": "pbe"}, "calculator"),
         (str(model), {"head": "omat"}, "calculator"),
     )
     assert taken.pop(1).startswith("NotImplementedError: Committees, ")
@@ -57,7 +58,7 @@ def test_what_is_taken_and_what_is_refused(root: Path, model: Path, dead_proxy: 
         )
     assert not dead_proxy.was_asked()
     # The stock calculator would take both and do something else.
-    assert dispersion.startswith("TypeError: MACE takes no option 'dispersion' here; it takes: arrays_keys, ")
+    assert unknown.startswith("TypeError: MACE takes no option 'dispersion_xc' here; it takes: arrays_keys, ")
     assert head == f"ValueError: Model {str(model)!r} has no head 'omat'; it has: ['Default']."
 
 
@@ -88,7 +89,8 @@ def test_references_without_weights_are_recorded_as_not_run(root: Path) -> None:
     assert folder is not None
     record = read_build(folder)
     assert record is not None
-    assert [check["reference"] for check in record.verification] == ["NaCl, rock salt, a = 5.64 A", "H2O"]
+    published = [reference.name for reference in packaged_source("mace").references()]
+    assert sorted(check["reference"] for check in record.verification) == sorted(published)
     for check in record.verification:
         assert check["passed"] is None
         assert "The weights of MACE's model" in check["reason"]
