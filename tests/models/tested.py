@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from rootstock.builds.packages import main_package
 from rootstock.config.environment_file import packaged_source
-from rootstock.reports.packages import main_package
 from rootstock.root.records import BuildRecord, active_build, read_build
 from tests.models.cases import CASES
 
