@@ -480,14 +480,16 @@ class FrugalCalculator(MACECalculator):
         )
         names = graphs[0].keys() - {"edge_index"}
         inputs = {name: tensor(np.concatenate([graph[name] for graph in graphs])) for name in names}
+        elements = torch.nn.functional.one_hot(inputs["node_attrs"], len(self.z_table)).to(dtype)
+        head = self.available_heads.index(self.head)
         out = self.models[0](
             {
                 **inputs,
-                "node_attrs": torch.nn.functional.one_hot(inputs["node_attrs"], len(self.z_table)).to(dtype),
+                "node_attrs": elements,
                 "edge_index": tensor(edges),
                 "batch": tensor(np.repeat(np.arange(len(graphs)), sizes)),
                 "ptr": tensor(np.array(ends)),
-                "head": tensor(np.full(len(graphs), self.available_heads.index(self.head))),
+                "head": tensor(np.full(len(graphs), head)),
             },
             compute_stress=True,
         )
@@ -497,6 +499,9 @@ class FrugalCalculator(MACECalculator):
         for name, key, unit in (("energies", "node_energy", energy), ("forces", "forces", energy / length)):
             if out.get(key) is not None:
                 columns[name] = [part.numpy() * unit for part in out[key].detach().cpu().split(sizes)]
+        if "energies" in columns:
+            free = self.models[0].atomic_energies_fn(elements)[:, head].detach().cpu().split(sizes)
+            columns["node_energy"] = [all_ - part.numpy() for all_, part in zip(columns["energies"], free, strict=True)]
         if out.get("stress") is not None:
             stresses = out["stress"].detach().cpu().numpy() * (energy / length**3)
             columns["stress"] = [full_3x3_to_voigt_6_stress(stress) for stress in stresses]

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rootstock import RootstockCalculator
 from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError, UnknownEnvironmentError
 from tests.conftest import Site
-from tests.models.conftest import as_arguments, exactly, rock_salt, run_in
+from tests.models.conftest import Build, as_arguments, exactly, rock_salt, run_in
 from tests.support.commands import ROOTSTOCK, run
 
 PINNED, OLD = "lj@2025.04.11", "3.25.0"
@@ -66,6 +67,20 @@ def test_users_are_told_of_both(root: Path) -> None:
     nearby = rf"'lj@2024.01.01' not found in .*Available there: lj, {PINNED}\."
     with pytest.raises(UnknownEnvironmentError, match=nearby):
         RootstockCalculator("lj@2024.01.01-argon", root=root, device="cpu")
+
+
+@pytest.mark.models
+def test_two_releases_of_a_real_model_give_the_same_numbers(build: Build) -> None:
+    """SevenNet 0.11 beside today's, with the same weights: what a result came from is told by the version."""
+    atoms, seen = rock_salt(), {}
+    for name in ("sevennet", "sevennet@0.11"):
+        with RootstockCalculator(f"{name}-0", root=build(name), device="cpu", threads=1) as calc:
+            atoms.calc = calc
+            seen[calc.info()["versions"]["sevenn"]] = (atoms.get_potential_energy(), atoms.get_forces())
+    new, old = seen
+    assert old == "0.11.2.post1" != new
+    (energy, forces), (old_energy, old_forces) = seen.values()
+    assert energy == pytest.approx(old_energy, abs=1e-5) and np.abs(forces - old_forces).max() < 1e-5
 
 
 def test_admins_treat_them_as_two(root: Path, site: Site) -> None:
