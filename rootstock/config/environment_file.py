@@ -96,10 +96,7 @@ class EnvironmentSource:
 
     @property
     def models(self) -> Mapping[str, str]:
-        """Arguments of ``setup()`` that the file names, each with what it is in a line; empty if it names none.
-
-        The empty argument is the default, one with a slash an example of a path.
-        """
+        """Arguments of ``setup()``, each with a line on it: empty for the default, with a slash first for a path."""
         table: Mapping[str, str] = self.rootstock.get("models", {})
         return table
 

@@ -18,7 +18,7 @@ import pytest
 
 from rootstock import __version__
 from rootstock.builds.packages import key_packages, main_package
-from rootstock.config.environment_file import EnvironmentSource, packaged_source
+from rootstock.config.environment_file import EnvironmentSource, packaged_names, packaged_source
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
 from rootstock.root.verification_records import Run, Verification
@@ -387,7 +387,7 @@ def test_everything_about_a_model(ask: Ask, mace_root: RootLayout) -> None:
     assert [work["year"] for work in data["citation"]] == [2022, 2025]
     assert 'device="cpu", setup_kwargs={"head": "NAME"})' in data["usage"]["script"]
     charged = json.loads(ask("show", "mace-omol-extra-large", "--json", "--root", mace_root.root).stdout)
-    assert "atoms.info['charge'] = 0\natoms.info['spin'] = 1\n" in charged["usage"]["script"]
+    assert 'atoms.info["charge"] = 0\natoms.info["spin"] = 1\n' in charged["usage"]["script"]
 
 
 def test_the_checks_of_one_model_alone(ask: Ask, root: Path) -> None:
@@ -479,7 +479,7 @@ def test_the_job_script_of_this_cluster(ask: Ask, root: Path, tmp_path: Path, sc
         ("tin", "Did you mean 'tiny'?"),
         (
             "zzz",
-            "Available there: mace, tiny.\nAn admin adds one of alignn, chgnet, emt, lj, mace, orb, tiny with",
+            f"Available there: mace, tiny.\nAn admin adds one of {', '.join(sorted([*packaged_names(), 'tiny']))} with",
         ),
         ("chgnet-r2scan", "tiny.\nAn admin adds it with: rootstock-site install --root ROOT --env chgnet\n"),
         ("chngt-r2scan", "mace, tiny. Did you mean 'chgnet-r2scan' (not installed here)?\n"),

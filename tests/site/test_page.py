@@ -146,20 +146,20 @@ def test_the_example_is_no_toy_if_a_real_model_runs(site: Site, tiny_root: Path,
     record = read_build(layout.active("tiny").resolve())
     assert record
     layout.active("tiny").unlink()
-    for name in ("chgnet", "alignn", "emt"):
+    for name in ("mace", "alignn", "emt"):
         put_environment(layout, packaged_source(name).path, record if name != "alignn" else replace(record, digest="0"))
     layout.active("alignn").unlink()  # is not built
     if weights != "unknown":
         (file := layout.cache / "file").write_text("w")
-        layout.weights("chgnet").mkdir(parents=True)
+        layout.weights("mace").mkdir(parents=True)
         files = (WeightsFile.of(file, layout.root),)
-        for model in packaged_source("chgnet").released:
-            write_weights(layout, Weights("chgnet", model, files, (), record.digest, "now", "ann", "here"), 0o644)
+        for model in packaged_source("mace").released:
+            write_weights(layout, Weights("mace", model, files, (), record.digest, "now", "ann", "here"), 0o644)
     if weights == "missing":
         file.unlink()
     page = published(site, tiny_root, tmp_path / "page")
     status = json.loads(page.with_name("status.json").read_text())
-    assert status["usage"]["model"] == ("emt" if weights == "missing" else "chgnet")
+    assert status["usage"]["model"] == ("emt" if weights == "missing" else "mace-small")
 
 
 def test_two_runs_differ_in_the_time_only(site: Site, root: Path, tmp_path: Path) -> None:
