@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,20 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.db import connect
 from ase.io import iread
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rootstock import RootstockCalculator
 from rootstock.client.evaluated import FailureClass
-from rootstock.errors import ModelError, NonFiniteError
+from rootstock.errors import ModelError, NonFiniteError, WorkerProtocolError
 from rootstock.simulations.lockstep.relax_many import relax_many
 from rootstock.simulations.relax import Relaxation, singlepoint
 from rootstock.simulations.writing import write_structures
+from rootstock.worker.channel.blocks import read_block
+from rootstock.worker.channel.endpoint import Endpoint
+from rootstock.worker.channel.frames import Frame, Kind
+from rootstock.worker.channel.memory import SharedMemory
+from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
 from tests.run.extra_models import EXTRA_MODELS
 from tests.support.commands import ROOTSTOCK, ordinary, run
 from tests.support.folders import once_per_run
@@ -330,3 +340,129 @@ def test_run_folders_hold_them(extra_root: Path, tmp_path: Path, kind: str) -> N
         assert row.data["arrays"]["partial_charges"].tobytes() == atoms.arrays["partial_charges"].tobytes()
         if atoms.info["do"] == "all":
             assert np.array_equal(row.data["info"]["hessian"], atoms.info["hessian"])
+
+
+def described(at: Any, *arrays: Any, names: Any = ("partial_charges",)) -> dict[str, Any]:
+    return {"names": list(names), "at": at, "arrays": list(arrays)}
+
+
+THREE = ["<f8", [3]]
+LIES: dict[str, Callable[[int, int], Any]] = {  # given where the layout ends, and the file
+    "in the inputs": lambda end, size: described(end - 8, THREE),
+    "behind the file": lambda end, size: described(size - 23, THREE),
+    "far behind the file": lambda end, size: described(2**60, THREE),
+    "before the file": lambda end, size: described(-24, THREE),
+    "no place": lambda end, size: described(None, THREE),
+    "truth for a place": lambda end, size: described(True, THREE),
+    "a fraction for a place": lambda end, size: described(end + 0.5, THREE),
+    "without end": lambda end, size: described(end, ["<f8", [2**40]]),
+    "without end in two dimensions": lambda end, size: described(end, ["<f8", [2**31, 2**31]]),
+    "more than memory holds": lambda end, size: described(end, *[["<f8", [3]]] * 2000, names=["a"] * 2000),
+    "another shape": lambda end, size: described(end, ["<f8", [4]]),
+    "fewer than nothing": lambda end, size: described(end, ["<f8", [-3]]),
+    "text for a size": lambda end, size: described(end, ["<f8", ["3"]]),
+    "another type": lambda end, size: described(end, ["<f4", [3]]),
+    "objects": lambda end, size: described(end, ["|O8", [3]]),
+    "a record": lambda end, size: described(end, ["f8,f8", [3]]),
+    "not declared": lambda end, size: described(end, THREE, names=["energy"]),
+    "no name": lambda end, size: described(end, THREE, names=[]),
+    "a list for a name": lambda end, size: described(end, THREE, names=[["partial_charges"]]),
+    "twice": lambda end, size: described(end, THREE, THREE, names=["partial_charges"] * 2),
+    "a list": lambda end, size: [1],
+    "a number": lambda end, size: 3,
+    "nothing": lambda end, size: {},
+    "no arrays": lambda end, size: described(end, 3),
+}
+
+
+@contextmanager
+def played(calc: RootstockCalculator, answer: Callable[[Frame, SharedMemory], tuple[Frame, Any]]) -> Iterator[None]:
+    """Let a test answer one question in place of the worker."""
+    process = calc._session.connection().process
+    ours, theirs = socket.socketpair()
+    process.endpoint._sock = ours
+    end = Endpoint(theirs, WakeupFlag(process.memory.fd, WORKER))
+
+    def play() -> None:
+        end.send(*answer(end.receive(60.0)[0], process.memory))
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    yield
+    thread.join()
+    end.close()
+    ours.close()
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_worker_that_announces_what_is_not_there(make: Make, lie: str) -> None:
+    """Nobody believes it, or allocates what it says; the next call has another worker."""
+    calc, atoms = make(), water()
+    atoms.calc = calc
+    atoms.get_potential_energy()
+    pid = calc.info()["pid"]
+
+    def result(frame: Frame, memory: SharedMemory) -> tuple[Frame, Any]:
+        answer = Frame(Kind.RESULT, frame.properties, sequence=frame.sequence, atoms=3, capacity=frame.capacity)
+        return answer, {"extras": LIES[lie](memory.end, os.fstat(memory.fd).st_size)}
+
+    atoms.positions += 0.1
+    with played(calc, result), pytest.raises(WorkerProtocolError):
+        atoms.get_potential_energy()
+    assert calc.extra_results == {}
+    atoms.get_potential_energy()
+    assert_same(calc.extra_results, atoms)
+    assert calc.info()["pid"] != pid
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {}, {"value": {"__array__": 0}}, described(2**60, THREE), described(0, ["|O8", [1]]),
+        {"value": {"__array__": 5}, "at": 10**5, "arrays": []}, {"value": {"__tuple__": 3}, "at": 10**5, "arrays": []},
+        {"value": [{"__number__": "0"}], "at": 10**5, "arrays": []}, {"value": 1, "at": 10**5, "arrays": 3},
+    ],
+)  # fmt: skip
+def test_a_worker_whose_method_returns_what_is_not_there(make: Make, said: dict[str, Any]) -> None:
+    calc = make().start()
+    with (
+        played(calc, lambda frame, _: (Frame(Kind.RESULT, sequence=frame.sequence), said)),
+        pytest.raises(WorkerProtocolError),
+    ):
+        calc.get_hessian(water())
+    assert calc.get_hessian(water()).shape == (9, 9)
+
+
+@pytest.mark.parametrize("place", [-1, 8, 2**40, 2**62])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_worker_that_lies_about_a_batch(make: Make, place: int, lost: bool) -> None:
+    """All is computed again by another one, also if it ends before it is done."""
+    calc, images = make(), [water("all", 0.1 * k) for k in range(3)]
+    calc.evaluate_many(images)  # the memory is laid out
+    pid, batches = calc.info()["pid"], calc._session.connection().batches
+    assert batches is not None
+
+    def result(frame: Frame, memory: SharedMemory) -> tuple[Frame, Any]:
+        views = batches.memory.views(9, 3)
+        views["found"][...] = frame.properties or 1
+        views["extras"][...] = place
+        kind = Kind.FAILURE if lost else Kind.RESULT
+        failure = dict.fromkeys(("type", "message", "hint", "traceback"), "x") | {"code": "cannot-serve"}
+        content = {"begin": 3, "sizes": {}, "seconds": 0, "atoms": 0, "refusals": 0, "reason": ""} | failure
+        return Frame(kind, sequence=frame.sequence), content
+
+    with played(calc, result):
+        found = calc.evaluate_many(images)
+    for each, atoms in zip(found, images, strict=True):
+        assert_same(each.extra_results, atoms)
+    assert calc.info()["pid"] != pid
+
+
+@given(st.binary(max_size=300), st.integers(-1, 400))
+@settings(deadline=None, max_examples=200)
+def test_blocks_of_nobody(data: bytes, at: int) -> None:
+    with closing(SharedMemory.create()) as memory:
+        os.pwrite(memory.fd, len(data).to_bytes(8, "little") + data, 128)
+        for place in (at, 128):
+            with suppress(WorkerProtocolError):
+                read_block(memory.fd, place, 128)

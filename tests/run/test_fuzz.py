@@ -351,6 +351,7 @@ def test_a_worker_outlives_wrong_questions_and_ends_with_nonsense(tmp_path: Path
         assert kind == Kind.READY
         ask(end)
         ask_many(end)
+        ask_methods(end)
         end.send(Frame(Kind.EVALUATE, 1, ALL_BITS, 0, 0, 5, 2, it.memory.capacity), {"info": {}})
         assert end.receive(DEADLINE_S)[0][:6] == (Kind.RESULT, 7, 0, 0, 0, 5)  # it is as good as before
         send(it.socket, np.random.default_rng(2).bytes(1000))
@@ -408,6 +409,28 @@ def ask_many(end: Endpoint) -> None:
         while (answer := end.receive(DEADLINE_S)[0]).kind == Kind.PROGRESS:
             assert answer.sequence == question.sequence
         assert answer.kind in (Kind.RESULT, Kind.FAILURE)
+        assert answer.sequence == question.sequence
+
+    each()
+
+
+calls = st.fixed_dictionaries({}, optional={
+    "method": st.sampled_from(["get_potential_energy", "calculate", "__class__", ""]) | numbers,
+    "arguments": st.lists(numbers, max_size=2) | numbers,
+    "keywords": st.dictionaries(st.text(max_size=3), numbers) | numbers,
+    "structure": numbers | st.text(max_size=3),
+})  # fmt: skip
+
+
+def ask_methods(end: Endpoint) -> None:
+    """Call methods that no client calls: its environment file lists none, so each has an answer that says so."""
+
+    @given(questions, calls)
+    @settings(few, suppress_health_check=[HealthCheck.too_slow])
+    def each(question: Frame, content: dict[str, object]) -> None:
+        end.send(question._replace(kind=Kind.CALL), content)
+        answer, _ = end.receive(DEADLINE_S)
+        assert answer.kind == Kind.FAILURE
         assert answer.sequence == question.sequence
 
     each()
