@@ -105,7 +105,7 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
     lines = told[next(number for number, line in enumerate(told) if line.startswith("Error: ")) :]
     assert told[0] == "s: 5 structures with emt; 5 to compute"
     assert lines[0] == "Error: 2 of 5 structures failed:"
-    assert lines[1].startswith("  a.extxyz@1, U: structure: ModelError: ")
+    assert lines[1].startswith("  a.extxyz@1, U: structure: ConfigurationError: Model emt does not know the")
     assert lines[2].startswith("  a.extxyz@4: structure: ConfigurationError: Cannot read a.extxyz@4 as extxyz: ")
     assert lines[3:] == [
         "List all failures:  rootstock run status s --failures",
@@ -139,7 +139,7 @@ def test_a_bad_structure_does_not_stop_the_rest(rootstock: Command) -> None:
 def test_stop_on_error(rootstock: Command) -> None:
     write("a.extxyz", [crystal(0), bulk("U", "fcc", a=4.5), crystal(1)])
     done = rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error")
-    assert (done.returncode, done.stdout) == (18, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert "a.extxyz@1" in done.stderr and "Continue with: rootstock run continue s\n" in done.stderr
     assert not Path("s.extxyz").exists()
     assert counts(rootstock)[2:] == ({"structure": 1, "resource": 0}, 2)
@@ -239,7 +239,7 @@ def test_the_device_of_the_first_command(rootstock: Command, caplog: pytest.LogC
         (("run", "continue", "s", "--device", "cuda:7", "--threads", "1"), " --device cuda:7 --threads 1"),
     ):
         done = rootstock(*words, "--stop-on-error")
-        assert done.returncode == 18
+        assert done.returncode == 3
         assert f"Continue with: rootstock run continue s{device}\n" in done.stderr, done.stderr
     loading = "worker: loading the model on "
     devices = [text.removeprefix(loading) for text in caplog.messages if text.startswith(loading)]
@@ -400,7 +400,7 @@ def test_a_complete_folder_of_somebody_else(rootstock: Command) -> None:
 def test_json_of_commands_that_compute(rootstock: Command) -> None:
     """Standard output is one object, that of status."""
     write("a.extxyz", [crystal(0), bulk("U", "fcc", a=4.5), crystal(1)])
-    assert rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error").returncode == 18
+    assert rootstock("singlepoint", "emt", "a.extxyz", "--run", "s", "--stop-on-error").returncode == 3
     for command in ("continue", "retry-failed"):
         done = rootstock("run", command, "s", "--json")
         assert (done.returncode, json.loads(done.stdout)) == (22, status(rootstock)), done.stderr

@@ -428,7 +428,7 @@ def test_a_file_of_starts(rootstock: Command) -> None:
     assert done.returncode == 22, done.stderr
     seed = read_run(Path("melts")).settings["seed"]
     assert f"seed {seed}, as the run folder keeps it.\n" in done.stderr
-    assert "starts.xyz@1, U4: structure: ModelError: " in done.stderr
+    assert "starts.xyz@1, U4: structure: ConfigurationError: " in done.stderr
     finals = read("melts.extxyz", ":")
     assert [atoms.info["rootstock_source"] for atoms in finals] == ["starts.xyz@0", "starts.xyz@2"]
     assert all(atoms.get_potential_energy() and atoms.get_momenta().any() for atoms in finals)

@@ -191,8 +191,8 @@ def test_an_error_names_the_structure(rootstock: Command, tmp_path: Path) -> Non
     write(tmp_path / "b.extxyz", [bulk("Ag"), bulk("U", "fcc", a=5.0)])
     for command in ("singlepoint", "relax"):
         done = rootstock(command, "a.extxyz", "b.extxyz", "--out", f"{command}.extxyz")
-        assert done.returncode == 18, done.stderr
-        assert "Error: b.extxyz@1: " in done.stderr and "No EMT-potential for U" in done.stderr
+        assert done.returncode == 3, done.stderr
+        assert "Error: b.extxyz@1: " in done.stderr and "does not know the element U" in done.stderr
     # A worker that did not start is not the structure's fault.
     with pytest.raises(WorkerStartError, match="^why$"), naming_source(read(tmp_path / "relax.partial.extxyz")):
         raise WorkerStartError("why")
