@@ -145,15 +145,18 @@ def compute(run: Run, opened: Opened) -> None:
     if (held := find_run(run.path)) and not os.access(run.path, os.W_OK):  # nothing is missing, or it was refused
         end(run, RunFolder(run.path, held), Source(run.path, held.input).name, "")
         return
+    begun = False
     try:
         with show_line() as line, opened(line.tell, run.announce) as (folder, source, calc):
+            begun = True
             _compute(run, line, folder, source, calc)
     except KeyboardInterrupt:
         said = recorded(run.path)
         click.echo(f"Interrupted.{said} Continue with: {run.again()}" if said else "Interrupted.", err=True)
         click.get_current_context().exit(INTERRUPTED)
-    except (WorkerError, OutputError) as error:
-        if said := recorded(run.path):
+    except (ConfigurationError, WorkerError, OutputError) as error:
+        # What is wrong with the command does not go away by itself; what is wrong with a structure is recorded.
+        if (begun or not isinstance(error, ConfigurationError)) and (said := recorded(run.path)):
             error.hint = "\n".join(filter(None, (error.hint, f"{said.strip()} Continue with: {run.again()}")))
         raise
     except OSError as error:  # of a file of structures
