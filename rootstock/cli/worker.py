@@ -19,8 +19,8 @@ from rootstock.errors import ConfigurationError
     "--structure",
     required=True,
     metavar="FILE",
-    help="File with the atoms that the server simulates: the protocol carries no chemical elements. FILE@INDEX "
-    "selects a frame [default: the last].",
+    help="File with the atoms that the server simulates: the protocol carries no chemical elements, no charge and no "
+    "spin. FILE@INDEX selects a frame [default: the last].",
 )
 @format_option
 @click.option("--socket", "path", metavar="PATH", help="Connect to this Unix socket.")
@@ -62,6 +62,7 @@ def worker(
     check_structure(atoms, not no_stress)
     with calculator(model) as calc:
         atoms.calc = calc
+        calc.check_atoms(atoms)  # before a server waits for it
         driver = Driver(atoms, use_stress=not no_stress)
         with connect(where, wait) as sock:
             place = where if isinstance(where, str) else f"{where[0]}:{where[1]}"

@@ -48,7 +48,8 @@ class RootstockCalculator(WorkerCalculator):
     ----------
     model : str
         ``{environment}`` or ``{environment}-{model}``, as ``rootstock list`` shows them: ``mace-medium``, ``chgnet``,
-        ``mace-/path/to/my.model``. With `environment`, it is passed to the environment as it is.
+        ``mace-/path/to/my.model``; or an alias, such as ``mace-mp-0-medium``. With `environment`, it is passed to the
+        environment as it is.
     cluster : str, optional
         A registered cluster, whose root is used; ``auto`` for the one that this machine's name fits.
     root : path, optional

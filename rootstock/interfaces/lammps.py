@@ -36,6 +36,7 @@ def attach(
     *,
     virial: bool = True,
     fix: str = "rootstock",
+    info: Mapping[str, Any] | None = None,
 ) -> Coupling:
     """Let a calculator compute the forces of a LAMMPS simulation.
 
@@ -57,6 +58,8 @@ def attach(
         needs one (output, barostat). Of a system without periodic boundaries it is that of the forces.
     fix : str
         The fix's name.
+    info : Mapping[str, Any], optional
+        What the model reads in ``atoms.info`` and LAMMPS knows nothing of, such as ``{"charge": 0, "spin": 1}``.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def attach(
     >>> coupling = attach(lmp, RootstockCalculator("mace-medium"), {1: "Cu"})  # doctest: +SKIP
     >>> lmp.command("run 1000")  # doctest: +SKIP
     """
-    return Coupling(lmp, calculator, types, virial, fix)
+    return Coupling(lmp, calculator, types, virial, fix, info or {})
 
 
 class Coupling:
@@ -84,7 +87,7 @@ class Coupling:
 
     Parameters
     ----------
-    lmp, calculator, types, virial, fix
+    lmp, calculator, types, virial, fix, info
         As `attach`.
 
     Attributes
@@ -96,13 +99,14 @@ class Coupling:
     __module__ = "rootstock.lammps"  # where it is imported from
 
     def __init__(
-        self, lmp: Any, calculator: Any, types: Mapping[int, str] | Sequence[str], virial: bool, fix: str
-    ) -> None:
+        self, lmp: Any, calculator: Any, types: Mapping[int, str] | Sequence[str], virial: bool, fix: str,
+        info: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         self._length, self._energy = _units(lmp, fix)
         self._numbers = _elements(lmp, types)
         periodic = any(lmp.extract_box()[5])
         require(calculator, stress=virial and periodic, remedy=_NO_VIRIAL)
-        self._lmp, self._calculator, self._virial, self._fix = lmp, calculator, virial, fix
+        self._lmp, self._calculator, self._virial, self._fix, self._info = lmp, calculator, virial, fix, dict(info)
         self._atoms: Atoms | None = None
         self._failure: BaseException | None = None
         self.evaluations = 0
@@ -204,7 +208,7 @@ class Coupling:
         """Bring the atoms up to date, sorted by their tags, and return what changed by ASE's names."""
         atoms = self._atoms
         if atoms is None or not np.array_equal(numbers, atoms.numbers) or list(atoms.pbc) != periodic:
-            return Atoms(numbers, positions, cell=cell, pbc=periodic), list(all_changes)
+            return Atoms(numbers, positions, cell=cell, pbc=periodic, info=self._info), list(all_changes)
         atoms.arrays["positions"] = positions
         if (atoms.cell.array == cell).all():
             return atoms, ["positions"]

@@ -6,8 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
+from rootstock.client.inputs import Inputs
 from rootstock.client.method_call import method_call
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession, WorkerSpec
@@ -37,6 +39,23 @@ class WorkerCalculator(ManyCalculator):
         self._session.join(self)
         self._session.properties()
         return self
+
+    def check_atoms(self, atoms: Atoms) -> None:
+        """Refuse atoms that the model cannot compute, as a calculation would, without one and without a worker.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+
+        Raises
+        ------
+        ConfigurationError
+            If its environment file says that it does not know an element, or that it needs something which they lack.
+        """
+        self._sync_parameters()
+        inputs = Inputs()
+        inputs.update(atoms)
+        self._session.refuse(inputs)
 
     @property
     def device(self) -> str:
