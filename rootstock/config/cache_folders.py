@@ -51,8 +51,7 @@ def home_folders(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
     for folder in folders:
         if not _is_inside(folder) or folder.startswith("~") or {"", "."} & {*folder.split("/")}:
             raise ConfigurationError(
-                f"{where}: home must name folders below the home, not {folder!r}.",
-                'For example: home = [".cache/sevennet"]',
+                f"{where}: home must name folders below the home, such as .cache/sevennet, not {folder!r}."
             )
         if around := [other for other in folders if folder.startswith(f"{other}/")]:
             raise ConfigurationError(f"{where}: home names {folder!r}, which is in {around[0]!r} already.")

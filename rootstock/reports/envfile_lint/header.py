@@ -150,6 +150,8 @@ def _check_key(source: EnvironmentSource, key: str, value: Any, lines: Lines) ->
         for name, folder in value.items():
             one = replace(source, header={"tool": {"rootstock": {"cache": {name: folder}}}})
             yield from _refusals(source, (key, name), lines, lambda one=one: one.cache_variables)
+    elif key == "home":
+        yield from _refusals(source, (key,), lines, lambda: source.home_folders)
     elif key == "variants":
         for number, variant in enumerate(value, start=1):
             yield from _refusals(source, (key,), lines, check_variant, variant, number, str(source.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.header_kinds import CITATION, Place
 from rootstock.config.header_lines import Lines
 from rootstock.config.model_string import did_you_mean, is_path
+from rootstock.config.requirements import parse_requirement
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+/-]*")
@@ -41,10 +43,8 @@ def check_meaning(source: EnvironmentSource, lines: Lines) -> Findings:
                 fault = f"{where} has an unknown key {key!r}.{did_you_mean(key, CITATION)}"
                 yield Finding(ERROR, fault, lines.of("citation", key))
         yield from _patterns(source, work.get("models", []), ("citation", "models"), f"{where}: models", lines)
-    for folder in table.get("home", []):
-        if not folder or folder.startswith(("/", "~")) or ".." in folder.split("/"):
-            fault = f"home must name folders below the home, such as .cache/sevennet, not {folder!r}."
-            yield Finding(ERROR, fault, lines.of("home", folder))
+    for accelerator, part in table.get("accelerators", {}).items():
+        yield from _of_accelerator(part, ("accelerators", accelerator), lines)
 
 
 def _of_abilities(table: Mapping[str, Any], above: Place, where: str, lines: Lines) -> Findings:
@@ -71,6 +71,19 @@ def _of_abilities(table: Mapping[str, Any], above: Place, where: str, lines: Lin
         elif meant := did_you_mean(word, _WORDS):
             fault = f"{where}needs: {word!r} stands for an argument in setup_kwargs.{meant}"
             yield Finding(WARNING, fault, of("needs", word))
+
+
+def _of_accelerator(part: Mapping[str, Any], place: tuple[str, str], lines: Lines) -> Findings:
+    for key in ("dependencies", "overrides"):
+        for text in part.get(key, []):
+            try:
+                parse_requirement(text)
+            except ValueError as error:
+                yield Finding(ERROR, f"{'.'.join(place)}: {text!r} is no requirement: {error}.", lines.of(*place))
+    for index in part.get("indexes", []):
+        if "://" not in index and not os.path.isabs(index):
+            fault = f"{'.'.join(place)}: index {index!r} is a relative path: the file is copied into roots."
+            yield Finding(ERROR, fault, lines.of(*place))
 
 
 def _aliases(source: EnvironmentSource, lines: Lines) -> Findings:
