@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rootstock.errors import ConfigurationError
+from rootstock.root.weights import home_links
 
 
 def cache_variables(table: Mapping[str, Any], where: str) -> Mapping[str, str]:
@@ -56,6 +57,17 @@ def home_folders(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
         if around := [other for other in folders if folder.startswith(f"{other}/")]:
             raise ConfigurationError(f"{where}: home names {folder!r}, which is in {around[0]!r} already.")
     return folders
+
+
+def cache_folders(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return every folder under the root's cache where a library looks for weights.
+
+    Parameters
+    ----------
+    table, where
+        As for `cache_variables`; errors are those of both.
+    """
+    return (*cache_variables(table, where).values(), *home_links(home_folders(table, where)).values())
 
 
 def _is_inside(folder: Any) -> bool:

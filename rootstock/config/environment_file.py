@@ -17,7 +17,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from rootstock.config.cache_folders import cache_variables, home_folders
+from rootstock.config.cache_folders import cache_folders, cache_variables, home_folders
 from rootstock.config.capabilities import Capabilities, read_capabilities
 from rootstock.config.environment_text import check_setup, parse_header, read_text
 from rootstock.config.header_kinds import misfits
@@ -28,7 +28,6 @@ from rootstock.errors import ConfigurationError, RootError, UnknownEnvironmentEr
 from rootstock.root.layout import RootLayout
 from rootstock.root.reachability import refusal
 from rootstock.root.records import BUILD_RECORD, BUILD_SOURCE, BuildRecord, how_to_replace
-from rootstock.root.weights import home_links
 
 
 @dataclass(frozen=True)
@@ -172,11 +171,6 @@ class EnvironmentSource:
         """Folders below the worker's home that lead into the root's cache; see `home_folders`."""
         return home_folders(self.rootstock, str(self.path))
 
-    @property
-    def cache_folders(self) -> tuple[str, ...]:
-        """Every folder under the root's cache where the library looks for weights."""
-        return (*self.cache_variables.values(), *home_links(self.home_folders).values())
-
     def bundles(self, model: str) -> bool:
         """Tell whether the file says that the weights of a model are inside the packages."""
         return any(fnmatchcase(self.named(model), pattern) for pattern in self.rootstock.get("bundled", ()))
@@ -215,7 +209,7 @@ def read_source(path: Path, name: str = "") -> EnvironmentSource:
     """
     source = read_header(path, name)
     check_setup(path, source.text)
-    _ = source.cache_folders  # what leads out of the root is refused before anything is made
+    cache_folders(source.rootstock, str(path))  # what leads out of the root is refused before anything is made
     return source
 
 
