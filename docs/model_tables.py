@@ -90,12 +90,12 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
         yield f"No test run is recorded: `{path.name}` is not in this checkout.\n"
         return
     yield (
-        f"Run of {run['date']}. Each environment was built, its models were verified with published values, and their "
-        "results were compared with those of the library in the same process.\n"
+        f"Last run: {run['date']}. Each environment was built, its models were verified with published values, and "
+        "their results were compared with those of the library in the same process.\n"
     )
-    yield _row(["Environment", "Package", "Python", "Size", "Published values", "Largest difference", "Bit for bit",
-                "Conformance"])  # fmt: skip
-    yield _row(["---"] * 8)
+    yield _row(["Environment", "Package", "Python", "Weights", "Size", "Published values", "Largest difference",
+                "Bit for bit", "Conformance", "Date"])  # fmt: skip
+    yield _row(["---"] * 10)
     for name, seen in sorted(run["environments"].items()):
         references, conformance = seen["references"], seen.get("conformance")
         words = {"passed": "met", "missed": "**missed**", "not_run": "not run"}
@@ -103,11 +103,14 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
         largest = [f"{property_} {value:.1e}" for property_, value in references.get("largest", {}).items()]
         yield _row([
             f"`{name}`", f"{seen['package']} {seen['version']}", seen["python"],
-            f"{seen['megabytes']:,} MB, {seen['files']:,} files", ", ".join(counts) or "none",
+            seen.get("weights", "–"), f"{seen['megabytes']:,} MB, {seen['files']:,} files", ", ".join(counts) or "none",
             ", ".join(largest) or "–", {True: "yes", False: "**no**", None: "not compared"}[seen.get("bit_for_bit")],
-            _conformance(conformance),
+            _conformance(conformance), seen.get("date", run["date"]),
         ])  # fmt: skip
-    yield "\nDifferences are in eV, eV/Å and eV/Å³. A value is not run if its weights were not there.\n"
+    yield (
+        "\nDifferences are in eV, eV/Å and eV/Å³. A value is not run if its weights were not there. Random weights stand "
+        "in for released ones that the tests cannot fetch: they show that Rootstock computes what the library does.\n"
+    )
 
 
 def _conformance(seen: Mapping[str, int] | None) -> str:

@@ -22,6 +22,7 @@ _FIRST = ("MODEL", "FUNCTIONAL", "TRAINING SET", "LICENCE CLASS", "WEIGHTS", "NE
           "ELEMENTS", "VERSION", "BUILT FOR")  # fmt: skip
 _TITLES = {"LICENCE CLASS": "Licence"}
 _FOLDED = ("TRAINING SET", "FUNCTIONAL")  # they may take several lines
+_WEIGHTS = {"package": "in the package"}
 _GAP = 2
 
 
@@ -35,7 +36,7 @@ def row(model: Model) -> dict[str, str]:
         ",".join(model.needs),
         model.licence,
         ",".join(model.built_for),
-        "in the package" if model.weights == "package" else model.weights,
+        _WEIGHTS.get(model.weights, model.weights),
         str(model.verified),
         model.family,
         model.training_set,
@@ -58,7 +59,10 @@ def print_table(models: Sequence[Model]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    rows = [{name: re.sub(",(?! )", ", ", cell) for name, cell in row(model).items()} for model in models]
+    rows = [
+        {**{name: re.sub(",(?! )", ", ", cell) for name, cell in row(model).items()}, "WEIGHTS": model.weights}
+        for model in models
+    ]
     said = [name for name in _SHOWN if any(each[name] != "-" for each in rows)]
     shown = _fitting(said, rows, console.width + _GAP)  # the last column has no gap after it
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")

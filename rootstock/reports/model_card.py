@@ -101,6 +101,8 @@ class ModelCard:
         yield f"properties  {', '.join(model.properties) or 'not stated'}"
         if model.extra_properties:
             yield f"extra       {', '.join(f'{name} ({shape})' for name, shape in model.extra_properties.items())}"
+        if model.methods:
+            yield f"methods     {', '.join(model.methods)}"
         yield f"elements    {compress(model.elements) or 'not stated, or any'}"
         if model.needs:
             yield f"needs       {', '.join(model.needs)}"

@@ -95,6 +95,7 @@ def test_what_a_test_run_has_seen_is_on_the_page(reference: ModuleType, tmp_path
     )
     seen = {
         "package": "sevenn", "version": "0.13.0", "python": "3.11", "megabytes": 1549, "files": 46600,
+        "weights": "released", "date": "2026-11-30",
         "references": {"passed": 5, "not_run": 8, "missed": 0, "largest": {"energy": 2e-6, "forces": 1.3e-5}},
         "bit_for_bit": True, "conformance": {"passed": 7, "failed": 0},
     }  # fmt: skip
@@ -106,12 +107,12 @@ def test_what_a_test_run_has_seen_is_on_the_page(reference: ModuleType, tmp_path
     environments = {"sevennet": seen, "orb": bad, "lj": none}
     record.write_text(json.dumps({"date": "2026-12-01", "environments": environments}), encoding="utf-8")
     lines = "\n".join(reference.model_tables.last_run(record)).splitlines()
-    assert lines[0].startswith("Run of 2026-12-01. ")
-    size = "| sevenn 0.13.0 | 3.11 | 1,549 MB, 46,600 files |"
+    assert lines[0].startswith("Last run: 2026-12-01. ")
+    size = "| sevenn 0.13.0 | 3.11 | released | 1,549 MB, 46,600 files |"
     assert lines[4:7] == [
-        f"| `lj` {size} none | – | not compared | not run |",
-        f"| `orb` {size} 2 **missed** | – | **no** | 6 passed, **1 failed** |",
-        f"| `sevennet` {size} 5 met, 8 not run | energy 2.0e-06, forces 1.3e-05 | yes | 7 passed |",
+        f"| `lj` {size} none | – | not compared | not run | 2026-11-30 |",
+        f"| `orb` {size} 2 **missed** | – | **no** | 6 passed, **1 failed** | 2026-11-30 |",
+        f"| `sevennet` {size} 5 met, 8 not run | energy 2.0e-06, forces 1.3e-05 | yes | 7 passed | 2026-11-30 |",
     ]
 
 

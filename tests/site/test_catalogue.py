@@ -214,6 +214,22 @@ def test_words_that_no_model_can_have(ask: Ask, mace_root: RootLayout, options: 
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("--functional wB", ["wB97M-D3(BJ)", "wB97M-V"]),
+        ("--family M", ["MACE"]),
+        ("--property stress_c", ["stress_comm"]),
+        ("--licence a", ["academic"]),
+        ("--element F", ["F", "Fe", "Fr", "Fm", "Fl"]),
+    ],
+)
+def test_filters_are_completed(ask: Ask, mace_root: RootLayout, words: str, found: list[str]) -> None:
+    line = f"rootstock list --root {mace_root.root} {words}"
+    shell = {"_ROOTSTOCK_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    assert ask(**shell).stdout.splitlines() == [f"plain,{value}" for value in found]
+
+
 def test_what_is_not_built(ask: Ask, tiny_root: Path, bare_root: Path) -> None:
     (tiny_root / "environments/chgnet.py").write_text(packaged_source("chgnet").text)
     assert [line.split("\t")[0] for line in ask("list", "--root", tiny_root).stdout.splitlines()] == ["MODEL", "tiny"]
