@@ -108,8 +108,8 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
             _conformance(conformance), seen.get("date", run["date"]),
         ])  # fmt: skip
     yield (
-        "\nDifferences are in eV, eV/Å and eV/Å³. A value is not run if its weights were not there. Random weights stand "
-        "in for released ones that the tests cannot fetch: they show that Rootstock computes what the library does.\n"
+        "\nDifferences are in eV, eV/Å and eV/Å³. A value is not run if its weights were not there. Random weights "
+        "stand in for released ones that the tests cannot fetch: they show that Rootstock computes what the library does.\n"
     )
 
 
