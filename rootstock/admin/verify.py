@@ -19,7 +19,7 @@ from rootstock.admin import verify_physics as physics
 from rootstock.admin.bundled_weights import Bundled
 from rootstock.admin.verify_batch import BATCH, HINT, SINGLE_CALLS, compare_batch, computed_together
 from rootstock.admin.verify_checks import Check, compare, describe, head
-from rootstock.admin.verify_worker import verifying_worker
+from rootstock.admin.verify_worker import not_run, nothing_fetched, verifying_worker
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.inputs import Inputs
 from rootstock.client.launch import ResolvedModel
@@ -70,11 +70,16 @@ def verify(
         If a value misses its reference.
     """
     build = ResolvedModel(site.layout, source, build=folder, registered=True)
-    checks = [
-        check
-        for references in _groups(source.references())
-        for check, _ in check_model(build, device, references, bundled, report=report)
-    ]
+    checks: list[Check] = []
+    lacks = ""  # why nothing could be computed of a model, and so of no other whose weights are fetched
+    for references in _groups(source.references()):
+        if lacks and all(reference.needs_weights for reference in references):
+            checks += not_run(references, device, lacks, report)
+            continue
+        found = [check for check, _ in check_model(build, device, references, bundled, report=report)]
+        checks += found
+        if found and found[0]["passed"] is None and nothing_fetched(build):
+            lacks = f"Nothing that this environment fetches is in this root. Of the first: {found[0]['reason']}"
     if missed := [check for check in checks if check["passed"] is False]:
         differ = " computes other numbers than its references say"
         hint = "Look at the versions that were installed; pin those that the references hold for."
@@ -245,9 +250,8 @@ def check_model(
         # It got as far as looking for the weights, so the environment works; there are no numbers to check.
         if not all(reference.needs_weights for reference in references):
             raise
-        report(f"not verified, for lack of weights: {', '.join(reference.name for reference in references)}")
-        for reference in references:
-            yield {**head(reference, device), "reason": error.message, "passed": None}, {}
+        for check in not_run(references, device, error.message, report):
+            yield check, {}
 
 
 def _check_properties(client: WorkerConnection, source: EnvironmentSource, model: str) -> None:

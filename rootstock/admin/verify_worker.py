@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rootstock.admin.verify_checks import Check, head
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.launch import ResolvedModel
 from rootstock.config.demands import listed_properties
@@ -52,6 +54,31 @@ def verifying_worker(
             yield client
         finally:
             client.close()
+
+
+def not_run(references: Sequence[Reference], device: str, reason: str, report: Report) -> list[Check]:
+    """Say of references that they were not compared, for lack of weights.
+
+    Parameters
+    ----------
+    references : sequence of Reference
+    device, reason : str
+    report : callable
+        Is given a line.
+    """
+    report(f"not verified, for lack of weights: {', '.join(reference.name for reference in references)}")
+    return [{**head(reference, device), "reason": reason, "passed": None} for reference in references]
+
+
+def nothing_fetched(build: ResolvedModel) -> bool:
+    """Tell whether the folders that weights of an environment are fetched into hold no file.
+
+    Parameters
+    ----------
+    build : ResolvedModel
+    """
+    folders = [build.layout.cache / folder for folder in build.source.cache_folders]
+    return bool(folders) and not any(files for folder in folders for _, _, files in os.walk(folder))
 
 
 def _name_unmarked(error: MissingWeightsError, source: EnvironmentSource, references: Sequence[Reference]) -> None:
