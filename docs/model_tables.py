@@ -109,7 +109,8 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
         ])  # fmt: skip
     yield (
         "\nDifferences are in eV, eV/Å and eV/Å³. A value is not run if its weights were not there. Random weights "
-        "stand in for released ones that the tests cannot fetch: they show that Rootstock computes what the library does.\n"
+        "stand in for released ones that the tests cannot fetch: they show that Rootstock computes what the library "
+        "does.\n"
     )
 
 

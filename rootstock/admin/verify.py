@@ -53,7 +53,6 @@ def verify(
     folder : Path
         Where the build is.
     device : str
-        Device to compute on.
     bundled : Bundled
         Takes the weights that are in the build's packages.
     report : callable

@@ -11,6 +11,7 @@ from pathlib import Path
 from rootstock.admin.verify_checks import Check, head
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.launch import ResolvedModel
+from rootstock.config.cache_folders import cache_folders
 from rootstock.config.demands import listed_properties
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.references import Reference
@@ -77,7 +78,7 @@ def nothing_fetched(build: ResolvedModel) -> bool:
     ----------
     build : ResolvedModel
     """
-    folders = [build.layout.cache / folder for folder in build.source.cache_folders]
+    folders = [build.layout.cache / folder for folder in cache_folders(build.source.rootstock, "")]
     return bool(folders) and not any(files for folder in folders for _, _, files in os.walk(folder))
 
 

@@ -19,13 +19,7 @@ from rootstock.cli.progress_line import stop_gently
 from rootstock.cli.run_end import not_converged, recorded, some_failed, state, steps_words
 from rootstock.cli.run_line import Line, beginning, failed, failed_of, show_line
 from rootstock.cli.run_workers import AskedWorkers, compute_with, estimate
-from rootstock.errors import (
-    ConfigurationError,
-    LockBusyError,
-    OutputError,
-    RootstockError,
-    WorkerError,
-)
+from rootstock.errors import ConfigurationError, LockBusyError, OutputError, RootstockError, WorkerError
 
 if TYPE_CHECKING:
     from rootstock.cli.jobs import AskedJobs
