@@ -24,10 +24,18 @@ Descriptors(atoms, invariants_only=False).run()
 written = read("all-descriptors.extxyz")
 point = SinglePoint(struct=atoms, properties=["energy", "hessian"], write_results=True, file_prefix="point")
 results = point.run()
-print(json.dumps({
-    **invariant, "per_atom": per_atom, "equivariant": atoms.info["extra_descriptor"],
-    "written": written.info["extra_descriptor"], "hessian": np.asarray(results["hessian"]).tolist(),
-    "energy": results["energy"], "positions": atoms.positions.tolist(),
-    "charges": calc.extra_results["partial_charges"].tolist(),
-    "file": np.asarray(read("point-results.extxyz").info["extra_hessian"]).tolist(),
-}))
+print(
+    json.dumps(
+        {
+            **invariant,
+            "per_atom": per_atom,
+            "equivariant": atoms.info["extra_descriptor"],
+            "written": written.info["extra_descriptor"],
+            "hessian": np.asarray(results["hessian"]).tolist(),
+            "energy": results["energy"],
+            "positions": atoms.positions.tolist(),
+            "charges": calc.extra_results["partial_charges"].tolist(),
+            "file": np.asarray(read("point-results.extxyz").info["extra_hessian"]).tolist(),
+        }
+    )
+)
