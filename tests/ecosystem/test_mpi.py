@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rootstock.client.threads import processors
 from tests.ecosystem.conftest import PROGRAMS, Ask, environment_with
+from tests.run.extra_models import EXTRA_MODELS
 from tests.support.processes import alone
 
 RANKS = 3
@@ -32,7 +34,8 @@ def ranks(mpiexec: Path, ask: Ask, tmp_path: Path) -> Any:
         program = (mpiexec.with_name("python"), PROGRAMS / "ranks.py")
         # Threads of numpy's in every rank would wait for each other on so few processors.
         command = (*alone(), mpiexec, "-n", str(RANKS), "-localhost", "localhost", *program, what)
-        done = ask(*command, OPENBLAS_NUM_THREADS="1")
+        (tmp_path / "extra.py").write_text(EXTRA_MODELS)
+        done = ask(*command, OPENBLAS_NUM_THREADS="1", EXTRA=str(tmp_path / "extra.py"))
         files = [tmp_path / f"{rank}.json" for rank in range(RANKS)]
         assert all(file.is_file() for file in files), done.stdout + done.stderr
         return [json.loads(file.read_text()) for file in files]
@@ -65,6 +68,17 @@ def test_errors_reach_every_rank(ranks: Any) -> None:
         assert answer["errors"] == ["ModelError", "PropertyNotImplementedError"]
         assert answer["energy"] == answers[0]["energy"]
     assert [answer["workers"] for answer in answers] == [1, 0, 0]
+
+
+def test_extra_results_and_methods_reach_every_rank(ranks: Any) -> None:
+    first, *others = ranks("extras")
+    positions = np.array(first["positions"])
+    assert first["charges"] == (positions[:, 0] / 3).astype("f4").tolist()
+    assert first["descriptors"] == (np.arange(1.0, 17) * np.linalg.norm(positions, axis=1)[:, None] - 1).tolist()
+    for answer in others:
+        assert answer == {**first, "workers": 0}
+    assert "The 3 MPI ranks ask for different" in first["message"]
+    assert first["workers"] == 1
 
 
 def test_ranks_with_atoms_of_their_own(ranks: Any) -> None:

@@ -82,6 +82,24 @@ def failing():
         return {"errors": seen, "energy": atoms.get_potential_energy(), "workers": children()}
 
 
+def extras():
+    """Extra results and a method, of a model of one's own, on every rank; and one rank that asks for something else."""
+    atoms = copper()
+    with RootstockCalculator("", environment=os.environ["EXTRA"], root="own-root", device="cpu") as calc:
+        atoms.calc = calc
+        atoms.get_forces()
+        charges, found = calc.extra_results["partial_charges"], calc.get_descriptors(atoms, invariants_only=False)
+        try:
+            calc.get_descriptors(atoms, num_layers=rank)
+            message = ""
+        except RootstockError as error:
+            message = str(error)
+        return {
+            "charges": charges.tolist(), "descriptors": found.tolist(), "message": message, "workers": children(),
+            "positions": atoms.positions.tolist(),
+        }  # fmt: skip
+
+
 def different():
     """Each rank asks about atoms of its own, which one worker cannot serve."""
     atoms = copper(seed=rank)
