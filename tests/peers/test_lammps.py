@@ -93,6 +93,11 @@ def test_a_failure_ends_the_run_and_is_raised(case: Case, how: str) -> None:
     assert found["then"] == 10 and math.isfinite(found["pe"]) and found["pe"]
 
 
+def test_what_a_model_reads_of_info(case: Case) -> None:
+    without, with_charge = case("charged")["energies"]
+    assert with_charge == pytest.approx(without + 200.0)
+
+
 def test_errors_of_lammps_and_detaching(case: Case) -> None:
     found = case("other_failures")
     assert "Unknown command: nonsense" in found["raised"]

@@ -231,6 +231,19 @@ def test_charge_and_spin_are_asked_for(make: Make, root: Path, tmp_path: Path) -
     assert not done.returncode, done.stderr
 
 
+def test_a_driver_is_refused_before_it_connects(make: Make, root: Path, tmp_path: Path) -> None:
+    DIMER.write(tmp_path / "a.xyz")
+    line = ("worker", "rules-charged", "--structure", "a.xyz", "--socket", "nobody-listens", "--no-stress")
+    done = rootstock(root, *line, "--device", "cpu", "--wait", "600", cwd=tmp_path)
+    assert (done.returncode, 'atoms.info["charge"]' in done.stderr) == (3, True), done.stderr
+    calc = make("rules-charged")
+    with pytest.raises(ConfigurationError, match="needs the total charge"):
+        calc.check_atoms(DIMER)
+    charged = DIMER.copy()
+    charged.info |= {"charge": 0, "spin": 1}
+    calc.check_atoms(charged)
+
+
 def test_arrays_are_asked_for(make: Make) -> None:
     plain = make("rules").get_potential_energy(DIMER)
     magnetic, atomic = make("rules-magnetic"), make("rules-atomic")

