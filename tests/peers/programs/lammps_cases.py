@@ -220,11 +220,11 @@ def failure(how):
 
 
 class Charged(EMT):
-    """Its energy has the charge of the atoms."""
+    """Its energy tells the charge of the atoms."""
 
     def calculate(self, atoms=None, properties=None, system_changes=()):
         super().calculate(atoms, properties, system_changes)
-        self.results["energy"] += 100.0 * atoms.info["charge"]
+        self.results["free_energy"] += 100.0 * atoms.info["charge"]
 
 
 def charged():
