@@ -8,6 +8,7 @@ built keeps none of the others from it.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from rootstock.root.reachability import refusal
 from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
 
-_REASONS = ("error:", "No solution found", "Failed to", "Because")  # as uv's begin
+_REASONS = ("error:", "cause:", "×", "╰─▶")  # as the lines begin in which uv says why, in its versions
+_MARKS = re.compile("^(error:|cause:|×|╰─▶) *")
 _LONGEST = 300  # characters of a reason in a line
 
 
@@ -199,11 +201,16 @@ def needed_builds(
 
 
 def reason(error: RootstockError) -> str:
-    """Return in a line why something failed; of what uv says, its own reason."""
-    first, *others = [" ".join(line.split()).lstrip("×╰─▶│ ") for line in error.message.splitlines() if line.strip()]
-    while first.endswith(":") and others:
-        told = next((number for number, line in enumerate(others) if line.startswith(_REASONS)), 0)
-        first, others = f"{first} {others[told]}", others[told + 1 :]
+    r"""Return in a line why something failed; of what uv says, its own reason.
+
+    >>> reason(SiteError("uv lock failed:\nUsing CPython\nerror: No solution\n  cause: Because x was not found"))
+    'uv lock failed: No solution: Because x was not found'
+    """
+    first, *others = [" ".join(line.split()) for line in error.message.splitlines() if line.strip()]
+    if first.endswith(":") and others:
+        told = [line for line in others if line.startswith(_REASONS)] or others[:1]
+        plain = [_MARKS.sub("", line).rstrip(":") for line in told[:2]]
+        first = f"{first} {': '.join(plain)}"
     return first if len(first) <= _LONGEST else f"{first[: _LONGEST - 3]}..."
 
 

@@ -20,7 +20,7 @@ def main_package(source: EnvironmentSource, record: BuildRecord | None) -> tuple
     source, record
         The environment file, and the record of its build; None without one.
     """
-    required = _requirements(source, record)
+    required = required_packages(source.header.get("dependencies", []))
     own = [name for name in required if name not in _TOOLS]
     name = normalized(source.package) or next(iter([*own, *required]), "")
     return name, version_of(record, name) if record else ""
