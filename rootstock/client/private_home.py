@@ -40,7 +40,7 @@ def shared_home(cache: Path, folders: Iterable[str]) -> Path:
 
 
 def make_home(home: Path, cache: Path, folders: Iterable[str]) -> Path:
-    """Make a home with links into a cache; several processes may do that at once. Errors are those of `shared_home`.
+    """Make a home with links into a cache; several processes may do that at once.
 
     Parameters
     ----------
@@ -48,6 +48,11 @@ def make_home(home: Path, cache: Path, folders: Iterable[str]) -> Path:
         Where it is to be.
     cache, folders
         As for `shared_home`.
+
+    Raises
+    ------
+    WorkerStartError
+        As `shared_home` does.
     """
     try:
         for folder, goal in home_links(folders).items():
