@@ -23,7 +23,6 @@ from rootstock.builds.plan import CLIENT, BuildPlan, plan_client
 from rootstock.builds.room_needed import check_room
 from rootstock.builds.root_interpreters import NewPython, plan_copy, root_interpreters
 from rootstock.builds.uv import package_cache_path
-from rootstock.config.cache_folders import cache_folders
 from rootstock.config.cluster_settings import refuse_placeholder
 from rootstock.config.clusters import Cluster
 from rootstock.config.environment_file import (
@@ -293,7 +292,7 @@ def _new_marker(cluster: Cluster, marker: Mapping[str, Any], written: Written) -
 
 def _caches(site: Site, sources: Iterable[EnvironmentSource]) -> Iterator[ModeChange]:
     """Yield the folders where environments look for weights: some libraries create them, and a user could not."""
-    named = {site.layout.cache / folder for each in sources for folder in cache_folders(each.rootstock, each.name)}
+    named = {site.layout.cache / folder for source in sources for folder in source.cache_folders}
     folders = {parent for path in named for parent in (path, *path.parents) if site.layout.cache in parent.parents}
     for folder in sorted(folders - {*site.layout.folders()}):
         if not folder.is_dir():

@@ -171,6 +171,11 @@ class EnvironmentSource:
         """Folders below the worker's home that lead into the root's cache; see `home_folders`."""
         return home_folders(self.rootstock, str(self.path))
 
+    @property
+    def cache_folders(self) -> tuple[str, ...]:
+        """Every folder under the root's cache where the library looks for weights."""
+        return cache_folders(self.rootstock, str(self.path))
+
     def bundles(self, model: str) -> bool:
         """Tell whether the file says that the weights of a model are inside the packages."""
         return any(fnmatchcase(self.named(model), pattern) for pattern in self.rootstock.get("bundled", ()))
