@@ -249,8 +249,7 @@ def check_model(
         # It got as far as looking for the weights, so the environment works; there are no numbers to check.
         if not all(reference.needs_weights for reference in references):
             raise
-        for check in not_run(references, device, error.message, report):
-            yield check, {}
+        yield from ((check, {}) for check in not_run(references, device, error.message, report))
 
 
 def _check_properties(client: WorkerConnection, source: EnvironmentSource, model: str) -> None:

@@ -31,14 +31,11 @@ def test_bit_for_bit_the_sum(name: str, build: Build, make_model: Make, fetched:
     else:
         code = CASES[name].code("") + "\n" + SUM
     expected = direct(name, code, structures)
-    [without] = direct(name, CASES[name].code(str(make_model(name)) if name == "mace" else ""), structures[:1])
     model = f"{name}-{fetched(name)}".rstrip("-")
     with RootstockCalculator(model, root=build(name), device="cpu", threads=1, setup_kwargs=options) as calc:
         for atoms, numbers in zip(structures, expected, strict=True):
             atoms.calc = calc
             assert exactly(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()) == numbers
-        added = float.fromhex(expected[0][0][0]) - float.fromhex(without[0][0])
-        assert -2.0 < added < -0.2  # eV for eight atoms of rock salt
         together = calc.evaluate_many(structures)
         assert calc.info()["batches"]["hook"] is False
         assert [exactly(each.results["energy"], each.results["forces"]) for each in together] == [
