@@ -137,7 +137,6 @@ from ase.calculators.mixing import SumCalculator
 from chgnet.model import CHGNet, CHGNetCalculator
 from chgnet.model.model import BatchedGraph
 from pymatgen.io.ase import AseAtomsAdaptor
-from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 
 _MODELS = {"0.3.0": "pbe", "0.2.0": "pbe", "r2scan": "r2scan"}  # and their functionals, by torch-dftd's names
 _DEFAULT = "0.3.0"
@@ -174,6 +173,8 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
 
 def _dispersion(xc: str | None, device: str, given: dict | None):
     """Return D3 with the parameters of a functional."""
+    from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator  # most have no use for it
+
     options = {"damping": "bj", "cutoff": 40.0 * units.Bohr, **({"xc": xc} if xc else {}), **(given or {})}
     known = inspect.signature(TorchDFTD3Calculator).parameters.keys() - {"dft", "atoms", "device", "dtype", "kwargs"}
     if unknown := sorted(set(options) - known):

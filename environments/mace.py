@@ -252,6 +252,7 @@
 """MACE."""
 
 import contextlib
+import functools
 import inspect
 import os
 from glob import glob
@@ -269,7 +270,6 @@ from mace.calculators.foundations_models import mace_mp_urls, mace_off_urls
 from mace.modules import MACE, ScaleShiftMACE
 from mace.tools import torch_tools
 from mace.tools.utils import atomic_numbers_to_indices, get_cache_dir
-from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 
 _DEFAULT = "medium-mpa-0"
 
@@ -319,7 +319,7 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
     if unknown := sorted(set(kwargs) - _OPTIONS):
         raise TypeError(f"MACE takes no option {unknown[0]!r} here; it takes: {', '.join(sorted(_OPTIONS))}.")
     name = model or _DEFAULT
-    d3 = _d3_options(name, dispersion_kwargs) if dispersion else None
+    d3 = _dispersion(name, device, dispersion_kwargs) if dispersion else None
     if name in _MODELS:
         load, published, dtype, file = _MODELS[name]
         with _cache_of_the_root():
@@ -338,11 +338,13 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
     if d3 is None:
         return calculator
     dtype = torch.float32 if calculator.default_dtype == "float32" else torch.float64
-    return Dispersed([calculator, TorchDFTD3Calculator(device=device, dtype=dtype, **d3)])
+    return Dispersed([calculator, d3(dtype=dtype)])
 
 
-def _d3_options(name: str, given: dict | None) -> dict:
-    """Return the options of D3 for a model, with its functional."""
+def _dispersion(name: str, device: str, given: dict | None):
+    """Return what makes D3 for a model, with the parameters of its functional."""
+    from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator  # importing it takes half a second
+
     xc = _FUNCTIONALS.get(name, "pbe") if name in _MODELS else None
     if xc == "":
         raise ValueError(f"D3 cannot be added to model {name!r}: it holds dispersion.")
@@ -352,7 +354,7 @@ def _d3_options(name: str, given: dict | None) -> dict:
         raise TypeError(f"dispersion_kwargs takes no {unknown[0]!r}; it takes: {', '.join(sorted(known))}.")
     if "xc" not in options:
         raise ValueError(f"Name the functional of model {name!r}, such as dispersion_kwargs={{'xc': 'pbe'}}.")
-    return options
+    return functools.partial(TorchDFTD3Calculator, device=device, **options)
 
 
 def _checkpoints(pattern: str) -> list[str]:

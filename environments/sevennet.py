@@ -462,7 +462,6 @@ from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import SevenNetCalculator
 from sevenn.train.dataload import unlabeled_atoms_to_graph
 from sevenn.util import download_checkpoint
-from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 from torch_geometric.data import Batch
 
 _DEFAULT = "0"
@@ -512,6 +511,8 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
     name, _, fidelity = (model or _DEFAULT).partition("/")
     place, fidelities = _MODELS.get(name, ("", {}))
     xc = fidelities.get(fidelity)
+    if place and "modal" in kwargs:
+        raise TypeError("The option 'modal' is for a checkpoint of your own: write mf-0/R2SCAN, for example.")
     if xc is not None:
         kwargs.update({"modal": fidelity} if fidelity else {})
     elif place:
@@ -544,6 +545,8 @@ def _weights(name: str, place: str) -> str:
 
 def _dispersion(model: str, xc: str | None, device: str, given: dict | None):
     """Return D3 with the parameters of a model's functional."""
+    from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator  # importing it takes half a second
+
     if xc == "":
         raise ValueError(f"D3 cannot be added to model {model!r}: it holds dispersion, or its functional has no D3.")
     options = {"damping": "bj", "cutoff": 40.0 * units.Bohr, **({"xc": xc} if xc else {}), **(given or {})}
