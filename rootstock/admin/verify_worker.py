@@ -11,7 +11,6 @@ from pathlib import Path
 from rootstock.admin.verify_checks import Check, head
 from rootstock.client.connection import WorkerConnection
 from rootstock.client.launch import ResolvedModel
-from rootstock.config.cache_folders import cache_folders
 from rootstock.config.demands import listed_properties
 from rootstock.config.environment_file import EnvironmentSource
 from rootstock.config.references import Reference
@@ -78,7 +77,7 @@ def nothing_fetched(build: ResolvedModel) -> bool:
     ----------
     build : ResolvedModel
     """
-    folders = [build.layout.cache / folder for folder in cache_folders(build.source.rootstock, "")]
+    folders = [build.layout.cache / folder for folder in build.source.cache_folders]
     return bool(folders) and not any(files for folder in folders for _, _, files in os.walk(folder))
 
 
