@@ -46,6 +46,7 @@ def verifying_worker(
             client = WorkerConnection(
                 build.launch_offline(Path(home)), first.model, device, first.options, start_timeout=_START_S,
                 on_progress=report, listed=listed_properties(build.source, first.model),
+                capabilities=build.source.capabilities(first.model),
             )  # fmt: skip
         except MissingWeightsError as error:
             _name_unmarked(error, build.source, references)

@@ -41,10 +41,23 @@ def database_keys(atoms: Atoms) -> dict[str, Any]:
 
 
 def database_data(atoms: Atoms) -> dict[str, Any]:
-    """Return what no column of a database is for: entries of ``atoms.info`` that are no notes, and other arrays."""
-    info = {name: _plain(value) for name, value in atoms.info.items() if name not in database_keys(atoms)}
+    """Return what no column of a database is for: entries of ``atoms.info`` that are no notes, and other arrays.
+
+    Entries that are something else than numbers, text, and lists, dicts and arrays of them are left out.
+    """
+    keys = database_keys(atoms)
+    info = {name: _plain(value) for name, value in atoms.info.items() if name not in keys and _is_held(value)}
     arrays = {name: _plain(array) for name, array in atoms.arrays.items() if name not in OWN_ARRAYS}
     return {name: held for name, held in (("info", info), ("arrays", arrays)) if held}
+
+
+def _is_held(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_held, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_held, value.values()))
+    array = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU"
+    return value is None or array or isinstance(value, bool | int | float | str)
 
 
 def _plain(value: Any) -> Any:

@@ -78,12 +78,13 @@ def write_structures(path: Path, images: Sequence[Atoms]) -> None:
 
 
 def _for_trajectory(atoms: Atoms) -> Atoms:
-    """Return atoms as ASE's trajectories hold them whole: arrays that they have no place for are entries of info."""
-    if not (others := {*atoms.arrays} - OWN_ARRAYS):
+    """Return atoms as ASE's trajectories hold them: arrays of numbers without a place there are entries of info."""
+    others = [name for name, array in atoms.arrays.items() if name not in OWN_ARRAYS and array.dtype.kind in "biuf"]
+    if not others:
         return atoms
     copy: Atoms = atoms.copy()
     copy.calc = atoms.calc
-    copy.info |= {name: copy.arrays.pop(name) for name in sorted(others)}
+    copy.info |= {name: copy.arrays.pop(name) for name in others}
     return copy
 
 
