@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 
 from rootstock import RootstockCalculator
 from rootstock.client.evaluated import FailureClass
+from rootstock.config.extra_properties import extra_property_fault
 from rootstock.errors import ModelError, NonFiniteError, WorkerProtocolError
+from rootstock.simulations.extxyz import write_extxyz
 from rootstock.simulations.lockstep.relax_many import relax_many
 from rootstock.simulations.relax import Relaxation, singlepoint
 from rootstock.simulations.writing import write_structures
@@ -31,6 +33,7 @@ from rootstock.worker.channel.blocks import read_block
 from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
+from rootstock.worker.channel.shapes import parse_shape
 from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
 from tests.run.extra_models import EXTRA_MODELS
 from tests.support.commands import ROOTSTOCK, ordinary, run
@@ -466,3 +469,43 @@ def test_blocks_of_nobody(data: bytes, at: int) -> None:
         for place in (at, 128):
             with suppress(WorkerProtocolError):
                 read_block(memory.fd, place, 128)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits", "not_this"),
+    [
+        ("scalar", (), (1,)), ("per-atom", (4,), (4, 1)), ("N,3", (4, 3), (3, 4)), ("3N, 3N", (12, 12), (4, 12)),
+        ("models", (0,), ()), ("models,N,3", (5, 4, 3), (5, 3, 4)), ("2", (2,), (4,)), ("N,N,spins", (4, 4, 2), (4, 4)),
+    ],
+)  # fmt: skip
+def test_shapes(text: str, fits: tuple[int, ...], not_this: tuple[int, ...]) -> None:
+    shape = parse_shape(text)
+    assert shape.fits(fits, 4)
+    assert not shape.fits(not_this, 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ",", "N,", "3 N", "n3", "-1", "0", "1.5", "Models", "per-atom,3", "scalar,1", "N*3", "03N", "N,,3", "3NN", "é",
+     ",".join("N" * 9)],
+)  # fmt: skip
+def test_what_is_no_shape(text: str) -> None:
+    with pytest.raises(ValueError, match="it is none of scalar"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["T", "F", "nan", "inf", "e1", "a-b", "x_0", "energies", "stress_comm", "Hirshfeld", "I"]
+)
+def test_names_are_read_back(tmp_path: Path, name: str) -> None:
+    """Any name that check-env lets pass, of an entry and of an array."""
+    assert extra_property_fault(name, "N") == ""
+    atoms, path = water(), tmp_path / "a.extxyz"
+    for where, value in ((atoms.arrays, np.arange(3.0)), (atoms.info, np.eye(2)), (atoms.info, 1 / 3)):
+        key = f"extra_{name}" if name == "energies" else name
+        where[key] = value
+        write_extxyz(path, [atoms])
+        (found,) = read_back(path)
+        read = (found.arrays if where is atoms.arrays else found.info)[key]
+        assert np.array_equal(read, value)
+        del where[key]
