@@ -60,15 +60,5 @@ def test_functionals_and_what_is_refused(build: Build, make_model: Make) -> None
     assert named == "0.7898"
     assert unknown.startswith("TypeError: dispersion_kwargs takes no 'functional'; it takes: abc, ")
     assert held == "ValueError: D3 cannot be added to model 'off-small': it holds dispersion."
-    pbe, r2scan, zero, held_too = call_setup(
-        build("sevennet"),
-        "sevennet",
-        ("mf-0/PBE", ON, S8),
-        ("mf-0/R2SCAN", ON, S8),
-        ("0", {**ON, "dispersion_kwargs": {"damping": "zero"}}, "calculator.mixer.calcs[1].damping"),
-        ("omni/omol25_low", ON, "calculator"),
-    )
-    assert (pbe, r2scan, zero) == ("0.7875", "0.7898", "zero")
-    assert "it holds dispersion, or its functional has no D3" in held_too
     with pytest.raises(ConfigurationError, match="hold dispersion already"):
         RootstockCalculator("so3lr", root=build("so3lr"), device="cpu", setup_kwargs=ON)
