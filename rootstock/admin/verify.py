@@ -265,15 +265,15 @@ def _check_properties(client: WorkerConnection, source: EnvironmentSource, model
 
 def _check(client: WorkerConnection, reference: Reference, source: EnvironmentSource) -> Iterator[Check]:
     _check_versions(client.ready["versions"], reference, source)
-    atoms = reference_atoms(reference, source)
-    compute = functools.partial(_compute, client)
+    atoms, compute = reference_atoms(reference, source), functools.partial(_compute, client)
     if reference.expected:
         results = compute(atoms, tuple(reference.expected))
         for name, expected in reference.expected.items():
             yield compare(name, reference.source, results[name], expected, reference.tolerance[name])
     differences = {**physics.FINITE_DIFFERENCES, **source.rootstock.get("finite-differences", {})}
     consistency = {"rotation": True, **physics.CONSISTENCY, **source.rootstock.get("consistency", {})}
-    yield from physics.derivatives(compute, atoms, client.properties, differences)
+    if source.capabilities(reference.model).conservative:
+        yield from physics.derivatives(compute, atoms, client.properties, differences)
     yield from physics.symmetries(compute, atoms, client.properties, consistency, rotation=consistency["rotation"])
     if client.ready.get("batch"):
         together = functools.partial(computed_together, client, _CALL_S)

@@ -36,6 +36,8 @@ class Capabilities:
         Results that are none of ASE's properties, each with its shape.
     methods : tuple of str
         Methods of the calculator that users may call.
+    conservative : bool
+        Whether its forces and its stress are derivatives of its energy; some networks predict them by themselves.
     elements : tuple of str
         Symbols by atomic number; empty if the file does not say, or it takes any.
     needs : tuple of str
@@ -55,6 +57,7 @@ class Capabilities:
     optional: tuple[str, ...] = ()
     extra_properties: Mapping[str, str] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    conservative: bool = True
     elements: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     dispersion: str = ""
@@ -97,6 +100,7 @@ def read_capabilities(table: Mapping[str, Any], model: str, where: str) -> Capab
         optional=tuple(values.get("optional-properties", ())),
         extra_properties=dict(values.get("extra-properties", {})),
         methods=tuple(values.get("methods", ())),
+        conservative=values.get("conservative", True),
         elements=tuple(expand(values.get("elements", ()), where)),
         needs=tuple(values.get("needs", ())),
         dispersion=values.get("dispersion", ""),

@@ -128,10 +128,9 @@ KEYS: Mapping[str, Kind] = {
     "citation": Kind(_is_citation, "a string or a list of tables"), "package": STRING, "notes": STRINGS,
     "family": STRING, "models": STRING_TABLE, "aliases": STRING_TABLE, "training-set": STRING, "functional": STRING,
     "all-models-listed": FLAG, "properties": STRINGS, "optional-properties": STRINGS, "extra-properties": STRING_TABLE,
-    "methods": STRINGS, "elements": STRINGS, "needs": STRINGS, "dispersion": STRING, "variants": TABLES,
-    "warm": STRINGS, "bundled": STRINGS, "cache": TABLE, "home": STRINGS, "accelerators": TABLE, "room": ROOM,
-    "finite-differences": TABLE, "consistency": TABLE,
-    "batch": TABLE, "references": TABLES,
+    "methods": STRINGS, "conservative": FLAG, "elements": STRINGS, "needs": STRINGS, "dispersion": STRING,
+    "variants": TABLES, "warm": STRINGS, "bundled": STRINGS, "cache": TABLE, "home": STRINGS, "accelerators": TABLE,
+    "room": ROOM, "finite-differences": TABLE, "consistency": TABLE, "batch": TABLE, "references": TABLES,
 }  # fmt: skip
 SUBKEYS: Mapping[str, Mapping[str, Kind]] = {
     "licence": {"code": STRING, "weights": STRING},
@@ -148,8 +147,8 @@ _NEEDED = {"room": _ROOM}  # subkeys that must be there
 VARIANT = {
     "models": STRINGS, "licence": STRING,
     **{key: KEYS[key] for key in (
-        "properties", "optional-properties", "extra-properties", "methods", "elements", "needs", "dispersion",
-        "training-set", "functional", "gated",
+        "properties", "optional-properties", "extra-properties", "methods", "conservative", "elements", "needs",
+        "dispersion", "training-set", "functional", "gated",
     )},
 }  # fmt: skip
 # Of a reference, those that `rootstock.config.references.read_reference` takes as they are.

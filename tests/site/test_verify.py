@@ -139,6 +139,19 @@ def test_versions_that_values_hold_for_name_packages_however_they_are_spelt(copy
     assert f"holds for ASE >=99; installed is {ase.__version__}." in done.stdout
 
 
+def test_forces_that_are_no_derivatives_are_compared_with_none(copy: Path, site: Site) -> None:
+    wrong = "class Direct(EMT):\n    def calculate(self, *rest):\n        super().calculate(*rest)\n"
+    wrong += "        self.results['forces'] = 1.5 * self.results['forces']\n\n\ndef setup("
+    spoil(copy, "emt", "def setup(", wrong)
+    spoil(copy, "emt", "return EMT(", "return Direct(")
+    done = site("verify", "--root", copy, "--env", "emt", check=False)
+    assert done.returncode == 15 and "(source: finite differences)" in done.stdout
+    spoil(copy, "emt", "# all-models-listed = true", "# all-models-listed = true\n# conservative = false")
+    done = site("verify", "--root", copy, "--env", "emt")
+    assert "0 missed" in done.stdout
+    assert [check for check in runs(copy, "emt")[-1].checks if check["source"] == "rotation"]
+
+
 def test_a_worker_that_does_not_start_is_a_miss(copy: Path, site: Site, tmp_path: Path) -> None:
     spoil(copy, "lj", "def setup(", "raise RuntimeError('broken')\ndef setup(")
     done = site("verify", "--root", copy, "--env", "lj", check=False)
