@@ -3,11 +3,14 @@
 # # both bounds make it fail instead. dm-tree 0.1.8, which orb-models pins, has no wheel for 3.13 and does not compile.
 # requires-python = ">=3.12,<3.13"
 # dependencies = [
-#     "orb-models>=0.7",
+#     # The references hold below 0.8.
+#     "orb-models>=0.7,<0.8",
 #     "ase>=3.25",
 #     "torch>=2.8",
 #     # find_latest_cached(): weights are found without asking the network whether they are the newest.
 #     "cached-path>=1.7.1",
+#     # For dispersion=True.
+#     "torch-dftd>=0.5.2",
 # ]
 #
 # [tool.rootstock]
@@ -23,7 +26,9 @@
 # ]
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
+# extra-properties = { confidence = "N,bins" }
 # elements = ["H-Bi", "Ac-Pu"]
+# dispersion = "offered"
 # training-set = "MPtrj + Alexandria"
 # functional = "PBE+U"
 # variants = [
@@ -32,6 +37,9 @@
 #     { models = ["*-omol"], training-set = "OMol25", functional = "wB97M-V" },
 #     { models = ["orbmol-v2"], training-set = "OMol25 + OPoly26", functional = "wB97M-V" },
 #     { models = ["orb-d3-*"], functional = "PBE+U-D3" },
+#     # wB97M-V holds dispersion as well.
+#     { models = ["orb-d3-*", "*-omol", "orbmol-*"], dispersion = "included" },
+#     { models = ["*-direct-*", "orb-v2", "orb-d3-*", "orb-mptraj-only-v2"], conservative = false },
 #     { models = ["orb-mptraj-only-v2"], training-set = "MPtrj" },
 # ]
 #
@@ -83,6 +91,24 @@
 # "orb-mptraj-only-v2" = "direct"
 # "/path/to/file.ckpt" = "a checkpoint of your own; setup_kwargs={'architecture': NAME} says which of the above it was made from"
 #
+# [tool.rootstock.aliases]
+# orb-v3-conservative-inf-omat = "orb-v3-conservative-inf-omat"
+# orb-v3-conservative-20-omat = "orb-v3-conservative-20-omat"
+# orb-v3-direct-inf-omat = "orb-v3-direct-inf-omat"
+# orb-v3-direct-20-omat = "orb-v3-direct-20-omat"
+# orb-v3-conservative-inf-mpa = "orb-v3-conservative-inf-mpa"
+# orb-v3-conservative-20-mpa = "orb-v3-conservative-20-mpa"
+# orb-v3-direct-inf-mpa = "orb-v3-direct-inf-mpa"
+# orb-v3-direct-20-mpa = "orb-v3-direct-20-mpa"
+# orbmol-v2 = "orbmol-v2"
+# orb-v3-conservative-omol = "orb-v3-conservative-omol"
+# orb-v3-direct-omol = "orb-v3-direct-omol"
+# orb-v2 = "orb-v2"
+# orb-d3-v2 = "orb-d3-v2"
+# orb-d3-sm-v2 = "orb-d3-sm-v2"
+# orb-d3-xs-v2 = "orb-d3-xs-v2"
+# orb-mptraj-only-v2 = "orb-mptraj-only-v2"
+#
 # [tool.rootstock.cache]
 # CACHED_PATH_CACHE_ROOT = "cached_path"
 #
@@ -101,7 +127,6 @@
 # forces = 2e-3
 # stress = 1e-4
 #
-# # Conservative models only: the forces of the others are no derivatives.
 # [[tool.rootstock.references]]
 # name = "Cu, fcc, a = 3.58 A"
 # source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orb_v3_con_omat_predictions"
@@ -111,18 +136,31 @@
 # symbols = "Cu4"
 # cell = [3.58, 3.58, 3.58]
 # scaled_positions = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
-# [tool.rootstock.references.expected]
-# energy = -14.9525
-# stress = [-2.5326e-02, -2.5321e-02, -2.5328e-02, 1.2287e-06, 1.1870e-06, 6.1788e-06]
+# expected = { energy = -14.9525, stress = [-2.5326e-02, -2.5321e-02, -2.5328e-02, 1.2287e-06, 1.1870e-06, 6.1788e-06] }
 # # That test: energy 1e-4, stress 1e-5, on a CPU. A GPU rounds its products to fewer digits (float32-high).
-# [tool.rootstock.references.tolerance]
-# energy = 1e-2
-# stress = 1e-4
+# tolerance = { energy = 1e-2, stress = 1e-4 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, four atoms, rattled"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orbv3_con_omat_optimization"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-conservative-inf-omat"
+# needs_weights = true
+# symbols = "Cu4"
+# cell = [3.58, 3.58, 3.58]
+# positions = [
+#     [0.24835707650561634, -0.06913215058559233, 0.32384426905034625],
+#     [0.7615149282040127, 1.672923312638332, 1.6729315215254097],
+#     [2.5796064077536958, 0.3837173645764544, 1.555262807032524],
+#     [2.0612800217929825, 1.558291153593769, -0.23286487678512843],
+# ]
+# expected = { energy = -10.517223358154297 }
+# tolerance = { energy = 1e-2 }
 #
 # [[tool.rootstock.references]]
 # name = "NaCl, rock salt, a = 5.64 A"
-# source = "janus-core, tests/test_single_point.py"
-# versions = { orb-models = ">=0.7,<0.8" }
+# source = "janus-core, tests/test_single_point.py (orb-models 0.5.5)"
+# versions = { orb-models = ">=0.5,<0.8" }
 # model = "orb-v3-conservative-20-omat"
 # needs_weights = true
 # symbols = "Na4Cl4"
@@ -138,8 +176,168 @@
 #     [0.0, 0.5, 0.0],
 # ]
 # expected = { energy = -27.08186149597168 }
-# # That test: 1e-3 of the value; it ran with orb-models 0.5.5.
+# # That test: 1e-3 of the value.
 # tolerance = { energy = 2.7e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "C6H6+"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orbmol_v1_con_predictions"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-conservative-omol"
+# needs_weights = true
+# symbols = "C6H6"
+# pbc = false
+# positions = [
+#     [0.0, 1.395248, 0.0],
+#     [1.20832, 0.697624, 0.0],
+#     [1.20832, -0.697624, 0.0],
+#     [0.0, -1.395248, 0.0],
+#     [-1.20832, -0.697624, 0.0],
+#     [-1.20832, 0.697624, 0.0],
+#     [0.0, 2.48236, 0.0],
+#     [2.149787, 1.24118, 0.0],
+#     [2.149787, -1.24118, 0.0],
+#     [0.0, -2.48236, 0.0],
+#     [-2.149787, -1.24118, 0.0],
+#     [-2.149787, 1.24118, 0.0],
+# ]
+# info = { charge = 1, spin = 0 }
+# expected = { energy = -6316.6646 }
+# tolerance = { energy = 1e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "C6H6+, rattled"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orbmol_v1_con_omol_optimization"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-conservative-omol"
+# needs_weights = true
+# symbols = "C6H6"
+# pbc = false
+# positions = [
+#     [0.24835707650561634, 1.3261158494144076, 0.32384426905034625],
+#     [1.9698349282040128, 0.580547312638332, -0.11706847847459027],
+#     [1.9979264077536958, -0.31390663542354563, -0.23473719296747605],
+#     [0.27128002179298233, -1.6269568464062312, -0.23286487678512843],
+#     [-1.087338864216983, -1.654264122328899, -0.8624589162565164],
+#     [-1.4894637646204865, 0.19120843983278812, 0.15712366629763694],
+#     [-0.45401203776060545, 1.776208149332354, 0.732824384460777],
+#     [2.036898849756732, 1.2749441023439618, -0.7123740931067284],
+#     [1.8775956377374086, -1.1857187051450668, -0.5754967887111514],
+#     [0.18784900917283598, -2.7826793449594023, -0.1458468748966384],
+#     [-2.4506403061146984, -0.31504090774553106, -0.0067486123689669605],
+#     [-2.6786424644779503, 1.6524524560515945, -0.6104218249855111],
+# ]
+# info = { charge = 1, spin = 0 }
+# expected = { energy = -6280.37646484375 }
+# tolerance = { energy = 1e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "H2O"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orbmol_v2_predictions"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orbmol-v2"
+# needs_weights = true
+# symbols = "OH2"
+# pbc = false
+# positions = [
+#     [0.0, 0.0, 0.119262],
+#     [0.0, 0.763239, -0.477047],
+#     [0.0, -0.763239, -0.477047],
+# ]
+# info = { charge = 0, spin = 1 }
+# expected = { energy = -2079.86222 }
+# tolerance = { energy = 1e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, fcc, a = 3.58 A (direct)"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orb_v3_direct_omat_predictions"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-direct-inf-omat"
+# needs_weights = true
+# symbols = "Cu4"
+# cell = [3.58, 3.58, 3.58]
+# scaled_positions = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+# expected = { energy = -14.9910, stress = [-2.5220e-02, -2.5239e-02, -2.5593e-02, 6.7905e-05, 3.3452e-04, 1.5985e-04] }
+# tolerance = { energy = 1e-2, stress = 1e-3 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, four atoms, rattled (direct)"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orbv3_direct_omat_optimization"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v3-direct-inf-omat"
+# needs_weights = true
+# symbols = "Cu4"
+# cell = [3.58, 3.58, 3.58]
+# positions = [
+#     [0.24835707650561634, -0.06913215058559233, 0.32384426905034625],
+#     [0.7615149282040127, 1.672923312638332, 1.6729315215254097],
+#     [2.5796064077536958, 0.3837173645764544, 1.555262807032524],
+#     [2.0612800217929825, 1.558291153593769, -0.23286487678512843],
+# ]
+# expected = { energy = -10.578043937683105 }
+# tolerance = { energy = 1e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, fcc, a = 3.58 A (v2)"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orb_v2_predictions"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v2"
+# needs_weights = true
+# symbols = "Cu4"
+# cell = [3.58, 3.58, 3.58]
+# scaled_positions = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+# expected = { energy = -16.3510, stress = [-3.4152e-02, -3.3998e-02, -3.3992e-02, -2.7855e-07, -1.6083e-06, -1.1105e-06] }
+# tolerance = { energy = 1e-2, stress = 1e-3 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, four atoms, rattled (v2)"
+# source = "ORB, tests/expensive_tests/test_backwards_compatibility.py::test_orbv2_optimization"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v2"
+# needs_weights = true
+# symbols = "Cu4"
+# cell = [3.58, 3.58, 3.58]
+# positions = [
+#     [0.24835707650561634, -0.06913215058559233, 0.32384426905034625],
+#     [0.7615149282040127, 1.672923312638332, 1.6729315215254097],
+#     [2.5796064077536958, 0.3837173645764544, 1.555262807032524],
+#     [2.0612800217929825, 1.558291153593769, -0.23286487678512843],
+# ]
+# expected = { energy = -11.975013 }
+# tolerance = { energy = 1e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "NaCl, rock salt, a = 5.64 A (v2)"
+# source = "janus-core, tests/test_single_point.py"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v2"
+# needs_weights = true
+# symbols = "Na4Cl4"
+# cell = [5.64, 5.64, 5.64]
+# scaled_positions = [
+#     [0.0, 0.0, 0.0],
+#     [0.0, 0.5, 0.5],
+#     [0.5, 0.0, 0.5],
+#     [0.5, 0.5, 0.0],
+#     [0.5, 0.0, 0.0],
+#     [0.5, 0.5, 0.5],
+#     [0.0, 0.0, 0.5],
+#     [0.0, 0.5, 0.0],
+# ]
+# expected = { energy = -27.089094161987305 }
+# tolerance = { energy = 2.7e-2 }
+#
+# [[tool.rootstock.references]]
+# name = "Cu, fcc, primitive cell of ase.build.bulk (v2)"
+# source = "quacc, tests/core/recipes/mlp_recipes/test_core_recipes.py (2025)"
+# versions = { orb-models = ">=0.7,<0.8" }
+# model = "orb-v2"
+# needs_weights = true
+# symbols = "Cu"
+# cell = [[0.0, 1.805, 1.805], [1.805, 0.0, 1.805], [1.805, 1.805, 0.0]]
+# positions = [[0.0, 0.0, 0.0]]
+# expected = { energy = -4.093477725982666 }
+# tolerance = { energy = 1e-2 }
 # ///
 """ORB."""
 
@@ -148,10 +346,15 @@ import os
 import tempfile
 from pathlib import Path
 
+import torch
+from ase import units
+from ase.calculators.calculator import all_changes
+from ase.calculators.mixing import SumCalculator
 from cached_path import find_latest_cached, get_cache_dir, set_cache_dir
 from orb_models.common.atoms.batch.graph_batch import AtomGraphs
 from orb_models.forcefield.inference.calculator import ORBCalculator
 from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
+from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 
 _MODELS = (
     "orb-v3-conservative-inf-omat", "orb-v3-conservative-20-omat", "orb-v3-direct-inf-omat", "orb-v3-direct-20-omat",
@@ -168,6 +371,8 @@ def setup(
     precision: str = "float32-high",
     compile: bool | None = None,  # noqa: A002  (the library's name)
     architecture: str = _DEFAULT,
+    dispersion: bool = False,
+    dispersion_kwargs: dict | None = None,
     **kwargs,
 ):
     """Return ORB's calculator.
@@ -184,6 +389,11 @@ def setup(
         Whether to compile the model. By default as the library does, except on a CPU.
     architecture : str
         For a checkpoint of one's own: the released model whose architecture it has.
+    dispersion : bool
+        Whether to add D3 by torch-dftd.
+    dispersion_kwargs : dict, optional
+        Options of `TorchDFTD3Calculator`; by default ``damping="bj"``, ``xc="pbe"`` and a ``cutoff`` of 40 Bohr, given
+        in Angstrom.
     **kwargs
         Options of `ORBCalculator`: ``edge_method``, ``max_num_neighbors``, ``half_supercell``.
     """
@@ -198,6 +408,7 @@ def setup(
         raise ValueError(f"Unknown architecture {architecture!r}: it is none of {', '.join(_MODELS)}.")
     if compile is None and device == "cpu":
         compile = False  # noqa: A001
+    d3 = _d3_options(architecture, dispersion_kwargs) if dispersion else None
     cache = get_cache_dir()
     if os.path.isfile(weights):  # the library would make the cache's folder all the same, and that is the root's
         set_cache_dir(tempfile.gettempdir())
@@ -207,7 +418,22 @@ def setup(
         )
     finally:
         set_cache_dir(cache)
-    return BatchCalculator(network, adapter, device=device, **kwargs)
+    calculator = BatchCalculator(network, adapter, device=device, **kwargs)
+    if d3 is None:
+        return calculator
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    return Dispersed([calculator, TorchDFTD3Calculator(device=device, dtype=dtype, **d3)])
+
+
+def _d3_options(name: str, given: dict | None) -> dict:
+    """Return the options of D3 for a model; all to which it can be added were trained on PBE+U."""
+    if name.startswith(("orb-d3-", "orbmol-")) or name.endswith("-omol"):
+        raise ValueError(f"D3 cannot be added to model {name!r}: it holds dispersion.")
+    options = {"damping": "bj", "cutoff": 40.0 * units.Bohr, "xc": "pbe", **(given or {})}
+    known = inspect.signature(TorchDFTD3Calculator).parameters.keys() - {"dft", "atoms", "device", "dtype", "kwargs"}
+    if unknown := sorted(set(options) - known):
+        raise TypeError(f"dispersion_kwargs takes no {unknown[0]!r}; it takes: {', '.join(sorted(known))}.")
+    return options
 
 
 def _released(name: str) -> str:
@@ -224,6 +450,16 @@ def _released(name: str) -> str:
             f"{os.environ.get('CACHED_PATH_CACHE_ROOT')} is from {url}."
         )
     return url
+
+
+class Dispersed(SumCalculator):
+    """A model and D3. ASE's sum asks its parts for one property after the other; here each computes all of them once."""
+
+    def calculate(self, atoms, properties, system_changes):
+        for part in self.mixer.calcs:
+            part.reset()
+            part.calculate(atoms, properties, all_changes)
+        super().calculate(atoms, properties, system_changes)
 
 
 class BatchCalculator(ORBCalculator):
