@@ -31,7 +31,7 @@ coverage: .venv/developer  ## The same tests, and which lines their own processe
 test-soak: .venv/developer  ## The checks with random numbers, with other numbers and far more of them: hours
 	$(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile soak -n $(PROCESSES) --dist loadgroup $(TESTS)
 
-test-models: .venv/developer  ## Every model, also those that CI leaves out: ALIGNN, and ORB if PYTHON312 names a Python 3.12
+test-models: .venv/developer  ## Every model, also those that CI leaves out; PYTHON312 names a Python for ORB, MODELS_WEIGHTS a folder with released weights
 	$(BIN)/python -m pytest tests/models -m "models or all_models" $(TESTS)
 
 models-table: .venv/developer  ## What the tests see of each model, into docs/models-tested.json; TESTS="-k chgnet" for one

@@ -42,6 +42,10 @@ class Case:
         The marker, if building takes a real model's packages.
     weights : tuple of str
         A released model whose weights are fetched, and the place under the root's cache where its library keeps them.
+    stress : bool
+        Whether it computes one.
+    given : str
+        Where released weights are in the folder that MODELS_WEIGHTS names: MODEL is then their path, and none are made.
     build : callable, optional
         What makes the structure that all others are made from; eight atoms of the elements as rock salt without it.
     molecule : int
@@ -59,6 +63,14 @@ class Case:
     mixed: bool = True
     mark: str = ""
     weights: tuple[str, str] = ("", "")
+    stress: bool = True
+    given: str = ""
+
+    @property
+    def wanted(self) -> list[str]:
+        """What every calculator computes, by ASE's names."""
+        return ["energy", "forces", *(["stress"] if self.stress else [])]
+
     build: Callable[[], Atoms] | None = None
     molecule: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
@@ -149,6 +161,74 @@ calc = ORBCalculator(model, adapter, device="DEVICE")
         mixed=False,
         mark="all_models",
         weights=("orb-v3-conservative-inf-omat", f"cached_path/{sha256(ORB_URL)}.{sha256('etag')}"),
+    ),
+    "orb@0.5": Case(
+        """
+from orb_models.forcefield import pretrained
+from orb_models.forcefield.calculator import ORBCalculator
+model = pretrained.orb_v3_conservative_inf_omat(weights_path="MODEL", device="DEVICE", compile=False)
+calc = ORBCalculator(model, device="DEVICE")
+""",
+        mixed=False,
+        mark="all_models",
+        weights=("orb-v3-conservative-inf-omat", f"cached_path/{sha256(ORB_URL)}.{sha256('etag')}"),
+    ),
+    "nequix": Case(
+        "from nequix.calculator import NequixCalculator as C; calc = C(model_path='MODEL', use_kernel=False)",
+        unknown="At",
+        mixed=False,
+        mark="all_models",
+        weights=("mp-1", "home/.cache/nequix/models/nequix-mp-1.nqx"),
+        given="nequix/nequix-mp-1.nqx",
+    ),
+    "matgl": Case(
+        """
+import matgl
+from matgl.ext.ase import PESCalculator
+calc = PESCalculator(matgl.load_model("MODEL").to("DEVICE"), stress_unit="eV/A3")
+""",
+        unknown="At",
+        mixed=False,
+        mark="all_models",
+        weights=(
+            "TensorNet-PES-MatPES-PBE-2025.2",
+            "home/.cache/matgl/models--materialyze--TensorNet-PES-MatPES-PBE-2025.2/snapshots/0123456789abcdef",
+        ),
+    ),
+    "matgl@2.1": Case(
+        """
+import matgl
+from matgl.ext.ase import PESCalculator
+calc = PESCalculator(matgl.load_model("MODEL").to("DEVICE"), stress_unit="eV/A3")
+""",
+        unknown="At",
+        mixed=False,
+        mark="all_models",
+        weights=("TensorNet-MatPES-PBE-v2025.1-PES", "home/.cache/matgl/TensorNet-MatPES-PBE-v2025.1-PES"),
+        given="matgl/TensorNet-MatPES-PBE-v2025.1-PES",
+    ),
+    "mace-polar": Case(
+        """
+from mace.calculators import MACECalculator
+calc = MACECalculator(model_paths="MODEL", model_type="PolarMACE", device="DEVICE", default_dtype="float64")
+""",
+        ("O", "H"),
+        unknown="Fe",
+        mark="all_models",
+        build=structures.ionic_water,
+        molecule=3,
+        stress=False,
+        weights=("1-m", "xdg/mace/MACEPOLAR1Mmodel"),
+    ),
+    "uma": Case(
+        """
+from fairchem.core import FAIRChemCalculator
+calc = FAIRChemCalculator.from_model_checkpoint("MODEL", task_name="omat", device="DEVICE")
+""",
+        mark="all_models",
+        options={"task_name": "omat"},
+        weights=("s-1p2/omat", "fairchem/models--facebook--UMA/snapshots/0123456789abcdef/checkpoints/uma-s-1p2.pt"),
+        given="uma/uma-s-1p2.pt",
     ),
 }
 

@@ -113,6 +113,7 @@ def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactor
             return shared_root
         path = base.with_name(f"{base.name}-orb") if name == "orb" else base
         if name not in done:
+            put_given_weights_into(path, name)
             if name == "orb":
                 put_python_into(path)
             options = ("--env", name, "--no-client", "--set", "access.readers=world", *settings_for(name))
@@ -123,6 +124,26 @@ def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactor
         return path
 
     return install
+
+
+def put_given_weights_into(root: Path, name: str) -> None:
+    """Copy released weights into a root that is to be built, so that references are checked with them."""
+    folder, case = os.environ.get("MODELS_WEIGHTS", ""), CASES[name]
+    if not case.given or not (source := Path(folder, case.given)).exists() or not folder:
+        return
+    path = root / "cache" / case.weights[1]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, path) if source.is_dir() else shutil.copyfile(source, path)
+
+
+def given(name: str) -> Path:
+    """Return the path of released weights that somebody has brought here, for models of which none are made."""
+    folder, file = os.environ.get("MODELS_WEIGHTS", ""), CASES[name].given
+    need(folder, "MODELS_WEIGHTS, a folder with released weights")
+    path = Path(folder, file)
+    need(path.exists(), f"{path}: released weights of {name}")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -161,8 +182,10 @@ def make_model(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
     @functools.cache
     def make(name: str, *arguments: str) -> Path:
+        if CASES[name].given:
+            return given(name)
         path = tmp_path_factory.mktemp(name) / "tiny.model"
-        run_in(build(name), name, f"make_{name}.py", path, *arguments)
+        run_in(build(name), name, f"make_{name.partition('@')[0]}.py", path, *arguments)
         return path
 
     return make
@@ -178,9 +201,16 @@ def fetched(build: Build, make_model: Make) -> Iterator[Fetched]:
         if not released:
             return ""
         path = build(name) / "cache" / place
+        if path.exists():  # weights that were given
+            return released
         new.append([path, *(folder for folder in path.parents if not folder.exists())][-1])
         path.parent.mkdir(parents=True, exist_ok=True)
         model = make_model(name)
+        if "snapshots" in path.parts:  # as Hugging Face's library keeps what it fetches
+            revision = path.parts[path.parts.index("snapshots") + 1]
+            refs = Path(str(path).partition("/snapshots/")[0], "refs")
+            refs.mkdir()
+            (refs / "main").write_text(revision)
         shutil.copytree(model, path) if model.is_dir() else shutil.copyfile(model, path)
         return released
 

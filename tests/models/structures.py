@@ -27,6 +27,13 @@ def water() -> Atoms:
     return Atoms("OH2OH2", positions, cell=[6.0, 5.6, 5.2], pbc=True)
 
 
+def ionic_water() -> Atoms:
+    """Return the same two molecules with the charge and the spin that a model asks for."""
+    atoms = water()
+    atoms.info.update(charge=0, spin=1)
+    return atoms
+
+
 def simulation(start: Atoms, molecule: int = 0) -> list[Atoms]:
     """Return structures that differ from the one before in every way that a worker is told of.
 

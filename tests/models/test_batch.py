@@ -34,7 +34,9 @@ Answer = tuple[list[Any], list[Any], list[float]]
 
 
 def test_which_environments_compute_many_together() -> None:
-    assert [each.values[0] for each in HOOKED] == ["chgnet", "mace", "orb", "sevennet", "so3lr"]
+    assert [each.values[0] for each in HOOKED] == [
+        "chgnet", "mace", "matgl", "nequix", "orb", "orb@0.5", "sevennet", "so3lr",
+    ]  # fmt: skip
 
 
 def compute(root: Path, name: str, model: str, questions: Sequence[tuple[list[str], Sequence[Atoms]]], **options: Any):

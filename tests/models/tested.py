@@ -60,7 +60,7 @@ class Seen:
 def _row(name: str, record: BuildRecord, tests: Mapping[str, str]) -> dict[str, Any]:
     source, ended = packaged_source(name), Counter(tests.values())
     package, version = main_package(source, record)
-    weights = "random" if "MODEL" in CASES[name].direct else "released"
+    weights = "random" if "MODEL" in CASES[name].direct and not CASES[name].given else "released"
     return {
         "package": package,
         "version": version,
