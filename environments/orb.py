@@ -341,6 +341,7 @@
 # ///
 """ORB."""
 
+import functools
 import inspect
 import os
 import tempfile
@@ -354,7 +355,6 @@ from cached_path import find_latest_cached, get_cache_dir, set_cache_dir
 from orb_models.common.atoms.batch.graph_batch import AtomGraphs
 from orb_models.forcefield.inference.calculator import ORBCalculator
 from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
-from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator
 
 _MODELS = (
     "orb-v3-conservative-inf-omat", "orb-v3-conservative-20-omat", "orb-v3-direct-inf-omat", "orb-v3-direct-20-omat",
@@ -408,7 +408,7 @@ def setup(
         raise ValueError(f"Unknown architecture {architecture!r}: it is none of {', '.join(_MODELS)}.")
     if compile is None and device == "cpu":
         compile = False  # noqa: A001
-    d3 = _d3_options(architecture, dispersion_kwargs) if dispersion else None
+    d3 = _dispersion(architecture, device, dispersion_kwargs) if dispersion else None
     cache = get_cache_dir()
     if os.path.isfile(weights):  # the library would make the cache's folder all the same, and that is the root's
         set_cache_dir(tempfile.gettempdir())
@@ -422,18 +422,20 @@ def setup(
     if d3 is None:
         return calculator
     dtype = torch.float64 if precision == "float64" else torch.float32
-    return Dispersed([calculator, TorchDFTD3Calculator(device=device, dtype=dtype, **d3)])
+    return Dispersed([calculator, d3(dtype=dtype)])
 
 
-def _d3_options(name: str, given: dict | None) -> dict:
-    """Return the options of D3 for a model; all to which it can be added were trained on PBE+U."""
+def _dispersion(name: str, device: str, given: dict | None):
+    """Return what makes D3 for a model; all to which it can be added were trained on PBE+U."""
+    from torch_dftd.torch_dftd3_calculator import TorchDFTD3Calculator  # importing it takes half a second
+
     if name.startswith(("orb-d3-", "orbmol-")) or name.endswith("-omol"):
         raise ValueError(f"D3 cannot be added to model {name!r}: it holds dispersion.")
     options = {"damping": "bj", "cutoff": 40.0 * units.Bohr, "xc": "pbe", **(given or {})}
     known = inspect.signature(TorchDFTD3Calculator).parameters.keys() - {"dft", "atoms", "device", "dtype", "kwargs"}
     if unknown := sorted(set(options) - known):
         raise TypeError(f"dispersion_kwargs takes no {unknown[0]!r}; it takes: {', '.join(sorted(known))}.")
-    return options
+    return functools.partial(TorchDFTD3Calculator, device=device, **options)
 
 
 def _released(name: str) -> str:
