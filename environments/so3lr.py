@@ -90,7 +90,6 @@
 """SO3LR."""
 
 import inspect
-import warnings
 from glob import glob
 from pathlib import Path
 
@@ -125,7 +124,6 @@ def setup(model: str, device: str = "cuda", **kwargs):
     """
     if unknown := sorted(set(kwargs) - _OPTIONS):
         raise TypeError(f"SO3LR takes no option {unknown[0]!r} here; it takes: {', '.join(sorted(_OPTIONS))}.")
-    warnings.filterwarnings("ignore", category=UserWarning)  # of each call, on tensors made of numpy's arrays
     if (model or "so3lr") == "so3lr":
         if "model_type" in kwargs:
             raise TypeError("The option 'model_type' is for a model of your own.")

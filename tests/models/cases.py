@@ -52,6 +52,8 @@ class Case:
         How many atoms each molecule of that structure has; 0: it is none of molecules.
     options : Mapping[str, object]
         Arguments of ``setup()``.
+    gpu : bool
+        Whether it can compute on one.
     history : bool
         Whether the last digits depend on what was computed before, as of what is self-consistent.
     """
@@ -74,6 +76,7 @@ class Case:
     build: Callable[[], Atoms] | None = None
     molecule: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
+    gpu: bool = True
     history: bool = False
 
     def start(self) -> Atoms:
@@ -144,6 +147,7 @@ calc = SO3LRCalculator(default_dtype="float64", compute_stress=True, device="DEV
         mark="models",
         build=structures.water,
         molecule=3,
+        gpu=False,
         history=True,
     ),
     "alignn": Case(
