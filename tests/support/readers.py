@@ -21,6 +21,8 @@ _CHANGING = re.compile(
     rf"^\d+ +(?:(?:{_CHANGE.replace(',', '|')})\(|open(?:at2?)?\(.*O_(?:WRONLY|RDWR|CREAT|TRUNC|TMPFILE))"
 )
 
+_LEADS_TO = re.compile(r'(?<=symlink\()"[^"]*", |(?<=symlinkat\()"[^"]*", ')
+
 
 def need_readers() -> None:
     """Ask for what the functions below use."""
@@ -45,6 +47,10 @@ def traced(log: Path) -> list[str]:
 
 
 def seen_under(log: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """Return the system calls that opened something under a folder or would have changed it, and the latter alone."""
+    """Return the system calls that opened something under a folder or would have changed it, and the latter alone.
+
+    A link elsewhere that leads there changes nothing there.
+    """
     touched = [line for line in log.read_text().splitlines() if str(folder) in line]
-    return touched, [line for line in touched if _CHANGING.match(line)]
+    changing = [line for line in touched if _CHANGING.match(line)]
+    return touched, [line for line in changing if str(folder) in _LEADS_TO.sub("", line)]
