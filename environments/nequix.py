@@ -216,14 +216,13 @@ class StrictCalculator(NequixCalculator):
     def calculate_batch(self, images, properties):  # noqa: ARG002  # the model always computes all
         """Return the results of each of some structures, or what is wrong with it; they are computed together."""
         found = [vars(atoms).pop("graph", None) or self._graph(atoms) for atoms in images]
-        for periodic in (False, True):  # a graph without a cell is another kind
-            part = [
-                i for i, graph in enumerate(found)
-                if not isinstance(graph, Exception) and (graph.globals["cell"] is not None) == periodic
-            ]  # fmt: skip
-            if part:
-                for i, results in zip(part, self._predict([found[i] for i in part]), strict=True):
-                    found[i] = results
+        kinds = {}  # a graph without a cell is another kind
+        for i, graph in enumerate(found):
+            if not isinstance(graph, Exception):
+                kinds.setdefault(graph.globals["cell"] is None, []).append(i)
+        for part in kinds.values():
+            for i, results in zip(part, self._predict([found[i] for i in part]), strict=True):
+                found[i] = results
         return found
 
     def batch_cost(self, images):
