@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rootstock import RootstockCalculator
 from tests.models.cases import CASES
-from tests.models.conftest import Build, DeadProxy, Direct, Fetched, Make, call_setup, exactly, rock_salt
+from tests.models.conftest import Build, DeadProxy, Direct, Fetched, Make, call_setup, rock_salt
 
 pytestmark = pytest.mark.all_models
 NAME = "orb@0.5"
@@ -64,11 +65,15 @@ def test_weights_are_read_from_the_roots_cache_without_asking_the_network(
     assert not dead_proxy.was_asked()
 
 
-def test_dispersion_is_bit_for_bit_the_sum(root: Path, make_model: Make, direct: Direct) -> None:
+def test_dispersion_is_the_sum(root: Path, make_model: Make, direct: Direct) -> None:
+    """To rounding: the first call of ORB in a process has other last digits than the same one later."""
     model, structures = str(make_model(NAME)), CASES[NAME].simulation()[:3]
     expected = direct(NAME, CASES[NAME].code(model) + SUM, structures)
     options = {"dispersion": True}
     with RootstockCalculator(f"{NAME}-{model}", root=root, device="cpu", threads=1, setup_kwargs=options) as calc:
         for atoms, numbers in zip(structures, expected, strict=True):
             atoms.calc = calc
-            assert exactly(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()) == numbers
+            for value, number in zip(
+                (atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()), numbers, strict=True
+            ):
+                assert np.abs(np.ravel(value) - list(map(float.fromhex, number))).max() < 2e-6
