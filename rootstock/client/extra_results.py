@@ -30,7 +30,13 @@ class WithExtras(dict[str, Any]):
 
 
 def with_extras(results: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Return results that carry extra ones, if there are some."""
+    """Return results that carry extra ones, if there are some.
+
+    Parameters
+    ----------
+    results, extra : dict
+        By their names.
+    """
     if not extra:
         return results
     carried = WithExtras(results)

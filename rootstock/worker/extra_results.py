@@ -114,6 +114,11 @@ class ExtraResults:
         ----------
         results, atoms, fd
             As of `put`.
+
+        Raises
+        ------
+        ValueError
+            As `put`; also if those of all structures of a batch are too large.
         """
         if not (found := self.collect(results, atoms)):
             return 0

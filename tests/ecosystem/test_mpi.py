@@ -65,7 +65,7 @@ def test_many_structures_are_computed_once_for_all_ranks(ranks: Any) -> None:
 def test_errors_reach_every_rank(ranks: Any) -> None:
     answers = ranks("failing")
     for answer in answers:
-        assert answer["errors"] == ["ModelError", "PropertyNotImplementedError"]
+        assert answer["errors"] == ["ConfigurationError", "PropertyNotImplementedError"]
         assert answer["energy"] == answers[0]["energy"]
     assert [answer["workers"] for answer in answers] == [1, 0, 0]
 
@@ -77,7 +77,9 @@ def test_extra_results_and_methods_reach_every_rank(ranks: Any) -> None:
     assert first["descriptors"] == (np.arange(1.0, 17) * np.linalg.norm(positions, axis=1)[:, None] - 1).tolist()
     for answer in others:
         assert answer == {**first, "workers": 0}
-    assert "The 3 MPI ranks ask for different" in first["message"]
+    failed, different = first["messages"]
+    assert failed.startswith("ModelError: ") and "nonsense" in failed
+    assert "The 3 MPI ranks ask for different" in different
     assert first["workers"] == 1
 
 

@@ -32,8 +32,8 @@ def no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
-def energy(calc: RootstockCalculator) -> float:
-    atoms = bulk("Cu")
+def energy(calc: RootstockCalculator, element: str = "Cu") -> float:
+    atoms = bulk(element)
     atoms.calc = calc
     with calc:
         return float(atoms.get_potential_energy())
@@ -160,10 +160,10 @@ def test_an_environment_file_needs_no_root(tmp_path: Path) -> None:
 
 
 def test_environment_by_registered_name(root: Path) -> None:
-    atoms = bulk("Cu")
+    atoms = bulk("Ar")
     atoms.calc = LennardJones(sigma=3.405, epsilon=0.010323, rc=10.0)
     calc = RootstockCalculator(environment="lj", model="argon", root=root, device="cpu")
-    assert energy(calc) == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+    assert energy(calc, "Ar") == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
 
 
 def test_environment_manager(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_registered_names_outrank_known_ones() -> None:
 
 def test_model_string_reaches_setup(root: Path) -> None:
     reduced, argon = (RootstockCalculator(model=name, root=root, device="cpu") for name in ("lj", "lj-argon"))
-    assert energy(reduced) != energy(argon)
+    assert energy(reduced, "Ar") != energy(argon, "Ar")
 
 
 def test_wrong_model_says_the_valid_ones(root: Path) -> None:

@@ -109,6 +109,11 @@ def write_block(fd: int, at: int, content: dict[str, Any], arrays: Sequence[NDAr
         As of `write_arrays`.
     content : dict
         What else is told of them.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `write_arrays`; also if the description is too long.
     """
     longest = len(json.dumps({**content, "at": 2**62, "arrays": [[a.dtype.str, a.shape] for a in arrays]}))
     if longest > MAX_HEAD:

@@ -68,7 +68,7 @@ def many():
 
 
 def failing():
-    """An error of the model, and of the arguments, on every rank; then all goes on."""
+    """An element that the model does not know, and a wrong property, on every rank; then all goes on."""
     seen = []
     with RootstockCalculator("emt", device="cpu") as calc:
         for atoms in (bulk("Fe", cubic=True), molecule("H2O")):
@@ -89,13 +89,14 @@ def extras():
         atoms.calc = calc
         atoms.get_forces()
         charges, found = calc.extra_results["partial_charges"], calc.get_descriptors(atoms, invariants_only=False)
-        try:
-            calc.get_descriptors(atoms, num_layers=rank)
-            message = ""
-        except RootstockError as error:
-            message = str(error)
+        messages = []
+        for wrong in ({"nonsense": 1}, {"num_layers": rank}):  # an error of the model, and one rank by itself
+            try:
+                calc.get_descriptors(atoms, **wrong)
+            except RootstockError as error:
+                messages.append(f"{type(error).__name__}: {error}")
         return {
-            "charges": charges.tolist(), "descriptors": found.tolist(), "message": message, "workers": children(),
+            "charges": charges.tolist(), "descriptors": found.tolist(), "messages": messages, "workers": children(),
             "positions": atoms.positions.tolist(),
         }  # fmt: skip
 
