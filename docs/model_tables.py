@@ -39,6 +39,7 @@ def _environment(source: EnvironmentSource) -> Iterator[str]:
         "Training set": lambda _, model: model.training_set,
         "Functional": lambda _, model: model.functional,
         "Properties": lambda _, model: ", ".join(name for name in model.properties if name != "free_energy"),
+        "Forces": lambda _, model: "" if model.conservative else "predicted, not derivatives of the energy",
         "Extra results": lambda _, model: ", ".join(f"`{name}`" for name in model.extra_properties),
         "Methods": lambda _, model: ", ".join(f"`{name}`" for name in model.methods),
         "Elements": lambda _, model: compress(model.elements) or "any, or not stated",

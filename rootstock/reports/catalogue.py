@@ -214,6 +214,7 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
         elements=capabilities.elements,
         needs=capabilities.needs,
         dispersion=capabilities.dispersion,
+        conservative=capabilities.conservative,
         licence=capabilities.licence,
         licence_class=licence_class(
             capabilities.code_licence if source.is_toy else capabilities.licence, capabilities.gated

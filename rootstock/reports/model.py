@@ -54,7 +54,7 @@ class Model:
         The name under which it is grouped.
     aliases : tuple of str
         Names by which the field knows it.
-    training_set, functional, gated, dispersion, extra_properties, methods
+    training_set, functional, gated, dispersion, conservative, extra_properties, methods
         See `Capabilities`.
     built_for : tuple of str
         Platform and accelerator of each build; empty if there is none.
@@ -81,6 +81,7 @@ class Model:
     functional: str
     gated: str
     dispersion: str
+    conservative: bool
     aliases: tuple[str, ...]
     extra_properties: Mapping[str, str]
     methods: tuple[str, ...]

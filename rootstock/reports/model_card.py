@@ -99,6 +99,8 @@ class ModelCard:
         if model.functional:
             yield f"functional  {model.functional}"
         yield f"properties  {', '.join(model.properties) or 'not stated'}"
+        if not model.conservative:
+            yield "forces      predicted, not derivatives of the energy: energy drifts in molecular dynamics"
         if model.extra_properties:
             yield f"extra       {', '.join(f'{name} ({shape})' for name, shape in model.extra_properties.items())}"
         if model.methods:
