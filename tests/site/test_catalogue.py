@@ -89,20 +89,13 @@ def test_the_same_as_json(ask: Ask, mace_root: RootLayout) -> None:
     small = next(each for each in data["models"] if each["model"] == "mace-small")
     assert (small["environment"], small["argument"], small["weights"]) == ("mace", "small", "missing")
     assert small["elements"][:2] == ["H", "He"]
-    stated = (
-        "training_set",
-        "functional",
-        "licence_class",
-        "family",
-        "gated",
-        "aliases",
-        "extra_properties",
-        "methods",
-    )
-    assert {name: small[name] for name in stated} == {
+    stated = {
         "training_set": "MPtrj", "functional": "PBE+U", "licence_class": "open", "family": "MACE", "gated": "",
-        "aliases": small["aliases"], "extra_properties": small["extra_properties"], "methods": small["methods"],
+        "conservative": True, "aliases": ["mace-mp-0-small", "mace-mp-0a-small"],
+        "methods": ["get_hessian", "get_descriptors"],
     }  # fmt: skip
+    assert {name: small[name] for name in stated} == stated
+    assert small["extra_properties"]["forces_comm"] == "models,N,3"
 
 
 def on_a_terminal(columns: int, root: Path, *options: str) -> str:
