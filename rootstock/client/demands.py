@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rootstock.client.inputs import Inputs, Rest
@@ -42,7 +44,8 @@ class StructureCheck:
         Raises
         ------
         ConfigurationError
-            If it does not know an element, or lacks an entry of ``atoms.info`` or an array.
+            If it does not know an element, lacks an entry of ``atoms.info`` or an array, or has an entry that is no
+            number.
         """
         rest, last = inputs.rest, self._last
         if rest is last:
@@ -52,13 +55,15 @@ class StructureCheck:
             if not self._known.take(numbers, mode="clip").all():
                 self._demands.refuse_elements({*numbers.tolist()})
         if self._demands.needs:
-            self._demands.refuse_lack(_given(rest))
+            info = decode_info(rest.info)
+            self._demands.refuse_lack(_given(rest, info))
+            self._demands.refuse_info(info)
         self._last = rest
 
 
-def _given(rest: Rest) -> set[str]:
+def _given(rest: Rest, info: dict[str, Any]) -> set[str]:
     """Return what atoms have of all that a model may need."""
     given = {name for name in ARRAYS if getattr(rest, name) is not None}
     if rest.initial_magmom_vectors is not None:
         given.add("initial_magmoms")
-    return given | (INFO.keys() & decode_info(rest.info).keys())
+    return given | (INFO.keys() & info.keys())

@@ -6,6 +6,8 @@ Checkpoints of a user's own are not in the file: nothing is asked of them, but f
 from __future__ import annotations
 
 import os
+import reprlib
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from glob import glob
@@ -131,6 +133,31 @@ class Demands:
                 f"Model {self.model} needs {' and '.join(what)}, which the structure lacks: nothing was computed.",
                 f"For example: {'; '.join(example_lines(missing))}{in_file if info else ''}",
             )
+
+    def refuse_info(self, info: Mapping[str, Any]) -> None:
+        """Refuse entries of ``atoms.info`` that are to be numbers and are none: a library may take another one.
+
+        Parameters
+        ----------
+        info : Mapping of str to Any
+
+        Raises
+        ------
+        ConfigurationError
+            With what the first one is.
+        """
+        for name in self.needs:
+            if name in INFO and name in info and not _is_number(info[name]):
+                raise ConfigurationError(
+                    f'Model {self.model} needs {INFO[name][0]} as a number: atoms.info["{name}"] is '
+                    f"{reprlib.repr(info[name])}. Nothing was computed.",
+                    f"For example: {'; '.join(example_lines([name]))}",
+                )
+
+
+def _is_number(value: Any) -> bool:
+    value = value.item() if getattr(value, "size", 0) == 1 else value  # an array of one, and numpy's own numbers
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def demands_of(source: EnvironmentSource, model: str) -> Demands:

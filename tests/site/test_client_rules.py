@@ -220,6 +220,13 @@ def test_charge_and_spin_are_asked_for(make: Make, root: Path, tmp_path: Path) -
         calc.get_potential_energy(atoms)
     atoms.info["spin"] = 2
     assert calc.get_potential_energy(atoms) == pytest.approx(21 + make("rules").get_potential_energy(DIMER))
+    for charge in (1.0, np.array([1])):
+        atoms.info["charge"] = charge
+        assert calc.get_potential_energy(atoms) == pytest.approx(21 + make("rules").get_potential_energy(DIMER))
+    for charge in (float("nan"), float("inf"), None, "one", [1], np.array([1, 0]), 10**400):
+        atoms.info["charge"] = charge
+        with pytest.raises(ConfigurationError, match=r'needs the total charge as a number: atoms.info\["charge"\] is '):
+            calc.get_potential_energy(atoms)
     del atoms.info["charge"]
     with pytest.raises(ConfigurationError, match="total charge"):
         calc.get_potential_energy(atoms)
