@@ -149,7 +149,7 @@ class ProxyCalculator(Calculator):
                         changed = changes(before, state.results_for)
                         self.calculate(self.atoms if atoms is None else atoms, [name], changed)
                     except BaseException:
-                        state.results = {}  # some may lack the correction
+                        state.results, state.extra_results = {}, {}  # some may lack the correction
                         raise
                     if name not in state.results:
                         raise PropertyNotImplementedError(f"calculate() of {type(self).__name__} left no {name}.")

@@ -157,6 +157,22 @@ def test_what_is_wrong_is_refused_by_name(make: Make, do: str, error: type[Excep
     assert calc.extra_results == {}
 
 
+class Failing(RootstockCalculator):
+    """Fails when the model has computed, as a correction on top of it may."""
+
+    def calculate(self, *arguments: Any, **keywords: Any) -> None:
+        super().calculate(*arguments, **keywords)
+        raise ArithmeticError("no correction")
+
+
+def test_a_calculation_that_fails_on_top_leaves_none(make: Make) -> None:
+    calc, atoms = make(), water()
+    calc.__class__ = Failing
+    with pytest.raises(ArithmeticError):
+        calc.get_potential_energy(atoms)
+    assert (calc.results, calc.extra_results) == ({}, {})
+
+
 def test_threads_copies_and_pickles_have_their_own(make: Make) -> None:
     calc, images = make(), [water("all", shift) for shift in (0.0, 1.0, 2.0)]
     failures = []
