@@ -109,14 +109,14 @@ def named_model(
 
 
 def clashes(aliases: Aliases, files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """Yield each alias that two environments have, and a sentence that names both.
+    """Yield each alias that two environments have, or that is the name of one, and a sentence on it.
 
     Parameters
     ----------
     aliases : Aliases
         Of all environments.
     files : Mapping[str, Path]
-        Where their files are, as far as that is known.
+        The files of all environments, as far as they are known.
     """
     owners = defaultdict(list)
     for environment, held in aliases.items():
@@ -126,10 +126,12 @@ def clashes(aliases: Aliases, files: Mapping[str, Path]) -> Iterator[tuple[str, 
         if len(names) > 1:
             places = [str(files.get(name, name)) for name in names]
             yield alias, f"alias {alias!r} is in two files: {' and '.join(places)}."
+        elif alias in files:
+            yield alias, f"alias {alias!r} in {files.get(names[0], names[0])} is the name of an environment: it wins."
 
 
 def refuse_clashes(layout: RootLayout, sources: Iterable[EnvironmentSource]) -> None:
-    """Refuse environment files that would bring an alias which another environment of a root has.
+    """Refuse environment files that would bring an alias which another environment of a root has, or is called.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ def refuse_clashes(layout: RootLayout, sources: Iterable[EnvironmentSource]) -> 
     with suppress(RootstockError):  # before there is a root, and where its table is to be written anew
         there = {name: held for name, held in root_aliases(layout).items() if name not in new}
     aliases = {**there, **{name: source.aliases for name, source in new.items()}}
-    files = {name: layout.environment_file(name) for name in there}
+    files = {name: layout.environment_file(name) for name in (*registered_names(layout), *there)}
     files |= {name: source.path for name, source in new.items()}
     for _, fault in clashes(aliases, files):
-        raise ConfigurationError(f"{fault[0].upper()}{fault[1:]}", "Remove it from one of them.")
+        raise ConfigurationError(f"{fault[0].upper()}{fault[1:]}", "Remove the alias, from one file if two have it.")

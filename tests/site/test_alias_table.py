@@ -134,3 +134,17 @@ def test_two_files_that_got_the_same_alias_by_hand(tmp_path: Path, named: RootLa
     (named.environments / "other.py").write_text(tiny.read_text())
     with pytest.raises(ConfigurationError, match="'field' is an alias in several environments .*tiny-a, other-a"):
         find_alias(named, "field")
+
+
+def test_an_alias_that_is_the_name_of_an_environment_is_an_error(
+    site: Site, named: RootLayout, tiny: Path, tmp_path: Path
+) -> None:
+    for name, file in (("tiny", named.environment_file("tiny")), ("chgnet", None)):  # of the root, and of ours
+        other = tmp_path / "other.py"
+        other.write_text(tiny.read_text().replace("{ field =", f"{{ {name} ="))
+        fault = f"lias {name!r} in {other} is the name of an environment: it wins."
+        done = site("check-env", other, *([file] if file else []), check=False)
+        assert (done.returncode, f"error: a{fault}" in done.stdout) == (3, True), done.stdout
+        if file:
+            done = install(site, named.root, other, "--dry-run", check=False)
+            assert (done.returncode, f"A{fault}" in done.stderr) == (3, True), done.stderr

@@ -225,6 +225,7 @@ def test_everything_is_said_at_once_with_lines_and_nothing_is_executed(site: Sit
         (header("functional = ' '"), "6: error: functional is empty: leave it out if nobody knows."),
         (header("training-set = ''"), "6: error: training-set is empty"),
         (header("citation = [{ titel = 'a' }]"), "6: error: [[tool.rootstock.citation]] number 1 has an unknown key"),
+        (header("citation = [{ year = 2024 }]"), "6: error: [[tool.rootstock.citation]] number 1 names no work"),
         (header("citation = [{ year = '1' }]"), "6: error: [[tool.rootstock.citation]] number 1: year must be a year"),
         (
             header("models = { a = '' }", "citation = [{ models = ['b'] }]"),

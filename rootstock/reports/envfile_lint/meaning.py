@@ -38,6 +38,9 @@ def check_meaning(source: EnvironmentSource, lines: Lines) -> Findings:
     works = table.get("citation", [])
     for number, work in enumerate(works if isinstance(works, list) else ()):
         where = f"[[tool.rootstock.citation]] number {number + 1}"
+        if not any(str(work.get(key, "")).strip() for key in ("title", "doi", "arxiv", "url")):
+            fault = f"{where} names no work: it has none of title, doi, arxiv and url."
+            yield Finding(ERROR, fault, lines.of("citation"))
         for key in work:
             if key not in CITATION:
                 fault = f"{where} has an unknown key {key!r}.{did_you_mean(key, CITATION)}"
