@@ -376,6 +376,7 @@ LIES: dict[str, Callable[[int, int], Any]] = {  # given where the layout ends, a
     "a fraction for a place": lambda end, size: described(end + 0.5, THREE),
     "without end": lambda end, size: described(end, ["<f8", [2**40]]),
     "without end in two dimensions": lambda end, size: described(end, ["<f8", [2**31, 2**31]]),
+    "without end, and of nothing": lambda end, size: described(end, ["<f8", [2**32, 2**32, 0]]),
     "more than memory holds": lambda end, size: described(end, *[["<f8", [3]]] * 2000, names=["a"] * 2000),
     "another shape": lambda end, size: described(end, ["<f8", [4]]),
     "fewer than nothing": lambda end, size: described(end, ["<f8", [-3]]),

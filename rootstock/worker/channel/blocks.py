@@ -179,4 +179,6 @@ def _shape(sizes: Any) -> tuple[int, ...]:
         raise ValueError("a shape is no list")
     if not all(type(size) is int and 0 <= size <= MAX_BYTES for size in sizes):
         raise ValueError("a shape holds something else than sizes")
+    if prod(max(size, 1) for size in sizes) > MAX_BYTES:  # numpy refuses it, also where one of them is 0
+        raise ValueError("a shape is too large")
     return tuple(sizes)
