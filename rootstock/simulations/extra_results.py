@@ -11,11 +11,13 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import all_properties
 
+from rootstock.config.extra_properties import extra_property_fault
 from rootstock.worker.channel.shapes import parse_shape
 
 logger = logging.getLogger("rootstock")
 
 LEFT_OUT = "rootstock_left_out"  # the entry of atoms.info that names those that are too large
+_THERE = "rootstock_extra"  # and those that are there: to the next model, they are somebody else's
 MOST = 10_000  # numbers in an entry of atoms.info: in text files it is one line
 _OF_ASE = "extra_"  # begins the names of those that are called as one of ASE's properties is
 _BEFORE = "ref_"  # and of what the structure came with under that name
@@ -35,7 +37,8 @@ def add_extra_results(atoms: Atoms, extra: Mapping[str, Any], calculator: Any, *
     Parameters
     ----------
     atoms : ase.Atoms
-        Changed in place. What they have under such a name already is kept, named ``ref_NAME``.
+        Changed in place. What they have under such a name already is kept, named ``ref_NAME``, and so are all extra
+        results that were computed before, perhaps by another model.
     extra : Mapping of str to Any
     calculator : ase.calculators.calculator.Calculator
         Which says what is per atom.
@@ -43,11 +46,15 @@ def add_extra_results(atoms: Atoms, extra: Mapping[str, Any], calculator: Any, *
         Whether the atoms are elsewhere than they came: what they have already is named ``start_NAME`` then.
     """
     atoms.info.pop(LEFT_OUT, None)
+    prefix = _OF_START if moved else _BEFORE
+    for key in str(atoms.info.pop(_THERE, "")).split():
+        if not extra_property_fault(key.removeprefix(_OF_ASE), "scalar"):  # what else somebody has written there
+            set_free(key, atoms, prefix)
     shapes = calculator.extra_properties if extra else {}
-    left_out = []
+    there, left_out = [], []
     for name, value in extra.items():
         key = f"{_OF_ASE}{name}" if name in all_properties else name
-        set_free(key, atoms, _OF_START if moved else _BEFORE)
+        set_free(key, atoms, prefix)
         size = getattr(value, "size", 1)
         if parse_shape(shapes[name]).per_atom and value.ndim <= 2 and 0 not in value.shape[1:]:
             atoms.arrays[key] = value
@@ -55,6 +62,10 @@ def add_extra_results(atoms: Atoms, extra: Mapping[str, Any], calculator: Any, *
             atoms.info[key] = value
         else:
             left_out.append(name)
+            continue
+        there.append(key)
+    if there:
+        atoms.info[_THERE] = " ".join(there)
     if left_out:
         atoms.info[LEFT_OUT] = " ".join(left_out)
         _warn(" ".join(left_out))

@@ -304,6 +304,20 @@ def test_files_of_single_points(make: Make, tmp_path: Path, form: str) -> None:
     assert again.arrays["ref_partial_charges"].tolist() == found[0].arrays["partial_charges"].tolist()
 
 
+def test_those_of_another_model_are_not_taken_for_ours(make: Make) -> None:
+    calc = make()
+    first = singlepoint(water("all"), calc)
+    named = set(first.info["rootstock_extra"].split())
+    assert {"partial_charges", "hessian", "extra_energies"} < named <= {*first.info, *first.arrays}
+    first.info["do"] = "bare"  # as a model without any
+    first.info["rootstock_extra"] += " positions numbers"  # what is none stays where it is
+    again = singlepoint(first, calc)
+    assert not named & {*again.info, *again.arrays} and "rootstock_extra" not in again.info
+    assert again.arrays["ref_partial_charges"].tolist() == first.arrays["partial_charges"].tolist()
+    assert again.info["ref_extra_energies"].tolist() == first.info["extra_energies"].tolist()
+    assert again.positions.tolist() == first.positions.tolist()
+
+
 def test_large_ones_are_left_out_of_files_and_named(make: Make, tmp_path: Path) -> None:
     chain = Atoms("H40", positions=np.arange(120.0).reshape(-1, 3), info={"do": "huge"})
     done = singlepoint(chain, make())
