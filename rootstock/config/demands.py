@@ -175,8 +175,12 @@ def demands_of(source: EnvironmentSource, model: str) -> Demands:
     return Demands(name, said.elements, tuple(word for word in said.needs if word in INFO or word in ARRAYS))
 
 
-def check_setup_arguments(source: EnvironmentSource, model: str, device: str, options: Mapping[str, Any]) -> None:
-    """Refuse arguments with which a model would not compute, or not what was meant.
+def setup_arguments(
+    source: EnvironmentSource, model: str, device: str, options: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return what ``setup()`` is given; refuse arguments with which a model would not compute, or not what was meant.
+
+    ``"dispersion": False`` asks for nothing, and so does not reach a ``setup()`` that may not know the word.
 
     Parameters
     ----------
@@ -194,7 +198,7 @@ def check_setup_arguments(source: EnvironmentSource, model: str, device: str, op
         holds already, or does not offer.
     """
     if not source.rootstock:
-        return
+        return options
     name, own = model_string(source.name, model), is_checkpoint(source, model)
     needs = () if own else source.capabilities(model).needs
     if missing := [word for word in setup_words(needs) if word not in options]:
@@ -211,6 +215,7 @@ def check_setup_arguments(source: EnvironmentSource, model: str, device: str, op
         )
     for fault in _of_dispersion(options, None if own else source.capabilities(model).dispersion):
         raise ConfigurationError(f"Model {name}: {fault}")
+    return {key: value for key, value in options.items() if key != "dispersion" or value is not False}
 
 
 def _of_dispersion(options: Mapping[str, Any], said: str | None) -> Iterator[str]:

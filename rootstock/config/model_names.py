@@ -40,13 +40,7 @@ def packaged_strings() -> list[str]:
 
 
 def root_aliases(layout: RootLayout) -> Aliases:
-    """Return the aliases of a root: of its builds in use, and of environments that were never built.
-
-    Raises
-    ------
-    RootError
-        If the root's table of them cannot be read.
-    """
+    """Return the aliases of a root: of its builds in use, and of environments that were never built."""
     active = read_state(layout).active
     found = dict(aliases_of_builds(layout, active))
     for name in registered_names(layout):
@@ -68,8 +62,6 @@ def find_alias(layout: RootLayout, name: str) -> tuple[str, str] | None:
     ------
     ConfigurationError
         If two environments have it.
-    RootError
-        If the root's table of aliases cannot be read.
     """
     found = [(environment, held[name]) for environment, held in root_aliases(layout).items() if name in held]
     if len(found) > 1:

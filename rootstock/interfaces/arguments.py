@@ -15,7 +15,7 @@ from rootstock.client.resolve import find_model, resolve, resolve_build, resolve
 from rootstock.client.session import WorkerSpec
 from rootstock.client.timeouts import EVALUATION_S, START_S
 from rootstock.config.clusters import find_root, require_root
-from rootstock.config.demands import check_setup_arguments
+from rootstock.config.demands import setup_arguments
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout, absolute
 from rootstock.root.user_folders import expanded, personal_root
@@ -111,9 +111,9 @@ def worker_spec(arguments: Mapping[str, Any], build: str | None = None) -> Worke
     values = with_absolute_paths(arguments)
     model = (build and _model_of_build(values, build)) or _model(values)
     require_build(build, model.build_name)
-    check_setup_arguments(model.source, model.argument, values["device"], values["setup_kwargs"])
+    options = setup_arguments(model.source, model.argument, values["device"], values["setup_kwargs"])
     return WorkerSpec(
-        model, values["device"], values["setup_kwargs"], values["threads"], values["start_timeout"],
+        model, values["device"], options, values["threads"], values["start_timeout"],
         values["timeout"], values["log"],
     )  # fmt: skip
 

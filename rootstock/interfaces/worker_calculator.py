@@ -14,6 +14,7 @@ from rootstock.client.method_call import method_call
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession, WorkerSpec
 from rootstock.client.sharing import share_equal
+from rootstock.config.model_string import model_string
 from rootstock.errors import RootstockError, UnsupportedPropertyError
 from rootstock.interfaces.arguments import with_absolute_paths
 from rootstock.interfaces.many import ManyCalculator
@@ -56,6 +57,15 @@ class WorkerCalculator(ManyCalculator):
         inputs = Inputs()
         inputs.update(atoms)
         self._session.refuse(inputs)
+
+    @property
+    def model_name(self) -> str:
+        """The model string of what computes, where `parameters` have an alias too; with `environment`, its argument."""
+        written: str = self._arguments["model"]
+        if self._arguments["environment"] is not None:
+            return written
+        model = self._session.spec.model
+        return written if model.argument == "" else model_string(model.source.name, model.argument)
 
     @property
     def device(self) -> str:

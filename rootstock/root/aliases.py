@@ -1,11 +1,12 @@
 """The table of aliases: names by which the field knows models, of the builds in use.
 
 `rootstock.root.generations.transaction` writes it at the end of each change. It says for which builds it holds: where
-others are in use, or it is gone, the records of the builds are read instead.
+others are in use, or it is gone or damaged, the records of the builds are read instead.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,15 +44,16 @@ def aliases_of_builds(layout: RootLayout, active: Mapping[str, str]) -> Aliases:
     layout : RootLayout
     active : Mapping[str, str]
         As in a `rootstock.root.generations.State`.
-
-    Raises
-    ------
-    RootError
-        If the table cannot be read.
     """
-    remedy = f"An admin writes it anew: rm {layout.aliases_file}; rootstock-site repair --root {layout.root}"
-    table = read_record(AliasTable, layout.aliases_file, remedy)
+    table = _read(layout)
     return table.aliases if table is not None and table.active == active else _recorded(layout, active)
+
+
+def _read(layout: RootLayout) -> AliasTable | None:
+    """Return the table; None if there is none, or it cannot be read: the records of the builds say the same."""
+    with suppress(RootError):
+        return read_record(AliasTable, layout.aliases_file, "")
+    return None
 
 
 def write_table(layout: RootLayout, active: Mapping[str, str], mode: int) -> None:
@@ -78,12 +80,10 @@ def table_is_current(layout: RootLayout, active: Mapping[str, str]) -> bool:
     layout, active
         As `aliases_of_builds`.
     """
-    table, wanted = None, AliasTable(active, _recorded(layout, active))
-    with suppress(RootError):
-        table = read_record(AliasTable, layout.aliases_file, "")
-        if table is None and not wanted.aliases:
-            return True
-    return table == wanted
+    wanted = AliasTable(active, _recorded(layout, active))
+    if not os.path.lexists(layout.aliases_file) and not wanted.aliases:
+        return True
+    return _read(layout) == wanted
 
 
 def _recorded(layout: RootLayout, active: Mapping[str, str]) -> Aliases:

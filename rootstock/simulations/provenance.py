@@ -28,7 +28,8 @@ def note_calculator(atoms: Atoms, calculator: Any) -> None:
     calculator : ase.calculators.calculator.Calculator
         One of another kind than ours leaves no notes.
     """
-    said = {**calculator.parameters, "device": calculator.device} if calculator.name == "rootstock" else {}
+    ours = calculator.name == "rootstock"
+    said = {**calculator.parameters, "model": calculator.model_name, "device": calculator.device} if ours else {}
     for key in _OF_CALCULATOR:
         atoms.info.pop(key, None)  # of a calculation before
         if (value := said.get(key.removeprefix("rootstock_"))) is not None:

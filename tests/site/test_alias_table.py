@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
+from ase import Atoms
 
+from rootstock import RootstockCalculator
 from rootstock.config.model_names import find_alias
-from rootstock.errors import ConfigurationError, RootError
+from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
+from rootstock.simulations.provenance import note_calculator
 from tests.conftest import Site
 from tests.support.commands import ROOTSTOCK, Done, clean_environment, run
 
@@ -77,6 +79,13 @@ def test_a_root_without_aliases_has_no_table(tiny_root: Path) -> None:
     assert (done.returncode, "'field' not found" in done.stderr) == (4, True)
 
 
+def test_results_name_the_model_and_not_its_alias(named: RootLayout) -> None:
+    """An alias may mean another model tomorrow."""
+    calc, atoms = RootstockCalculator("field", root=named.root, device="cpu"), Atoms("Cu")
+    note_calculator(atoms, calc)
+    assert (calc.parameters["model"], calc.model_name, atoms.info["rootstock_model"]) == ("field", "tiny-a", "tiny-a")
+
+
 @pytest.mark.parametrize("command", [("repair", "--yes"), ("install", "--no-client")])
 @pytest.mark.parametrize("damage", ["", "{", '{"active": {}, "aliases": {"tiny": 3}}'])
 def test_a_table_that_is_gone_or_damaged_is_written_anew(
@@ -85,14 +94,9 @@ def test_a_table_that_is_gone_or_damaged_is_written_anew(
     before = named.aliases_file.read_text()
     if damage:
         named.aliases_file.write_text(damage)
-        with pytest.raises(RootError, match=re.escape(f"Cannot read {named.aliases_file}")):
-            find_alias(named, "field")
-        done = show(named.root, "field")
-        assert done.returncode == 10 and f"rm {named.aliases_file}" in done.stderr, done.stderr
-        assert show(named.root, "tiny-b").returncode == 0  # which needs no table
     else:
         named.aliases_file.unlink()
-        assert find_alias(named, "field") == ("tiny", "a")  # the builds' records say the same
+    assert find_alias(named, "field") == ("tiny", "a")  # the builds' records say the same
     looked = site(*command, "--root", named.root, "--dry-run")
     assert "write the table of aliases anew" in looked.stdout
     site(*command, "--root", named.root)

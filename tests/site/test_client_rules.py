@@ -14,6 +14,8 @@ from ase.build import bulk
 from ase.io import read, write
 
 from rootstock.calculator import FailureClass, RootstockCalculator
+from rootstock.config.demands import setup_arguments
+from rootstock.config.environment_file import packaged_source
 from rootstock.errors import ConfigurationError
 from rootstock.root.layout import RootLayout
 from rootstock.root.records import read_build
@@ -351,6 +353,12 @@ def test_dispersion_is_refused_where_it_would_be_wrong(
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"Model rules-{model}: .*{message}"):
         make(f"rules-{model}", setup_kwargs=options)
+
+
+def test_no_dispersion_is_asked_of_no_model() -> None:
+    """The word is for those that offer it: others may not know it."""
+    options = {"dispersion": False, "epsilon": 2.0}
+    assert setup_arguments(packaged_source("lj"), "", "cpu", options) == {"epsilon": 2.0}
 
 
 def test_dispersion_that_is_offered(make: Make, root: Path, tmp_path: Path) -> None:
