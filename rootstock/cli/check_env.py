@@ -104,11 +104,12 @@ def check_env(
     errors = sum(report["errors"] for report in reports)
     try:
         if build and not errors:
-            run = _build(files[0], cluster, settings, device)
-            reports[0]["build"] = {"passed": run.passed, "not_run": run.not_run, "checks": run.checks}
+            run, room = _build(files[0], cluster, settings, device)
+            reports[0]["build"] = {"passed": run.passed, "not_run": run.not_run, "checks": run.checks, "room": room}
             if not as_json:
                 passed = number_of(run.passed, "check")
                 click.echo(f"{files[0]}: built; {passed} passed, {run.not_run} not run ({device})")
+                click.echo("For the header: room = {{ megabytes = {megabytes}, files = {files} }}".format(**room))
     except RootstockError as error:
         reports[0]["build"] = {"error": error.message}
         raise
@@ -141,8 +142,8 @@ def _check(file: Path, clashes: list[Finding], *, tell: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> Verification:
-    """Install an environment into a root that is removed again, and return what was verified."""
+def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> tuple[Verification, dict[str, int]]:
+    """Install an environment into a root that is removed again; return what was verified, and what the build takes."""
     from rootstock.admin.install_plan import plan_install
     from rootstock.config.site import find_site
     from rootstock.reports.catalogue import read_environment
@@ -154,8 +155,9 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
         plan = plan_install(site, [str(file.absolute())], device=device, client=False)
         with admin_context(PlanOptions()) as admin:
             plan.apply(admin)
-        verification = read_environment(site.layout, file.stem).verification
-        assert verification is not None  # it has just written it
-        return verification
+        environment = read_environment(site.layout, file.stem)
+        assert environment.verification is not None and environment.record is not None  # it has just written them
+        record = environment.record
+        return environment.verification, {"megabytes": -(-record.bytes // 10**6), "files": record.files}
     finally:
         remove_tree(folder)

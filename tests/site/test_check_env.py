@@ -60,7 +60,8 @@ def test_a_new_file_passes_and_is_never_replaced(site: Site, tmp_path: Path) -> 
     path = tmp_path / "my@1.2.py"
     done = site("new-env", "my@1.2", "-o", path)
     assert f"rootstock-site check-env {path} --build" in done.stdout
-    assert site("check-env", path).stdout == f"{path}: 0 errors, 0 warnings\n"
+    shown = site("check-env", path).stdout
+    assert shown.endswith(f"{path}: 0 errors, 2 warnings\n") and shown.count(" is still that of the example.") == 2
     before = path.read_text()
     assert "my@1.2: " in before
     path.write_text("mine")
@@ -366,7 +367,9 @@ def test_a_build_is_made_and_leaves_nothing(site: Site, tiny: Path, tmp_path: Pa
         environment=clean_environment(TMPDIR=str(scratch)),
     )  # fmt: skip
     data = json.loads(done.stdout)
+    room = data["build"].pop("room")
     assert data["build"] == {"passed": 0, "not_run": 0, "checks": []}
+    assert room["megabytes"] == 1 and room["files"] > 2  # of one module: Python's link, the module, its metadata
     assert (data["errors"], data["warnings"]) == (0, 3)
     assert "tiny" in done.stderr  # its progress
     assert not list(scratch.glob("rootstock-check-*"))

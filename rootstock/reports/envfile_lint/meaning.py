@@ -17,6 +17,8 @@ from rootstock.config.requirements import parse_requirement
 from rootstock.reports.envfile_lint.finding import ERROR, WARNING, Finding, Findings
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+/-]*")
+# What `new-env` writes for somebody to replace.
+_TO_REPLACE = {"description": "a line for users on what it computes", "citation": "What to cite."}
 _WORDS = (*INFO, *ARRAYS, GPU)
 
 
@@ -33,6 +35,9 @@ def check_meaning(source: EnvironmentSource, lines: Lines) -> Findings:
     yield from _of_abilities(table, (), "", lines)
     for number, variant in enumerate(table.get("variants", []), start=1):
         yield from _of_abilities(variant, ("variants",), f"variant {number}: ", lines)
+    for key, text in _TO_REPLACE.items():
+        if text in str(table.get(key, "")):
+            yield Finding(WARNING, f"{key} is still that of the example.", lines.of(key))
     yield from _aliases(source, lines)
     yield from _patterns(source, table.get("bundled", []), ("bundled",), "bundled", lines)
     works = table.get("citation", [])
