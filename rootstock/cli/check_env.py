@@ -156,8 +156,9 @@ def _build(file: Path, cluster: str, settings: tuple[str, ...], device: str) -> 
         with admin_context(PlanOptions()) as admin:
             plan.apply(admin)
         environment = read_environment(site.layout, file.stem)
-        assert environment.verification is not None and environment.record is not None  # it has just written them
-        record = environment.record
-        return environment.verification, {"megabytes": -(-record.bytes // 10**6), "files": record.files}
+        verification, record = environment.verification, environment.record
+        assert verification is not None  # it has just written both
+        assert record is not None
+        return verification, {"megabytes": -(-record.bytes // 10**6), "files": record.files}
     finally:
         remove_tree(folder)
