@@ -10,8 +10,8 @@ from typing import Any
 from rootstock import __version__
 from rootstock.builds.packages import main_package, version_of
 from rootstock.config.citations import ASE, OWN, Work, with_keys, works_of
+from rootstock.config.demands import is_checkpoint
 from rootstock.config.environment_file import EnvironmentSource
-from rootstock.config.model_string import is_path
 from rootstock.root.records import BuildRecord
 
 
@@ -45,17 +45,16 @@ def methods_of(
         Arguments of ``setup()``.
     """
     works = with_keys([*works_of(source.rootstock.get("citation", ""), source.named(argument)), ASE, OWN])
-    key_of = {id(work): key for key, work in works.items()}
     keys = [key for key, work in works.items() if work not in (ASE, OWN)]
-    ase, own = f"ASE [{key_of[id(ASE)]}]", f"Rootstock {__version__} [{key_of[id(OWN)]}]"
-    if record:
-        ase = ase.replace("ASE", f"ASE {version_of(record, 'ase')}".strip(), 1)
+    # By what they are: the environment file may name them too.
+    ase_key, own_key = (next(key for key, work in works.items() if work == each) for each in (ASE, OWN))
+    ase = f"ASE {version_of(record, 'ase') if record else ''}".strip()
     hashes = ", ".join(sha256)
     cited = f" [{', '.join(keys)}]" if keys else ""
     built = [f"build {source.name}/{record.digest}" if record else "", f"weights SHA-256 {hashes}" if hashes else ""]
     sentence = (
         f"Energies and forces were computed with {_model(source, argument, record, options or {})}{cited}, "
-        f"{ase} and {own}{_brackets(built)}."
+        f"{ase} [{ase_key}] and Rootstock {__version__} [{own_key}]{_brackets(built)}."
     )
     return Methods(sentence, works)
 
@@ -64,7 +63,7 @@ def _model(source: EnvironmentSource, argument: str, record: BuildRecord | None,
     name, called = source.named(argument), source.family
     package, version = main_package(source, record)
     details = [f"{package} {version}".strip() if package != "ase" else ""]
-    if not is_path(argument):  # of a checkpoint of the user's own, the file knows nothing
+    if not is_checkpoint(source, argument):  # of a checkpoint of the user's own, the file knows nothing
         capabilities = source.capabilities(argument)
         data = f"trained on {capabilities.training_set}" if capabilities.training_set else ""
         details.append(", ".join(filter(None, [data, capabilities.functional])))
