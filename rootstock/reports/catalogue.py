@@ -140,6 +140,12 @@ class EnvironmentRecord:
         said = self.record is not None and self.source.bundles(argument)
         return said or self.source.named(argument) in self.bundled
 
+    def weights_files(self, argument: str) -> tuple[WeightsFile, ...]:
+        """Return the files of a model's weights: those inside the packages, or those that were fetched."""
+        name = self.source.named(argument)
+        recorded = self.weights.get(name)
+        return self.bundled.get(name) or (recorded.files if recorded else ())
+
     def verification_of(self, argument: str) -> Verification | None:
         """Return the last verification with the checks of one model alone.
 
@@ -201,7 +207,6 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
     capabilities = source.capabilities(argument)
     weights = environment.weights.get(source.named(argument))
     package, version = main_package(source, environment.record)
-    inside = environment.bundled.get(source.named(argument))
     return Model(
         model=model_string(source.name, argument),
         environment=source.name,
@@ -227,7 +232,7 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
         methods=capabilities.methods,
         built_for=environment.built_for,
         weights=_weights(layout, environment, argument, weights),
-        weights_bytes=sum(file.bytes for file in (inside or (weights.files if weights else ()))),
+        weights_bytes=sum(file.bytes for file in environment.weights_files(argument)),
         verified=_verified(environment, argument),
     )
 

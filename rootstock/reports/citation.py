@@ -9,6 +9,7 @@ from typing import Any
 from rootstock.client.methods import Methods, methods_of
 from rootstock.client.resolve import find_model
 from rootstock.config.citations import bibtex
+from rootstock.config.model_string import model_string
 from rootstock.errors import ConfigurationError, RootstockError
 from rootstock.reports.catalogue import read_environment
 from rootstock.root.layout import RootLayout
@@ -50,7 +51,7 @@ def read_citation(layout: RootLayout, model: str) -> Citation:
     ----------
     layout : RootLayout
     model : str
-        A model string.
+        A model string, or an alias.
 
     Raises
     ------
@@ -61,14 +62,12 @@ def read_citation(layout: RootLayout, model: str) -> Citation:
     RootError
         If the folder is no root, or you may not read it.
     """
-    name, argument = find_model(layout, model)
-    environment = read_environment(layout, name)
+    environment_name, argument = find_model(layout, model)
+    environment = read_environment(layout, environment_name)
     source = environment.source
     source.check_model(argument)
     if doubt := source.doubt(argument):
         raise ConfigurationError(doubt)
-    name, recorded = source.named(argument), environment.weights.get(source.named(argument))
-    files = environment.bundled.get(name) or (recorded.files if recorded else ())
-    hashes = [file.sha256 for file in files]
+    hashes = [file.sha256 for file in environment.weights_files(argument)]
     methods = methods_of(source, argument, environment.record, hashes)
-    return Citation(model, methods, environment.damaged)
+    return Citation(model_string(environment_name, argument), methods, environment.damaged)

@@ -136,9 +136,8 @@ class ModelCard:
         versions = ", ".join(f"{name} {version}" for name, version in key_packages(source, build).items())
         yield f"build       {build.digest}, {build.platform}, {build.computes_on}, {build.built_at} by {build.built_by}"
         yield f"versions    Python {build.python}, {versions}"
-        inside = self.environment.bundled.get(source.named(self.model.argument), ())
         yield f"weights     {'in the package' if self.model.weights == 'package' else self.model.weights}"
-        for file in inside or (self.weights.files if self.weights else ()):
+        for file in self.environment.weights_files(self.model.argument):
             yield f"            {file.path} ({megabytes(file.bytes)}, sha256 {file.sha256})"
 
     def _checks(self) -> Iterator[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ase.build import bulk
 
 from rootstock import RootstockCalculator, __version__
+from rootstock.client.methods import methods_of
 from rootstock.config.citations import ASE, OWN, Work, bibtex, line, with_keys, works_of
 from rootstock.config.environment_file import packaged_names, packaged_source
 from rootstock.root.layout import RootLayout
@@ -109,6 +111,8 @@ def test_the_same_as_json(ask: Ask, mace_root: RootLayout) -> None:
     assert [work["key"] for work in data["works"]] == [*entries(data["bibtex"])]
     assert "2510.25380" in {work.get("arxiv") for work in data["works"]}
     assert all(f"{work['key']}" in data["methods"] for work in data["works"])
+    by_alias = json.loads(ask("cite", "mace-mp-0-medium", "--json", "--root", mace_root.root).stdout)
+    assert by_alias["model"] == "mace-medium"
 
 
 def test_a_calculator_has_the_same_sentence(ask: Ask, root: Path) -> None:
@@ -142,6 +146,12 @@ def test_files_of_before(ask: Ask, tiny_root: Path, tmp_path: Path) -> None:
     assert plain(fields["note"]) == "A. Nobody & B., 50% <of> a_b #1, doi:10.1000/1"
     nothing = ask("cite", "tiny", "--root", tiny_root)
     assert [*entries(nothing.stdout)] == ["larsen2017atomic", f"rootstock{__version__[:4]}"]
+
+
+def test_a_file_that_cites_ase_itself() -> None:
+    source = replace(packaged_source("emt"), header={"tool": {"rootstock": {"citation": [dict(ASE)]}}})
+    found = methods_of(source, "", None, ())
+    assert "with emt, ASE [larsen2017atomic] and Rootstock" in found.sentence and len(found.works) == 2
 
 
 def test_what_would_break_an_entry() -> None:
