@@ -418,3 +418,13 @@ def test_words_that_are_welcome(tmp_path: Path) -> None:
         'training-set = "MPtrj (part) + a set of my own"',
     )
     assert said(tmp_path, text) == []
+
+
+def test_files_of_the_same_name(site: Site, tmp_path: Path) -> None:
+    paths = [tmp_path / name / "mine.py" for name in ("without", "with")]
+    for path, text in zip(paths, [SETUP, header("models = { a = '' }", "aliases = { emt = 'a' }")], strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    done = site("check-env", *paths, check=False)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert f"alias 'emt' in {paths[1]} is the name of an environment" in done.stdout

@@ -51,7 +51,7 @@ def alias_clashes(paths: Sequence[Path]) -> dict[Path, list[Finding]]:
     Parameters
     ----------
     paths : sequence of Path
-        Of files of different names. What cannot be read has no aliases.
+        What cannot be read has no aliases. Of files of the same name, the last one counts.
     """
     sources = {path.stem: path for path in [data_folder("environments") / f"{name}.py" for name in packaged_names()]}
     sources |= {path.stem: path for path in paths}
@@ -61,8 +61,8 @@ def alias_clashes(paths: Sequence[Path]) -> dict[Path, list[Finding]]:
             aliases[name] = read_header(path).aliases
     found: dict[Path, list[Finding]] = {path: [] for path in paths}
     for alias, fault in clashes(aliases, sources):
-        for path in paths:
-            if alias in aliases.get(path.stem, ()):
+        for name, path in sources.items():
+            if path in found and alias in aliases.get(name, ()):
                 found[path].append(
                     Finding(ERROR, fault, header_blocks(read_text(path))[0].lines().of("aliases", alias))
                 )

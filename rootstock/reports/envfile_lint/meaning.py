@@ -64,11 +64,8 @@ def _of_abilities(table: Mapping[str, Any], above: Place, where: str, lines: Lin
     for key in ("training-set", "functional"):
         if key in table and not table[key].strip():
             yield Finding(ERROR, f"{where}{key} is empty: leave it out if nobody knows.", of(key))
-    if (said := table.get("dispersion")) not in (
-        None,
-        *DISPERSION,
-        *([""] if where else []),
-    ):  # a variant may take it back
+    said, taken_back = table.get("dispersion"), ("",) if where else ()  # only a variant may do that
+    if said not in (None, *DISPERSION, *taken_back):
         yield Finding(ERROR, f"{where}dispersion must be {' or '.join(DISPERSION)}, not {said!r}.", of("dispersion"))
     for word in table.get("needs", []):
         if word in _WORDS:
