@@ -19,12 +19,11 @@ from rootstock.worker.channel.blocks import read_arrays
 from rootstock.worker.channel.endpoint import PeerGoneError
 from rootstock.worker.channel.failures import decode_failure
 from rootstock.worker.channel.frames import MAX_PAYLOAD, Frame, Kind
-from rootstock.worker.channel.values import unpack
+from rootstock.worker.channel.values import MAX_DEPTH, unpack
 
 if TYPE_CHECKING:
     from rootstock.client.connection import WorkerConnection
 
-_MAX_DEPTH = 50
 _MAX_ARGUMENTS = MAX_PAYLOAD // 4  # characters; atoms.info travels in the same frame
 
 
@@ -157,8 +156,8 @@ def _require_json(value: Any, method: str, where: str, depth: int = 0) -> None:
     """Refuse what JSON cannot hold, or would change without a word; tuples become lists."""
     if value is None or isinstance(value, bool | int | float | str):
         return
-    if depth > _MAX_DEPTH:
-        raise TypeError(f"{method}(): {where} is nested more than {_MAX_DEPTH} levels deep, or holds itself.")
+    if depth > MAX_DEPTH:
+        raise TypeError(f"{method}(): {where} is nested more than {MAX_DEPTH} levels deep, or holds itself.")
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
             _require_json(item, method, f"{where}[{number}]", depth + 1)

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from rootstock.worker.channel.endpoint import Endpoint
 from rootstock.worker.channel.frames import Frame, Kind
 from rootstock.worker.channel.memory import SharedMemory
 from rootstock.worker.channel.shapes import parse_shape
+from rootstock.worker.channel.values import pack
 from rootstock.worker.channel.wakeup import WORKER, WakeupFlag
 from tests.run.extra_models import EXTRA_MODELS
 from tests.support.commands import ROOTSTOCK, ordinary, run
@@ -500,6 +502,17 @@ def test_blocks_of_nobody(data: bytes, at: int) -> None:
         for place in (at, 128):
             with suppress(WorkerProtocolError):
                 read_block(memory.fd, place, 128)
+
+
+def test_members_of_enumerations_are_their_values() -> None:
+    class Word(str, Enum):  # noqa: UP042  # as libraries have it
+        ONE = "first"
+
+    class Number(IntEnum):
+        TWO = 2
+
+    packed = pack([Word.ONE, Number.TWO], [], "it")
+    assert [*map(type, packed)] == [str, int] and packed == ["first", 2]
 
 
 @pytest.mark.parametrize(

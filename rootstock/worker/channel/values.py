@@ -12,7 +12,7 @@ from rootstock.worker.channel.blocks import KINDS
 
 _ARRAY, _NUMBER, _TUPLE = "__array__", "__number__", "__tuple__"  # each the only key of a JSON object
 _RESERVED = (_ARRAY, _NUMBER, _TUPLE)
-_DEPTH = 50
+MAX_DEPTH = 50  # of lists and dicts in each other, also of arguments
 
 
 def pack(value: Any, arrays: list[NDArray[Any]], where: str, depth: int = 0) -> Any:
@@ -34,16 +34,18 @@ def pack(value: Any, arrays: list[NDArray[Any]], where: str, depth: int = 0) -> 
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if depth > _DEPTH:
-        raise TypeError(f"{where} is nested more than {_DEPTH} levels deep, or holds itself.")
+    if depth > MAX_DEPTH:
+        raise TypeError(f"{where} is nested more than {MAX_DEPTH} levels deep, or holds itself.")
     if isinstance(value, np.generic) or (hasattr(value, "__array__") and not isinstance(value, list | tuple | dict)):
         array = np.asarray(value)
         if array.dtype.kind not in KINDS or isinstance(value, np.ma.MaskedArray):
             raise TypeError(f"{where} is an array of {array.dtype}: arrays of numbers and truth values travel.")
         arrays.append(array.astype(array.dtype.newbyteorder("<"), copy=False))
         return {_NUMBER if isinstance(value, np.generic) else _ARRAY: len(arrays) - 1}
-    if isinstance(value, bool | int | float | str):  # an enumeration, perhaps
-        return next(kind(value) for kind in (int, float, str) if isinstance(value, kind))
+    if isinstance(value, str):
+        return str.__str__(value)  # str() of a member of an enumeration is its name
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, list | tuple):
         items = [pack(item, arrays, f"{where}[{number}]", depth + 1) for number, item in enumerate(value)]
         return {_TUPLE: items} if isinstance(value, tuple) else items
