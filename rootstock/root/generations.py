@@ -178,9 +178,9 @@ def transaction(layout: RootLayout, access: Access, change: Change, admin: Admin
             yield
         except BaseException:
             with contextlib.suppress(OSError, RootError):  # the error that stopped us is the one to report
-                write_table(layout, read_state(layout).active, access.file)
                 if unrecorded(layout):
                     _record(layout, access, f"{admin.command} (did not end well)", change.restores)
+                write_table(layout, read_state(layout).active, access.file)
             raise
         write_table(layout, read_state(layout).active, access.file)
         if change.always or unrecorded(layout):
