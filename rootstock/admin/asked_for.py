@@ -28,8 +28,7 @@ from rootstock.root.reachability import refusal
 from rootstock.root.records import is_in_use, read_build
 from rootstock.root.variants import find_variants
 
-_REASONS = ("error:", "cause:", "×", "╰─▶")  # as the lines begin in which uv says why, in its versions
-_MARKS = re.compile("^(error:|cause:|×|╰─▶) *")
+_MARK = re.compile("^(error:|cause:|×|╰─▶) *")  # begins the lines in which uv says why, in its versions
 _LONGEST = 300  # characters of a reason in a line
 
 
@@ -208,8 +207,8 @@ def reason(error: RootstockError) -> str:
     """
     first, *others = [" ".join(line.split()) for line in error.message.splitlines() if line.strip()]
     if first.endswith(":") and others:
-        told = [line for line in others if line.startswith(_REASONS)] or others[:1]
-        plain = [_MARKS.sub("", line).rstrip(":") for line in told[:2]]
+        told = [line for line in others if _MARK.match(line)] or others[:1]
+        plain = [_MARK.sub("", line).rstrip(":") for line in told[:2]]
         first = f"{first} {': '.join(plain)}"
     return first if len(first) <= _LONGEST else f"{first[: _LONGEST - 3]}..."
 

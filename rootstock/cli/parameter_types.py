@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem
 from rootstock.config.capabilities import SYMBOLS
 from rootstock.config.clusters import AUTO, cluster_names, require_root
 from rootstock.config.devices import check_device_name
-from rootstock.config.licences import CLASSES
+from rootstock.config.licences import CLASSES, each_functional
 from rootstock.config.site import installed_versions
 from rootstock.errors import RootstockError
 from rootstock.root.layout import RootLayout
@@ -258,7 +258,7 @@ def _known(of: Callable[[Any], Iterable[str]]) -> Callable[[click.Context], list
 ELEMENT = Element("element", lambda _: SYMBOLS)
 PROPERTY = Completed("property", _known(lambda model: [*model.properties, *model.extra_properties]))
 LICENCE = Word(CLASSES)
-FUNCTIONAL = Completed("functional", _known(lambda model: [part.strip() for part in model.functional.split(",")]))
+FUNCTIONAL = Completed("functional", _known(lambda model: each_functional(model.functional)))
 FAMILY = Completed("family", _known(lambda model: [model.family]))
 MODEL = Completed("model", _models)
 REFERENCE = Completed("model", lambda context: ["data", *_models(context)])

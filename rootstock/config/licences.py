@@ -73,6 +73,15 @@ def odd_licence(licence: str) -> str:
     return f"licence {licence!r} is in no class: users see it as unknown.{meant}"
 
 
+def each_functional(functional: str) -> list[str]:
+    """Return the functionals of a model, each by itself.
+
+    >>> each_functional("PBE+U, wB97M-V")
+    ['PBE+U', 'wB97M-V']
+    """
+    return [name for part in functional.split(",") if (name := part.strip())]
+
+
 def odd_functionals(functional: str) -> Iterator[str]:
     """Yield what is unusual about the functionals of a model.
 
@@ -81,7 +90,7 @@ def odd_functionals(functional: str) -> Iterator[str]:
     functional : str
         One or several, separated by commas.
     """
-    for name in filter(None, (part.strip() for part in functional.split(","))):
+    for name in each_functional(functional):
         if name not in FUNCTIONALS:
             meant = _meant(name, FUNCTIONALS) or f" Known: {', '.join(FUNCTIONALS)}."
             yield f"functional {name!r} is none that filters know.{meant}"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rootstock.config.licences import each_functional
 from rootstock.config.model_string import did_you_mean
 from rootstock.errors import ConfigurationError
 from rootstock.reports.model import Model
@@ -56,7 +57,7 @@ def criteria(
     """
     one_of: dict[str, tuple[Sequence[str], Callable[[Model], Sequence[str]]]] = {
         "--licence": (licences, lambda model: [model.licence_class]),
-        "--functional": (functionals, functionals_of),
+        "--functional": (functionals, lambda model: each_functional(model.functional)),
         "--family": (families, lambda model: [model.family]),
     }
     return [
@@ -68,11 +69,6 @@ def criteria(
 
 def _results(model: Model) -> list[str]:
     return [*model.properties, *model.extra_properties]
-
-
-def functionals_of(model: Model) -> list[str]:
-    """Return the functionals of a model, each by itself."""
-    return [name for part in model.functional.split(",") if (name := part.strip())]
 
 
 def check_properties(properties: Sequence[str], models: Sequence[Model]) -> None:

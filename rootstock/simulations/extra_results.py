@@ -20,8 +20,8 @@ LEFT_OUT = "rootstock_left_out"  # the entry of atoms.info that names those that
 _THERE = "rootstock_extra"  # and those that are there: to the next model, they are somebody else's
 MOST = 10_000  # numbers in an entry of atoms.info: in text files it is one line
 _OF_ASE = "extra_"  # begins the names of those that are called as one of ASE's properties is
-_BEFORE = "ref_"  # and of what the structure came with under that name
-_OF_START = "start_"  # the same, where atoms have moved since
+REFERENCE = "ref_"  # and of what the structure came with under that name, or as results
+OF_START = "start_"  # the same, where atoms have moved since
 
 
 def extra_results(calculator: Any) -> Mapping[str, Any]:
@@ -46,7 +46,7 @@ def add_extra_results(atoms: Atoms, extra: Mapping[str, Any], calculator: Any, *
         Whether the atoms are elsewhere than they came: what they have already is named ``start_NAME`` then.
     """
     atoms.info.pop(LEFT_OUT, None)
-    prefix = _OF_START if moved else _BEFORE
+    prefix = OF_START if moved else REFERENCE
     for key in str(atoms.info.pop(_THERE, "")).split():
         if not extra_property_fault(key.removeprefix(_OF_ASE), "scalar"):  # what else somebody has written there
             set_free(key, atoms, prefix)

@@ -6,11 +6,8 @@ from typing import Any
 
 from ase import Atoms
 
-from rootstock.simulations.extra_results import free_name
+from rootstock.simulations.extra_results import OF_START, REFERENCE, free_name
 from rootstock.simulations.provenance import NOTES, SOURCE
-
-_REFERENCE = "ref_"  # begins the names of what the input carried as results
-_OF_START = "start_"  # and of those where atoms have moved since
 
 
 def set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -23,7 +20,7 @@ def set_aside(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
     atoms : ase.Atoms
     """
     info, arrays = (
-        {name: entries.pop(name) for name in [*entries] if name in NOTES or str(name).startswith(_REFERENCE)}
+        {name: entries.pop(name) for name in [*entries] if name in NOTES or str(name).startswith(REFERENCE)}
         for entries in (atoms.info, atoms.arrays)
     )
     # The other notes are about a calculation before.
@@ -44,5 +41,5 @@ def put_back(atoms: Atoms, info: dict[str, Any], arrays: dict[str, Any], *, move
     """
     for entries, kept in ((atoms.info, info), (atoms.arrays, arrays)):
         for name, value in kept.items():
-            of_start = moved and name.startswith(_REFERENCE)
-            entries[free_name(_OF_START + name.removeprefix(_REFERENCE), atoms) if of_start else name] = value
+            of_start = moved and name.startswith(REFERENCE)
+            entries[free_name(OF_START + name.removeprefix(REFERENCE), atoms) if of_start else name] = value

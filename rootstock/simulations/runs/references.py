@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
-from rootstock.simulations.extra_results import free_name
+from rootstock.simulations.extra_results import REFERENCE, free_name
 from rootstock.simulations.extxyz import OF_ATOMS
 
 
@@ -23,7 +23,7 @@ def keep_as_references(atoms: Atoms) -> None:
         if value is None:
             continue
         of_atoms = name in OF_ATOMS and np.shape(value)[:1] == (len(atoms),)
-        free = free_name(f"ref_{name}", atoms)
+        free = free_name(f"{REFERENCE}{name}", atoms)
         if of_atoms:
             atoms.set_array(free, np.asarray(value))
         else:
