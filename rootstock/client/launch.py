@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rootstock.builds.variables import clean_variables
-from rootstock.client.private_home import LEAD_ASTRAY as BESIDE_HOME
-from rootstock.client.private_home import make_home, shared_home
+from rootstock.client.private_home import BESIDE_HOME, make_home, shared_home
 from rootstock.client.process import Launch
 from rootstock.client.scratch import private_scratch
 from rootstock.config.environment_file import EnvironmentSource
@@ -99,7 +98,8 @@ class ResolvedModel:
     def launch_offline(self, home: Path) -> Launch:
         """Say how to start a worker as any user of the root does: with nothing of the caller's own home."""
         launch, own = self.launch(threads=1), self.source.cache_variables
-        variables = {name: value for name, value in launch.variables.items() if name in own or name[:4] != "XDG_"}
+        outside = {name for name in launch.variables if name.startswith("XDG_")} - {*own}
+        variables = {name: value for name, value in launch.variables.items() if name not in outside}
         own_home = make_home(home, self.layout.cache, self.source.home_folders) if launch.home else None
         return replace(launch, variables={**variables, "HOME": str(home)}, home=own_home)
 

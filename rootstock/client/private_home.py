@@ -17,7 +17,7 @@ from rootstock.errors import WorkerStartError
 from rootstock.root.weights import home_links
 
 # They outrank HOME: set in a user's shell, they would lead away from the links.
-LEAD_ASTRAY = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+BESIDE_HOME = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 def shared_home(cache: Path, folders: Iterable[str]) -> Path:

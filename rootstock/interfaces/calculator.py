@@ -10,7 +10,7 @@ from typing import Any
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from rootstock.client.extra_results import WithExtras
+from rootstock.client.extra_results import extras_of
 from rootstock.client.mpi import worker_session
 from rootstock.client.session import WorkerSession
 from rootstock.client.timeouts import EVALUATION_S, START_S
@@ -257,8 +257,8 @@ class RootstockCalculator(WorkerCalculator):
         session = self._session
         try:
             results = session.evaluate(state.inputs, predicted, bits)
-            if type(results) is WithExtras:
-                state.extra_results = {**state.extra_results, **results.extra}
+            if extra := extras_of(results):
+                state.extra_results = {**state.extra_results, **extra}
             state.results |= results
             if self._named is not session:
                 self._name_build(session)

@@ -42,7 +42,7 @@ class WorkerCalculator(ManyCalculator):
         return self
 
     def check_atoms(self, atoms: Atoms) -> None:
-        """Refuse atoms that the model cannot compute, as a calculation would, without one and without a worker.
+        """Refuse atoms that the model cannot compute. A calculation does the same; this starts no worker.
 
         Parameters
         ----------

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootstock.errors import WorkerProtocolError
-from rootstock.worker.channel.blocks import MAX_BYTES, write_arrays, write_block
+from rootstock.worker.channel.blocks import MAX_BYTES, size_of, write_arrays, write_block
 from rootstock.worker.channel.shapes import Shape, parse_shape
 from rootstock.worker.results import real_numbers
 
@@ -124,7 +124,7 @@ class ExtraResults:
             return 0
         arrays = [*found.values()]
         at = self._next
-        if at - self._begin + sum(array.nbytes for array in arrays) > MAX_BYTES:
+        if at - self._begin + size_of(arrays) > MAX_BYTES:
             raise ValueError("The extra results of the structures that are computed together are too large.")
         self._next = write_block(fd, at, {"names": [*found]}, arrays)
         return at

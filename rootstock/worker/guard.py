@@ -127,7 +127,7 @@ class SetupGuard:
 
     def _see_write(self, path: Any) -> None:
         """Refuse it where that changes what others use: some libraries fetch into their own package first."""
-        if self._offline or os.path.abspath(os.fsdecode(path)).startswith(self._build or "\0"):
+        if self._offline or os.path.abspath(os.fsdecode(path)).startswith(self._build):
             self._refuse(PermissionError, f"writing to {os.fsdecode(path)}")
 
     def _see_connect(self, socket: Any, address: Any) -> None:

@@ -1,6 +1,6 @@
 """Shapes of extra results, as environment files write them: ``scalar``, ``per-atom``, ``3N,3N``, ``models,N,3``.
 
-Nothing is imported here: listing models reads these, and must stay quick.
+Neither numpy nor ASE is imported here: listing models reads these, and must stay quick.
 """
 
 from __future__ import annotations
