@@ -524,4 +524,6 @@ class BatchCalculator(ORBCalculator):
             columns["forces"] = [part.numpy() for part in out[forces].detach().cpu().split(sizes)]
         if stress in out:
             columns["stress"] = list(out[stress].detach().cpu().numpy())
+        if "confidence" in out:
+            columns["confidence"] = [part.numpy() for part in out["confidence"].detach().cpu().split(sizes)]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
