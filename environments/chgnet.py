@@ -140,6 +140,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 _MODELS = {"0.3.0": "pbe", "0.2.0": "pbe", "r2scan": "r2scan"}  # and their functionals, by torch-dftd's names
 _DEFAULT = "0.3.0"
+_OPTIONS = ("on_isolated_atoms", "return_site_energies")  # the library takes any other, and ignores it
 
 
 def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion_kwargs: dict | None = None, **kwargs):
@@ -159,6 +160,8 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
     **kwargs
         Options of `CHGNetCalculator`: ``on_isolated_atoms``, ``return_site_energies``.
     """
+    if unknown := sorted(set(kwargs) - {*_OPTIONS}):
+        raise TypeError(f"CHGNet takes no option {unknown[0]!r} here; it takes: dispersion, {', '.join(_OPTIONS)}.")
     name = model or _DEFAULT
     d3 = _dispersion(_MODELS.get(name), device, dispersion_kwargs) if dispersion else None
     if name in _MODELS:

@@ -60,5 +60,7 @@ def test_functionals_and_what_is_refused(build: Build, make_model: Make) -> None
     assert named == "0.7898"
     assert unknown.startswith("TypeError: dispersion_kwargs takes no 'functional'; it takes: abc, ")
     assert held == "ValueError: D3 cannot be added to model 'off-small': it holds dispersion."
+    [misspelt] = call_setup(build("chgnet"), "chgnet", ("", {"disperson": True}, "calculator"))
+    assert misspelt.startswith("TypeError: CHGNet takes no option 'disperson' here; it takes: dispersion, ")
     with pytest.raises(ConfigurationError, match="hold dispersion already"):
         RootstockCalculator("so3lr", root=build("so3lr"), device="cpu", setup_kwargs=ON)
