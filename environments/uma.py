@@ -18,13 +18,15 @@
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces"]
 # optional-properties = ["stress"]
-# extra-properties = { hessian = "3N,3N" }
 # elements = ["H-Bi", "Ac-Pu"]
 # warm = ["s-1p2/omat"]
 # variants = [
 #     { models = ["*/omat"], properties = ["energy", "free_energy", "forces", "stress"], training-set = "OMat24", functional = "PBE+U" },
 #     { models = ["*/omol", "*-omol"], needs = ["charge", "spin"], training-set = "OMol25", functional = "wB97M-V", dispersion = "included", elements = ["H-Bi"] },
 #     { models = ["*/oc20"], training-set = "OC20", functional = "RPBE" },
+#     { models = ["s-1p2*/omol"], training-set = "OMol25 + OPoly26" },
+#     { models = ["*/oc22"], training-set = "OC22", functional = "PBE+U" },
+#     { models = ["*/oc25"], training-set = "OC25", functional = "RPBE-D3", dispersion = "included" },
 #     { models = ["*/odac"], training-set = "ODAC23", functional = "PBE-D3", dispersion = "included" },
 #     { models = ["*/omc"], properties = ["energy", "free_energy", "forces", "stress"], training-set = "OMC25", functional = "PBE-D3", dispersion = "included" },
 #     { models = ["*-omol"], gated = "https://huggingface.co/facebook/OMol25" },
@@ -36,11 +38,15 @@
 # "s-1p2/omat" = "UMA-S 1.2, inorganic materials"
 # "s-1p2/omol" = "UMA-S 1.2, molecules"
 # "s-1p2/oc20" = "UMA-S 1.2, adsorption"
+# "s-1p2/oc22" = "UMA-S 1.2, oxide catalysts"
+# "s-1p2/oc25" = "UMA-S 1.2, interfaces with electrolytes"
 # "s-1p2/odac" = "UMA-S 1.2, metal-organic frameworks"
 # "s-1p2/omc" = "UMA-S 1.2, molecular crystals"
 # "s-1p2p1/omat" = "UMA-S 1.2.1, inorganic materials: the fastest on a GPU"
 # "s-1p2p1/omol" = "UMA-S 1.2.1, molecules: the fastest on a GPU"
 # "s-1p2p1/oc20" = "UMA-S 1.2.1, adsorption: the fastest on a GPU"
+# "s-1p2p1/oc22" = "UMA-S 1.2.1, oxide catalysts: the fastest on a GPU"
+# "s-1p2p1/oc25" = "UMA-S 1.2.1, interfaces with electrolytes: the fastest on a GPU"
 # "s-1p2p1/odac" = "UMA-S 1.2.1, metal-organic frameworks: the fastest on a GPU"
 # "s-1p2p1/omc" = "UMA-S 1.2.1, molecular crystals: the fastest on a GPU"
 # "s-1p1/omat" = "UMA-S 1.1, inorganic materials"
@@ -144,9 +150,11 @@ from huggingface_hub import try_to_load_from_cache
 
 _DEFAULT = "s-1p2/omat"
 _TASKS = ("omat", "omol", "oc20", "odac", "omc")
+_LATER = ("oc22", "oc25")  # tasks of 1.2 and newer
 # Argument -> the library's name and the task.
 _MODELS = {
     **{f"{name}/{task}": (f"uma-{name}", task) for name in ("s-1p2", "s-1p2p1", "s-1p1", "m-1p1") for task in _TASKS},
+    **{f"{name}/{task}": (f"uma-{name}", task) for name in ("s-1p2", "s-1p2p1") for task in _LATER},
     **{
         name: (name, None)
         for name in ("esen-sm-conserving-all-omol", "esen-sm-direct-all-omol", "esen-md-direct-all-omol")
