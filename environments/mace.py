@@ -41,7 +41,7 @@
 #     { models = ["*-omat-0"], training-set = "OMat24" },
 #     { models = ["mace-matpes-pbe-*"], training-set = "OMat24 + MatPES-PBE", functional = "PBE" },
 #     { models = ["mace-matpes-r2scan-*"], training-set = "OMat24 + MatPES-r2SCAN", functional = "r2SCAN" },
-#     { models = ["mh-*"], training-set = "OMat24 + OMol25 + OC20 + MatPES-PBE + MatPES-r2SCAN", functional = "PBE+U, PBE, r2SCAN, wB97M-V" },
+#     { models = ["mh-*"], training-set = "OMat24 + OMol25 + OC20 + SPICE 1 + MPtrj + MatPES-r2SCAN", functional = "PBE+U, PBE, r2SCAN, wB97M-V, wB97M-D3(BJ)" },
 #     { models = ["off-*"], training-set = "SPICE 1", functional = "wB97M-D3(BJ)" },
 #     { models = ["omol-*"], training-set = "OMol25", functional = "wB97M-V" },
 #     { models = ["off-*"], elements = ["H", "C-F", "P-Cl", "Br", "I"] },
