@@ -16,7 +16,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -124,9 +124,9 @@ def path_of_a_simulation(start: Atoms) -> list[Atoms]:
     return structures
 
 
-def compute(calc: RootstockCalculator, atoms: Atoms) -> list[list[str]]:
-    calc.calculate(atoms, WANTED)
-    return exactly(*(calc.results[name] for name in WANTED))
+def compute(calc: RootstockCalculator, atoms: Atoms, wanted: Sequence[str] = WANTED) -> list[list[str]]:
+    calc.calculate(atoms, [*wanted])
+    return exactly(*(calc.results[name] for name in wanted))
 
 
 @pytest.mark.parametrize(("name", "device"), DEVICES)
@@ -137,11 +137,13 @@ def test_the_librarys_own_numbers(
     root, case = build(name), CASES[name]
     model = str(make_model(name)) if "MODEL" in case.direct else ""
     structures = path_of_a_simulation(case.start())
-    expected, again = (direct(name, case.code(model, device), structures) for _ in range(2))
+    # Of some, what the library gives is no stress: it comes last, and is left out.
+    runs = [direct(name, case.code(model, device), structures) for _ in range(2)]
+    expected, again = ([numbers[: len(case.wanted)] for numbers in each] for each in runs)
     full = f"{name}-{model}" if model else name
     options = dict(case.options)
     with RootstockCalculator(full, root=root, device=device, threads=1, setup_kwargs=options) as calc:
-        found = [compute(calc, atoms) for atoms in structures]
+        found = [compute(calc, atoms, case.wanted) for atoms in structures]
         info = calc.info()
     assert info["device"] == device
     assert bool(info["gpu"]) == ON_GPU

@@ -67,17 +67,16 @@ class Case:
     weights: tuple[str, str] = ("", "")
     stress: bool = True
     given: str = ""
-
-    @property
-    def wanted(self) -> list[str]:
-        """What every calculator computes, by ASE's names."""
-        return ["energy", "forces", *(["stress"] if self.stress else [])]
-
     build: Callable[[], Atoms] | None = None
     molecule: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
     gpu: bool = True
     history: bool = False
+
+    @property
+    def wanted(self) -> list[str]:
+        """What every calculator computes, by ASE's names."""
+        return ["energy", "forces", *(["stress"] if self.stress else [])]
 
     def start(self) -> Atoms:
         """Return a structure that the model computes, periodic, with forces and stress."""

@@ -129,7 +129,7 @@ def build(site: Site, shared_root: Path, tmp_path_factory: pytest.TempPathFactor
 def put_given_weights_into(root: Path, name: str) -> None:
     """Copy released weights into a root that is to be built, so that references are checked with them."""
     folder, case = os.environ.get("MODELS_WEIGHTS", ""), CASES[name]
-    if not case.given or not (source := Path(folder, case.given)).exists() or not folder:
+    if not (folder and case.given) or not (source := Path(folder, case.given)).exists():
         return
     path = root / "cache" / case.weights[1]
     if not path.exists():
