@@ -91,8 +91,8 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
         yield f"No test run is recorded: `{path.name}` is not in this checkout.\n"
         return
     yield (
-        f"Last run: {run['date']}. Each environment was built, its models were verified with published values, and "
-        "their results were compared with those of the library in the same process.\n"
+        f"Last run: {run['date']}. Each environment was built, its models were compared with published values where "
+        "their weights were there, and its results with those of the library without Rootstock.\n"
     )
     yield _row(["Environment", "Package", "Python", "Weights", "Size", "Published values", "Largest difference",
                 "Bit for bit", "Conformance", "Date"])  # fmt: skip

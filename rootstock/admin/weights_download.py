@@ -144,7 +144,7 @@ def _how_to_be_let_in(site: Site, request: WeightsRequest) -> str:
     return (
         f"The weights of {request} are gated.\n"
         f"  1. Accept the terms with your account: {request.gated}\n"
-        f"  2. Log in here with: huggingface-cli login. Or set HF_TOKEN. {token}\n"
+        f"  2. Log in here with: hf auth login. Or set HF_TOKEN. {token}\n"
         f"  3. Run again: {warm_command(site.layout.root, request.environment, request.model)}"
     )
 

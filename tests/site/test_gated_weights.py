@@ -99,7 +99,7 @@ def test_the_way_to_gated_weights_is_told(site: Site, root: Path, hub: str, tmp_
     assert done.returncode == WeightsError.exit_code
     told = done.stderr[done.stderr.index("Error: ") :]
     assert f"The weights of gated-small are gated.\n  1. Accept the terms with your account: {PAGE}\n" in told
-    assert "2. Log in here with: huggingface-cli login. Or set HF_TOKEN. There is no token here yet.\n" in told
+    assert "2. Log in here with: hf auth login. Or set HF_TOKEN. There is no token here yet.\n" in told
     assert f"3. Run again: rootstock-site {' '.join(map(str, command))}\n" in told
     assert "restricted" in told and "Traceback" not in told  # what the hub says
     token = tmp_path / ".cache" / "huggingface" / "token"
