@@ -296,6 +296,7 @@ _FUNCTIONALS = {
     "mh-0": None, "mh-1": None,  # a head each
     "off-small": "", "off-medium": "", "off-large": "", "omol-extra-large": "",
 }  # fmt: skip
+_HOLDING = ("omol", "spice_wB97M")  # heads of MACE-MH that hold dispersion
 
 
 def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion_kwargs: dict | None = None, **kwargs):
@@ -319,6 +320,8 @@ def setup(model: str, device: str = "cuda", dispersion: bool = False, dispersion
     if unknown := sorted(set(kwargs) - _OPTIONS):
         raise TypeError(f"MACE takes no option {unknown[0]!r} here; it takes: {', '.join(sorted(_OPTIONS))}.")
     name = model or _DEFAULT
+    if dispersion and kwargs.get("head") in _HOLDING:
+        raise ValueError(f"D3 cannot be added to head {kwargs['head']!r}: it holds dispersion.")
     d3 = _dispersion(name, device, dispersion_kwargs) if dispersion else None
     if name in _MODELS:
         load, published, dtype, file = _MODELS[name]

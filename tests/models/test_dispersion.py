@@ -48,18 +48,20 @@ S8 = "round(calculator.mixer.calcs[1].params['s18'], 4)"
 
 def test_functionals_and_what_is_refused(build: Build, make_model: Make) -> None:
     path = str(make_model("mace"))
-    unnamed, named, unknown, held = call_setup(
+    unnamed, named, unknown, held, head = call_setup(
         build("mace"),
         "mace",
         (path, ON, "calculator"),
         (path, {**ON, "dispersion_kwargs": {"xc": "r2scan"}}, S8),
         (path, {**ON, "dispersion_kwargs": {"functional": "pbe"}}, "calculator"),
         ("off-small", ON, "calculator"),
+        ("mh-1", {**ON, "head": "omol", "dispersion_kwargs": {"xc": "pbe"}}, "calculator"),
     )
     assert "Name the functional of model" in unnamed
     assert named == "0.7898"
     assert unknown.startswith("TypeError: dispersion_kwargs takes no 'functional'; it takes: abc, ")
     assert held == "ValueError: D3 cannot be added to model 'off-small': it holds dispersion."
+    assert head == "ValueError: D3 cannot be added to head 'omol': it holds dispersion."
     [misspelt] = call_setup(build("chgnet"), "chgnet", ("", {"disperson": True}, "calculator"))
     assert misspelt.startswith("TypeError: CHGNet takes no option 'disperson' here; it takes: dispersion, ")
     with pytest.raises(ConfigurationError, match="hold dispersion already"):
