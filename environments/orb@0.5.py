@@ -22,6 +22,7 @@
 #     "omol models read atoms.info['charge'] and ['spin'], and refuse atoms without them.",
 #     "On a GPU the model is compiled, as the library does by itself: the first call takes a minute. On a CPU it is not, unless setup_kwargs={'compile': True}: that needs a C++ compiler.",
 #     "Mixed periodic boundary conditions are refused by the library.",
+#     "calc.extra_results['confidence'] of a v3 model: 50 logits for each atom, one for each range of the error of its force, smallest first.",
 # ]
 # all-models-listed = true
 # properties = ["energy", "free_energy", "forces", "stress"]
