@@ -19,12 +19,14 @@
 # elements = ["H-Bi", "Ac-Pu"]
 # training-set = "JARVIS-DFT"
 # functional = "OptB88vdW"
+# # That functional holds it.
+# dispersion = "included"
 # variants = [
-#     { models = ["matpes_r2scan"], training-set = "MatPES-r2SCAN", functional = "r2SCAN" },
-#     { models = ["matpes_pbe"], training-set = "MatPES-PBE", functional = "PBE" },
-#     { models = ["*_mp_1.5mill"], training-set = "MPtrj", functional = "PBE+U" },
-#     { models = ["*_mp_187k", "*_mp_168k"], training-set = "MPtrj (part)", functional = "PBE+U" },
-#     { models = ["*_mpf"], training-set = "Materials Project", functional = "PBE+U" },
+#     { models = ["matpes_r2scan"], training-set = "MatPES-r2SCAN", functional = "r2SCAN", dispersion = "" },
+#     { models = ["matpes_pbe"], training-set = "MatPES-PBE", functional = "PBE", dispersion = "" },
+#     { models = ["*_mp_1.5mill"], training-set = "MPtrj", functional = "PBE+U", dispersion = "" },
+#     { models = ["*_mp_187k", "*_mp_168k"], training-set = "MPtrj (part)", functional = "PBE+U", dispersion = "" },
+#     { models = ["*_mpf"], training-set = "Materials Project", functional = "PBE+U", dispersion = "" },
 # ]
 #
 # [[tool.rootstock.citation]]
