@@ -182,9 +182,9 @@ def transaction(layout: RootLayout, access: Access, change: Change, admin: Admin
                     _record(layout, access, f"{admin.command} (did not end well)", change.restores)
                 write_table(layout, read_state(layout).active, access.file)
             raise
-        write_table(layout, read_state(layout).active, access.file)
         if change.always or unrecorded(layout):
             _record(layout, access, admin.command, change.restores)
+        write_table(layout, read_state(layout).active, access.file)  # last: readers can do without
         run_hook(layout, "post", change.command, change.cluster, admin)
 
 
