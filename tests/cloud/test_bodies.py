@@ -84,7 +84,7 @@ def test_cold_and_warm_without_a_build(bare: Path, base: Path, monkeypatch: pyte
     said: list[str] = []
     cache = base / "cold" / ".cache" / "rootstock" / "uv"
     assert not cache.exists()
-    found = try_root(bare, "cpu", report=said.append, model="lj", other="lj-argon", crystal="emt")
+    found = try_root(bare, "cpu", report=said.append, model="lj", other="emt", crystal="emt")
     assert failed(found) == []
     assert (found["launch"], found["device"]) == ("uv-run", "cpu")
     assert found["cache_speedup"] == found["first_run_s"] / found["second_run_s"]

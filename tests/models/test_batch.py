@@ -26,7 +26,13 @@ from tests.models.conftest import (
 )
 from tests.models.structures import has_stress
 
-HOOKED = [each for each in marked() if "calculate_batch" in batch_methods(packaged_source(each.values[0]).path)]
+# What takes minutes: its own verification, and the conformance of all models, compare batches as well.
+LONG = ("sevennet",)
+HOOKED = [
+    pytest.param(*each.values, marks=pytest.mark.all_models) if each.values[0] in LONG else each
+    for each in marked()
+    if "calculate_batch" in batch_methods(packaged_source(each.values[0]).path)
+]
 SUBSETS = {("energy",): 5, ("energy", "forces"): 5, ("energy", "forces", "stress"): None}  # of how many structures
 
 Row = tuple[dict[str, object], dict[str, object], list[int]]

@@ -9,7 +9,7 @@ from rootstock.errors import ConfigurationError
 from tests.models.cases import CASES
 from tests.models.conftest import Build, Direct, Fetched, Make, call_setup, exactly
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.models  # of two that make the sum alike, one is enough in CI
 
 SUM = """
 from ase.calculators.mixing import SumCalculator
@@ -20,7 +20,7 @@ calc = SumCalculator([calc, TorchDFTD3Calculator(damping="bj", xc="pbe", cutoff=
 ON = {"dispersion": True}
 
 
-@pytest.mark.parametrize("name", ["chgnet", "mace", "sevennet"])
+@pytest.mark.parametrize("name", [pytest.param("chgnet", marks=pytest.mark.all_models), "mace", "sevennet"])
 def test_bit_for_bit_the_sum(name: str, build: Build, make_model: Make, fetched: Fetched, direct: Direct) -> None:
     """MACE's own function makes one, in double precision; of the others, ASE's is made by hand."""
     structures, options = CASES[name].simulation()[:4], dict(ON)

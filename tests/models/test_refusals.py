@@ -12,6 +12,7 @@ ON = {"dispersion": True}
 S8 = "round(calculator.mixer.calcs[1].params['s18'], 4)"  # of D3(BJ): 0.7875 for PBE, 0.7898 for r2SCAN
 
 
+@pytest.mark.all_models
 def test_sevennet(build: Build, dead_proxy: DeadProxy) -> None:
     """In one process: to import it takes longest."""
     root = build("sevennet")

@@ -39,7 +39,7 @@ def test_packaged_environments_say_what_their_models_do(name: str) -> None:
     source = packaged_source(name)
     for model in source.models:
         said = source.capabilities(model)
-        assert {"energy", "forces", "stress"} <= set(said.properties) <= set(PROPERTY_BITS)
+        assert {"energy", "forces"} <= set(said.properties) <= set(PROPERTY_BITS)
         assert said.code_licence
 
 
@@ -68,7 +68,7 @@ def test_elements_are_written_briefly_and_read_back() -> None:
         ('licence = "MIT"', "licence must be a table of strings"),
         (
             'variants = [{ models = ["a"], colour = "red" }]',
-            "variant 1 has an unknown key 'colour'; known: dispersion, ",
+            "variant 1 has an unknown key 'colour'; known: conservative, ",
         ),
         ('variants = [{ elements = ["H"] }]', "variant 1 names no models"),
     ],

@@ -16,6 +16,8 @@ from tests.support.commands import run
 from tests.support.environment_files import header
 from tests.support.folders import once_per_run
 
+pytestmark = pytest.mark.xdist_group("lacking")  # some change the root that all share
+
 # huggingface_hub says in its own words that a file is neither in its cache nor may be fetched.
 DEPENDENCIES = ("ase>=3.23", "huggingface_hub")
 FILE = """

@@ -159,7 +159,7 @@ def test_the_example_is_no_toy_if_a_real_model_runs(site: Site, tiny_root: Path,
         file.unlink()
     page = published(site, tiny_root, tmp_path / "page")
     status = json.loads(page.with_name("status.json").read_text())
-    assert status["usage"]["model"] == ("emt" if weights == "missing" else "mace-small")
+    assert status["usage"]["model"] == ("emt" if weights == "missing" else "mace")
 
 
 def test_two_runs_differ_in_the_time_only(site: Site, root: Path, tmp_path: Path) -> None:
