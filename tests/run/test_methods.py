@@ -20,6 +20,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from numpy.testing import assert_array_equal
 
 from rootstock import RootstockCalculator
+from rootstock.client.peer import Phase
 from rootstock.errors import (
     ConfigurationError,
     ModelError,
@@ -208,6 +209,8 @@ def test_ctrl_c_in_a_method(calc: RootstockCalculator, tmp_path: Path) -> None:
 
     def interrupt() -> None:
         wait_for((tmp_path / "waiting").exists, "the method")
+        # A worker is replaced whose question was cut; this one's was sent whole.
+        wait_for(lambda: calc._session._connection.phase is Phase.WAITING, "the question to be sent")
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.2)
         (tmp_path / "go").touch()

@@ -250,7 +250,7 @@ class Ours(Trivial):
 
     def __init__(self, gpu: str | None, **more: Any) -> None:
         super().__init__(**more)
-        self.parameters = {"model": "lj", "build": "b" * 64}
+        self.parameters, self.model_name = {"model": "lj", "build": "b" * 64}, "lj"
         self.device, self.said = "cpu" if gpu is None else "cuda", 0
         self._info = {"gpu": gpu, "device": self.device, "build": None, "environment_sha256": "", "weights": None}
 
