@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.client.methods import Methods, methods_of
-from rootstock.client.resolve import find_model
 from rootstock.config.citations import bibtex
 from rootstock.config.model_string import model_string
-from rootstock.errors import ConfigurationError, RootstockError
-from rootstock.reports.catalogue import read_environment
+from rootstock.errors import RootstockError
+from rootstock.reports.catalogue import find_environment
 from rootstock.root.layout import RootLayout
 
 
@@ -62,12 +61,8 @@ def read_citation(layout: RootLayout, model: str) -> Citation:
     RootError
         If the folder is no root, or you may not read it.
     """
-    environment_name, argument = find_model(layout, model)
-    environment = read_environment(layout, environment_name)
+    environment, argument = find_environment(layout, model)
     source = environment.source
-    source.check_model(argument)
-    if doubt := source.doubt(argument):
-        raise ConfigurationError(doubt)
     hashes = [file.sha256 for file in environment.weights_files(argument)]
     methods = methods_of(source, argument, environment.record, hashes)
-    return Citation(model_string(environment_name, argument), methods, environment.damaged)
+    return Citation(model_string(source.name, argument), methods, environment.damaged)

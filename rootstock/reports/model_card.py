@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rootstock.builds.packages import key_packages
-from rootstock.client.resolve import find_model
 from rootstock.config.capabilities import compress
 from rootstock.config.citations import line as citation_line
 from rootstock.config.citations import works_of
@@ -18,8 +17,8 @@ from rootstock.config.demands import INCLUDED, OFFERED
 from rootstock.config.environment_file import read_header
 from rootstock.config.job_scripts import render_job
 from rootstock.config.site import Site, has_client, installed_site
-from rootstock.errors import ConfigurationError, RootstockError
-from rootstock.reports.catalogue import EnvironmentRecord, describe, read_environment
+from rootstock.errors import RootstockError
+from rootstock.reports.catalogue import EnvironmentRecord, describe, find_environment
 from rootstock.reports.example_script import example_script
 from rootstock.reports.model import Model
 from rootstock.root.disk_usage import megabytes
@@ -175,12 +174,8 @@ def read_model_card(layout: RootLayout, model: str) -> ModelCard:
     RootError
         If the folder is no root, or you may not read it.
     """
-    name, argument = find_model(layout, model)
-    environment = read_environment(layout, name)
+    environment, argument = find_environment(layout, model)
     source = environment.source
-    source.check_model(argument)
-    if doubt := source.doubt(argument):
-        raise ConfigurationError(doubt)
     description = describe(layout, environment, argument)
     site, version = installed_site(layout), read_marker(layout).get("default", "")
     version = version if has_client(layout, version) else ""
