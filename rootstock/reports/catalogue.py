@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rootstock.builds.packages import main_package
-from rootstock.client.resolve import find_model
 from rootstock.config.environment_file import EnvironmentSource, read_header, recorded_source, registered_names
 from rootstock.config.licences import licence_class
 from rootstock.config.model_string import model_string
-from rootstock.errors import ConfigurationError, RootstockError
+from rootstock.errors import RootstockError
 from rootstock.reports.model import Model, Verified
 from rootstock.root.in_use import build_in_use
 from rootstock.root.layout import RootLayout
@@ -176,30 +175,6 @@ def read_environment(layout: RootLayout, name: str) -> EnvironmentRecord:
     weights = read_weights(layout, name, damaged)
     run = last_verification(layout, record, damaged) if record else None
     return EnvironmentRecord(source, record, built_for, weights, run, damaged)
-
-
-def find_environment(layout: RootLayout, model: str) -> tuple[EnvironmentRecord, str]:
-    """Return the environment of a model that its file names, and the argument for its ``setup()``.
-
-    Parameters
-    ----------
-    layout : RootLayout
-    model : str
-        A model string, or an alias.
-
-    Raises
-    ------
-    UnknownEnvironmentError
-        If the root has no such environment; with models that are spelt like it.
-    ConfigurationError
-        If the environment has no such model.
-    """
-    name, argument = find_model(layout, model)
-    environment = read_environment(layout, name)
-    environment.source.check_model(argument)
-    if doubt := environment.source.doubt(argument):
-        raise ConfigurationError(doubt)
-    return environment, argument
 
 
 def in_use(layout: RootLayout, name: str) -> tuple[EnvironmentSource, BuildRecord | None]:

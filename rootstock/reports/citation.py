@@ -10,7 +10,7 @@ from rootstock.client.methods import Methods, methods_of
 from rootstock.config.citations import bibtex
 from rootstock.config.model_string import model_string
 from rootstock.errors import RootstockError
-from rootstock.reports.catalogue import find_environment
+from rootstock.reports.find_environment import find_environment
 from rootstock.root.layout import RootLayout
 
 

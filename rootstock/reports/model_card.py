@@ -18,8 +18,9 @@ from rootstock.config.environment_file import read_header
 from rootstock.config.job_scripts import render_job
 from rootstock.config.site import Site, has_client, installed_site
 from rootstock.errors import RootstockError
-from rootstock.reports.catalogue import EnvironmentRecord, describe, find_environment
+from rootstock.reports.catalogue import EnvironmentRecord, describe
 from rootstock.reports.example_script import example_script
+from rootstock.reports.find_environment import find_environment
 from rootstock.reports.model import Model
 from rootstock.root.disk_usage import megabytes
 from rootstock.root.layout import RootLayout
