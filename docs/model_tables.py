@@ -118,7 +118,8 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
 def _conformance(seen: Mapping[str, int] | None) -> str:
     if not seen:
         return "not run"
-    return f"{seen['passed']} passed" + (f", **{seen['failed']} failed**" if seen["failed"] else "")
+    words = {"passed": "passed", "failed": "**failed**", "skipped": "not run"}
+    return ", ".join(f"{seen[key]} {word}" for key, word in words.items() if seen.get(key))
 
 
 def _row(cells: list[str]) -> str:

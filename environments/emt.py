@@ -53,16 +53,16 @@
 from ase.calculators.emt import EMT
 
 
-def setup(model: str, device: str = "cpu", **kwargs):
+def setup(model: str, device: str = "cpu", asap_cutoff: bool = False):
     """Return ASE's EMT. There is one model and it runs on the CPU, whatever `device` says.
 
     Parameters
     ----------
     model : str
         Must be empty.
-    **kwargs
-        Options of `ase.calculators.emt.EMT`.
+    asap_cutoff : bool
+        See `ase.calculators.emt.EMT`.
     """
     if model:
         raise ValueError(f"EMT has one model, without a name; got {model!r}.")
-    return EMT(**kwargs)
+    return EMT(asap_cutoff=asap_cutoff)

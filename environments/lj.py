@@ -64,4 +64,7 @@ def setup(model: str, device: str = "cpu", **kwargs):
     """
     if model not in _MODELS:
         raise ValueError(f"Unknown model {model!r}; valid are: (empty), argon.")
+    if unknown := sorted(kwargs.keys() - LennardJones.default_parameters.keys()):
+        known = ", ".join(LennardJones.default_parameters)
+        raise TypeError(f"Lennard-Jones takes no option {unknown[0]!r}; it takes: {known}.")
     return LennardJones(**{**_MODELS[model], **kwargs})

@@ -13,7 +13,7 @@ import pytest
 
 from rootstock.builds.own_wheel import WHEEL_NAME, wheel_bytes
 from rootstock.builds.uv import find_uv
-from rootstock.config.environment_file import packaged_names
+from rootstock.config.environment_file import packaged_names, packaged_source
 from rootstock.config.packaged import PACKAGE
 from tests.support.commands import run
 
@@ -61,6 +61,14 @@ def test_modules_and_functions_stay_small() -> None:
                 if (lines := _lines(node) - documented) > 50:
                     long.append(f"{path}:{node.lineno}: {node.name} has {lines} lines")
     assert not long, "\n".join(long)
+
+
+def test_the_sum_with_dispersion_is_the_same_in_every_environment_file() -> None:
+    """Each file stands alone, so there are copies: what is mended in one is mended in all."""
+    texts = [packaged_source(name).text for name in packaged_names()]
+    offering = [text for text in texts if '# dispersion = "offered"' in text]
+    classes = [re.findall(r"^class Dispersed\b.*?(?=^\S)", text, re.MULTILINE | re.DOTALL) for text in offering]
+    assert len(offering) > 1 and all(len(each) == 1 for each in classes) and len({each[0] for each in classes}) == 1
 
 
 def test_names_in_comments_and_docstrings_are_there() -> None:

@@ -151,7 +151,8 @@ def plan_warm(
     for (environment, model), source in sources.items():
         if environment in problems:
             continue
-        if _is_packaged(site.layout, source, model):
+        folder = build_in_use(site.layout, environment)
+        if source.weights_in_package(model, read_build(folder) if folder else None):
             packaged.append(model_string(environment, model))
         elif why := _reason(site.layout, environment, model):
             gated = source.capabilities(model).gated
@@ -214,15 +215,6 @@ def _source(layout: RootLayout, name: str) -> EnvironmentSource:
     """Return the environment file that the active build was made from, or that a build would be made from."""
     build = build_in_use(layout, name)
     return read_source(build / BUILD_SOURCE, name) if build else find_source(layout, name)
-
-
-def _is_packaged(layout: RootLayout, source: EnvironmentSource, model: str) -> bool:
-    """Tell whether the weights of a model are inside a package: its file says so, or verification saw it."""
-    if source.is_toy:
-        return False
-    build = build_in_use(layout, source.name)
-    record = read_build(build) if build else None
-    return source.bundles(model) or (record is not None and model in record.bundled)
 
 
 def _reason(layout: RootLayout, environment: str, model: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from rootstock.root.weights import Weights, WeightsFile, token_place, warm_comma
 
 _LOAD_S, _FETCH_S = 1800.0, 24 * 3600.0
 _REPORT_EVERY_S = 5.0
+# What libraries say when a hub does not let somebody in: HTTP's codes, and the words of huggingface_hub.
+_REFUSED = re.compile(r"\b40[13]\b|GatedRepo|restricted|logged in|token is required", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def fetch(site: Site, request: WeightsRequest, admin: AdminContext) -> None:
             try:
                 fetched, sources = _download(site, request, model, Path(home, "online"), step)
             except WorkerError as failure:
-                if not request.gated:
+                if not (request.gated and _REFUSED.search(f"{failure.remote_type} {failure.message}")):
                     raise
                 raise WeightsError(failure.message, _how_to_be_let_in(site, request)) from failure
             step("starting a worker without network")

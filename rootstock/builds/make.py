@@ -15,7 +15,6 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rootstock import __version__
@@ -50,7 +49,6 @@ from rootstock.root.records import (
 from rootstock.root.weights_file import WeightsFile
 
 _Bundled = Mapping[str, tuple[WeightsFile, ...]]
-_NONE: _Bundled = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def _full_file_system_named(folder: Path) -> Iterator[None]:
         raise SiteError(error.message, hint) from error
 
 
-def publish(staged: Staged, access: Access, checks: list[dict[str, Any]], bundled: _Bundled = _NONE) -> Path:
+def publish(staged: Staged, access: Access, checks: list[dict[str, Any]], bundled: _Bundled) -> Path:
     """Give a build its name, and point its link to it.
 
     Parameters
@@ -216,7 +214,7 @@ def publish(staged: Staged, access: Access, checks: list[dict[str, Any]], bundle
     return staged.build
 
 
-def write_record(staged: Staged, checks: list[dict[str, Any]], bundled: _Bundled = _NONE) -> None:
+def write_record(staged: Staged, checks: list[dict[str, Any]], bundled: _Bundled) -> None:
     """Write into a build what it holds, and what it was made from.
 
     Parameters

@@ -7,7 +7,9 @@ stays there: the user's own home is out of sight.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -58,14 +60,22 @@ def make_home(home: Path, cache: Path, folders: Iterable[str]) -> Path:
         for folder, goal in home_links(folders).items():
             link, target = home / folder, cache / goal
             link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                link.symlink_to(target)
-            except FileExistsError:
-                if not link.is_symlink() or link.readlink() != target:
-                    raise
+            _lead(link, target)
     except OSError as error:
         raise WorkerStartError(
             f"Cannot make a home for the worker ({error.filename2 or error.filename or home}: {error.strerror}).",
-            f"If something else than a link is there, remove {home}; or set TMPDIR to a folder with room.",
+            f"Remove {home}; or set TMPDIR to a folder with room.",
         ) from error
     return home
+
+
+def _lead(link: Path, target: Path) -> None:
+    """Make a link. What else is there, as a folder that a library has put in its place, comes to lie beside it."""
+    try:
+        link.symlink_to(target)
+    except FileExistsError:
+        if link.is_symlink() and link.readlink() == target:
+            return
+        with contextlib.suppress(FileNotFoundError):  # where another process has moved it
+            link.rename(Path(tempfile.mkdtemp(prefix=f"{link.name}-", dir=link.parent), link.name))
+        _lead(link, target)

@@ -135,11 +135,6 @@ class EnvironmentRecord:
         """By model, the weights inside the packages, as verification saw them."""
         return self.record.bundled if self.record else {}
 
-    def holds_weights(self, argument: str) -> bool:
-        """Tell whether the weights of a model are inside the packages: its file says so, or verification saw it."""
-        said = self.record is not None and self.source.bundles(argument)
-        return said or self.source.named(argument) in self.bundled
-
     def weights_files(self, argument: str) -> tuple[WeightsFile, ...]:
         """Return the files of a model's weights: those inside the packages, or those that were fetched."""
         name = self.source.named(argument)
@@ -239,7 +234,7 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
 
 def _weights(layout: RootLayout, environment: EnvironmentRecord, argument: str, recorded: Weights | None) -> str:
     source = environment.source
-    if not source.is_toy and environment.holds_weights(argument):
+    if source.weights_in_package(argument, environment.record):
         return "package"
     if source.is_toy or (recorded and not recorded.files):
         return "none"

@@ -182,10 +182,11 @@ def make_model(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
     @functools.cache
     def make(name: str, *arguments: str) -> Path:
+        root = build(name)  # also where its weights are not here: the table tells of the build
         if CASES[name].given:
             return given(name)
         path = tmp_path_factory.mktemp(name) / "tiny.model"
-        run_in(build(name), name, f"make_{name.partition('@')[0]}.py", path, *arguments)
+        run_in(root, name, f"make_{name.partition('@')[0]}.py", path, *arguments)
         return path
 
     return make

@@ -97,6 +97,8 @@ def test_many_are_what_each_is_alone(case: Case, calc: RootstockCalculator) -> N
         except RootstockError as error:
             alone = error.message
         assert (each.error and each.error.message) == alone
+        if each.results:
+            assert set(each.extra_results) == set(calc.extra_results)
         for name, value in (each.results or {}).items():
             assert same(case, value, calc.results[name], name, together=batches["hook"]), name
 

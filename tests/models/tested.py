@@ -63,6 +63,8 @@ def _row(name: str, record: BuildRecord, tests: Mapping[str, str]) -> dict[str, 
     source, ended = packaged_source(name), Counter(tests.values())
     package, version = main_package(source, record)
     weights = "random" if "MODEL" in CASES[name].direct and not CASES[name].given else "released"
+    if tests.get(_BIT_FOR_BIT) == "skipped":
+        weights = "not here"
     return {
         "package": package,
         "version": version,
@@ -72,7 +74,7 @@ def _row(name: str, record: BuildRecord, tests: Mapping[str, str]) -> dict[str, 
         "weights": weights if source.rootstock.get("licence", {}).get("weights") else "none",
         "references": references(name, record),
         "bit_for_bit": {"passed": True, "failed": False}.get(tests.get(_BIT_FOR_BIT, "")),
-        "conformance": {"passed": ended["passed"], "failed": ended["failed"]},
+        "conformance": {key: ended[key] for key in ("passed", "failed", "skipped")},
     }
 
 

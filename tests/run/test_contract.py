@@ -18,7 +18,7 @@ from rootstock import (
     parse_model_string,
 )
 from rootstock.environment import EnvironmentManager
-from rootstock.errors import RootError
+from rootstock.errors import RootError, WorkerStartError
 from tests.run.conftest import HEADER, Make
 from tests.support.commands import run
 from tests.support.environment_files import header
@@ -123,6 +123,12 @@ def test_unknown_keyword(root: Path) -> None:
 def test_options_that_cannot_travel(root: Path, options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="setup_kwargs"):
         RootstockCalculator(model="emt", root=root, setup_kwargs=options)
+
+
+@pytest.mark.parametrize("model", ["emt", "lj", "lj-argon"])
+def test_options_that_a_model_does_not_have(root: Path, model: str) -> None:
+    with pytest.raises(WorkerStartError, match="TypeError: .*'cutof'"):
+        RootstockCalculator(model=model, root=root, device="cpu", setup_kwargs={"cutof": 5.0}).start()
 
 
 def test_environment_file_that_is_not_one(tmp_path: Path, root: Path) -> None:

@@ -71,7 +71,7 @@ def install_tiny(bundle, root):
     plan = plan_environment(site, read_source(layout.environment_file(ENVIRONMENT)))
     bundle.check(plan)
     staged = stage(site, plan, Uv(layout.uv_cache, quiet, wheels=bundle.wheels), report=quiet)
-    return publish(staged, site.access, [])
+    return publish(staged, site.access, [], {})
 
 
 def test_a_build_from_a_bundle_is_the_build_from_the_network(tiny, bundle, tmp_path):

@@ -111,6 +111,9 @@ def test_the_way_to_gated_weights_is_told(site: Site, root: Path, hub: str, tmp_
     # What is not gated fails without that advice.
     plain = site(*command[:-1], "open", check=False, environment=variables)
     assert "restricted" in plain.stderr and "Accept the terms" not in plain.stderr
+    # Nor does what fails for another reason.
+    unreachable = site(*command, check=False, environment=variables | {"HF_ENDPOINT": "http://127.0.0.1:1"})
+    assert unreachable.returncode and "Accept the terms" not in unreachable.stderr
     token.write_text("let-in")
     site(*command, environment=variables)
     files = {file.path: file.bytes for file in read_weights(RootLayout(root), "gated")["small"].files}

@@ -180,9 +180,24 @@ def test_workers_share_a_home_that_many_make_at_once(root: Path) -> None:
     assert shared_home(cache, folders[:1]) != home != shared_home(root, folders)
 
 
-def test_something_else_in_place_of_a_link_is_told(tmp_path: Path) -> None:
-    (tmp_path / "home" / ".cache" / "sevennet").mkdir(parents=True)
-    with pytest.raises(WorkerStartError, match=r"\.cache/sevennet: File exists") as caught:
+def test_a_folder_in_place_of_a_link_comes_to_lie_beside_it(tmp_path: Path) -> None:
+    """As of a library that removes its cache and makes it anew: the next worker has the weights of the root again."""
+    link, target = tmp_path / "home/.cache/sevennet", tmp_path / "cache/home/.cache/sevennet"
+    for count in (1, 2):
+        link.mkdir(parents=True)
+        (link / "file").write_text("of the library")
+        assert make_home(tmp_path / "home", tmp_path / "cache", [".cache/sevennet"]) == tmp_path / "home"
+        assert link.readlink() == target
+        assert len([*link.parent.glob("sevennet-*/sevennet/file")]) == count
+        link.unlink()
+    link.symlink_to(tmp_path)
+    make_home(tmp_path / "home", tmp_path / "cache", [".cache/sevennet"])
+    assert link.readlink() == target
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(WorkerStartError, match="Cannot make a home .*: Not a directory") as caught:
         make_home(tmp_path / "home", tmp_path / "cache", [".cache/sevennet"])
     assert str(tmp_path / "home") in caught.value.hint
 

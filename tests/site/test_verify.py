@@ -73,7 +73,7 @@ ENDLESS = """\
                 time.sleep(1000)
             super().calculate(atoms, *rest)
 
-    return Endless(**kwargs)
+    return Endless()
 """
 
 
@@ -214,7 +214,7 @@ def test_a_root_that_cannot_be_written_is_verified_all_the_same(root: Path, tmp_
 
 def test_a_killed_run_leaves_what_it_had(copy: Path) -> None:
     # The first reference is an atom, the second a molecule, which has no end.
-    spoil(copy, "emt", "    return EMT(**kwargs)\n", ENDLESS)
+    spoil(copy, "emt", "    return EMT(asap_cutoff=asap_cutoff)\n", ENDLESS)
     with started([SITE, "verify", "--root", copy, "--env", "emt"]) as process:
         wait_for(lambda: [each for each in runs(copy, "emt") if each.checks], "the first check")
         process.kill()

@@ -183,7 +183,7 @@ def _of_model(context: DoctorContext, name: str, argument: str) -> Iterator[Find
         )  # fmt: skip
         return
     source, build = in_use(context.layout, name)
-    if build and not source.is_toy and (source.bundles(argument) or source.named(argument) in build.bundled):
+    if source.weights_in_package(argument, build):
         yield ok("they are in an installed package")
         return
     try:
