@@ -97,7 +97,11 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
     yield _row(["Environment", "Package", "Python", "Weights", "Size", "Published values", "Largest difference",
                 "Bit for bit", "Conformance", "Date"])  # fmt: skip
     yield _row(["---"] * 10)
-    for name, seen in sorted(run["environments"].items()):
+    for name in packaged_names():
+        if name not in run["environments"]:
+            yield _row([f"`{name}`", *["–"] * 7, "not run", "–"])
+            continue
+        seen = run["environments"][name]
         references, conformance = seen["references"], seen.get("conformance")
         words = {"passed": "met", "missed": "**missed**", "not_run": "not run"}
         counts = [f"{references[key]} {word}" for key, word in words.items() if references.get(key)]
@@ -116,10 +120,9 @@ def last_run(path: Path = TESTED) -> Iterator[str]:
 
 
 def _conformance(seen: Mapping[str, int] | None) -> str:
-    if not seen:
-        return "not run"
     words = {"passed": "passed", "failed": "**failed**", "skipped": "not run"}
-    return ", ".join(f"{seen[key]} {word}" for key, word in words.items() if seen.get(key))
+    counts = (f"{seen[key]} {word}" for key, word in words.items() if seen and seen.get(key))
+    return ", ".join(counts) or "not run"
 
 
 def _row(cells: list[str]) -> str:

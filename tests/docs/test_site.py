@@ -104,16 +104,19 @@ def test_what_a_test_run_has_seen_is_on_the_page(reference: ModuleType, tmp_path
         "conformance": {"passed": 6, "failed": 1},
     }  # fmt: skip
     none = {**seen, "references": {"passed": 0, "not_run": 0, "missed": 0}, "bit_for_bit": None, "conformance": None}
-    environments = {"sevennet": seen, "orb": bad, "lj": none}
+    gated = {**none, "weights": "not here", "conformance": {"passed": 1, "failed": 0, "skipped": 6}}
+    environments = {"sevennet": seen, "orb": bad, "lj": none, "uma": gated}
     record.write_text(json.dumps({"date": "2026-12-01", "environments": environments}), encoding="utf-8")
     lines = "\n".join(reference.model_tables.last_run(record)).splitlines()
     assert lines[0].startswith("Last run: 2026-12-01. ")
     size = "| sevenn 0.13.0 | 3.11 | released | 1,549 MB, 46,600 files |"
-    assert lines[4:7] == [
+    assert [line for line in lines[4:] if " – | – | – | not run |" not in line][:4] == [
         f"| `lj` {size} none | – | not compared | not run | 2026-11-30 |",
-        f"| `orb` {size} 2 **missed** | – | **no** | 6 passed, **1 failed** | 2026-11-30 |",
+        f"| `orb` {size} 2 **missed** | – | **no** | 6 passed, 1 **failed** | 2026-11-30 |",
         f"| `sevennet` {size} 5 met, 8 not run | energy 2.0e-06, forces 1.3e-05 | yes | 7 passed | 2026-11-30 |",
+        f"| `uma` {size.replace('released', 'not here')} none | – | not compared | 1 passed, 6 not run | 2026-11-30 |",
     ]
+    assert "| `chgnet` | – | – | – | – | – | – | – | not run | – |" in lines
 
 
 def test_the_reference_says_something_of_everything(reference: ModuleType) -> None:
