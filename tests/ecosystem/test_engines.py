@@ -33,7 +33,11 @@ def expected() -> list[float]:
 
 @pytest.mark.parametrize(
     ("program", "engine"),
-    [("quacc_parsl.py", "parsl"), ("quacc_dask.py", "dask"), ("jobflow_processes.py", "None")],
+    [
+        pytest.param("quacc_parsl.py", "parsl", marks=pytest.mark.soak),  # a minute; tests/run has other tests of Parsl
+        ("quacc_dask.py", "dask"),
+        ("jobflow_processes.py", "None"),
+    ],
 )
 def test_each_process_of_an_engine_loads_the_model_once(
     python: Path, ask: Ask, tmp_path: Path, expected: list[float], program: str, engine: str

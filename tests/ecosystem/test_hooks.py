@@ -70,7 +70,7 @@ def test_quacc_in_threads(python: Path, ask: Ask) -> None:
     assert found["workers"] == 1
 
 
-@pytest.mark.parametrize("spread", ["joblib", "dask", "matcalc"])
+@pytest.mark.parametrize("spread", ["joblib", "dask", pytest.param("matcalc", marks=pytest.mark.soak)])
 def test_one_worker_in_each_process(python: Path, ask: Ask, spread: str) -> None:
     found = last_line(ask(python, PROGRAMS / "tasks_in_processes.py", spread))
     expected = []

@@ -125,7 +125,7 @@ CASES = {
     "sevennet@0.11": Case(
         "from sevenn.calculator import SevenNetCalculator; calc = SevenNetCalculator('7net-0', device='DEVICE')",
         unknown="At",
-        mark="models",
+        mark="all_models",  # test_pinned.py compares it with today's
     ),
     "so3lr": Case(
         """

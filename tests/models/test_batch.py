@@ -27,7 +27,7 @@ from tests.models.conftest import (
 from tests.models.structures import has_stress
 
 # What takes minutes: its own verification, and the conformance of all models, compare batches as well.
-LONG = ("sevennet",)
+LONG = ("sevennet", "so3lr")
 HOOKED = [
     pytest.param(*each.values, marks=pytest.mark.all_models) if each.values[0] in LONG else each
     for each in marked()

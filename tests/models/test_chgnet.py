@@ -27,6 +27,7 @@ from tests.support.commands import REPOSITORY, clean_environment, run
 pytestmark = pytest.mark.models
 
 
+@pytest.mark.all_models
 def test_the_benchmark_of_its_dynamics(models_root: Path, tmp_path: Path) -> None:
     """It runs, and the three ways go through the same energies."""
     found = tmp_path / "found.json"
@@ -119,7 +120,7 @@ def stock(models_root: Path) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("model", ["", *STOCK[1:]])
+@pytest.mark.parametrize("model", ["", *(pytest.param(name, marks=pytest.mark.all_models) for name in STOCK[1:])])
 def test_bit_for_bit_the_stock_calculator(
     models_root: Path, model: str, chgnet: RootstockCalculator, stock: dict[str, list[list[str]]]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rootstock.reports.trial import try_root
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.all_models
 
 
 def test_cold_and_warm(models_root: Path) -> None:

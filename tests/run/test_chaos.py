@@ -42,7 +42,7 @@ def test_many_lives(tmp_path: Path, lives: int, at_once: int, of_each: int, kill
 
 
 @pytest.mark.parametrize(
-    "lives", [pytest.param(12), pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+    "lives", [pytest.param(8), pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
 def test_lives_where_somebody_else_has_the_temporary_folder(tmp_path: Path, lives: int) -> None:
     """Whoever is killed leaves a folder, which the next process removes."""

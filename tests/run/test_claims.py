@@ -80,6 +80,7 @@ def test_two_simulations_with_one_prefix(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with started(md(root, "--steps", "1000000", "--restart"), cwd=tmp_path) as first:
         wait_for((tmp_path / "run-restart.json").exists, "the first restart file")
+        first.send_signal(signal.SIGSTOP)  # it keeps its files, and leaves the processor to the others
         common = ("--root", root, "--device", "cpu")
         for command in (
             md(root, "--steps", "3", "--restart"),
@@ -95,6 +96,7 @@ def test_two_simulations_with_one_prefix(root: Path, tmp_path: Path) -> None:
             assert (
                 "Wait until it ends, or end it; or write other files" in second.stderr and "rm -f" not in second.stderr
             )
+        first.send_signal(signal.SIGCONT)
         first.send_signal(signal.SIGTERM)
         first.communicate()
     assert first.returncode == 130

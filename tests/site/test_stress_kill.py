@@ -47,6 +47,10 @@ def sample(root: TinyRoot, changes: list[tuple[str, int, str]], leave_out: str =
     return [(name, number) for (name, part), number in chosen.items() if part != leave_out or not part]
 
 
+# Every second one of them, or all.
+OF_THEM = pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.soak)])
+
+
 class Reader(threading.Thread):
     """Looks up the build in use, over and over, as starting workers do."""
 
@@ -128,7 +132,8 @@ def in_two_rows(points, work):
             future.result()
 
 
-def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path):
+@OF_THEM
+def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path, every):
     need_program("strace", "strace")
     seen = new_root("seen")
     # How builds come about is tried in a root that is in use.
@@ -144,10 +149,11 @@ def test_a_new_root_killed_at_every_change_to_a_file(new_root, tmp_path):
             put_right(root, NEW, point)
         assert "nothing to do" in root.install().stdout
 
-    in_two_rows(points, work)
+    in_two_rows(points[::every], work)
 
 
-def test_a_root_in_use_killed_at_every_change_to_a_file(in_use, tmp_path):
+@OF_THEM
+def test_a_root_in_use_killed_at_every_change_to_a_file(in_use, tmp_path, every):
     need_program("strace", "strace")
     seen, _ = in_use("seen")
     points = sample(seen, changes_made_by(seen.install_command, tmp_path / "seen.log"))
@@ -164,7 +170,7 @@ def test_a_root_in_use_killed_at_every_change_to_a_file(in_use, tmp_path):
                 put_right(root, NEW, point)
             assert reader.failures == [], point
 
-    in_two_rows(points, work)
+    in_two_rows(points[::every], work)
 
 
 def kill_all(process: subprocess.Popen[str]) -> bool:
