@@ -28,7 +28,7 @@ coverage: .venv/developer  ## The same tests, and which lines their own processe
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --cov --cov-report=term $(TESTS)
 
-test-soak: .venv/developer  ## The checks with random numbers, with other numbers and far more of them: hours
+test-soak: .venv/developer  ## The checks of which `make test` runs a sample, with other random numbers and far more of them: hours
 	$(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile soak -n $(PROCESSES) --dist loadgroup $(TESTS)
 
 test-models: .venv/developer  ## Every model, also those that CI leaves out; PYTHON312 names a Python for ORB, MODELS_WEIGHTS a folder with released weights
