@@ -26,8 +26,8 @@ from tests.models.conftest import (
 )
 from tests.models.structures import has_stress
 
-# What takes minutes: its own verification, and the conformance of all models, compare batches as well.
-LONG = ("sevennet", "so3lr")
+# What takes a minute or more: their own verification, and the conformance of all models, compare batches as well.
+LONG = ("chgnet", "sevennet", "so3lr")
 HOOKED = [
     pytest.param(*each.values, marks=pytest.mark.all_models) if each.values[0] in LONG else each
     for each in marked()
