@@ -16,6 +16,7 @@ from rootstock.admin.weights_download import WeightsRequest, fetch
 from rootstock.config.environment_file import EnvironmentSource, read_source, registered_names
 from rootstock.config.model_names import named_model
 from rootstock.config.model_string import is_path, model_string
+from rootstock.config.packaged_weights import weights_in_package
 from rootstock.config.site import Site
 from rootstock.errors import (
     BuildError,
@@ -152,7 +153,7 @@ def plan_warm(
         if environment in problems:
             continue
         folder = build_in_use(site.layout, environment)
-        if source.weights_in_package(model, read_build(folder) if folder else None):
+        if weights_in_package(source, model, read_build(folder) if folder else None):
             packaged.append(model_string(environment, model))
         elif why := _reason(site.layout, environment, model):
             gated = source.capabilities(model).gated

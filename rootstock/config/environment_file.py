@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -175,12 +174,6 @@ class EnvironmentSource:
     def cache_folders(self) -> tuple[str, ...]:
         """Every folder under the root's cache where the library looks for weights."""
         return cache_folders(self.rootstock, str(self.path))
-
-    def weights_in_package(self, model: str, record: BuildRecord | None) -> bool:
-        """Tell whether a model's weights are inside the packages: the file says so, or verification saw it."""
-        name, seen = self.named(model), record.bundled if record else {}
-        said = any(fnmatchcase(name, pattern) for pattern in self.rootstock.get("bundled", ()))
-        return not self.is_toy and (said or name in seen)
 
     def room(self, accelerator: str) -> tuple[float, int] | None:
         """Return megabytes and files that a build for `accelerator` takes, about; None where the file does not say."""

@@ -14,6 +14,7 @@ from rootstock.builds.packages import main_package
 from rootstock.config.environment_file import EnvironmentSource, read_header, recorded_source, registered_names
 from rootstock.config.licences import licence_class
 from rootstock.config.model_string import model_string
+from rootstock.config.packaged_weights import weights_in_package
 from rootstock.errors import RootstockError
 from rootstock.reports.model import Model, Verified
 from rootstock.root.in_use import build_in_use
@@ -234,7 +235,7 @@ def describe(layout: RootLayout, environment: EnvironmentRecord, argument: str) 
 
 def _weights(layout: RootLayout, environment: EnvironmentRecord, argument: str, recorded: Weights | None) -> str:
     source = environment.source
-    if source.weights_in_package(argument, environment.record):
+    if weights_in_package(source, argument, environment.record):
         return "package"
     if source.is_toy or (recorded and not recorded.files):
         return "none"

@@ -13,6 +13,7 @@ from rootstock.client.exit_status import cannot_start
 from rootstock.client.resolve import resolve_environment
 from rootstock.config.environment_file import read_source
 from rootstock.config.model_string import is_path, model_string
+from rootstock.config.packaged_weights import weights_in_package
 from rootstock.errors import RootError, RootstockError, WeightsError
 from rootstock.reports.catalogue import in_use, of_each
 from rootstock.reports.doctor.finding import (
@@ -183,7 +184,7 @@ def _of_model(context: DoctorContext, name: str, argument: str) -> Iterator[Find
         )  # fmt: skip
         return
     source, build = in_use(context.layout, name)
-    if source.weights_in_package(argument, build):
+    if weights_in_package(source, argument, build):
         yield ok("they are in an installed package")
         return
     try:
