@@ -148,12 +148,13 @@ def plan_warm(
             problems[name] = error
     build, unbuilt = _plan_builds(site, missing, device, named=bool(environments or models), report=report)
     problems |= unbuilt
+    in_use = {name: build_in_use(site.layout, name) for name in names if name not in problems}
+    records = {name: read_build(folder) if folder else None for name, folder in in_use.items()}
     requests, packaged = [], []
     for (environment, model), source in sources.items():
         if environment in problems:
             continue
-        folder = build_in_use(site.layout, environment)
-        if weights_in_package(source, model, read_build(folder) if folder else None):
+        if weights_in_package(source, model, records[environment]):
             packaged.append(model_string(environment, model))
         elif why := _reason(site.layout, environment, model):
             gated = source.capabilities(model).gated
